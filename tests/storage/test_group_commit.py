@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from threading import Event
 
 import pytest
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
 from adaptry.core.errors import Unavailable
 from adaptry.storage.catalog.group_commit import GroupCommit
 from adaptry.storage.catalog.prepared import sqlite_driver
+from adaptry.storage.catalog.sqlite_transaction import WriterConnection
 
 Change = Callable[[Session], None]
 
@@ -24,19 +27,22 @@ class Writers:
     """Writers of a file with the table `items`, and how many transactions they have committed."""
 
     def __init__(self, path: Path) -> None:
-        self.engine = create_engine(
-            f"sqlite:///{path}", connect_args={"check_same_thread": False, "isolation_level": None}
-        )
+        self.path = path
         self.commits = 0
-        event.listen(self.engine, "begin", _begin)
-        with self.engine.begin() as connection:
-            connection.execute(text("CREATE TABLE items (id INTEGER PRIMARY KEY, of INTEGER REFERENCES items"
-                                    " DEFERRABLE INITIALLY DEFERRED)"))  # fmt: skip
-        event.listen(self.engine, "commit", self._count)
-        self.group = GroupCommit(self.engine, self.engine, 30)
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, of INTEGER REFERENCES items"
+                               " DEFERRABLE INITIALLY DEFERRED)")  # fmt: skip
+        self.group = GroupCommit(self.connect, 30)
 
-    def _count(self, connection: Connection) -> None:
-        self.commits += 1
+    def connect(self) -> WriterConnection:
+        connection = sqlite3.connect(self.path, check_same_thread=False, factory=WriterConnection)
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.set_trace_callback(self._count)
+        return connection
+
+    def _count(self, statement: str) -> None:
+        self.commits += statement == "COMMIT"
 
     def together(self, *changes: Change) -> list[Future[None]]:
         """Each change by a writer of its own, in this order. The first has its turn until the others wait."""
@@ -63,20 +69,15 @@ class Writers:
 
     @property
     def items(self) -> list[int]:
-        with self.engine.connect() as connection:
-            return list(connection.execute(text("SELECT id FROM items ORDER BY id")).scalars())
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("PRAGMA foreign_keys=ON")
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with closing(sqlite3.connect(self.path)) as connection:
+            return [id for (id,) in connection.execute("SELECT id FROM items ORDER BY id")]
 
 
 @pytest.fixture
 def writers(tmp_path: Path) -> Iterator[Writers]:
     writers = Writers(tmp_path / "items.sqlite")
     yield writers
-    writers.engine.dispose()
+    writers.group.close()
 
 
 def inserts(id: int, *, words: str = "INSERT", of: int | None = None) -> Change:
@@ -184,7 +185,7 @@ def test_changes_by_prepared_statements_are_undone_with_their_writer(
 
 def test_no_writer_returns_as_if_it_were_committed_when_the_commit_fails(writers: Writers) -> None:
     for done in writers.together(inserts(1), inserts(2, of=99), inserts(3)):
-        with pytest.raises(IntegrityError):
+        with pytest.raises(sqlite3.IntegrityError):
             done.result()
     assert writers.items == []
     writers.write(inserts(4))
@@ -203,7 +204,7 @@ def test_a_rollback_by_the_database_fails_all_writers_of_the_group(writers: Writ
 
 def test_a_writer_that_waits_too_long_is_refused_and_delays_no_other(tmp_path: Path) -> None:
     writers = Writers(tmp_path / "items.sqlite")
-    writers.group = GroupCommit(writers.engine, writers.engine, 0.01)
+    writers.group = GroupCommit(writers.connect, 0.01)
 
     def waits(session: Session) -> None:
         with ThreadPoolExecutor(1) as pool, pytest.raises(Unavailable, match="busy with another writer"):
@@ -213,4 +214,4 @@ def test_a_writer_that_waits_too_long_is_refused_and_delays_no_other(tmp_path: P
     writers.write(waits)
     writers.write(inserts(3))
     assert writers.items == [1, 3]
-    writers.engine.dispose()
+    writers.group.close()

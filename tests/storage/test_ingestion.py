@@ -146,3 +146,14 @@ def test_an_upload_to_a_bucket_can_be_resumed_and_is_not_stored_in_one_pass(
     with LocalRegistry(RegistryContext(Catalog("sqlite://"), store)) as registry:
         assert registry.uploads.ingest(TONE, large.content) is None
         assert push(registry, large, TONE).version.number == 1
+
+
+def test_a_version_that_was_trained_further_is_stored_in_one_pass(
+    registry: LocalRegistry, large: Adapter, tmp_path: Path
+) -> None:
+    push(registry, large, TONE)
+    further = open_dir(tiny_lora(tmp_path / "further", layers=4, rank=64, hidden=4096, seed=2))
+    assert further.content.sizes == large.content.sizes
+
+    assert registry.uploads.ingest(TONE, further.content) is not None
+    assert push(registry, further, TONE).version.number == 2

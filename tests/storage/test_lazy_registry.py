@@ -16,9 +16,6 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
-from adaptry.storage.catalog import statement_texts
-from adaptry.storage.catalog.statement_compiler import conversions_of, write_texts
-from adaptry.storage.catalog.statement_texts import CONVERSIONS, NAMED
 from adaptry.storage.connect import connect, open_in_memory, open_local
 from adaptry.storage.lazy_registry import LazyRegistry, open_lazily
 from adaptry.storage.local import LocalRegistry
@@ -133,19 +130,3 @@ def test_another_schema_is_opened_as_a_whole(folder: Path) -> None:
         connection.execute("UPDATE alembic_version SET version_num = '0029'")
     with open_in_memory() as whole:
         assert open_lazily(folder / "catalog.sqlite", lambda: whole) is whole
-
-
-def test_the_statements_equal_those_compiled_by_sqlalchemy() -> None:
-    written = statement_texts.FILE.read_text(encoding="utf-8")
-
-    assert written == write_texts(), "run: python tests/storage/write_sqlite_schema.py"
-
-
-def test_values_are_converted_as_by_sqlalchemy() -> None:
-    samples = {"moment": ["2026-01-31 12:30:01.000250", "2026-01-31 00:00:00.000000", None]}
-    for statement in NAMED:
-        kinds = statement.text().columns.values()
-        for kind, convert in zip(kinds, conversions_of(statement.definition()), strict=True):
-            for value in samples.get(kind or "", [0, 1, None]) if kind else []:
-                assert convert is not None
-                assert CONVERSIONS[kind or ""](value) == convert(value)

@@ -20,7 +20,7 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.util import LRUCache
 
 from adaptry.adapters.inspection.inspector import Inspector
-from adaptry.storage.catalog import database, sqlite, sqlite_schema
+from adaptry.storage.catalog import database, sqlite, sqlite_engine, sqlite_schema
 from adaptry.storage.catalog.dialect import DatabaseDialect
 from adaptry.storage.catalog.migrate import migrate
 from adaptry.storage.catalog.rows import EpochRow
@@ -67,7 +67,7 @@ def shared_between_registries() -> Iterator[None]:
 
         stack.enter_context(patch.object(database, "migrate", copied_or_migrated))
         stack.callback(Inspector.close, inspector)
-        stack.enter_context(patch.object(sqlite, "create_engine", engine_of))
+        stack.enter_context(patch.object(sqlite_engine, "create_engine", engine_of))
         stack.enter_context(patch.object(context, "Inspector", lambda: inspector))
         yield
 
@@ -79,7 +79,7 @@ def _empty_database() -> sqlite3.Connection:
     migrate(made)
     with made.readers.connect() as connection:
         _driver(connection).backup(copy)
-    made.readers.dispose()
+    made.dispose()
     return copy
 
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-
-from sqlalchemy import ColumnElement, and_, or_
-from sqlalchemy import select as select_columns
-from sqlalchemy.orm import Mapped
-from sqlmodel import col, select
+from typing import TYPE_CHECKING
 
 from adaptry.core.access.resources import ALL_NAMES
 from adaptry.core.identity import Identity
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import AdapterRow, BaseNameRow, BaseRow, NamespaceRow
+from adaptry.storage.catalog.statement_texts import CombinedSelection, statement
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Mapped
 
 _GLOB = re.compile(r"[*?\[]")
 
@@ -36,33 +36,42 @@ class ReadScope:
     is_member: bool = True
     names: tuple[str, ...] = ()
 
-    def adapter_condition(self) -> ColumnElement[bool] | None:
+    def adapter_condition(self) -> sa.ColumnElement[bool] | None:
         """The condition on `adapters` rows; None means no condition."""
         if self.namespaces is None:
             return None
-        named = (is_among(col(AdapterRow.name), names) for names in self.names)
-        seen = (col(AdapterRow.visibility) == "public", col(AdapterRow.namespace).in_(self.namespaces))
-        return or_(*seen, *named)
+        named = (is_among(sm.col(orm.AdapterRow.name), names) for names in self.names)
+        seen = (
+            sm.col(orm.AdapterRow.visibility) == "public",
+            sm.col(orm.AdapterRow.namespace).in_(self.namespaces),
+        )
+        return sa.or_(*seen, *named)
 
-    def base_condition(self) -> ColumnElement[bool] | None:
+    def base_condition(self) -> sa.ColumnElement[bool] | None:
         """The condition on `bases` rows; None means no condition."""
         if self.namespaces is None:
             return None
         open_to_all = ("public", "internal") if self.is_member else ("public",)
-        owned = select(BaseNameRow.base_id).where(col(BaseNameRow.namespace).in_(self.namespaces))
-        return or_(col(BaseRow.visibility).in_(open_to_all), col(BaseRow.id).in_(owned))
+        owned = sm.select(orm.BaseNameRow.base_id).where(
+            sm.col(orm.BaseNameRow.namespace).in_(self.namespaces)
+        )
+        return sa.or_(sm.col(orm.BaseRow.visibility).in_(open_to_all), sm.col(orm.BaseRow.id).in_(owned))
 
 
 EVERYTHING = ReadScope(None)
-_KNOWN = select_columns(col(NamespaceRow.name)).union(select_columns(col(BaseNameRow.namespace)))
 
 
-def is_among(column: Mapped[str], names: str) -> ColumnElement[bool]:
+@statement
+def _known_namespaces() -> CombinedSelection:
+    return sa.select(tables.namespaces.c.name).union(sa.select(tables.base_names.c.namespace))
+
+
+def is_among(column: Mapped[str], names: str) -> sa.ColumnElement[bool]:
     """Whether a column equals the name, or begins with the prefix if it ends in `*`."""
     if not names.endswith("*"):
         return column == names
     begin = names[:-1]
-    return and_(column >= begin, column < begin[:-1] + chr(ord(begin[-1]) + 1))
+    return sa.and_(column >= begin, column < begin[:-1] + chr(ord(begin[-1]) + 1))
 
 
 def read_scope(tx: Reads, identity: Identity) -> ReadScope:
@@ -72,7 +81,7 @@ def read_scope(tx: Reads, identity: Identity) -> ReadScope:
     globs = {text for text in granted if _GLOB.search(text)}
     namespaces = granted - globs
     if globs:
-        known = {row.name for row in run_select(tx, _KNOWN, {})}
+        known = {row.name for row in run_select(tx, _known_namespaces, {})}
         namespaces |= {name for name in known if any(fnmatchcase(name, glob) for glob in globs)}
     readable = [(namespace, identity.readable_names(namespace)) for namespace in sorted(namespaces)]
     return ReadScope(

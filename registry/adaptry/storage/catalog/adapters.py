@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
-
-from sqlalchemy import BindParameter, Select, bindparam, delete, exists, func, or_, update
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
 
 from adaptry.core.errors import Conflict
 from adaptry.core.identity import Visibility
@@ -21,68 +17,123 @@ from adaptry.storage.catalog import case_conflicts, stored_use, terms
 from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import change
-from adaptry.storage.catalog.rows import (
-    AdapterRow,
-    AliasRow,
-    ApprovalRow,
-    EventRow,
-    FileRow,
-    NamespaceRow,
-    PolicyRow,
-    PromotionRow,
-    UploadRow,
-    VersionRow,
-)
-from adaptry.storage.catalog.rows.adapters import EXISTS
+from adaptry.storage.catalog.prepared_changes import change, insert_new
 from adaptry.storage.catalog.shown_adapters import adapter_of
-from adaptry.storage.catalog.statement_texts import ADAPTER_OF_NAME
-from adaptry.storage.catalog.version_info import Columns, table_of
+from adaptry.storage.catalog.statement_texts import ADAPTER_OF_NAME, Selection, statement
+from adaptry.storage.catalog.version_info import Columns
 
 TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
 """The fields of the search index that describe the adapter rather than the version."""
 
 # Built once, since every request begins with one of these statements.
-_ADAPTERS, _VERSIONS = table_of(AdapterRow), table_of(VersionRow)
-FOUND = select_columns(_ADAPTERS.c.id, _ADAPTERS.c.visibility).where(
-    _ADAPTERS.c.name == bindparam("name"), _ADAPTERS.c.deleted_at.is_(None)
-)
-_OF_KEY = _ADAPTERS.c.id == bindparam("key")
-_NEXT_NUMBER = select_columns(_ADAPTERS.c.next_number).where(_OF_KEY)
-_DESCRIBED = select_columns(
-    _ADAPTERS.c.name,
-    _ADAPTERS.c.namespace,
-    _ADAPTERS.c.description,
-    _ADAPTERS.c.tags,
-    _ADAPTERS.c.visibility,
-).where(_OF_KEY)
-_COUNT_ON = (
-    _ADAPTERS.update()
-    .where(_ADAPTERS.c.id == bindparam("of_key"))
-    .values(
-        next_number=bindparam("next_number"),
-        updated_at=bindparam("updated_at"),
-        version_count=_ADAPTERS.c.version_count + 1,
+
+
+@statement
+def found() -> Selection:
+    return sa.select(tables.adapters.c.id, tables.adapters.c.visibility).where(
+        tables.adapters.c.name == sa.bindparam("name"), tables.adapters.c.deleted_at.is_(None)
     )
-)
-COUNT_DOWNLOAD = _ADAPTERS.update().where(_OF_KEY).values(downloads=_ADAPTERS.c.downloads + 1)
-_LATEST = (
-    select_columns(_VERSIONS.c.number)
-    .where(_VERSIONS.c.adapter_id == _ADAPTERS.c.id, _VERSIONS.c.state.in_(LATEST))
-    .order_by(_VERSIONS.c.number.desc())
-    .limit(1)
-    .scalar_subquery()
-)
-_SHOWN: Select[Any] = select_columns(*_ADAPTERS.c, _LATEST.label("latest"))
-_SHOWN_ONE = _SHOWN.where(_OF_KEY)
-SHOWN_BY_NAME = (
-    _SHOWN.where(EXISTS, _ADAPTERS.c.name > bindparam("after"), _ADAPTERS.c.name < bindparam("beyond"))
-    .order_by(_ADAPTERS.c.name)
-    .limit(bindparam("count", type_=_ADAPTERS.c.id.type))
-)
-_KEYS: BindParameter[Any] = bindparam("keys", expanding=True)
-_SHOWN_MANY = _SHOWN.where(_ADAPTERS.c.id.in_(_KEYS))
+
+
+@cache
+def _of_key() -> Any:
+    return tables.adapters.c.id == sa.bindparam("key")
+
+
+@statement
+def _next_number() -> Selection:
+    return sa.select(tables.adapters.c.next_number).where(_of_key())
+
+
+@statement
+def _described() -> Selection:
+    return sa.select(
+        tables.adapters.c.name,
+        tables.adapters.c.namespace,
+        tables.adapters.c.description,
+        tables.adapters.c.tags,
+        tables.adapters.c.visibility,
+    ).where(_of_key())
+
+
+@statement
+def _count_on() -> sa.Update:
+    return (
+        tables.adapters.update()
+        .where(tables.adapters.c.id == sa.bindparam("of_key"))
+        .values(
+            next_number=sa.bindparam("next_number"),
+            updated_at=sa.bindparam("updated_at"),
+            version_count=tables.adapters.c.version_count + 1,
+        )
+    )
+
+
+@statement
+def _key_of_name() -> Selection:
+    """Of an adapter that exists, or was deleted or renamed."""
+    return sa.select(tables.adapters.c.id).where(tables.adapters.c.name == sa.bindparam("of_name"))
+
+
+@statement
+def _create_again() -> sa.Update:
+    values = ("created_at", "updated_at", "deleted_at", "moved_to", "description", "tags", "visibility")
+    return (
+        tables.adapters.update()
+        .where(tables.adapters.c.name == sa.bindparam("of_name"))
+        .values({name: sa.bindparam(name) for name in ("namespace", *values, "downloads", "folded")})
+    )
+
+
+@statement
+def one_download_more() -> sa.Update:
+    return tables.adapters.update().where(_of_key()).values(downloads=tables.adapters.c.downloads + 1)
+
+
+@cache
+def _latest() -> Any:
+    return (
+        sa.select(tables.versions.c.number)
+        .where(tables.versions.c.adapter_id == tables.adapters.c.id, tables.versions.c.state.in_(LATEST))
+        .order_by(tables.versions.c.number.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+def _shown() -> Selection:
+    return sa.select(*tables.adapters.c, _latest().label("latest"))
+
+
+@statement
+def _shown_one() -> Selection:
+    return _shown().where(_of_key())
+
+
+@statement
+def shown_by_name() -> Selection:
+    return (
+        _shown()
+        .where(
+            orm.EXISTS,
+            tables.adapters.c.name > sa.bindparam("after"),
+            tables.adapters.c.name < sa.bindparam("beyond"),
+        )
+        .order_by(tables.adapters.c.name)
+        .limit(sa.bindparam("count", type_=tables.adapters.c.id.type))
+    )
+
+
+@cache
+def _keys() -> Any:
+    return sa.bindparam("keys", expanding=True)
+
+
+@statement
+def _shown_many() -> Selection:
+    return _shown().where(tables.adapters.c.id.in_(_keys()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,25 +161,25 @@ def find_all(tx: Reads, names: Collection[AdapterName]) -> dict[AdapterName, Ada
 
 
 @lru_cache(maxsize=64)
-def _of_names(count: int) -> Select[Any]:
+def _of_names(count: int) -> Selection:
     """(`Any`: typed by its columns.)"""
-    names = [bindparam(f"name_{at}", type_=_ADAPTERS.c.name.type) for at in range(count)]
-    return select_columns(_ADAPTERS.c.id, _ADAPTERS.c.name, _ADAPTERS.c.visibility).where(
-        _ADAPTERS.c.name.in_(names), _ADAPTERS.c.deleted_at.is_(None)
+    names = [sa.bindparam(f"name_{at}", type_=tables.adapters.c.name.type) for at in range(count)]
+    return sa.select(tables.adapters.c.id, tables.adapters.c.name, tables.adapters.c.visibility).where(
+        tables.adapters.c.name.in_(names), tables.adapters.c.deleted_at.is_(None)
     )
 
 
 def has_public(tx: Transaction, namespace: str) -> bool:
     """Whether the namespace has a public adapter."""
-    query = select(AdapterRow.id).where(
-        AdapterRow.namespace == namespace,
-        AdapterRow.visibility == "public",
-        col(AdapterRow.deleted_at).is_(None),
+    query = sm.select(orm.AdapterRow.id).where(
+        orm.AdapterRow.namespace == namespace,
+        orm.AdapterRow.visibility == "public",
+        sm.col(orm.AdapterRow.deleted_at).is_(None),
     )
     return tx.exec(query.limit(1)).first() is not None
 
 
-def require_distinct_name(tx: Transaction, name: AdapterName, renamed: AdapterName | None = None) -> None:
+def require_distinct_name(tx: Reads, name: AdapterName, renamed: AdapterName | None = None) -> None:
     """Raises `Conflict` if a name differs from another only in case; `renamed`: the name it replaces."""
     if (namespace := case_conflicts.namespace_like(tx, name.namespace)) is not None:
         raise Conflict(
@@ -149,18 +200,25 @@ def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) 
     Raises `Conflict` as `require_distinct_name` does.
     """
     require_distinct_name(tx, name)
-    row = _row(tx, name)
-    if row is None:
-        row = AdapterRow(name=str(name), namespace=name.namespace, created_at=at, updated_at=at)
-    row.created_at = row.updated_at = at
-    row.deleted_at = row.moved_to = None
-    row.description, row.tags = edit.description or "", encode_list(edit.tags or ())
-    row.visibility, row.downloads = edit.visibility or "private", 0
-    row.folded = case_conflicts.fold(str(name))
-    tx.add(row)
     _note_namespace(tx, name.namespace)
-    tx.flush()
-    return _record(row)
+    visibility = edit.visibility or "private"
+    values = {
+        "namespace": name.namespace,
+        "created_at": at,
+        "updated_at": at,
+        "deleted_at": None,
+        "moved_to": None,
+        "description": edit.description or "",
+        "tags": encode_list(edit.tags or ()),
+        "visibility": visibility,
+        "downloads": 0,
+        "folded": case_conflicts.fold(str(name)),
+    }
+    deleted = run_select(tx, _key_of_name, {"of_name": str(name)})
+    if not deleted:
+        return AdapterRecord(insert_new(tx, "adapters", {"name": str(name), **values}), name, visibility)
+    change(tx, _create_again, {"of_name": str(name), **values})
+    return AdapterRecord(deleted[0].id, name, visibility)
 
 
 def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datetime) -> AdapterRecord:
@@ -194,9 +252,11 @@ def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: dateti
     if buried:
         row.next_number = max(number, buried.next_number)
         tx.execute(
-            update(EventRow).where(col(EventRow.adapter_id) == buried.id).values(adapter_id=adapter.key)
+            sa.update(orm.EventRow)
+            .where(sm.col(orm.EventRow.adapter_id) == buried.id)
+            .values(adapter_id=adapter.key)
         )
-        tx.execute(delete(AliasRow).where(col(AliasRow.adapter_id) == buried.id))
+        tx.execute(sa.delete(orm.AliasRow).where(sm.col(orm.AliasRow.adapter_id) == buried.id))
         _forget_moves(tx, buried.id)
         tx.delete(buried)
         tx.flush()
@@ -209,7 +269,7 @@ def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: dateti
     tx.flush()
     _note_namespace(tx, to.namespace)
     tx.add(
-        AdapterRow(
+        orm.AdapterRow(
             name=old,
             namespace=adapter.name.namespace,
             created_at=row.created_at,
@@ -220,13 +280,17 @@ def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: dateti
         )
     )
     # Uploads begun under the new name before the rename stay open: same namespace, same rights.
-    held = select(FileRow.digest).where(FileRow.owner == str(to))
-    tx.execute(delete(FileRow).where(col(FileRow.owner) == old, col(FileRow.digest).in_(held)))
-    tx.execute(update(FileRow).where(col(FileRow.owner) == old).values(owner=str(to)))
-    # Under the new name, these files may be needed, whatever a sweep found before.
-    tx.execute(update(FileRow).where(col(FileRow.owner) == str(to)).values(unneeded_since=None))
+    held = sm.select(orm.FileRow.digest).where(orm.FileRow.owner == str(to))
     tx.execute(
-        update(UploadRow).where(col(UploadRow.owner) == old).values(owner=str(to), tenant=to.namespace)
+        sa.delete(orm.FileRow).where(sm.col(orm.FileRow.owner) == old, sm.col(orm.FileRow.digest).in_(held))
+    )
+    tx.execute(sa.update(orm.FileRow).where(sm.col(orm.FileRow.owner) == old).values(owner=str(to)))
+    # Under the new name, these files may be needed, whatever a sweep found before.
+    tx.execute(sa.update(orm.FileRow).where(sm.col(orm.FileRow.owner) == str(to)).values(unneeded_since=None))
+    tx.execute(
+        sa.update(orm.UploadRow)
+        .where(sm.col(orm.UploadRow.owner) == old)
+        .values(owner=str(to), tenant=to.namespace)
     )
     terms.rewrite(tx, adapter.key, TERM_FIELDS, _terms(row))
     return _record(row)
@@ -235,17 +299,21 @@ def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: dateti
 def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
     """Deletes an adapter's versions, aliases, policies and files; keeps a tombstone and the events."""
     row = _require(tx, adapter)
-    tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == adapter.key).values(version_id=None))
+    tx.execute(
+        sa.update(orm.AliasRow).where(sm.col(orm.AliasRow.adapter_id) == adapter.key).values(version_id=None)
+    )
     with stored_use.recounted(tx, adapter.key, row.name):
-        tx.execute(delete(VersionRow).where(col(VersionRow.adapter_id) == adapter.key))
-        tx.execute(delete(FileRow).where(col(FileRow.owner) == row.name))
-    for table in (PolicyRow, ApprovalRow, PromotionRow):
-        tx.execute(delete(table).where(col(table.adapter_id) == adapter.key))
+        tx.execute(sa.delete(orm.VersionRow).where(sm.col(orm.VersionRow.adapter_id) == adapter.key))
+        tx.execute(sa.delete(orm.FileRow).where(sm.col(orm.FileRow.owner) == row.name))
+    for table in (orm.PolicyRow, orm.ApprovalRow, orm.PromotionRow):
+        tx.execute(sa.delete(table).where(sm.col(table.adapter_id) == adapter.key))
     _forget_moves(tx, adapter.key)
     row.deleted_at = row.updated_at = at
     row.version_count = 0
     row.visibility, row.folded = "private", None
-    tx.execute(update(AliasRow).where(col(AliasRow.adapter_id) == adapter.key).values(folded=None))
+    tx.execute(
+        sa.update(orm.AliasRow).where(sm.col(orm.AliasRow.adapter_id) == adapter.key).values(folded=None)
+    )
     tx.flush()
     case_conflicts.release_adapter_name(tx, row.name)
 
@@ -253,7 +321,7 @@ def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
 def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
     """The renamed adapter that had this name before, if the name is free now."""
     left = _row(tx, name)
-    row = tx.get(AdapterRow, left.moved_to) if left and left.moved_to is not None else None
+    row = tx.get(orm.AdapterRow, left.moved_to) if left and left.moved_to is not None else None
     return _record(row) if row and row.deleted_at is None else None
 
 
@@ -261,12 +329,12 @@ def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wishe
     """The number of a version that is being added, which is counted: the requested one if it was never given,
     otherwise the next. A number is given only once.
     """
-    (row,) = run_select(tx, _NEXT_NUMBER, {"key": adapter.key})
+    (row,) = run_select(tx, _next_number, {"key": adapter.key})
     number: int = row.next_number
     if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):
         number = wished
     following = max(row.next_number, number + 1)
-    change(tx, _COUNT_ON, {"of_key": adapter.key, "next_number": following, "updated_at": at})
+    change(tx, _count_on, {"of_key": adapter.key, "next_number": following, "updated_at": at})
     return number
 
 
@@ -274,7 +342,7 @@ def reserve_number(tx: Transaction, name: AdapterName, next_number: int, at: dat
     """Reserves all numbers below `next_number` under that name, whether the adapter exists or not."""
     row = _row(tx, name)
     if row is None:
-        row = AdapterRow(
+        row = orm.AdapterRow(
             name=str(name), namespace=name.namespace, created_at=at, updated_at=at, deleted_at=at
         )
     row.next_number = max(row.next_number, next_number)
@@ -285,39 +353,47 @@ def reserve_number(tx: Transaction, name: AdapterName, next_number: int, at: dat
 
 def _was_allocated(tx: Transaction, adapter: AdapterRecord, number: int) -> bool:
     """Whether a version has or had that number: events stay when versions are deleted."""
-    was = exists().where(col(EventRow.adapter_id) == adapter.key, col(EventRow.number) == number)
-    has = exists().where(col(VersionRow.adapter_id) == adapter.key, col(VersionRow.number) == number)
-    return bool(tx.exec(select(or_(was, has))).one())
+    was = sa.exists().where(
+        sm.col(orm.EventRow.adapter_id) == adapter.key, sm.col(orm.EventRow.number) == number
+    )
+    has = sa.exists().where(
+        sm.col(orm.VersionRow.adapter_id) == adapter.key, sm.col(orm.VersionRow.number) == number
+    )
+    return bool(tx.exec(sm.select(sa.or_(was, has))).one())
 
 
 def recount_versions(tx: Transaction, key: int) -> None:
     """Counts an adapter's versions again."""
-    count = select(func.count()).select_from(VersionRow).where(VersionRow.adapter_id == key)
-    tx.execute(update(AdapterRow).where(col(AdapterRow.id) == key).values(version_count=tx.exec(count).one()))
+    count = sm.select(sa.func.count()).select_from(orm.VersionRow).where(orm.VersionRow.adapter_id == key)
+    tx.execute(
+        sa.update(orm.AdapterRow)
+        .where(sm.col(orm.AdapterRow.id) == key)
+        .values(version_count=tx.exec(count).one())
+    )
 
 
 def count_download(tx: Transaction, adapter: AdapterRecord) -> None:
-    change(tx, COUNT_DOWNLOAD, {"key": adapter.key})
+    change(tx, one_download_more, {"key": adapter.key})
 
 
 def own_terms(tx: Reads, key: int) -> list[tuple[str, str]]:
     """The search terms that the versions of the adapter with this key inherit."""
-    (row,) = run_select(tx, _DESCRIBED, {"key": key})
+    (row,) = run_select(tx, _described, {"key": key})
     return _terms(row)
 
 
 def info(tx: Reads, adapter: AdapterRecord) -> AdapterInfo:
-    return adapter_of(run_select(tx, _SHOWN_ONE, {"key": adapter.key})[0])
+    return adapter_of(run_select(tx, _shown_one, {"key": adapter.key})[0])
 
 
 def infos(tx: Transaction, keys: Sequence[int]) -> tuple[AdapterInfo, ...]:
     """The adapters with these keys, which must exist, in their order."""
     tx.flush()
-    found = {row.id: row for row in tx.connection().execute(_SHOWN_MANY, {"keys": list(keys)})}
+    found = {row.id: row for row in tx.connection().execute(_shown_many.definition, {"keys": list(keys)})}
     return tuple(adapter_of(found[key]) for key in keys)
 
 
-def _terms(row: AdapterRow | Columns) -> list[tuple[str, str]]:
+def _terms(row: orm.AdapterRow | Columns) -> list[tuple[str, str]]:
     bare, tags = row.name.partition("/")[2], decode_list(row.tags)
     return [
         ("name", row.name),
@@ -329,19 +405,19 @@ def _terms(row: AdapterRow | Columns) -> list[tuple[str, str]]:
     ]
 
 
-def _row(tx: Transaction, name: AdapterName) -> AdapterRow | None:
-    return tx.exec(select(AdapterRow).where(AdapterRow.name == str(name))).first()
+def _row(tx: Transaction, name: AdapterName) -> orm.AdapterRow | None:
+    return tx.exec(sm.select(orm.AdapterRow).where(orm.AdapterRow.name == str(name))).first()
 
 
 def _forget_moves(tx: Transaction, key: int | None) -> None:
-    tx.execute(update(AdapterRow).where(col(AdapterRow.moved_to) == key).values(moved_to=None))
+    tx.execute(sa.update(orm.AdapterRow).where(sm.col(orm.AdapterRow.moved_to) == key).values(moved_to=None))
 
 
-def _require(tx: Transaction, adapter: AdapterRecord) -> AdapterRow:
-    return tx.exec(select(AdapterRow).where(AdapterRow.id == adapter.key)).one()
+def _require(tx: Transaction, adapter: AdapterRecord) -> orm.AdapterRow:
+    return tx.exec(sm.select(orm.AdapterRow).where(orm.AdapterRow.id == adapter.key)).one()
 
 
-def _record(row: AdapterRow) -> AdapterRecord:
+def _record(row: orm.AdapterRow) -> AdapterRecord:
     assert row.id is not None
     return AdapterRecord(row.id, AdapterName.parse(row.name), visibility_of(row.visibility))
 
@@ -353,6 +429,7 @@ def is_own(tx: Transaction, name: AdapterName, unless_tagged: str) -> bool:
 
 
 def _note_namespace(tx: Transaction, namespace: str) -> None:
-    if tx.get(NamespaceRow, namespace) is None:
+    if not case_conflicts.has_namespace(tx, namespace):
         is_free = case_conflicts.namespace_like(tx, namespace) is None
-        tx.add(NamespaceRow(name=namespace, folded=case_conflicts.fold(namespace) if is_free else None))
+        folded = case_conflicts.fold(namespace) if is_free else None
+        insert_new(tx, "namespaces", {"name": namespace, "folded": folded})

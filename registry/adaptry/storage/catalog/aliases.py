@@ -5,26 +5,33 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
-
 from adaptry.core.digest import Digest
 from adaptry.registry.records import AliasInfo
 from adaptry.storage.catalog import case_conflicts, epochs, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import AliasRow, VersionRow
-from adaptry.storage.catalog.version_info import table_of
+from adaptry.storage.catalog.prepared_changes import change, insert_new
+from adaptry.storage.catalog.statement_texts import Selection, statement
 from adaptry.storage.catalog.versions import VersionRecord
 
-_ALIASES, _VERSIONS = table_of(AliasRow), table_of(VersionRow)
-_FOUND = (
-    select_columns(_VERSIONS.c.id, _VERSIONS.c.number, _VERSIONS.c.digest, _ALIASES.c.generation)
-    .join_from(_ALIASES, _VERSIONS, _VERSIONS.c.id == _ALIASES.c.version_id)
-    .where(_ALIASES.c.adapter_id == bindparam("adapter"), _ALIASES.c.alias == bindparam("alias"))
-)
+
+@statement
+def _found() -> Selection:
+    return (
+        sa.select(
+            tables.versions.c.id,
+            tables.versions.c.number,
+            tables.versions.c.digest,
+            tables.aliases.c.generation,
+        )
+        .join_from(tables.aliases, tables.versions, tables.versions.c.id == tables.aliases.c.version_id)
+        .where(
+            tables.aliases.c.adapter_id == sa.bindparam("adapter"),
+            tables.aliases.c.alias == sa.bindparam("alias"),
+        )
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ class AliasTarget:
 
 def find(tx: Reads, adapter: AdapterRecord, alias: str) -> AliasTarget | None:
     """None if the alias does not exist or was removed."""
-    rows = run_select(tx, _FOUND, {"adapter": adapter.key, "alias": alias})
+    rows = run_select(tx, _found, {"adapter": adapter.key, "alias": alias})
     if not rows:
         return None
     (found,) = rows
@@ -50,25 +57,53 @@ def set_target(
     tx: Transaction, adapter: AdapterRecord, alias: str, to: VersionRecord, at: datetime, by: str
 ) -> AliasInfo:
     """Creates or moves an alias, with a new generation."""
-    row = tx.get(AliasRow, (adapter.key, alias))
-    if row is None:
-        row = AliasRow(
-            adapter_id=adapter.key, alias=alias, generation=epochs.floor(tx), moved_at=at, moved_by=by
-        )
-    if row.version_id is not None:
-        terms.remove(tx, row.version_id, ["alias"], alias)
+    key = {"of_adapter": adapter.key, "of_alias": alias}
+    (found,) = run_select(tx, _stored, key) or (None,)
+    moved = {"version_id": to.key, "moved_at": at, "moved_by": by}
+    generation = (epochs.floor(tx) if found is None else found.generation) + 1
+    if found is None:
+        new = {"adapter_id": adapter.key, "alias": alias, "folded": case_conflicts.fold(alias)}
+        insert_new(tx, "aliases", {**new, **moved, "generation": generation})
     else:
-        row.folded = case_conflicts.fold(alias)
-    row.version_id, row.generation, row.moved_at, row.moved_by = to.key, row.generation + 1, at, by
-    tx.add(row)
-    tx.flush()
+        folded = case_conflicts.fold(alias) if found.version_id is None else found.folded
+        if found.version_id is not None:
+            terms.remove(tx, found.version_id, ["alias"], alias)
+        change(tx, _move, {**key, **moved, "generation": generation, "folded": folded})
     terms.add(tx, to.key, [("alias", alias)])
-    return _info(row, to.number, to.digest)
+    return AliasInfo(
+        alias=alias, number=to.number, digest=to.digest, generation=generation, moved_at=at, moved_by=by
+    )
+
+
+@statement
+def _stored() -> Selection:
+    """An alias that exists, or was removed."""
+    aliases = tables.aliases
+    return sa.select(aliases.c.version_id, aliases.c.generation, aliases.c.folded).where(
+        aliases.c.adapter_id == sa.bindparam("of_adapter"), aliases.c.alias == sa.bindparam("of_alias")
+    )
+
+
+@statement
+def _move() -> sa.Update:
+    aliases = tables.aliases
+    return (
+        aliases.update()
+        .where(
+            aliases.c.adapter_id == sa.bindparam("of_adapter"), aliases.c.alias == sa.bindparam("of_alias")
+        )
+        .values(
+            {
+                name: sa.bindparam(name)
+                for name in ("version_id", "moved_at", "moved_by", "generation", "folded")
+            }
+        )
+    )
 
 
 def remove(tx: Transaction, adapter: AdapterRecord, alias: str, at: datetime, by: str) -> None:
     """The alias must exist."""
-    row = tx.get_one(AliasRow, (adapter.key, alias))
+    row = tx.get_one(orm.AliasRow, (adapter.key, alias))
     assert row.version_id is not None
     terms.remove(tx, row.version_id, ["alias"], alias)
     row.version_id, row.moved_at, row.moved_by, row.folded = None, at, by, None
@@ -79,15 +114,15 @@ def remove(tx: Transaction, adapter: AdapterRecord, alias: str, at: datetime, by
 def infos(tx: Transaction, adapter: AdapterRecord) -> tuple[AliasInfo, ...]:
     """An adapter's aliases in name order."""
     query = (
-        select(AliasRow, VersionRow)
-        .join(VersionRow, col(AliasRow.version_id) == col(VersionRow.id))
-        .where(AliasRow.adapter_id == adapter.key)
-        .order_by(AliasRow.alias)
+        sm.select(orm.AliasRow, orm.VersionRow)
+        .join(orm.VersionRow, sm.col(orm.AliasRow.version_id) == sm.col(orm.VersionRow.id))
+        .where(orm.AliasRow.adapter_id == adapter.key)
+        .order_by(orm.AliasRow.alias)
     )
     return tuple(_info(row, version.number, Digest(version.digest)) for row, version in tx.exec(query))
 
 
-def _info(row: AliasRow, number: int, digest: Digest) -> AliasInfo:
+def _info(row: orm.AliasRow, number: int, digest: Digest) -> AliasInfo:
     return AliasInfo(
         alias=row.alias,
         number=number,

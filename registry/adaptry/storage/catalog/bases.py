@@ -8,10 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, bindparam, delete, distinct, func, update
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
-
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
 from adaptry.core.identity import BaseVisibility, Identity
@@ -22,21 +18,31 @@ from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.case_conflicts import fold
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_model, encode_model
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import AdapterRow, BaseFileRow, BaseNameRow, BaseRow, VersionRow
-from adaptry.storage.catalog.version_info import table_of
+from adaptry.storage.catalog.statement_texts import Selection, statement
 
 if TYPE_CHECKING:
     from adaptry.registry.base_info import BaseInfo
 
-_BASES, _NAMES = table_of(BaseRow), table_of(BaseNameRow)
-_ACCESS = (
-    select_columns(_BASES.c.visibility, _NAMES.c.namespace)
-    .outerjoin_from(_BASES, _NAMES, _NAMES.c.base_id == _BASES.c.id)
-    .where(_BASES.c.id == bindparam("id"))
-)
-_RECORD = select_columns(_BASES.c.record).where(_BASES.c.id == bindparam("id"))
-_NAMED = select_columns(_NAMES.c.base_id).where(_NAMES.c.name == bindparam("name"))
+
+@statement
+def _access() -> Selection:
+    return (
+        sa.select(tables.bases.c.visibility, tables.base_names.c.namespace)
+        .outerjoin_from(tables.bases, tables.base_names, tables.base_names.c.base_id == tables.bases.c.id)
+        .where(tables.bases.c.id == sa.bindparam("id"))
+    )
+
+
+@statement
+def _record() -> Selection:
+    return sa.select(tables.bases.c.record).where(tables.bases.c.id == sa.bindparam("id"))
+
+
+@statement
+def _named() -> Selection:
+    return sa.select(tables.base_names.c.base_id).where(tables.base_names.c.name == sa.bindparam("name"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +58,20 @@ class BaseAccess:
 
 def find(tx: Transaction, scope: ReadScope, key: str) -> list[Digest]:
     """The ids of readable bases that match `key`: a name, an id or its beginning. At most two."""
-    found = [Digest(row.base_id) for row in run_select(tx, _NAMED, {"name": key})]
+    found = [Digest(row.base_id) for row in run_select(tx, _named, {"name": key})]
     if found and scope.namespaces is not None:
-        found = _seen(tx, scope, col(BaseRow.id).in_([one.hex for one in found]))
+        found = _seen(tx, scope, sm.col(orm.BaseRow.id).in_([one.hex for one in found]))
     if found:
         return found[:2]
     prefix = key.removeprefix("sha256:")
     if not _is_beginning_of_id(key):
         return []
-    return _seen(tx, scope, (col(BaseRow.id) >= prefix) & (col(BaseRow.id) < prefix + "g"))
+    return _seen(tx, scope, (sm.col(orm.BaseRow.id) >= prefix) & (sm.col(orm.BaseRow.id) < prefix + "g"))
 
 
 def is_unknown(tx: Reads, key: str) -> bool:
     """Whether no base is registered under that name, and `key` is not the beginning of an id."""
-    return not _is_beginning_of_id(key) and not run_select(tx, _NAMED, {"name": key})
+    return not _is_beginning_of_id(key) and not run_select(tx, _named, {"name": key})
 
 
 def _is_beginning_of_id(key: str) -> bool:
@@ -75,7 +81,7 @@ def _is_beginning_of_id(key: str) -> bool:
 
 def visible_among(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
     """The ids among these of readable bases."""
-    query = select(BaseRow.id).where(col(BaseRow.id).in_([id.hex for id in ids]))
+    query = sm.select(orm.BaseRow.id).where(sm.col(orm.BaseRow.id).in_([id.hex for id in ids]))
     if (seen := scope.base_condition()) is not None:
         query = query.where(seen)
     return frozenset(Digest(id) for id in tx.exec(query))
@@ -84,9 +90,9 @@ def visible_among(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) ->
 def access(tx: Transaction, ids: Collection[Digest]) -> dict[Digest, BaseAccess]:
     """The data that decide who may see each of these bases; unknown ids are left out."""
     query = (
-        select(BaseRow.id, BaseRow.visibility, BaseNameRow.namespace)
-        .outerjoin(BaseNameRow, col(BaseNameRow.base_id) == col(BaseRow.id))
-        .where(col(BaseRow.id).in_([id.hex for id in ids]))
+        sm.select(orm.BaseRow.id, orm.BaseRow.visibility, orm.BaseNameRow.namespace)
+        .outerjoin(orm.BaseNameRow, sm.col(orm.BaseNameRow.base_id) == sm.col(orm.BaseRow.id))
+        .where(sm.col(orm.BaseRow.id).in_([id.hex for id in ids]))
     )
     found: dict[Digest, BaseAccess] = {}
     for id, visibility, namespace in tx.exec(query):
@@ -98,7 +104,7 @@ def access(tx: Transaction, ids: Collection[Digest]) -> dict[Digest, BaseAccess]
 
 def access_of(tx: Reads, id: Digest) -> BaseAccess | None:
     """The data that decide who may see a base; None if it is not registered."""
-    rows = run_select(tx, _ACCESS, {"id": id.hex})
+    rows = run_select(tx, _access, {"id": id.hex})
     if not rows:
         return None
     owners = frozenset(row.namespace for row in rows if row.namespace)
@@ -111,11 +117,11 @@ def visibility_of(text: str) -> BaseVisibility:
 
 
 def set_visibility(tx: Transaction, id: Digest, visibility: BaseVisibility) -> None:
-    tx.execute(update(BaseRow).where(col(BaseRow.id) == id.hex).values(visibility=visibility))
+    tx.execute(sa.update(orm.BaseRow).where(sm.col(orm.BaseRow.id) == id.hex).values(visibility=visibility))
 
 
-def _seen(tx: Transaction, scope: ReadScope, is_meant: ColumnElement[bool]) -> list[Digest]:
-    query = select(BaseRow.id).where(is_meant)
+def _seen(tx: Transaction, scope: ReadScope, is_meant: sa.ColumnElement[bool]) -> list[Digest]:
+    query = sm.select(orm.BaseRow.id).where(is_meant)
     if (seen := scope.base_condition()) is not None:
         query = query.where(seen)
     return [Digest(id) for id in tx.exec(query.limit(2))]
@@ -123,19 +129,19 @@ def _seen(tx: Transaction, scope: ReadScope, is_meant: ColumnElement[bool]) -> l
 
 def ids(tx: Transaction) -> tuple[Digest, ...]:
     """The ids of all bases, in order."""
-    return tuple(Digest(id) for id in tx.exec(select(BaseRow.id).order_by(BaseRow.id)))
+    return tuple(Digest(id) for id in tx.exec(sm.select(orm.BaseRow.id).order_by(orm.BaseRow.id)))
 
 
 def record(tx: Reads, id: Digest) -> BaseRecord | None:
-    rows = run_select(tx, _RECORD, {"id": id.hex})
+    rows = run_select(tx, _record, {"id": id.hex})
     return decode_model(BaseRecord, rows[0].record) if rows else None
 
 
 def put(tx: Transaction, new: BaseRecord, at: datetime, by: str) -> None:
     """Adds a base, or replaces the record of a known one."""
-    row = tx.exec(select(BaseRow).where(BaseRow.id == new.id.hex)).first()
+    row = tx.exec(sm.select(orm.BaseRow).where(orm.BaseRow.id == new.id.hex)).first()
     if row is None:
-        row = BaseRow(
+        row = orm.BaseRow(
             id=new.id.hex,
             architecture=new.architecture.hex,
             record=b"",
@@ -150,7 +156,11 @@ def put(tx: Transaction, new: BaseRecord, at: datetime, by: str) -> None:
 
 def names(tx: Transaction, id: Digest) -> tuple[str, ...]:
     return tuple(
-        tx.exec(select(BaseNameRow.name).where(BaseNameRow.base_id == id.hex).order_by(BaseNameRow.name))
+        tx.exec(
+            sm.select(orm.BaseNameRow.name)
+            .where(orm.BaseNameRow.base_id == id.hex)
+            .order_by(orm.BaseNameRow.name)
+        )
     )
 
 
@@ -158,7 +168,7 @@ def add_names(tx: Transaction, id: Digest, new: Iterable[str]) -> None:
     """The names must be free."""
     tx.add_all(
         [
-            BaseNameRow(name=name, namespace=namespace_of(name), base_id=id.hex, folded=fold(name))
+            orm.BaseNameRow(name=name, namespace=namespace_of(name), base_id=id.hex, folded=fold(name))
             for name in new
         ]
     )
@@ -173,10 +183,10 @@ def namespace_of(name: str) -> str:
 
 def store(tx: Transaction, id: Digest, files: Sequence[FileEntry]) -> None:
     """Sets the files of the base's weights."""
-    tx.execute(delete(BaseFileRow).where(col(BaseFileRow.base_id) == id.hex))
+    tx.execute(sa.delete(orm.BaseFileRow).where(sm.col(orm.BaseFileRow.base_id) == id.hex))
     tx.add_all(
         [
-            BaseFileRow(base_id=id.hex, path=file.path, digest=file.sha256.hex, size=file.size)
+            orm.BaseFileRow(base_id=id.hex, path=file.path, digest=file.sha256.hex, size=file.size)
             for file in files
         ]
     )
@@ -184,12 +194,12 @@ def store(tx: Transaction, id: Digest, files: Sequence[FileEntry]) -> None:
 
 
 def stored_file(tx: Transaction, id: Digest, path: str) -> Digest | None:
-    row = tx.get(BaseFileRow, (id.hex, path))
+    row = tx.get(orm.BaseFileRow, (id.hex, path))
     return Digest(row.digest) if row else None
 
 
 def info(tx: Transaction, scope: ReadScope, id: Digest) -> BaseInfo:
-    return _infos(tx, scope, tx.exec(select(BaseRow).where(BaseRow.id == id.hex)).all())[0]
+    return _infos(tx, scope, tx.exec(sm.select(orm.BaseRow).where(orm.BaseRow.id == id.hex)).all())[0]
 
 
 def page(tx: Transaction, scope: ReadScope, cursor: str | None, limit: int) -> Page[BaseInfo]:
@@ -197,11 +207,11 @@ def page(tx: Transaction, scope: ReadScope, cursor: str | None, limit: int) -> P
     from adaptry.registry.base_info import BaseInfo  # not needed for listing adapters
 
     before = cursors.decode_number(cursor, "bases")
-    query = select(BaseRow).order_by(col(BaseRow.key).desc())
+    query = sm.select(orm.BaseRow).order_by(sm.col(orm.BaseRow.key).desc())
     if (seen := scope.base_condition()) is not None:
         query = query.where(seen)
     if before is not None:
-        query = query.where(col(BaseRow.key) < before)
+        query = query.where(sm.col(orm.BaseRow.key) < before)
     rows = tx.exec(query.limit(limit + 1)).all()
     shown = rows[:limit]
     following = cursors.encode(shown[-1].key or 0, "bases") if len(rows) > limit else None
@@ -209,24 +219,32 @@ def page(tx: Transaction, scope: ReadScope, cursor: str | None, limit: int) -> P
 
 
 def of_architecture(tx: Transaction, scope: ReadScope, architecture: Digest) -> tuple[BaseInfo, ...]:
-    query = select(BaseRow).where(BaseRow.architecture == architecture.hex).order_by(col(BaseRow.key).desc())
+    query = (
+        sm.select(orm.BaseRow)
+        .where(orm.BaseRow.architecture == architecture.hex)
+        .order_by(sm.col(orm.BaseRow.key).desc())
+    )
     if (seen := scope.base_condition()) is not None:
         query = query.where(seen)
     return _infos(tx, scope, tx.exec(query).all())
 
 
-def _infos(tx: Transaction, scope: ReadScope, rows: Sequence[BaseRow]) -> tuple[BaseInfo, ...]:
+def _infos(tx: Transaction, scope: ReadScope, rows: Sequence[orm.BaseRow]) -> tuple[BaseInfo, ...]:
     from adaptry.registry.base_info import BaseInfo  # not needed for listing adapters
 
     ids = [row.id for row in rows]
     known: dict[str, list[str]] = defaultdict(list)
     for named in tx.exec(
-        select(BaseNameRow).where(col(BaseNameRow.base_id).in_(ids)).order_by(BaseNameRow.name)
+        sm.select(orm.BaseNameRow)
+        .where(sm.col(orm.BaseNameRow.base_id).in_(ids))
+        .order_by(orm.BaseNameRow.name)
     ):
         known[named.base_id].append(named.name)
     stored: dict[str, list[FileEntry]] = defaultdict(list)
     for file in tx.exec(
-        select(BaseFileRow).where(col(BaseFileRow.base_id).in_(ids)).order_by(BaseFileRow.path)
+        sm.select(orm.BaseFileRow)
+        .where(sm.col(orm.BaseFileRow.base_id).in_(ids))
+        .order_by(orm.BaseFileRow.path)
     ):
         stored[file.base_id].append(FileEntry(path=file.path, size=file.size, sha256=Digest(file.digest)))
     counts = _adapters_on(tx, scope, ids)
@@ -245,13 +263,15 @@ def _infos(tx: Transaction, scope: ReadScope, rows: Sequence[BaseRow]) -> tuple[
 
 def _adapters_on(tx: Transaction, scope: ReadScope, ids: Sequence[str]) -> dict[str | None, int]:
     """How many visible adapters have a version on each base."""
-    query = select(VersionRow.base_id, func.count(distinct(col(VersionRow.adapter_id)))).where(
-        col(VersionRow.base_id).in_(ids)
-    )
+    query = sm.select(
+        orm.VersionRow.base_id, sa.func.count(sa.distinct(sm.col(orm.VersionRow.adapter_id)))
+    ).where(sm.col(orm.VersionRow.base_id).in_(ids))
     seen = scope.adapter_condition()
     if seen is not None:
-        query = query.join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id)).where(seen)
-    return dict(tx.exec(query.group_by(col(VersionRow.base_id))).all())
+        query = query.join(
+            orm.AdapterRow, sm.col(orm.AdapterRow.id) == sm.col(orm.VersionRow.adapter_id)
+        ).where(seen)
+    return dict(tx.exec(query.group_by(sm.col(orm.VersionRow.base_id))).all())
 
 
 def summary(record: BaseRecord, at: datetime, by: str) -> str:

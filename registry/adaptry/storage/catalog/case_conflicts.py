@@ -8,17 +8,13 @@ case is sufficient.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table, and_, func, or_, select
-
-from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.rows import AdapterRow, AliasRow, BaseNameRow, MarkRow, NamespaceRow
-from adaptry.storage.catalog.version_info import table_of
-
-_ADAPTERS, _NAMESPACES, _BASES = table_of(AdapterRow), table_of(NamespaceRow), table_of(BaseNameRow)
-_ALIASES, _MARKS = table_of(AliasRow), table_of(MarkRow)
+from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import sa, tables
+from adaptry.storage.catalog.prepared import run_select
+from adaptry.storage.catalog.statement_texts import PreparedStatement, Selection, statement
 
 
 def fold(name: str) -> str:
@@ -26,101 +22,147 @@ def fold(name: str) -> str:
     return name.lower()
 
 
-def is_same_folded(column: Any, folded: Any, name: str) -> ColumnElement[bool]:
-    """Whether a row's name equals `name` except for capitals. The unique index on `folded` makes it fast.
+def is_same_folded(column: Any, folded: Any, wanted: Any) -> sa.ColumnElement[bool]:
+    """Whether a row's name equals one except for capitals, which is `wanted`, folded. The unique index on
+    `folded` makes it fast.
 
     (`Any`: SQLModel's columns are typed as their values.)
     """
-    return or_(folded == fold(name), and_(folded.is_(None), func.lower(column) == fold(name)))
+    return sa.or_(folded == wanted, sa.and_(folded.is_(None), sa.func.lower(column) == wanted))
 
 
-def namespace_like(tx: Transaction, namespace: str) -> str | None:
+@statement
+def _namespace() -> Selection:
+    return sa.select(tables.namespaces.c.name).where(tables.namespaces.c.name == sa.bindparam("name"))
+
+
+@statement
+def _other_namespace() -> Selection:
+    return _other_in(tables.namespaces.c.name)
+
+
+@statement
+def _other_adapter() -> Selection:
+    return _other_in(tables.adapters.c.name)
+
+
+@statement
+def _other_alias() -> Selection:
+    return _other_in(tables.aliases.c.alias).where(tables.aliases.c.adapter_id == sa.bindparam("adapter"))
+
+
+@statement
+def _other_git_ref() -> Selection:
+    return _other_in(tables.marks.c.name).where(tables.marks.c.adapter_id == sa.bindparam("adapter"))
+
+
+def _other_in(column: sa.Column[str]) -> Selection:
+    """Selects the names in a column that differ from a name only in capitals."""
+    return sa.select(column.label("name")).where(
+        column.table.c.folded == sa.bindparam("folded"), column != sa.bindparam("name")
+    )
+
+
+def has_namespace(tx: Reads, namespace: str) -> bool:
+    return bool(run_select(tx, _namespace, {"name": namespace}))
+
+
+def namespace_like(tx: Reads, namespace: str) -> str | None:
     """Another namespace whose name differs only in capitals; None also if this one itself exists."""
-    if tx.execute(select(_NAMESPACES.c.name).where(_NAMESPACES.c.name == namespace)).first():
-        return None
-    return _other(tx, _NAMESPACES, namespace, _NAMESPACES.c.name)
+    return None if has_namespace(tx, namespace) else _other(tx, _other_namespace, namespace)
 
 
-def adapter_like(tx: Transaction, name: str) -> str | None:
+def adapter_like(tx: Reads, name: str) -> str | None:
     """Another adapter whose name differs only in capitals."""
-    return _other(tx, _ADAPTERS, name, _ADAPTERS.c.name)
+    return _other(tx, _other_adapter, name)
 
 
 def base_like(tx: Transaction, name: str) -> tuple[str, str] | None:
     """Another name of a base that differs only in capitals, and the base's id in hex."""
-    query = select(_BASES.c.name, _BASES.c.base_id).where(
-        _BASES.c.folded == fold(name), _BASES.c.name != name
+    query = sa.select(tables.base_names.c.name, tables.base_names.c.base_id).where(
+        tables.base_names.c.folded == fold(name), tables.base_names.c.name != name
     )
     found = tx.execute(query).first()
     return (found.name, found.base_id) if found else None
 
 
-def label_like(tx: Transaction, adapter: int, label: str) -> str | None:
+def label_like(tx: Reads, adapter: int, label: str) -> str | None:
     """Another alias, branch or tag of an adapter whose name differs only in capitals."""
-    return _other(tx, _ALIASES, label, _ALIASES.c.alias, _ALIASES.c.adapter_id == adapter) or _other(
-        tx, _MARKS, label, _MARKS.c.name, _MARKS.c.adapter_id == adapter
-    )
+    within = {"adapter": adapter}
+    return _other(tx, _other_alias, label, within) or _other(tx, _other_git_ref, label, within)
 
 
 def release_adapter_name(tx: Transaction, name: str) -> None:
     """Called when an adapter gives up its name: the next one that differs only in capitals gets the lower
     case.
     """
-    left = _left(_ADAPTERS, name, _ADAPTERS.c.name, _ADAPTERS.c.deleted_at.is_(None))
-    _release_name(tx, _ADAPTERS, name, _ADAPTERS.c.name, left)
+    left = _left(tables.adapters, name, tables.adapters.c.name, tables.adapters.c.deleted_at.is_(None))
+    _release_name(tx, tables.adapters, name, tables.adapters.c.name, left)
 
 
 def release_alias(tx: Transaction, adapter: int, alias: str) -> None:
     """The same as `release_adapter_name`, for the aliases of an adapter."""
-    is_its = (_ALIASES.c.adapter_id == adapter) & _ALIASES.c.version_id.is_not(None)
+    is_its = (tables.aliases.c.adapter_id == adapter) & tables.aliases.c.version_id.is_not(None)
     _release_name(
-        tx, _ALIASES, alias, _ALIASES.c.alias, _left(_ALIASES, alias, _ALIASES.c.alias, is_its), is_its
+        tx,
+        tables.aliases,
+        alias,
+        tables.aliases.c.alias,
+        _left(tables.aliases, alias, tables.aliases.c.alias, is_its),
+        is_its,
     )
 
 
 def release_git_ref(tx: Transaction, adapter: int, name: str) -> None:
     """The same as `release_adapter_name`, for the branches and tags of an adapter."""
-    is_its = _MARKS.c.adapter_id == adapter
-    _release_name(tx, _MARKS, name, _MARKS.c.name, _left(_MARKS, name, _MARKS.c.name, is_its), is_its)
+    is_its = tables.marks.c.adapter_id == adapter
+    _release_name(
+        tx,
+        tables.marks,
+        name,
+        tables.marks.c.name,
+        _left(tables.marks, name, tables.marks.c.name, is_its),
+        is_its,
+    )
 
 
 def iter_case_conflicts(tx: Transaction) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Every group of names that differ only in capitals, with their kind (`adapters`, `namespaces`, …)."""
     for kind, table, column, counts in (
-        ("namespaces", _NAMESPACES, _NAMESPACES.c.name, None),
-        ("adapters", _ADAPTERS, _ADAPTERS.c.name, _ADAPTERS.c.deleted_at.is_(None)),
-        ("names of bases", _BASES, _BASES.c.name, None),
+        ("namespaces", tables.namespaces, tables.namespaces.c.name, None),
+        ("adapters", tables.adapters, tables.adapters.c.name, tables.adapters.c.deleted_at.is_(None)),
+        ("names of bases", tables.base_names, tables.base_names.c.name, None),
     ):
-        query = select(column, table.c.folded)
-        twins = select(func.lower(column)).group_by(func.lower(column)).having(func.count() > 1)
+        query = sa.select(column, table.c.folded)
+        twins = sa.select(sa.func.lower(column)).group_by(sa.func.lower(column)).having(sa.func.count() > 1)
         if counts is not None:
             query, twins = query.where(counts), twins.where(counts)
-        yield from _groups(tx, kind, query.where(func.lower(column).in_(twins)), column)
+        yield from _groups(tx, kind, query.where(sa.func.lower(column).in_(twins)), column)
     labels = (
-        select(_ALIASES.c.adapter_id, _ALIASES.c.alias.label("label"))
-        .where(_ALIASES.c.version_id.is_not(None))
-        .union_all(select(_MARKS.c.adapter_id, _MARKS.c.name))
+        sa.select(tables.aliases.c.adapter_id, tables.aliases.c.alias.label("label"))
+        .where(tables.aliases.c.version_id.is_not(None))
+        .union_all(sa.select(tables.marks.c.adapter_id, tables.marks.c.name))
         .subquery()
     )
     alike = (
-        select(labels.c.adapter_id, func.lower(labels.c.label).label("folded"))
-        .group_by(labels.c.adapter_id, func.lower(labels.c.label))
-        .having(func.count() > 1)
+        sa.select(labels.c.adapter_id, sa.func.lower(labels.c.label).label("folded"))
+        .group_by(labels.c.adapter_id, sa.func.lower(labels.c.label))
+        .having(sa.func.count() > 1)
         .subquery()
     )
     query = (
-        select(_ADAPTERS.c.name + "@" + labels.c.label)
-        .join_from(labels, _ADAPTERS, _ADAPTERS.c.id == labels.c.adapter_id)
+        sa.select(tables.adapters.c.name + "@" + labels.c.label)
+        .join_from(labels, tables.adapters, tables.adapters.c.id == labels.c.adapter_id)
         .join(
             alike,
-            (alike.c.adapter_id == labels.c.adapter_id) & (alike.c.folded == func.lower(labels.c.label)),
+            (alike.c.adapter_id == labels.c.adapter_id) & (alike.c.folded == sa.func.lower(labels.c.label)),
         )
     )
     yield from _groups(tx, "aliases, branches or tags", query, None)
 
 
 def _groups(
-    tx: Transaction, kind: str, query: Any, column: ColumnElement[str] | None
+    tx: Transaction, kind: str, query: Any, column: sa.ColumnElement[str] | None
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(`Any`: a select is typed by all its columns.)"""
     groups: dict[str, list[str]] = {}
@@ -131,29 +173,29 @@ def _groups(
 
 
 def _other(
-    tx: Transaction, table: Table, name: str, column: ColumnElement[str], *within: ColumnElement[bool]
+    tx: Reads, query: PreparedStatement[sa.Select[Any]], name: str, within: Mapping[str, object] | None = None
 ) -> str | None:
-    query = select(column).where(table.c.folded == fold(name), column != name, *within)
-    found: str | None = tx.execute(query).scalar()
-    return found
+    """(`Any`: typed by its columns.)"""
+    found = run_select(tx, query, {"folded": fold(name), "name": name, **(within or {})})
+    return found[0].name if found else None
 
 
 def _left(
-    table: Table, name: str, column: ColumnElement[str], counts: ColumnElement[bool]
-) -> ColumnElement[str]:
+    table: sa.Table, name: str, column: sa.ColumnElement[str], counts: sa.ColumnElement[bool]
+) -> sa.ColumnElement[str]:
     return (
-        select(func.min(column))
-        .where(func.lower(column) == fold(name), column != name, table.c.folded.is_(None), counts)
+        sa.select(sa.func.min(column))
+        .where(sa.func.lower(column) == fold(name), column != name, table.c.folded.is_(None), counts)
         .scalar_subquery()
     )
 
 
 def _release_name(
     tx: Transaction,
-    table: Table,
+    table: sa.Table,
     name: str,
-    column: ColumnElement[str],
-    heir: ColumnElement[str],
-    *within: ColumnElement[bool],
+    column: sa.ColumnElement[str],
+    heir: sa.ColumnElement[str],
+    *within: sa.ColumnElement[bool],
 ) -> None:
     tx.execute(table.update().where(column == heir, *within).values(folded=fold(name)))

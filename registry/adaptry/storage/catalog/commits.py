@@ -10,8 +10,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete, exists, func, literal, select, tuple_, update
-
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.manifest import EMPTY, Manifest
@@ -20,17 +18,19 @@ from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors, damage, statement_texts
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, tables
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import insert_new
-from adaptry.storage.catalog.rows import CommitRow, MarkRow, RevisionRow, VersionRow
-from adaptry.storage.catalog.version_info import Columns, table_of
+from adaptry.storage.catalog.statement_texts import Selection, statement
+from adaptry.storage.catalog.version_info import Columns
 
-_COMMITS, _VERSIONS, _MARKS = table_of(CommitRow), table_of(VersionRow), table_of(MarkRow)
-_REVISIONS = table_of(RevisionRow)
-_BEFORE = _COMMITS.alias("before")
-_MANIFEST = select(_REVISIONS.c.manifest).where(_REVISIONS.c.digest == bindparam("digest"))
 _FIRST = CommitNote(title="Created")
+
+
+@statement
+def _manifest() -> Selection:
+    return sa.select(tables.revisions.c.manifest).where(tables.revisions.c.digest == sa.bindparam("digest"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,43 +45,77 @@ class CommitRecord:
         return self.info.digest
 
 
-_SHOWN = (
-    select(_COMMITS, _BEFORE.c.digest.label("parent"), _VERSIONS.c.number)
-    .outerjoin_from(_COMMITS, _BEFORE, _BEFORE.c.id == _COMMITS.c.parent_id)
-    .outerjoin(
-        _VERSIONS,
-        (_VERSIONS.c.adapter_id == _COMMITS.c.adapter_id) & (_VERSIONS.c.digest == _COMMITS.c.digest),
+def _shown() -> Selection:
+    before = tables.commits.alias("before")
+    return (
+        sa.select(tables.commits, before.c.digest.label("parent"), tables.versions.c.number)
+        .outerjoin_from(tables.commits, before, before.c.id == tables.commits.c.parent_id)
+        .outerjoin(
+            tables.versions,
+            (tables.versions.c.adapter_id == tables.commits.c.adapter_id)
+            & (tables.versions.c.digest == tables.commits.c.digest),
+        )
     )
-)
-_BY_KEY = _SHOWN.where(_COMMITS.c.id == bindparam("key"))
-_BY_REF = _SHOWN.join(_MARKS, _MARKS.c.commit_id == _COMMITS.c.id).where(
-    _MARKS.c.adapter_id == bindparam("adapter"), _MARKS.c.name == bindparam("name")
-)
-_OF_ADAPTER = _COMMITS.c.adapter_id == bindparam("adapter")
-_BY_PREFIX = _SHOWN.where(
-    _COMMITS.c.id.in_(
-        select(func.min(_COMMITS.c.id))
-        .where(_OF_ADAPTER, _COMMITS.c.digest >= bindparam("prefix"), _COMMITS.c.digest < bindparam("beyond"))
-        .group_by(_COMMITS.c.digest)
-        .limit(2)
-        .correlate(None)
-    )
-)
-TREE = select(_REVISIONS.c.manifest).where(
-    _REVISIONS.c.digest == bindparam("digest"),
-    exists().where(_OF_ADAPTER, _COMMITS.c.digest == bindparam("digest")),
-)
 
-_START = select(_COMMITS.c.id, _COMMITS.c.parent_id, literal(1).label("place")).where(
-    _OF_ADAPTER, _COMMITS.c.id == bindparam("key")
-)
-_CHAIN = _START.cte("chain", recursive=True)
-_CHAIN = _CHAIN.union_all(
-    select(_COMMITS.c.id, _COMMITS.c.parent_id, _CHAIN.c.place + 1).where(
-        _COMMITS.c.id == _CHAIN.c.parent_id, _CHAIN.c.place < bindparam("many")
+
+@statement
+def _by_key() -> Selection:
+    return _shown().where(tables.commits.c.id == sa.bindparam("key"))
+
+
+@statement
+def _by_ref() -> Selection:
+    return (
+        _shown()
+        .join(tables.marks, tables.marks.c.commit_id == tables.commits.c.id)
+        .where(
+            tables.marks.c.adapter_id == sa.bindparam("adapter"), tables.marks.c.name == sa.bindparam("name")
+        )
     )
-)
-_PAGE = _SHOWN.join(_CHAIN, _CHAIN.c.id == _COMMITS.c.id).order_by(_CHAIN.c.place)
+
+
+def _of_adapter() -> sa.ColumnElement[bool]:
+    return tables.commits.c.adapter_id == sa.bindparam("adapter")
+
+
+@statement
+def _by_prefix() -> Selection:
+    return _shown().where(
+        tables.commits.c.id.in_(
+            sa.select(sa.func.min(tables.commits.c.id))
+            .where(
+                _of_adapter(),
+                tables.commits.c.digest >= sa.bindparam("prefix"),
+                tables.commits.c.digest < sa.bindparam("beyond"),
+            )
+            .group_by(tables.commits.c.digest)
+            .limit(2)
+            .correlate(None)
+        )
+    )
+
+
+@statement
+def tree_of_revision() -> Selection:
+    return sa.select(tables.revisions.c.manifest).where(
+        tables.revisions.c.digest == sa.bindparam("digest"),
+        sa.exists().where(_of_adapter(), tables.commits.c.digest == sa.bindparam("digest")),
+    )
+
+
+@statement
+def _page() -> Selection:
+    commits = tables.commits
+    start = sa.select(commits.c.id, commits.c.parent_id, sa.literal(1).label("place")).where(
+        _of_adapter(), commits.c.id == sa.bindparam("key")
+    )
+    chain = start.cte("chain", recursive=True)
+    chain = chain.union_all(
+        sa.select(commits.c.id, commits.c.parent_id, chain.c.place + 1).where(
+            commits.c.id == chain.c.parent_id, chain.c.place < sa.bindparam("many")
+        )
+    )
+    return _shown().join(chain, chain.c.id == commits.c.id).order_by(chain.c.place)
 
 
 def add_first(tx: Transaction, adapter: AdapterRecord, at: datetime, by: str) -> CommitRecord:
@@ -131,27 +165,29 @@ def add_stored(
         "at": at,
         "carries": carries,
     }
-    return _record(run_select(tx, _BY_KEY, {"key": insert_new(tx, CommitRow, values)})[0])
+    return _record(run_select(tx, _by_key, {"key": insert_new(tx, "commits", values)})[0])
 
 
 def store_revision(tx: Transaction, manifest: Manifest) -> Digest:
     """Stores a manifest, byte for byte, once; returns its digest. If its row is damaged, this repairs it."""
     data = manifest.to_bytes()
     digest = Digest.of(data)
-    stored = run_select(tx, _MANIFEST, {"digest": digest.hex})
+    stored = run_select(tx, _manifest, {"digest": digest.hex})
     if stored and stored[0].manifest == data:
         return digest
     if stored:
-        tx.execute(update(RevisionRow).where(_REVISIONS.c.digest == digest.hex).values(manifest=data))
+        tx.execute(
+            sa.update(orm.RevisionRow).where(tables.revisions.c.digest == digest.hex).values(manifest=data)
+        )
         damage.clear_damage(tx, digest)
     else:
-        insert_new(tx, RevisionRow, {"digest": digest.hex, "manifest": data})
+        insert_new(tx, "revisions", {"digest": digest.hex, "manifest": data})
     return digest
 
 
 def find_by_ref(tx: Reads, adapter: AdapterRecord, name: str) -> CommitRecord | None:
     """The commit of a branch or tag."""
-    return _first(run_select(tx, _BY_REF, {"adapter": adapter.key, "name": name}))
+    return _first(run_select(tx, _by_ref, {"adapter": adapter.key, "name": name}))
 
 
 def find_by_digest(tx: Reads, adapter: AdapterRecord, prefix: str) -> CommitRecord | None:
@@ -159,7 +195,7 @@ def find_by_digest(tx: Reads, adapter: AdapterRecord, prefix: str) -> CommitReco
     match.
     """
     asked = {"adapter": adapter.key, "prefix": prefix, "beyond": prefix + "g"}
-    found = run_select(tx, _BY_PREFIX, asked)
+    found = run_select(tx, _by_prefix, asked)
     if len(found) > 1:
         raise Conflict(f"{adapter.name} has several commits that begin with {prefix}; give more digits")
     return _first(found)
@@ -177,9 +213,9 @@ def trees(tx: Transaction, revisions: Collection[tuple[int, Digest]]) -> dict[tu
     """
     pairs = [(key, digest.hex) for key, digest in revisions]
     statement = (
-        select(_COMMITS.c.adapter_id, _REVISIONS.c.digest, _REVISIONS.c.manifest)
-        .join_from(_COMMITS, _REVISIONS, _REVISIONS.c.digest == _COMMITS.c.digest)
-        .where(tuple_(_COMMITS.c.adapter_id, _COMMITS.c.digest).in_(pairs))
+        sa.select(tables.commits.c.adapter_id, tables.revisions.c.digest, tables.revisions.c.manifest)
+        .join_from(tables.commits, tables.revisions, tables.revisions.c.digest == tables.commits.c.digest)
+        .where(sa.tuple_(tables.commits.c.adapter_id, tables.commits.c.digest).in_(pairs))
         .distinct()
     )
     return {
@@ -195,15 +231,15 @@ def page(
     about = f"commits {adapter.key}"
     start = cursors.decode_number(cursor, about)
     asked = {"adapter": adapter.key, "key": newest.key if start is None else start, "many": limit + 1}
-    rows = run_select(tx, _PAGE, asked)
+    rows = run_select(tx, _page, asked)
     following = cursors.encode(rows[limit].id, about) if len(rows) > limit else None
     return Page[CommitInfo](items=tuple(_record(row).info for row in rows[:limit]), next=following)
 
 
 def forget(tx: Transaction, adapter: AdapterRecord) -> None:
     """Removes all commits, branches and tags of an adapter."""
-    tx.execute(delete(_MARKS).where(_MARKS.c.adapter_id == adapter.key))
-    tx.execute(delete(_COMMITS).where(_COMMITS.c.adapter_id == adapter.key))
+    tx.execute(sa.delete(tables.marks).where(tables.marks.c.adapter_id == adapter.key))
+    tx.execute(sa.delete(tables.commits).where(tables.commits.c.adapter_id == adapter.key))
 
 
 def _first(rows: Sequence[Columns]) -> CommitRecord | None:

@@ -11,25 +11,34 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
-
-from sqlalchemy import Select, bindparam, delete
-from sqlalchemy import select as select_columns
-from sqlmodel import col, func, select
 
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog import inspections
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import DamagedFileRow, DamagedRevisionRow, VersionRow
-from adaptry.storage.catalog.statement_texts import ALL_DAMAGED
-from adaptry.storage.catalog.version_info import table_of
+from adaptry.storage.catalog.statement_texts import ALL_DAMAGED, Selection, statement
 
-_DAMAGED = table_of(DamagedFileRow)
-ALL = select_columns(_DAMAGED.c.digest, _DAMAGED.c.reason)
-_REVISIONS = table_of(DamagedRevisionRow)
-_NEEDING = select_columns(_REVISIONS.c.revision).where(_REVISIONS.c.file == bindparam("file")).limit(1)
-_REASON = select_columns(_DAMAGED.c.reason).where(_DAMAGED.c.digest == bindparam("file"))
+
+@statement
+def every() -> Selection:
+    return sa.select(tables.damaged_files.c.digest, tables.damaged_files.c.reason)
+
+
+@statement
+def _needing() -> Selection:
+    return (
+        sa.select(tables.damaged_revisions.c.revision)
+        .where(tables.damaged_revisions.c.file == sa.bindparam("file"))
+        .limit(1)
+    )
+
+
+@statement
+def _reason() -> Selection:
+    return sa.select(tables.damaged_files.c.reason).where(
+        tables.damaged_files.c.digest == sa.bindparam("file")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +53,28 @@ def mark_damaged(
     tx: Transaction, file: Digest, reason: str, revisions: Iterable[Digest], at: datetime
 ) -> None:
     """Marks a file as damaged, for these revisions; a file that is already marked keeps its date."""
-    row = tx.get(DamagedFileRow, file.hex)
+    row = tx.get(orm.DamagedFileRow, file.hex)
     if row is None:
-        tx.add(DamagedFileRow(digest=file.hex, reason=reason, found_at=at))
+        tx.add(orm.DamagedFileRow(digest=file.hex, reason=reason, found_at=at))
     elif row.reason != reason:
         row.reason = reason
     for revision in revisions:
-        tx.merge(DamagedRevisionRow(revision=revision.hex, file=file.hex))
+        tx.merge(orm.DamagedRevisionRow(revision=revision.hex, file=file.hex))
     tx.flush()
 
 
 def clear_damage(tx: Transaction, file: Digest) -> None:
     """Removes the marks of a file that is intact again; it will be inspected again. No error if unmarked."""
-    if run_select(tx, _REASON, {"file": file.hex}):
-        tx.execute(delete(DamagedFileRow).where(col(DamagedFileRow.digest) == file.hex))
+    if run_select(tx, _reason, {"file": file.hex}):
+        tx.execute(sa.delete(orm.DamagedFileRow).where(sm.col(orm.DamagedFileRow.digest) == file.hex))
         inspections.forget(tx, file)
-    if run_select(tx, _NEEDING, {"file": file.hex}):
-        tx.execute(delete(DamagedRevisionRow).where(col(DamagedRevisionRow.file) == file.hex))
+    if run_select(tx, _needing, {"file": file.hex}):
+        tx.execute(sa.delete(orm.DamagedRevisionRow).where(sm.col(orm.DamagedRevisionRow.file) == file.hex))
 
 
 def damage_reason(tx: Reads, file: Digest) -> str | None:
     """The reason of a file's mark."""
-    rows = run_select(tx, _REASON, {"file": file.hex})
+    rows = run_select(tx, _reason, {"file": file.hex})
     return rows[0].reason if rows else None
 
 
@@ -80,10 +89,10 @@ def damage_reasons(tx: Reads, files: Collection[Digest]) -> dict[Digest, str]:
 
 
 @lru_cache(maxsize=128)
-def _reasons_of(count: int) -> Select[Any]:
+def _reasons_of(count: int) -> Selection:
     """(`Any`: typed by its columns.)"""
-    files = [bindparam(f"file_{at}", type_=_DAMAGED.c.digest.type) for at in range(count)]
-    return ALL.where(_DAMAGED.c.digest.in_(files))
+    files = [sa.bindparam(f"file_{at}", type_=tables.damaged_files.c.digest.type) for at in range(count)]
+    return every.definition.where(tables.damaged_files.c.digest.in_(files))
 
 
 def all_damaged(tx: Reads) -> Mapping[Digest, str]:
@@ -92,9 +101,11 @@ def all_damaged(tx: Reads) -> Mapping[Digest, str]:
 
 
 def summarise_damage(tx: Transaction) -> DamageSummary:
-    files = tx.exec(select(func.count()).select_from(DamagedFileRow)).one()
-    needing = select(DamagedRevisionRow.revision).distinct()
+    files = tx.exec(sm.select(sm.func.count()).select_from(orm.DamagedFileRow)).one()
+    needing = sm.select(orm.DamagedRevisionRow.revision).distinct()
     versions = tx.exec(
-        select(func.count()).select_from(VersionRow).where(col(VersionRow.digest).in_(needing))
+        sm.select(sm.func.count())
+        .select_from(orm.VersionRow)
+        .where(sm.col(orm.VersionRow.digest).in_(needing))
     )
     return DamageSummary(files, versions.one())

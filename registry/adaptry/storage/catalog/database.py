@@ -15,32 +15,31 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from sqlalchemy import Engine, select
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as NoConnection
-from sqlmodel import Session
+from typing import TYPE_CHECKING, TypeAlias
 
 from adaptry.core import tracing
-from adaptry.core.errors import Unavailable
+from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.core.quotas import QuotaSubject
 from adaptry.core.settings import is_postgres
 from adaptry.storage.catalog import epochs, sqlite
 from adaptry.storage.catalog.audit_log import recording
 from adaptry.storage.catalog.dialect import HAS_EVENTS, DatabaseDialect
 from adaptry.storage.catalog.epochs import Epoch
+from adaptry.storage.catalog.lazy_modules import sa, sm
 from adaptry.storage.catalog.migrate import migrate, schema_of
 from adaptry.storage.catalog.notifier import CommitNotifier
 from adaptry.storage.catalog.prepared import PreparedReads
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlmodel import Session
+
     from adaptry.storage.catalog.encoded_versions import EncodedVersions
     from adaptry.storage.catalog.request_use import RequestCharge
 
-Transaction = Session
+Transaction: TypeAlias = "Session"
 """A transaction, which the functions of this package take; opaque outside it."""
-Reads = Session | PreparedReads
+Reads: TypeAlias = "Session | PreparedReads"
 """A transaction for functions that run only prebuilt statements (`version_info.run_select`)."""
 
 
@@ -178,14 +177,12 @@ class Catalog:
     def check(self) -> None:
         """Raises `Unavailable` if the database does not answer."""
         with self._errors_translated(), self._database.readers.connect() as connection:
-            connection.execute(select(1))
+            connection.execute(sa.select(1))
 
     def close(self) -> None:
         """Closes the database's files and connections."""
         self.notifier.close()
-        if self._database.prepared:
-            self._database.prepared.close()
-        self._database.readers.dispose()
+        self._database.dispose()
         if "_counters" in vars(self):
             self._counters.dispose()
         self._release()
@@ -212,15 +209,17 @@ class Catalog:
         """Turns the driver's errors into ours; programming errors pass as they are."""
         try:
             yield
-        except NoConnection as error:
+        except AdaptryError:
+            raise
+        except sqlite3.Error as error:  # an error of a prepared statement
+            raise self._database.translate_error(error) or error from error
+        except sa.exc.TimeoutError as error:
             raise Unavailable("the registry's database is overloaded; try again in a moment") from error
-        except DBAPIError as error:
+        except sa.exc.DBAPIError as error:
             translated = self._database.translate_error(error.orig) if error.orig else None
             if translated:
                 raise translated from error
             raise
-        except sqlite3.Error as error:  # an error of a prepared read
-            raise self._database.translate_error(error) or error from error
 
 
 def _opened(url: str, busy_timeout: float) -> DatabaseDialect:
@@ -233,11 +232,9 @@ def _opened(url: str, busy_timeout: float) -> DatabaseDialect:
 
 def _let_go(database: DatabaseDialect, notifier: CommitNotifier) -> None:
     notifier.stop()
-    if database.prepared:
-        database.prepared.close()
-    database.readers.dispose()
+    database.dispose()
 
 
 def _session(engine: Engine) -> Session:
     # Rows are read within their transaction and turned into values, so they need no refresh.
-    return Session(engine, expire_on_commit=False, autoflush=True)
+    return sm.Session(engine, expire_on_commit=False, autoflush=True)

@@ -12,20 +12,22 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
-from typing import Protocol
-
-from sqlalchemy import Connection, Engine
-from sqlmodel import Session
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.storage.catalog.prepared import PreparedReads
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlmodel import Session
 
 HAS_EVENTS = "adaptry_happened"
 """Key in the `info` of a transaction that has recorded an event."""
 ContextFactory = Callable[[], AbstractContextManager[object]]
 """Creates a context manager around a unit of work."""
-SessionFactory = Callable[[bool], AbstractContextManager[Session]]
+SessionFactory: TypeAlias = "Callable[[bool], AbstractContextManager[Session]]"
 CommitListener = Callable[[socket.socket], Iterator[bool]]
 """Listens for events that other processes commit: each step takes at most about a second and yields whether
 there were any. A step also waits on the given socket, and returns at once when it becomes readable.
@@ -62,6 +64,7 @@ def writer_lock(patience: float) -> ContextFactory:
 
 def separate_writes(turn: ContextFactory, durable: Engine, nondurable: Engine) -> SessionFactory:
     """A transaction for each writer, within `turn`."""
+    from sqlmodel import Session
 
     @contextmanager
     def write(is_durable: bool) -> Iterator[Session]:
@@ -97,22 +100,26 @@ class Readers(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DatabaseDialect:
     """An open database.
 
-    `readers` and `writers` give connections for read and write transactions; `read_context` surrounds reads.
+    `open_readers` and `open_writers` make SQLAlchemy's engines, which give connections for read and write
+    transactions; they are made when they are first needed. `has_schema` checks quickly whether the schema has
+    that number; False means that it is unknown. `read_context` surrounds reads.
     `write` gives a session that is committed at the end of its block; its argument is whether the commit must
     survive a power failure. `open_context` surrounds the check of the schema and its migration, after which
     `after_migrate` inspects the new schema. `hold` registers that this process has the database open, until
     its result is called. `translate_error` returns our error for a driver's, or None for a programming error.
     `notify`, called in a transaction that recorded an event, notifies other processes, which receive it by
     `listen`. `prepared` reads by prepared statements; None for a database in memory.
-    `open_counters` connects to the shared counts of requests, whose writers wait for no other writer.
+    `open_counters` connects to the shared counts of requests, whose writers wait for no other writer. `close`
+    closes what the engines do not.
     """
 
-    readers: Engine
-    writers: Engine
+    open_readers: Callable[[], Engine]
+    open_writers: Callable[[], Engine]
+    has_schema: Callable[[str], bool]
     open_counters: Callable[[], Engine]
     read_context: ContextFactory
     write: SessionFactory
@@ -123,3 +130,22 @@ class DatabaseDialect:
     notify: Callable[[Session], None]
     listen: CommitListener
     prepared: Readers | None
+    close: Callable[[], None]
+
+    @cached_property
+    def readers(self) -> Engine:
+        return self.open_readers()
+
+    @cached_property
+    def writers(self) -> Engine:
+        return self.open_writers()
+
+    def dispose(self) -> None:
+        """Closes all connections that are not in use."""
+        if self.prepared:
+            self.prepared.close()
+        if "readers" in vars(self):
+            self.readers.dispose()
+        if "writers" in vars(self):
+            self.writers.dispose()
+        self.close()

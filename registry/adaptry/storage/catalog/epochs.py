@@ -14,26 +14,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import delete, func, text, update
-from sqlalchemy import select as select_columns
-from sqlmodel import Session, col, select
-
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import (
-    AdapterRow,
-    AliasRow,
-    AuditStateRow,
-    DeviceSignInRow,
-    EpochRow,
-    EventRow,
-    InvitationRow,
-    RefreshTokenRow,
-    RolloutRow,
-    TokenRow,
-    UploadRow,
-    VersionRow,
-    WebhookRow,
-)
+from adaptry.storage.catalog.statement_texts import Selection, statement
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
 
 if TYPE_CHECKING:
     from adaptry.storage.catalog.prepared import Reads
@@ -42,8 +28,6 @@ _LEAST = 1_000_000
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _EVENTS = 1_000_000_000
 """How many event numbers are skipped: more than any registry uses between a backup and its restore."""
-
-_SECRET = select_columns(col(EpochRow.secret)).order_by(col(EpochRow.number).desc()).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +50,30 @@ class Epoch:
 
 
 def current(tx: Session) -> Epoch:
-    row = tx.exec(select(EpochRow).order_by(col(EpochRow.number).desc()).limit(1)).one()
+    row = tx.exec(sm.select(orm.EpochRow).order_by(sm.col(orm.EpochRow.number).desc()).limit(1)).one()
     return Epoch(row.number, row.id, row.began_at, row.floor, row.secret)
+
+
+@statement
+def _secret() -> Selection:
+    newest_first = tables.epochs.c.number.desc()
+    return sa.select(tables.epochs.c.secret).order_by(newest_first).limit(1)
 
 
 def secret(tx: Reads) -> str:
     """The secret of the registry, which all its epochs have."""
-    found: str = run_select(tx, _SECRET, {})[0].secret
+    found: str = run_select(tx, _secret, {})[0].secret
     return found
+
+
+@statement
+def _floor() -> Selection:
+    return sa.select(sa.func.max(tables.epochs.c.floor).label("floor"))
 
 
 def floor(tx: Session) -> int:
     """New generations are larger than this."""
-    return tx.exec(select(func.max(EpochRow.floor))).one() or 0
+    return run_select(tx, _floor, {})[0].floor or 0
 
 
 def begin(
@@ -97,27 +92,37 @@ def begin(
     new = max(was.floor + _LEAST, above + 1, int((now - _START).total_seconds()))
     rise = new - was.floor
     for row, column, *which in (
-        (AliasRow, AliasRow.generation),
-        (VersionRow, VersionRow.state_generation, col(VersionRow.state_generation) > 0),
-        (RolloutRow, RolloutRow.generation),
-        (RolloutRow, RolloutRow.alias_generation),
+        (orm.AliasRow, orm.AliasRow.generation),
+        (orm.VersionRow, orm.VersionRow.state_generation, sm.col(orm.VersionRow.state_generation) > 0),
+        (orm.RolloutRow, orm.RolloutRow.generation),
+        (orm.RolloutRow, orm.RolloutRow.alias_generation),
     ):
-        tx.execute(update(row).where(*which).values({col(column): col(column) + rise}))
+        tx.execute(sa.update(row).where(*which).values({sm.col(column): sm.col(column) + rise}))
     if skip:
-        tx.execute(update(AdapterRow).values(next_number=col(AdapterRow.next_number) + skip))
-    _skip_events(tx, max(after_event, tx.exec(select(func.max(EventRow.seq))).one() or 0) + _EVENTS)
+        tx.execute(sa.update(orm.AdapterRow).values(next_number=sm.col(orm.AdapterRow.next_number) + skip))
+    _skip_events(tx, max(after_event, tx.exec(sm.select(sa.func.max(orm.EventRow.seq))).one() or 0) + _EVENTS)
     if not keep_tokens:
-        tx.execute(update(TokenRow).where(col(TokenRow.revoked_at).is_(None)).values(revoked_at=now))
-        tx.execute(delete(RefreshTokenRow))
-        tx.execute(delete(DeviceSignInRow))
-        tx.execute(update(InvitationRow).where(col(InvitationRow.ended_at).is_(None)).values(ended_at=now))
+        tx.execute(
+            sa.update(orm.TokenRow).where(sm.col(orm.TokenRow.revoked_at).is_(None)).values(revoked_at=now)
+        )
+        tx.execute(sa.delete(orm.RefreshTokenRow))
+        tx.execute(sa.delete(orm.DeviceSignInRow))
+        tx.execute(
+            sa.update(orm.InvitationRow)
+            .where(sm.col(orm.InvitationRow.ended_at).is_(None))
+            .values(ended_at=now)
+        )
         restored = {"disabled_at": now, "disabled_reason": "the registry was restored from a backup"}
-        tx.execute(update(WebhookRow).where(col(WebhookRow.disabled_at).is_(None)).values(restored))
-    tx.execute(delete(UploadRow).where(col(UploadRow.is_finished).is_(False)))
+        tx.execute(
+            sa.update(orm.WebhookRow).where(sm.col(orm.WebhookRow.disabled_at).is_(None)).values(restored)
+        )
+    tx.execute(sa.delete(orm.UploadRow).where(sm.col(orm.UploadRow.is_finished).is_(False)))
     # The audit log's key is in no backup: the next process that seals signs with the one that it has.
-    tx.execute(update(AuditStateRow).values(key=None, holder=None))
+    tx.execute(sa.update(orm.AuditStateRow).values(key=None, holder=None))
     tx.add(
-        EpochRow(number=was.number + 1, id=secrets.token_hex(8), began_at=now, floor=new, secret=was.secret)
+        orm.EpochRow(
+            number=was.number + 1, id=secrets.token_hex(8), began_at=now, floor=new, secret=was.secret
+        )
     )
     tx.flush()
     return current(tx)
@@ -126,10 +131,10 @@ def begin(
 def _skip_events(tx: Session, to: int) -> None:
     """Makes the next event's number larger than `to`."""
     if tx.connection().dialect.name == "postgresql":
-        tx.execute(text("SELECT setval(pg_get_serial_sequence('events', 'seq'), :to)"), {"to": to})
+        tx.execute(sa.text("SELECT setval(pg_get_serial_sequence('events', 'seq'), :to)"), {"to": to})
         return
-    tx.execute(text("DELETE FROM sqlite_sequence WHERE name = 'events'"))
-    tx.execute(text("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', :to)"), {"to": to})
+    tx.execute(sa.text("DELETE FROM sqlite_sequence WHERE name = 'events'"))
+    tx.execute(sa.text("INSERT INTO sqlite_sequence (name, seq) VALUES ('events', :to)"), {"to": to})
 
 
 def _sign(secret: str, *parts: str) -> str:

@@ -7,9 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, cast
 
-from sqlalchemy import Row, func
-from sqlmodel import col, select
-
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.identity import Identity, Visibility
@@ -23,8 +20,10 @@ from adaptry.storage.catalog.bases import BaseAccess, access
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.dialect import HAS_EVENTS
 from adaptry.storage.catalog.encoding import decode_map, encode_map
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import insert_new
-from adaptry.storage.catalog.rows import AdapterRow, EventRow
+from adaptry.storage.catalog.statement_texts import Selection, statement
 
 _ALSO_OF_BASE = frozenset({"version.pushed"})
 """Kinds of events that readers get even if they may not see the base that the event mentions."""
@@ -87,7 +86,7 @@ def record(
         "number": number,
         "detail": encode_map(texts),
     }
-    insert_new(tx, EventRow, values)
+    insert_new(tx, "events", values)
     tx.info[HAS_EVENTS] = True
     record_event(tx, kind, at, by, adapter.name if adapter else None, number, detail or {}, before)
 
@@ -98,9 +97,13 @@ def page(
     """An adapter's events, newest first, through all its renames; without those about unreadable bases."""
     about = f"events {adapter.key}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
-    query = select(EventRow).where(col(EventRow.adapter_id) == adapter.key).order_by(col(EventRow.seq).desc())
+    query = (
+        sm.select(orm.EventRow)
+        .where(sm.col(orm.EventRow.adapter_id) == adapter.key)
+        .order_by(sm.col(orm.EventRow.seq).desc())
+    )
     if before is not None:
-        query = query.where(col(EventRow.seq) < before)
+        query = query.where(sm.col(orm.EventRow.seq) < before)
     rows = tx.exec(query.limit(limit + 1)).all()
     events = [_event(row) for row in rows[:limit]]
     stored = _with_bases(tx, [StoredEvent(event, adapter.name, adapter.visibility) for event in events])
@@ -112,36 +115,47 @@ def page(
 
 def last_of_alias(tx: Transaction, adapter: AdapterRecord, alias: str) -> Event | None:
     """The last move or removal of an alias; None if it never existed."""
-    query = (
-        select(EventRow)
-        .where(
-            col(EventRow.adapter_id) == adapter.key, col(EventRow.kind).in_(("alias.moved", "alias.removed"))
-        )
-        .order_by(col(EventRow.seq).desc())
-        .limit(_MOVES)
-    )
-    rows = tx.exec(query).all()
-    while rows:
+    asked = {"adapter": adapter.key, "before": cursors.BIG_INTEGER}
+    while rows := run_select(tx, _moves, asked):
         for row in rows:
             if decode_map(row.detail).get("alias") == alias:
                 return _event(row)
-        rows = tx.exec(query.where(col(EventRow.seq) < rows[-1].seq)).all()
+        asked["before"] = rows[-1].seq
     return None
+
+
+@statement
+def _moves() -> Selection:
+    events = tables.events
+    return (
+        sa.select(events)
+        .where(
+            events.c.adapter_id == sa.bindparam("adapter"),
+            events.c.kind.in_(("alias.moved", "alias.removed")),
+            events.c.seq < sa.bindparam("before"),
+        )
+        .order_by(events.c.seq.desc())
+        .limit(_MOVES)
+    )
 
 
 def newest(tx: Transaction) -> int:
     """The number of the last event; 0 before the first."""
-    return tx.exec(select(func.max(EventRow.seq))).one() or 0
+    return tx.exec(sm.select(sa.func.max(orm.EventRow.seq))).one() or 0
 
 
 def read_since(tx: Transaction, after: int, limit: int = SPAN) -> tuple[StoredEvent, ...]:
     """The next events of all adapters, oldest first, at most `limit`."""
-    columns = (*vars(EventRow)["__table__"].c, col(AdapterRow.name).label("of"), AdapterRow.visibility)
+    columns = (
+        *vars(orm.EventRow)["__table__"].c,
+        sm.col(orm.AdapterRow.name).label("of"),
+        orm.AdapterRow.visibility,
+    )
     query = (
-        select(*columns)
-        .join(AdapterRow, col(AdapterRow.id) == col(EventRow.adapter_id), isouter=True)
-        .where(col(EventRow.seq) > after)
-        .order_by(col(EventRow.seq))
+        sm.select(*columns)
+        .join(orm.AdapterRow, sm.col(orm.AdapterRow.id) == sm.col(orm.EventRow.adapter_id), isouter=True)
+        .where(sm.col(orm.EventRow.seq) > after)
+        .order_by(sm.col(orm.EventRow.seq))
         .limit(limit)
     )
     return _with_bases(tx, [_stored_event(row) for row in tx.execute(query)])
@@ -194,12 +208,12 @@ def _base_of(event: Event) -> Digest | None:
         return None
 
 
-def _stored_event(row: Row[Any]) -> StoredEvent:
+def _stored_event(row: sa.Row[Any]) -> StoredEvent:
     name = AdapterName.parse(row.of) if row.of else None
     return StoredEvent(_event(row), name, cast(Visibility, row.visibility or "private"))
 
 
-def _event(row: EventRow | Row[Any]) -> Event:
+def _event(row: orm.EventRow | sa.Row[Any]) -> Event:
     """(`Any`: the columns of an event, with others beside them.)"""
     assert row.seq is not None
     return Event(

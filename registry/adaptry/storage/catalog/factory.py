@@ -11,12 +11,10 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
-
 from adaptry.core.errors import Conflict, Invalid
 from adaptry.core.settings import is_postgres
 from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.lazy_modules import sa
 
 FILE = "catalog.sqlite"
 ADDRESS = "catalog.url"
@@ -83,7 +81,7 @@ def keep_address(folder: Path, url: str) -> None:
     """Stores the address of the catalog of the registry in `folder`."""
     part = folder / f"{ADDRESS}.part"
     with part.open("w", encoding="utf-8") as file:
-        file.write(f"{make_url(url).set(password=None).render_as_string()}\n")
+        file.write(f"{sa.make_url(url).set(password=None).render_as_string()}\n")
         file.flush()
         os.fsync(file.fileno())
     part.replace(folder / ADDRESS)
@@ -96,8 +94,8 @@ def normalise_url(url: str) -> str:
     try:
         if not is_postgres(url):
             raise Invalid("not a catalog's database: expected postgresql://user@host:port/database")
-        parts = make_url(url)
-    except (ArgumentError, ValueError) as error:
+        parts = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError) as error:
         raise Invalid("not a catalog's database: expected postgresql://user@host:port/database") from error
     host = parts.host or parts.query.get("host") or "localhost"
     return f"postgresql://{host}:{parts.port or 5432}/{parts.database or ''}"

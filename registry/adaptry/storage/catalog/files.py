@@ -9,50 +9,74 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete, func, update
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
-
 from adaptry.core.digest import Digest
 from adaptry.core.quotas import QuotaSubject
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import pending_deletes, stored_use
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import insert_new
-from adaptry.storage.catalog.rows import FileRow, UploadRow, WeightsRow
-from adaptry.storage.catalog.version_info import Columns, table_of
+from adaptry.storage.catalog.prepared_changes import change, insert_new
+from adaptry.storage.catalog.statement_texts import Selection, statement
+from adaptry.storage.catalog.version_info import Columns
 
 BASES = stored_use.BASES
 """The tenant of all bases: a reserved name, so that no namespace can use up their share."""
 _MOST_ASKED = 500
 """Maximum number of names in one statement."""
-_FILES, _UPLOADS, _WEIGHTS = table_of(FileRow), table_of(UploadRow), table_of(WeightsRow)
-_FILE = select_columns(_FILES.c.size, _FILES.c.unneeded_since, _FILES.c.stored_by).where(
-    _FILES.c.owner == bindparam("owner"), _FILES.c.digest == bindparam("digest")
-)
-_OF_SIZE = (
-    select_columns(_FILES.c.digest)
-    .where(_FILES.c.owner == bindparam("owner"), _FILES.c.size == bindparam("size"))
-    .limit(1)
-)
-_SESSION = select_columns(_UPLOADS).where(_UPLOADS.c.id == bindparam("id"))
-_UNFINISHED = (
-    select_columns(_UPLOADS)
-    .where(
-        _UPLOADS.c.owner == bindparam("owner"),
-        _UPLOADS.c.digest == bindparam("digest"),
-        _UPLOADS.c.size == bindparam("size"),
-        _UPLOADS.c.is_finished.is_(False),
+_MOST_ALIKE = 64
+"""Maximum number of files of the same size that are compared with a new one."""
+
+
+@statement
+def _file_query() -> Selection:
+    return sa.select(tables.files.c.size, tables.files.c.unneeded_since, tables.files.c.stored_by).where(
+        tables.files.c.owner == sa.bindparam("owner"), tables.files.c.digest == sa.bindparam("digest")
     )
-    .order_by(_UPLOADS.c.touched_at.desc())
-)
-_RESERVED = select_columns(func.max(_UPLOADS.c.size).label("size")).where(
-    _UPLOADS.c.owner == bindparam("owner"),
-    _UPLOADS.c.digest == bindparam("digest"),
-    _UPLOADS.c.is_finished.is_(False),
-)
-_WEIGHTS_DIGEST = select_columns(_WEIGHTS.c.weights_digest).where(_WEIGHTS.c.file_digest == bindparam("file"))
+
+
+@statement
+def _of_size() -> Selection:
+    return (
+        sa.select(tables.files.c.digest)
+        .where(tables.files.c.owner == sa.bindparam("owner"), tables.files.c.size == sa.bindparam("size"))
+        .limit(_MOST_ALIKE)
+    )
+
+
+@statement
+def _session() -> Selection:
+    return sa.select(tables.uploads).where(tables.uploads.c.id == sa.bindparam("id"))
+
+
+@statement
+def _unfinished() -> Selection:
+    return (
+        sa.select(tables.uploads)
+        .where(
+            tables.uploads.c.owner == sa.bindparam("owner"),
+            tables.uploads.c.digest == sa.bindparam("digest"),
+            tables.uploads.c.size == sa.bindparam("size"),
+            tables.uploads.c.is_finished.is_(False),
+        )
+        .order_by(tables.uploads.c.touched_at.desc())
+    )
+
+
+@statement
+def _reserved() -> Selection:
+    return sa.select(sa.func.max(tables.uploads.c.size).label("size")).where(
+        tables.uploads.c.owner == sa.bindparam("owner"),
+        tables.uploads.c.digest == sa.bindparam("digest"),
+        tables.uploads.c.is_finished.is_(False),
+    )
+
+
+@statement
+def _weights_digest() -> Selection:
+    return sa.select(tables.weights.c.weights_digest).where(
+        tables.weights.c.file_digest == sa.bindparam("file")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +98,9 @@ def sizes(tx: Reads, owner: AdapterName | Digest, digests: Iterable[Digest]) -> 
     return {digest: row.size for digest, row in found.items() if row is not None}
 
 
-def has_size(tx: Reads, owner: AdapterName, size: int) -> bool:
-    """Whether the adapter has a file of that size."""
-    return bool(run_select(tx, _OF_SIZE, {"owner": str(owner), "size": size}))
+def of_size(tx: Reads, owner: AdapterName, size: int) -> list[Digest]:
+    """Some of the adapter's files of that size."""
+    return [Digest(row.digest) for row in run_select(tx, _of_size, {"owner": str(owner), "size": size})]
 
 
 def stored_bytes(tx: Transaction, owners: Iterable[AdapterName]) -> dict[AdapterName, int]:
@@ -85,8 +109,12 @@ def stored_bytes(tx: Transaction, owners: Iterable[AdapterName]) -> dict[Adapter
     asked, found = list(names), dict[AdapterName, int]()
     for start in range(0, len(asked), _MOST_ASKED):
         some = asked[start : start + _MOST_ASKED]
-        query = select(FileRow.owner, func.sum(col(FileRow.size))).where(col(FileRow.owner).in_(some))
-        found |= {names[owner]: int(size) for owner, size in tx.exec(query.group_by(col(FileRow.owner)))}
+        query = sm.select(orm.FileRow.owner, sa.func.sum(sm.col(orm.FileRow.size))).where(
+            sm.col(orm.FileRow.owner).in_(some)
+        )
+        found |= {
+            names[owner]: int(size) for owner, size in tx.exec(query.group_by(sm.col(orm.FileRow.owner)))
+        }
     return found
 
 
@@ -94,12 +122,12 @@ def add_owned(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size
     """Makes the owner an owner of these bytes, so that sweeps keep them; the first sender pays for them."""
     found = _file(tx, owner, digest)
     if found is None:
-        insert_new(tx, FileRow, {"owner": str(owner), "digest": digest.hex, "size": size, "stored_by": by})
+        insert_new(tx, "files", {"owner": str(owner), "digest": digest.hex, "size": size, "stored_by": by})
         stored_use.add_file(tx, str(owner), size, by)
     elif found.size != size or found.unneeded_since is not None:
         payer = found.stored_by
         tx.merge(
-            FileRow(owner=str(owner), digest=digest.hex, size=size, unneeded_since=None, stored_by=payer)
+            orm.FileRow(owner=str(owner), digest=digest.hex, size=size, unneeded_since=None, stored_by=payer)
         )
         stored_use.add_file(tx, str(owner), size - found.size, payer)
     pending_deletes.unmark_for_delete(tx, digest)
@@ -107,7 +135,10 @@ def add_owned(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size
 
 def is_owned(tx: Transaction, digest: Digest) -> bool:
     """Whether any owner has these bytes."""
-    return tx.exec(select(FileRow.owner).where(FileRow.digest == digest.hex).limit(1)).first() is not None
+    return (
+        tx.exec(sm.select(orm.FileRow.owner).where(orm.FileRow.digest == digest.hex).limit(1)).first()
+        is not None
+    )
 
 
 def is_unneeded(tx: Reads, owner: AdapterName | Digest, digest: Digest) -> bool:
@@ -126,8 +157,8 @@ def clear_unneeded(
     marked = [digest.hex for digest, row in found.items() if row.unneeded_since is not None]
     if marked:
         tx.execute(
-            update(FileRow)
-            .where(col(FileRow.owner) == str(owner), col(FileRow.digest).in_(marked))
+            sa.update(orm.FileRow)
+            .where(sm.col(orm.FileRow.owner) == str(owner), sm.col(orm.FileRow.digest).in_(marked))
             .values(unneeded_since=None)
         )
     return {digest: row.size for digest, row in found.items()}
@@ -136,21 +167,13 @@ def clear_unneeded(
 def open_session(
     tx: Transaction, id: str, owner: AdapterName | Digest, digest: Digest, size: int, at: datetime, by: str
 ) -> UploadSessionRecord:
-    row = UploadRow(
-        id=id,
-        owner=str(owner),
-        tenant=tenant_of(owner),
-        digest=digest.hex,
-        size=size,
-        created_by=by,
-        touched_at=at,
-    )
-    tx.add(row)
-    return _record(row)
+    row = {"id": id, "owner": str(owner), "tenant": tenant_of(owner), "digest": digest.hex, "size": size}
+    insert_new(tx, "uploads", {**row, "created_by": by, "touched_at": at})
+    return UploadSessionRecord(id, owner, digest, size, by, at, False)
 
 
 def find_session(tx: Reads, id: str) -> UploadSessionRecord | None:
-    rows = run_select(tx, _SESSION, {"id": id})
+    rows = run_select(tx, _session, {"id": id})
     return _record(rows[0]) if rows else None
 
 
@@ -159,12 +182,12 @@ def unfinished_sessions(
 ) -> list[UploadSessionRecord]:
     """The owner's open sessions for the same bytes, most recently used first."""
     asked = {"owner": str(owner), "digest": digest.hex, "size": size}
-    return [_record(row) for row in run_select(tx, _UNFINISHED, asked)]
+    return [_record(row) for row in run_select(tx, _unfinished, asked)]
 
 
 def reserved_bytes(tx: Reads, owner: AdapterName | Digest, digest: Digest) -> int:
     """The bytes that open sessions for these bytes have reserved."""
-    (row,) = run_select(tx, _RESERVED, {"owner": str(owner), "digest": digest.hex})
+    (row,) = run_select(tx, _reserved, {"owner": str(owner), "digest": digest.hex})
     return int(row.size or 0)
 
 
@@ -174,66 +197,94 @@ def sessions_idle_since(
     """The open sessions in a namespace, or of a principal, that were not used since `before`, the longest
     idle first.
     """
-    query = select(UploadRow).where(
-        (col(UploadRow.tenant) if subject.scope == "namespace" else col(UploadRow.created_by))
+    query = sm.select(orm.UploadRow).where(
+        (sm.col(orm.UploadRow.tenant) if subject.scope == "namespace" else sm.col(orm.UploadRow.created_by))
         == subject.name,
-        col(UploadRow.is_finished).is_(False),
-        col(UploadRow.touched_at) < before,
+        sm.col(orm.UploadRow.is_finished).is_(False),
+        sm.col(orm.UploadRow.touched_at) < before,
     )
-    return [_record(row) for row in tx.exec(query.order_by(col(UploadRow.touched_at)))]
+    return [_record(row) for row in tx.exec(query.order_by(sm.col(orm.UploadRow.touched_at)))]
 
 
 def open_tenants(tx: Transaction) -> list[str]:
     """The tenants with open sessions: namespaces, and `BASES`."""
-    query = select(UploadRow.tenant).where(col(UploadRow.is_finished).is_(False)).distinct()
-    return list(tx.exec(query.order_by(UploadRow.tenant)))
+    query = sm.select(orm.UploadRow.tenant).where(sm.col(orm.UploadRow.is_finished).is_(False)).distinct()
+    return list(tx.exec(query.order_by(orm.UploadRow.tenant)))
 
 
 def open_page(tx: Transaction, tenants: Sequence[str], after: str, limit: int) -> list[UploadSessionRecord]:
     """The tenants' open sessions whose ids come after `after`, in the order of their ids."""
-    query = select(UploadRow).where(
-        col(UploadRow.tenant).in_(tenants),
-        col(UploadRow.is_finished).is_(False),
-        col(UploadRow.id) > after,
+    query = sm.select(orm.UploadRow).where(
+        sm.col(orm.UploadRow.tenant).in_(tenants),
+        sm.col(orm.UploadRow.is_finished).is_(False),
+        sm.col(orm.UploadRow.id) > after,
     )
-    return [_record(row) for row in tx.exec(query.order_by(UploadRow.id).limit(limit))]
+    return [_record(row) for row in tx.exec(query.order_by(orm.UploadRow.id).limit(limit))]
+
+
+@statement
+def _touch() -> sa.Update:
+    uploads = tables.uploads
+    touched: dict[str, object] = {"touched_at": sa.bindparam("touched_at")}
+    return uploads.update().where(uploads.c.id == sa.bindparam("of_id")).values(touched)
+
+
+@statement
+def _finish() -> sa.Update:
+    uploads = tables.uploads
+    finished: dict[str, object] = {"touched_at": sa.bindparam("touched_at"), "is_finished": True}
+    return uploads.update().where(uploads.c.id == sa.bindparam("of_id")).values(finished)
+
+
+@statement
+def _close() -> sa.Delete:
+    return tables.uploads.delete().where(tables.uploads.c.id == sa.bindparam("of_id"))
 
 
 def touch(tx: Transaction, id: str, at: datetime) -> None:
-    tx.execute(update(UploadRow).where(col(UploadRow.id) == id).values(touched_at=at))
+    change(tx, _touch, {"of_id": id, "touched_at": at})
 
 
 def finish_session(tx: Transaction, id: str, at: datetime) -> None:
-    tx.execute(update(UploadRow).where(col(UploadRow.id) == id).values(touched_at=at, is_finished=True))
+    change(tx, _finish, {"of_id": id, "touched_at": at})
 
 
 def close_session(tx: Transaction, id: str) -> None:
-    tx.execute(delete(UploadRow).where(col(UploadRow.id) == id))
+    change(tx, _close, {"of_id": id})
 
 
 def close_idle(tx: Transaction, ids: Iterable[str], before: datetime) -> None:
     """Closes the sessions among these that are still unused since `before`."""
     for id in ids:
-        tx.execute(delete(UploadRow).where(col(UploadRow.id) == id, col(UploadRow.touched_at) < before))
+        tx.execute(
+            sa.delete(orm.UploadRow).where(
+                sm.col(orm.UploadRow.id) == id, sm.col(orm.UploadRow.touched_at) < before
+            )
+        )
 
 
-def idle_sessions(tx: Transaction, before: datetime) -> list[str]:
+@statement
+def _idle() -> Selection:
+    return sa.select(tables.uploads.c.id).where(tables.uploads.c.touched_at < sa.bindparam("before"))
+
+
+def idle_sessions(tx: Reads, before: datetime) -> list[str]:
     """The ids of sessions unused since that time."""
-    return list(tx.exec(select(UploadRow.id).where(col(UploadRow.touched_at) < before)))
+    return [row.id for row in run_select(tx, _idle, {"before": before})]
 
 
 def find_weights_digest(tx: Reads, file: Digest) -> Digest | None:
     """The weights digest of a safetensors file, if it was derived before."""
-    rows = run_select(tx, _WEIGHTS_DIGEST, {"file": file.hex})
+    rows = run_select(tx, _weights_digest, {"file": file.hex})
     return Digest(rows[0].weights_digest) if rows else None
 
 
 def store_weights_digest(tx: Transaction, file: Digest, weights: Digest) -> None:
     known = find_weights_digest(tx, file)
     if known is None:
-        insert_new(tx, WeightsRow, {"file_digest": file.hex, "weights_digest": weights.hex})
+        insert_new(tx, "weights", {"file_digest": file.hex, "weights_digest": weights.hex})
     elif known != weights:
-        tx.merge(WeightsRow(file_digest=file.hex, weights_digest=weights.hex))
+        tx.merge(orm.WeightsRow(file_digest=file.hex, weights_digest=weights.hex))
 
 
 def tenant_of(owner: AdapterName | Digest) -> str:
@@ -242,11 +293,11 @@ def tenant_of(owner: AdapterName | Digest) -> str:
 
 
 def _file(tx: Reads, owner: AdapterName | Digest, digest: Digest) -> Columns | None:
-    rows = run_select(tx, _FILE, {"owner": str(owner), "digest": digest.hex})
+    rows = run_select(tx, _file_query, {"owner": str(owner), "digest": digest.hex})
     return rows[0] if rows else None
 
 
-def _record(row: UploadRow | Columns) -> UploadSessionRecord:
+def _record(row: orm.UploadRow | Columns) -> UploadSessionRecord:
     owner = Digest.parse(row.owner) if row.owner.startswith("sha256:") else AdapterName.parse(row.owner)
     return UploadSessionRecord(
         row.id, owner, Digest(row.digest), row.size, row.created_by, row.touched_at, row.is_finished

@@ -6,34 +6,44 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast
 
-from sqlalchemy import bindparam, func
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
-
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog import case_conflicts
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.commits import CommitRecord
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import change, insert_new
-from adaptry.storage.catalog.rows import CommitRow, MarkRow
-from adaptry.storage.catalog.version_info import Columns, table_of
+from adaptry.storage.catalog.statement_texts import Selection, statement
+from adaptry.storage.catalog.version_info import Columns
 
 GitRefKind = Literal["branch", "tag"]
 
-_MARKS, _COMMITS = table_of(MarkRow), table_of(CommitRow)
-_FOUND = (
-    select_columns(_MARKS.c.name, _MARKS.c.kind, _MARKS.c.message, _COMMITS.c.digest)
-    .join_from(_MARKS, _COMMITS, _COMMITS.c.id == _MARKS.c.commit_id)
-    .where(_MARKS.c.adapter_id == bindparam("adapter"), _MARKS.c.name == bindparam("name"))
-)
+
+@statement
+def _found() -> Selection:
+    return (
+        sa.select(tables.marks.c.name, tables.marks.c.kind, tables.marks.c.message, tables.commits.c.digest)
+        .join_from(tables.marks, tables.commits, tables.commits.c.id == tables.marks.c.commit_id)
+        .where(
+            tables.marks.c.adapter_id == sa.bindparam("adapter"), tables.marks.c.name == sa.bindparam("name")
+        )
+    )
+
+
 _MOVED = ("kind", "commit_id", "message", "set_at", "set_by")
-_MOVE = (
-    _MARKS.update()
-    .where(_MARKS.c.adapter_id == bindparam("of_adapter"), _MARKS.c.name == bindparam("of_name"))
-    .values({name: bindparam(name) for name in _MOVED})
-)
+
+
+@statement
+def _move() -> sa.Update:
+    return (
+        tables.marks.update()
+        .where(
+            tables.marks.c.adapter_id == sa.bindparam("of_adapter"),
+            tables.marks.c.name == sa.bindparam("of_name"),
+        )
+        .values({name: sa.bindparam(name) for name in _MOVED})
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +57,22 @@ class GitRef:
 
 
 def find(tx: Reads, adapter: AdapterRecord, name: str) -> GitRef | None:
-    found = run_select(tx, _FOUND, {"adapter": adapter.key, "name": name})
+    found = run_select(tx, _found, {"adapter": adapter.key, "name": name})
     return _record(found[0], found[0].digest) if found else None
 
 
 def list_refs(tx: Transaction, adapter: AdapterRecord) -> tuple[GitRef, ...]:
     """In name order."""
-    query = select(MarkRow, CommitRow.digest).join(CommitRow).where(MarkRow.adapter_id == adapter.key)
-    return tuple(_record(*found) for found in tx.exec(query.order_by(MarkRow.name)))
+    query = (
+        sm.select(orm.MarkRow, orm.CommitRow.digest)
+        .join(orm.CommitRow)
+        .where(orm.MarkRow.adapter_id == adapter.key)
+    )
+    return tuple(_record(*found) for found in tx.exec(query.order_by(orm.MarkRow.name)))
 
 
 def count(tx: Transaction, adapter: AdapterRecord) -> int:
-    return tx.exec(select(func.count()).where(col(MarkRow.adapter_id) == adapter.key)).one()
+    return tx.exec(sm.select(sa.func.count()).where(sm.col(orm.MarkRow.adapter_id) == adapter.key)).one()
 
 
 def put(
@@ -73,18 +87,18 @@ def put(
 ) -> GitRef:
     """Creates the branch or tag, or moves it to the commit."""
     moved = {"kind": kind, "commit_id": to.key, "message": message, "set_at": at, "set_by": by}
-    if not change(tx, _MOVE, {"of_adapter": adapter.key, "of_name": name, **moved}):
+    if not change(tx, _move, {"of_adapter": adapter.key, "of_name": name, **moved}):
         key = {"adapter_id": adapter.key, "name": name, "folded": case_conflicts.fold(name)}
-        insert_new(tx, MarkRow, {**key, **moved})
+        insert_new(tx, "marks", {**key, **moved})
     return GitRef(name, kind, to.digest, message)
 
 
 def drop(tx: Transaction, adapter: AdapterRecord, name: str) -> None:
     """Deletes a branch or tag, which must exist."""
-    tx.delete(tx.get_one(MarkRow, (adapter.key, name)))
+    tx.delete(tx.get_one(orm.MarkRow, (adapter.key, name)))
     tx.flush()
     case_conflicts.release_git_ref(tx, adapter.key, name)
 
 
-def _record(row: MarkRow | Columns, digest: str) -> GitRef:
+def _record(row: orm.MarkRow | Columns, digest: str) -> GitRef:
     return GitRef(row.name, cast(GitRefKind, row.kind), Digest(digest), row.message)

@@ -7,20 +7,20 @@ only they are undone. Nobody sees any of the changes before all are on the disk.
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
-from sqlmodel import Session
+from typing import TYPE_CHECKING, cast
 
 from adaptry.core.errors import Unavailable
 from adaptry.storage.catalog.dialect import busy_error
-from adaptry.storage.catalog.prepared import set_driver
+from adaptry.storage.catalog.sqlite_transaction import SqliteTransaction, WriterConnection, begin_write
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+    from sqlmodel import Session
 
 _MOST = 16  # maximum writers in one transaction: the first and other processes wait for the last
 
@@ -31,7 +31,7 @@ class _Group:
     a full disk. `failure` is why it was not committed, once it `is_over`.
     """
 
-    connection: Connection
+    connection: _Connection
     is_durable: bool
     writers: int = 0
     has_changes: bool = False
@@ -39,22 +39,45 @@ class _Group:
     failure: BaseException | None = None
     is_over: threading.Event = field(default_factory=threading.Event)
 
-    def __post_init__(self) -> None:
-        driver = self.connection.connection.dbapi_connection
-        assert isinstance(driver, sqlite3.Connection)
-        self.driver: sqlite3.Connection = driver
-
     def notice_rollback(self) -> None:
-        self.is_lost = not self.driver.in_transaction
+        self.is_lost = not self.connection.driver.in_transaction
+
+
+class _Connection:
+    """A connection of the driver, with SQLAlchemy's view of it if a writer needed one."""
+
+    def __init__(self, driver: WriterConnection) -> None:
+        self.driver = driver
+        self._engine: Engine | None = None
+        self._seen: Connection | None = None
+
+    def as_seen(self) -> Connection:
+        """SQLAlchemy's connection, in the transaction of the driver."""
+        from adaptry.storage.catalog import sqlite_engine  # which few commands need
+
+        if self._engine is None:
+            self._engine = sqlite_engine.over(self.driver)
+        if self._seen is None:
+            self._seen = self._engine.connect()
+            self._seen.begin()
+        return self._seen
+
+    def end(self, statement: str) -> None:
+        """Ends the transaction, by `COMMIT` or `ROLLBACK`."""
+        if self.driver.in_transaction:
+            self.driver.execute(statement)
+        if self._seen is not None:
+            self._seen.close()
+            self._seen = None
 
 
 class GroupCommit:
     """The writers of a SQLite file, each of which waits up to `patience` seconds for its turn."""
 
-    def __init__(self, durable: Engine, nondurable: Engine, patience: float) -> None:
-        self._durable = durable
-        self._nondurable = nondurable
+    def __init__(self, connect: Callable[[], WriterConnection], patience: float) -> None:
+        self._connect = connect
         self._patience = patience
+        self._idle: _Connection | None = None  # belongs to the writer that has the turn
         self._lock = threading.Lock()  # guards the next two
         self._is_taken = False
         self._queue: deque[threading.Event] = deque()
@@ -70,8 +93,8 @@ class GroupCommit:
         self._take_turn()
         group = self._group or self._begin(is_durable)
         try:
-            with _savepoint(group) as session:
-                yield session
+            with _savepoint(group) as transaction:
+                yield transaction
         except Exception as error:
             self._pass_on(group, error)
             # The error may be due to an earlier writer's change. Until that is committed, the caller would
@@ -128,14 +151,38 @@ class GroupCommit:
             else:
                 self._is_taken = False
 
+    def has_schema(self, number: str) -> bool:
+        """Whether the database has the schema of that number, by its own record. Raises `sqlite3.Error`."""
+        self._take_turn()
+        try:
+            connection = self._opened()
+            found = connection.driver.execute(
+                "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'alembic_version'"
+            ).fetchone()
+            if found == (0,):
+                return False
+            return connection.driver.execute("SELECT version_num FROM alembic_version").fetchall() == [
+                (number,)
+            ]
+        finally:
+            self._give_turn()
+
+    def close(self) -> None:
+        """Closes the connection that is kept for the next group."""
+        with self._lock:
+            if not self._is_taken and self._idle is not None:
+                self._idle.driver.close()
+                self._idle = None
+
+    def _opened(self) -> _Connection:
+        if self._idle is None:
+            self._idle = _Connection(self._connect())
+        return self._idle
+
     def _begin(self, is_durable: bool) -> _Group:
         try:
-            connection = (self._durable if is_durable else self._nondurable).connect()
-            try:
-                connection.begin()
-            except BaseException:
-                connection.close()
-                raise
+            connection = self._opened()
+            begin_write(connection.driver, is_durable=is_durable)
         except BaseException:
             self._give_turn()
             raise
@@ -155,52 +202,42 @@ class GroupCommit:
             ended = Unavailable("the database ended a transaction; try again in a moment")
             group.failure = error if isinstance(error, Exception) else ended
         self._group = None
+        is_ended = False
         try:
-            if group.has_changes and group.failure is None:
-                group.connection.commit()
+            if not group.is_lost:
+                is_committed = group.has_changes and group.failure is None
+                group.connection.end("COMMIT" if is_committed else "ROLLBACK")
+                is_ended = True
         except BaseException as failure:
             group.failure = failure
-            group.connection.invalidate()  # the transaction may still be open in it
             raise
         finally:
-            try:
-                group.connection.close()
-            finally:
-                group.is_over.set()
-                self._give_turn()
+            if not is_ended:  # the transaction may still be open in it
+                self._idle = None
+                group.connection.driver.close()
+            group.is_over.set()
+            self._give_turn()
 
 
 @contextmanager
 def _savepoint(group: _Group) -> Iterator[Session]:
-    """A session whose changes become part of the group's transaction at the end of the block.
-
-    The session makes a savepoint of its own, within this one, when it is used for more than prepared
-    statements: that takes ten times as long.
-    """
-    session = Session(group.connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
-    _run(group, "SAVEPOINT writer")
-    set_driver(session, group.driver)
+    """A transaction whose changes become part of the group's at the end of the block."""
+    driver = group.connection.driver
+    transaction = SqliteTransaction(driver, group.connection.as_seen)
+    driver.execute("SAVEPOINT writer")
     try:
-        yield session
-        session.commit()
-        _run(group, "RELEASE writer")
+        yield cast("Session", transaction)  # it has the methods of one
+        transaction.commit()
+        driver.execute("RELEASE writer")
     except BaseException:
         group.notice_rollback()
         if group.is_lost:
-            session.invalidate()  # there is no savepoint to roll back to
+            transaction.invalidate()  # there is no savepoint to roll back to
             raise
         group.is_lost = True  # unless all changes are undone, nothing is committed
-        session.close()
-        _run(group, "ROLLBACK TO writer")
-        _run(group, "RELEASE writer")
+        transaction.close()
+        driver.execute("ROLLBACK TO writer")
+        driver.execute("RELEASE writer")
         group.is_lost = False
         raise
-    session.close()
-
-
-def _run(group: _Group, statement: str) -> None:
-    """Runs a statement without SQLAlchemy, whose errors it raises."""
-    try:
-        group.driver.execute(statement)
-    except sqlite3.Error as error:
-        raise DBAPIError(statement, None, error) from error
+    transaction.close()

@@ -8,12 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete
-from sqlmodel import col
-
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.rows import AnswerRow
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +23,7 @@ class StoredResponse:
 
 def find(tx: Transaction, identity: str, key: str, since: datetime) -> StoredResponse | None:
     """The stored answer for a key, unless it is older than `since`."""
-    row = tx.get(AnswerRow, (identity, key))
+    row = tx.get(orm.AnswerRow, (identity, key))
     return StoredResponse(Digest(row.request), row.answer) if row and row.given_at >= since else None
 
 
@@ -35,9 +32,11 @@ def store(
 ) -> None:
     """Stores an answer, and deletes those older than `since`."""
     forget(tx, since)
-    tx.add(AnswerRow(identity=identity, key=key, request=given.request.hex, answer=given.answer, given_at=at))
+    tx.add(
+        orm.AnswerRow(identity=identity, key=key, request=given.request.hex, answer=given.answer, given_at=at)
+    )
 
 
 def forget(tx: Transaction, before: datetime) -> None:
     """Deletes answers older than that time."""
-    tx.execute(delete(AnswerRow).where(col(AnswerRow.given_at) < before))
+    tx.execute(sa.delete(orm.AnswerRow).where(sm.col(orm.AnswerRow.given_at) < before))

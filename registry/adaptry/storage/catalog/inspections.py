@@ -9,25 +9,40 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, delete
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
-
 from adaptry.adapters.inspection.result import INSPECTION, TensorStatistics, WeightsInspection
 from adaptry.core.digest import Digest
 from adaptry.registry.records import InspectionSummary
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import insert_new
-from adaptry.storage.catalog.rows import InspectionRow
-from adaptry.storage.catalog.version_info import Columns, table_of
+from adaptry.storage.catalog.prepared_changes import change, insert_new
+from adaptry.storage.catalog.statement_texts import Selection, statement
+from adaptry.storage.catalog.version_info import Columns
 
-_INSPECTIONS = table_of(InspectionRow)
-_FOUND = select_columns(_INSPECTIONS).where(
-    _INSPECTIONS.c.file_digest == bindparam("file"), _INSPECTIONS.c.inspection == INSPECTION
-)
 
-_ANY = select_columns(_INSPECTIONS.c.inspection).where(_INSPECTIONS.c.file_digest == bindparam("file"))
+@statement
+def _found() -> Selection:
+    return sa.select(tables.inspections).where(
+        tables.inspections.c.file_digest == sa.bindparam("file"),
+        tables.inspections.c.inspection == INSPECTION,
+    )
+
+
+@statement
+def _any() -> Selection:
+    return sa.select(tables.inspections.c.inspection).where(
+        tables.inspections.c.file_digest == sa.bindparam("file")
+    )
+
+
+@statement
+def _replace() -> sa.Update:
+    values = ("inspection", "tensors", "nan", "infinite", "norm", "statistics")
+    return (
+        tables.inspections.update()
+        .where(tables.inspections.c.file_digest == sa.bindparam("of_file"))
+        .values({name: sa.bindparam(name) for name in values})
+    )
 
 
 def find(tx: Reads, files: Iterable[Digest]) -> dict[Digest, WeightsInspection]:
@@ -46,21 +61,21 @@ def store(tx: Transaction, file: Digest, found: WeightsInspection) -> None:
         "norm": found.norm,
         "statistics": _packed(found),
     }
-    if run_select(tx, _ANY, {"file": file.hex}):
-        tx.merge(InspectionRow(**values))
+    if run_select(tx, _any, {"file": file.hex}):
+        change(tx, _replace, {"of_file": file.hex, **values})
     else:
-        insert_new(tx, InspectionRow, values)
+        insert_new(tx, "inspections", values)
 
 
 def files_inspected(tx: Transaction) -> frozenset[Digest]:
     """The files among these with a result of the current measurement."""
-    query = select(InspectionRow.file_digest).where(InspectionRow.inspection == INSPECTION)
+    query = sm.select(orm.InspectionRow.file_digest).where(orm.InspectionRow.inspection == INSPECTION)
     return frozenset(map(Digest, tx.exec(query)))
 
 
 def forget(tx: Transaction, file: Digest) -> None:
     """Drops a file's result, so that it is inspected again on demand. No error if there is none."""
-    tx.execute(delete(InspectionRow).where(col(InspectionRow.file_digest) == file.hex))
+    tx.execute(sa.delete(orm.InspectionRow).where(sm.col(orm.InspectionRow.file_digest) == file.hex))
 
 
 def summaries(tx: Reads, of_versions: Sequence[Collection[Digest]]) -> list[InspectionSummary | None]:
@@ -74,12 +89,12 @@ def summaries(tx: Reads, of_versions: Sequence[Collection[Digest]]) -> list[Insp
 
 
 @lru_cache(maxsize=16)
-def _found_of(count: int) -> Select[Any]:
+def _found_of(count: int) -> Selection:
     """(`Any`: typed by its columns.)"""
-    files = [bindparam(f"file_{at}", type_=_INSPECTIONS.c.file_digest.type) for at in range(count)]
-    columns = [_INSPECTIONS.c[name] for name in ("file_digest", "tensors", "nan", "infinite", "norm")]
-    return select_columns(*columns).where(
-        _INSPECTIONS.c.file_digest.in_(files), _INSPECTIONS.c.inspection == INSPECTION
+    files = [sa.bindparam(f"file_{at}", type_=tables.inspections.c.file_digest.type) for at in range(count)]
+    columns = [tables.inspections.c[name] for name in ("file_digest", "tensors", "nan", "infinite", "norm")]
+    return sa.select(*columns).where(
+        tables.inspections.c.file_digest.in_(files), tables.inspections.c.inspection == INSPECTION
     )
 
 
@@ -98,7 +113,7 @@ def _summary(found: Sequence[Columns | None]) -> InspectionSummary | None:
 
 
 def _current(tx: Reads, file: Digest) -> Columns | None:
-    rows = run_select(tx, _FOUND, {"file": file.hex})
+    rows = run_select(tx, _found, {"file": file.hex})
     return rows[0] if rows else None
 
 

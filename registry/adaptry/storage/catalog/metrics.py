@@ -5,23 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import cast
-
-from sqlalchemy import ColumnElement, bindparam
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
 
 from adaptry.registry.records import MetricInfo
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import MetricRow, MetricSummaryRow
-from adaptry.storage.catalog.version_info import table_of
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
+from adaptry.storage.catalog.prepared import run_select, sqlite_driver
+from adaptry.storage.catalog.prepared_changes import change, insert_new
+from adaptry.storage.catalog.statement_texts import Selection, statement
 from adaptry.storage.catalog.versions import VersionRecord
 
-_SUMMARIES = table_of(MetricSummaryRow)
-_NEWEST = select_columns(_SUMMARIES.c.metric, _SUMMARIES.c.newest).where(
-    _SUMMARIES.c.version_id == bindparam("key")
-)
+
+@statement
+def _newest() -> Selection:
+    return sa.select(tables.metric_summaries.c.metric, tables.metric_summaries.c.newest).where(
+        tables.metric_summaries.c.version_id == sa.bindparam("key")
+    )
+
+
+@statement
+def _add_to_summary() -> sa.Update:
+    summaries, value = tables.metric_summaries, sa.bindparam("value", type_=sa.Float())
+    return (
+        summaries.update()
+        .where(
+            summaries.c.version_id == sa.bindparam("of_version"),
+            summaries.c.metric == sa.bindparam("of_metric"),
+        )
+        .values(
+            newest=value,
+            highest=sa.case((summaries.c.highest < value, value), else_=summaries.c.highest),
+            lowest=sa.case((summaries.c.lowest > value, value), else_=summaries.c.lowest),
+        )
+    )
 
 
 _KEYS = "adaptry_metric_keys"
@@ -39,7 +54,7 @@ class MetricKeys:
     def apply(self, tx: Transaction) -> None:
         """To a transaction that begins, for the first time or again."""
         self.used = 0
-        if tx.get_bind().dialect.name == "postgresql":  # SQLite's keys do go back
+        if sqlite_driver(tx) is None:  # SQLite's keys do go back
             tx.info[_KEYS] = self
 
     def next(self) -> int | None:
@@ -53,36 +68,35 @@ def append(
 ) -> None:
     keys: MetricKeys | None = tx.info.get(_KEYS)
     for metric, value in metrics.items():
-        logged = MetricRow(version_id=version.key, metric=metric, value=value, logged_at=at, logged_by=by)
-        if keys and (key := keys.next()) is not None:
-            logged.id = key
-        tx.add(logged)
-        if keys and logged.id is None:
-            tx.flush()
-            keys.given.append(cast(int, logged.id))
-        row = tx.get(MetricSummaryRow, (version.key, metric))
-        if row is None:
-            row = MetricSummaryRow(
-                version_id=version.key, metric=metric, newest=value, highest=value, lowest=value
-            )
-        row.newest, row.highest, row.lowest = value, max(row.highest, value), min(row.lowest, value)
-        tx.add(row)
+        row = {"version_id": version.key, "metric": metric, "value": value, "logged_at": at, "logged_by": by}
+        key = keys.next() if keys else None
+        given = insert_new(tx, "metric_values", row if key is None else {**row, "id": key})
+        if keys and key is None:
+            keys.given.append(given)
+        _summarise(tx, version.key, metric, value)
 
 
-def is_logged() -> ColumnElement[bool]:
+def _summarise(tx: Transaction, version: int, metric: str, value: float) -> None:
+    key = {"of_version": version, "of_metric": metric}
+    if not change(tx, _add_to_summary, {**key, "value": value}):
+        summary = {"version_id": version, "metric": metric}
+        insert_new(tx, "metric_summaries", {**summary, "newest": value, "highest": value, "lowest": value})
+
+
+def is_logged() -> sa.ColumnElement[bool]:
     """Of rows that were logged as metrics; the others are values of a file (`catalog.evidence`)."""
-    return col(MetricRow.file_digest).is_(None)
+    return sm.col(orm.MetricRow.file_digest).is_(None)
 
 
 def newest(tx: Transaction, version: VersionRecord) -> dict[str, float]:
     """The newest value of each metric."""
-    return {row.metric: row.newest for row in run_select(tx, _NEWEST, {"key": version.key})}
+    return {row.metric: row.newest for row in run_select(tx, _newest, {"key": version.key})}
 
 
 def history(tx: Transaction, version: VersionRecord) -> tuple[MetricInfo, ...]:
     """Every logged value, oldest first."""
-    query = select(MetricRow).where(MetricRow.version_id == version.key, is_logged())
-    rows = tx.exec(query.order_by(col(MetricRow.id)))
+    query = sm.select(orm.MetricRow).where(orm.MetricRow.version_id == version.key, is_logged())
+    rows = tx.exec(query.order_by(sm.col(orm.MetricRow.id)))
     return tuple(
         MetricInfo(
             metric=row.metric,

@@ -8,13 +8,15 @@ writing to it could violate rules of the newer program.
 from __future__ import annotations
 
 import re
-
-from sqlalchemy import Connection, inspect, text
+from typing import TYPE_CHECKING
 
 from adaptry.core.errors import Conflict, ProtocolMismatch
 from adaptry.storage.catalog import sqlite_schema
 from adaptry.storage.catalog.dialect import DatabaseDialect
-from adaptry.storage.catalog.rows import Row
+from adaptry.storage.catalog.lazy_modules import orm, sa
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 KNOWN = (
     "0001",
@@ -58,6 +60,8 @@ _OWN = "give Adaptry its own database"
 
 def migrate(database: DatabaseDialect) -> None:
     """Raises `ProtocolMismatch` for a newer schema, `Conflict` for another program's database."""
+    if database.has_schema(KNOWN[-1]):
+        return
     with database.readers.connect() as connection:
         if schema_of(connection) == KNOWN[-1]:
             return
@@ -73,9 +77,9 @@ def migrate(database: DatabaseDialect) -> None:
 
 def schema_of(connection: Connection) -> str | None:
     """The schema's number, None before the first. Raises `ProtocolMismatch` for a newer one, `Conflict`."""
-    if not inspect(connection).has_table("alembic_version"):
+    if not sa.inspect(connection).has_table("alembic_version"):
         return None
-    schema = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+    schema = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
     if schema is not None and not _NUMBER.fullmatch(schema):
         raise Conflict(f"this database is another program's (its schema is {schema[:40]!r}); {_OWN}")
     if schema is not None and schema not in KNOWN:
@@ -88,9 +92,9 @@ def schema_of(connection: Connection) -> str | None:
 
 def _require_ours(connection: Connection) -> None:
     """Raises `Conflict` if a table that we would create exists already, or one that we created is missing."""
-    there = set(inspect(connection).get_table_names())
+    there = set(sa.inspect(connection).get_table_names())
     if schema_of(connection) is None:
-        others = sorted(there & set(Row.metadata.tables))
+        others = sorted(there & set(orm.Row.metadata.tables))
         if others:
             raise Conflict(f"this database has a table {others[0]} that another program made; {_OWN}")
     elif _FIRST not in there:

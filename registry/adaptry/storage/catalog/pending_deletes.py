@@ -10,19 +10,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, bindparam, delete, func, update
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
-
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import FileRow, LeavingRow, Moment, UploadRow
-from adaptry.storage.catalog.version_info import table_of
+from adaptry.storage.catalog.statement_texts import Selection, statement
 
-_LEAVING = table_of(LeavingRow)
-_MARK = select_columns(_LEAVING.c.going_since).where(_LEAVING.c.digest == bindparam("digest"))
-_NOW = select_columns(func.current_timestamp(type_=Moment()).label("now"))
+
+@statement
+def _mark() -> Selection:
+    return sa.select(tables.leaving.c.going_since).where(tables.leaving.c.digest == sa.bindparam("digest"))
+
+
+@statement
+def _now_query() -> Selection:
+    return sa.select(sa.func.current_timestamp(type_=orm.Moment()).label("now"))
+
 
 LAPSES = timedelta(seconds=120)
 """Time after which a deletion counts as abandoned: by its own clock, a process stops long before."""
@@ -31,10 +34,10 @@ LAPSES = timedelta(seconds=120)
 def unowned(tx: Transaction, digests: Collection[Digest]) -> set[Digest]:
     """The blobs among these without an owner and without an open upload."""
     wanted = [digest.hex for digest in digests]
-    had = set(tx.exec(select(FileRow.digest).where(col(FileRow.digest).in_(wanted)).distinct()))
+    had = set(tx.exec(sm.select(orm.FileRow.digest).where(sm.col(orm.FileRow.digest).in_(wanted)).distinct()))
     coming = tx.exec(
-        select(UploadRow.digest).where(
-            col(UploadRow.digest).in_(wanted), col(UploadRow.is_finished).is_(False)
+        sm.select(orm.UploadRow.digest).where(
+            sm.col(orm.UploadRow.digest).in_(wanted), sm.col(orm.UploadRow.is_finished).is_(False)
         )
     )
     kept = had.union(coming)
@@ -44,37 +47,39 @@ def unowned(tx: Transaction, digests: Collection[Digest]) -> set[Digest]:
 def mark_for_delete(tx: Transaction, digests: Iterable[Digest], at: datetime) -> None:
     """Marks them with the time `at`; marked ones keep their time."""
     for digest in digests:
-        if tx.get(LeavingRow, digest.hex) is None:
-            tx.add(LeavingRow(digest=digest.hex, since=at))
+        if tx.get(orm.LeavingRow, digest.hex) is None:
+            tx.add(orm.LeavingRow(digest=digest.hex, since=at))
     tx.flush()
 
 
 def unmark_for_delete(tx: Transaction, digest: Digest) -> None:
     """Removes the mark: the bytes have an owner again."""
-    if run_select(tx, _MARK, {"digest": digest.hex}):  # rare, and checking costs less than deleting
-        tx.execute(delete(LeavingRow).where(col(LeavingRow.digest) == digest.hex))
+    if run_select(tx, _mark, {"digest": digest.hex}):  # rare, and checking costs less than deleting
+        tx.execute(sa.delete(orm.LeavingRow).where(sm.col(orm.LeavingRow.digest) == digest.hex))
 
 
 def is_deleting(tx: Reads, digest: Digest) -> bool:
     """Whether a sweep is currently deleting these bytes."""
     return any(
         row.going_since is not None and row.going_since > _now(tx) - LAPSES
-        for row in run_select(tx, _MARK, {"digest": digest.hex})
+        for row in run_select(tx, _mark, {"digest": digest.hex})
     )
 
 
 def marked_since(tx: Transaction, digests: Collection[Digest]) -> dict[Digest, datetime]:
     """The times of the marks, by blob."""
-    query = select(LeavingRow).where(col(LeavingRow.digest).in_([digest.hex for digest in digests]))
+    query = sm.select(orm.LeavingRow).where(
+        sm.col(orm.LeavingRow.digest).in_([digest.hex for digest in digests])
+    )
     return {Digest(row.digest): row.since for row in tx.exec(query)}
 
 
 def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) -> Sequence[Digest]:
     """The blobs marked before that time and not being deleted, in order, after `after`."""
-    query = select(LeavingRow).where(LeavingRow.since <= before, LeavingRow.digest > after)
-    has_lapsed = col(LeavingRow.going_since) <= _now(tx) - LAPSES
-    is_free = col(LeavingRow.going_since).is_(None) | has_lapsed
-    rows = tx.exec(query.where(is_free).order_by(LeavingRow.digest).limit(limit))
+    query = sm.select(orm.LeavingRow).where(orm.LeavingRow.since <= before, orm.LeavingRow.digest > after)
+    has_lapsed = sm.col(orm.LeavingRow.going_since) <= _now(tx) - LAPSES
+    is_free = sm.col(orm.LeavingRow.going_since).is_(None) | has_lapsed
+    rows = tx.exec(query.where(is_free).order_by(orm.LeavingRow.digest).limit(limit))
     return [Digest(row.digest) for row in rows]
 
 
@@ -88,7 +93,7 @@ def start_delete(
     for digest in set(digests) - free:
         unmark_for_delete(tx, digest)
     for digest in free:
-        row = tx.get_one(LeavingRow, digest.hex)
+        row = tx.get_one(orm.LeavingRow, digest.hex)
         row.going_since = now
     return sorted(free), now
 
@@ -96,24 +101,24 @@ def start_delete(
 def finish_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
     """Completes the deletion that began at that time: the bytes may be uploaded again."""
     mine = _mine(digests, began)
-    tx.execute(delete(LeavingRow).where(*mine))
+    tx.execute(sa.delete(orm.LeavingRow).where(*mine))
 
 
 def cancel_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
     """Undoes `start_delete`: the blobs are marked again, as before."""
     mine = _mine(digests, began)
-    tx.execute(update(LeavingRow).where(*mine).values(going_since=None))
+    tx.execute(sa.update(orm.LeavingRow).where(*mine).values(going_since=None))
 
 
 def _now(tx: Reads) -> datetime:
     """The time by the database's clock, the only one that all servers share."""
-    (row,) = run_select(tx, _NOW, {})
+    (row,) = run_select(tx, _now_query, {})
     now: datetime = row.now
     return now
 
 
-def _mine(digests: Collection[Digest], began: datetime) -> tuple[ColumnElement[bool], ...]:
+def _mine(digests: Collection[Digest], began: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return (
-        col(LeavingRow.digest).in_([digest.hex for digest in digests]),
-        col(LeavingRow.going_since) == began,
+        sm.col(orm.LeavingRow.digest).in_([digest.hex for digest in digests]),
+        sm.col(orm.LeavingRow.going_since) == began,
     )

@@ -94,8 +94,11 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
     # Each statement sees committed data, and no other process commits while the lock is held.
     writers = engine.execution_options(isolation_level="READ COMMITTED", **{_WRITES: True})
     return DatabaseDialect(
-        readers=engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True),
-        writers=writers,
+        open_readers=lambda: engine.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        ),
+        open_writers=lambda: writers,
+        has_schema=lambda number: False,
         open_counters=lambda: engine.execution_options(isolation_level="READ COMMITTED"),
         read_context=nullcontext,
         write=separate_writes(
@@ -112,6 +115,7 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
         prepared=_prepared_readers(
             plain.render_as_string(hide_password=False), busy_timeout, translate_error
         ),
+        close=lambda: None,
     )
 
 

@@ -23,9 +23,8 @@ from psycopg.pq import ExecStatus
 from sqlalchemy.dialects.postgresql import asyncpg  # writes `$1`, as the protocol has it; imports no driver
 
 from adaptry.core.errors import Invalid, Unavailable
-from adaptry.storage.catalog.prepared import ErrorTranslator, PreparedReads, Query
+from adaptry.storage.catalog.prepared import ErrorTranslator, PreparedReads, Query, definition_of
 from adaptry.storage.catalog.rows import Moment
-from adaptry.storage.catalog.statement_texts import NamedStatement
 
 if TYPE_CHECKING:
     from psycopg.abc import Buffer
@@ -266,7 +265,7 @@ class _CompiledQuery:
 
 @lru_cache(maxsize=512)
 def _compiled(statement: Query) -> _CompiledQuery:
-    return _CompiledQuery(statement.definition() if isinstance(statement, NamedStatement) else statement)
+    return _CompiledQuery(definition_of(statement))
 
 
 def _as_text(value: object) -> bytes | None:

@@ -1,8 +1,8 @@
 """Prepared reads: the statements of nearly every request, run on SQLite without a session.
 
 A statement is compiled once, from the same SQLAlchemy object that runs in every other transaction, to
-SQLite's own text with the conversions of its columns; a `NamedStatement` was compiled before. It runs on a
-read-only connection, and its results are as current as in any other transaction: what is kept of them
+SQLite's own text with the conversions of its columns, unless its text is stored (`statement_texts`). It runs
+on a read-only connection, and its results are as current as in any other transaction: what is kept of them
 (`PreparedReads.kept`) is dropped after any commit.
 
 SQLAlchemy is imported only by the callers that have statements of it, or a session.
@@ -13,27 +13,28 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote
 
 from adaptry.core.errors import AdaptryError
-from adaptry.storage.catalog.statement_texts import CONVERSIONS, NamedStatement, StatementText
+from adaptry.storage.catalog.statement_texts import BINDINGS, CONVERSIONS, PreparedStatement, S, StatementText
 
 if TYPE_CHECKING:
-    from sqlalchemy import CompoundSelect, Row, Select
+    from sqlalchemy import CompoundSelect, Delete, Row, Select, Update
     from sqlmodel import Session
 
     Reads: TypeAlias = Session | "PreparedReads"
 
 _CACHE = 2000  # KiB of the database kept by each connection; the system keeps the rest
-_DRIVER = "adaptry_driver"  # in the `info` of a session
+DRIVER = "adaptry_driver"
+"""Key in the `info` of a transaction whose connection of the driver is known."""
 _MOST_KEPT = 1024  # values of one kind that a connection keeps
 _KEPT = 4  # connections kept for later; more are opened if more threads read at once
 ErrorTranslator = Callable[[BaseException], AdaptryError | None]
-Query: TypeAlias = "Select[Any] | CompoundSelect[Any] | NamedStatement"
+Query: TypeAlias = "Select[Any] | CompoundSelect[Any] | PreparedStatement[Any]"
 """(`Any`: statements are typed by their columns.)"""
 
 
@@ -226,23 +227,18 @@ def _connect(path: str, timeout: float) -> sqlite3.Connection:
 def sqlite_driver(tx: Session) -> sqlite3.Connection | None:
     """SQLite's own connection of a transaction, which has all changes of its session; None on PostgreSQL."""
     tx.flush()
-    known: sqlite3.Connection | None = tx.info.get(_DRIVER)
+    known: sqlite3.Connection | None = tx.info.get(DRIVER)
     if known is not None:
         return known
     driver = tx.connection().connection.dbapi_connection
     return driver if isinstance(driver, sqlite3.Connection) else None
 
 
-def set_driver(tx: Session, driver: sqlite3.Connection) -> None:
-    """Looks it up once for all statements of a session that ends with its transaction."""
-    tx.info[_DRIVER] = driver
-
-
 def run_prepared(
     connection: sqlite3.Connection, statement: Query, parameters: Mapping[str, object]
 ) -> Sequence[Any]:
     """The rows of a statement that is built once, in the connection's transaction. (`Any`: named tuples.)"""
-    return _compiled_query(statement).run(connection, parameters)
+    return compiled(statement).rows(connection, parameters)
 
 
 def run_select(tx: Reads, statement: Query, parameters: Mapping[str, object]) -> Sequence[Row[Any]]:
@@ -252,38 +248,43 @@ def run_select(tx: Reads, statement: Query, parameters: Mapping[str, object]) ->
     driver = sqlite_driver(tx)
     if driver is not None:  # takes a tenth of the time of SQLAlchemy's own execution
         return run_prepared(driver, statement, parameters)
-    definition = statement.definition() if isinstance(statement, NamedStatement) else statement
-    return tx.connection().execute(definition, parameters).all()
+    return tx.connection().execute(definition_of(statement), parameters).all()
 
 
-class _CompiledQuery:
-    """A statement in SQLite's form, and the functions that convert its columns to the values of
-    SQLAlchemy.
-    """
+def definition_of(statement: S | PreparedStatement[S]) -> S:
+    """The statement of SQLAlchemy."""
+    return statement.definition if isinstance(statement, PreparedStatement) else statement
 
-    def __init__(
-        self,
-        text: StatementText,
-        conversions: Sequence[Callable[[Any], object] | None],
-        of_parameters: Mapping[str, Callable[[Any], object]],
-    ) -> None:
-        """(`Any`: of any column or parameter.)"""
-        self._sql, self._names, self._constants = text.sql, text.parameters, text.constants
-        self._of_parameters = of_parameters
+
+class CompiledStatement:
+    """A statement in SQLite's form, with the conversions of its parameters and columns."""
+
+    def __init__(self, text: StatementText, conversions: Sequence[Callable[[Any], object] | None]) -> None:
+        """(`Any`: of any column.)"""
+        self._sql, self._constants = text.sql, text.constants
+        self._names = [(name, BINDINGS.get(text.bindings.get(name, ""))) for name in text.parameters]
         named = namedtuple("_Row", text.columns)  # type: ignore[misc]
         self._row: Callable[[Sequence[object]], Any] = named._make
         self._conversions = [(number, convert) for number, convert in enumerate(conversions) if convert]
 
-    def run(self, connection: sqlite3.Connection, parameters: Mapping[str, object]) -> list[Any]:
+    def rows(self, connection: sqlite3.Connection, parameters: Mapping[str, object]) -> list[Any]:
         """(`Any`: named tuples.)"""
-        if self._of_parameters:
-            converted = {name: convert(parameters[name]) for name, convert in self._of_parameters.items()}
-            parameters = {**parameters, **converted}
-        values = [parameters[name] if name in parameters else self._constants[name] for name in self._names]
-        rows = connection.execute(self._sql, values).fetchall()
-        if not self._conversions:
-            return list(map(self._row, rows))
-        return [self._converted(row) for row in rows]
+        found = connection.execute(self._sql, self._values(parameters)).fetchall()
+        return [self._converted(row) for row in found] if self._conversions else list(map(self._row, found))
+
+    def change(self, connection: sqlite3.Connection, parameters: Mapping[str, object]) -> int:
+        """Returns the number of changed rows."""
+        return connection.execute(self._sql, self._values(parameters)).rowcount
+
+    def change_each(self, connection: sqlite3.Connection, parameters: Iterable[Mapping[str, object]]) -> None:
+        connection.executemany(self._sql, map(self._values, parameters))
+
+    def _values(self, parameters: Mapping[str, object]) -> list[object]:
+        values = []
+        for name, convert in self._names:
+            value = parameters[name] if name in parameters else self._constants[name]
+            values.append(value if convert is None else convert(value))
+        return values
 
     def _converted(self, row: tuple[object, ...]) -> Any:
         values = list(row)
@@ -292,16 +293,26 @@ class _CompiledQuery:
         return self._row(values)
 
 
-@lru_cache(maxsize=512)
-def _compiled_query(statement: Query) -> _CompiledQuery:
-    if isinstance(statement, NamedStatement):
-        text = statement.text()
-        conversions = [CONVERSIONS[kind] if kind else None for kind in text.columns.values()]
-        return _CompiledQuery(text, conversions, {})
-    from adaptry.storage.catalog.statement_compiler import compile_query, conversions_of
+def compiled(
+    statement: Query | Update | PreparedStatement[Update] | PreparedStatement[Delete],
+) -> CompiledStatement:
+    """The statement in SQLite's form, which is made once."""
+    if not isinstance(statement, PreparedStatement):
+        return _compiled(statement)
+    if statement.compiled is None:
+        text = statement.text
+        kinds = [CONVERSIONS[kind] if kind else None for kind in text.columns.values()]
+        statement.compiled = CompiledStatement(text, kinds)
+    made: CompiledStatement = statement.compiled
+    return made
 
-    text, of_parameters = compile_query(statement)
-    return _CompiledQuery(text, conversions_of(statement), of_parameters)
+
+@lru_cache(maxsize=512)
+def _compiled(statement: Select[Any] | CompoundSelect[Any] | Update) -> CompiledStatement:
+    """(`Any`: typed by its columns.)"""
+    from adaptry.storage.catalog.statement_compiler import compile_statement, conversions_of
+
+    return CompiledStatement(compile_statement(statement), conversions_of(statement))
 
 
 @contextmanager

@@ -6,6 +6,8 @@ the rules and the errors.
 
 from __future__ import annotations
 
+from typing import Any
+
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
@@ -20,7 +22,7 @@ from adaptry.storage.catalog.statement_texts import (
     COUNT_FOR_VERSION,
     TREE,
     WITHDRAWN_REVISION,
-    NamedStatement,
+    PreparedStatement,
 )
 
 _SIZE = 1 << 20  # of a manifest of a version, in bytes
@@ -46,7 +48,7 @@ def find_quickly(reads: PreparedReads, ref: Ref) -> VersionToPull | None:
     return VersionToPull(ref.name, row.number, digest, files)
 
 
-def count_statements(reads: PreparedReads, ref: Ref) -> tuple[tuple[NamedStatement, int], ...]:
+def count_statements(reads: PreparedReads, ref: Ref) -> tuple[tuple[PreparedStatement[Any], int], ...]:
     """The changes that count a download of the version that a ref selects, each with its key; none if there
     is no such version.
     """

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import bindparam, delete
-from sqlalchemy import select as select_columns
-from sqlmodel import col
-
 from adaptry.core.quotas import EVERY, QuotaLimits, QuotaSubject
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import QuotaRow
-from adaptry.storage.catalog.version_info import Columns, table_of
+from adaptry.storage.catalog.statement_texts import Selection, statement
+from adaptry.storage.catalog.version_info import Columns
 
-_QUOTAS = table_of(QuotaRow)
-_FIND = select_columns(_QUOTAS).where(
-    _QUOTAS.c.scope == bindparam("scope"), _QUOTAS.c.name.in_((bindparam("name"), bindparam("every")))
-)
-_EVERY = select_columns(_QUOTAS).order_by(_QUOTAS.c.scope, _QUOTAS.c.name)
+
+@statement
+def _find() -> Selection:
+    return sa.select(tables.quotas).where(
+        tables.quotas.c.scope == sa.bindparam("scope"),
+        tables.quotas.c.name.in_((sa.bindparam("name"), sa.bindparam("every"))),
+    )
+
+
+@statement
+def _every() -> Selection:
+    return sa.select(tables.quotas).order_by(tables.quotas.c.scope, tables.quotas.c.name)
 
 
 def own(tx: Reads, subject: QuotaSubject) -> QuotaLimits | None:
@@ -34,13 +38,13 @@ def effective(tx: Reads, subject: QuotaSubject) -> QuotaLimits:
 
 def every(tx: Reads) -> dict[QuotaSubject, QuotaLimits]:
     """All that are set, in order of scope and name."""
-    return {QuotaSubject(row.scope, row.name): _limits(row) for row in run_select(tx, _EVERY, {})}
+    return {QuotaSubject(row.scope, row.name): _limits(row) for row in run_select(tx, _every, {})}
 
 
 def put(tx: Transaction, subject: QuotaSubject, limits: QuotaLimits, at: datetime, by: str) -> None:
     """Sets these limits for a name, in place of those that were set."""
     tx.merge(
-        QuotaRow(
+        orm.QuotaRow(
             scope=subject.scope,
             name=subject.name,
             bytes=limits.bytes,
@@ -56,12 +60,14 @@ def put(tx: Transaction, subject: QuotaSubject, limits: QuotaLimits, at: datetim
 def remove(tx: Transaction, subject: QuotaSubject) -> None:
     """Removes the limits of the name."""
     tx.execute(
-        delete(QuotaRow).where(col(QuotaRow.scope) == subject.scope, col(QuotaRow.name) == subject.name)
+        sa.delete(orm.QuotaRow).where(
+            sm.col(orm.QuotaRow.scope) == subject.scope, sm.col(orm.QuotaRow.name) == subject.name
+        )
     )
 
 
 def _by_name(tx: Reads, subject: QuotaSubject) -> dict[str, QuotaLimits]:
-    rows = run_select(tx, _FIND, {"scope": subject.scope, "name": subject.name, "every": EVERY})
+    rows = run_select(tx, _find, {"scope": subject.scope, "name": subject.name, "every": EVERY})
     return {row.name: _limits(row) for row in rows}
 
 

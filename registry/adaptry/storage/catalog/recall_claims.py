@@ -6,44 +6,44 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import bindparam
-from sqlalchemy import select as select_columns
-from sqlmodel import select
-
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import StateChange
 from adaptry.registry.workers import ForgottenRecall
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import RecallClaimRow
-from adaptry.storage.catalog.version_info import Columns, table_of
+from adaptry.storage.catalog.statement_texts import Selection, statement
+from adaptry.storage.catalog.version_info import Columns
 
-_CLAIMS = table_of(RecallClaimRow)
-_FOUND = select_columns(_CLAIMS).where(
-    _CLAIMS.c.name == bindparam("name"), _CLAIMS.c.digest == bindparam("digest")
-)
+
+@statement
+def _found() -> Selection:
+    return sa.select(tables.recall_claims).where(
+        tables.recall_claims.c.name == sa.bindparam("name"),
+        tables.recall_claims.c.digest == sa.bindparam("digest"),
+    )
 
 
 def record_claim(
     tx: Transaction, name: AdapterName, digest: Digest, state: str, source: str, at: datetime
 ) -> bool:
     """Adds a claim; returns whether it is new."""
-    if tx.get(RecallClaimRow, (str(name), digest.hex)):
+    if tx.get(orm.RecallClaimRow, (str(name), digest.hex)):
         return False
-    tx.add(RecallClaimRow(name=str(name), digest=digest.hex, state=state, source=source, at=at))
+    tx.add(orm.RecallClaimRow(name=str(name), digest=digest.hex, state=state, source=source, at=at))
     tx.flush()
     return True
 
 
 def find(tx: Reads, name: AdapterName, digest: Digest) -> ForgottenRecall | None:
-    rows = run_select(tx, _FOUND, {"name": str(name), "digest": digest.hex})
+    rows = run_select(tx, _found, {"name": str(name), "digest": digest.hex})
     return _claim(rows[0]) if rows else None
 
 
 def all_claims(tx: Transaction) -> tuple[ForgottenRecall, ...]:
     """The claims in name order."""
-    return tuple(map(_claim, tx.exec(select(RecallClaimRow).order_by(RecallClaimRow.name))))
+    return tuple(map(_claim, tx.exec(sm.select(orm.RecallClaimRow).order_by(orm.RecallClaimRow.name))))
 
 
 def quarantine(claim: ForgottenRecall) -> StateChange:
@@ -57,7 +57,7 @@ def quarantine(claim: ForgottenRecall) -> StateChange:
     )
 
 
-def _claim(row: RecallClaimRow | Columns) -> ForgottenRecall:
+def _claim(row: orm.RecallClaimRow | Columns) -> ForgottenRecall:
     return ForgottenRecall(
         name=AdapterName.parse(row.name),
         digest=Digest(row.digest),

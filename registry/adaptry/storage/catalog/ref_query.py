@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from adaptry.core.refs import ByDigest, Label, Latest, Number, Ref
 from adaptry.storage.catalog.statement_texts import (
     REF_BY_DIGEST,
     REF_BY_LABEL,
     REF_BY_NUMBER,
     REF_LATEST,
-    NamedStatement,
+    PreparedStatement,
 )
 
 
-def ref_query(ref: Ref) -> tuple[NamedStatement, dict[str, object]]:
-    """Selects the adapter that a ref names, with the versions that match: none, one, or the first two."""
+def ref_query(ref: Ref) -> tuple[PreparedStatement[Any], dict[str, object]]:
+    """Selects the adapter that a ref names, with the versions that match: none, one, or the first two.
+    (`Any`: typed by columns.)
+    """
     name = str(ref.name)
     match ref.selector:
         case Latest():

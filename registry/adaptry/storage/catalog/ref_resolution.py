@@ -7,33 +7,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import (
-    BindParameter,
-    ColumnElement,
-    CompoundSelect,
-    FromClause,
-    Integer,
-    Select,
-    and_,
-    bindparam,
-    literal_column,
-    select,
-    union_all,
-)
-
 from adaptry.core.errors import Conflict
 from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import ByDigest, Label, Latest, Number, Ref, Selector
 from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.lazy_modules import sa, tables
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.ref_query import ref_query
-from adaptry.storage.catalog.rows import AdapterRow, AliasRow, VersionRow
-from adaptry.storage.catalog.version_info import SHOWN, Columns, table_of
+from adaptry.storage.catalog.statement_texts import CombinedSelection, Selection, statement
+from adaptry.storage.catalog.version_info import Columns, shown_columns
 from adaptry.storage.catalog.versions import VersionRecord, to_record
-
-_ADAPTERS, _VERSIONS, _ALIASES = table_of(AdapterRow), table_of(VersionRow), table_of(AliasRow)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,43 +75,69 @@ def _resolved(ref: Ref, rows: Sequence[Columns]) -> ResolvedRef | None:
     return ResolvedRef(adapter, tuple(row for row in rows if row.id is not None))
 
 
-def _selection(kind: type[Selector], suffix: str = "") -> Select[Any]:
+def _selection(kind: type[Selector], suffix: str = "") -> Selection:
     """Selects the adapter named, with the version meant or without one; `suffix` is at the end of each
     parameter's name. (`Any`: rows are typed by their columns.)
     """
 
-    def parameter(name: str) -> BindParameter[Any]:
-        return bindparam(name + suffix)
+    def parameter(name: str) -> sa.BindParameter[Any]:
+        return sa.bindparam(name + suffix)
 
-    def statement(found: FromClause, is_meant: ColumnElement[bool]) -> Select[Any]:
+    def selection(found: sa.FromClause, is_meant: sa.ColumnElement[bool]) -> Selection:
         return (
-            select(_ADAPTERS.c.id.label("adapter_key"), _ADAPTERS.c.visibility, *SHOWN)
-            .select_from(found.outerjoin(_VERSIONS, is_meant))
-            .where(_ADAPTERS.c.name == parameter("name"), _ADAPTERS.c.deleted_at.is_(None))
+            sa.select(
+                tables.adapters.c.id.label("adapter_key"), tables.adapters.c.visibility, *shown_columns()
+            )
+            .select_from(found.outerjoin(tables.versions, is_meant))
+            .where(tables.adapters.c.name == parameter("name"), tables.adapters.c.deleted_at.is_(None))
         )
 
-    of_adapter = _VERSIONS.c.adapter_id == _ADAPTERS.c.id
+    of_adapter = tables.versions.c.adapter_id == tables.adapters.c.id
     if kind is Latest:
-        latest = statement(_ADAPTERS, and_(of_adapter, _VERSIONS.c.state.in_(LATEST)))
-        return latest.order_by(_VERSIONS.c.number.desc()).limit(1)
+        latest = selection(tables.adapters, sa.and_(of_adapter, tables.versions.c.state.in_(LATEST)))
+        return latest.order_by(tables.versions.c.number.desc()).limit(1)
     if kind is Number:
-        return statement(_ADAPTERS, and_(of_adapter, _VERSIONS.c.number == parameter("number")))
+        return selection(
+            tables.adapters, sa.and_(of_adapter, tables.versions.c.number == parameter("number"))
+        )
     if kind is Label:
-        is_alias = and_(_ALIASES.c.adapter_id == _ADAPTERS.c.id, _ALIASES.c.alias == parameter("alias"))
-        return statement(_ADAPTERS.outerjoin(_ALIASES, is_alias), _VERSIONS.c.id == _ALIASES.c.version_id)
-    digest = _VERSIONS.c.digest
-    begins = and_(of_adapter, digest >= parameter("prefix"), digest < parameter("beyond"))
-    return statement(_ADAPTERS, begins).limit(2)
+        is_alias = sa.and_(
+            tables.aliases.c.adapter_id == tables.adapters.c.id, tables.aliases.c.alias == parameter("alias")
+        )
+        return selection(
+            tables.adapters.outerjoin(tables.aliases, is_alias),
+            tables.versions.c.id == tables.aliases.c.version_id,
+        )
+    digest = tables.versions.c.digest
+    begins = sa.and_(of_adapter, digest >= parameter("prefix"), digest < parameter("beyond"))
+    return selection(tables.adapters, begins).limit(2)
 
 
-NEWEST_ACTIVE, BY_NUMBER, BY_LABEL, BY_DIGEST = map(_selection, (Latest, Number, Label, ByDigest))
+@statement
+def newest_active() -> Selection:
+    return _selection(Latest)
+
+
+@statement
+def by_number() -> Selection:
+    return _selection(Number)
+
+
+@statement
+def by_label() -> Selection:
+    return _selection(Label)
+
+
+@statement
+def by_digest() -> Selection:
+    return _selection(ByDigest)
 
 
 @lru_cache(maxsize=64)
-def _selection_of(kinds: tuple[type[Selector], ...]) -> CompoundSelect[Any]:
+def _selection_of(kinds: tuple[type[Selector], ...]) -> CombinedSelection:
     """The same for several refs; the column `at` is the place of each."""
     parts = []
     for at, kind in enumerate(kinds):
         part = _selection(kind, f"_{at}").subquery(f"ref_{at}")  # SQLite allows a limit only in a subquery
-        parts.append(select(literal_column(str(at), Integer).label("at"), *part.c))
-    return union_all(*parts)
+        parts.append(sa.select(sa.literal_column(str(at), sa.Integer).label("at"), *part.c))
+    return sa.union_all(*parts)

@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
-from sqlalchemy import bindparam
-from sqlalchemy import select as select_columns
-
 from adaptry.adapters.formats import detect_format
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
@@ -19,23 +16,26 @@ from adaptry.core.manifest import BaseClaim, Manifest
 from adaptry.storage.catalog import files
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.lazy_modules import sa, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import VersionRow
-from adaptry.storage.catalog.version_info import table_of
+from adaptry.storage.catalog.statement_texts import Selection, statement
 from adaptry.storage.catalog.versions import manifest
 
 _MOST_ALIKE = 20  # maximum number of versions with the same weights to compare
-_VERSIONS = table_of(VersionRow)
-_SAME_WEIGHTS = (
-    select_columns(_VERSIONS.c.digest, _VERSIONS.c.base_id, _VERSIONS.c.base_name)
-    .where(
-        _VERSIONS.c.adapter_id == bindparam("adapter"),
-        _VERSIONS.c.weights == bindparam("weights"),
-        _VERSIONS.c.state.in_(("active", "deprecated")),
+
+
+@statement
+def _same_weights() -> Selection:
+    return (
+        sa.select(tables.versions.c.digest, tables.versions.c.base_id, tables.versions.c.base_name)
+        .where(
+            tables.versions.c.adapter_id == sa.bindparam("adapter"),
+            tables.versions.c.weights == sa.bindparam("weights"),
+            tables.versions.c.state.in_(("active", "deprecated")),
+        )
+        .order_by(tables.versions.c.number.desc())
+        .limit(_MOST_ALIKE)
     )
-    .order_by(_VERSIONS.c.number.desc())
-    .limit(_MOST_ALIKE)
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def find_same_content(tx: Reads, adapter: AdapterRecord, wanted: Manifest) -> Sa
     if weights is None:
         return None
     without_base = None
-    for row in run_select(tx, _SAME_WEIGHTS, {"adapter": adapter.key, "weights": weights.hex}):
+    for row in run_select(tx, _same_weights, {"adapter": adapter.key, "weights": weights.hex}):
         with contextlib.suppress(CorruptData):  # a push of the same files may repair it
             one = manifest(tx, Digest(row.digest))
             if one.files != wanted.files:

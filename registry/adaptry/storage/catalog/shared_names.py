@@ -6,65 +6,96 @@ An adapter without a commit has nothing to read, so it hides no base.
 from __future__ import annotations
 
 from collections.abc import Collection
-
-from sqlalchemy import ColumnElement, and_, bindparam, exists, or_
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
+from functools import cache
+from typing import Any
 
 from adaptry.core.manifest import EMPTY
 from adaptry.core.refs import AdapterName
 from adaptry.registry.commits import COMMIT_MADE
 from adaptry.storage.catalog.access import ReadScope
-from adaptry.storage.catalog.case_conflicts import is_same_folded
+from adaptry.storage.catalog.case_conflicts import fold, is_same_folded
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import AdapterRow, BaseNameRow, BaseRow, CommitRow, EventRow, NamespaceRow
+from adaptry.storage.catalog.statement_texts import Selection, statement
 
-_HAS_COMMIT = exists().where(
-    col(CommitRow.adapter_id) == col(AdapterRow.id), col(CommitRow.digest) != EMPTY.digest.hex
-)
-_EMPTY = select_columns(col(AdapterRow.id)).where(
-    col(AdapterRow.name) == bindparam("name"), col(AdapterRow.deleted_at).is_(None), ~_HAS_COMMIT
-)
-_HAD_COMMIT = exists().where(
-    col(EventRow.adapter_id) == col(AdapterRow.id),
-    col(EventRow.kind).in_(("version.pushed", COMMIT_MADE)),
-)
+
+@cache
+def _has_commit() -> Any:
+    return sa.exists().where(
+        sm.col(orm.CommitRow.adapter_id) == sm.col(orm.AdapterRow.id),
+        sm.col(orm.CommitRow.digest) != EMPTY.digest.hex,
+    )
+
+
+@statement
+def _empty() -> Selection:
+    return sa.select(sm.col(orm.AdapterRow.id)).where(
+        sm.col(orm.AdapterRow.name) == sa.bindparam("name"),
+        sm.col(orm.AdapterRow.deleted_at).is_(None),
+        ~_has_commit(),
+    )
+
+
+@cache
+def _had_commit() -> Any:
+    return sa.exists().where(
+        sm.col(orm.EventRow.adapter_id) == sm.col(orm.AdapterRow.id),
+        sm.col(orm.EventRow.kind).in_(("version.pushed", COMMIT_MADE)),
+    )
+
+
 # A rename moves the events, so it is unknown whether there were commits: it counts as if there were.
-_WAS_RENAMED = and_(
-    col(AdapterRow.deleted_at).is_not(None), ~exists().where(col(EventRow.adapter_id) == col(AdapterRow.id))
-)
 
 
-def base_of_name(tx: Transaction, name: AdapterName) -> str | None:
+@cache
+def _was_renamed() -> Any:
+    return sa.and_(
+        sm.col(orm.AdapterRow.deleted_at).is_not(None),
+        ~sa.exists().where(sm.col(orm.EventRow.adapter_id) == sm.col(orm.AdapterRow.id)),
+    )
+
+
+@statement
+def _base_like() -> Selection:
+    names = tables.base_names
+    return sa.select(names.c.name).where(
+        is_same_folded(names.c.name, names.c.folded, sa.bindparam("folded", type_=names.c.folded.type))
+    )
+
+
+def base_of_name(tx: Reads, name: AdapterName) -> str | None:
     """The name of a base that equals this one or differs only in capitals."""
-    return tx.exec(select(BaseNameRow.name).where(_is_base(str(name)))).first()
+    found = run_select(tx, _base_like, {"folded": fold(str(name))})
+    return found[0].name if found else None
 
 
 def adapter_of_name(tx: Transaction, name: str) -> str | None:
     """The same for an adapter, empty or not."""
-    query = select(AdapterRow.name).where(_is_adapter(name), col(AdapterRow.deleted_at).is_(None))
+    query = sm.select(orm.AdapterRow.name).where(
+        _is_adapter(name), sm.col(orm.AdapterRow.deleted_at).is_(None)
+    )
     return tx.exec(query).first()
 
 
 def hiding(tx: Transaction, names: Collection[str]) -> list[str]:
     """The names among these that an adapter with a commit has."""
-    query = select(AdapterRow.name).where(
-        col(AdapterRow.name).in_(names), col(AdapterRow.deleted_at).is_(None), _HAS_COMMIT
+    query = sm.select(orm.AdapterRow.name).where(
+        sm.col(orm.AdapterRow.name).in_(names), sm.col(orm.AdapterRow.deleted_at).is_(None), _has_commit()
     )
-    return list(tx.exec(query.order_by(AdapterRow.name)))
+    return list(tx.exec(query.order_by(orm.AdapterRow.name)))
 
 
 def is_empty(tx: Reads, name: AdapterName) -> bool:
     """Whether there is an adapter of that name that never had a commit with files."""
-    return bool(run_select(tx, _EMPTY, {"name": str(name)}))
+    return bool(run_select(tx, _empty, {"name": str(name)}))
 
 
 def is_used(tx: Transaction, namespace: str) -> bool:
     """Whether the namespace, in any capitals, has or had an adapter with a commit, visible or not."""
-    query = select(AdapterRow.id).where(
-        col(AdapterRow.namespace).in_(_namespaces(tx, namespace)),
-        or_(col(AdapterRow.next_number) > 1, _HAS_COMMIT, _HAD_COMMIT, _WAS_RENAMED),
+    query = sm.select(orm.AdapterRow.id).where(
+        sm.col(orm.AdapterRow.namespace).in_(_namespaces(tx, namespace)),
+        sa.or_(sm.col(orm.AdapterRow.next_number) > 1, _has_commit(), _had_commit(), _was_renamed()),
     )
     return tx.exec(query.limit(1)).first() is not None
 
@@ -73,8 +104,9 @@ def namespace_spelled(tx: Transaction, scope: ReadScope, namespace: str) -> str:
     """The namespace of readable adapters that differs from this only by case; itself if it or several have
     any.
     """
-    query = select(AdapterRow.namespace).where(
-        col(AdapterRow.namespace).in_(_namespaces(tx, namespace)), col(AdapterRow.deleted_at).is_(None)
+    query = sm.select(orm.AdapterRow.namespace).where(
+        sm.col(orm.AdapterRow.namespace).in_(_namespaces(tx, namespace)),
+        sm.col(orm.AdapterRow.deleted_at).is_(None),
     )
     if (seen := scope.adapter_condition()) is not None:
         query = query.where(seen)
@@ -88,14 +120,16 @@ def spelled_otherwise(tx: Transaction, scope: ReadScope, name: str, *, with_base
     """
     found: set[str] = set()
     if "/" in name:
-        adapters = select(AdapterRow.name).where(_is_adapter(name), col(AdapterRow.deleted_at).is_(None))
+        adapters = sm.select(orm.AdapterRow.name).where(
+            _is_adapter(name), sm.col(orm.AdapterRow.deleted_at).is_(None)
+        )
         if (seen := scope.adapter_condition()) is not None:
             adapters = adapters.where(seen)
         found.update(tx.exec(adapters))
     if with_bases:
         bases = (
-            select(BaseNameRow.name)
-            .join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id))
+            sm.select(orm.BaseNameRow.name)
+            .join(orm.BaseRow, sm.col(orm.BaseRow.id) == sm.col(orm.BaseNameRow.base_id))
             .where(_is_base(name))
         )
         if (seen := scope.base_condition()) is not None:
@@ -106,14 +140,14 @@ def spelled_otherwise(tx: Transaction, scope: ReadScope, name: str, *, with_base
     return found.pop() if len(found) == 1 else None
 
 
-def _is_adapter(name: str) -> ColumnElement[bool]:
-    return is_same_folded(col(AdapterRow.name), col(AdapterRow.folded), name)
+def _is_adapter(name: str) -> sa.ColumnElement[bool]:
+    return is_same_folded(sm.col(orm.AdapterRow.name), sm.col(orm.AdapterRow.folded), fold(name))
 
 
-def _is_base(name: str) -> ColumnElement[bool]:
-    return is_same_folded(col(BaseNameRow.name), col(BaseNameRow.folded), name)
+def _is_base(name: str) -> sa.ColumnElement[bool]:
+    return is_same_folded(sm.col(orm.BaseNameRow.name), sm.col(orm.BaseNameRow.folded), fold(name))
 
 
 def _namespaces(tx: Transaction, namespace: str) -> list[str]:
-    same = is_same_folded(col(NamespaceRow.name), col(NamespaceRow.folded), namespace)
-    return list(tx.exec(select(NamespaceRow.name).where(same)))
+    same = is_same_folded(sm.col(orm.NamespaceRow.name), sm.col(orm.NamespaceRow.folded), fold(namespace))
+    return list(tx.exec(sm.select(orm.NamespaceRow.name).where(same)))

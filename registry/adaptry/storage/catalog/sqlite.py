@@ -13,18 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from threading import RLock
-from typing import Any
-
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
+from threading import Lock, RLock
+from typing import TYPE_CHECKING
 
 from adaptry.core.errors import AdaptryError, CorruptData, StorageFull, Unavailable
 from adaptry.core.files.locks import FileLock
 from adaptry.storage.catalog import disk_reserve
 from adaptry.storage.catalog.dialect import (
-    ContextFactory,
     DatabaseDialect,
     busy_error,
     separate_writes,
@@ -33,47 +28,91 @@ from adaptry.storage.catalog.dialect import (
 from adaptry.storage.catalog.group_commit import GroupCommit
 from adaptry.storage.catalog.in_use import IN_USE, PRIVATE, in_use_file
 from adaptry.storage.catalog.prepared import PreparedReaders
+from adaptry.storage.catalog.sqlite_transaction import WriterConnection
 
-_WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
-_NOTES = "notes"  # commits that a power failure may undo
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
 _LOOKS = 0.05  # seconds between checks for commits of other processes
 _FORBIDDEN = "adaptry_forbidden"  # marks the errors of triggers that refuse changes
 
 
 def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
     """The database of a URL: a file, or in memory."""
-    in_memory = url in ("sqlite://", "sqlite:///:memory:")
-    # Options of create_engine. A server has more threads than a pool has connections; no thread waits.
-    options: dict[str, Any] = {"poolclass": StaticPool} if in_memory else {"max_overflow": -1}
-    engine = create_engine(
-        url,
-        connect_args={"timeout": busy_timeout, "check_same_thread": False, "cached_statements": 512},
-        **options,
-    )
-    _prepare(engine, is_durable=not in_memory)
-    # One connection is the whole database in memory, so its users take turns.
-    lock = RLock()
-    writers, nondurable = (engine.execution_options(**{_WRITES: writes}) for writes in (True, _NOTES))
-    reading: ContextFactory = (lambda: lock) if in_memory else nullcontext
+    path = _file_of(url)
+    return _in_memory(url) if path is None else _in_file(url, path, busy_timeout)
+
+
+def _in_file(url: str, path: str, busy_timeout: float) -> DatabaseDialect:
+    engine = _EngineMaker(path, busy_timeout)
+    # SQLite's own writers poll with growing pauses, so one among many may never get its turn.
+    writers = GroupCommit(partial(_connect_writer, path, busy_timeout), busy_timeout)
     return DatabaseDialect(
-        readers=engine,
-        writers=writers,
-        open_counters=partial(_open_counters, None if in_memory else make_url(url).database),
-        read_context=reading,
-        # SQLite's own writers poll with growing pauses, so one among many may never get its turn.
-        write=(
-            separate_writes(reading, writers, nondurable)
-            if in_memory
-            else GroupCommit(writers, nondurable, busy_timeout).write
-        ),
-        open_context=partial(_opening, url),
-        hold=partial(_hold, url),
+        open_readers=engine,
+        open_writers=lambda: _writing(engine()),
+        has_schema=writers.has_schema,
+        open_counters=partial(_open_counters, path),
+        read_context=nullcontext,
+        write=writers.write,
+        open_context=partial(_opening, path),
+        hold=partial(_hold, path),
         after_migrate=lambda connection: None,
         translate_error=partial(_translate_error, url),
         notify=lambda session: None,  # listeners poll the file
-        listen=_listen_in_memory if in_memory else partial(_listen, make_url(url).database or ""),
-        prepared=None if in_memory else _prepared_readers(url, busy_timeout),
+        listen=partial(_listen, path),
+        prepared=PreparedReaders(path, busy_timeout, partial(_translate_error, url)),
+        close=writers.close,
     )
+
+
+def _in_memory(url: str) -> DatabaseDialect:
+    # One connection is the whole database, so its users take turns.
+    lock = RLock()
+    engine = _EngineMaker(None, 0)
+    from adaptry.storage.catalog.sqlite_engine import NOTES, WRITES
+
+    return DatabaseDialect(
+        open_readers=engine,
+        open_writers=lambda: _writing(engine()),
+        has_schema=lambda number: False,
+        open_counters=partial(_open_counters, None),
+        read_context=lambda: lock,
+        write=separate_writes(
+            lambda: lock, _writing(engine()), engine().execution_options(**{WRITES: NOTES})
+        ),
+        open_context=nullcontext,
+        hold=lambda: lambda: None,
+        after_migrate=lambda connection: None,
+        translate_error=partial(_translate_error, url),
+        notify=lambda session: None,
+        listen=_listen_in_memory,
+        prepared=None,
+        close=lambda: None,
+    )
+
+
+class _EngineMaker:
+    """Makes one engine, when it is first needed. Safe to use from many threads."""
+
+    def __init__(self, path: str | None, busy_timeout: float) -> None:
+        self._path = path
+        self._busy_timeout = busy_timeout
+        self._lock = Lock()
+        self._engine: Engine | None = None
+
+    def __call__(self) -> Engine:
+        from adaptry.storage.catalog import sqlite_engine  # with SQLAlchemy, which few commands need
+
+        with self._lock:
+            if self._engine is None:
+                self._engine = sqlite_engine.create(self._path, self._busy_timeout)
+            return self._engine
+
+
+def _writing(engine: Engine) -> Engine:
+    from adaptry.storage.catalog.sqlite_engine import WRITES
+
+    return engine.execution_options(**{WRITES: True})
 
 
 def _open_counters(catalog: str | None) -> Engine:
@@ -82,16 +121,44 @@ def _open_counters(catalog: str | None) -> Engine:
     return open_counters(catalog)
 
 
-def _prepared_readers(url: str, busy_timeout: float) -> PreparedReaders:
-    return PreparedReaders(make_url(url).database or "", busy_timeout, partial(_translate_error, url))
+def _file_of(url: str) -> str | None:
+    """The file of a URL; None for a database in memory."""
+    path = url.removeprefix("sqlite://").removeprefix("/")
+    return path if path and path != ":memory:" else None
 
 
 def path_of(url: str) -> Path | None:
     """The file that a URL names; None for another kind of database, and for one in memory."""
-    if not url.startswith("sqlite:///"):
-        return None
-    path = make_url(url).database
-    return Path(path) if path and path != ":memory:" else None
+    path = _file_of(url) if url.startswith("sqlite:///") else None
+    return Path(path) if path is not None else None
+
+
+def _connect_writer(path: str, busy_timeout: float) -> WriterConnection:
+    connection = sqlite3.connect(
+        path,
+        timeout=busy_timeout,
+        check_same_thread=False,
+        cached_statements=512,
+        factory=WriterConnection,
+    )
+    try:
+        set_up(connection, is_durable=True)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def set_up(connection: sqlite3.Connection, *, is_durable: bool) -> None:
+    """Sets up a new connection; `is_durable` requires a file that survives a power failure."""
+    connection.isolation_level = None  # the driver must not begin transactions itself
+    for pragma in ("foreign_keys=ON", "synchronous=FULL", "journal_mode=WAL", "cache_size=-4000"):
+        connection.execute(f"PRAGMA {pragma}")
+    if is_durable:
+        _check_durable(connection)
+        if _is_nearly_full(connection):
+            # Checkpoint the log after every commit: otherwise it grows to 4 MiB.
+            connection.execute("PRAGMA wal_autocheckpoint=1")
 
 
 def copy(source: Path, target: Path) -> None:
@@ -128,39 +195,6 @@ def _listen_in_memory(stop: socket.socket) -> Iterator[bool]:
     while True:
         wait_readable(1.0, stop.fileno())
         yield False
-
-
-def _prepare(engine: Engine, *, is_durable: bool) -> None:
-    """Sets up every connection of the engine; `is_durable` requires a file that survives a power failure."""
-
-    @event.listens_for(engine, "connect")
-    def set_up(connection: sqlite3.Connection, record: ConnectionPoolEntry) -> None:
-        connection.isolation_level = None  # the driver must not begin transactions itself; `begin` below does
-        for pragma in ("foreign_keys=ON", "synchronous=FULL", "journal_mode=WAL", "cache_size=-4000"):
-            connection.execute(f"PRAGMA {pragma}")
-        if is_durable:
-            _check_durable(connection)
-            if _is_nearly_full(connection):
-                # Checkpoint the log after every commit: otherwise it grows to 4 MiB.
-                connection.execute("PRAGMA wal_autocheckpoint=1")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # A reader that becomes a writer fails at once if another wrote in the meantime, so writers take the
-        # lock first.
-        writes = connection.get_execution_options().get(_WRITES)
-        driver = connection.connection.dbapi_connection
-        assert isinstance(driver, sqlite3.Connection)
-        try:
-            if writes:
-                # Set each time, since connections are used for both; in WAL mode the next FULL commit syncs
-                # both.
-                driver.execute(f"PRAGMA synchronous={'NORMAL' if writes == _NOTES else 'FULL'}")
-            driver.execute(
-                "BEGIN IMMEDIATE" if writes else "BEGIN"
-            )  # like SQLAlchemy, at a tenth of the cost
-        except sqlite3.Error as error:
-            raise DBAPIError("BEGIN", None, error) from error
 
 
 def find_problems(connection: Connection) -> Iterator[str]:
@@ -209,17 +243,13 @@ def _check_durable(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def _opening(url: str) -> Iterator[None]:
+def _opening(path: str) -> Iterator[None]:
     """Only one process at a time creates a database: enabling WAL fails instead of waiting for others."""
-    path = make_url(url).database
-    if not path or path == ":memory:":
-        yield
-        return
     opening = Path(f"{path}.opening")
     try:
         lock = FileLock.acquire_exclusive(opening, mode=PRIVATE)
     except StorageFull as error:
-        raise _full(url) from error.__cause__
+        raise _full(path) from error.__cause__
     except Unavailable as error:
         raise _unusable(str(opening), error.__cause__) from error.__cause__
     with lock:
@@ -243,13 +273,10 @@ def _make_private(path: str) -> None:
                 file.chmod(PRIVATE)
 
 
-def _hold(url: str) -> Callable[[], None]:
+def _hold(path: str) -> Callable[[], None]:
     """Marks the database as open in this process until the result is called. Waits while it is being
     replaced.
     """
-    path = make_url(url).database
-    if not path or path == ":memory:":
-        return lambda: None
     try:
         return FileLock.acquire_shared(in_use_file(Path(path)), mode=PRIVATE).release
     except StorageFull:  # no space for the lock file; reading must still work
@@ -263,40 +290,38 @@ def _unusable(path: str, error: BaseException | None) -> Unavailable:
     return Unavailable(f"cannot open a registry there: {path}: {why}; choose another folder")
 
 
-def _full(url: str) -> StorageFull:
+def _full(path: str | None) -> StorageFull:
     what_then = "free some space and try again; stored data is unchanged and readable"
     return StorageFull(
-        f"no space left for {make_url(url).database}; {what_then}"
-        " (`adaptry gc` deletes what no version needs)",
+        f"no space left for {path}; {what_then} (`adaptry gc` deletes what no version needs)",
         public_message=f"no space left for the registry's database; {what_then}",
     )
 
 
-def _is_full(url: str) -> bool:
-    path = make_url(url).database
-    return bool(path) and path != ":memory:" and disk_reserve.is_full(Path(str(path)).parent)
+def _is_full(path: str | None) -> bool:
+    return path is not None and disk_reserve.is_full(Path(path).parent)
 
 
 def _translate_error(url: str, error: BaseException) -> AdaptryError | None:
     if str(error).startswith(f"{_FORBIDDEN}: "):
         return Unavailable(str(error).removeprefix(f"{_FORBIDDEN}: "))
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    code, path = getattr(error, "sqlite_errorcode", 0) & 0xFF, _file_of(url)
     match code:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return busy_error()
         case sqlite3.SQLITE_FULL:
-            return _full(url)
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_IOERR if _is_full(url):
+            return _full(path)
+        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_IOERR if _is_full(path):
             # SQLite's error if it cannot create the files beside a database (-wal, -shm).
-            return _full(url)
+            return _full(path)
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return CorruptData(
-                f"{make_url(url).database} is not a sound SQLite database: {error}; restore a backup",
+                f"{path} is not a sound SQLite database: {error}; restore a backup",
                 public_message="the registry's database is damaged; its administrator has the details",
             )
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PERM:
             return Unavailable(
-                f"cannot use the database {make_url(url).database}: {error}",
+                f"cannot use the database {path}: {error}",
                 public_message="the registry's database cannot be used; its administrator has the details",
             )
     return None

@@ -10,10 +10,12 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 from importlib import resources
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, insert
+from adaptry.storage.catalog.lazy_modules import orm, sa
 
-from adaptry.storage.catalog.rows import EpochRow
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 _SCRIPT = "sqlite_schema.sql"
 _END = ";\n"  # no statement contains one
@@ -35,7 +37,7 @@ def create(connection: Connection, schema: str) -> None:
             connection.exec_driver_sql(statement)
     connection.exec_driver_sql("INSERT INTO alembic_version (version_num) VALUES (?)", (schema,))
     connection.execute(
-        insert(EpochRow).values(
+        sa.insert(orm.EpochRow).values(
             number=1,
             id=secrets.token_hex(8),
             began_at=datetime.now(UTC),

@@ -1,7 +1,7 @@
-"""The statements with which a command begins, as SQL texts: importing SQLAlchemy takes longer than a command.
+"""Prepared statements as SQL texts: importing SQLAlchemy takes longer than a command.
 
-A statement is defined once, with SQLAlchemy, in the module of its table. `NamedStatement` refers to that
-definition. `statement_texts.json` has what SQLAlchemy makes of it for SQLite; a test compares the two, and
+A statement is defined once, with SQLAlchemy, by a function of the module of its table (`@statement`).
+`statement_texts.json` has what SQLAlchemy makes of it for SQLite; a test compares the two, and
 `python tests/storage/write_sqlite_schema.py` writes the file. PostgreSQL runs the definition itself.
 """
 
@@ -9,15 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property, lru_cache, partial
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from sqlalchemy import CompoundSelect, Select, Update
+    from sqlalchemy import CompoundSelect, Delete, Select, Update
+
+Selection: TypeAlias = "Select[Any]"
+CombinedSelection: TypeAlias = "CompoundSelect[Any]"
+Statement: TypeAlias = "Select[Any] | CompoundSelect[Any] | Update | Delete"
+"""(`Any`: statements are typed by their columns.)"""
+S = TypeVar("S", bound="Statement", covariant=True)
 
 FILE = Path(__file__).with_suffix(".json")
 
@@ -27,69 +33,118 @@ def _moment(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text).replace(tzinfo=UTC)
 
 
+def _moment_text(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(sep=" ", timespec="microseconds")
+
+
 CONVERSIONS: Mapping[str, Callable[[Any], object]] = {
     "moment": _moment,
     "boolean": lambda value: None if value is None else bool(value),
 }
 """What makes a value of SQLAlchemy of one of SQLite, by the kind of column. (`Any`: of SQLite.)"""
+BINDINGS: Mapping[str, Callable[[Any], object]] = {
+    "moment": _moment_text,
+    "boolean": lambda value: None if value is None else int(value),
+    "float": lambda value: None if value is None else float(value),
+}
+"""What makes a value for SQLite, by the kind of column. (`Any`: of SQLAlchemy.)"""
 
 
 @dataclass(frozen=True, slots=True)
 class StatementText:
-    """A statement for SQLite: its parameters in order, the values of those that are constants, and for each
-    of its columns None or a name in `CONVERSIONS`.
+    """A statement for SQLite: its parameters in order, the values of those that are constants, for each of
+    its columns None or a name in `CONVERSIONS`, and the kinds of those parameters that have one.
     """
 
     sql: str
     parameters: tuple[str, ...]
     constants: Mapping[str, object]
     columns: Mapping[str, str | None]
+    bindings: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class NamedStatement:
-    """The statement `name` of a module of this package."""
+class PreparedStatement(Generic[S]):
+    """A statement that is built once, by `build`, unless its text is stored under its name."""
 
-    module: str
-    name: str
+    def __init__(self, name: str, build: Callable[[], S]) -> None:
+        self.name = name
+        self._build = build
+        self.compiled: Any = None
+        """Kept for `prepared.compiled`. (`Any`: its class is above this module.)"""
 
-    def definition(self) -> Select[Any] | CompoundSelect[Any] | Update:
-        """(`Any`: typed by its columns.)"""
-        found: Select[Any] | Update = getattr(import_module(f"{__package__}.{self.module}"), self.name)
-        return found
+    @cached_property
+    def definition(self) -> S:
+        """The statement of SQLAlchemy."""
+        return self._build()
 
+    @cached_property
     def text(self) -> StatementText:
-        return _stored()[1][f"{self.module}.{self.name}"]
+        stored = _stored()[1].get(self.name)
+        if stored is not None:
+            return stored
+        from adaptry.storage.catalog.statement_compiler import compile_statement
+
+        return compile_statement(self.definition)
+
+    def __repr__(self) -> str:
+        return f"PreparedStatement({self.name!r})"
 
 
-ADAPTERS_BY_NAME = NamedStatement("adapters", "SHOWN_BY_NAME")
-ADAPTER_OF_NAME = NamedStatement("adapters", "FOUND")
-NEWEST_VERSIONS = NamedStatement("version_info", "NEWEST")
-BESIDE_NEWEST = NamedStatement("version_info", "BESIDE_NEWEST")
-REF_LATEST = NamedStatement("ref_resolution", "NEWEST_ACTIVE")
-REF_BY_NUMBER = NamedStatement("ref_resolution", "BY_NUMBER")
-REF_BY_LABEL = NamedStatement("ref_resolution", "BY_LABEL")
-REF_BY_DIGEST = NamedStatement("ref_resolution", "BY_DIGEST")
-TREE = NamedStatement("commits", "TREE")
-WITHDRAWN_REVISION = NamedStatement("states", "OF_REVISION")
-ALL_DAMAGED = NamedStatement("damage", "ALL")
-COUNT_FOR_VERSION = NamedStatement("versions", "COUNT_DOWNLOAD")
-COUNT_FOR_ADAPTER = NamedStatement("adapters", "COUNT_DOWNLOAD")
-NAMED = (
-    ADAPTERS_BY_NAME,
-    ADAPTER_OF_NAME,
-    NEWEST_VERSIONS,
-    BESIDE_NEWEST,
-    REF_LATEST,
-    REF_BY_NUMBER,
-    REF_BY_LABEL,
-    REF_BY_DIGEST,
-    TREE,
-    WITHDRAWN_REVISION,
-    ALL_DAMAGED,
-    COUNT_FOR_VERSION,
-    COUNT_FOR_ADAPTER,
-)
+class SizedStatement(Generic[S]):
+    """A family of statements with `size` parameters of a kind. Those of the `stored` sizes have texts."""
+
+    def __init__(self, name: str, build: Callable[[int], S], stored: tuple[int, ...]) -> None:
+        self.name = name
+        self._build = build
+        self.stored = stored
+        self._of_size = lru_cache(maxsize=128)(self._made)
+
+    def __call__(self, size: int) -> PreparedStatement[S]:
+        return self._of_size(size)
+
+    def _made(self, size: int) -> PreparedStatement[S]:
+        return PreparedStatement(f"{self.name}({size})", partial(self._build, size))
+
+
+def statement(build: Callable[[], S]) -> PreparedStatement[S]:
+    """Makes a prepared statement of the function that builds it."""
+    return PreparedStatement(_name_of(build), build)
+
+
+def sized_statement(*stored: int) -> Callable[[Callable[[int], S]], SizedStatement[S]]:
+    """The same for a function of the number of parameters; texts are stored for these numbers."""
+    return lambda build: SizedStatement(_name_of(build), build, stored)
+
+
+def _name_of(build: Callable[..., object]) -> str:
+    return f"{build.__module__.removeprefix(f'{__package__}.')}.{build.__name__}"
+
+
+def _elsewhere(module: str, name: str) -> PreparedStatement[Statement]:
+    """The statement of a module that need not be imported to run it."""
+
+    def build() -> Statement:
+        found: PreparedStatement[Statement] = getattr(import_module(f"{__package__}.{module}"), name)
+        return found.definition
+
+    return PreparedStatement(f"{module}.{name}", build)
+
+
+ADAPTERS_BY_NAME = _elsewhere("adapters", "shown_by_name")
+ADAPTER_OF_NAME = _elsewhere("adapters", "found")
+NEWEST_VERSIONS = _elsewhere("version_info", "newest")
+BESIDE_NEWEST = _elsewhere("version_info", "beside_newest")
+REF_LATEST = _elsewhere("ref_resolution", "newest_active")
+REF_BY_NUMBER = _elsewhere("ref_resolution", "by_number")
+REF_BY_LABEL = _elsewhere("ref_resolution", "by_label")
+REF_BY_DIGEST = _elsewhere("ref_resolution", "by_digest")
+TREE = _elsewhere("commits", "tree_of_revision")
+WITHDRAWN_REVISION = _elsewhere("states", "of_revision")
+ALL_DAMAGED = _elsewhere("damage", "every")
+COUNT_FOR_VERSION = _elsewhere("versions", "one_download_more")
+COUNT_FOR_ADAPTER = _elsewhere("adapters", "one_download_more")
 
 
 def schema() -> str:
@@ -97,16 +152,18 @@ def schema() -> str:
     return _stored()[0]
 
 
-def encode(schema: str, texts: Mapping[NamedStatement, StatementText]) -> str:
+def encode(schema: str, texts: Mapping[str, StatementText]) -> str:
     """The content of the file."""
-    named = {f"{one.module}.{one.name}": asdict(text) for one, text in texts.items()}
-    return json.dumps({"schema": schema, "statements": named}, indent=1) + "\n"
+    document = {"schema": schema, "statements": {name: asdict(text) for name, text in texts.items()}}
+    return json.dumps(document, indent=1) + "\n"
 
 
 @cache
 def _stored() -> tuple[str, dict[str, StatementText]]:
     found = json.loads(FILE.read_text(encoding="utf-8"))
     return found["schema"], {
-        name: StatementText(text["sql"], tuple(text["parameters"]), text["constants"], text["columns"])
+        name: StatementText(
+            text["sql"], tuple(text["parameters"]), text["constants"], text["columns"], text["bindings"]
+        )
         for name, text in found["statements"].items()
     }

@@ -5,35 +5,56 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import bindparam, select, tuple_
-
 from adaptry.core.digest import Digest
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.storage.catalog import epochs, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import WITHDRAWN, AdapterRow, CommitRow, VersionRow
-from adaptry.storage.catalog.statement_texts import WITHDRAWN_REVISION
-from adaptry.storage.catalog.version_info import SHOWN, info, infos, table_of
+from adaptry.storage.catalog.statement_texts import WITHDRAWN_REVISION, Selection, statement
+from adaptry.storage.catalog.version_info import info, infos, shown_columns
 from adaptry.storage.catalog.versions import VersionRecord
 
-_ADAPTERS, _VERSIONS, _COMMITS = table_of(AdapterRow), table_of(VersionRow), table_of(CommitRow)
-_WITHDRAWN = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(WITHDRAWN)
-_CARRIED = (_COMMITS.c.adapter_id == _VERSIONS.c.adapter_id) & (_COMMITS.c.carries == _VERSIONS.c.number)
-OF_REVISION = (
-    _WITHDRAWN.join(_COMMITS, _CARRIED)
-    .where(_COMMITS.c.adapter_id == bindparam("adapter"), _COMMITS.c.digest == bindparam("digest"))
-    .limit(1)
-)
-_OF_WEIGHTS = _WITHDRAWN.where(
-    _VERSIONS.c.weights == bindparam("weights"), _ADAPTERS.c.namespace == bindparam("namespace")
-).limit(1)
+
+def _withdrawn() -> Selection:
+    return sa.select(*shown_columns()).join_from(tables.versions, tables.adapters).where(orm.WITHDRAWN)
+
+
+def _carried() -> sa.ColumnElement[bool]:
+    return (tables.commits.c.adapter_id == tables.versions.c.adapter_id) & (
+        tables.commits.c.carries == tables.versions.c.number
+    )
+
+
+@statement
+def of_revision() -> Selection:
+    return (
+        _withdrawn()
+        .join(tables.commits, _carried())
+        .where(
+            tables.commits.c.adapter_id == sa.bindparam("adapter"),
+            tables.commits.c.digest == sa.bindparam("digest"),
+        )
+        .limit(1)
+    )
+
+
+@statement
+def _of_weights() -> Selection:
+    return (
+        _withdrawn()
+        .where(
+            tables.versions.c.weights == sa.bindparam("weights"),
+            tables.adapters.c.namespace == sa.bindparam("namespace"),
+        )
+        .limit(1)
+    )
 
 
 def put(tx: Transaction, version: VersionRecord, change: StateChange, at: datetime, by: str) -> int:
     """Changes a version's state; returns its new generation."""
-    row = tx.get_one(VersionRow, version.key)
+    row = tx.get_one(orm.VersionRow, version.key)
     row.state, row.state_reason, row.state_successor = change.state, change.reason, change.successor
     row.state_generation, row.state_at, row.state_by = max(row.state_generation, epochs.floor(tx)) + 1, at, by
     tx.flush()
@@ -54,9 +75,10 @@ def find_withdrawn_revisions(
     """The states of several revisions, each of the adapter with that key, in two statements."""
     pairs = [(key, digest.hex) for key, digest in revisions]
     statement = (
-        _WITHDRAWN.join(_COMMITS, _CARRIED)
-        .where(tuple_(_COMMITS.c.adapter_id, _COMMITS.c.digest).in_(pairs))
-        .add_columns(_COMMITS.c.digest.label("revision"))
+        _withdrawn()
+        .join(tables.commits, _carried())
+        .where(sa.tuple_(tables.commits.c.adapter_id, tables.commits.c.digest).in_(pairs))
+        .add_columns(tables.commits.c.digest.label("revision"))
     )
     rows = tx.execute(statement).all()
     return {
@@ -67,5 +89,5 @@ def find_withdrawn_revisions(
 
 def find_withdrawn_weights(tx: Transaction, namespace: str, weights: Digest) -> VersionInfo | None:
     """A withheld version of the namespace with these weights."""
-    rows = run_select(tx, _OF_WEIGHTS, {"weights": weights.hex, "namespace": namespace})
+    rows = run_select(tx, _of_weights, {"weights": weights.hex, "namespace": namespace})
     return info(tx, rows[0]) if rows else None

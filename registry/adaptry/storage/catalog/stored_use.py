@@ -10,39 +10,65 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-
-from sqlalchemy import bindparam, delete, func
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
+from typing import Any
 
 from adaptry.core.quotas import QuotaScope, QuotaSubject, StoredUse
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import change, insert_row
-from adaptry.storage.catalog.rows import AdapterRow, FileRow, StoredUseRow, UploadRow, VersionRow
-from adaptry.storage.catalog.version_info import table_of
+from adaptry.storage.catalog.prepared_changes import change, insert_new
+from adaptry.storage.catalog.statement_texts import PreparedStatement, Selection, statement
 
 BASES = "bases"
 """The namespace of all bases: a reserved name, so no other namespace can use up their share."""
 
-_USE, _UPLOADS = table_of(StoredUseRow), table_of(UploadRow)
-_KEY = (_USE.c.scope == bindparam("of_scope"), _USE.c.name == bindparam("of_name"))
-_FIND = select_columns(_USE.c.bytes, _USE.c.versions).where(*_KEY)
-_ADD = (
-    _USE.update()
-    .where(*_KEY)
-    .values(
-        bytes=_USE.c.bytes + bindparam("more_bytes"), versions=_USE.c.versions + bindparam("more_versions")
+
+def _key() -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        tables.stored_use.c.scope == sa.bindparam("of_scope"),
+        tables.stored_use.c.name == sa.bindparam("of_name"),
     )
-)
-_OPEN = select_columns(_UPLOADS.c.owner, _UPLOADS.c.digest, _UPLOADS.c.size).where(
-    _UPLOADS.c.is_finished.is_(False)
-)
-_OPEN_IN: Mapping[QuotaScope, object] = {
-    "namespace": _OPEN.where(_UPLOADS.c.tenant == bindparam("of_name")),
-    "principal": _OPEN.where(_UPLOADS.c.created_by == bindparam("of_name")),
+
+
+@statement
+def _find() -> Selection:
+    return sa.select(tables.stored_use.c.bytes, tables.stored_use.c.versions).where(*_key())
+
+
+@statement
+def _add_update() -> sa.Update:
+    return (
+        tables.stored_use.update()
+        .where(*_key())
+        .values(
+            bytes=tables.stored_use.c.bytes + sa.bindparam("more_bytes"),
+            versions=tables.stored_use.c.versions + sa.bindparam("more_versions"),
+        )
+    )
+
+
+def _open(column: sa.ColumnElement[str]) -> Selection:
+    return sa.select(tables.uploads.c.owner, tables.uploads.c.digest, tables.uploads.c.size).where(
+        tables.uploads.c.is_finished.is_(False), column == sa.bindparam("of_name")
+    )
+
+
+@statement
+def _open_in_namespace() -> Selection:
+    return _open(tables.uploads.c.tenant)
+
+
+@statement
+def _open_of_principal() -> Selection:
+    return _open(tables.uploads.c.created_by)
+
+
+_OPEN_IN: Mapping[QuotaScope, PreparedStatement[sa.Select[Any]]] = {
+    "namespace": _open_in_namespace,
+    "principal": _open_of_principal,
 }
+
 
 Use = dict[QuotaSubject, tuple[int, int]]
 """Bytes and versions of each."""
@@ -59,8 +85,8 @@ def find(tx: Reads, subject: QuotaSubject) -> StoredUse:
     being sent.
     """
     parameters = {"of_scope": subject.scope, "of_name": subject.name}
-    rows = run_select(tx, _FIND, parameters)
-    uploads = run_select(tx, _OPEN_IN[subject.scope], {"of_name": subject.name})  # type: ignore[arg-type]
+    rows = run_select(tx, _find, parameters)
+    uploads = run_select(tx, _OPEN_IN[subject.scope], {"of_name": subject.name})
     reserved = {(row.owner, row.digest): int(row.size) for row in uploads}
     stored, versions = (rows[0].bytes, rows[0].versions) if rows else (0, 0)
     return StoredUse(stored, versions, sum(reserved.values()), len(uploads))
@@ -97,21 +123,21 @@ def computed(tx: Transaction) -> Use:
     """The use of all names, counted from the rows of files and versions. Takes a second for each million."""
     return _sum(
         tx.exec(
-            select(FileRow.owner, FileRow.stored_by, func.sum(FileRow.size)).group_by(
-                FileRow.owner, col(FileRow.stored_by)
+            sm.select(orm.FileRow.owner, orm.FileRow.stored_by, sa.func.sum(orm.FileRow.size)).group_by(
+                orm.FileRow.owner, sm.col(orm.FileRow.stored_by)
             )
         ).all(),
         tx.exec(
-            select(AdapterRow.namespace, VersionRow.created_by, func.count())
-            .join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id))
-            .group_by(AdapterRow.namespace, VersionRow.created_by)
+            sm.select(orm.AdapterRow.namespace, orm.VersionRow.created_by, sa.func.count())
+            .join(orm.AdapterRow, sm.col(orm.AdapterRow.id) == sm.col(orm.VersionRow.adapter_id))
+            .group_by(orm.AdapterRow.namespace, orm.VersionRow.created_by)
         ).all(),
     )
 
 
 def recorded(tx: Transaction) -> Use:
     """What the counters say, without those that are zero."""
-    rows = run_select(tx, select_columns(_USE), {})
+    rows = run_select(tx, sa.select(tables.stored_use), {})
     return {
         QuotaSubject(row.scope, row.name): (row.bytes, row.versions)
         for row in rows
@@ -121,36 +147,37 @@ def recorded(tx: Transaction) -> Use:
 
 def rebuild(tx: Transaction) -> None:
     """Sets the counters to what the rows of files and versions give."""
-    tx.execute(delete(StoredUseRow))
+    tx.execute(sa.delete(orm.StoredUseRow))
     for subject, (size, versions) in computed(tx).items():
         _add(tx, subject, size, versions)
 
 
 def largest(tx: Transaction, most: int) -> list[tuple[QuotaSubject, int, int]]:
     """Whoever stores most bytes, with their bytes and versions."""
-    query = select_columns(_USE).order_by(_USE.c.bytes.desc()).limit(most)
+    query = sa.select(tables.stored_use).order_by(tables.stored_use.c.bytes.desc()).limit(most)
     return [(QuotaSubject(row.scope, row.name), row.bytes, row.versions) for row in run_select(tx, query, {})]
 
 
 def _add(tx: Transaction, subject: QuotaSubject, size: int, versions: int) -> None:
     more = {"more_bytes": size, "more_versions": versions}
-    if not change(tx, _ADD, {"of_scope": subject.scope, "of_name": subject.name, **more}):
-        insert_row(tx, StoredUseRow(scope=subject.scope, name=subject.name, bytes=size, versions=versions))
+    if not change(tx, _add_update, {"of_scope": subject.scope, "of_name": subject.name, **more}):
+        row = {"scope": subject.scope, "name": subject.name, "bytes": size, "versions": versions}
+        insert_new(tx, "stored_use", row)
 
 
 def _use_of(tx: Transaction, adapter: int, owners: tuple[str, ...]) -> Use:
     """What an adapter's versions and some owners' files use."""
-    files = select(FileRow.owner, FileRow.stored_by, func.sum(FileRow.size)).where(
-        col(FileRow.owner).in_(owners)
+    files = sm.select(orm.FileRow.owner, orm.FileRow.stored_by, sa.func.sum(orm.FileRow.size)).where(
+        sm.col(orm.FileRow.owner).in_(owners)
     )
     versions = (
-        select(AdapterRow.namespace, VersionRow.created_by, func.count())
-        .join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id))
-        .where(VersionRow.adapter_id == adapter)
+        sm.select(orm.AdapterRow.namespace, orm.VersionRow.created_by, sa.func.count())
+        .join(orm.AdapterRow, sm.col(orm.AdapterRow.id) == sm.col(orm.VersionRow.adapter_id))
+        .where(orm.VersionRow.adapter_id == adapter)
     )
     return _sum(
-        tx.exec(files.group_by(FileRow.owner, col(FileRow.stored_by))).all(),
-        tx.exec(versions.group_by(AdapterRow.namespace, VersionRow.created_by)).all(),
+        tx.exec(files.group_by(orm.FileRow.owner, sm.col(orm.FileRow.stored_by))).all(),
+        tx.exec(versions.group_by(orm.AdapterRow.namespace, orm.VersionRow.created_by)).all(),
     )
 
 

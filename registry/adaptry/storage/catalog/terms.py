@@ -11,31 +11,33 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
-from sqlalchemy import and_, bindparam, delete, insert, literal, or_
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
-
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select, sqlite_driver
-from adaptry.storage.catalog.prepared_changes import insert_row, insert_values
-from adaptry.storage.catalog.rows import PostingRow, TermRow, VersionRow
-from adaptry.storage.catalog.version_info import table_of
+from adaptry.storage.catalog.prepared_changes import change, insert_new, insert_values
+from adaptry.storage.catalog.statement_texts import Selection, statement
 
 Terms = Iterable[tuple[str, str]]
 """Pairs of field and text."""
 
 _WORD = re.compile(r"[^\W_]+")
 _IDS_AT_ONCE = 400
-_TERMS, _POSTINGS = table_of(TermRow), table_of(PostingRow)
 _AT_ONCE = 16  # terms in one prepared statement, as many as most versions have
-_SOME = select_columns(_TERMS.c.id, _TERMS.c.field, _TERMS.c.text).where(
-    or_(
-        *(
-            and_(_TERMS.c.field == bindparam(f"field_{number}"), _TERMS.c.text == bindparam(f"text_{number}"))
-            for number in range(_AT_ONCE)
+
+
+@statement
+def _some() -> Selection:
+    return sa.select(tables.terms.c.id, tables.terms.c.field, tables.terms.c.text).where(
+        sa.or_(
+            *(
+                sa.and_(
+                    tables.terms.c.field == sa.bindparam(f"field_{number}"),
+                    tables.terms.c.text == sa.bindparam(f"text_{number}"),
+                )
+                for number in range(_AT_ONCE)
+            )
         )
     )
-)
 
 
 def words(text: str) -> Iterator[str]:
@@ -47,43 +49,64 @@ def add(tx: Transaction, version: int, terms: Terms) -> None:
     """Adds terms that a version does not have yet."""
     ids = _ids(tx, terms)
     if ids:
-        insert_values(tx, _POSTINGS, [{"term_id": term, "version_id": version} for term in sorted(ids)])
+        insert_values(tx, "postings", [{"term_id": term, "version_id": version} for term in sorted(ids)])
 
 
 def remove(tx: Transaction, version: int, fields: Iterable[str], text: str | None = None) -> None:
     """Removes a version's terms of these fields (and this text, if given)."""
-    gone = select(TermRow.id).where(col(TermRow.field).in_(list(fields)))
-    if text is not None:
-        gone = gone.where(TermRow.text == text)
-    tx.execute(
-        delete(PostingRow).where(col(PostingRow.version_id) == version, col(PostingRow.term_id).in_(gone))
+    for field in fields:
+        key = {"version": version, "field": field}
+        if text is None:
+            change(tx, _remove_field, key)
+        else:
+            change(tx, _remove_text, {**key, "text": text})
+
+
+@statement
+def _remove_field() -> sa.Delete:
+    return _removal(tables.terms.c.field == sa.bindparam("field"))
+
+
+@statement
+def _remove_text() -> sa.Delete:
+    return _removal(
+        tables.terms.c.field == sa.bindparam("field"), tables.terms.c.text == sa.bindparam("text")
+    )
+
+
+def _removal(*of_term: sa.ColumnElement[bool]) -> sa.Delete:
+    return tables.postings.delete().where(
+        tables.postings.c.version_id == sa.bindparam("version"),
+        tables.postings.c.term_id.in_(sa.select(tables.terms.c.id).where(*of_term)),
     )
 
 
 def rewrite(tx: Transaction, adapter: int, fields: Iterable[str], terms: Terms) -> None:
     """Replaces the terms of these fields on every version of an adapter."""
-    versions = select(VersionRow.id).where(VersionRow.adapter_id == adapter)
-    held = select(PostingRow.term_id).where(col(PostingRow.version_id).in_(versions)).distinct()
+    versions = sm.select(orm.VersionRow.id).where(orm.VersionRow.adapter_id == adapter)
+    held = sm.select(orm.PostingRow.term_id).where(sm.col(orm.PostingRow.version_id).in_(versions)).distinct()
     gone = tx.exec(
-        select(TermRow.id).where(col(TermRow.id).in_(held), col(TermRow.field).in_(list(fields)))
+        sm.select(orm.TermRow.id).where(
+            sm.col(orm.TermRow.id).in_(held), sm.col(orm.TermRow.field).in_(list(fields))
+        )
     ).all()
     if gone:
         tx.execute(
-            delete(PostingRow).where(
-                col(PostingRow.version_id).in_(versions), col(PostingRow.term_id).in_(gone)
+            sa.delete(orm.PostingRow).where(
+                sm.col(orm.PostingRow.version_id).in_(versions), sm.col(orm.PostingRow.term_id).in_(gone)
             )
         )
     for term in sorted(_ids(tx, terms)):
-        copies = select(literal(term), VersionRow.id).where(VersionRow.adapter_id == adapter)
-        tx.execute(insert(PostingRow).from_select(["term_id", "version_id"], copies))
+        copies = sm.select(sa.literal(term), orm.VersionRow.id).where(orm.VersionRow.adapter_id == adapter)
+        tx.execute(sa.insert(orm.PostingRow).from_select(["term_id", "version_id"], copies))
 
 
 def _ids(tx: Transaction, terms: Terms) -> set[int]:
     """The keys of terms; adds new ones."""
     wanted = sorted(set(terms))
     found = _known(tx, wanted)
-    new = [TermRow(field=field, text=text) for field, text in wanted if (field, text) not in found]
-    return {*found.values(), *(insert_row(tx, row) for row in new)}
+    new = [{"field": field, "text": text} for field, text in wanted if (field, text) not in found]
+    return {*found.values(), *(insert_new(tx, "terms", row) for row in new)}
 
 
 def _known(tx: Transaction, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
@@ -93,10 +116,12 @@ def _known(tx: Transaction, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str
     for at in range(0, len(wanted), _IDS_AT_ONCE):
         by_field = groupby(wanted[at : at + _IDS_AT_ONCE], key=itemgetter(0))
         any_of = [
-            and_(col(TermRow.field) == field, col(TermRow.text).in_([text for _, text in some]))
+            sa.and_(
+                sm.col(orm.TermRow.field) == field, sm.col(orm.TermRow.text).in_([text for _, text in some])
+            )
             for field, some in by_field
         ]
-        query = select(TermRow.field, TermRow.text, TermRow.id).where(or_(*any_of))
+        query = sm.select(orm.TermRow.field, orm.TermRow.text, orm.TermRow.id).where(sa.or_(*any_of))
         found |= {(field, text): key for field, text, key in tx.exec(query) if key is not None}
     return found
 
@@ -109,5 +134,5 @@ def _known_prepared(tx: Transaction, wanted: Sequence[tuple[str, str]]) -> dict[
         parameters = {}
         for number in range(_AT_ONCE):
             parameters[f"field_{number}"], parameters[f"text_{number}"] = some[min(number, len(some) - 1)]
-        found |= {(row.field, row.text): row.id for row in run_select(tx, _SOME, parameters)}
+        found |= {(row.field, row.text): row.id for row in run_select(tx, _some, parameters)}
     return found

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import or_
-from sqlmodel import col, select
-
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm
 from adaptry.storage.catalog.manifests import stored_manifest
-from adaptry.storage.catalog.rows import AdapterRow, RevisionRow, VersionRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +31,17 @@ def pending_for_base(
     tx: Transaction, id: Digest, known: Sequence[str], after: int, limit: int
 ) -> tuple[PendingVersion, ...]:
     """Versions that declared this base by id, or without an id by one of its names; oldest first."""
-    by_name = (col(VersionRow.base_id).is_(None)) & (col(VersionRow.base_name).in_(known))
+    by_name = (sm.col(orm.VersionRow.base_id).is_(None)) & (sm.col(orm.VersionRow.base_name).in_(known))
     query = (
-        select(VersionRow, AdapterRow, RevisionRow.manifest)
-        .join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id))
-        .join(RevisionRow, col(RevisionRow.digest) == col(VersionRow.digest))
+        sm.select(orm.VersionRow, orm.AdapterRow, orm.RevisionRow.manifest)
+        .join(orm.AdapterRow, sm.col(orm.AdapterRow.id) == sm.col(orm.VersionRow.adapter_id))
+        .join(orm.RevisionRow, sm.col(orm.RevisionRow.digest) == sm.col(orm.VersionRow.digest))
         .where(
-            VersionRow.base_status == "declared",
-            or_(col(VersionRow.base_id) == id.hex, by_name),
-            col(VersionRow.id) > after,
+            orm.VersionRow.base_status == "declared",
+            sa.or_(sm.col(orm.VersionRow.base_id) == id.hex, by_name),
+            sm.col(orm.VersionRow.id) > after,
         )
-        .order_by(col(VersionRow.id))
+        .order_by(sm.col(orm.VersionRow.id))
         .limit(limit)
     )
     return tuple(

@@ -7,90 +7,86 @@ takes longer than running it on SQLite, and plain columns are read, without enti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any, cast
-
-from sqlalchemy import (
-    BindParameter,
-    CompoundSelect,
-    Float,
-    Row,
-    Select,
-    Table,
-    bindparam,
-    exists,
-    null,
-    select,
-    union_all,
-)
-from sqlalchemy import cast as sql_cast
+from functools import cache
+from typing import Any, TypeAlias, cast
 
 from adaptry.registry.records import VersionInfo
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.lazy_modules import orm, sa, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.rows import (
-    AdapterRow,
-    AliasRow,
-    DamagedRevisionRow,
-    MetricSummaryRow,
-    VersionRow,
-)
-from adaptry.storage.catalog.rows import Row as Entity
 from adaptry.storage.catalog.shown_versions import version_of
+from adaptry.storage.catalog.statement_texts import CombinedSelection, Selection, sized_statement, statement
 
-Columns = Row[Any]
+Columns: TypeAlias = "sa.Row[Any]"
 """A selected row. (`Any`: SQLAlchemy would need a type parameter for each column.)"""
 
 
-def table_of(entity: type[Entity]) -> Table:
+def table_of(entity: type[orm.Row]) -> sa.Table:
     """An entity's table, to select columns instead of entities."""
-    return cast(Table, vars(entity)["__table__"])
+    return cast(sa.Table, vars(entity)["__table__"])
 
 
-_ADAPTERS, _VERSIONS = table_of(AdapterRow), table_of(VersionRow)
-_ALIASES, _METRICS = table_of(AliasRow), table_of(MetricSummaryRow)
-
-_DAMAGE = table_of(DamagedRevisionRow)
-_IS_DAMAGED = exists().where(_DAMAGE.c.revision == _VERSIONS.c.digest).label("is_damaged")
-
-SHOWN = (_ADAPTERS.c.name, *_VERSIONS.c, _IS_DAMAGED)
-"""The columns that `info` and `by_keys` need."""
+@cache
+def shown_columns() -> tuple[sa.ColumnElement[Any], ...]:
+    """The columns that `info` and `by_keys` need. (`Any`: of many types.)"""
+    is_damaged = sa.exists().where(tables.damaged_revisions.c.revision == tables.versions.c.digest)
+    return tables.adapters.c.name, *tables.versions.c, is_damaged.label("is_damaged")
 
 
-def _beside(is_selected: Any) -> CompoundSelect[Any]:
+def _beside(is_selected: Any) -> CombinedSelection:
     """Selects aliases, without a value, and metrics with their newest value. (`Any`: a column condition.)"""
-    aliases = select(
-        _ALIASES.c.version_id, _ALIASES.c.alias.label("text"), sql_cast(null(), Float).label("value")
+    aliases = sa.select(
+        tables.aliases.c.version_id,
+        tables.aliases.c.alias.label("text"),
+        sa.cast(sa.null(), sa.Float).label("value"),
     )
-    metrics = select(_METRICS.c.version_id, _METRICS.c.metric, _METRICS.c.newest)
-    return union_all(
-        aliases.where(is_selected(_ALIASES.c.version_id)), metrics.where(is_selected(_METRICS.c.version_id))
+    metrics = sa.select(
+        tables.metric_summaries.c.version_id,
+        tables.metric_summaries.c.metric,
+        tables.metric_summaries.c.newest,
+    )
+    return sa.union_all(
+        aliases.where(is_selected(tables.aliases.c.version_id)),
+        metrics.where(is_selected(tables.metric_summaries.c.version_id)),
     ).order_by("text")
 
 
-_OF_ADAPTER = _VERSIONS.c.adapter_id == bindparam("adapter_key")
-NEWEST = (
-    select(*SHOWN)
-    .join_from(_VERSIONS, _ADAPTERS)
-    .where(_OF_ADAPTER, _VERSIONS.c.number <= bindparam("newest"))
-    .order_by(_VERSIONS.c.number.desc())
-    .limit(bindparam("count", type_=_VERSIONS.c.id.type))
-)
-BESIDE_NEWEST = _beside(
-    lambda column: column.in_(
-        select(_VERSIONS.c.id).where(
-            _OF_ADAPTER, _VERSIONS.c.number.between(bindparam("oldest"), bindparam("newest"))
+def _of_adapter() -> sa.ColumnElement[bool]:
+    return tables.versions.c.adapter_id == sa.bindparam("adapter_key")
+
+
+@statement
+def newest() -> Selection:
+    return (
+        sa.select(*shown_columns())
+        .join_from(tables.versions, tables.adapters)
+        .where(_of_adapter(), tables.versions.c.number <= sa.bindparam("newest"))
+        .order_by(tables.versions.c.number.desc())
+        .limit(sa.bindparam("count", type_=tables.versions.c.id.type))
+    )
+
+
+@statement
+def beside_newest() -> CombinedSelection:
+    """Selects what is beside the versions with the numbers `oldest` to `newest`."""
+    return _beside(
+        lambda column: column.in_(
+            sa.select(tables.versions.c.id).where(
+                _of_adapter(),
+                tables.versions.c.number.between(sa.bindparam("oldest"), sa.bindparam("newest")),
+            )
         )
     )
-)
-"""What is beside the versions with the numbers `oldest` to `newest`."""
 
-_BESIDE_ONE = _beside(lambda column: column == bindparam("key"))
+
+@statement
+def _beside_one() -> CombinedSelection:
+    return _beside(lambda column: column == sa.bindparam("key"))
 
 
 def info(tx: Reads, columns: Columns) -> VersionInfo:
     """The version of these columns."""
-    return version_of(columns, run_select(tx, _BESIDE_ONE, {"key": columns.id}))
+    return version_of(columns, run_select(tx, _beside_one, {"key": columns.id}))
 
 
 def infos(tx: Reads, found: Sequence[Columns]) -> tuple[VersionInfo, ...]:
@@ -105,7 +101,7 @@ def rows_beside(tx: Reads, keys: Sequence[int]) -> Mapping[int, Sequence[Columns
     """The aliases and metrics of the versions with these keys, in one statement."""
     size, parameters = values_of_keys(keys)
     beside: dict[int, list[Columns]] = {key: [] for key in keys}
-    for row in run_select(tx, _of_keys(size)[1], parameters):
+    for row in run_select(tx, _beside_keys(size), parameters):
         beside[row.version_id].append(row)
     return beside
 
@@ -120,7 +116,7 @@ def columns_of(tx: Reads, keys: Sequence[int]) -> tuple[Columns, ...]:
     if not keys:
         return ()
     size, parameters = values_of_keys(keys)
-    found = {columns.id: columns for columns in run_select(tx, _of_keys(size)[0], parameters)}
+    found = {columns.id: columns for columns in run_select(tx, _of_keys(size), parameters)}
     return tuple(found[key] for key in keys)
 
 
@@ -132,17 +128,23 @@ def values_of_keys(keys: Sequence[int]) -> tuple[int, dict[str, object]]:
     return size, {f"key_{at}": keys[min(at, len(keys) - 1)] for at in range(size)}
 
 
-def key_parameters(size: int) -> list[BindParameter[int]]:
+def key_parameters(size: int) -> list[sa.BindParameter[int]]:
     """The parameters of which `values_of_keys` has the values."""
-    return [bindparam(f"key_{at}", type_=_VERSIONS.c.id.type) for at in range(size)]
+    return [sa.bindparam(f"key_{at}", type_=tables.versions.c.id.type) for at in range(size)]
 
 
 _SIZES = (1, 5, 20, 50, 100, 200)
 
 
-@lru_cache(maxsize=2 * len(_SIZES))
-def _of_keys(size: int) -> tuple[Select[Any], CompoundSelect[Any]]:
-    """Selects versions by this number of keys, with their related rows. (`Any`: typed by their columns.)"""
+@sized_statement(*_SIZES)
+def _of_keys(size: int) -> Selection:
+    """Selects versions by this number of keys."""
+    query = sa.select(*shown_columns()).join_from(tables.versions, tables.adapters)
+    return query.where(tables.versions.c.id.in_(key_parameters(size)))
+
+
+@sized_statement(*_SIZES)
+def _beside_keys(size: int) -> CombinedSelection:
+    """Selects what is beside the versions with this number of keys."""
     keys = key_parameters(size)
-    shown = select(*SHOWN).join_from(_VERSIONS, _ADAPTERS).where(_VERSIONS.c.id.in_(keys))
-    return shown, _beside(lambda column: column.in_(keys))
+    return _beside(lambda column: column.in_(keys))

@@ -7,27 +7,27 @@ for each page.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
-
-from sqlalchemy import ColumnElement, and_, or_
-from sqlalchemy import select as select_columns
-from sqlmodel import col
 
 from adaptry.registry.records import Page, VersionInfo
 from adaptry.registry.sort_keys import parse_version_sort
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.rows import MetricSummaryRow, VersionRow
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm
 from adaptry.storage.catalog.shown_versions import about_newest, newest_page
 from adaptry.storage.catalog.version_info import by_keys
 
-_COLUMNS = {
-    "newest": col(VersionRow.number),
-    "downloads": col(VersionRow.downloads),
-    "rank": col(VersionRow.rank),
-    "size": col(VersionRow.size),
-}
+
+@cache
+def _columns() -> Any:
+    return {
+        "newest": sm.col(orm.VersionRow.number),
+        "downloads": sm.col(orm.VersionRow.downloads),
+        "rank": sm.col(orm.VersionRow.rank),
+        "size": sm.col(orm.VersionRow.size),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,17 @@ def page(
         return newest_page(tx, adapter.key, cursor, limit)
     last = cursors.decode_number(cursor, about)
     column, metric = parse_version_sort(listing.sort)
-    value: Any = col(MetricSummaryRow.newest) if column is None else _COLUMNS[column]  # a column
-    query = select_columns(col(VersionRow.id), col(VersionRow.number), value.label("value")).where(
-        col(VersionRow.adapter_id) == adapter.key
+    value: Any = sm.col(orm.MetricSummaryRow.newest) if column is None else _columns()[column]  # a column
+    query = sa.select(sm.col(orm.VersionRow.id), sm.col(orm.VersionRow.number), value.label("value")).where(
+        sm.col(orm.VersionRow.adapter_id) == adapter.key
     )
     if column is None:
-        of_version = col(MetricSummaryRow.version_id) == col(VersionRow.id)
-        query = query.outerjoin(MetricSummaryRow, and_(of_version, col(MetricSummaryRow.metric) == metric))
+        of_version = sm.col(orm.MetricSummaryRow.version_id) == sm.col(orm.VersionRow.id)
+        query = query.outerjoin(
+            orm.MetricSummaryRow, sa.and_(of_version, sm.col(orm.MetricSummaryRow.metric) == metric)
+        )
     if last is not None:
-        place = tx.execute(query.where(col(VersionRow.number) == last)).first()
+        place = tx.execute(query.where(sm.col(orm.VersionRow.number) == last)).first()
         query = query.where(_is_after(listing, value, place.value if place else None, last))
     rows = tx.execute(query.order_by(*_order(listing, value)).limit(limit + 1)).all()
     shown = rows[:limit]
@@ -68,22 +70,22 @@ def page(
     return Page[VersionInfo](items=by_keys(tx, [row.id for row in shown]), next=following)
 
 
-def _order(listing: VersionListing, value: ColumnElement[Any]) -> tuple[ColumnElement[Any], ...]:
-    number = col(VersionRow.number).asc() if listing.reverse else col(VersionRow.number).desc()
+def _order(listing: VersionListing, value: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], ...]:
+    number = sm.col(orm.VersionRow.number).asc() if listing.reverse else sm.col(orm.VersionRow.number).desc()
     if listing.sort == "newest":
         return (number,)
     return (value.asc() if listing.reverse else value.desc()).nulls_last(), number
 
 
 def _is_after(
-    listing: VersionListing, value: ColumnElement[Any], last: object, number: int
-) -> ColumnElement[bool]:
+    listing: VersionListing, value: sa.ColumnElement[Any], last: object, number: int
+) -> sa.ColumnElement[bool]:
     """Whether a version comes after the one with the value `last` and that number."""
-    numbers = col(VersionRow.number)
+    numbers = sm.col(orm.VersionRow.number)
     beyond = numbers > number if listing.reverse else numbers < number
     if listing.sort == "newest":
         return beyond
     if last is None:
-        return and_(value.is_(None), beyond)
+        return sa.and_(value.is_(None), beyond)
     further = value > last if listing.reverse else value < last
-    return or_(further, and_(value == last, beyond), value.is_(None))
+    return sa.or_(further, sa.and_(value == last, beyond), value.is_(None))

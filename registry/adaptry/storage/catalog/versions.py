@@ -9,10 +9,6 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
 
-from sqlalchemy import Select, bindparam, update
-from sqlalchemy import select as select_columns
-from sqlmodel import col, select
-
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
@@ -25,27 +21,34 @@ from adaptry.storage.catalog import adapters, commits, inspections, stored_use, 
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import change, insert_new
-from adaptry.storage.catalog.rows import AliasRow, RevisionRow, VersionDetailRow, VersionRow
-from adaptry.storage.catalog.version_info import (
-    Columns,
-    columns_of,
-    infos,
-    key_parameters,
-    table_of,
-    values_of_keys,
-)
+from adaptry.storage.catalog.statement_texts import Selection, statement
+from adaptry.storage.catalog.version_info import Columns, columns_of, infos, key_parameters, values_of_keys
 
-_DETAILS, _REVISIONS = table_of(VersionDetailRow), table_of(RevisionRow)
-_DETAIL = select_columns(_DETAILS).where(_DETAILS.c.version_id == bindparam("key"))
-_MANIFEST = select_columns(_REVISIONS.c.manifest).where(_REVISIONS.c.digest == bindparam("digest"))
+
+@statement
+def _detail() -> Selection:
+    return sa.select(tables.version_details).where(tables.version_details.c.version_id == sa.bindparam("key"))
+
+
+@statement
+def _manifest() -> Selection:
+    return sa.select(tables.revisions.c.manifest).where(tables.revisions.c.digest == sa.bindparam("digest"))
+
+
 _INDEXED = ("method", "state", "created_by", "base_id", "base_name", "targets", "traits")
-_VERSIONS = table_of(VersionRow)
-COUNT_DOWNLOAD = (
-    _VERSIONS.update().where(_VERSIONS.c.id == bindparam("key")).values(downloads=_VERSIONS.c.downloads + 1)
-)
+
+
+@statement
+def one_download_more() -> sa.Update:
+    return (
+        tables.versions.update()
+        .where(tables.versions.c.id == sa.bindparam("key"))
+        .values(downloads=tables.versions.c.downloads + 1)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
         "created_by": by,
         **_derived_columns(new),
     }
-    key = insert_new(tx, VersionRow, columns)
+    key = insert_new(tx, "versions", columns)
     stored_use.add_version(tx, adapter.name.namespace, by)
     details = {
         "version_id": key,
@@ -105,7 +108,7 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
         "report": encode_model(new.base_check.report),
         "forced": new.forced,
     }
-    insert_new(tx, VersionDetailRow, details)
+    insert_new(tx, "version_details", details)
     terms.add(
         tx,
         key,
@@ -114,7 +117,7 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
     return VersionRecord(key, number, digest, "active")
 
 
-def fill_derived(row: VersionRow, derived: Admission) -> None:
+def fill_derived(row: orm.VersionRow, derived: Admission) -> None:
     """Sets the columns that follow from a version's files and its base."""
     for name, value in _derived_columns(derived).items():
         setattr(row, name, value)
@@ -138,18 +141,18 @@ def _derived_columns(derived: Admission) -> dict[str, object]:
     }
 
 
-def terms_of(tx: Transaction, row: VersionRow) -> set[tuple[str, str]]:
+def terms_of(tx: Transaction, row: orm.VersionRow) -> set[tuple[str, str]]:
     """The search terms of a version, derived from its rows. Raises `CorruptData`."""
-    pointing = select(AliasRow.alias).where(AliasRow.version_id == row.id)
+    pointing = sm.select(orm.AliasRow.alias).where(orm.AliasRow.version_id == row.id)
     columns = {name: getattr(row, name) for name in _INDEXED}
     own = _own_terms(columns, manifest(tx, Digest(row.digest)), _report(tx, row))
     shared = adapters.own_terms(tx, row.adapter_id)
     return {*own, *shared, *(("alias", alias) for alias in tx.exec(pointing))}
 
 
-def _report(tx: Transaction, row: VersionRow) -> CheckReport:
+def _report(tx: Transaction, row: orm.VersionRow) -> CheckReport:
     """The stored report. Raises `CorruptData`."""
-    detail = tx.get(VersionDetailRow, row.id)
+    detail = tx.get(orm.VersionDetailRow, row.id)
     if detail is None:
         return CheckReport()
     try:
@@ -182,8 +185,8 @@ def _finding_terms(report: CheckReport) -> list[tuple[str, str]]:
 def set_base_check(tx: Transaction, key: int, base_check: BaseCheck) -> None:
     """Replaces a version's base and report, after it was checked again."""
     tx.execute(
-        update(VersionRow)
-        .where(col(VersionRow.id) == key)
+        sa.update(orm.VersionRow)
+        .where(sm.col(orm.VersionRow.id) == key)
         .values(
             base_id=base_check.base_id.hex if base_check.base_id else None,
             base_name=base_check.base_name,
@@ -192,8 +195,8 @@ def set_base_check(tx: Transaction, key: int, base_check: BaseCheck) -> None:
         )
     )
     tx.execute(
-        update(VersionDetailRow)
-        .where(col(VersionDetailRow.version_id) == key)
+        sa.update(orm.VersionDetailRow)
+        .where(sm.col(orm.VersionDetailRow.version_id) == key)
         .values(report=encode_model(base_check.report))
     )
     terms.remove(tx, key, ["base", "finding"])
@@ -202,22 +205,26 @@ def set_base_check(tx: Transaction, key: int, base_check: BaseCheck) -> None:
 
 def bound_base(tx: Transaction, key: int) -> Digest | None:
     """The base that the version was bound to."""
-    hex = tx.exec(select(VersionRow.bound_base).where(VersionRow.id == key)).first()
+    hex = tx.exec(sm.select(orm.VersionRow.bound_base).where(orm.VersionRow.id == key)).first()
     return Digest(hex) if hex else None
 
 
 def bind_base(tx: Transaction, key: int, base: Digest, base_check: BaseCheck) -> None:
     """Binds a version to a base, with the report of the check against it."""
-    tx.execute(update(VersionRow).where(col(VersionRow.id) == key).values(bound_base=base.hex))
+    tx.execute(sa.update(orm.VersionRow).where(sm.col(orm.VersionRow.id) == key).values(bound_base=base.hex))
     set_base_check(tx, key, base_check)
 
 
 def set_report(tx: Transaction, key: int, report: CheckReport) -> None:
     """Replaces a version's report, after its weights were inspected."""
-    tx.execute(update(VersionRow).where(col(VersionRow.id) == key).values(findings=len(report.findings)))
     tx.execute(
-        update(VersionDetailRow)
-        .where(col(VersionDetailRow.version_id) == key)
+        sa.update(orm.VersionRow)
+        .where(sm.col(orm.VersionRow.id) == key)
+        .values(findings=len(report.findings))
+    )
+    tx.execute(
+        sa.update(orm.VersionDetailRow)
+        .where(sm.col(orm.VersionDetailRow.version_id) == key)
         .values(report=encode_model(report))
     )
     terms.remove(tx, key, ["finding"])
@@ -226,7 +233,7 @@ def set_report(tx: Transaction, key: int, report: CheckReport) -> None:
 
 def manifest(tx: Reads, digest: Digest) -> Manifest:
     """The manifest of a revision of a version or commit. Raises `CorruptData`."""
-    (row,) = run_select(tx, _MANIFEST, {"digest": digest.hex})
+    (row,) = run_select(tx, _manifest, {"digest": digest.hex})
     return stored_manifest(digest, row.manifest)
 
 
@@ -260,24 +267,28 @@ def details(tx: Reads, found: Sequence[Columns]) -> tuple[VersionDetail, ...]:
 
 
 @lru_cache(maxsize=8)
-def _details_of_keys(size: int) -> Select[Any]:
+def _details_of_keys(size: int) -> Selection:
     """(`Any`: typed by its columns.)"""
     return (
-        select_columns(_DETAILS, _REVISIONS.c.manifest)
-        .join_from(_DETAILS, _VERSIONS, _VERSIONS.c.id == _DETAILS.c.version_id)
-        .join(_REVISIONS, _REVISIONS.c.digest == _VERSIONS.c.digest)
-        .where(_DETAILS.c.version_id.in_(key_parameters(size)))
+        sa.select(tables.version_details, tables.revisions.c.manifest)
+        .join_from(
+            tables.version_details,
+            tables.versions,
+            tables.versions.c.id == tables.version_details.c.version_id,
+        )
+        .join(tables.revisions, tables.revisions.c.digest == tables.versions.c.digest)
+        .where(tables.version_details.c.version_id.in_(key_parameters(size)))
     )
 
 
 def report(tx: Reads, stored: VersionRecord) -> CheckReport:
     """The report of the version's checks."""
-    (row,) = run_select(tx, _DETAIL, {"key": stored.key})
+    (row,) = run_select(tx, _detail, {"key": stored.key})
     return decode_model(CheckReport, row.report)
 
 
 def count_download(tx: Transaction, stored: VersionRecord) -> None:
-    change(tx, COUNT_DOWNLOAD, {"key": stored.key})
+    change(tx, one_download_more, {"key": stored.key})
 
 
 def _base_terms(base_check: BaseCheck) -> list[tuple[str, str]]:
@@ -286,11 +297,11 @@ def _base_terms(base_check: BaseCheck) -> list[tuple[str, str]]:
     return [("base", text) for text in names + ids]
 
 
-def to_record(row: VersionRow | Columns) -> VersionRecord:
+def to_record(row: orm.VersionRow | Columns) -> VersionRecord:
     assert row.id is not None
     return VersionRecord(row.id, row.number, Digest(row.digest), cast(State, row.state))
 
 
 def get(tx: Transaction, key: int) -> VersionRecord:
     """The version with that key, which must exist."""
-    return to_record(tx.get_one(VersionRow, key))
+    return to_record(tx.get_one(orm.VersionRow, key))

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import delete, or_, tuple_
-from sqlmodel import col, select
 
 from adaptry.adapters.weight_statistics import (
     MEASUREMENT,
@@ -20,7 +18,7 @@ from adaptry.adapters.weight_statistics import (
 )
 from adaptry.core.digest import Digest
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.rows import WeightMeasurementRow
+from adaptry.storage.catalog.lazy_modules import orm, sa, sm
 
 _ALONE = ""
 Figures = TypeVar("Figures", bound=BaseModel)
@@ -38,8 +36,8 @@ def find_measured(tx: Transaction, revisions: Sequence[Digest]) -> list[Measured
     """The statistics of each revision, and its distance from the first, in one statement."""
     alone = [(revision.hex, _ALONE) for revision in revisions]
     pairs = [_pair(revisions[0], revision) for revision in revisions]
-    row = WeightMeasurementRow
-    wanted = select(row).where(tuple_(col(row.first), col(row.second)).in_({*alone, *pairs}))
+    row = orm.WeightMeasurementRow
+    wanted = sm.select(row).where(sa.tuple_(sm.col(row.first), sm.col(row.second)).in_({*alone, *pairs}))
     stored = {(found.first, found.second): _unpacked(found) for found in tx.exec(wanted)}
     return [
         MeasuredWeights(
@@ -60,17 +58,17 @@ def store_distance(tx: Transaction, one: Digest, other: Digest, found: WeightDis
 
 def forget_revision(tx: Transaction, digest: str) -> None:
     """Drops what was measured of a revision. No error if nothing was."""
-    row = WeightMeasurementRow
-    tx.execute(delete(row).where(or_(col(row.first) == digest, col(row.second) == digest)))
+    row = orm.WeightMeasurementRow
+    tx.execute(sa.delete(row).where(sa.or_(sm.col(row.first) == digest, sm.col(row.second) == digest)))
 
 
 def forget(tx: Transaction, first: str, second: str) -> None:
     """Drops one measurement. No error if there is none."""
-    row = WeightMeasurementRow
-    tx.execute(delete(row).where(col(row.first) == first, col(row.second) == second))
+    row = orm.WeightMeasurementRow
+    tx.execute(sa.delete(row).where(sm.col(row.first) == first, sm.col(row.second) == second))
 
 
-def is_intact(row: WeightMeasurementRow) -> bool:
+def is_intact(row: orm.WeightMeasurementRow) -> bool:
     """Whether the row is as it was stored."""
     return row.checksum == _checksum(row.first, row.second, row.measurement, row.figures)
 
@@ -82,11 +80,11 @@ def _pair(one: Digest, other: Digest) -> tuple[str, str]:
 
 
 def _figures(tx: Transaction, *key: str) -> bytes | None:
-    row = tx.get(WeightMeasurementRow, key)
+    row = tx.get(orm.WeightMeasurementRow, key)
     return _unpacked(row) if row else None
 
 
-def _unpacked(row: WeightMeasurementRow) -> bytes | None:
+def _unpacked(row: orm.WeightMeasurementRow) -> bytes | None:
     if row.measurement != MEASUREMENT or not is_intact(row):
         return None
     return zlib.decompress(row.figures)
@@ -99,7 +97,7 @@ def _parsed(kind: type[Figures], figures: bytes | None) -> Figures | None:
 def _store(tx: Transaction, first: str, second: str, found: BaseModel) -> None:
     figures = zlib.compress(found.model_dump_json().encode(), level=6)
     tx.merge(
-        WeightMeasurementRow(
+        orm.WeightMeasurementRow(
             first=first,
             second=second,
             measurement=MEASUREMENT,

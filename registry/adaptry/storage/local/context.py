@@ -291,7 +291,7 @@ class RegistryContext:
         require_base_write(self.identity)
 
 
-def require_no_base(tx: Transaction, name: AdapterName) -> None:
+def require_no_base(tx: Reads, name: AdapterName) -> None:
     """Raises `Conflict` if a base has that name: loaders request bases by name, and would get the adapter."""
     if found := shared_names.base_of_name(tx, name):
         raise Conflict(

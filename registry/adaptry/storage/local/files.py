@@ -11,7 +11,7 @@ from adaptry.core.identity import require_read
 from adaptry.core.refs import AdapterName
 from adaptry.registry.files import FileReader, Files, Owner
 from adaptry.storage.catalog import adapters, bases, damage, files
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.open_revisions import open_revision, open_revisions
 
@@ -23,8 +23,12 @@ class LocalFiles(Files):
     context: RegistryContext
 
     def has(self, owner: Owner, digest: Digest) -> bool:
-        with self.context.catalog.read() as tx:
-            self._require_reading(tx, owner)
+        if isinstance(owner, Digest):
+            with self.context.catalog.read() as session:
+                require_base_visible(self.context, session, owner)
+        with self.context.catalog.read_prepared() as tx:
+            if isinstance(owner, AdapterName):
+                self._require_reading(tx, owner)
             size = files.sizes(tx, owner, [digest]).get(digest)
             is_owned = size is not None and damage.damage_reason(tx, digest) is None
             is_unneeded = is_owned and files.is_unneeded(tx, owner, digest)
@@ -48,15 +52,13 @@ class LocalFiles(Files):
         except NotFound:
             return None
 
-    def _require_reading(self, tx: Transaction, owner: Owner) -> None:
+    def _require_reading(self, tx: Reads, name: AdapterName) -> None:
         """Callers who may push to a name may query it before it exists."""
-        if isinstance(owner, Digest):
-            require_base_visible(self.context, tx, owner)
-        elif not self.context.may("push", owner):
-            adapter = adapters.find(tx, owner)
+        if not self.context.may("push", name):
+            adapter = adapters.find(tx, name)
             if adapter is None:
-                raise NotFound(f"no adapter {owner}")
-            require_read(self.context.identity, owner, adapter.visibility)
+                raise NotFound(f"no adapter {name}")
+            require_read(self.context.identity, name, adapter.visibility)
 
 
 def require_base_visible(context: RegistryContext, tx: Transaction, id: Digest) -> None:

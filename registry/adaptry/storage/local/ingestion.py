@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,6 +18,7 @@ from adaptry.adapters.inspection.growing_file import GrowingFileInspection
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.streaming_digest import StreamingWeightsDigest
 from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.manifest import MAX_FILE
@@ -28,6 +30,8 @@ from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.quotas import require_bytes
 from adaptry.storage.local.small_files import own_stored, require_room
+
+_PARTS, _SAMPLE = 4, 4096  # how many parts of a file are compared with a stored one, by their last bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +55,29 @@ class Ingestion:
 
     def is_worthwhile(self, tx: Reads) -> bool:
         """Whether the adapter may have the files, and probably lacks them: hashing costs less than storing
-        them again.
+        them again. A version that was trained further has the sizes of the one before, and other bytes.
 
         Raises `QuotaExceeded`, `Busy`.
         """
-        sizes = self.content.sizes.values()
-        largest = max(sizes, default=0)
-        if not self.context.blobs.is_on_this_machine or largest > MAX_FILE:
+        sizes = self.content.sizes
+        largest = max(sizes, key=sizes.__getitem__, default=None)
+        if not self.context.blobs.is_on_this_machine or largest is None or sizes[largest] > MAX_FILE:
             return False
-        if files.has_size(tx, self.name, largest):
+        if any(self._looks_like(largest, digest) for digest in files.of_size(tx, self.name, sizes[largest])):
             return False
-        require_bytes(self.context, tx, self.name.namespace, sum(sizes))
+        require_bytes(self.context, tx, self.name.namespace, sum(sizes.values()))
         return True
+
+    def _looks_like(self, path: str, digest: Digest) -> bool:
+        """Whether a file has the bytes of a stored one of its size at a few places."""
+        size = self.content.sizes[path]
+        places = [max(0, size * part // _PARTS - _SAMPLE) for part in range(1, _PARTS + 1)]
+        with suppress(NotFound):
+            return all(
+                self.content.read(path, place, _SAMPLE) == self.context.blobs.read(digest, place, _SAMPLE)
+                for place in places
+            )
+        return False
 
     def store(self) -> Mapping[str, StoredFile]:
         """Puts the bytes on the disk. Raises `StorageFull`; `Unavailable` while they are being deleted."""

@@ -14,7 +14,6 @@ from adaptry.core.errors import NotFound, Unavailable
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import adapters, damage, files, pending_deletes
 from adaptry.storage.catalog.database import Reads, Transaction
-from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.local.context import RegistryContext, require_no_base
 from adaptry.storage.local.quotas import require_bytes
 
@@ -29,10 +28,6 @@ class SmallFiles:
 
     def require_free_name(self, tx: Reads) -> None:
         """Raises `Conflict` if the adapter, which does not exist, may not have its name."""
-        if isinstance(tx, PreparedReads):
-            with self.context.catalog.read() as session:
-                self.require_free_name(session)
-            return
         adapters.require_distinct_name(tx, self.name)
         require_no_base(tx, self.name)
 

@@ -43,7 +43,7 @@ def purge(catalog: Catalog, blobs: BlobStore, now: datetime) -> int:
     """
     # List stagings before sessions: a later staging may belong to a session that we do not see.
     found = tuple(blobs.stagings())
-    with catalog.read() as tx:
+    with catalog.read_prepared() as tx:
         idle = [id for id in files.idle_sessions(tx, now - IDLE) if not blobs.is_held(id)]
         known = {key: files.find_session(tx, key) for key in found}
     # Delete bytes before rows: on a full disk, that frees the space that changing rows needs.

@@ -34,7 +34,7 @@ from adaptry.registry.uploads import Uploads
 from adaptry.storage.blobs import StagedBlob
 from adaptry.storage.catalog import adapters, cursors, damage, files, pending_deletes
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.files import UploadSessionRecord
 from adaptry.storage.local import abandoned_uploads
 from adaptry.storage.local.context import RegistryContext, require_no_base
@@ -176,8 +176,8 @@ class LocalUploads(Uploads):
     ) -> Mapping[str, Digest] | None:
         self.context.catalog.require_writable()
         ingestion = Ingestion(self.context, owner, content, progress)
-        with self.context.catalog.read() as tx:
-            self._require_writing(tx, owner)
+        with self.context.catalog.read_prepared() as tx:
+            self._require_pushing(tx, owner)
             if adapters.find(tx, owner) is None:
                 require_no_base(tx, owner)
             if not ingestion.is_worthwhile(tx):
@@ -243,12 +243,16 @@ class LocalUploads(Uploads):
 
         Other callers do not learn that it exists.
         """
-        with self.context.catalog.read() as tx:
+        with self.context.catalog.read_prepared() as tx:
             session = files.find_session(tx, id)
             if session is not None:
                 with suppress(PermissionDenied, NotFound):
-                    self._require_writing(tx, session.owner)
-                    return session
+                    if isinstance(session.owner, AdapterName):
+                        self._require_pushing(tx, session.owner)
+                        return session
+                    with self.context.catalog.read() as of_base:
+                        self._require_writing(of_base, session.owner)
+                        return session
         raise NotFound("no such upload, or it was idle for too long; open it again")
 
     def _begun(self, session: UploadSessionRecord) -> UploadInfo:
@@ -274,13 +278,16 @@ class LocalUploads(Uploads):
         if isinstance(owner, Digest):
             require_base_visible(self.context, tx, owner)
             self.context.require_base_write()
-            return
-        is_known = adapters.find(tx, owner) is not None
-        if is_known and self.context.may("evidence.add", owner):
+        else:
+            self._require_pushing(tx, owner)
+
+    def _require_pushing(self, tx: Reads, name: AdapterName) -> None:
+        is_known = adapters.find(tx, name) is not None
+        if is_known and self.context.may("evidence.add", name):
             return  # a results file; if no evidence uses it, it is swept
-        self.context.require("push", owner)
+        self.context.require("push", name)
         if not is_known:  # refused now, before the bytes of the push are sent
-            adapters.require_distinct_name(tx, owner)
+            adapters.require_distinct_name(tx, name)
 
 
 def _hash_stream(chunks: Iterable[bytes], hasher: BackgroundHasher) -> Iterator[bytes]:

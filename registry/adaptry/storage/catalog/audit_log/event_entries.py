@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-
-from sqlmodel import Session
+from typing import TYPE_CHECKING
 
 from adaptry.core.refs import AdapterName
 from adaptry.registry.audit_actions import OF_EVENTS
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
 
 _CHANGED = {
     "adapter": "name",

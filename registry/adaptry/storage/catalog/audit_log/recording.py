@@ -12,22 +12,20 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Self, cast
-
-from sqlalchemy import Table
-from sqlmodel import Session
+from typing import TYPE_CHECKING, Any, Self
 
 from adaptry.core.access.resources import Resource
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.request_id import REQUEST_ID
 from adaptry.registry.audit_actions import ACTIONS
 from adaptry.storage.catalog.prepared_changes import insert_values
-from adaptry.storage.catalog.rows import AuditEntryRow
+
+if TYPE_CHECKING:
+    from sqlmodel import Session
 
 _ACTOR, _PENDING = "adaptry_actor", "adaptry_audit"  # in the `info` of a session
 _MOST, _LONGEST = 32, 300  # values of one entry, and characters of each
 _SECRET = re.compile(r"adr_[a-z]{2,8}_[A-Za-z0-9]{6,}")
-_ENTRIES = cast(Table, vars(AuditEntryRow)["__table__"])
 Values = Mapping[str, object]
 
 
@@ -69,7 +67,7 @@ def record(
 def write_pending(tx: Session) -> None:
     """Inserts the transaction's entries; the catalog calls this before every commit."""
     if pending := tx.info.pop(_PENDING, None):
-        insert_values(tx, _ENTRIES, pending)
+        insert_values(tx, "audit_entries", pending)
 
 
 def insert_entries(tx: Session, entries: Iterable[Mapping[str, Any]]) -> None:

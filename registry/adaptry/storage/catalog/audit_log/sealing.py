@@ -34,7 +34,7 @@ from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.audit_log.subtrees import store_subtrees
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import change, change_each, insert_new, insert_row
+from adaptry.storage.catalog.prepared_changes import change, change_each, insert_new
 from adaptry.storage.catalog.rows import AuditCheckpointRow, AuditEntryRow, AuditStateRow
 from adaptry.storage.catalog.version_info import Columns, table_of
 
@@ -176,7 +176,7 @@ class Sequencer:
         note = LogCheckpoint(row.origin, peaks.size, peaks.root).sign(self._key.seed())
         with self._catalog.write_nondurable() as tx:
             if not run_select(tx, _SIGNED_AT, {"signed": peaks.size}):
-                insert_new(tx, AuditCheckpointRow, {"size": peaks.size, "note": note, "at": now})
+                insert_new(tx, "audit_checkpoints", {"size": peaks.size, "note": note, "at": now})
 
     def _checked_key(self, row: AuditStateRow) -> str:
         """This process's public key. Raises `Conflict` if the log is signed with another."""
@@ -235,7 +235,7 @@ def _state_of(columns: Columns) -> AuditStateRow:
 
 def _store_state(tx: Transaction, row: AuditStateRow) -> None:
     if not change(tx, _SET_STATE, {f"new_{name}": getattr(row, name) for name in _STATE_FIELDS}):
-        insert_row(tx, row)
+        insert_new(tx, "audit_state", row.model_dump())
 
 
 def _peaks(row: AuditStateRow) -> Peaks:

@@ -5,7 +5,7 @@ here needs a migration; a test compares the two. All tables are imported here, s
 always complete.
 """
 
-from adaptry.storage.catalog.rows.adapters import AdapterRow, AliasRow, NamespaceRow
+from adaptry.storage.catalog.rows.adapters import EXISTS, AdapterRow, AliasRow, NamespaceRow
 from adaptry.storage.catalog.rows.audit_log import (
     AuditCheckpointRow,
     AuditEntryRow,
@@ -44,6 +44,7 @@ from adaptry.storage.catalog.rows.weight_measurements import WeightMeasurementRo
 from adaptry.storage.catalog.rows.workers import LOADED, ResidentRow, RolloutRow, WorkerRow
 
 __all__ = [
+    "EXISTS",
     "LOADED",
     "WITHDRAWN",
     "AccountableRow",
