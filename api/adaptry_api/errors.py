@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from adaptry.core import errors
 from adaptry.core.errors import AdaptryError
+from adaptry.core.validation import describe_fault
 from adaptry.registry import protocol
 from adaptry_api.denials import set_denial_reason
 
@@ -202,5 +203,4 @@ def describe_validation_error(error: RequestValidationError) -> str:
     """Describes a request's faults without quoting the request."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
-    reason = str(first["msg"]).removeprefix("Value error, ")
-    return f"cannot read the request: {where[:200]}: {reason[:500]}"
+    return f"cannot read the request: {where[:200]}: {describe_fault(first)[:500]}"

@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Request, Response
 from pydantic import BaseModel
 
 from adaptry.core.errors import Invalid
+from adaptry.core.value import FrozenValue
 from adaptry_api.errors import HttpProblem
 
 IfMatch = Annotated[
@@ -28,7 +29,7 @@ _GENERATION = re.compile(r'"([0-9]{1,18})"')
 class TaggedAnswer:
     """An answer about something that changes, encoded once: as JSON, and as 304 for a client that has it."""
 
-    def __init__(self, value: BaseModel) -> None:
+    def __init__(self, value: BaseModel | FrozenValue) -> None:
         body = value.model_dump_json(by_alias=True).encode()
         self._tag = _tag(body)
         headers = {"ETag": self._tag, "Cache-Control": _CACHE_CONTROL}
@@ -40,7 +41,7 @@ class TaggedAnswer:
         return self._unchanged if is_known else self._full
 
 
-def etag_response(request: Request, value: BaseModel, etag: str | None = None) -> Response:
+def etag_response(request: Request, value: BaseModel | FrozenValue, etag: str | None = None) -> Response:
     """`value` as JSON, or 304 if the caller already has it."""
     body = value.model_dump_json(by_alias=True).encode()
     tag = f'"{etag}"' if etag else _tag(body)
@@ -50,7 +51,7 @@ def etag_response(request: Request, value: BaseModel, etag: str | None = None) -
     return Response(body, headers=headers, media_type="application/json")
 
 
-def require_unchanged(if_match: str | None, find: Callable[[], BaseModel]) -> None:
+def require_unchanged(if_match: str | None, find: Callable[[], BaseModel | FrozenValue]) -> None:
     """Raises `HttpProblem` (412) if `If-Match` names another state than this one.
 
     It prevents edits that are based on an outdated page, but not two edits at the same moment: an adapter's

@@ -21,7 +21,9 @@ from adaptry_cli import candidates
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-Model = TypeVar("Model", bound="BaseModel")
+    from adaptry.core.value import FrozenValue
+
+Model = TypeVar("Model", bound="BaseModel | FrozenValue")
 Command = TypeVar("Command", bound=Callable[..., object])
 Source = Ref | Path
 """An adapter in a registry, or in a folder."""
@@ -215,7 +217,7 @@ def parse_metrics(pairs: Sequence[str]) -> dict[str, float]:
 
 def validate_options(model: type[Model], **fields: object) -> Model:
     """Validates an option's text. Raises `Invalid` with the option and its accepted values."""
-    from adaptry.core.validation import validated  # imports pydantic, which not every command needs
+    from adaptry.core.validation import validated  # which not every command needs
 
     return validated(model, _TAKES, **fields)
 

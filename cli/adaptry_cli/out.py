@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from adaptry.core.progress import Progress
+    from adaptry.core.value import FrozenValue
 
 Command = TypeVar("Command", bound=Callable[..., object])
 Item = TypeVar("Item", covariant=True)
@@ -81,7 +82,7 @@ def print_done(value: dict[str, Any], text: str, as_json: bool) -> None:
         print_err(text)
 
 
-def print_answer(value: BaseModel | dict[str, Any], text: str, as_json: bool) -> None:
+def print_answer(value: BaseModel | FrozenValue | dict[str, Any], text: str, as_json: bool) -> None:
     """The result as JSON or as one line. (`Any`: JSON.)"""
     if as_json:
         print_json(value)
@@ -89,7 +90,7 @@ def print_answer(value: BaseModel | dict[str, Any], text: str, as_json: bool) ->
         print_out(text)
 
 
-def print_json(value: BaseModel | Sequence[BaseModel] | dict[str, Any] | list[Any]) -> None:
+def print_json(value: BaseModel | FrozenValue | Sequence[BaseModel] | dict[str, Any] | list[Any]) -> None:
     """The result as JSON. (`Any`: JSON.)"""
     text = json.dumps(_plain_json(value), indent=2, ensure_ascii=not is_utf(sys.stdout))
     click.echo(text, file=sys.stdout)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from adaptry.adapters.adapter import open_dir
 from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.operations import transfer as verbs
-from adaptry.operations.base_recognition import BaseRecogniser
-from adaptry.operations.evidence.result_files import find_result_files
-from adaptry.operations.hf_import.hub_names import HubRef, is_hub_ref
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import AdapterEdit, PushOptions, PushResult
 from adaptry_cli.arguments import (
     NAME,
     base_source,
@@ -23,6 +20,9 @@ from adaptry_cli.arguments import (
 from adaptry_cli.command import command
 from adaptry_cli.connection import pushing_registry_option
 from adaptry_cli.out import json_option, print_answer, print_err, progress
+
+if TYPE_CHECKING:  # imported after the inspection of the weights has begun
+    from adaptry.registry.records import PushOptions, PushResult
 
 
 @command()
@@ -67,6 +67,9 @@ def push(
     version. Files that do not belong to an adapter (optimizer state, pickles) are left out and listed.
     Results files (trainer_state.json, results_*.json of lm-eval) become evidence of the version.
     """
+    from adaptry.operations.hf_import.hub_names import is_hub_ref
+    from adaptry.registry.records import AdapterEdit, PushOptions
+
     require_usage(
         force == (reason is not None), "--force and --reason TEXT go together: the reason is stored"
     )
@@ -87,6 +90,10 @@ def push(
 def _push_folder(
     registry: Registry, source: str, name: AdapterName, base: str | None, options: PushOptions
 ) -> PushResult:
+    from adaptry.adapters.adapter import open_dir
+    from adaptry.operations.base_recognition import BaseRecogniser
+    from adaptry.operations.evidence.result_files import find_result_files
+
     folder = required_folder(source)
     adapter = open_dir(folder)
     results = find_result_files(folder)
@@ -113,8 +120,10 @@ def _push_folder(
 def _push_from_hub(
     registry: Registry, source: str, name: AdapterName, base: str | None, options: PushOptions
 ) -> PushResult:
+    from adaptry.operations.base_recognition import BaseRecogniser
     from adaptry.operations.hf_import.adapters import push_from_hub
     from adaptry.operations.hf_import.hub_client import open_hub
+    from adaptry.operations.hf_import.hub_names import HubRef
 
     ref, hub = HubRef.parse(source), open_hub()
     named = BaseRecogniser(registry.bases).named(base_source(base)) if base else None

@@ -18,7 +18,8 @@ from adaptry.bases.fingerprinting import fingerprint  # noqa: E402
 from adaptry.bases.fingerprinting.match import match_bases  # noqa: E402
 from adaptry.bases.hf_folder import open_checkpoint  # noqa: E402
 from adaptry.bases.module_map import place  # noqa: E402
-from adaptry.checks import check, check_weights  # noqa: E402
+from adaptry.checks import check  # noqa: E402
+from adaptry.checks.weights import check_weights  # noqa: E402
 
 # PEFT corrects fan_in_fan_out with a warning, and transformers deprecates what PEFT asks it for.
 pytestmark = [pytest.mark.filterwarnings(f"ignore::{kind}") for kind in ("UserWarning", "FutureWarning")]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checks import check_weights
+from adaptry.checks.weights import check_weights
 from adaptry.testing.samples import random_tensor, tiny_lora, write_safetensors
 
 AT = "base_model.model.model.layers"

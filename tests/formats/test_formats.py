@@ -15,7 +15,8 @@ from adaptry import open_dir
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.checks import check, check_weights
+from adaptry.checks import check
+from adaptry.checks.weights import check_weights
 from adaptry.core.errors import InvalidConfig, InvalidPath, InvalidWeights, NotFound, Unsupported
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.interface import Registry

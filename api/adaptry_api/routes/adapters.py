@@ -8,6 +8,7 @@ from fastapi import Query, Request, Response
 from pydantic import BaseModel
 
 from adaptry.core.refs import AdapterName
+from adaptry.core.value import CLOSED, value
 from adaptry.registry import protocol
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 from adaptry.registry.sort_keys import ADAPTER_SORT_KEYS
@@ -20,14 +21,20 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/adapters", "adapters")
 ONE = "/{namespace}/{name}"
 
 
-class NewAdapter(AdapterEdit, extra="forbid"):
+@value
+class NewAdapter(AdapterEdit):
     """A name, a description, tags and the visibility."""
+
+    __pydantic_config__ = CLOSED
 
     name: AdapterName
 
 
-class AdapterEditRequest(AdapterEdit, extra="forbid"):
+@value
+class AdapterEditRequest(AdapterEdit):
     """The fields to change; fields that are left out stay as they are."""
+
+    __pydantic_config__ = CLOSED
 
 
 class AdapterRenameRequest(BaseModel, extra="forbid"):

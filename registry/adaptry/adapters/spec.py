@@ -6,9 +6,9 @@ replaces one of the base's, or as *unclaimed* (no rule of the method matches it)
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from adaptry.core.value import FrozenValue, limited, value
 
 LAYOUT = 2
 """The version of this derivation. `reindex` rebuilds catalog rows that an older version derived."""
@@ -22,11 +22,8 @@ whose output is added to, without a change of its weights.
 ExtraKind = Literal["module", "bias", "saved_embedding", "token_rows", "norm"]
 
 
-class _Value(BaseModel):
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
-
-
-class ModuleSpec(_Value):
+@value
+class ModuleSpec(FrozenValue):
     """One adapted module.
 
     `path` is the module's name in the model (`model.layers.0.self_attn.q_proj`). For LoRA kinds `down` is
@@ -46,6 +43,9 @@ class ModuleSpec(_Value):
     tensors: dict[str, str]
     parameter: str | None = None
 
+    def __post_init__(self) -> None:
+        vars(self).update(alpha=float(self.alpha), scale=float(self.scale))
+
     @property
     def name(self) -> str:
         """The name that PEFT's patterns match: the path without `base_layer`, with the parameter if there is
@@ -55,7 +55,8 @@ class ModuleSpec(_Value):
         return f"{path}.{self.parameter}" if self.parameter else path
 
 
-class ExtraWeight(_Value):
+@value
+class ExtraWeight(FrozenValue):
     """A full tensor that replaces one of the base's, or rows of it: `modules_to_save`, biases, saved
     embeddings.
     """
@@ -66,7 +67,8 @@ class ExtraWeight(_Value):
     shape: tuple[int, ...]
 
 
-class Spec(_Value):
+@value
+class Spec(FrozenValue):
     """A description of an adapter: enough to list, search, check and plan without reading weights.
 
     `traits` are features that affect how it may be used: `dora`, `rslora`, `pissa`, `target_parameters`, …
@@ -80,7 +82,7 @@ class Spec(_Value):
     layout: int = LAYOUT
     modules: tuple[ModuleSpec, ...] = ()
     extras: tuple[ExtraWeight, ...] = ()
-    shared: dict[str, str] = {}
+    shared: dict[str, str] = limited(default_factory=dict, json_schema_extra={"default": {}})
     virtual_tokens: int | None = None
     unclaimed: tuple[str, ...] = ()
     traits: tuple[str, ...] = ()

@@ -7,25 +7,20 @@ They are pure functions of headers, config and the base's record. `check` reads 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
-from adaptry.adapters.adapter import Adapter
-from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
-from adaptry.checks.base.bound import check_bound
-from adaptry.checks.base.identity import check_name, check_same_base
-from adaptry.checks.base.pipelines import check_pipeline_fit
-from adaptry.checks.base.prompts import check_prompt
-from adaptry.checks.base.tokenizer import check_tokenizer
-from adaptry.checks.binding import BoundAdapter, as_read_on, bind
 from adaptry.checks.codes import AGAINST_BASE, build_finding
-from adaptry.checks.intrinsic import check_intrinsic
-from adaptry.checks.other_formats import check_other_format, excuse_mlx_experts
-from adaptry.checks.weights import check_weights
 from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import parse_base_name
 from adaptry.core.report import CheckReport, Finding
 
-__all__ = ["check", "check_same_base", "check_weights", "sort_findings", "unknown_base", "without_base"]
+if TYPE_CHECKING:
+    from adaptry.adapters.adapter import Adapter
+    from adaptry.adapters.base_record import BaseRecord
+    from adaptry.checks.binding import BoundAdapter
+
+__all__ = ["check", "sort_findings", "unknown_base", "without_base"]
 
 _TOLD_BY_BASE = frozenset(["base_weight_replaced", "weights_not_loaded"])
 _ORDER = ("blocks", "warns", "notes")
@@ -51,23 +46,47 @@ def check(
     `InvalidConfig` only if the config contradicts itself so that no spec can be derived.
     """
     if base is not None:
+        from adaptry.checks.binding import as_read_on, bind  # here and below, what an unknown base needs not
+
         adapter = bound.adapter if bound else as_read_on(adapter, base)
         if bound is None and adapter.format.names_modules:
             bound = bind(adapter, base)
-    is_foreign = adapter.format is not PEFT
-    as_parameters = bound.as_parameters if bound else frozenset()
-    findings = list(check_other_format(adapter) if is_foreign else check_intrinsic(adapter, as_parameters))
-    findings.extend(() if is_foreign or adapter.spec.modules else check_prompt(adapter, base))
+    findings = _check_alone(adapter, base, bound)
     if base is None:
         findings.append(unknown_base(base_name or adapter.config.base_name))
     else:
+        from adaptry.checks.base.identity import check_name
+        from adaptry.checks.base.tokenizer import check_tokenizer
+
         findings.extend(check_name(adapter.config.base_name, base_name, other_names))
-        if bound is not None and adapter.format.names_modules:
-            found = [excuse_mlx_experts(each) for each in check_bound(bound)]
-        else:
-            found = list(check_pipeline_fit(adapter, base))
+        found = _check_fit(adapter, base, bound)
         findings = [*_without_guesses(findings, found), *found, *check_tokenizer(adapter, base)]
     return CheckReport(findings=sort_findings(findings), base=base_name or (str(base.id) if base else None))
+
+
+def _check_alone(adapter: Adapter, base: BaseRecord | None, bound: BoundAdapter | None) -> list[Finding]:
+    if adapter.format is not PEFT:
+        from adaptry.checks.other_formats import check_other_format
+
+        return list(check_other_format(adapter))
+    from adaptry.checks.intrinsic import check_intrinsic
+
+    findings = list(check_intrinsic(adapter, bound.as_parameters if bound else frozenset()))
+    if adapter.spec.modules:
+        return findings
+    from adaptry.checks.base.prompts import check_prompt
+
+    return [*findings, *check_prompt(adapter, base)]
+
+
+def _check_fit(adapter: Adapter, base: BaseRecord, bound: BoundAdapter | None) -> list[Finding]:
+    from adaptry.checks.base.bound import check_bound
+    from adaptry.checks.base.pipelines import check_pipeline_fit
+    from adaptry.checks.other_formats import excuse_mlx_experts
+
+    if bound is not None and adapter.format.names_modules:
+        return [excuse_mlx_experts(each) for each in check_bound(bound)]
+    return list(check_pipeline_fit(adapter, base))
 
 
 def _without_guesses(alone: Iterable[Finding], on_base: Iterable[Finding]) -> list[Finding]:

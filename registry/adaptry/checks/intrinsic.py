@@ -16,8 +16,6 @@ from adaptry.adapters.header import FLOATS
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora_config import lora_variant
-from adaptry.adapters.methods.random_projections import unsaved_projections
-from adaptry.adapters.methods.tensor_grouping import contradiction
 from adaptry.adapters.pattern_process import WHOLE
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
@@ -153,12 +151,18 @@ def _missing(adapter: Adapter) -> Iterator[Finding]:
         yield build_finding(
             "tensors_missing", f"{spec.method} needs {shorten_names(missing)}, but the file lacks them"
         )
-    surplus = unsaved_projections(adapter.config, spec.shared) if spec.shared else []
+    surplus = _unsaved_projections(adapter.config, spec) if spec.shared else []
     if surplus:
         reason = f"the config says that projections were not saved, but the file has {shorten_names(surplus)}"
         yield build_finding("keys_dropped", reason, surplus)
     if spec.method == "lora":
         yield from _other_roles(adapter.config, spec)
+
+
+def _unsaved_projections(config: AdapterConfig, spec: Spec) -> Sequence[str]:
+    from adaptry.adapters.methods.random_projections import unsaved_projections
+
+    return unsaved_projections(config, spec.shared)
 
 
 def _other_roles(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
@@ -198,6 +202,8 @@ def _contradicted(adapter: Adapter, names: Sequence[str]) -> Finding | None:
     """A finding if the config's numbers contradict the tensors, for methods that check this."""
     if adapter.spec.method == "lora":
         return None
+    from adaptry.adapters.methods.tensor_grouping import contradiction
+
     why = contradiction(METHODS[adapter.spec.method], adapter.config, names, adapter.tensors)
     return build_finding("config_mismatch", why, names) if why else None
 

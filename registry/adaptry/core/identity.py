@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal, Self
+from typing import Self
 
 from adaptry.core.access.actions import Action
 from adaptry.core.access.conditions import NOTHING_KNOWN, Facts
@@ -19,10 +19,8 @@ from adaptry.core.access.resources import ALL_NAMES, Resource, common_names, mat
 from adaptry.core.access.roles import strongest_role
 from adaptry.core.errors import Invalid, NotFound, PermissionDenied
 from adaptry.core.refs import AdapterName
-
-Visibility = Literal["private", "public"]
-BaseVisibility = Literal["private", "internal", "public"]
-"""As for adapters, and `internal`: readable by every principal who may read any namespace."""
+from adaptry.core.visibility import BaseVisibility as BaseVisibility
+from adaptry.core.visibility import Visibility as Visibility
 
 
 @dataclass(frozen=True, slots=True)

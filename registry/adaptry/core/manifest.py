@@ -9,14 +9,19 @@ the revision. So equal content is one revision, in every push.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar, Self
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Invalid, InvalidManifest, ProtocolMismatch, TooLarge
+from adaptry.core.errors import AdaptryError, Invalid, InvalidManifest, ProtocolMismatch, TooLarge
 from adaptry.core.tree_paths import check_path
+from adaptry.core.value import CLOSED, FrozenValue, limited, value
+
+if TYPE_CHECKING:
+    from pydantic import ConfigDict
+
+if TYPE_CHECKING:
+    pass
 
 SCHEMA = 1
 MAX_FILES = 32
@@ -31,6 +36,8 @@ MAX_TREE_SIZE = 1 << 40
 LIMITS = strictjson.JsonLimits(
     size=1_500_000, depth=16, nodes=100_000
 )  # a request of 2 MiB contains it as base64
+_MAX_NAME = 512
+_MAX_DECLARED = 64
 _ENTRY = 140
 """Maximum size in bytes of a file's entry in a manifest, without its path."""
 
@@ -49,43 +56,67 @@ def check_tree(paths: Collection[str]) -> None:
         )
 
 
-class FileEntry(BaseModel):
+@value
+class FileEntry(FrozenValue):
     """One file of a revision: its name, its size in bytes, its SHA-256."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+    __pydantic_config__ = CLOSED
 
     path: str
-    size: int = Field(ge=0, le=MAX_FILE)
+    size: int = limited(ge=0, le=MAX_FILE)
     sha256: Digest
 
+    def _is_plain(self) -> bool:
+        has_types = type(self.path) is str and type(self.size) is int and type(self.sha256) is Digest
+        return has_types and 0 <= self.size <= MAX_FILE
 
-class BaseClaim(BaseModel):
+
+@value
+class BaseClaim(FrozenValue):
     """The base that an adapter declares: its content id, if known, and its name."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
+    __pydantic_config__ = CLOSED
 
     id: Digest | None = None
-    name: str | None = Field(default=None, max_length=512)
+    name: str | None = limited(default=None, max_length=_MAX_NAME)
+
+    def _is_plain(self) -> bool:
+        is_name = self.name is None or (type(self.name) is str and len(self.name) <= _MAX_NAME)
+        return is_name and (self.id is None or type(self.id) is Digest)
 
 
-class Manifest(BaseModel):
+@value
+class Manifest(FrozenValue):
     """An immutable tree of files and what its author declared about it. Its identity is `digest`.
 
     A manifest does not check that the files form an adapter; admission does. A branch begins with an empty
     tree.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    __pydantic_config__: ClassVar[ConfigDict] = {**CLOSED, "populate_by_name": True}
 
-    schema_number: int = Field(default=SCHEMA, alias="schema")
+    schema_number: int = limited(default=SCHEMA, alias="schema")
     files: tuple[FileEntry, ...] = ()
     base: BaseClaim | None = None
-    parents: tuple[Digest, ...] = Field(default=(), max_length=64)
+    parents: tuple[Digest, ...] = limited(default=(), max_length=_MAX_DECLARED)
     recipe: dict[str, Any] | None = None  # as the user wrote it; `merging` parses it
-    provenance: dict[str, str] = Field(default_factory=dict, max_length=64)
+    provenance: dict[str, str] = limited(default_factory=dict, max_length=_MAX_DECLARED)
 
-    @model_validator(mode="after")
-    def _is_sound(self) -> Self:
+    def _is_plain(self) -> bool:
+        return (
+            type(self.schema_number) is int
+            and _are(FileEntry, self.files)
+            and (self.base is None or type(self.base) is BaseClaim)
+            and _are(Digest, self.parents)
+            and (self.recipe is None or type(self.recipe) is dict)
+            and type(self.provenance) is dict
+            and all(type(text) is str for pair in self.provenance.items() for text in pair)
+            and max(len(self.parents), len(self.provenance)) <= _MAX_DECLARED
+        )
+
+    def __post_init__(self) -> None:
+        if not _are(FileEntry, self.files):
+            return  # pydantic reads them, then calls this again
         if len(self.files) > MAX_TREE:
             raise ValueError(f"{len(self.files)} files; a tree has at most {MAX_TREE}")
         if sum(entry.size for entry in self.files) > MAX_TREE_SIZE:
@@ -95,7 +126,6 @@ class Manifest(BaseModel):
             raise ValueError("files must be sorted by path")
         if len({path.lower() for path in paths}) != len(paths):
             raise ValueError("two files differ only by case, or not at all")
-        return self
 
     @classmethod
     def of(
@@ -115,7 +145,7 @@ class Manifest(BaseModel):
             return cls(
                 files=entries, base=base, parents=parents, recipe=recipe, provenance=dict(provenance or {})
             )
-        except ValidationError as error:
+        except ValueError as error:
             raise InvalidManifest(_sentence(error)) from None
 
     @classmethod
@@ -138,8 +168,8 @@ class Manifest(BaseModel):
         if schema != SCHEMA or isinstance(schema, bool):
             raise InvalidManifest(f'a manifest says "schema": {SCHEMA}')
         try:
-            manifest = cls.model_validate(document)
-        except ValidationError as error:
+            manifest = _plain_manifest(document) or cls.model_validate(document)
+        except ValueError as error:
             raise InvalidManifest(_sentence(error)) from None
         if manifest.to_bytes() != data:
             raise InvalidManifest(
@@ -150,10 +180,17 @@ class Manifest(BaseModel):
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, empty fields left out."""
-        document = self.model_dump(mode="json", by_alias=True)
+        recipe = self.recipe and self.model_dump(mode="json", include={"recipe"})["recipe"]
+        document = {
+            "schema": self.schema_number,
+            "files": [{**vars(entry), "sha256": str(entry.sha256)} for entry in self.files],
+            "parents": [str(parent) for parent in self.parents],
+            "recipe": recipe,
+            "provenance": self.provenance,
+        }
         kept = {key: value for key, value in document.items() if value not in (None, [], {})}
         if self.base:
-            kept["base"] = self.base.model_dump(mode="json", exclude_none=True)
+            kept["base"] = {key: str(text) for key, text in vars(self.base).items() if text is not None}
         return strictjson.canonical(kept)
 
     @property
@@ -174,12 +211,42 @@ class Manifest(BaseModel):
         return {entry.path: entry.sha256 for entry in self.files if entry.path.endswith(".safetensors")}
 
 
+def _plain_manifest(document: Mapping[str, Any]) -> Manifest | None:
+    """The manifest of a document whose fields have exactly their types, as nearly all have; None for others,
+    which pydantic converts, or refuses with its reasons. (`Any`: JSON.)
+    """
+    fields = {"schema_number" if key == "schema" else key: given for key, given in document.items()}
+    try:
+        fields["files"] = tuple(map(_plain_entry, fields.get("files", ())))
+        fields["parents"] = tuple(map(Digest.parse, fields.get("parents", ())))
+        if "base" in fields:
+            claim = fields["base"]
+            fields["base"] = BaseClaim(
+                **{**claim, **({"id": Digest.parse(claim["id"])} if "id" in claim else {})}
+            )
+        return Manifest(**fields)
+    except (AdaptryError, TypeError, ValueError, KeyError):
+        return None
+
+
+def _plain_entry(entry: Mapping[str, Any]) -> FileEntry:
+    """(`Any`: JSON.)"""
+    return FileEntry(**{**entry, "sha256": Digest.parse(entry["sha256"])})
+
+
+def _are(kind: type, items: object) -> bool:
+    return type(items) is tuple and all(type(item) is kind for item in items)
+
+
+def _sentence(error: ValueError) -> str:
+    if not hasattr(error, "errors"):
+        return f"not a manifest: {error}"
+    from adaptry.core.validation import describe_fault, first_fault
+
+    fault = first_fault(error)
+    where = ".".join(str(part) for part in fault["loc"])
+    return f"not a manifest: {where + ': ' if where else ''}{describe_fault(fault)}"
+
+
 EMPTY = Manifest()
 """The content of the first commit of every adapter."""
-
-
-def _sentence(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    reason = str(first["msg"]).removeprefix("Value error, ")
-    return f"not a manifest: {where + ': ' if where else ''}{reason}"

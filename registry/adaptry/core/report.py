@@ -7,19 +7,17 @@ blocks.
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
-
-from pydantic import BaseModel, ConfigDict
+from typing import Literal
 
 from adaptry.core.display import format_count, html_table, short_repr, table_text
+from adaptry.core.value import FrozenValue, value
 
 Severity = Literal["blocks", "warns", "notes"]
 
 
-class Finding(BaseModel):
+@value
+class Finding(FrozenValue):
     """One result of a check. `code` is stable, `reason` says what and where, `remedy` says what to do."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     code: str
     severity: Severity
@@ -38,10 +36,9 @@ class Finding(BaseModel):
         return re.sub(r"\bREF\b", ref.replace("\\", r"\\"), self.remedy)
 
 
-class CheckReport(BaseModel):
+@value
+class CheckReport(FrozenValue):
     """All findings about an adapter. `base` is the name or id of the base that it was checked on, or None."""
-
-    model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
     findings: tuple[Finding, ...] = ()
     base: str | None = None

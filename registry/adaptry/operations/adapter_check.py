@@ -168,7 +168,8 @@ def _report(
     warn: Warn,
 ) -> CheckReport:
     """The findings against a base; one more if it is another model than the adapter's own."""
-    from adaptry.checks import check, check_same_base, sort_findings
+    from adaptry.checks import check, sort_findings
+    from adaptry.checks.base.identity import check_same_base
 
     names = _known_names(connected, opened, against, own, warn)
     report = check(opened.adapter, against.record, against.name, other_names=names)
@@ -247,7 +248,8 @@ def _with_weights(
     progress: Progress,
 ) -> CheckReport:
     """The report with the findings that need weights. A version's weights are fetched into the cache once."""
-    from adaptry.checks import check_weights, sort_findings
+    from adaptry.checks import sort_findings
+    from adaptry.checks.weights import check_weights
 
     adapter = opened.adapter
     if isinstance(source, Ref):

@@ -12,19 +12,21 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from adaptry.adapters.adapter import Adapter
-from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import FolderContent
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Conflict, Invalid, InvalidRef, NotFound
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import Ref, folder_argument, is_folder, parse_base_name
-from adaptry.registry.base_info import BaseInfo
-from adaptry.registry.bases import Bases
-from adaptry.registry.paging import iter_items
-from adaptry.registry.records import PushResult, VersionDetail
-from adaptry.registry.versions import Versions
+
+if TYPE_CHECKING:
+    from adaptry.adapters.adapter import Adapter
+    from adaptry.adapters.base_record import BaseRecord
+    from adaptry.registry.base_info import BaseInfo
+    from adaptry.registry.bases import Bases
+    from adaptry.registry.records import PushResult, VersionDetail
+    from adaptry.registry.versions import Versions
 
 BaseSource = BaseClaim | Path | str
 """A caller's base: a claim, a folder, or a name or id in the registry."""
@@ -114,6 +116,8 @@ class BaseRecogniser:
         for place in _places(written, near):
             if place not in self._ids:
                 try:
+                    if not place.is_dir():
+                        continue
                     self._ids[place] = fingerprint_folder(place).id
                 except (AdaptryError, OSError, ValueError):
                     continue  # no complete checkpoint, perhaps not yet
@@ -164,6 +168,8 @@ def bind_versions(versions: Versions, ref: Ref, base: Digest, *, each: bool = Fa
     first = versions.get(ref)
     chosen = [first]
     if each:
+        from adaptry.registry.paging import iter_items
+
         every = iter_items(lambda cursor: versions.list(ref.name, cursor, limit=200))
         chosen += [
             version

@@ -6,14 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
-from adaptry.core.manifest import FileEntry
-from adaptry.registry.records import Page, VersionInfo
 
 if TYPE_CHECKING:
+    from adaptry.adapters.base_record import BaseRecord
+    from adaptry.core.manifest import FileEntry
     from adaptry.registry.base_info import BaseEdit, BaseInfo
+    from adaptry.registry.records import Page, VersionInfo
 
 
 class Bases(ABC):

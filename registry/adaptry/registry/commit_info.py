@@ -1,72 +1,40 @@
-"""Values of commits and branches, as the registry and its clients exchange them."""
+"""Values of commits and branches, as the registry and its clients exchange them.
+
+As in `records`, the models of pydantic are imported when they are first named.
+"""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, computed_field
+from adaptry.core.value import limited, value
+from adaptry.registry.records import Record
 
-from adaptry.core.digest import Digest
-from adaptry.core.report import CheckReport
-from adaptry.registry.records import Value, VersionInfo
+if TYPE_CHECKING:
+    from adaptry.registry.commit_models import BranchInfo, CommitInfo, CommitResult
+
+__all__ = ["BranchInfo", "CommitInfo", "CommitNote", "CommitResult"]
+
+_MAX_TITLE = 512
+_MAX_MESSAGE = 65_536
 
 
-class CommitNote(Value):
+def __getattr__(name: str) -> Any:
+    """A value of `commit_models`. (`Any`: classes.)"""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from adaptry.registry import commit_models
+
+    return vars(commit_models)[name]
+
+
+@value
+class CommitNote(Record):
     """The message of a commit; the registry records author and time."""
 
-    title: str = Field(min_length=1, max_length=512)
-    message: str = Field(default="", max_length=65_536)
+    title: str = limited(min_length=1, max_length=_MAX_TITLE)
+    message: str = limited(default="", max_length=_MAX_MESSAGE)
 
-
-class CommitInfo(Value):
-    """A commit of a branch: a revision, with the title and message of its author.
-
-    `id` always names this revision, so a branch that returns to an earlier tree shows that tree's id again.
-    `number` is the version with this revision. `carries` is the version with the same weights and config: the
-    same one, or an earlier one if only other files have changed since.
-    """
-
-    digest: Digest
-    branch: str
-    parent: str | None = None
-    title: str
-    message: str = ""
-    author: str
-    at: datetime
-    number: int | None = None
-    carries: int | None = None
-
-    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
-    @property
-    def id(self) -> str:
-        """The first 40 hex digits of the digest."""
-        return self.digest.short_id
-
-
-class BranchInfo(Value):
-    """A name for a commit. `head` is `main`; a `branch` moves with every commit to it, an `alias` only by
-    `aliases.move`, a `tag` never."""
-
-    name: str
-    kind: Literal["head", "branch", "alias", "tag"]
-    digest: Digest
-    message: str = ""
-
-    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated property
-    @property
-    def commit(self) -> str:
-        """The id of the commit."""
-        return self.digest.short_id
-
-
-class CommitResult(Value):
-    """The head of a branch after a commit. `is_new` is False if the branch was already there.
-
-    `version` and `report` are those of the version that the revision is, if it is one.
-    """
-
-    commit: CommitInfo
-    is_new: bool
-    version: VersionInfo | None = None
-    report: CheckReport | None = None
+    def _is_plain(self) -> bool:
+        are_texts = type(self.title) is str and type(self.message) is str
+        return are_texts and 1 <= len(self.title) <= _MAX_TITLE and len(self.message) <= _MAX_MESSAGE

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import Page
 
 if TYPE_CHECKING:
     from adaptry.registry.commit_info import BranchInfo, CommitInfo, CommitNote, CommitResult
+    from adaptry.registry.records import Page
 
 MAIN = "main"
 COMMIT_MADE = "commit.made"

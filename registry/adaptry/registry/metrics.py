@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from adaptry.core.refs import Ref
-from adaptry.registry.records import MetricInfo
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import MetricInfo
 
 
 class Metrics(ABC):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from adaptry.core.errors import Withdrawn
 from adaptry.core.lifecycle import STATE_RULES, WITHDRAWN
-from adaptry.registry.records import VersionInfo
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import VersionInfo
 
 
 def state_warning(version: VersionInfo) -> str | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.registry.files import Owner
-from adaptry.registry.records import Page, UploadInfo, UploadSession
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import Page, UploadInfo, UploadSession
 
 
 class Uploads(ABC):

@@ -5,21 +5,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from adaptry.adapters.weight_statistics import MeasuredWeights, WeightDistance, WeightStatistics
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.registry.records import (
-    Page,
-    PushOptions,
-    PushResult,
-    StateChange,
-    TensorInspection,
-    VersionDetail,
-    VersionInfo,
-)
+
+if TYPE_CHECKING:
+    from adaptry.adapters.weight_statistics import MeasuredWeights, WeightDistance, WeightStatistics
+    from adaptry.registry.records import (
+        Page,
+        PushOptions,
+        PushResult,
+        StateChange,
+        TensorInspection,
+        VersionDetail,
+        VersionInfo,
+    )
 
 MAX_SENT = 8 << 20
 """Maximum size in bytes of an adapter that is pushed in one request. Larger ones are uploaded file by file,

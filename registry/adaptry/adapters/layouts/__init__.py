@@ -7,24 +7,34 @@ description uses our terms.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import PEFT, TORCHTUNE, AdapterFormat
 from adaptry.adapters.header import SafetensorsHeader
-from adaptry.adapters.layouts import adapterhub, mlx, peft, pipelines, torchtune
-from adaptry.adapters.layouts.layout import AdapterLayout
+from adaptry.core.lazy_table import LazyTable
 
-LAYOUTS: Mapping[str, AdapterLayout] = {
-    "peft": peft.LAYOUT,
-    "adapterhub": adapterhub.LAYOUT,
-    "mlx": mlx.LAYOUT,
-    "diffusers": pipelines.LAYOUT,
-    "kohya": pipelines.LAYOUT,
-    "torchtune": torchtune.LAYOUT,
-}
+if TYPE_CHECKING:
+    from adaptry.adapters.layouts.layout import AdapterLayout
+
+LAYOUTS: Mapping[str, AdapterLayout] = LazyTable(
+    __name__,
+    {
+        "peft": "peft:LAYOUT",
+        "adapterhub": "adapterhub:LAYOUT",
+        "mlx": "mlx:LAYOUT",
+        "diffusers": "pipelines:LAYOUT",
+        "kohya": "pipelines:LAYOUT",
+        "torchtune": "torchtune:LAYOUT",
+    },
+)
+"""Every layout; a layout is imported when it is looked up."""
+_OF_PEFT = "base_model."
 
 
 def format_by_keys(format: AdapterFormat, header: SafetensorsHeader) -> AdapterFormat:
     """The format of files that a tool other than PEFT wrote under PEFT's file names; otherwise `format`."""
-    if format is PEFT and any(map(torchtune.is_key, header.tensors)):
-        return TORCHTUNE
-    return format
+    if format is not PEFT or all(name.startswith(_OF_PEFT) for name in header.tensors):
+        return format
+    from adaptry.adapters.layouts import torchtune
+
+    return TORCHTUNE if any(map(torchtune.is_key, header.tensors)) else format

@@ -8,107 +8,70 @@ To add a method, write one file and one entry in `METHODS`. A method without a f
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.key_layout import detect_layouts
-from adaptry.adapters.methods import (
-    adalora,
-    adamss,
-    adaption_prompt,
-    beft,
-    boft,
-    c3a,
-    deft,
-    delora,
-    fourierft,
-    frod,
-    glora,
-    gralora,
-    hira,
-    hra,
-    ia3,
-    lily,
-    ln_tuning,
-    loha,
-    lokr,
-    lora,
-    lora_config,
-    miss,
-    oft,
-    osf,
-    peanut,
-    poly,
-    prefixes,
-    prompts,
-    psoft,
-    pvera,
-    randlora,
-    road,
-    shadow,
-    shira,
-    supertuning,
-    tinylora,
-    trainable_tokens,
-    unilora,
-    vblora,
-    vera,
-    waveft,
-    xlora,
-)
-from adaptry.adapters.methods.extras import extra_traits
-from adaptry.adapters.methods.method import Method
-from adaptry.adapters.methods.tensor_grouping import group_tensors
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.core.errors import InvalidConfig
+from adaptry.core.lazy_table import LazyTable
 
-METHODS: Mapping[str, Method] = {
-    method.name: method
-    for method in (
-        lora.METHOD,
-        ia3.METHOD,
-        loha.METHOD,
-        *prompts.METHODS,
-        *prefixes.METHODS,
-        adaption_prompt.METHOD,
-        lily.METHOD,
-        poly.METHOD,
-        shadow.METHOD,
-        xlora.METHOD,
-        adamss.METHOD,
-        beft.METHOD,
-        boft.METHOD,
-        deft.METHOD,
-        frod.METHOD,
-        glora.METHOD,
-        hira.METHOD,
-        hra.METHOD,
-        ln_tuning.METHOD,
-        oft.METHOD,
-        osf.METHOD,
-        peanut.METHOD,
-        psoft.METHOD,
-        road.METHOD,
-        trainable_tokens.METHOD,
-        adalora.METHOD,
-        c3a.METHOD,
-        delora.METHOD,
-        fourierft.METHOD,
-        gralora.METHOD,
-        lokr.METHOD,
-        pvera.METHOD,
-        randlora.METHOD,
-        shira.METHOD,
-        supertuning.METHOD,
-        tinylora.METHOD,
-        unilora.METHOD,
-        vblora.METHOD,
-        vera.METHOD,
-        waveft.METHOD,
-        miss.METHOD,
-        miss.BONE,
-    )
-}
+if TYPE_CHECKING:
+    from adaptry.adapters.methods.method import Method
+
+METHODS: Mapping[str, Method] = LazyTable(
+    __name__,
+    {
+        "lora": "lora:METHOD",
+        "ia3": "ia3:METHOD",
+        "loha": "loha:METHOD",
+        "prompt_tuning": "prompts:PROMPT_TUNING",
+        "p_tuning": "prompts:P_TUNING",
+        "multitask_prompt_tuning": "prompts:MULTITASK_PROMPT_TUNING",
+        "cpt": "prompts:CPT",
+        "prefix_tuning": "prefixes:PREFIX_TUNING",
+        "cartridge": "prefixes:CARTRIDGE",
+        "adaption_prompt": "adaption_prompt:METHOD",
+        "lily": "lily:METHOD",
+        "poly": "poly:METHOD",
+        "shadow": "shadow:METHOD",
+        "xlora": "xlora:METHOD",
+        "adamss": "adamss:METHOD",
+        "beft": "beft:METHOD",
+        "boft": "boft:METHOD",
+        "deft": "deft:METHOD",
+        "frod": "frod:METHOD",
+        "glora": "glora:METHOD",
+        "hira": "hira:METHOD",
+        "hra": "hra:METHOD",
+        "ln_tuning": "ln_tuning:METHOD",
+        "oft": "oft:METHOD",
+        "osf": "osf:METHOD",
+        "peanut": "peanut:METHOD",
+        "psoft": "psoft:METHOD",
+        "road": "road:METHOD",
+        "trainable_tokens": "trainable_tokens:METHOD",
+        "adalora": "adalora:METHOD",
+        "c3a": "c3a:METHOD",
+        "delora": "delora:METHOD",
+        "fourierft": "fourierft:METHOD",
+        "gralora": "gralora:METHOD",
+        "lokr": "lokr:METHOD",
+        "pvera": "pvera:METHOD",
+        "randlora": "randlora:METHOD",
+        "shira": "shira:METHOD",
+        "supertuning": "supertuning:METHOD",
+        "tinylora": "tinylora:METHOD",
+        "unilora": "unilora:METHOD",
+        "vblora": "vblora:METHOD",
+        "vera": "vera:METHOD",
+        "waveft": "waveft:METHOD",
+        "miss": "miss:METHOD",
+        "bone": "miss:BONE",
+    },
+)
+"""Every method; a method is imported when it is looked up."""
 
 
 def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
@@ -125,9 +88,14 @@ def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
     if method is None:
         traits = ["not_described"]
     elif name == "lora":
+        from adaptry.adapters.methods import lora, lora_config
+
         modules, extras, unclaimed = lora.describe(config, tensors)
         traits = lora_config.lora_traits(config, modules, extras)
     else:
+        from adaptry.adapters.methods.extras import extra_traits
+        from adaptry.adapters.methods.tensor_grouping import group_tensors
+
         found = group_tensors(method, config, tensors)
         modules, extras, shared, unclaimed = found.modules, found.extras, found.shared, found.unclaimed
         traits = sorted({*method.traits(config), *extra_traits(extras)})

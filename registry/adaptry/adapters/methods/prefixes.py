@@ -36,4 +36,5 @@ def _method(name: str, title: str) -> Method:
     )
 
 
-METHODS = (_method("prefix_tuning", "prefix tuning"), _method("cartridge", "Cartridge"))
+PREFIX_TUNING, CARTRIDGE = _method("prefix_tuning", "prefix tuning"), _method("cartridge", "Cartridge")
+METHODS = (PREFIX_TUNING, CARTRIDGE)

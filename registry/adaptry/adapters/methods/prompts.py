@@ -52,13 +52,12 @@ def _method(name: str, title: str, also: Mapping[str, str] | None = None) -> Met
     )
 
 
-METHODS = (
-    _method("prompt_tuning", "prompt tuning"),
-    _method("p_tuning", "P-tuning"),
-    _method(
-        "multitask_prompt_tuning",
-        "multitask prompt tuning",
-        {"prefix_task_cols": "task_cols", "prefix_task_rows": "task_rows"},
-    ),
-    _method("cpt", "CPT"),
+PROMPT_TUNING = _method("prompt_tuning", "prompt tuning")
+P_TUNING = _method("p_tuning", "P-tuning")
+MULTITASK_PROMPT_TUNING = _method(
+    "multitask_prompt_tuning",
+    "multitask prompt tuning",
+    {"prefix_task_cols": "task_cols", "prefix_task_rows": "task_rows"},
 )
+CPT = _method("cpt", "CPT")
+METHODS = (PROMPT_TUNING, P_TUNING, MULTITASK_PROMPT_TUNING, CPT)

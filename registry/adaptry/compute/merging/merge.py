@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adaptry.adapters.output_folder import output_folder, require_free
 from adaptry.bases.hf_folder import HfCheckpoint
-from adaptry.checks import check_weights
+from adaptry.checks.weights import check_weights
 from adaptry.compute.merging.combined_changes import MethodChoice
 from adaptry.compute.merging.execute import write_merged_weights
 from adaptry.compute.merging.kernels import choose_kernels

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +114,8 @@ def remove_unlocked(folder: Path) -> bool:
     try:
         is_free = try_lock(descriptor)
         if is_free:
+            import shutil  # with the modules of archives, for the few who clean up
+
             shutil.rmtree(folder, ignore_errors=True)
         return is_free
     finally:

@@ -22,8 +22,6 @@ from adaptry.core.settings import data_folder
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.transfer.files import hash_file, store_or_hash
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
-from adaptry.operations.transfer.revision_content import RevisionContent
-from adaptry.operations.transfer.revision_download import fetch_revision, fetch_version
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult, VersionInfo
 from adaptry.registry.state_warnings import require_usable
@@ -106,6 +104,8 @@ def pull(
     target = Path(folder).expanduser()
     if _holds(target, detail.manifest, progress):
         return detail.version
+    from adaptry.operations.transfer.revision_download import fetch_version  # here and below: see `push`
+
     fetch_version(registry, detail.version, detail.manifest.files, target, force, progress, retry)
     return detail.version
 
@@ -125,7 +125,8 @@ def copy(
     Files are streamed between the two. Raises the errors of reading from one and pushing to the other, and
     `Withdrawn`.
     """
-    from adaptry.operations.transfer.revision_upload import send_revision  # which a pull does not need
+    from adaptry.operations.transfer.revision_content import RevisionContent
+    from adaptry.operations.transfer.revision_upload import send_revision
 
     detail = source.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     require_usable(detail.version)
@@ -147,6 +148,7 @@ def open_revision(
     Unless `cache` is given it is in the user's data folder. Raises as `pull`.
     """
     from adaptry.adapters.adapter import open_dir
+    from adaptry.operations.transfer.revision_download import fetch_revision
 
     detail = registry.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
     require_usable(detail.version)

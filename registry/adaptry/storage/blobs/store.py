@@ -7,7 +7,7 @@ later, also in another process. Publishing verifies all bytes and makes them a b
 from __future__ import annotations
 
 import hashlib
-import secrets
+import os
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -181,7 +181,7 @@ class BlobStore(ABC):
     @staticmethod
     def new_key() -> str:
         """A new unguessable name for a staging."""
-        return secrets.token_hex(16)
+        return os.urandom(16).hex()
 
     @abstractmethod
     def staging(self, key: str) -> AbstractContextManager[StagedBlob]:

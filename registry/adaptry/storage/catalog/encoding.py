@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
-from pydantic import BaseModel
+from adaptry.core.value import FrozenValue, to_json
 
-Model = TypeVar("Model", bound=BaseModel)
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Model = TypeVar("Model", bound="BaseModel | FrozenValue")
 
 
-def encode_model(value: BaseModel) -> bytes:
-    """Compressed JSON of a value; `unpacked` decodes it."""
-    return zlib.compress(value.model_dump_json().encode(), level=1)
+def encode_model(value: BaseModel | FrozenValue) -> bytes:
+    """Compressed JSON of a value; `decode_model` decodes it."""
+    text = to_json(value) if isinstance(value, FrozenValue) else value.model_dump_json()
+    return zlib.compress(text.encode(), level=1)
 
 
 def decode_model(kind: type[Model], data: bytes) -> Model:
-    return kind.model_validate_json(zlib.decompress(data))
+    return cast(Model, kind.model_validate_json(zlib.decompress(data)))
 
 
 def encode_list(items: Iterable[str]) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from adaptry.core.access.actions import Action
 from adaptry.core.errors import Conflict, PermissionDenied
 from adaptry.core.refs import AdapterName
@@ -24,8 +22,6 @@ from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext, require_no_base
 
-_INFO = TypeAdapter(AdapterInfo)
-
 
 @dataclass(frozen=True)
 class LocalAdapters(Adapters):
@@ -38,7 +34,7 @@ class LocalAdapters(Adapters):
             self.context.require("push", name)
             if edit.visibility == "public":
                 self.context.require("state.set", name)
-            return self.context.run_once(tx, _INFO, lambda: self._create(tx, name, edit))
+            return self.context.run_once(tx, AdapterInfo, lambda: self._create(tx, name, edit))
 
     def _create(self, tx: Transaction, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
         if adapters.find(tx, name):

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter, open_content
-from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import Content
 from adaptry.adapters.inspection.result import WeightsInspection
-from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.checks import check
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import may_be_folder
 from adaptry.core.report import Finding
-from adaptry.registry.records import BaseStatus
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import bases, files, inspections
 from adaptry.storage.catalog.access import EVERYTHING, ReadScope
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.versions import BaseCheck
 from adaptry.storage.local.blob_content import BlobContent, check_first_bytes
+
+if TYPE_CHECKING:
+    from adaptry.adapters.base_record import BaseRecord
+    from adaptry.registry.records import BaseStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,9 @@ def _is_no_other_model(tx: Transaction, scope: ReadScope, id: Digest, name: str)
     """Whether the name in a config leads to the same weights (as those of a cast or a quantised copy), or to
     no registered base and may be a folder of another machine.
     """
+    from adaptry.adapters.base_record import BaseRecord  # not for an unknown base
+    from adaptry.bases.fingerprinting.match import match_bases
+
     found = bases.find(tx, scope, name)
     if not found:
         return may_be_folder(name)

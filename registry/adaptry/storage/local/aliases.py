@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, NotFound
 from adaptry.core.gates.decision import refusal
@@ -21,8 +19,6 @@ from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.gate_facts import Move
 from adaptry.storage.local.gates import decide, is_rollback, read_decided, write_decided
-
-_INFO = TypeAdapter(AliasInfo)
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ class LocalAliases(Aliases):
 
         def make(tx: Transaction) -> AliasInfo:
             move = self._requested(tx, name, alias, to, request)
-            return self.context.run_once(tx, _INFO, lambda: self._move(tx, move, was))
+            return self.context.run_once(tx, AliasInfo, lambda: self._move(tx, move, was))
 
         return write_decided(self.context, make)
 

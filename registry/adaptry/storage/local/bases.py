@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from adaptry.adapters.base_record import BaseRecord
-from adaptry.bases.fingerprinting.base_fingerprint import check_identity
 from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, CorruptData, Invalid, NotFound, Unavailable
-from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import parse_base_name
-from adaptry.registry.base_info import BaseEdit, BaseInfo
 from adaptry.registry.bases import Bases
-from adaptry.registry.records import Page
 from adaptry.storage.catalog import (
     bases,
     cursors,
@@ -41,6 +37,12 @@ from adaptry.storage.local.admission import (
 from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.open_revisions import check_start
 
+if TYPE_CHECKING:
+    from adaptry.adapters.base_record import BaseRecord
+    from adaptry.core.manifest import FileEntry
+    from adaptry.registry.base_info import BaseEdit, BaseInfo
+    from adaptry.registry.records import Page
+
 _BATCH = 50
 _MOST_NAMES = 16
 
@@ -52,6 +54,8 @@ class LocalBases(Bases):
     context: RegistryContext
 
     def put(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
+        from adaptry.bases.fingerprinting.base_fingerprint import check_identity  # which no push needs
+
         self.context.require_base_write()
         _check_names(names)
         check_identity(record)
@@ -82,6 +86,8 @@ class LocalBases(Bases):
 
         Raises the errors of `bases.put` and `bases.store`.
         """
+        from adaptry.bases.fingerprinting.base_fingerprint import check_identity  # which no push needs
+
         self.context.require_base_write()
         _check_names(names)
         check_identity(record)

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from adaptry.checks.weights import not_finite_findings
 from adaptry.core.errors import CheckFailed, Conflict, InvalidRef
 from adaptry.core.failpoints import reach
@@ -40,8 +38,6 @@ from adaptry.storage.local.revision_admission import (
     known_version,
     require_files,
 )
-
-_COMMITTED = TypeAdapter(CommitResult)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +168,7 @@ class CommitAdmission:
                     tx, adapter, self._add_commit(tx, adapter, request, move, derived), is_new=True
                 )
 
-            committed = self.context.run_once(tx, _COMMITTED, go_on)
+            committed = self.context.run_once(tx, CommitResult, go_on)
             reach("revisions.before_commit")
         reach("revisions.after_commit")
         return committed

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, PermissionDenied, RevisionNotFound, TooLarge
 from adaptry.core.hub_revision import GRAMMAR, parse_branch, parse_hub_revision, parse_tag
@@ -28,8 +26,6 @@ from adaptry.storage.catalog.ref_resolution import find
 from adaptry.storage.local.branch_head import branch_head, refuse_alias
 from adaptry.storage.local.commit_admission import CommitAdmission
 from adaptry.storage.local.context import RegistryContext
-
-_BRANCH, _COMMIT = TypeAdapter(BranchInfo), TypeAdapter(CommitInfo)
 
 MAX_REFS = 1000
 """Maximum number of branches and tags of an adapter: they are always listed together."""
@@ -91,7 +87,7 @@ class LocalCommits(Commits):
     def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:
         with self.context.write() as tx:
             adapter = self.context.writable_adapter(tx, name, "push")
-            return self.context.run_once(tx, _COMMIT, lambda: self._squash(tx, adapter, branch, note))
+            return self.context.run_once(tx, CommitInfo, lambda: self._squash(tx, adapter, branch, note))
 
     def _squash(self, tx: Transaction, adapter: AdapterRecord, branch: str, note: CommitNote) -> CommitInfo:
         now, by = self.context.clock(), self.context.identity.name
@@ -107,7 +103,7 @@ class LocalCommits(Commits):
         with self.context.write() as tx:
             adapter = self.context.writable_adapter(tx, name, "push")
             return self.context.run_once(
-                tx, _BRANCH, lambda: self._put_ref(tx, adapter, text, kind, at, message)
+                tx, BranchInfo, lambda: self._put_ref(tx, adapter, text, kind, at, message)
             )
 
     def _put_ref(

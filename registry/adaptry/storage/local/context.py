@@ -10,8 +10,6 @@ from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import TypeAdapter
-
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.core.access.actions import Action
 from adaptry.core.access.conditions import Facts
@@ -116,7 +114,7 @@ class RegistryContext:
         """Records a change of this transaction in the audit log, if the change has no event."""
         record(tx, action, target, self.clock(), before=before, after=after)
 
-    def run_once(self, tx: Transaction, kind: TypeAdapter[Answer], action: Callable[[], Answer]) -> Answer:
+    def run_once(self, tx: Transaction, kind: type[Answer], action: Callable[[], Answer]) -> Answer:
         """The result of `action`; for a repeated request, the stored result."""
         if self._idempotency_key is None:
             return action()

@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from pydantic import TypeAdapter
-
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound
 from adaptry.core.evidence.values import EvidenceFile
@@ -30,9 +28,6 @@ from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.open_revisions import check_start
 
-_ADDITION = TypeAdapter(EvidenceAddition)
-_WITHDRAWN = TypeAdapter(WithdrawalResult)
-
 
 @dataclass(frozen=True)
 class LocalEvidence(Evidence):
@@ -51,7 +46,7 @@ class LocalEvidence(Evidence):
                     " before their values are added"
                 )
             files.clear_unneeded(tx, ref.name, file.stored_files)
-            return self.context.run_once(tx, _ADDITION, lambda: self._add(tx, adapter, columns, file))
+            return self.context.run_once(tx, EvidenceAddition, lambda: self._add(tx, adapter, columns, file))
 
     def _add(
         self, tx: Transaction, adapter: AdapterRecord, columns: Columns, file: EvidenceFile
@@ -131,7 +126,7 @@ class LocalEvidence(Evidence):
                     f" adaptry metrics log {found.name}@{found.number} {found.metric}=VALUE"
                 )
             return self.context.run_once(
-                tx, _WITHDRAWN, lambda: self._withdraw(tx, adapter, found, withdrawal)
+                tx, WithdrawalResult, lambda: self._withdraw(tx, adapter, found, withdrawal)
             )
 
     def _withdraw(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import AdapterName
-from adaptry.registry.workers import ForgottenRecall
 from adaptry.storage.catalog import adapters, events, recall_claims, states, versions
 from adaptry.storage.catalog.database import Catalog, Transaction
+
+if TYPE_CHECKING:
+    from adaptry.registry.workers import ForgottenRecall
 
 BY = "adaptry"
 """The author of the quarantine: the registry, by proof of a worker or of the replaced catalog."""

@@ -7,12 +7,15 @@ the base were not registered, so its existence is not revealed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from adaptry.core.report import CheckReport
-from adaptry.registry.records import VersionDetail, VersionInfo
 from adaptry.storage.catalog import declared_bases
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Transaction
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import VersionDetail, VersionInfo
 
 
 def hide_bases(tx: Transaction, scope: ReadScope, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:

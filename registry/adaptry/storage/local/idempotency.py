@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from pydantic import TypeAdapter
-
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
+from adaptry.core.value import adapter_of
 from adaptry.storage.catalog import idempotency
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.idempotency import StoredResponse
@@ -40,7 +39,7 @@ class IdempotencyKey:
         tx: Transaction,
         principal: str,
         now: datetime,
-        kind: TypeAdapter[Answer],
+        kind: type[Answer],
         action: Callable[[], Answer],
     ) -> Answer:
         """The answer of `action`, or the stored one of an earlier request with this key. Raises `Conflict` if
@@ -50,7 +49,7 @@ class IdempotencyKey:
         stored = idempotency.find(tx, principal, self.key, since)
         if stored is None:
             answer = action()
-            text = kind.dump_json(answer).decode()
+            text = adapter_of(kind).dump_json(answer).decode()
             idempotency.store(tx, principal, self.key, StoredResponse(self.request, text), now, since)
             return answer
         if stored.request != self.request:
@@ -58,4 +57,5 @@ class IdempotencyKey:
                 "this Idempotency-Key was used with another request; use a new key for every request"
             )
         self.on_replay()
-        return kind.validate_json(stored.answer)
+        kept: Answer = adapter_of(kind).validate_json(stored.answer)
+        return kept

@@ -6,6 +6,7 @@ A result is stored at once, by the file's digest, so a repeated push does not in
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from adaptry.adapters.content import Content
 from adaptry.adapters.header import SafetensorsHeader
@@ -16,12 +17,13 @@ from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import CheckReport
-from adaptry.registry.records import Page, TensorInspection, VersionDetail
-from adaptry.registry.tensor_listing import list_tensors
 from adaptry.storage.catalog import cursors, inspections, versions
 from adaptry.storage.catalog.versions import VersionRecord
 from adaptry.storage.local.blob_content import BlobContent
 from adaptry.storage.local.context import RegistryContext, require_sound
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import Page, TensorInspection, VersionDetail
 
 Headers = Mapping[str, SafetensorsHeader]
 """Headers of weights files, by path."""
@@ -89,6 +91,9 @@ def inspect_tensors(
     context: RegistryContext, ref: Ref, cursor: str | None = None, limit: int = 50
 ) -> Page[TensorInspection]:
     """The same as `Versions.inspect_tensors`."""
+    from adaptry.registry.records import Page, TensorInspection  # not for a push
+    from adaptry.registry.tensor_listing import list_tensors
+
     cursors.check_limit(limit)
     with context.catalog.read() as tx:
         stored = versions.to_record(context.resolve(tx, ref))

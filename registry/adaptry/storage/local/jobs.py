@@ -6,8 +6,6 @@ import re
 import secrets
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
@@ -21,7 +19,6 @@ from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext
 
-_INFO = TypeAdapter(JobInfo)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -37,7 +34,7 @@ class LocalJobs(Jobs):
         with self.context.write() as tx:
             return self.context.run_once(
                 tx,
-                _INFO,
+                JobInfo,
                 lambda: self._submit(tx, id, order, namespace),
             )
 

@@ -6,13 +6,11 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from pydantic import TypeAdapter
+from typing import TYPE_CHECKING
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
 from adaptry.registry.metrics import Metrics
-from adaptry.registry.records import MetricInfo
 from adaptry.storage.catalog import events
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
@@ -20,9 +18,11 @@ from adaptry.storage.catalog.metrics import append, history
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.local.context import RegistryContext
 
+if TYPE_CHECKING:
+    from adaptry.registry.records import MetricInfo
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
 _MOST_AT_ONCE = 64
-_NOTHING = TypeAdapter(None)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class LocalMetrics(Metrics):
         with self.context.write() as tx:
             adapter = self.context.writable_adapter(tx, ref.name, "evidence.add")
             stored = to_record(self.context.resolve(tx, ref))
-            self.context.run_once(tx, _NOTHING, lambda: self._log(tx, adapter, stored, metrics))
+            self.context.run_once(tx, type(None), lambda: self._log(tx, adapter, stored, metrics))
 
     def _log(
         self, tx: Transaction, adapter: AdapterRecord, stored: VersionRecord, metrics: Mapping[str, float]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, FileMissing, Invalid, NotFound
@@ -12,11 +13,13 @@ from adaptry.core.lifecycle import may_read_files
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.registry.files import FileReader
-from adaptry.registry.records import VersionInfo
 from adaptry.registry.state_warnings import withdrawn_error
 from adaptry.storage.catalog import adapters, commits, damage, states
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.local.context import RegistryContext, damaged_error, no_revision
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import VersionInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ _ROLES: Mapping[str, str] = {
     "grants": "grants.LocalGrants",
     "tokens": "tokens.LocalTokens",
     "audit": "audit_log.LocalAuditLog",
-    "quotas": "quotas.LocalQuotas",
+    "quotas": "quota_settings.LocalQuotas",
     "publishers": "publishers.LocalPublishers",
     "sso": "sso.LocalSingleSignOn",
     "webhooks": "webhooks.LocalWebhooks",

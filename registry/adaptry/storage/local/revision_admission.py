@@ -10,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter
-
-from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import detect_format
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks.weights import weights_findings
@@ -67,10 +64,10 @@ from adaptry.storage.local.quotas import require_version
 from adaptry.storage.local.sent_files import SentFiles
 
 if TYPE_CHECKING:
+    from adaptry.adapters.base_record import BaseRecord
     from adaptry.storage.local.base_binding import Binding
 
 TRIES = 5
-_PUSHED = TypeAdapter(PushResult)
 
 
 class StaleState(Exception):
@@ -221,7 +218,7 @@ class RevisionAdmission:
                     prepared.sent.own(tx, prepared.lacking)
                 return self._number(tx, adapter, name, prepared, options)
 
-            made = self.context.run_once(tx, _PUSHED, go_on)
+            made = self.context.run_once(tx, PushResult, go_on)
             reach("revisions.before_commit")
             return made
 

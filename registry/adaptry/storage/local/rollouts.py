@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from pydantic import TypeAdapter
-
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, NotFound, Unavailable
 from adaptry.core.gates.decision import refusal
@@ -44,9 +42,6 @@ Failures = Mapping[tuple[str, Digest], str]
 """Why a worker could not serve a version under a name."""
 
 
-_INFO = TypeAdapter(RolloutInfo)
-
-
 @dataclass(frozen=True, slots=True)
 class _Transition:
     """The new step or end of a rollout, and its author."""
@@ -76,7 +71,9 @@ class LocalRollouts(Rollouts):
         def begin(tx: Transaction) -> RolloutInfo:
             adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
             target = to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
-            return self.context.run_once(tx, _INFO, lambda: self._start(tx, adapter, alias, target, plan))
+            return self.context.run_once(
+                tx, RolloutInfo, lambda: self._start(tx, adapter, alias, target, plan)
+            )
 
         return write_decided(self.context, begin)
 

@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from adaptry.adapters.weight_statistics import MeasuredWeights, WeightDistance, WeightStatistics
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.registry.records import (
-    Page,
-    PushOptions,
-    PushResult,
-    StateChange,
-    TensorInspection,
-    VersionDetail,
-    VersionInfo,
-)
 from adaptry.registry.versions import Versions
-from adaptry.storage.catalog import adapters, cursors, version_pages, versions
+from adaptry.storage.catalog import adapters, cursors, versions
 from adaptry.storage.catalog.version_info import info
-from adaptry.storage.catalog.version_pages import VersionListing
 from adaptry.storage.catalog.versions import to_record
-from adaptry.storage.local.base_binding import bind_base
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.hidden_bases import hide_bases, hide_bases_in_details
 from adaptry.storage.local.inspections import inspect_tensors
 from adaptry.storage.local.revision_admission import RevisionAdmission
-from adaptry.storage.local.states import set_state
-from adaptry.storage.local.weight_measurements import (
-    measured_weights,
-    weight_distance,
-    weight_statistics,
-)
+
+if TYPE_CHECKING:
+    from adaptry.adapters.weight_statistics import MeasuredWeights, WeightDistance, WeightStatistics
+    from adaptry.registry.records import (
+        Page,
+        PushOptions,
+        PushResult,
+        StateChange,
+        TensorInspection,
+        VersionDetail,
+        VersionInfo,
+    )
 
 
 @dataclass(frozen=True)
@@ -74,8 +69,10 @@ class LocalVersions(Versions):
         sort: str = "newest",
         reverse: bool = False,
     ) -> Page[VersionInfo]:
+        from adaptry.storage.catalog import version_pages
+
         cursors.check_limit(limit)
-        listing = VersionListing(sort, reverse)
+        listing = version_pages.VersionListing(sort, reverse)
         with self.context.catalog.read() as tx:
             page = version_pages.page(tx, self.context.readable_adapter(tx, name), listing, cursor, limit)
             return page.model_copy(update={"items": hide_bases(tx, self.context.read_scope(tx), page.items)})
@@ -109,16 +106,26 @@ class LocalVersions(Versions):
         return inspect_tensors(self.context, ref, cursor, limit)
 
     def weight_statistics(self, ref: Ref) -> WeightStatistics:
+        from adaptry.storage.local.weight_measurements import weight_statistics  # here and below, for a push
+
         return weight_statistics(self.context, ref)
 
     def weight_distance(self, ref: Ref, other: Ref) -> WeightDistance:
+        from adaptry.storage.local.weight_measurements import weight_distance
+
         return weight_distance(self.context, ref, other)
 
     def measured_weights(self, refs: Sequence[Ref]) -> tuple[MeasuredWeights, ...]:
+        from adaptry.storage.local.weight_measurements import measured_weights
+
         return measured_weights(self.context, refs)
 
     def bind_base(self, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
+        from adaptry.storage.local.base_binding import bind_base
+
         return bind_base(self.context, name, revision, base)
 
     def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
+        from adaptry.storage.local.states import set_state
+
         return set_state(self.context, name, revision, change, was)
