@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.core.refs import AdapterName, parse_alias
+from adaptry.core.refs import AdapterName, is_folder, parse_alias
 from adaptry.operations import transfer as verbs
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import (
@@ -67,7 +67,6 @@ def push(
     version. Files that do not belong to an adapter (optimizer state, pickles) are left out and listed.
     Results files (trainer_state.json, results_*.json of lm-eval) become evidence of the version.
     """
-    from adaptry.operations.hf_import.hub_names import is_hub_ref
     from adaptry.registry.records import AdapterEdit, PushOptions
 
     require_usage(
@@ -80,11 +79,19 @@ def push(
         alias=parse_alias(alias) if alias else None,
     )
     edit = validate_options(AdapterEdit, description=description, tags=tags or None)
-    push_source = _push_from_hub if is_hub_ref(source) else _push_folder
+    push_source = _push_from_hub if _is_on_hub(source) else _push_folder
     pushed = push_source(registry, source, name, base, options)
     if description is not None or tags:
         registry.adapters.edit(name, edit)
     print_pushed(pushed, as_json)
+
+
+def _is_on_hub(source: str) -> bool:
+    if is_folder(source):
+        return False
+    from adaptry.operations.hf_import.hub_names import is_hub_ref
+
+    return is_hub_ref(source)
 
 
 def _push_folder(

@@ -50,18 +50,29 @@ def limited(*, default: Any = MISSING, default_factory: Any = MISSING, **limits:
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, limited))
 def value(kind: type[Kind]) -> type[Kind]:
     """Makes a subclass of `FrozenValue` a frozen dataclass with keyword arguments only, which checks them."""
-    made = dataclass(frozen=True, kw_only=True, repr=kind.__repr__ is object.__repr__)(kind)
+    made = dataclass(frozen=True, kw_only=True, eq=False, repr=False)(kind)  # generating these takes longer
     if made._is_plain is not FrozenValue._is_plain:
-        vars(type)["__setattr__"](made, "__init__", _checking(made, made.__init__))
+        made.__init__ = _checking(made, made.__init__)  # type: ignore[method-assign]
     return made
 
 
 class FrozenValue:
-    """The base class of values. Unknown fields in JSON are ignored, so that an older client reads a newer
-    server, unless `__pydantic_config__` forbids them.
+    """The base class of values, which are equal if their fields are.
+
+    Unknown fields in JSON are ignored, so that an older client reads a newer server, unless
+    `__pydantic_config__` forbids them.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = {"extra": "ignore"}  # else that of the model around it
+
+    def __eq__(self, other: object) -> bool:
+        return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={item!r}' for name, item in vars(self).items())})"
 
     def _is_plain(self) -> bool:
         """Whether each field has exactly its type and is within its limits, so that pydantic would change

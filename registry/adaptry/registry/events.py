@@ -12,10 +12,13 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from fnmatch import translate
+from typing import TYPE_CHECKING
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import Event, EventBatch
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import Event, EventBatch
 
 MAX_GLOBS = 64
 _LONGEST_GLOB = 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
@@ -11,7 +12,9 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.files import Files, Owner
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import UploadInfo
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import UploadInfo
 
 
 def upload(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import AdapterInfo, Page
+from adaptry.registry import records
 from adaptry.storage.catalog.adapter_rows import rows_by_name, visibility_of
 from adaptry.storage.catalog.encoding import decode_list
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
+    from adaptry.registry.records import AdapterInfo, Page
     from adaptry.storage.catalog.prepared import Reads
 
 
@@ -20,12 +21,12 @@ def page_by_name(tx: Reads, namespace: str | None, cursor: str | None, limit: in
     another listing.
     """
     rows, following = rows_by_name(tx, namespace, cursor, limit)
-    return Page[AdapterInfo](items=tuple(map(adapter_of, rows)), next=following)
+    return records.Page[records.AdapterInfo](items=tuple(map(adapter_of, rows)), next=following)
 
 
 def adapter_of(row: Row[Any]) -> AdapterInfo:
     """The adapter of the columns of its table, with the number of the `latest` version."""
-    return AdapterInfo(
+    return records.AdapterInfo(
         name=AdapterName.parse(row.name),
         description=row.description,
         tags=decode_list(row.tags),

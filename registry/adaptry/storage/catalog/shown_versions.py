@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.core.states import State
-from adaptry.registry.records import BaseStatus, Page, StateRecord, VersionInfo
+from adaptry.registry import records
+from adaptry.registry.records import BaseStatus, StateRecord, VersionInfo
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.encoding import decode_list
 from adaptry.storage.catalog.prepared import run_select
@@ -19,6 +20,7 @@ from adaptry.storage.catalog.statement_texts import BESIDE_NEWEST, NEWEST_VERSIO
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
+    from adaptry.registry.records import Page
     from adaptry.storage.catalog.prepared import Reads
 
 _KEPT = 512
@@ -41,12 +43,12 @@ def newest_page(tx: Reads, adapter_key: int, cursor: str | None, limit: int) -> 
     rows = run_select(tx, NEWEST_VERSIONS, asked)
     shown = rows[:limit]
     if not shown:
-        return Page[VersionInfo](items=())
+        return records.Page[VersionInfo](items=())
     numbers = {"adapter_key": adapter_key, "oldest": shown[-1].number, "newest": shown[0].number}
     beside = defaultdict(list)
     for row in run_select(tx, BESIDE_NEWEST, numbers):
         beside[row.version_id].append(row)
-    return Page[VersionInfo](
+    return records.Page[VersionInfo](
         items=tuple(version_of(row, beside[row.id]) for row in shown),
         next=cursors.encode(shown[-1].number, about) if len(rows) > limit else None,
     )

@@ -6,17 +6,20 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref
 from adaptry.registry.metrics import Metrics
-from adaptry.registry.records import MetricInfo
 from adaptry.storage.catalog import events
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.metrics import append, history
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.local.context import RegistryContext
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import MetricInfo
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
 _MOST_AT_ONCE = 64

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import detect_format
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks.weights import weights_findings
@@ -65,6 +64,7 @@ from adaptry.storage.local.quotas import require_version
 from adaptry.storage.local.sent_files import SentFiles
 
 if TYPE_CHECKING:
+    from adaptry.adapters.base_record import BaseRecord
     from adaptry.storage.local.base_binding import Binding
 
 TRIES = 5
