@@ -37,6 +37,7 @@ from adaptry.storage.catalog.dialect import (
     wait_readable,
     writer_lock,
 )
+from adaptry.storage.catalog.rows import name_postgres_conditions
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
 _NOTES = "notes"  # commits that a power failure may undo
@@ -72,6 +73,7 @@ _NEEDED = {
 def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
     """The database of a URL; it must exist, and may be empty. Raises `Invalid`, `MissingDependency`."""
     address = _address(url)
+    name_postgres_conditions()
     try:
         engine = create_engine(
             address,
