@@ -8,6 +8,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -17,9 +18,6 @@ from adaptry.core.outgoing.addresses import Network, parse_network
 from adaptry.core.outgoing.connector import GuardedConnector
 from adaptry.core.refs import AdapterName
 from adaptry.core.settings import data_folder
-from adaptry.operations.mirroring.apply import MIRRORED
-from adaptry.operations.mirroring.upstream import UpstreamMirror
-from adaptry.registry.http import HttpRegistry
 from adaptry.registry.interface import Registry
 from adaptry.storage import tokens
 from adaptry.storage.blobs.local import LocalBlobs
@@ -48,7 +46,6 @@ from adaptry_api.etags import TaggedAnswer
 from adaptry_api.event_stream import EventBroadcaster
 from adaptry_api.hub.merged_source import MergedModelSource
 from adaptry_api.hub.upload_spool import UploadSpools
-from adaptry_api.hub.upstream import UpstreamHub
 from adaptry_api.hub.xet.chunk_maps import ChunkMaps
 from adaptry_api.oauth.issuer_keys import IssuerKeys
 from adaptry_api.pages.facet_counts import FacetCounter
@@ -59,6 +56,10 @@ from adaptry_api.sign_in.confirmation import confirm_users
 from adaptry_api.sign_in.provider import OpenIdProvider
 from adaptry_api.signed_grants import GrantSigner, read_signing_secret
 from adaptry_api.upload_slots import UploadSlots
+
+if TYPE_CHECKING:
+    from adaptry.operations.mirroring.upstream import UpstreamMirror
+    from adaptry_api.hub.upstream import UpstreamHub
 
 _MIRROR = Identity.with_role("mirror", "admin", ("*",))
 """The identity that stores files fetched from the mirrored registry."""
@@ -246,12 +247,18 @@ class AppState:
             with self.catalog.read() as tx:
                 return is_used(tx, namespace)
 
+        from adaptry_api.hub.upstream import UpstreamHub
+
         folder = settings.data / "upstream"
         return UpstreamHub(
             settings.upstream, settings.upstream_token, folder, settings.upstream_cache, is_ours
         )
 
     def _origin(self, settings: ServerSettings, url: str) -> UpstreamMirror:
+        from adaptry.operations.mirroring.apply import MIRRORED
+        from adaptry.operations.mirroring.upstream import UpstreamMirror
+        from adaptry.registry.http import HttpRegistry
+
         def is_ours(name: AdapterName) -> bool:
             with self.catalog.read() as tx:
                 return is_own(tx, name, MIRRORED)

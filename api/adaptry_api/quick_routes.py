@@ -8,6 +8,7 @@ an access rule and a description.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from starlette.exceptions import HTTPException
@@ -28,13 +29,11 @@ class QuickRoutes:
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self.app = app
-        quick = [
-            (route, answer)
-            for route in routes
-            if isinstance(route, GuardedRoute) and (answer := route.quick_answer)
-        ]
-        self._under_prefix = [one for one in quick if one[0].path.startswith(_PREFIX)]
-        self._others = [one for one in quick if not one[0].path.startswith(_PREFIX)]
+        self._routes: dict[tuple[str, bool], list[QuickRoute]] = defaultdict(list)
+        for route in routes:
+            if isinstance(route, GuardedRoute) and (answer := route.quick_answer):
+                for method in route.methods or ():
+                    self._routes[method, route.path.startswith(_PREFIX)].append((route, answer))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         found = self.find(scope) if scope["type"] == "http" else None
@@ -53,7 +52,7 @@ class QuickRoutes:
     def find(self, scope: Scope) -> tuple[QuickRoute, Scope] | None:
         """The route that answers a request quickly, and what its path adds to the scope."""
         path: str = scope["path"]
-        for quick in self._under_prefix if path.startswith(_PREFIX) else self._others:
+        for quick in self._routes.get((scope["method"], path.startswith(_PREFIX)), ()):
             route = quick[0]
             if route.path_regex.match(path) is None:
                 continue

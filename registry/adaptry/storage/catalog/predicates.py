@@ -31,7 +31,6 @@ from sqlalchemy import (
     true,
     type_coerce,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.prepared import PreparedReads, run_select
@@ -123,6 +122,8 @@ def one_of(tx: Reads, column: ColumnElement[Any], values: Iterable[int | str]) -
 
 
 def _in_array(column: ColumnElement[Any], values: Value) -> ColumnElement[bool]:
+    from sqlalchemy.dialects.postgresql import ARRAY  # 3 MB, which a server on SQLite does not need
+
     return column == any_(type_coerce(values, ARRAY(column.type)))
 
 
