@@ -1,4 +1,4 @@
-"""The positions of the largest of a few numbers without torch, also among equal ones those that `topk` returns.
+"""The positions of the largest of a few numbers, as torch finds them, also among equal numbers.
 
 torch calls C++'s `partial_sort` if it selects at most a 64th. Its order of equal numbers is not specified,
 so this repeats the heap of libstdc++ (`bits/stl_heap.h`) for rows in which it matters.

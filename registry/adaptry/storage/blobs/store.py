@@ -120,8 +120,8 @@ class BlobStore(ABC):
                     raise
 
     def ingest(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
-        """Stores bytes of unknown digest, which are hashed on this thread, since whoever computes files has
-        one for each core; returns their digest and size. If `chunks` raises an error, nothing is kept.
+        """Stores bytes of unknown digest; returns their digest and size. They are hashed on this thread, since
+        files are computed by a process for each core. If `chunks` raises an error, nothing is kept.
         """
         with self.staging(self.new_key()) as staged:
             try:
