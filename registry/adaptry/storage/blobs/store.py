@@ -120,7 +120,7 @@ class BlobStore(ABC):
                     raise
 
     def ingest(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
-        """Stores bytes of unknown digest; returns their digest and size. They are hashed on this thread, since
+        """Stores bytes of unknown digest; returns their digest and size. This thread hashes them, since
         files are computed by a process for each core. If `chunks` raises an error, nothing is kept.
         """
         with self.staging(self.new_key()) as staged:
