@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from adaptry.adapters.methods.largest import largest
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.compute.merging.kernels import choose_kernels
 from adaptry.compute.merging.merge import plan_recipe
@@ -71,9 +72,9 @@ DIVIDING: dict[str, Callable[[], Any]] = {
     "gralora": lambda: peft.GraloraConfig(r=12, target_modules=["linear"]),
     "gralora in four blocks": lambda: peft.GraloraConfig(r=12, gralora_k=4, target_modules=["linear"]),
     "hybrid gralora": lambda: peft.GraloraConfig(r=12, hybrid_r=5, target_modules=["linear"]),
-    "vblora": lambda: peft.VBLoRAConfig(r=4, num_vectors=64, vector_length=32, target_modules=["linear"]),
+    "vblora": lambda: peft.VBLoRAConfig(r=4, num_vectors=256, vector_length=32, target_modules=["linear"]),
     "vblora of four vectors": lambda: peft.VBLoRAConfig(
-        r=4, topk=4, num_vectors=64, vector_length=32, target_modules=["linear"]
+        r=4, topk=4, num_vectors=256, vector_length=32, target_modules=["linear"]
     ),
 }  # fmt: skip
 
@@ -126,3 +127,11 @@ def test_a_merge_of_a_dora_does_not_import_torch(bases: dict[int, Path], tmp_pat
 
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("selected", [1, 2, 3, 4])
+def test_the_largest_among_equal_numbers_are_those_of_torch(selected: int) -> None:
+    torch.manual_seed(0)
+    numbers = torch.randint(0, 40, (200, 3, 256)).float()
+
+    assert torch.equal(torch.from_numpy(largest(numbers.numpy(), selected)), numbers.topk(selected).indices)

@@ -40,6 +40,8 @@ _MODULES = (
     "adaptry.storage.local.small_files",
     "adaptry.storage.local.versions",
 )
+_KERNEL = "adaptry.compute.tensors.llvm_kernel"
+"""What merges compute with, if its libraries are installed."""
 _TORCH_MODULES = (
     "torch",
     "adaptry.compute.combining.combine",
@@ -67,6 +69,8 @@ def _import_libraries(with_torch: bool) -> None:
     for name in _MODULES:
         importlib.import_module(name)
     configure_mappers()
+    if all(importlib.util.find_spec(library) for library in ("llvmlite", "numpy")):
+        importlib.import_module(_KERNEL)
     if with_torch and importlib.util.find_spec("torch"):  # without it, the step raises `MissingDependency`
         for name in _TORCH_MODULES:
             importlib.import_module(name)

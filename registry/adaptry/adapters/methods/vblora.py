@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.largest import is_heap_used, largest
 from adaptry.adapters.methods.method import (
     Method,
     ModuleSize,
@@ -76,6 +77,8 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     """Saved choices need torch's logarithm."""
     if parts.config.flag("save_only_topk_weights"):
         return None
+    if not is_heap_used(parts.shape("bank")[0], parts.config.rank("topk", 2)):
+        return None
     length, (rank, tiles_in, _), (tiles_out, up, _) = (
         parts.shape("bank")[1],
         parts.shape("A"),
@@ -93,11 +96,11 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 
 
 def _piece_arrays(parts: ModuleArrays, side: str) -> Floats:
-    """`_pieces` without torch. Among equal logits, the first is chosen."""
+    """`_pieces` without torch."""
     import numpy as np
 
     logits, bank = parts[side], parts["bank"]
-    choices = np.argsort(-logits, axis=-1, kind="stable")[..., : parts.config.rank("topk", 2)]
+    choices = largest(logits, parts.config.rank("topk", 2))
     weights = softmax(np.take_along_axis(logits, choices, -1))
     total: Floats = weights[..., :1] * bank[choices[..., 0]]
     for place in range(1, choices.shape[-1]):

@@ -120,12 +120,12 @@ class BlobStore(ABC):
                     raise
 
     def ingest(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
-        """Stores bytes of unknown digest; returns their digest and size. If `chunks` raises an error, nothing
-        is kept.
+        """Stores bytes of unknown digest; returns their digest and size. This thread hashes them, since
+        files are computed by a process for each core. If `chunks` raises an error, nothing is kept.
         """
         with self.staging(self.new_key()) as staged:
             try:
-                staged.append(0, chunks)
+                staged.append(0, chunks, beside=False)
             except BaseException:
                 staged.discard()
                 raise
@@ -262,8 +262,9 @@ class StagedBlob(ABC):
             self.discard()
         self._release()
 
-    def append(self, offset: int, chunks: Iterable[bytes | memoryview]) -> None:
-        """Adds bytes and hashes them; bytes that arrived before `chunks` raised an error are kept.
+    def append(self, offset: int, chunks: Iterable[bytes | memoryview], *, beside: bool = True) -> None:
+        """Adds bytes and hashes them, `beside` on another thread; bytes that arrived before `chunks` raised
+        an error are kept.
 
         Raises `OffsetMismatch`; and `StorageFull`, after which the staging is as it was before.
         """
@@ -271,18 +272,20 @@ class StagedBlob(ABC):
             raise OffsetMismatch(
                 f"{self.offset:,} bytes have arrived; continue at {self.offset}, not at {offset}", self.offset
             )
-        with BackgroundHasher(self._hasher.update if self._hasher else None) as beside:
+        update = self._hasher.update if self._hasher else None
+        with BackgroundHasher(update if beside else None) as background:
+            hash_piece = background.update if beside or update is None else update
             try:
                 for chunk in chunks:
                     whole = memoryview(chunk).cast("B")
                     for at in range(0, len(whole), CHUNK):
                         piece = whole[at : at + CHUNK]
-                        beside.update(piece)
+                        hash_piece(piece)
                         with self._undoing(offset):
                             self._write(piece)
                         self.offset += len(piece)
                     if not isinstance(chunk, bytes):
-                        beside.drain()  # the owner may send it again
+                        background.drain()  # the owner may send it again
             finally:
                 with self._undoing(offset):
                     self._settle()
