@@ -74,7 +74,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.state.adaptry = state
     app.state.counts = counts
     app.state.hub_caches = HubCaches()
-    app.state.hub_snapshots = AnswerCache[Snapshot](state.catalog.last_commit, kept_snapshots.MOST)
+    app.state.hub_snapshots = AnswerCache[Snapshot](state.commits.last_commit, kept_snapshots.MOST)
     for router in all_routes():
         # Not `include_router`: it wraps routes, and would hide each route's access rule.
         app.router.routes += router.routes

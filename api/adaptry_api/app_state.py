@@ -40,6 +40,7 @@ from adaptry_api.address_limits import DEVICE_SIGN_INS, AddressLimit
 from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
+from adaptry_api.commit_watch import CommitWatch
 from adaptry_api.denials import DenialRecorder
 from adaptry_api.domain_metrics import DomainMetrics
 from adaptry_api.draining import DrainState
@@ -146,8 +147,9 @@ class AppState:
             is_available=self.catalog.has_prepared and settings.mirror_of is None,
             is_local=self.catalog.is_local,
         )
-        self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.catalog.last_commit)
-        self.searches: AnswerCache[bytes] = AnswerCache(self.catalog.last_commit, _KEPT_SEARCHES)
+        self.commits = CommitWatch(self.catalog)
+        self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.commits.last_commit)
+        self.searches: AnswerCache[bytes] = AnswerCache(self.commits.last_commit, _KEPT_SEARCHES)
         self.search_threads = anyio.CapacityLimiter(_SEARCHING)
         self.facet_counter = FacetCounter()
         self.domain_metrics = DomainMetrics(self.catalog)
@@ -272,6 +274,7 @@ class AppState:
         if self.upstream:
             self.upstream.close()
         self.quick_reads.close()
+        self.commits.close()
         with suppress(AdaptryError):  # the server stops even if the catalog is not available
             self.store_denials()
             self.seal_audit_log()

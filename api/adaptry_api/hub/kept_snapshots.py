@@ -46,7 +46,7 @@ class SnapshotLookup:
         it reads nothing. Raises the errors of `Repository.snapshot`, and of `use`.
         """
         key = f"{self.id}@{revision}"
-        commit = self.kept.look() if self.kept else None
+        commit = await self.kept.look() if self.kept else None
         snapshot = self.kept.find(key, self.identity) if self.kept else None
         if snapshot is not None:
             return use(snapshot) if is_quick else await to_thread.run_sync(use, snapshot)

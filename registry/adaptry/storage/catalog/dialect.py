@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from threading import Lock
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import Connection, Engine
 from sqlmodel import Session
 
 from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.storage.catalog.prepared import PreparedReads
+
+if TYPE_CHECKING:
+    from adaptry.storage.catalog.postgres_probe import SnapshotProbe
 
 HAS_EVENTS = "adaptry_happened"
 """Key in the `info` of a transaction that has recorded an event."""
@@ -87,6 +90,12 @@ class Readers(Protocol):
     def last_commit(self) -> int | None:
         """A number that is another one after each commit of any process, for one thread at a time; None if
         that is not known without waiting.
+        """
+        ...
+
+    def open_probe(self) -> SnapshotProbe | None:
+        """What tells it without waiting, for an event loop; None where `last_commit` does. Raises
+        `OSError`.
         """
         ...
 
