@@ -70,16 +70,18 @@ def asked_of(doc: str, *, has_brief: bool = False) -> argparse.Namespace:
     return asked
 
 
-def generated(folder: Path, layers: int) -> Generated:
-    """A base with this many layers and its adapter, created unless they exist."""
+def generated(folder: Path, layers: int, *, is_sparse: bool = False) -> Generated:
+    """A base with this many layers and its adapter, created unless they exist. Sparse files have the size,
+    hold zeros, and take no space.
+    """
     made = Generated(folder / f"base-{layers}", folder / f"adapter-{layers}")
     if not (made.adapter / "adapter_config.json").exists():  # written last
-        _write_base(made.base, layers)
-        _write_adapter(made.adapter, layers)
+        _write_base(made.base, layers, is_sparse=is_sparse)
+        _write_adapter(made.adapter, layers, is_sparse=is_sparse)
     return made
 
 
-def _write_base(folder: Path, layers: int) -> None:
+def _write_base(folder: Path, layers: int, *, is_sparse: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (VOCABULARY, HIDDEN)}
     for layer in range(layers):
@@ -94,13 +96,13 @@ def _write_base(folder: Path, layers: int) -> None:
     for number in range(SHARDS):
         part = names[number * len(names) // SHARDS : (number + 1) * len(names) // SHARDS]
         file = f"model-{number + 1:05d}-of-{SHARDS:05d}.safetensors"
-        _write_weights(folder / file, {name: shapes[name] for name in part}, "BF16")
+        _write_weights(folder / file, {name: shapes[name] for name in part}, "BF16", is_sparse=is_sparse)
         places |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     (folder / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}, indent=2))
 
 
-def _write_adapter(folder: Path, layers: int) -> None:
+def _write_adapter(folder: Path, layers: int, *, is_sparse: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shapes = {
         f"base_model.model.model.layers.{layer}.{name}.{factor}.weight": shape
@@ -108,11 +110,11 @@ def _write_adapter(folder: Path, layers: int) -> None:
         for name, (fan_out, fan_in) in LINEAR.items()
         for factor, shape in (("lora_A", (RANK, fan_in)), ("lora_B", (fan_out, RANK)))
     }
-    _write_weights(folder / "adapter_model.safetensors", shapes, "F32")
+    _write_weights(folder / "adapter_model.safetensors", shapes, "F32", is_sparse=is_sparse)
     (folder / "adapter_config.json").write_text(json.dumps(ADAPTER, indent=2, sort_keys=True))
 
 
-def _write_weights(path: Path, shapes: Shapes, dtype: str) -> None:
+def _write_weights(path: Path, shapes: Shapes, dtype: str, *, is_sparse: bool) -> None:
     width = 2 if dtype == "BF16" else 4
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     position = 0
@@ -125,6 +127,9 @@ def _write_weights(path: Path, shapes: Shapes, dtype: str) -> None:
     values = _values()
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
+        if is_sparse:
+            file.truncate(8 + len(text) + position)
+            return
         for number, shape in enumerate(shapes.values()):
             for part in _slices(values, number, int(np.prod(shape))):
                 file.write(

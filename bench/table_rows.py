@@ -1,4 +1,4 @@
-"""The rows of `table.py`: what is measured by which bench, beside what, and what is asked of it."""
+"""The rows of `table.py`: what each bench measures, beside what, and the target."""
 
 from __future__ import annotations
 

@@ -1,16 +1,17 @@
 """Caches responses for as long as the catalog does not change.
 
 A response is cached for the identity that received it. It is used only after authenticating the new request
-and checking the catalog for commits (`CommitWatch`) in the same request: after a commit by any process, all
+and checking the catalog for commits (`commit_watch`) in the same request: after a commit by any process, all
 responses are dropped. So a cached response equals a new one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from adaptry.core.identity import Identity
+from adaptry_api.commit_watch import Commit
 
 _MOST = 2048
 Answer = TypeVar("Answer")
@@ -24,24 +25,26 @@ class _Kept(NamedTuple, Generic[Answer]):
 
 
 class AnswerCache(Generic[Answer]):
-    """Caches at most `most` responses. `watch` returns a number that changes with every commit, or None if it
-    is unknown. For use on the event loop only.
+    """Caches at most `most` responses. `watch` returns what changes with every commit, or None if that is
+    unknown. For use on the event loop only.
     """
 
-    def __init__(self, watch: Callable[[], int | None], most: int = _MOST) -> None:
+    def __init__(self, watch: Callable[[], Awaitable[Commit | None]], most: int = _MOST) -> None:
         self._watch = watch
         self._most = most
-        self._commit: int | None = None
+        self._commit: Commit | None = None
         self._kept: dict[tuple[str, int], _Kept[Answer]] = {}
 
-    def look(self) -> int | None:
-        """Looks whether the catalog has changed. The number of its last commit is for `keep`."""
-        commit = self._watch()
+    async def look(self) -> Commit | None:
+        """Looks whether the catalog has changed. The result, its last commit, is for `keep`. `find` must be
+        called before the next `await`.
+        """
+        commit = await self._watch()
         self.look_at(commit)
         return commit
 
-    def look_at(self, commit: int | None) -> None:
-        """The same, with a number that another cache has just looked up."""
+    def look_at(self, commit: Commit | None) -> None:
+        """The same, with what another cache has just found."""
         if commit != self._commit or commit is None:
             self._kept.clear()
             self._commit = commit
@@ -51,7 +54,7 @@ class AnswerCache(Generic[Answer]):
         kept = self._kept.get((path, id(identity)))
         return kept.answer if kept else None
 
-    def keep(self, path: str, identity: Identity, answer: Answer, commit: int | None) -> None:
+    def keep(self, path: str, identity: Identity, answer: Answer, commit: Commit | None) -> None:
         """Caches a response that was read after `look` returned `commit`, unless the catalog has changed
         since."""
         if commit is None or commit != self._commit:

@@ -38,6 +38,7 @@ from adaptry_api.address_limits import DEVICE_SIGN_INS, AddressLimit
 from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.bodies import ParseSlots
+from adaptry_api.commit_watch import CommitWatch
 from adaptry_api.denials import DenialRecorder
 from adaptry_api.domain_metrics import DomainMetrics
 from adaptry_api.download_counts import DownloadCounts
@@ -146,8 +147,9 @@ class AppState:
         is_quick = self.catalog.has_prepared and settings.mirror_of is None
         is_local = self.catalog.is_local
         self.quick_reads = QuickReads("reads", is_available=is_quick, is_local=is_local)
-        self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.catalog.last_commit)
-        self.searches: AnswerCache[bytes] = AnswerCache(self.catalog.last_commit, _KEPT_SEARCHES)
+        self.commits = CommitWatch(self.catalog)
+        self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.commits.last_commit)
+        self.searches: AnswerCache[bytes] = AnswerCache(self.commits.last_commit, _KEPT_SEARCHES)
         # Searches take longer, so they have their own threads.
         self.searching = QuickReads("searches", is_available=is_quick, is_local=is_local)
         self.facet_counter = FacetCounter()
@@ -285,6 +287,7 @@ class AppState:
             self.upstream.close()
         self.quick_reads.close()
         self.searching.close()
+        self.commits.close()
         with suppress(AdaptryError):  # the server stops even if the catalog is not available
             self.store_downloads()
             self.store_denials()

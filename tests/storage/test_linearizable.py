@@ -16,6 +16,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
+from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 
 pytestmark = pytest.mark.slow
@@ -24,9 +25,9 @@ MOVES, VERSIONS = 60, 4
 
 
 @contextmanager
-def serve(data: Path) -> Iterator[str]:
+def serve(data: Path, *options: str) -> Iterator[str]:
     """`adaptry serve` in a process of its own; its address."""
-    command = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0"]
+    command = [sys.executable, "-m", "adaptry_cli", "serve", "--data", str(data), "--port", "0", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         try:
@@ -35,9 +36,17 @@ def serve(data: Path) -> Iterator[str]:
             process.terminate()
 
 
-def test_no_server_returns_an_alias_from_before_a_finished_move(tmp_path: Path) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+def test_no_server_returns_an_alias_from_before_a_finished_move(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     with ExitStack() as stack:
-        urls = [stack.enter_context(serve(tmp_path / "data")) for _ in range(2)]
+        options = []
+        if database == "postgres":
+            server: PostgresServer = request.getfixturevalue("postgres")
+            options = ["--catalog", server.url(server.create_migrated())]
+        folders = [tmp_path / "data", tmp_path / ("other" if options else "data")]
+        urls = [stack.enter_context(serve(folder, *options)) for folder in folders]
         token = (tmp_path / "data" / "admin-token").read_text().strip()
         mover, *_ = registries = [HttpRegistry(url, token) for url in urls]
         digests = [

@@ -21,6 +21,7 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.app_state import AppState
 from adaptry_api.auth_policy import Caller
+from adaptry_api.commit_watch import Commit
 from adaptry_api.hub.adapters import adapter_repository
 from adaptry_api.hub.addresses import repository_id
 from adaptry_api.hub.refusals import HubNotFound
@@ -55,10 +56,10 @@ class KeptSnapshots:
 
     @classmethod
     def of(cls, state: AppState) -> KeptSnapshots | None:
-        """None if a read may wait for another machine: then looking for a commit may wait too."""
-        if not (state.quick_reads.is_available and state.quick_reads.is_local):
+        """None for a mirror, whose reads may query the mirrored registry."""
+        if not state.quick_reads.is_available:
             return None
-        watch = state.catalog.last_commit
+        watch = state.commits.last_commit
         return cls(AnswerCache(watch, MOST), AnswerCache(watch, MOST), state.catalog, state.quick_reads)
 
     async def read(self, read: Callable[[], Found]) -> Found:
@@ -70,14 +71,16 @@ class KeptSnapshots:
 
         return await self.reads.run(run)
 
-    def look(self) -> int | None:
-        """Drops everything if the catalog has changed. The number of its last commit is for `keep`."""
-        commit = self.by_revision.look()
+    async def look(self) -> Commit | None:
+        """Drops everything if the catalog has changed. The result, its last commit, is for `keep`. Looking
+        for a snapshot must follow before the next `await`.
+        """
+        commit = await self.by_revision.look()
         self.by_commit.look_at(commit)
         return commit
 
     def keep(
-        self, id: str, revision: str, identity: Identity, snapshot: Snapshot, commit: int | None
+        self, id: str, revision: str, identity: Identity, snapshot: Snapshot, commit: Commit | None
     ) -> None:
         if not snapshot.depends_on_catalog or len(snapshot.files) > _MOST_FILES:
             return
@@ -105,14 +108,14 @@ class SnapshotLookup:
         """The result of `use`, which runs in a thread. Raises the errors of `Repository.snapshot`, and of
         `use`.
         """
-        snapshot, commit = self._kept_at(revision)
+        snapshot, commit = await self._kept_at(revision)
         if snapshot is not None:
             return await to_thread.run_sync(use, snapshot)
         return await self._look_up(revision, use, commit, None)
 
     async def answer(self, what: str, revision: str, make: Callable[[Snapshot], KeptAnswer]) -> KeptAnswer:
         """The answer that `make` gives for a snapshot, kept with it under the name `what`."""
-        snapshot, commit = self._kept_at(revision)
+        snapshot, commit = await self._kept_at(revision)
         answer = snapshot.answers.get(what) if snapshot else None
         if answer is not None:
             return answer
@@ -127,22 +130,22 @@ class SnapshotLookup:
 
     async def file(self, revision: str, path: str) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
         """A file that may be read, its snapshot, and the warnings to send with it."""
-        snapshot, commit = self._kept_at(revision)
+        snapshot, commit = await self._kept_at(revision)
         if snapshot is None and self.kept:  # the same files, by the name of a branch
             snapshot = self.kept.by_commit.find(self._key(revision), self.identity)
         if snapshot is not None:
             return _file_of(path, snapshot)
         return await self._look_up(revision, partial(_file_of, path), commit, "file")
 
-    def _kept_at(self, revision: str) -> tuple[Snapshot | None, int | None]:
-        """The kept snapshot, and the number of the last commit."""
+    async def _kept_at(self, revision: str) -> tuple[Snapshot | None, Commit | None]:
+        """The kept snapshot, and the last commit."""
         if self.kept is None:
             return None, None
-        commit = self.kept.look()
+        commit = await self.kept.look()
         return self.kept.by_revision.find(self._key(revision), self.identity), commit
 
     async def _look_up(
-        self, revision: str, use: Callable[[Snapshot], Found], commit: int | None, what: str | None
+        self, revision: str, use: Callable[[Snapshot], Found], commit: Commit | None, what: str | None
     ) -> Found:
         """The result of `use` for a snapshot that is read now, and kept. `what`: a name for `use`, if it is
         the same each time.

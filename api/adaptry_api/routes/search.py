@@ -40,7 +40,7 @@ def _is_plain(request: Request) -> bool:
 
 async def _quick_search(request: Request, identity: Identity) -> Response:
     state, address = app_state_of(request), request.scope["query_string"].decode("latin-1")
-    commit = state.searches.look()
+    commit = await state.searches.look()
     body = state.searches.find(address, identity)
     if body is None:
         given, registry = request.query_params, state.registry(identity)

@@ -39,7 +39,7 @@ def list_versions(
 
 async def _quick_version(request: Request, identity: Identity) -> Response:
     state, path = app_state_of(request), request.scope["path"]
-    commit = state.answers.look()
+    commit = await state.answers.look()
     answer = state.answers.find(path, identity)
     if answer is None:
         given = request.path_params

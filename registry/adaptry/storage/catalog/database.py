@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sqlmodel import Session
 
     from adaptry.storage.catalog.encoded_versions import EncodedVersions
+    from adaptry.storage.catalog.postgres_probe import SnapshotProbe
     from adaptry.storage.catalog.request_use import RequestCharge
 
 Transaction: TypeAlias = "Session"
@@ -114,6 +115,11 @@ class Catalog:
         """
         readers = self._database.prepared
         return readers.last_commit() if readers else None
+
+    def open_probe(self) -> SnapshotProbe | None:
+        """The same for an event loop, where `last_commit` is None since it would wait. Raises `OSError`."""
+        readers = self._database.prepared
+        return readers.open_probe() if readers else None
 
     @contextmanager
     def write(self) -> Iterator[Transaction]:

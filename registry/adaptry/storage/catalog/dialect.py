@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlmodel import Session
 
+    from adaptry.storage.catalog.postgres_probe import SnapshotProbe
+
 HAS_EVENTS = "adaptry_happened"
 """Key in the `info` of a transaction that has recorded an event."""
 ContextFactory = Callable[[], AbstractContextManager[object]]
@@ -94,6 +96,12 @@ class Readers(Protocol):
     def last_commit(self) -> int | None:
         """A number that is another one after each commit of any process, for one thread at a time; None if
         that is not known without waiting.
+        """
+        ...
+
+    def open_probe(self) -> SnapshotProbe | None:
+        """What tells it without waiting, for an event loop; None where `last_commit` does. Raises
+        `OSError`.
         """
         ...
 

@@ -23,6 +23,7 @@ from psycopg.pq import ExecStatus
 from sqlalchemy.dialects.postgresql import asyncpg  # writes `$1`, as the protocol has it; imports no driver
 
 from adaptry.core.errors import Invalid, Unavailable
+from adaptry.storage.catalog.postgres_probe import SnapshotProbe
 from adaptry.storage.catalog.prepared import ErrorTranslator, PreparedReads, Query, definition_of
 from adaptry.storage.catalog.rows import Moment
 
@@ -106,8 +107,12 @@ class PostgresReaders:
         return nullcontext()
 
     def last_commit(self) -> int | None:
-        """PostgreSQL does not tell that without a round trip."""
+        """PostgreSQL does not tell that without waiting; `open_probe` does."""
         return None
+
+    def open_probe(self) -> SnapshotProbe:
+        """Waits for a connection. Raises `OSError`."""
+        return SnapshotProbe(self._connect)
 
     def close(self) -> None:
         with self._lock:

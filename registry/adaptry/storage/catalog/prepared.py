@@ -163,6 +163,9 @@ class PreparedReaders:
     def last_commit(self) -> int | None:
         return self.watch.last_commit()
 
+    def open_probe(self) -> None:
+        """`last_commit` does not wait."""
+
     def close(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []

@@ -1,0 +1,137 @@
+"""Watches for commits of any process, on the event loop, without waiting for a disk or a thread.
+
+On SQLite, that is a look at shared memory. On PostgreSQL, it is a query of one round trip, which all requests
+share that arrive before it is sent; so its answer is not older than any of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeAlias
+
+from adaptry.storage.catalog.database import Catalog
+
+if TYPE_CHECKING:
+    from adaptry.storage.catalog.postgres_probe import SnapshotProbe
+
+Commit: TypeAlias = int | str
+"""Differs after each commit."""
+_PAUSE = 1.0  # seconds between two attempts to connect
+_PATIENCE = 5.0  # seconds without an answer after which a connection counts as broken
+_Waiting: TypeAlias = list[asyncio.Future[Commit | None]]
+
+
+class CommitWatch:
+    """For use on the event loop only."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._remote = None if catalog.is_local else _RemoteWatch(catalog.open_probe)
+
+    async def last_commit(self) -> Commit | None:
+        """The state of the catalog at some moment after this call; None if it is not known now."""
+        if self._remote is None:
+            return self._catalog.last_commit()
+        return await self._remote.last_commit()
+
+    def close(self) -> None:
+        if self._remote is not None:
+            self._remote.close()
+
+
+class _RemoteWatch:
+    """A `SnapshotProbe` on the event loop that runs at its first use; replaced if it breaks."""
+
+    def __init__(self, open_probe: Callable[[], SnapshotProbe | None]) -> None:
+        self._open = open_probe
+        self._probe: SnapshotProbe | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._next: _Waiting = []
+        self._asked: deque[_Waiting] = deque()
+        self._oldest: _Waiting | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def last_commit(self) -> Commit | None:
+        loop = asyncio.get_running_loop()
+        if self._probe is None:
+            if self._connecting is None:
+                self._connecting = loop.create_task(self._connect(loop))
+            return None
+        answer: asyncio.Future[Commit | None] = loop.create_future()
+        if not self._next:
+            loop.call_soon(self._ask)
+        self._next.append(answer)
+        return await answer
+
+    def close(self) -> None:
+        """May be called in another thread than the loop's."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._lose)
+                return
+        self._lose()
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            self._probe = await asyncio.to_thread(self._open)
+        except OSError:
+            await asyncio.sleep(_PAUSE)
+        finally:
+            self._connecting = None
+        if self._probe is not None:
+            self._loop = loop
+            loop.add_reader(self._probe.fileno(), self._receive)
+
+    def _ask(self) -> None:
+        waiting, self._next = self._next, []
+        self._asked.append(waiting)
+        if self._probe is None or self._loop is None:
+            self._lose()
+            return
+        try:
+            self._probe.ask()
+        except OSError:
+            self._lose()
+            return
+        if self._timer is None:
+            self._timer = self._loop.call_later(_PATIENCE, self._look_at_oldest)
+
+    def _receive(self) -> None:
+        try:
+            answers = self._probe.answers() if self._probe else []
+        except OSError:
+            self._lose()
+            return
+        for answer in answers:
+            _settle(self._asked.popleft(), answer)
+
+    def _look_at_oldest(self) -> None:
+        self._timer = None
+        if not self._asked or self._loop is None:
+            return
+        if self._asked[0] is self._oldest:
+            self._lose()
+            return
+        self._oldest = self._asked[0]
+        self._timer = self._loop.call_later(_PATIENCE, self._look_at_oldest)
+
+    def _lose(self) -> None:
+        """Closes the connection; the requests that wait for it are answered without it."""
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.remove_reader(probe.fileno())
+            probe.close()
+        asked, self._asked = self._asked, deque()
+        for waiting in asked:
+            _settle(waiting, None)
+
+
+def _settle(waiting: _Waiting, answer: Commit | None) -> None:
+    for each in waiting:
+        if not each.done():  # its request was cancelled
+            each.set_result(answer)
