@@ -40,6 +40,8 @@ _DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 class PostgresReads(PreparedReads):
     """A read-only transaction of prepared reads, on a snapshot, which begins with the first of them."""
 
+    is_postgres = True
+
     def __init__(self, open_reader: Callable[[], _Reader], translate_error: ErrorTranslator) -> None:
         self._open = open_reader
         self._translate_error = translate_error

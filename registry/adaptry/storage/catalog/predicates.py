@@ -133,7 +133,9 @@ def _in_json(column: ColumnElement[Any], values: Value) -> ColumnElement[bool]:
 
 
 def is_postgres(tx: Reads) -> bool:
-    return not isinstance(tx, PreparedReads) and tx.get_bind().dialect.name == "postgresql"
+    if isinstance(tx, PreparedReads):
+        return tx.is_postgres
+    return tx.get_bind().dialect.name == "postgresql"
 
 
 def select_where(

@@ -16,7 +16,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from urllib.parse import quote
 
 from adaptry.core.errors import AdaptryError
@@ -61,6 +61,8 @@ class _Reader:
 
 class PreparedReads:
     """A read-only transaction of prepared reads, on a snapshot."""
+
+    is_postgres: ClassVar[bool] = False
 
     def __init__(self, reader: _Reader, translate_error: ErrorTranslator) -> None:
         self._reader = reader
