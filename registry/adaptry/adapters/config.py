@@ -43,6 +43,8 @@ HEADS_OF_TASKS = {
     "QUESTION_ANS": ("qa_outputs",),
 }
 """The modules that PEFT always saves completely for a task, and requires in a file if the model has them."""
+_TIED_NAMES = frozenset(["embed_tokens", "lm_head"])
+"""PEFT's `EMBEDDING_LAYER_NAMES`."""
 _LOADER_PATHS = {"corda_config": ("cache_file", "covariance_file")}
 
 
@@ -135,6 +137,26 @@ class AdapterConfig:
             for length in lengths
             if length <= end
         )
+
+    @cached_property
+    def ties_saved(self) -> bool:
+        """Whether `ensure_weight_tying` applies to saved modules. PEFT only knows embeddings and heads with
+        two names, and does nothing for those of other families (`word_embeddings`, `wte`, `shared`).
+        """
+        named = any(name.rpartition(".")[2] in _TIED_NAMES for name in self.saved_modules)
+        return named and self.flag("ensure_weight_tying")
+
+    @cached_property
+    def ties_updates(self) -> bool:
+        """Whether `ensure_weight_tying` applies to targeted modules; it does not if it applies to saved ones.
+        Raises `InvalidConfig` if a pattern is refused, and `Unavailable`.
+        """
+        if not self.flag("ensure_weight_tying") or self.ties_saved:
+            return False
+        targets = self.fields.get("target_modules")
+        if isinstance(targets, str):
+            return any(self.patterns.matches(targets, name) for name in sorted(_TIED_NAMES))
+        return any(name.rpartition(".")[2] in _TIED_NAMES for name in self.names("target_modules"))
 
     @cached_property
     def excluding_patterns(self) -> Mapping[str, str]:

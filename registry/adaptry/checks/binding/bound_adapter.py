@@ -65,6 +65,11 @@ class BoundAdapter:
     unbound: str | None = None
 
     @property
-    def trains_ties(self) -> bool:
-        """Whether PEFT trains both sides of a tied embedding as one."""
-        return self.adapter.config.flag("ensure_weight_tying")
+    def ties_saved(self) -> bool:
+        """Whether PEFT saves both sides of a tied embedding as one."""
+        return self.adapter.config.ties_saved
+
+    @property
+    def ties_updates(self) -> bool:
+        """Whether PEFT trains an update of both sides of a tied embedding as one."""
+        return self.adapter.config.ties_updates

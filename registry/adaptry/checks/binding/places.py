@@ -47,8 +47,8 @@ def _formed(target: TargetTensor, adapter: Adapter, base: BaseRecord, variant: L
     config, module = adapter.config, target.module
     if module.kind == "parameter" and (
         config.pattern_values("rank_pattern") or config.pattern_values("alpha_pattern")
-    ):  # patterns match the parameter's name, which only the base has
-        name = target.expert.parameter if target.expert else target.tensor
+    ):  # patterns match the parameter's name in memory, which only the base has
+        name = target.expert.parameter if target.expert else target.weight.name
         scale, alpha, _ = scale_of(config, name)
         module = module.model_copy(update={"scale": scale, "alpha": alpha})
     is_matrix = module.kind == "linear" and target.orientation in ("linear", "conv1d")

@@ -28,6 +28,8 @@ _MATRICES = ("in_proj_weight", *PACKED_WEIGHTS)
 """Other parameters than `weight` that make a module a layer with a matrix."""
 _ROUTERS = frozenset(["gate", "router"])
 """Routers of experts, whose class in transformers 5 `all-linear` excludes."""
+_WITH_LINEAR_ROUTERS = frozenset(["llama4", "llama4_text"])
+"""Models whose router is a subclass of `torch.nn.Linear`, which PEFT adapts."""
 
 
 _ADAPTED = {"ln_tuning": ("weight", 1), "beft": ("bias", 1)}
@@ -136,6 +138,8 @@ def _is_router(model: LoadedModel, path: str) -> bool:
     """
     around, _, name = path.rpartition(".")
     is_beside = f"{around}.experts.gate_up_proj" in model.names.parameters
+    if model.model_type in _WITH_LINEAR_ROUTERS:
+        return False
     return name in _ROUTERS and is_beside and not model.targets.includes_parameter(f"{path}.weight")
 
 

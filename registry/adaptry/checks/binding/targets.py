@@ -170,8 +170,7 @@ class ModuleTargets:
 
     def _is_tied_head(self, path: str) -> bool:
         """Whether it is a head that shares the adapter of the embedding to which it is tied."""
-        is_asked = self._config.flag("ensure_weight_tying") and is_head(path)
-        return is_asked and (isinstance(self._targets, str) or any(map(is_embedding, self._ends)))
+        return is_head(path) and self._config.ties_updates
 
     def _is_targeted(self, path: str) -> bool:
         targets = self._targets

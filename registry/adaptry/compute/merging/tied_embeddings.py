@@ -188,18 +188,18 @@ def _sides_of_extra(entry: BoundInput, extra: ExtraTarget, sides: TiedSides) -> 
     path = extra.extra.target.removesuffix(".weight")
     if extra.extra.kind == "token_rows" and _has_other_rows(entry, extra):
         return sides.one_side(entry, extra.tensor, path, not is_input_embedding(path))
-    if extra.extra.kind == "module" and not entry.bound.trains_ties:
+    if extra.extra.kind == "module" and not entry.bound.ties_saved:
         return sides.one_side(entry, extra.tensor, path, not is_input_embedding(path))
     return sides.both_sides(extra.tensor)
 
 
 def sides_of_module(entry: BoundInput, target: TargetTensor, sides: TiedSides) -> tuple[TiedSide, ...]:
-    """The sides that an update changes: both, with `ensure_weight_tying`."""
+    """The sides that an update changes: both, if PEFT ties them (`ensure_weight_tying`)."""
     if not sides.is_tied(target):
         sides.check_known(entry, target.tensor, target.module.path)
         return (sides.stored_side(target.tensor),)
     is_head = target.module.kind != "embedding" and not is_input_embedding(target.module.path)
-    if entry.bound.trains_ties and _is_trained_as_one(entry):
+    if entry.bound.ties_updates and _is_trained_as_one(entry):
         return () if is_head else sides.both_sides(target.tensor)
     if is_head:
         sides.check_bias(entry, target.module)
