@@ -12,7 +12,8 @@ from adaptry.core.errors import Conflict
 from adaptry.core.identity import Visibility
 from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import AdapterEdit, AdapterInfo
+from adaptry.registry import records
+from adaptry.registry.records import AdapterEdit
 from adaptry.storage.catalog import case_conflicts, stored_use, terms
 from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.database import Reads, Transaction
@@ -382,11 +383,11 @@ def own_terms(tx: Reads, key: int) -> list[tuple[str, str]]:
     return _terms(row)
 
 
-def info(tx: Reads, adapter: AdapterRecord) -> AdapterInfo:
+def info(tx: Reads, adapter: AdapterRecord) -> records.AdapterInfo:
     return adapter_of(run_select(tx, _shown_one, {"key": adapter.key})[0])
 
 
-def infos(tx: Transaction, keys: Sequence[int]) -> tuple[AdapterInfo, ...]:
+def infos(tx: Transaction, keys: Sequence[int]) -> tuple[records.AdapterInfo, ...]:
     """The adapters with these keys, which must exist, in their order."""
     tx.flush()
     found = {row.id: row for row in tx.connection().execute(_shown_many.definition, {"keys": list(keys)})}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from adaptry.core.digest import Digest
-from adaptry.registry.records import AliasInfo
+from adaptry.registry import records
 from adaptry.storage.catalog import case_conflicts, epochs, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
@@ -55,7 +55,7 @@ def find(tx: Reads, adapter: AdapterRecord, alias: str) -> AliasTarget | None:
 
 def set_target(
     tx: Transaction, adapter: AdapterRecord, alias: str, to: VersionRecord, at: datetime, by: str
-) -> AliasInfo:
+) -> records.AliasInfo:
     """Creates or moves an alias, with a new generation."""
     key = {"of_adapter": adapter.key, "of_alias": alias}
     (found,) = run_select(tx, _stored, key) or (None,)
@@ -70,7 +70,7 @@ def set_target(
             terms.remove(tx, found.version_id, ["alias"], alias)
         change(tx, _move, {**key, **moved, "generation": generation, "folded": folded})
     terms.add(tx, to.key, [("alias", alias)])
-    return AliasInfo(
+    return records.AliasInfo(
         alias=alias, number=to.number, digest=to.digest, generation=generation, moved_at=at, moved_by=by
     )
 
@@ -111,7 +111,7 @@ def remove(tx: Transaction, adapter: AdapterRecord, alias: str, at: datetime, by
     case_conflicts.release_alias(tx, adapter.key, alias)
 
 
-def infos(tx: Transaction, adapter: AdapterRecord) -> tuple[AliasInfo, ...]:
+def infos(tx: Transaction, adapter: AdapterRecord) -> tuple[records.AliasInfo, ...]:
     """An adapter's aliases in name order."""
     query = (
         sm.select(orm.AliasRow, orm.VersionRow)
@@ -122,8 +122,8 @@ def infos(tx: Transaction, adapter: AdapterRecord) -> tuple[AliasInfo, ...]:
     return tuple(_info(row, version.number, Digest(version.digest)) for row, version in tx.exec(query))
 
 
-def _info(row: orm.AliasRow, number: int, digest: Digest) -> AliasInfo:
-    return AliasInfo(
+def _info(row: orm.AliasRow, number: int, digest: Digest) -> records.AliasInfo:
+    return records.AliasInfo(
         alias=row.alias,
         number=number,
         digest=digest,

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
 from adaptry.core.identity import BaseVisibility, Identity
 from adaptry.core.manifest import FileEntry
-from adaptry.registry.records import Page
+from adaptry.registry import records
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.case_conflicts import fold
@@ -23,6 +22,7 @@ from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.statement_texts import Selection, statement
 
 if TYPE_CHECKING:
+    from adaptry.adapters.base_record import BaseRecord
     from adaptry.registry.base_info import BaseInfo
 
 
@@ -134,7 +134,11 @@ def ids(tx: Transaction) -> tuple[Digest, ...]:
 
 def record(tx: Reads, id: Digest) -> BaseRecord | None:
     rows = run_select(tx, _record, {"id": id.hex})
-    return decode_model(BaseRecord, rows[0].record) if rows else None
+    if not rows:
+        return None
+    from adaptry.adapters.base_record import BaseRecord  # with pydantic, which a push without a base avoids
+
+    return decode_model(BaseRecord, rows[0].record)
 
 
 def put(tx: Transaction, new: BaseRecord, at: datetime, by: str) -> None:
@@ -202,7 +206,7 @@ def info(tx: Transaction, scope: ReadScope, id: Digest) -> BaseInfo:
     return _infos(tx, scope, tx.exec(sm.select(orm.BaseRow).where(orm.BaseRow.id == id.hex)).all())[0]
 
 
-def page(tx: Transaction, scope: ReadScope, cursor: str | None, limit: int) -> Page[BaseInfo]:
+def page(tx: Transaction, scope: ReadScope, cursor: str | None, limit: int) -> records.Page[BaseInfo]:
     """Newest first."""
     from adaptry.registry.base_info import BaseInfo  # not needed for listing adapters
 
@@ -215,7 +219,7 @@ def page(tx: Transaction, scope: ReadScope, cursor: str | None, limit: int) -> P
     rows = tx.exec(query.limit(limit + 1)).all()
     shown = rows[:limit]
     following = cursors.encode(shown[-1].key or 0, "bases") if len(rows) > limit else None
-    return Page[BaseInfo](items=_infos(tx, scope, shown), next=following)
+    return records.Page[BaseInfo](items=_infos(tx, scope, shown), next=following)
 
 
 def of_architecture(tx: Transaction, scope: ReadScope, architecture: Digest) -> tuple[BaseInfo, ...]:

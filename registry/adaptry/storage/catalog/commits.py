@@ -13,8 +13,8 @@ from datetime import datetime
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.manifest import EMPTY, Manifest
-from adaptry.registry.commit_info import CommitInfo, CommitNote
-from adaptry.registry.records import Page
+from adaptry.registry import commit_info, records
+from adaptry.registry.commit_info import CommitNote
 from adaptry.storage.catalog import cursors, damage, statement_texts
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
@@ -35,14 +35,27 @@ def _manifest() -> Selection:
 
 @dataclass(frozen=True, slots=True)
 class CommitRecord:
-    """A commit in the catalog: its key and its public information."""
+    """A commit in the catalog: its key, its revision and its columns."""
 
     key: int
-    info: CommitInfo
+    digest: Digest
+    columns: Columns
 
     @property
-    def digest(self) -> Digest:
-        return self.info.digest
+    def info(self) -> commit_info.CommitInfo:
+        """Its public information."""
+        row = self.columns
+        return commit_info.CommitInfo(
+            digest=self.digest,
+            branch=row.branch,
+            parent=row.parent[:40] if row.parent else None,
+            title=row.title,
+            message=row.message,
+            author=row.author,
+            at=row.at,
+            number=row.number,
+            carries=row.number if row.number is not None else row.carries,
+        )
 
 
 def _shown() -> Selection:
@@ -226,14 +239,16 @@ def trees(tx: Transaction, revisions: Collection[tuple[int, Digest]]) -> dict[tu
 
 def page(
     tx: Transaction, adapter: AdapterRecord, newest: CommitRecord, cursor: str | None, limit: int
-) -> Page[CommitInfo]:
+) -> records.Page[commit_info.CommitInfo]:
     """A page of the chain from `newest` backwards, or from the cursor on."""
     about = f"commits {adapter.key}"
     start = cursors.decode_number(cursor, about)
     asked = {"adapter": adapter.key, "key": newest.key if start is None else start, "many": limit + 1}
     rows = run_select(tx, _page, asked)
     following = cursors.encode(rows[limit].id, about) if len(rows) > limit else None
-    return Page[CommitInfo](items=tuple(_record(row).info for row in rows[:limit]), next=following)
+    return records.Page[commit_info.CommitInfo](
+        items=tuple(_record(row).info for row in rows[:limit]), next=following
+    )
 
 
 def forget(tx: Transaction, adapter: AdapterRecord) -> None:
@@ -247,15 +262,4 @@ def _first(rows: Sequence[Columns]) -> CommitRecord | None:
 
 
 def _record(row: Columns) -> CommitRecord:
-    info = CommitInfo(
-        digest=Digest(row.digest),
-        branch=row.branch,
-        parent=row.parent[:40] if row.parent else None,
-        title=row.title,
-        message=row.message,
-        author=row.author,
-        at=row.at,
-        number=row.number,
-        carries=row.number if row.number is not None else row.carries,
-    )
-    return CommitRecord(row.id, info)
+    return CommitRecord(row.id, Digest(row.digest), row)

@@ -11,8 +11,8 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.identity import Identity, Visibility
 from adaptry.core.refs import AdapterName
+from adaptry.registry import records
 from adaptry.registry.events import NameFilter
-from adaptry.registry.records import Event, EventBatch, Page
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.audit_log.event_entries import record_event
@@ -41,7 +41,7 @@ class StoredEvent:
     `base` is None if the event names no registered base.
     """
 
-    event: Event
+    event: records.Event
     name: AdapterName | None
     visibility: Visibility
     base: BaseAccess | None = None
@@ -53,7 +53,7 @@ class StoredEvent:
             return self.base.allows(identity)
         return self.name is not None or identity.is_member
 
-    def redacted_for(self, identity: Identity) -> Event:
+    def redacted_for(self, identity: Identity) -> records.Event:
         """The event without details about a base that the reader may not see."""
         if self.base is None or self.base.allows(identity):
             return self.event
@@ -93,7 +93,7 @@ def record(
 
 def page(
     tx: Transaction, identity: Identity, adapter: AdapterRecord, cursor: str | None, limit: int
-) -> Page[Event]:
+) -> records.Page[records.Event]:
     """An adapter's events, newest first, through all its renames; without those about unreadable bases."""
     about = f"events {adapter.key}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
@@ -107,13 +107,13 @@ def page(
     rows = tx.exec(query.limit(limit + 1)).all()
     events = [_event(row) for row in rows[:limit]]
     stored = _with_bases(tx, [StoredEvent(event, adapter.name, adapter.visibility) for event in events])
-    return Page[Event](
+    return records.Page[records.Event](
         items=tuple(one.redacted_for(identity) for one in stored if one.is_visible_to(identity)),
         next=cursors.encode(events[-1].seq, about) if len(rows) > limit else None,
     )
 
 
-def last_of_alias(tx: Transaction, adapter: AdapterRecord, alias: str) -> Event | None:
+def last_of_alias(tx: Transaction, adapter: AdapterRecord, alias: str) -> records.Event | None:
     """The last move or removal of an alias; None if it never existed."""
     asked = {"adapter": adapter.key, "before": cursors.BIG_INTEGER}
     while rows := run_select(tx, _moves, asked):
@@ -163,29 +163,29 @@ def read_since(tx: Transaction, after: int, limit: int = SPAN) -> tuple[StoredEv
 
 def read_batch(
     tx: Transaction, identity: Identity, after: int | None, limit: int, about: NameFilter
-) -> EventBatch:
+) -> records.EventBatch:
     """The new events for one reader among the `SPAN` events after number `after`; None: nothing yet."""
     if after is None:
-        return EventBatch(seq=newest(tx))
+        return records.EventBatch(seq=newest(tx))
     stored = read_since(tx, after)
     return (
         select_batch(stored, identity, about, after, limit)
         if stored
-        else EventBatch(seq=min(after, newest(tx)))
+        else records.EventBatch(seq=min(after, newest(tx)))
     )
 
 
 def select_batch(
     stored: Sequence[StoredEvent], identity: Identity, about: NameFilter, after: int, limit: int
-) -> EventBatch:
+) -> records.EventBatch:
     """The events of `stored` (all after number `after`) for one reader, and the last examined number."""
-    items: list[Event] = []
+    items: list[records.Event] = []
     for one in stored:
         if about.matches(one.event) and one.is_visible_to(identity):
             items.append(one.redacted_for(identity))
             if len(items) == limit:
-                return EventBatch(items=tuple(items), seq=one.event.seq)
-    return EventBatch(items=tuple(items), seq=stored[-1].event.seq if stored else after)
+                return records.EventBatch(items=tuple(items), seq=one.event.seq)
+    return records.EventBatch(items=tuple(items), seq=stored[-1].event.seq if stored else after)
 
 
 def _with_bases(tx: Transaction, stored: Sequence[StoredEvent]) -> tuple[StoredEvent, ...]:
@@ -200,7 +200,7 @@ def _with_bases(tx: Transaction, stored: Sequence[StoredEvent]) -> tuple[StoredE
     )
 
 
-def _base_of(event: Event) -> Digest | None:
+def _base_of(event: records.Event) -> Digest | None:
     text = event.detail.get("id" if event.kind.startswith("base.") else "base", "")
     try:
         return Digest.parse(text)
@@ -213,10 +213,10 @@ def _stored_event(row: sa.Row[Any]) -> StoredEvent:
     return StoredEvent(_event(row), name, cast(Visibility, row.visibility or "private"))
 
 
-def _event(row: orm.EventRow | sa.Row[Any]) -> Event:
+def _event(row: orm.EventRow | sa.Row[Any]) -> records.Event:
     """(`Any`: the columns of an event, with others beside them.)"""
     assert row.seq is not None
-    return Event(
+    return records.Event(
         seq=row.seq,
         at=row.at,
         by=row.by,

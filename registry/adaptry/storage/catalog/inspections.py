@@ -11,7 +11,7 @@ from typing import Any
 
 from adaptry.adapters.inspection.result import INSPECTION, TensorStatistics, WeightsInspection
 from adaptry.core.digest import Digest
-from adaptry.registry.records import InspectionSummary
+from adaptry.registry import records
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
@@ -78,7 +78,7 @@ def forget(tx: Transaction, file: Digest) -> None:
     tx.execute(sa.delete(orm.InspectionRow).where(sm.col(orm.InspectionRow.file_digest) == file.hex))
 
 
-def summaries(tx: Reads, of_versions: Sequence[Collection[Digest]]) -> list[InspectionSummary | None]:
+def summaries(tx: Reads, of_versions: Sequence[Collection[Digest]]) -> list[records.InspectionSummary | None]:
     """For the weights files of each version: their combined result; None if one of them was not inspected.
     One statement for all.
     """
@@ -98,13 +98,13 @@ def _found_of(count: int) -> Selection:
     )
 
 
-def _summary(found: Sequence[Columns | None]) -> InspectionSummary | None:
+def _summary(found: Sequence[Columns | None]) -> records.InspectionSummary | None:
     rows = [row for row in found if row is not None]
     if len(rows) < len(found):
         return None
     norms = [row.norm for row in rows if row.norm is not None]
     whole = math.hypot(*norms) if norms else math.inf
-    return InspectionSummary(
+    return records.InspectionSummary(
         tensors=sum(row.tensors for row in rows),
         nan=sum(row.nan for row in rows),
         infinite=sum(row.infinite for row in rows),

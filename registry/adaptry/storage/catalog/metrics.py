@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from adaptry.registry.records import MetricInfo
+from adaptry.registry import records
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select, sqlite_driver
@@ -93,12 +93,12 @@ def newest(tx: Transaction, version: VersionRecord) -> dict[str, float]:
     return {row.metric: row.newest for row in run_select(tx, _newest, {"key": version.key})}
 
 
-def history(tx: Transaction, version: VersionRecord) -> tuple[MetricInfo, ...]:
+def history(tx: Transaction, version: VersionRecord) -> tuple[records.MetricInfo, ...]:
     """Every logged value, oldest first."""
     query = sm.select(orm.MetricRow).where(orm.MetricRow.version_id == version.key, is_logged())
     rows = tx.exec(query.order_by(sm.col(orm.MetricRow.id)))
     return tuple(
-        MetricInfo(
+        records.MetricInfo(
             metric=row.metric,
             value=row.value,
             number=version.number,

@@ -5,16 +5,19 @@ catalog.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import StateChange
-from adaptry.registry.workers import ForgottenRecall
+from adaptry.registry import records
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.statement_texts import Selection, statement
 from adaptry.storage.catalog.version_info import Columns
+
+if TYPE_CHECKING:
+    from adaptry.registry.workers import ForgottenRecall
 
 
 @statement
@@ -46,9 +49,9 @@ def all_claims(tx: Transaction) -> tuple[ForgottenRecall, ...]:
     return tuple(map(_claim, tx.exec(sm.select(orm.RecallClaimRow).order_by(orm.RecallClaimRow.name))))
 
 
-def quarantine(claim: ForgottenRecall) -> StateChange:
+def quarantine(claim: ForgottenRecall) -> records.StateChange:
     """The state of a version whose recall was lost: quarantined until an administrator decides."""
-    return StateChange(
+    return records.StateChange(
         state="quarantined",
         reason=(
             f"{claim.state} before the registry was restored from a backup, as {claim.source} shows; revoke"
@@ -58,6 +61,8 @@ def quarantine(claim: ForgottenRecall) -> StateChange:
 
 
 def _claim(row: orm.RecallClaimRow | Columns) -> ForgottenRecall:
+    from adaptry.registry.workers import ForgottenRecall  # with pydantic; claims are rare
+
     return ForgottenRecall(
         name=AdapterName.parse(row.name),
         digest=Digest(row.digest),

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from datetime import datetime
 
 from adaptry.core.digest import Digest
-from adaptry.registry.records import StateChange, VersionInfo
+from adaptry.registry import records
+from adaptry.registry.records import VersionInfo
 from adaptry.storage.catalog import epochs, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
@@ -52,7 +53,7 @@ def _of_weights() -> Selection:
     )
 
 
-def put(tx: Transaction, version: VersionRecord, change: StateChange, at: datetime, by: str) -> int:
+def put(tx: Transaction, version: VersionRecord, change: records.StateChange, at: datetime, by: str) -> int:
     """Changes a version's state; returns its new generation."""
     row = tx.get_one(orm.VersionRow, version.key)
     row.state, row.state_reason, row.state_successor = change.state, change.reason, change.successor

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from adaptry.registry.records import Page, VersionInfo
+from adaptry.registry import records
+from adaptry.registry.records import VersionInfo
 from adaptry.registry.sort_keys import parse_version_sort
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.adapters import AdapterRecord
@@ -45,7 +46,7 @@ class VersionListing:
 
 def page(
     tx: Transaction, adapter: AdapterRecord, listing: VersionListing, cursor: str | None, limit: int
-) -> Page[VersionInfo]:
+) -> records.Page[VersionInfo]:
     """Raises `Invalid` for an unknown sort key, and for a cursor of another listing."""
     about = listing.about(adapter)
     if listing == VersionListing():
@@ -67,7 +68,7 @@ def page(
     rows = tx.execute(query.order_by(*_order(listing, value)).limit(limit + 1)).all()
     shown = rows[:limit]
     following = cursors.encode(shown[-1].number, about) if len(rows) > limit else None
-    return Page[VersionInfo](items=by_keys(tx, [row.id for row in shown]), next=following)
+    return records.Page[VersionInfo](items=by_keys(tx, [row.id for row in shown]), next=following)
 
 
 def _order(listing: VersionListing, value: sa.ColumnElement[Any]) -> tuple[sa.ColumnElement[Any], ...]:

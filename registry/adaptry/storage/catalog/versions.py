@@ -16,7 +16,8 @@ from adaptry.core.errors import CorruptData
 from adaptry.core.lifecycle import State
 from adaptry.core.manifest import Manifest
 from adaptry.core.report import CheckReport
-from adaptry.registry.records import BaseStatus, VersionDetail
+from adaptry.registry import records
+from adaptry.registry.records import BaseStatus
 from adaptry.storage.catalog import adapters, commits, inspections, stored_use, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
@@ -237,11 +238,11 @@ def manifest(tx: Reads, digest: Digest) -> Manifest:
     return stored_manifest(digest, row.manifest)
 
 
-def detail(tx: Reads, stored: VersionRecord) -> VersionDetail:
+def detail(tx: Reads, stored: VersionRecord) -> records.VersionDetail:
     return details(tx, columns_of(tx, [stored.key]))[0]
 
 
-def details(tx: Reads, found: Sequence[Columns]) -> tuple[VersionDetail, ...]:
+def details(tx: Reads, found: Sequence[Columns]) -> tuple[records.VersionDetail, ...]:
     """The versions of these columns, in their order, in three statements."""
     if not found:
         return ()
@@ -254,7 +255,7 @@ def details(tx: Reads, found: Sequence[Columns]) -> tuple[VersionDetail, ...]:
     ]
     inspected = inspections.summaries(tx, [manifest.weights.values() for manifest in manifests])
     return tuple(
-        VersionDetail(
+        records.VersionDetail(
             version=version,
             manifest=manifest,
             spec=decode_model(Spec, row.spec),

@@ -9,8 +9,8 @@ from adaptry.core.errors import CheckFailed, Conflict, NotFound
 from adaptry.core.gates.decision import refusal
 from adaptry.core.lifecycle import require_alias_allowed
 from adaptry.core.refs import AdapterName, Ref, parse_alias, parse_stored_alias
+from adaptry.registry import records
 from adaptry.registry.aliases import AS_POLICIES_SAY, Aliases, MoveRequest
-from adaptry.registry.records import AliasInfo
 from adaptry.storage.catalog import aliases, events, git_refs, promotions
 from adaptry.storage.catalog.aliases import AliasTarget
 from adaptry.storage.catalog.case_conflicts import label_like
@@ -27,7 +27,7 @@ class LocalAliases(Aliases):
 
     context: RegistryContext
 
-    def list(self, name: AdapterName) -> tuple[AliasInfo, ...]:
+    def list(self, name: AdapterName) -> tuple[records.AliasInfo, ...]:
         with self.context.catalog.read() as tx:
             return aliases.infos(tx, self.context.readable_adapter(tx, name))
 
@@ -38,16 +38,16 @@ class LocalAliases(Aliases):
         to: Digest,
         was: int | None,
         request: MoveRequest = AS_POLICIES_SAY,
-    ) -> AliasInfo:
+    ) -> records.AliasInfo:
         parse_stored_alias(alias)
         read_decided(
             self.context,
             lambda tx: decide(self.context, tx, self._requested(tx, name, alias, to, request)),
         )
 
-        def make(tx: Transaction) -> AliasInfo:
+        def make(tx: Transaction) -> records.AliasInfo:
             move = self._requested(tx, name, alias, to, request)
-            return self.context.run_once(tx, AliasInfo, lambda: self._move(tx, move, was))
+            return self.context.run_once(tx, records.AliasInfo, lambda: self._move(tx, move, was))
 
         return write_decided(self.context, make)
 
@@ -62,7 +62,7 @@ class LocalAliases(Aliases):
         found = aliases.find(tx, adapter, alias)
         return Move(adapter, alias, target, found, self.context.identity.name, request)
 
-    def _move(self, tx: Transaction, move: Move, was: int | None) -> AliasInfo:
+    def _move(self, tx: Transaction, move: Move, was: int | None) -> records.AliasInfo:
         _require_seen(move.adapter.name, move.alias, move.current, was)
         return point_alias(self.context, tx, move)
 
@@ -86,7 +86,7 @@ class LocalAliases(Aliases):
             )
 
 
-def point_alias(context: RegistryContext, tx: Transaction, move: Move) -> AliasInfo:
+def point_alias(context: RegistryContext, tx: Transaction, move: Move) -> records.AliasInfo:
     """Makes a move, with an event, if its policies allow it. Every move of an alias is made here.
 
     Raises `Conflict` for a version that aliases may not name, `InvalidRef` for a new alias with a name that

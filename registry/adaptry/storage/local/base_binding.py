@@ -14,7 +14,7 @@ from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, NotFound
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.registry.records import VersionDetail
+from adaptry.registry import records
 from adaptry.storage.catalog import bases, events, versions
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
@@ -60,7 +60,9 @@ class Binding:
         )
 
 
-def bind_base(context: RegistryContext, name: AdapterName, revision: Digest, base: Digest) -> VersionDetail:
+def bind_base(
+    context: RegistryContext, name: AdapterName, revision: Digest, base: Digest
+) -> records.VersionDetail:
     """The same as `Versions.bind_base`."""
     ref = Ref.of_revision(name, revision)
     with context.catalog.read() as tx:
@@ -97,7 +99,7 @@ def derive_binding(
 
 
 def _find_base(
-    context: RegistryContext, tx: Transaction, base: Digest, detail: VersionDetail
+    context: RegistryContext, tx: Transaction, base: Digest, detail: records.VersionDetail
 ) -> ResolvedBase:
     if not _is_registered(context, tx, base):
         return ResolvedBase(base, None)
@@ -111,7 +113,7 @@ def _is_registered(context: RegistryContext, tx: Transaction, base: Digest) -> b
 
 def _bindable(
     context: RegistryContext, tx: Transaction, ref: Ref, base: Digest
-) -> tuple[VersionRecord, VersionDetail]:
+) -> tuple[VersionRecord, records.VersionDetail]:
     """The version, if the caller may bind it to `base`. Raises the errors of `bind_base`."""
     context.writable_adapter(tx, ref.name, "push")
     stored = to_record(context.resolve(tx, ref))

@@ -28,8 +28,8 @@ from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
+from adaptry.registry import records
 from adaptry.registry.files import Owner
-from adaptry.registry.records import DirectPart, Page, UploadInfo, UploadSession
 from adaptry.registry.uploads import Uploads
 from adaptry.storage.blobs import StagedBlob
 from adaptry.storage.catalog import adapters, cursors, damage, files, pending_deletes
@@ -57,7 +57,7 @@ class LocalUploads(Uploads):
 
     context: RegistryContext
 
-    def open(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
+    def open(self, owner: Owner, digest: Digest, size: int) -> records.UploadInfo:
         if not 0 <= size <= MAX_FILE:
             raise TooLarge(f"the file has {size:,} bytes; the limit is {MAX_FILE >> 30} GiB")
         self.context.upload_cleanup.run_once(self.context.catalog, self.context.blobs, self.context.clock())
@@ -99,7 +99,7 @@ class LocalUploads(Uploads):
             by = self.context.identity.name
             return files.open_session(tx, self.context.blobs.new_key(), owner, digest, size, now, by)
 
-    def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+    def append(self, upload: records.UploadInfo, offset: int, chunks: Iterable[bytes]) -> records.UploadInfo:
         session = self._session(upload.id)
         if session.is_finished:
             return self._upload(session)
@@ -121,7 +121,7 @@ class LocalUploads(Uploads):
             if weights:
                 self.context.incremental_digests.put(session.id, weights, staged.offset)
 
-    def finish(self, upload: UploadInfo) -> None:
+    def finish(self, upload: records.UploadInfo) -> None:
         session = self._session(upload.id)
         if session.is_finished:
             return
@@ -193,7 +193,7 @@ class LocalUploads(Uploads):
 
     def list(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
-    ) -> Page[UploadSession]:
+    ) -> records.Page[records.UploadSession]:
         cursors.check_limit(limit)
         about = f"uploads {namespace or ''}"
         after = "" if cursor is None else cursors.decode(cursor, about)
@@ -202,7 +202,7 @@ class LocalUploads(Uploads):
             chosen = seen if namespace is None else [tenant for tenant in seen if tenant == namespace]
             found = files.open_page(tx, chosen, after, limit + 1)
         following = cursors.encode(found[limit - 1].id, about) if len(found) > limit else None
-        return Page(items=tuple(map(self._shown, found[:limit])), next=following)
+        return records.Page(items=tuple(map(self._shown, found[:limit])), next=following)
 
     def drop(self, id: str) -> None:
         session = self._session(id)
@@ -225,9 +225,9 @@ class LocalUploads(Uploads):
             return self.context.identity.may_administer
         return self.context.identity.may_in("push", tenant, Facts(now=self.context.clock()))
 
-    def _shown(self, session: UploadSessionRecord) -> UploadSession:
+    def _shown(self, session: UploadSessionRecord) -> records.UploadSession:
         written = self.context.blobs.last_write(session.id)
-        return UploadSession(
+        return records.UploadSession(
             id=session.id,
             owner=str(session.owner),
             digest=session.digest,
@@ -255,24 +255,26 @@ class LocalUploads(Uploads):
                         return session
         raise NotFound("no such upload, or it was idle for too long; open it again")
 
-    def _begun(self, session: UploadSessionRecord) -> UploadInfo:
+    def _begun(self, session: UploadSessionRecord) -> records.UploadInfo:
         """The session, with presigned URLs if the file is large enough."""
         upload = self._upload(session)
         if not self.context.presign_uploads or session.size < DIRECT:
             return upload
         return upload.model_copy(update={"direct": tuple(self._parts(upload))})
 
-    def _parts(self, upload: UploadInfo) -> Iterator[DirectPart]:
+    def _parts(self, upload: records.UploadInfo) -> Iterator[records.DirectPart]:
         for start in range(upload.offset, upload.size, PART):
             size = min(PART, upload.size - start)
             address = self.context.blobs.upload_url(upload.id, start, size, _ADDRESS_SECONDS)
             if address is None:
                 return
-            yield DirectPart(start=start, size=size, address=address.url, headers=dict(address.headers))
+            yield records.DirectPart(
+                start=start, size=size, address=address.url, headers=dict(address.headers)
+            )
 
-    def _upload(self, session: UploadSessionRecord) -> UploadInfo:
+    def _upload(self, session: UploadSessionRecord) -> records.UploadInfo:
         offset = session.size if session.is_finished else self.context.blobs.staged_size(session.id)
-        return UploadInfo(id=session.id, offset=offset, size=session.size)
+        return records.UploadInfo(id=session.id, offset=offset, size=session.size)
 
     def _require_writing(self, tx: Transaction, owner: Owner) -> None:
         if isinstance(owner, Digest):

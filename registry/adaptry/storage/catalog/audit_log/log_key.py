@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 from adaptry.core.errors import Unavailable
-from adaptry.core.transparency import ed25519
 
 _PURPOSE = b"adaptry audit log checkpoints, Ed25519"
 KEY_FILE = "audit-key"
@@ -27,20 +26,26 @@ class LogKey:
     def seed(self) -> bytes:
         """The seed. Raises `Unavailable` if it cannot be stored."""
         if self._seed is None:
-            self._seed = (
-                secrets.token_bytes(ed25519.SEED_BYTES) if self._path is None else _stored(self._path)
-            )
+            self._seed = _new_seed() if self._path is None else _stored(self._path)
         return self._seed
 
     @cached_property
     def public(self) -> bytes:
         """The public key. Raises as `seed`."""
+        from adaptry.core.transparency import ed25519  # which only those who sign or check need
+
         return ed25519.public_key(self.seed())
 
     @property
     def is_made(self) -> bool:
         """Whether the seed exists, so that reading it creates none."""
         return self._seed is not None or (self._path is not None and self._path.exists())
+
+
+def _new_seed() -> bytes:
+    from adaptry.core.transparency import ed25519
+
+    return secrets.token_bytes(ed25519.SEED_BYTES)
 
 
 def _stored(path: Path) -> bytes:
@@ -50,7 +55,7 @@ def _stored(path: Path) -> bytes:
         seed = path.read_bytes()
     except OSError as error:
         raise Unavailable(f"cannot keep the audit log's key in {path.parent}: {error.strerror}") from error
-    if len(seed) != ed25519.SEED_BYTES:
+    if len(seed) != len(_new_seed()):
         raise Unavailable(f"{path} is not the key of an audit log; put the right file back")
     return seed
 
@@ -60,7 +65,7 @@ def _make(path: Path) -> None:
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
-        os.write(descriptor, secrets.token_bytes(ed25519.SEED_BYTES))
+        os.write(descriptor, _new_seed())
         os.fsync(descriptor)
         os.link(draft, path)
     except FileExistsError:
