@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Reads: TypeAlias = Session | "PreparedReads"
 
-_CACHE = 2000  # KiB of the database kept by each connection; the system keeps the rest
+_CACHE = 1000  # KiB of the database kept by each connection; the system keeps the rest
 _DRIVER = "adaptry_driver"  # in the `info` of a session
 _MOST_KEPT = 1024  # values of one kind that a connection keeps
 _KEPT = 4  # connections kept for later; more are opened if more threads read at once
