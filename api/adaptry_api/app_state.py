@@ -143,10 +143,10 @@ class AppState:
         """Results that are computed from the catalog and cached."""
         # A mirror may query the mirrored registry first, so its reads are never quick.
         is_quick = self.catalog.has_prepared and settings.mirror_of is None
-        self.quick_reads = QuickReads("reads", is_available=is_quick)
+        self.quick_reads = QuickReads("reads", is_available=is_quick, together=16)
         self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.catalog.last_commit)
         self.searches: AnswerCache[bytes] = AnswerCache(self.catalog.last_commit, _KEPT_SEARCHES)
-        self.searching = QuickReads("searches", is_available=is_quick)  # which may take longer
+        self.searching = QuickReads("searches", is_available=is_quick, together=1)
         self.facet_counter = FacetCounter()
         self.domain_metrics = DomainMetrics(self.catalog)
 

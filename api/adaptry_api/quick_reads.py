@@ -1,4 +1,4 @@
-"""Runs reads that take a fraction of a millisecond, on two dedicated threads.
+"""Runs short reads on two dedicated threads.
 
 Forty threads that take turns at the interpreter are slower than two. A slow disk can block these two, but not
 the event loop, and other requests run on the server's other threads.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from adaptry.core import tracing
 Answer = TypeVar("Answer")
 
 _THREADS = 2  # two, so that one slow read does not delay all others
-_TOGETHER = 16  # reads after which a thread delivers its results
-_LONGEST = 0.001  # seconds for which a result waits for others
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +34,15 @@ _Outcome = tuple[_Read, Any, Exception | None]
 
 
 class QuickReads:
-    """Runs short reads. Not available (`is_available`) if a read may wait for more than a local disk. `name`
-    is that of its threads.
+    """Runs short reads. Not available (`is_available`) if a read may wait for more than a local disk.
+
+    A thread takes at most `together` reads that wait, and delivers their results together, since waking the
+    event loop costs as much as a read of a tenth of a millisecond. `name` is that of the threads.
     """
 
-    def __init__(self, name: str, *, is_available: bool) -> None:
+    def __init__(self, name: str, *, is_available: bool, together: int) -> None:
         self.is_available = is_available
-        self._name = name
+        self._name, self._together = name, together
         self._waiting: SimpleQueue[_Read | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -70,25 +69,23 @@ class QuickReads:
             thread.start()
 
     def _serve(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            outcomes = self._run_waiting(first)
+        while reads := self._next():
+            outcomes = [_outcome(read) for read in reads]
             with suppress(RuntimeError):  # the loop is closed, so no caller waits
-                first.loop.call_soon_threadsafe(_settle, outcomes)
+                reads[0].loop.call_soon_threadsafe(_settle, outcomes)
 
-    def _run_waiting(self, first: _Read) -> list[_Outcome]:
-        """Runs reads until none waits, and delivers them together: waking the event loop costs as much as a
-        read.
-        """
-        until = time.monotonic() + _LONGEST
-        outcomes = [_outcome(first)]
+    def _next(self) -> list[_Read]:
+        """The waiting reads, at most `together`. May be empty."""
+        first = self._waiting.get()
+        reads = [first] if first else []
         with suppress(Empty):
-            while len(outcomes) < _TOGETHER and time.monotonic() < until:
+            while first and len(reads) < self._together:
                 following = self._waiting.get_nowait()
                 if following is None:
                     self._waiting.put(None)
                     break
-                outcomes.append(_outcome(following))
-        return outcomes
+                reads.append(following)
+        return reads
 
 
 def _outcome(read: _Read) -> _Outcome:
