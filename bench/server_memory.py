@@ -1,11 +1,10 @@
-"""How much memory does a server have after a load, and after it has admitted an adapter of many tensors?
+"""Measures a server's memory: idle, after reads, after pushes, and after an adapter of very many tensors.
 
-    python bench/server_memory.py [--size 1000000] [--seconds 5] [--tensors 89088] [--folder DIR]
+    python bench/server_memory.py [--size 1000000] [--pushes 200] [--tensors 89088]
 
-A registry of so many versions (`bench/filled.py`) is served by one process. 32 clients resolve aliases, then
-search; then small adapters are pushed, and at last a LoRA of so many tensors of a few bytes (256 experts in
-58 layers have 89,088). Memory is the server's and its children's, each with its own share of common pages,
-read two seconds after each part.
+Every line has the resident memory of the server's process alone, and the proportional share (PSS) of the
+server and its children together, in MB. The registry has so many versions (`bench/filled.py`). Reads are
+searches by base, rank and metric, each another one, and resolutions of 1,000 aliases.
 """
 
 from __future__ import annotations
@@ -17,74 +16,74 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy
 from figures import note
 from filled import adapter_of, fill
 from http_load import load
+from safetensors.numpy import save_file
 from search import MEASURED
 from served import Served, served
 from small_push import adapters, resident
 
-from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.operations.transfer import push
-from adaptry.testing.samples import tiny_lora, write_safetensors
-
-CLIENTS = 32
-PROJECTIONS = ("down_proj", "gate_proj", "up_proj")
-LAYERS = 58
+from adaptry.testing.samples import tiny_lora
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=1_000_000)
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--pushes", type=int, default=50)
+    parser.add_argument("--pushes", type=int, default=200)
     parser.add_argument("--tensors", type=int, default=89_088)
-    parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
     logging.getLogger("adaptry.push").setLevel(logging.ERROR)  # the base is not registered
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "data"
         data.mkdir()
         fill(f"sqlite:///{data / 'catalog.sqlite'}", asked.size)
+        many = wide_adapter(Path(folder) / "wide", asked.tensors)
         with served(data) as server:
-            server.registry.adapters.list()
-            show(server, "started")
-            read(server, asked.size, asked.seconds)
-            note("memory-load", [show(server, "after reads")])
-            fresh = adapters(Path(folder) / "small")
+            load(server.url, ["/healthz"], {}, 1, 1)
+            show("idle", server)
+            read(server, asked.size)
+            show("after searches and resolutions", server)
+            fresh = adapters(Path(folder) / "adapters")
             for number in range(asked.pushes):
-                push(server.registry, next(fresh), f"acme/small-{number % 7}")
-            show(server, "after pushes")
-            push(server.registry, open_dir(many_tensors(Path(folder) / "many", asked.tensors)), "acme/many")
-            note("memory-tensors", [show(server, f"after an adapter of {asked.tensors:,} tensors")])
+                push(server.registry, next(fresh), f"acme/tone-{number % 7}")
+            show(f"after {asked.pushes} pushes", server)
+            note("memory-load", [resident(server)])
+            push(server.registry, many, "acme/wide")
+            show(f"after an adapter of {asked.tensors:,} tensors", server)
+            note("memory-tensors", [resident(server)])
 
 
-def read(server: Served, size: int, seconds: int) -> None:
+def wide_adapter(folder: Path, tensors: int) -> Adapter:
+    """A LoRA of rank 1 on so many small weights, half as many as tensors."""
+    tiny_lora(folder)
+    weights = folder / "adapter_model.safetensors"
+    prefix = "base_model.model.model.layers"
+    factors = {
+        f"{prefix}.{number}.self_attn.q_proj.lora_{side}.weight": numpy.ones(shape, numpy.float32)
+        for number in range(tensors // 2)
+        for side, shape in (("A", (4, 8)), ("B", (8, 4)))
+    }
+    save_file(factors, weights, {"format": "pt"})
+    return open_dir(folder)
+
+
+def read(server: Served, size: int) -> None:
     bearer = {"Authorization": f"Bearer {server.token}"}
-    resolved = [f"/api/v1/adapters/{adapter_of(n * 7919, size)}/versions/prod" for n in range(1000)]
-    different = (MEASURED.replace(">=0.1", f">=0.1{number:03}") for number in range(500))
-    for paths in (resolved, [f"/api/v1/search?q={quote(text)}" for text in different]):
-        load(server.url, paths, bearer, CLIENTS, seconds)
+    aliases = [f"/api/v1/adapters/{adapter_of(n * 7919, size)}/versions/prod" for n in range(1000)]
+    different = [MEASURED.replace(">=0.1", f">=0.1{number:03}") for number in range(500)]
+    for paths in (aliases, [f"/api/v1/search?q={quote(text)}" for text in different]):
+        load(server.url, paths, bearer, 8, 3)
 
 
-def show(server: Served, what: str) -> int:
-    time.sleep(2)
-    size = resident(server)
-    print(f"{size / 1e6:6.0f} MB {what}", flush=True)
-    return size
-
-
-def many_tensors(folder: Path, count: int) -> Path:
-    """A LoRA of rank 1 with about this many tensors, on the experts of a model."""
-    tiny_lora(folder, layers=1, rank=1, targets=PROJECTIONS, hidden=2)
-    tensors = {}
-    for number in range(count // 2):
-        expert, projection = divmod(number // LAYERS, len(PROJECTIONS))
-        module = f"layers.{number % LAYERS}.mlp.experts.{expert}.{PROJECTIONS[projection]}"
-        for part, shape in (("lora_A", (1, 2)), ("lora_B", (2, 1))):
-            tensors[f"base_model.model.model.{module}.{part}.weight"] = ("BF16", shape, b"\x00\x3f\x00\x3f")
-    write_safetensors(folder / "adapter_model.safetensors", dict(sorted(tensors.items())), {"format": "pt"})
-    return folder
+def show(what: str, server: Served) -> None:
+    time.sleep(8)  # the work after an answer, the end of its children, the return of freed memory
+    fields = Path(f"/proc/{server.process}/smaps_rollup").read_text().split()
+    alone = int(fields[fields.index("Rss:") + 1]) << 10
+    print(f"{what:<40}{alone / 1e6:7.1f} MB alone {resident(server) / 1e6:9.1f} MB with its children")
 
 
 if __name__ == "__main__":

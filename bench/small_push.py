@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -127,9 +128,12 @@ def timed(action: Callable[[], object]) -> float:
 
 def resident(server: Served) -> int:
     """Bytes of memory of the server and its children, of which each has its own share of common pages."""
-    texts = [Path(f"/proc/{process}/smaps_rollup").read_text() for process in family(server.process)]
-    sizes = (line.split()[1] for text in texts for line in text.splitlines() if line.startswith("Pss:"))
-    return sum(map(int, sizes)) << 10
+    total = 0
+    for process in family(server.process):
+        with suppress(ProcessLookupError, FileNotFoundError):  # a child that has ended
+            fields = Path(f"/proc/{process}/smaps_rollup").read_text().split()
+            total += int(fields[fields.index("Pss:") + 1]) << 10
+    return total
 
 
 def family(process: int) -> list[int]:

@@ -107,10 +107,10 @@ BENCHES = (
     Bench(
         "server_memory",
         {
-            "memory-load": _mb("memory of a server after reads, 1,000,000 versions", 130),
+            "memory-load": _mb("memory of a server after a load, 1,000,000 versions", 130),
             "memory-tensors": _mb("  and after an adapter of 89,088 tensors", 130),
         },
-        small=("--size", "1000", "--seconds", "1", "--pushes", "3", "--tensors", "600"),
+        small=("--size", "1000", "--pushes", "3", "--tensors", "600"),
     ),
     Bench(
         "commands",

@@ -21,6 +21,7 @@ from adaptry_api.hub.kept_snapshots import KeptSnapshots
 from adaptry_api.hub.unsupported import unsupported_response
 from adaptry_api.metrics import RequestMetrics
 from adaptry_api.origins import check_origin
+from adaptry_api.process_memory import FreedMemory
 from adaptry_api.proxies import ForwardedHeaders, networks_of
 from adaptry_api.quick_routes import QuickRoutes
 from adaptry_api.request_sharing import share_requests
@@ -49,6 +50,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
             (state.store_downloads, cleanup.DOWNLOADS_EVERY),
             (state.store_denials, cleanup.AUDIT_EVERY),
             (state.seal_audit_log, cleanup.AUDIT_EVERY),
+            (FreedMemory().return_to_system, cleanup.MEMORY_EVERY),
         )
         with state.draining.delay_sigterm(settings.notice), state.sending_webhooks():
             async with cleanup.periodic_work(*tasks), anyio.create_task_group() as group:

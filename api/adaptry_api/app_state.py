@@ -146,12 +146,11 @@ class AppState:
         # A mirror may query the mirrored registry first, so its reads are never quick.
         is_quick = self.catalog.has_prepared and settings.mirror_of is None
         is_local = self.catalog.is_local
-        self.quick_reads = QuickReads("reads", is_available=is_quick, is_local=is_local)
+        self.quick_reads = QuickReads("reads", is_available=is_quick, is_local=is_local, together=16)
+        self.searching = QuickReads("searches", is_available=is_quick, is_local=is_local, together=1)
         self.commits = CommitWatch(self.catalog)
         self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.commits.last_commit)
         self.searches: AnswerCache[bytes] = AnswerCache(self.commits.last_commit, _KEPT_SEARCHES)
-        # Searches take longer, so they have their own threads.
-        self.searching = QuickReads("searches", is_available=is_quick, is_local=is_local)
         self.facet_counter = FacetCounter()
         self.domain_metrics = DomainMetrics(self.catalog)
 

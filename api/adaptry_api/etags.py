@@ -32,13 +32,19 @@ class TaggedAnswer:
     def __init__(self, value: BaseModel | FrozenValue) -> None:
         body = value.model_dump_json(by_alias=True).encode()
         self._tag = _tag(body)
-        headers = {"ETag": self._tag, "Cache-Control": _CACHE_CONTROL}
-        self._full = Response(body, headers=headers, media_type="application/json")
-        self._unchanged = Response(status_code=304, headers=headers)
+        self._full = Response(body, headers=self._headers, media_type="application/json")
+        self._unchanged: Response | None = None  # made when it is needed, since thousands of answers are kept
 
     def response(self, request: Request) -> Response:
-        is_known = self._tag in request.headers.get("if-none-match", "")
-        return self._unchanged if is_known else self._full
+        if self._tag not in request.headers.get("if-none-match", ""):
+            return self._full
+        if self._unchanged is None:
+            self._unchanged = Response(status_code=304, headers=self._headers)
+        return self._unchanged
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"ETag": self._tag, "Cache-Control": _CACHE_CONTROL}
 
 
 def etag_response(request: Request, value: BaseModel | FrozenValue, etag: str | None = None) -> Response:

@@ -1,4 +1,4 @@
-"""Runs reads that take a fraction of a millisecond, on a few dedicated threads.
+"""Runs short reads on a few dedicated threads.
 
 Forty threads that take turns at the interpreter are slower than two. A slow disk or database can block these
 threads, but not the event loop, and other requests run on the server's other threads. Reads that wait for
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,8 +20,6 @@ from adaptry.core import tracing
 Answer = TypeVar("Answer")
 
 _THREADS = 2  # two, so that one slow read does not delay all others
-_TOGETHER = 16  # reads after which a thread delivers its results
-_LONGEST = 0.001  # seconds for which a result waits for others
 _REMOTE_THREADS = 6  # most of them wait
 
 
@@ -40,13 +37,16 @@ _Outcome = tuple[_Read, Any, Exception | None]
 
 class QuickReads:
     """Runs short reads. Not available (`is_available`) if reads are not short; `is_local` if they wait for no
-    more than this machine's disk. `name` is that of its threads.
+    more than this machine's disk. `name` is that of the threads.
+
+    A thread takes at most `together` local reads that wait, and delivers their results together, since waking
+    the event loop costs as much as a read of a tenth of a millisecond.
     """
 
-    def __init__(self, name: str, *, is_available: bool, is_local: bool = True) -> None:
+    def __init__(self, name: str, *, is_available: bool, is_local: bool, together: int) -> None:
         self.is_available = is_available
         self.is_local = is_local
-        self._name = name
+        self._name, self._together = name, together if is_local else 1
         self._waiting: SimpleQueue[_Read | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -73,26 +73,23 @@ class QuickReads:
             thread.start()
 
     def _serve(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            outcomes = self._run_waiting(first)
+        while reads := self._next():
+            outcomes = [_outcome(read) for read in reads]
             with suppress(RuntimeError):  # the loop is closed, so no caller waits
-                first.loop.call_soon_threadsafe(_settle, outcomes)
+                reads[0].loop.call_soon_threadsafe(_settle, outcomes)
 
-    def _run_waiting(self, first: _Read) -> list[_Outcome]:
-        """Runs reads until none waits, and delivers them together: waking the event loop costs as much as a
-        read.
-        """
-        until = time.monotonic() + _LONGEST
-        most = _TOGETHER if self.is_local else 1
-        outcomes = [_outcome(first)]
+    def _next(self) -> list[_Read]:
+        """The waiting reads, at most `together`. May be empty."""
+        first = self._waiting.get()
+        reads = [first] if first else []
         with suppress(Empty):
-            while len(outcomes) < most and time.monotonic() < until:
+            while first and len(reads) < self._together:
                 following = self._waiting.get_nowait()
                 if following is None:
                     self._waiting.put(None)
                     break
-                outcomes.append(_outcome(following))
-        return outcomes
+                reads.append(following)
+        return reads
 
 
 def _outcome(read: _Read) -> _Outcome:

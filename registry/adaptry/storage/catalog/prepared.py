@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Reads: TypeAlias = Session | "PreparedReads"
 
-_CACHE = 2000  # KiB of the database kept by each connection; the system keeps the rest
+_CACHE = 1000  # KiB of the database kept by each connection; the system keeps the rest
 DRIVER = "adaptry_driver"
 """Key in the `info` of a transaction whose connection of the driver is known."""
 _MOST_KEPT = 1024  # values of one kind that a connection keeps
