@@ -41,17 +41,21 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
 
 
 def _circulant(kernel: Tensor) -> Tensor:
-    """The complete matrix [n, n], as the convolution of every unit vector: by FFT, in PEFT's order of
-    operations.
+    """The matrix [out, in] of the kernel [m, n, size], as the convolution of every unit vector: by FFT, in
+    PEFT's order of operations. The vectors are taken some at a time, since each has its own transform.
     """
     import torch
     from torch.fft import fft, ifft
 
     _, columns, size = kernel.shape
-    units = torch.eye(columns * size).reshape(-1, columns, size)
-    found = torch.einsum("...nb,mnb->...mb", ifft(units), fft(kernel))
-    whole: Tensor = fft(found).real.flatten(start_dim=1).T
-    return whole
+    transformed, found = fft(kernel), []
+    for first in range(0, columns * size, size):
+        units = torch.zeros(size, columns * size)
+        units[:, first : first + size] = torch.eye(size)
+        turned = ifft(units.reshape(size, columns, size))
+        sums = torch.einsum("...nb,mnb->...mb", turned, transformed)
+        found.append(fft(sums).real.flatten(start_dim=1).T)
+    return torch.cat(found, dim=1)
 
 
 def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
