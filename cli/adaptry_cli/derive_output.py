@@ -50,13 +50,19 @@ class OutputTarget:
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `-o`, `--alias`, `--metric`, `--force`/`--reason` and `--registry`; passes `target`, `connected`.
+    """Adds `--to`, `--alias`, `--metric`, `--force`, `--reason` and `--registry`; passes `target` and
+    `connected`.
 
     (`Any`: the other arguments are each command's own.)
     """
 
     @click.option(
-        "-o", "--output", metavar="NAME|DIR", help="The result: a name in the registry, or a folder (./out)."
+        "--to",
+        "-o",
+        "--output",
+        "output",
+        metavar="NAME|DIR",
+        help="The result: a name in the registry, or a folder (./out).",
     )
     @click.option("--alias", metavar="ALIAS", help="An alias to point at the version.")
     @click.option(
