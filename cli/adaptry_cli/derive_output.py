@@ -17,6 +17,7 @@ import click
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.operations.folder_paths import is_folder_path
+from adaptry.operations.near_names import suggest_names
 from adaptry_cli.arguments import (
     parse_metrics,
     parse_named,
@@ -24,7 +25,6 @@ from adaptry_cli.arguments import (
     validate_options,
 )
 from adaptry_cli.connection import RegistryOpener, connect_to
-from adaptry_cli.near_names import suggest_names
 from adaptry_cli.out import format_share, print_err, print_json, print_out, progress
 from adaptry_cli.warnings import warn
 
