@@ -63,7 +63,7 @@ class Group(click.Group):
             from adaptry.core.suggestions import suggestion
 
             known = self.list_commands(ctx)
-            raise click.UsageError(f"no command {name[:80]!r}{suggestion(name, known)}", ctx)
+            raise click.UsageError(f"no command {name[:80]!r}{suggestion(name, known, cutoff=0.75)}", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -18,10 +18,10 @@ import click
 
 from adaptry.core.refs import is_folder
 from adaptry.core.settings import AdaptrySettings, data_folder, is_server
+from adaptry.operations.near_names import suggest_names
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require_usage
 from adaptry_cli.collection import collecting_no_garbage
-from adaptry_cli.near_names import suggest_names
 from adaptry_cli.out import print_err
 
 RegistryOpener = Callable[[], Registry]

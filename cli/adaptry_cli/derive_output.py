@@ -17,6 +17,7 @@ import click
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.operations.folder_paths import is_folder_path
+from adaptry.operations.near_names import suggest_names
 from adaptry_cli.arguments import (
     parse_metrics,
     parse_named,
@@ -24,7 +25,6 @@ from adaptry_cli.arguments import (
     validate_options,
 )
 from adaptry_cli.connection import RegistryOpener, connect_to
-from adaptry_cli.near_names import suggest_names
 from adaptry_cli.out import format_share, print_err, print_json, print_out, progress
 from adaptry_cli.warnings import warn
 
@@ -50,13 +50,19 @@ class OutputTarget:
 
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `-o`, `--alias`, `--metric`, `--force`/`--reason` and `--registry`; passes `target`, `connected`.
+    """Adds `--to`, `--alias`, `--metric`, `--force`, `--reason` and `--registry`; passes `target` and
+    `connected`.
 
     (`Any`: the other arguments are each command's own.)
     """
 
     @click.option(
-        "-o", "--output", metavar="NAME|DIR", help="The result: a name in the registry, or a folder (./out)."
+        "--to",
+        "-o",
+        "--output",
+        "output",
+        metavar="NAME|DIR",
+        help="The result: a name in the registry, or a folder (./out).",
     )
     @click.option("--alias", metavar="ALIAS", help="An alias to point at the version.")
     @click.option(

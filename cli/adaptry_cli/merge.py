@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 @click.argument("inputs", metavar="REF|DIR[=WEIGHT]...", type=INPUT, nargs=-1, required=True)
 @click.option("--base", required=True, metavar="NAME|DIR|ID", type=BASE, help="The base to merge into.")
 @click.option(
+    "--to",
     "-o",
     "--output",
+    "output",
     required=True,
     metavar="DIR",
     type=click.Path(path_type=Path),

@@ -140,6 +140,7 @@ def test_a_search_that_finds_nothing_names_the_method_that_was_meant(run) -> Non
 MISTYPED = {
     "serach tone": "no command 'serach'; did you mean search",
     "jobs sumbit": "no command 'sumbit'; did you mean submit?",
+    "derive tone": "no command 'derive' (see",
     "show acme/tnoe": "no adapter acme/tnoe; did you mean acme/tone?",
     "show amce/tone": "did you mean acme/tone?",
     "show acme/tone@prd": "did you mean acme/tone@prod?",

@@ -25,7 +25,7 @@ def weights(folder: Path) -> bytes:
 
 
 def test_a_folder_is_merged_into_a_folder(run, base: Path) -> None:
-    result = run("merge", "--base", "./base", "./out", "-o", "./merged")
+    result = run("merge", "--base", "./base", "./out", "--to", "./merged")
 
     assert result.stdout == "merged\n"
     assert "4 weights changed" in result.stderr

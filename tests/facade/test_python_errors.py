@@ -68,3 +68,18 @@ def test_a_refused_pull_and_a_refused_export_name_the_argument_to_pass(tmp_path:
         adaptry.export(adapter, engine="llama.cpp", to=tmp_path / "written")
     assert "pass the base with base=… (a folder, of which only headers" in str(unwritten.value)
     assert "--" not in str(unwritten.value)
+
+
+def test_an_unknown_name_gets_a_suggestion_from_the_registry(tmp_path: Path) -> None:
+    where = str(tmp_path / "registry")
+    adaptry.push(where, tiny_lora(tmp_path / "out"), "acme/tone", alias="prod")
+
+    with adaptry.connect(where) as registry:
+        with pytest.raises(adaptry.errors.NotFound, match=r"did you mean acme/tone@prod\?"):
+            adaptry.pull(registry, "acme/tone@prd", tmp_path / "there")
+        with pytest.raises(adaptry.errors.NotFound, match=r"did you mean acme/tone\?"):
+            adaptry.check("acme/tnoe", registry=registry)
+    with pytest.raises(adaptry.errors.NotFound, match=r"did you mean acme/tone\?"):
+        adaptry.combine({"acme/tnoe": 1.0, "acme/tone": 0.5}, to=tmp_path / "both", registry=where)
+    with pytest.raises(adaptry.errors.NotFound, match=r"no adapter nobody/knows$"):
+        adaptry.pull(where, "nobody/knows", tmp_path / "there")

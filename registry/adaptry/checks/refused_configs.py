@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.lora_config import INITIALISATIONS, lora_variant
 from adaptry.adapters.peft_fields import declared_types, expected_type
 from adaptry.checks.codes import build_finding
-from adaptry.checks.refused_mappings import Bound, keeps_bound, refused_mapping_values
 from adaptry.core.report import Finding
 
 _PATTERNS = frozenset(
     ["alpha_pattern", "block_size_pattern", "lambda_pattern", "n_frequency_pattern", "rank_pattern"]
 )
 """Mappings of module names to numbers. AdaLoRA's `rank_pattern` has lists."""
+_MAPPINGS = (
+    *("arrow_config", "eva_config", "kasa_config", "monteclora_config", "use_bdlora", "velora_config"),
+)
+"""Mappings that PEFT makes objects of, whose values it checks."""
 _LARGEST = 3.4028234663852886e38
 """Of float32."""
 _OWN_DROPOUT = frozenset(["rank_dropout", "module_dropout", "boft_dropout"])
@@ -42,6 +45,7 @@ _PATTERN_WITH_LAYERS = frozenset(
 )
 """Methods that refuse `layers_pattern` without `layers_to_transform`."""
 
+Bound = Literal["above", "at least", "at most", "below"]
 _RANGES: tuple[tuple[str, str, float, tuple[tuple[Bound, float], ...]], ...] = (
     ("ADALORA", "orth_reg_weight", 0.5, (("at least", 0),)),
     ("ADAMSS", "num_subspaces", 5, (("above", 0),)),
@@ -245,7 +249,10 @@ def _of_lora(config: AdapterConfig) -> Iterator[str]:
         yield "init_lora_weights is 'loftq' without loftq_config"
     if isinstance(fields.get("target_parameters"), str):
         yield "target_parameters is a text, but must be a list"
-    yield from refused_mapping_values(fields)
+    if any(isinstance(value, dict) for value in map(fields.get, _MAPPINGS)):
+        from adaptry.checks.refused_mappings import refused_mapping_values  # few adapters need it
+
+        yield from refused_mapping_values(fields)
     if config.flag("lora_bias") and start:
         yield f"lora_bias is set with init_lora_weights {start[:40]!a}"
     if config.flag("lora_bias") and config.flag("use_dora"):
@@ -301,3 +308,15 @@ def _number(fields: Mapping[str, Any], key: str, default: float) -> float | None
 
 def _is_one_of(value: object, choices: frozenset[object]) -> bool:
     return isinstance(value, str | bool | None) and value in choices
+
+
+def keeps_bound(value: float, bound: Bound, limit: float) -> bool:
+    match bound:
+        case "above":
+            return value > limit
+        case "at least":
+            return value >= limit
+        case "at most":
+            return value <= limit
+        case "below":
+            return value < limit

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-Bound = Literal["above", "at least", "at most", "below"]
+from adaptry.checks.refused_configs import Bound, keeps_bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +75,3 @@ def _of_bdlora(blocks: Mapping[str, Any]) -> Iterator[str]:
     for name in first:
         if isinstance(name, str) and name in second:
             yield f"use_bdlora has {name[:40]!a} in both lists ({', '.join(_BLOCKS)})"
-
-
-def keeps_bound(value: float, bound: Bound, limit: float) -> bool:
-    match bound:
-        case "above":
-            return value > limit
-        case "at least":
-            return value >= limit
-        case "at most":
-            return value <= limit
-        case "below":
-            return value < limit

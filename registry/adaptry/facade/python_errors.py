@@ -2,8 +2,8 @@
 
 A function of the façade that is marked with `python_errors` raises the errors of the core unchanged, except
 that `--other-base` in a message becomes `other_base=True` if the function has that argument, and so it does
-in the notes of its result. Complete commands (`adaptry convert REF --base BASE`) and options of other
-programs stay as they are.
+in the notes of its result. An unknown name gets a suggestion from the registry. Complete commands
+(`adaptry convert REF --base BASE`) and options of other programs stay as they are.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
-from adaptry.core.errors import AdaptryError
+from adaptry.core.errors import AdaptryError, NotFound
 from adaptry.core.option_names import ArgumentNames
 
 Arguments = ParamSpec("Arguments")
@@ -32,12 +32,23 @@ def python_errors(function: Callable[Arguments, Result]) -> Callable[Arguments, 
         try:
             result: Result = _with_notes(function(*args, **kwargs), function)
         except AdaptryError as error:
-            error.message = with_arguments(error.message, function)
+            hint = _near_name(function, args, kwargs) if isinstance(error, NotFound) else ""
+            error.message = with_arguments(error.message, function) + hint
             error.args = (error.message,)
             raise
         return result
 
     return called
+
+
+def _near_name(function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> str:
+    """A suggestion from the registry in the function's argument `registry`. (`...`: any function.)"""
+    from adaptry.facade.registries import lazily_opened
+    from adaptry.operations.near_names import near_name
+
+    arguments = inspect.signature(function).bind(*args, **kwargs).arguments
+    with lazily_opened(arguments.get("registry")) as opened:
+        return near_name(opened, arguments)
 
 
 def _with_notes(result: Any, function: Callable[..., object]) -> Any:

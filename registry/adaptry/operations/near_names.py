@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from adaptry.core.errors import AdaptryError, InvalidRef, NotFound
@@ -19,20 +19,29 @@ _BASES = ("base", "key")  # arguments that name a base
 
 
 @contextlib.contextmanager
-def suggest_names(opened: Callable[[], Registry], arguments: dict[str, object]) -> Iterator[None]:
-    """Adds a suggestion to a `NotFound` of the block, from the names that the registry has."""
+def suggest_names(opened: Callable[[], Registry], arguments: Mapping[str, object]) -> Iterator[None]:
+    """Adds a suggestion to a `NotFound` of the block, from the names that the registry has. `arguments` are
+    those of the command or function that the block executes.
+    """
     try:
         yield
     except NotFound as error:
-        hint = ""
-        with contextlib.suppress(AdaptryError):
-            hint = _first_hint(opened(), arguments)
+        hint = near_name(opened, arguments)
         if not hint:
             raise
         raise type(error)(error.message + hint) from error
 
 
-def _first_hint(registry: Registry, arguments: dict[str, object]) -> str:
+def near_name(opened: Callable[[], Registry], arguments: Mapping[str, object]) -> str:
+    """The suggestion, to append to an error; empty if no name of the registry is near, or it cannot be
+    read.
+    """
+    with contextlib.suppress(AdaptryError):
+        return _first_hint(opened(), arguments)
+    return ""
+
+
+def _first_hint(registry: Registry, arguments: Mapping[str, object]) -> str:
     for name, value in arguments.items():
         if name in _BASES and isinstance(value, str):
             hint = _hint_of_base(registry.bases, value)
@@ -53,7 +62,7 @@ def _refs(value: object) -> Iterator[Ref]:
         case str() if "/" in value and not is_folder(value):
             with contextlib.suppress(InvalidRef):
                 yield Ref.parse(split_weight(value)[0])
-        case tuple() | list():
+        case tuple() | list() | dict():
             for each in value:
                 yield from _refs(each)
 
