@@ -47,6 +47,15 @@ _UNFINISHED = (
     )
     .order_by(_UPLOADS.c.touched_at.desc())
 )
+_UNFINISHED_OF_SIZE = (
+    select_columns(_UPLOADS.c.id)
+    .where(
+        _UPLOADS.c.owner == bindparam("owner"),
+        _UPLOADS.c.size == bindparam("size"),
+        _UPLOADS.c.is_finished.is_(False),
+    )
+    .limit(1)
+)
 _RESERVED = select_columns(func.max(_UPLOADS.c.size).label("size")).where(
     _UPLOADS.c.owner == bindparam("owner"),
     _UPLOADS.c.digest == bindparam("digest"),
@@ -160,6 +169,16 @@ def unfinished_sessions(
     """The owner's open sessions for the same bytes, most recently used first."""
     asked = {"owner": str(owner), "digest": digest.hex, "size": size}
     return [_record(row) for row in run_select(tx, _UNFINISHED, asked)]
+
+
+def has_unfinished(tx: Reads, owner: AdapterName, size: int) -> bool:
+    """Whether the owner has an open session for a file of that size."""
+    return bool(run_select(tx, _UNFINISHED_OF_SIZE, {"owner": str(owner), "size": size}))
+
+
+def set_expected(tx: Transaction, id: str, digest: Digest) -> None:
+    """Sets the digest that a session's bytes must have."""
+    tx.execute(update(UploadRow).where(col(UploadRow.id) == id).values(digest=digest.hex))
 
 
 def reserved_bytes(tx: Reads, owner: AdapterName | Digest, digest: Digest) -> int:
