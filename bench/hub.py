@@ -157,7 +157,6 @@ def uploads(ours: Place, theirs: Place, large: Path, rounds: int) -> None:
     for name, found in taken.items():
         ratio = median(one / other for one, other in zip(put, found, strict=True))
         show(f"{name}, MB/s", size / 1e6 / median(found), f"{ratio:.2f} of the PUT's")
-    note("hub-upload", taken["hf upload by Xet"], put)
 
 
 def show(what: str, value: float, ratio: str = "") -> None:

@@ -134,10 +134,28 @@ BENCHES = (
     Bench(
         "hub",
         {
-            "hub-upload": Row("`hf upload` of 200 MB", "PUT into nginx", _most(1.2, "×")),
             "hub-snapshots": _rate("`snapshot_download` of 200 adapters", "nginx", _least(0.9, "×")),
         },
         small=("--size-mb", "16", "--adapters", "3", "--rounds", "1"),
+    ),
+    Bench(
+        "hub_reads",
+        {
+            "hub-snapshot-processor": _ms(
+                "  its five requests, processor time of the server", "", _most(1.1, "ms")
+            )
+        },
+        small=("--adapters", "3", "--rounds", "1"),
+    ),
+    Bench(
+        "hub_upload",
+        {
+            "hub-upload-xet": Row("`hf upload` of 200 MB, by Xet", "the client's own work", _most(1.2, "×")),
+            "hub-upload-lfs": Row(
+                "`hf upload` of 200 MB, by Git LFS", "the client's own work", _most(1.2, "×")
+            ),
+        },
+        small=("--size-mb", "16", "--rounds", "1"),
     ),
     Bench(
         "hub_commit",

@@ -219,13 +219,12 @@ class GuardedRoute(APIRoute):
     async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
         """Calls `answer` after the same checks as for any other request of this route."""
         identity = await admit(request)
-        if self._refuses_unknown_parameters:
-            self._require_known_parameters(request)
+        self._require_known_parameters(request)
         return await answer(request, identity)
 
     def _require_known_parameters(self, request: Request) -> None:
-        """Raises `Invalid` if the query has any other parameter."""
-        if not request.query_params:
+        """Raises `Invalid` if the query has a parameter that the route does not know, and must know."""
+        if not self._refuses_unknown_parameters or not request.query_params:
             return
         known = self._query_parameters
         if unknown := request.query_params.keys() - known:

@@ -34,6 +34,8 @@ INLINE_PARSE_LIMIT = 16 << 10
 ANONYMOUS_JSON_LIMIT = 4 << 10
 """Largest JSON body in bytes that is read without a token."""
 
+LARGE_PIECES = "adaptry.large_pieces"
+"""Key in a scope's extensions: a function that asks for large pieces of the body (`body_pieces`)."""
 _READ_AHEAD = 4  # maximum number of chunks queued between the network and the thread
 _PIECE = 1 << 20
 _VALUES = 20_000
@@ -154,6 +156,8 @@ async def stream_body(
     `into` has returned, if the body is too slow.
     """
     _require_type(request, kind)
+    if (ask := request.scope.get("extensions", {}).get(LARGE_PIECES)) is not None:
+        ask()
     sender, receiver = anyio.create_memory_object_stream[bytes](_READ_AHEAD)
     outcome: list[Result] = []
     failures: list[Exception] = []

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
+from adaptry_api.body_pieces import LargePieces
 from adaptry_api.draining import DRAINING, DrainState
 
 HEAD_BYTES = 64 << 10
 
 
-class DeadlineProtocol(HttpToolsProtocol):
+class DeadlineProtocol(LargePieces):
     """Drops a connection whose request head is late or too large, or whose client reads no answer."""
 
     head_seconds = 10.0

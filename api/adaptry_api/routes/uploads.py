@@ -34,10 +34,15 @@ _BYTES = {
 
 
 class UploadOpenRequest(BaseModel, extra="forbid"):
-    """The file to upload."""
+    """The file to upload.
 
-    digest: Digest
+    Without a `digest`, the file may be sent while it is hashed. Then open the upload again, with the digest
+    and with the id of the `earlier` upload, and finish it.
+    """
+
+    digest: Digest | None = None
     size: int = Field(ge=0)
+    earlier: str | None = Field(None, max_length=512)
 
 
 class UploadFinishRequest(BaseModel, extra="forbid"):
@@ -76,6 +81,9 @@ def open_adapter_upload(name: Name, body: UploadOpenRequest, registry: CallersRe
 
     Send the bytes to `PATCH /uploads/{id}`, then call `POST /uploads/{id}/finish`. Opening the same upload
     again returns it with the bytes it has, so an interrupted client can continue.
+
+    An upload without a digest is refused (409) if the adapter has a file of that size, or an open upload of
+    one, because the digest may save sending it; and if the files are in a bucket.
     """
     return _open(registry.uploads, name, body)
 
@@ -138,4 +146,4 @@ def finish_upload(id: Id, body: UploadFinishRequest, registry: CallersRegistry) 
 
 
 def _open(uploads: Uploads, owner: Owner, body: UploadOpenRequest) -> UploadInfo:
-    return uploads.open(owner, body.digest, body.size)
+    return uploads.open(owner, body.digest, body.size, body.earlier)

@@ -20,8 +20,13 @@ class Uploads(ABC):
     """Upload sessions: one for each file that is sent."""
 
     @abstractmethod
-    def open(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
+    def open(self, owner: Owner, digest: Digest | None, size: int, earlier: str | None = None) -> UploadInfo:
         """Opens a session for a file of `size` bytes, or resumes an idle one for the same bytes.
+
+        Without a `digest`, the file of an adapter may be sent while it is hashed. Once the digest is known,
+        opening the upload again with it and with the `earlier` session's id gives that session the digest,
+        which it needs to be resumed by others and to be finished. A registry that would rather have the
+        digest first raises `Conflict`, or `Invalid` if its version does not know this.
 
         Raises `Busy` while the namespace has too many open that are not abandoned, `Conflict` if the adapter
         would have a base's name, `Unavailable` while the same bytes are being deleted, `TooLarge`,

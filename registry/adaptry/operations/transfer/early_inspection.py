@@ -7,15 +7,15 @@ gigabytes that would be refused; the finding and its text are the same.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.inspection.inspector import LARGE
 from adaptry.checks.weights import check_weights
 from adaptry.core.errors import CheckFailed, Unavailable
-from adaptry.core.report import CheckReport
+from adaptry.core.report import CheckReport, Finding
 from adaptry.registry.interface import Registry
 from adaptry.registry.versions import MAX_SENT
 
@@ -23,23 +23,33 @@ from adaptry.registry.versions import MAX_SENT
 @contextmanager
 def inspect_early(
     registry: Registry, adapter: Adapter, *, is_one_request: bool = False, is_forced: bool = False
-) -> Iterator[None]:
+) -> Iterator[Callable[[], None]]:
     """Inspects while the block runs. Raises `CheckFailed` at its end if the registry would refuse the
-    weights.
+    weights; yields a function that raises it as soon as that is known.
 
     Does nothing if the registry is on this machine or the push is forced, and where the registry's own
     inspection is sooner done: for small files that `is_one_request` sends, and for large ones without numpy.
     """
     if registry.is_on_this_machine or is_forced or not _is_worthwhile(adapter, is_one_request):
-        yield
+        yield lambda: None
         return
     with ThreadPoolExecutor(1, "first-look") as thread:
         looking = thread.submit(check_weights, adapter)
-        yield
-        try:
-            report = CheckReport(findings=tuple(looking.result()))
-        except Unavailable:
-            return  # the registry's own inspection decides
+
+        def require_sound() -> None:
+            if looking.done():
+                _require_unblocked(looking)
+
+        yield require_sound
+        _require_unblocked(looking)
+
+
+def _require_unblocked(looking: Future[list[Finding]]) -> None:
+    """Raises `CheckFailed`. If the inspection failed, the registry's own decides."""
+    try:
+        report = CheckReport(findings=tuple(looking.result()))
+    except Unavailable:
+        return
     if report.is_blocked:
         raise CheckFailed(report.sentence())
 

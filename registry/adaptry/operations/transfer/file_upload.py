@@ -25,8 +25,10 @@ def upload(
     digest: Digest,
     progress: Progress | None = None,
     retry: RetryPolicy = DEFAULT_RETRY,
+    earlier: str | None = None,
 ) -> None:
-    """Uploads the file `path` of `content` for `owner`, resuming an earlier partial upload.
+    """Uploads the file `path` of `content` for `owner`, resuming an earlier partial upload. `earlier`: the id
+    of one that was begun without a digest.
 
     Raises `DigestMismatch` if the file does not have (or no longer has) this `digest`, `StorageFull`,
     `ReadOnly`, `Conflict` immediately if `owner` cannot have files (it is the name of a base), `Unavailable`
@@ -38,7 +40,7 @@ def upload(
     while True:
         session: UploadInfo | None = None
         try:
-            session = registry.uploads.open(owner, digest, size)
+            session = registry.uploads.open(owner, digest, size, earlier)
             if session.offset > furthest:
                 furthest, failures = session.offset, 0
             if session.offset < size:

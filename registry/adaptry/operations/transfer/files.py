@@ -24,17 +24,26 @@ def hash_files(content: Content, progress: Progress) -> dict[str, tuple[int, Dig
 
 
 def store_or_hash(
-    registry: Registry, name: AdapterName, content: Content, progress: Progress
+    registry: Registry, name: AdapterName, content: Content, progress: Progress, retry: RetryPolicy
 ) -> dict[str, tuple[int, Digest]]:
-    """The same; the files of a large adapter are stored in the same pass, where a registry does that.
+    """Size and digest of every file. The files of a large adapter are stored in the same pass, where the
+    registry does that; or the largest file is sent in it.
 
-    Raises as `Uploads.ingest`.
+    Raises as `Uploads.ingest` and `upload_unhashed`.
     """
-    if sum(content.sizes.values()) > MAX_SENT:
-        stored = registry.uploads.ingest(name, content, progress)
-        if stored is not None:
-            return {path: (content.sizes[path], digest) for path, digest in stored.items()}
-    return hash_files(content, progress)
+    if sum(content.sizes.values()) <= MAX_SENT:
+        return hash_files(content, progress)
+    stored = registry.uploads.ingest(name, content, progress)
+    if stored is not None:
+        return {path: (content.sizes[path], digest) for path, digest in stored.items()}
+    from adaptry.operations.transfer.unhashed_upload import upload_unhashed  # for large adapters only
+
+    largest = max(content.sizes, key=content.sizes.__getitem__)
+    sent = upload_unhashed(registry, name, content, largest, progress, retry)
+    return {
+        path: (size, sent if sent and path == largest else hash_file(content, path, progress))
+        for path, size in content.sizes.items()
+    }
 
 
 def hash_file(content: Content, path: str, progress: Progress) -> Digest:

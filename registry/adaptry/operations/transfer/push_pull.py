@@ -66,9 +66,15 @@ def push(
 
     name = AdapterName.parse(name) if isinstance(name, str) else name
     found = recognise_base(registry.bases, adapter, base)
-    with inspect_early(registry, adapter, is_one_request=True, is_forced=options.force_reason is not None):
+    is_forced = options.force_reason is not None
+    with inspect_early(registry, adapter, is_one_request=True, is_forced=is_forced) as require_sound:
+
+        def checked_progress(text: str, done: int, size: int) -> None:
+            require_sound()
+            progress(text, done, size)
+
         manifest = Manifest.of(
-            store_or_hash(registry, name, adapter.content, progress),
+            store_or_hash(registry, name, adapter.content, checked_progress, retry),
             base=found.claim,
             parents=parents,
             recipe=recipe,

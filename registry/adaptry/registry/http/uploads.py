@@ -27,9 +27,15 @@ class HttpUploads(Uploads):
     server: Connection
     direct: DirectUploader
 
-    def open(self, owner: Owner, digest: Digest, size: int) -> UploadInfo:
-        body = {"digest": str(digest), "size": size}
-        return self.server.request_value(_UPLOAD, "POST", owner_path(owner, "uploads"), body=body, again=True)
+    def open(self, owner: Owner, digest: Digest | None, size: int, earlier: str | None = None) -> UploadInfo:
+        body: dict[str, object] = {"size": size}
+        if digest is not None:
+            body["digest"] = str(digest)
+        if earlier is not None:  # older servers know neither
+            body["earlier"] = earlier
+        return self.server.request_value(
+            _UPLOAD, "POST", owner_path(owner, "uploads"), body=body, again=digest is not None
+        )
 
     def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
         if upload.direct and upload.direct[0].start == offset:

@@ -79,6 +79,19 @@ def _weights_digest() -> Selection:
     )
 
 
+@statement
+def _unfinished_of_size() -> Selection:
+    return (
+        sa.select(tables.uploads.c.id)
+        .where(
+            tables.uploads.c.owner == sa.bindparam("owner"),
+            tables.uploads.c.size == sa.bindparam("size"),
+            tables.uploads.c.is_finished.is_(False),
+        )
+        .limit(1)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class UploadSessionRecord:
     """An upload session: the expected bytes and their owner."""
@@ -183,6 +196,16 @@ def unfinished_sessions(
     """The owner's open sessions for the same bytes, most recently used first."""
     asked = {"owner": str(owner), "digest": digest.hex, "size": size}
     return [_record(row) for row in run_select(tx, _unfinished, asked)]
+
+
+def has_unfinished(tx: Reads, owner: AdapterName, size: int) -> bool:
+    """Whether the owner has an open session for a file of that size."""
+    return bool(run_select(tx, _unfinished_of_size, {"owner": str(owner), "size": size}))
+
+
+def set_expected(tx: Transaction, id: str, digest: Digest) -> None:
+    """Sets the digest that a session's bytes must have."""
+    tx.execute(sa.update(orm.UploadRow).where(sm.col(orm.UploadRow.id) == id).values(digest=digest.hex))
 
 
 def reserved_bytes(tx: Reads, owner: AdapterName | Digest, digest: Digest) -> int:

@@ -1,5 +1,5 @@
-"""Digests of weights that were hashed while they streamed in, kept until its upload is finished and its bytes
-are verified.
+"""Digests and inspections of weights, made while they streamed in, and kept until their upload is finished
+and its bytes are verified.
 
 Only an optimisation: bytes that are not cached, or arrived through another process, are read again on
 admission.
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from threading import Lock
 
+from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.streaming_digest import StreamingWeightsDigest
 
 _KEPT = 32
@@ -21,6 +22,7 @@ class IncrementalDigests:
     def __init__(self) -> None:
         self._lock = Lock()
         self._kept: OrderedDict[str, StreamingWeightsDigest] = OrderedDict()
+        self._inspections: OrderedDict[str, WeightsInspection] = OrderedDict()
 
     def resume(self, id: str, offset: int, size: int) -> StreamingWeightsDigest | None:
         """The hash state for the bytes from `offset` on; None if this process did not receive all bytes
@@ -40,6 +42,17 @@ class IncrementalDigests:
             self._kept[id] = weights
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
+
+    def put_inspection(self, id: str, inspection: WeightsInspection) -> None:
+        """Keeps the inspection of the complete file until `pop_inspection`."""
+        with self._lock:
+            self._inspections[id] = inspection
+            while len(self._inspections) > _KEPT:
+                self._inspections.popitem(last=False)
+
+    def pop_inspection(self, id: str) -> WeightsInspection | None:
+        with self._lock:
+            return self._inspections.pop(id, None)
 
     def pop(self, id: str) -> StreamingWeightsDigest | None:
         with self._lock:

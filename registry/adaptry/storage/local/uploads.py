@@ -7,7 +7,7 @@ is needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ from adaptry.registry import records
 from adaptry.registry.files import Owner
 from adaptry.registry.uploads import Uploads
 from adaptry.storage.blobs import StagedBlob
-from adaptry.storage.catalog import adapters, cursors, damage, files, pending_deletes
+from adaptry.storage.catalog import adapters, cursors, damage, files, inspections, pending_deletes
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.files import UploadSessionRecord
@@ -57,13 +57,15 @@ class LocalUploads(Uploads):
 
     context: RegistryContext
 
-    def open(self, owner: Owner, digest: Digest, size: int) -> records.UploadInfo:
+    def open(
+        self, owner: Owner, digest: Digest | None, size: int, earlier: str | None = None
+    ) -> records.UploadInfo:
         if not 0 <= size <= MAX_FILE:
             raise TooLarge(f"the file has {size:,} bytes; the limit is {MAX_FILE >> 30} GiB")
         self.context.upload_cleanup.run_once(self.context.catalog, self.context.blobs, self.context.clock())
-        session = self._opened(owner, digest, size)
+        session = self._opened(owner, digest, size, earlier)
         while isinstance(session, QuotaRefusal) and self._made_room(session):
-            session = self._opened(owner, digest, size)
+            session = self._opened(owner, digest, size, earlier)
         if isinstance(session, QuotaRefusal):
             raise session.error
         reach("uploads.after_open")
@@ -78,15 +80,24 @@ class LocalUploads(Uploads):
             self.context.catalog, self.context.blobs, refused.subject, self.context.clock(), direct_from
         )
 
-    def _opened(self, owner: Owner, digest: Digest, size: int) -> UploadSessionRecord | QuotaRefusal:
+    def _opened(
+        self, owner: Owner, digest: Digest | None, size: int, earlier: str | None
+    ) -> UploadSessionRecord | QuotaRefusal:
         """An idle session for the same bytes, or a new one; else why there may be none."""
-        now = self.context.clock()
+        from adaptry.storage.local import unhashed_uploads  # servers need it
+
+        now, key = self.context.clock(), self.context.blobs.new_key()
         with self.context.write() as tx:
             self._require_writing(tx, owner)
             if isinstance(owner, AdapterName) and adapters.find(tx, owner) is None:
                 require_no_base(tx, owner)  # refused before gigabytes are sent
+            if digest is None:
+                unhashed_uploads.require_worthwhile(self.context, tx, owner, size)
+                digest = unhashed_uploads.placeholder(key)
             if pending_deletes.is_deleting(tx, digest):
                 raise Unavailable("these bytes are being deleted; wait a moment and send them again")
+            if earlier and (named := unhashed_uploads.name(tx, owner, digest, size, earlier)):
+                return named
             for session in files.unfinished_sessions(tx, owner, digest, size):
                 # Do not share a session that another client may have just opened.
                 if self.context.blobs.staged_size(session.id) and not self.context.blobs.is_held(session.id):
@@ -97,7 +108,7 @@ class LocalUploads(Uploads):
                 return refused
             self.context.blobs.require_room(size)
             by = self.context.identity.name
-            return files.open_session(tx, self.context.blobs.new_key(), owner, digest, size, now, by)
+            return files.open_session(tx, key, owner, digest, size, now, by)
 
     def append(self, upload: records.UploadInfo, offset: int, chunks: Iterable[bytes]) -> records.UploadInfo:
         session = self._session(upload.id)
@@ -112,14 +123,23 @@ class LocalUploads(Uploads):
     def _append(
         self, session: UploadSessionRecord, staged: StagedBlob, offset: int, chunks: Iterable[bytes]
     ) -> None:
-        """Stores the chunks and hashes them as they arrive, so that admission need not read them again."""
-        weights = self.context.incremental_digests.resume(session.id, offset, session.size)
-        try:
-            with BackgroundHasher(weights.update if weights else None) as hasher:
-                staged.append(offset, _hash_stream(chunks, hasher))
-        finally:
-            if weights:
-                self.context.incremental_digests.put(session.id, weights, staged.offset)
+        """Stores the chunks, and hashes and inspects them as they arrive, so that admission need not read
+        them again.
+        """
+        from adaptry.storage.local.inspection_on_arrival import inspection_on_arrival  # servers need it
+
+        digests = self.context.incremental_digests
+        weights = digests.resume(session.id, offset, session.size)
+        with inspection_on_arrival(self.context, session, staged, weights) as inspection:
+            try:
+                with BackgroundHasher(weights.update if weights else None) as hasher:
+                    staged.append(offset, _hash_stream(chunks, hasher, inspection.advance))
+                inspection.advance()
+            finally:
+                if weights:
+                    digests.put(session.id, weights, staged.offset)
+        if inspection.found is not None:
+            digests.put_inspection(session.id, inspection.found)
 
     def finish(self, upload: records.UploadInfo) -> None:
         session = self._session(upload.id)
@@ -147,12 +167,15 @@ class LocalUploads(Uploads):
             reach("uploads.after_publish")
             digests = self.context.incremental_digests.pop(session.id)
             weights = digests.digest() if digests else None
+            inspection = self.context.incremental_digests.pop_inspection(session.id)
             with self.context.write() as tx:
                 # A sweep keeps the bytes of open sessions; those of a lapsed session may be gone by now.
                 if files.find_session(tx, session.id) is None:
                     raise NotFound("the upload was idle for too long; open it again")
                 if weights:
                     files.store_weights_digest(tx, session.digest, weights)
+                if inspection:
+                    inspections.store(tx, session.digest, inspection)
                 files.add_owned(tx, session.owner, session.digest, session.size, session.created_by)
                 damage.clear_damage(tx, session.digest)
                 files.finish_session(tx, session.id, self.context.clock())
@@ -292,10 +315,13 @@ class LocalUploads(Uploads):
             adapters.require_distinct_name(tx, name)
 
 
-def _hash_stream(chunks: Iterable[bytes], hasher: BackgroundHasher) -> Iterator[bytes]:
+def _hash_stream(
+    chunks: Iterable[bytes], hasher: BackgroundHasher, on_written: Callable[[], None]
+) -> Iterator[bytes]:
     for chunk in chunks:
         hasher.update(memoryview(chunk))
         yield chunk
+        on_written()
 
 
 def _at_most(size: int, chunks: Iterable[bytes]) -> Iterable[bytes]:

@@ -1,0 +1,72 @@
+"""Sends a file while it is hashed, so that it is read once, and the receiver need not wait for the digest.
+
+If the connection breaks, the file is hashed to its end, and the upload goes on like any other. A client that
+is killed before it knows the digest leaves an upload that cannot be resumed, so larger files are hashed
+first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+
+from adaptry.adapters.content import Content
+from adaptry.core.digest import Digest
+from adaptry.core.errors import AdaptryError, Conflict, Invalid, NotFound, Unavailable
+from adaptry.core.files.background_io import BackgroundHasher
+from adaptry.core.progress import Progress
+from adaptry.core.refs import AdapterName
+from adaptry.operations.transfer.file_upload import upload, with_progress
+from adaptry.operations.transfer.files import hash_file
+from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.registry.interface import Registry
+from adaptry.registry.records import UploadInfo
+from adaptry.registry.versions import MAX_SENT
+
+MOST = 256 << 20
+"""Size in bytes of the largest file that is sent before its digest is known: hashing it takes a fraction of a
+second, sending it again a few.
+"""
+
+
+def upload_unhashed(
+    registry: Registry, name: AdapterName, content: Content, path: str, progress: Progress, retry: RetryPolicy
+) -> Digest | None:
+    """Uploads a file and returns its digest; None if the registry wants the digest first.
+
+    Raises as `upload`, and what `progress` raises.
+    """
+    size = content.sizes[path]
+    if not MAX_SENT < size <= MOST:
+        return None
+    try:
+        session = registry.uploads.open(name, None, size)
+    except (Invalid, Conflict, NotFound, Unavailable):  # what else is wrong is found again, with the digest
+        return None
+    digest = _send(registry, session, content, path, progress) or hash_file(content, path, progress)
+    upload(registry, name, content, path, digest, progress, retry, session.id)
+    return digest
+
+
+def _send(
+    registry: Registry, session: UploadInfo, content: Content, path: str, progress: Progress
+) -> Digest | None:
+    """The digest of the file, once all of it was sent; None if the connection broke before."""
+    hasher = sha256()
+
+    def hashed(beside: BackgroundHasher) -> Iterator[bytes]:
+        for chunk in with_progress(content.chunks(path), f"uploading {path}", 0, session.size, progress):
+            beside.update(memoryview(chunk))
+            yield chunk
+
+    try:
+        with BackgroundHasher(hasher.update) as beside:
+            sent = registry.uploads.append(session, 0, hashed(beside))
+    except (Unavailable, Conflict, NotFound):
+        return None
+    except BaseException:  # nobody can resume it
+        with suppress(AdaptryError):
+            registry.uploads.drop(session.id)
+        raise
+    return Digest(hasher.hexdigest()) if sent.offset == session.size else None
