@@ -8,6 +8,7 @@ import time
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -17,9 +18,6 @@ from adaptry.core.outgoing.addresses import Network, parse_network
 from adaptry.core.outgoing.connector import GuardedConnector
 from adaptry.core.refs import AdapterName
 from adaptry.core.settings import data_folder
-from adaptry.operations.mirroring.apply import MIRRORED
-from adaptry.operations.mirroring.upstream import UpstreamMirror
-from adaptry.registry.http import HttpRegistry
 from adaptry.registry.interface import Registry
 from adaptry.storage import tokens
 from adaptry.storage.blobs.local import LocalBlobs
@@ -48,7 +46,6 @@ from adaptry_api.etags import TaggedAnswer
 from adaptry_api.event_stream import EventBroadcaster
 from adaptry_api.hub.merged_source import MergedModelSource
 from adaptry_api.hub.upload_spool import UploadSpools
-from adaptry_api.hub.upstream import UpstreamHub
 from adaptry_api.hub.xet.chunk_maps import ChunkMaps
 from adaptry_api.oauth.issuer_keys import IssuerKeys
 from adaptry_api.pages.facet_counts import FacetCounter
@@ -60,13 +57,16 @@ from adaptry_api.sign_in.provider import OpenIdProvider
 from adaptry_api.signed_grants import GrantSigner, read_signing_secret
 from adaptry_api.upload_slots import UploadSlots
 
+if TYPE_CHECKING:
+    from adaptry.operations.mirroring.upstream import UpstreamMirror
+    from adaptry_api.hub.upstream import UpstreamHub
+
 _MIRROR = Identity.with_role("mirror", "admin", ("*",))
 """The identity that stores files fetched from the mirrored registry."""
 LOG = logging.getLogger("adaptry.api")
 _READERS = 16
 _AWAITED = 64
 _IDENTITIES = 256
-_SEARCHING = 2  # threads: more of them take turns at the interpreter, and finish later
 _KEPT_SEARCHES = 64  # of some 30 kB
 """Number of identities whose registry object is cached for their next request. The object has only the
 identity."""
@@ -143,14 +143,13 @@ class AppState:
     def _set_up_caches(self, settings: ServerSettings) -> None:
         """Results that are computed from the catalog and cached."""
         # A mirror may query the mirrored registry first, so its reads are never quick.
-        self.quick_reads = QuickReads(
-            is_available=self.catalog.has_prepared and settings.mirror_of is None,
-            is_local=self.catalog.is_local,
-        )
+        is_quick, is_local = self.catalog.has_prepared and settings.mirror_of is None, self.catalog.is_local
+        self.quick_reads = QuickReads("reads", is_available=is_quick, is_local=is_local)
         self.commits = CommitWatch(self.catalog)
         self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.commits.last_commit)
         self.searches: AnswerCache[bytes] = AnswerCache(self.commits.last_commit, _KEPT_SEARCHES)
-        self.search_threads = anyio.CapacityLimiter(_SEARCHING)
+        # Searches may take longer than other reads.
+        self.searching = QuickReads("searches", is_available=is_quick, is_local=is_local)
         self.facet_counter = FacetCounter()
         self.domain_metrics = DomainMetrics(self.catalog)
 
@@ -243,12 +242,18 @@ class AppState:
             with self.catalog.read() as tx:
                 return is_used(tx, namespace)
 
+        from adaptry_api.hub.upstream import UpstreamHub
+
         folder = settings.data / "upstream"
         return UpstreamHub(
             settings.upstream, settings.upstream_token, folder, settings.upstream_cache, is_ours
         )
 
     def _origin(self, settings: ServerSettings, url: str) -> UpstreamMirror:
+        from adaptry.operations.mirroring.apply import MIRRORED
+        from adaptry.operations.mirroring.upstream import UpstreamMirror
+        from adaptry.registry.http import HttpRegistry
+
         def is_ours(name: AdapterName) -> bool:
             with self.catalog.read() as tx:
                 return is_own(tx, name, MIRRORED)
@@ -275,6 +280,7 @@ class AppState:
             self.upstream.close()
         self.quick_reads.close()
         self.commits.close()
+        self.searching.close()
         with suppress(AdaptryError):  # the server stops even if the catalog is not available
             self.store_denials()
             self.seal_audit_log()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ Answer = TypeVar("Answer")
 
 _THREADS = 2  # two, so that one slow read does not delay all others
 _TOGETHER = 16  # reads after which a thread delivers its results
+_LONGEST = 0.001  # seconds for which a result waits for others
 _REMOTE_THREADS = 6  # most of them wait
 
 
@@ -38,12 +40,13 @@ _Outcome = tuple[_Read, Any, Exception | None]
 
 class QuickReads:
     """Runs short reads. Not available (`is_available`) if reads are not short; `is_local` if they wait for no
-    more than this machine's disk.
+    more than this machine's disk. `name` is that of its threads.
     """
 
-    def __init__(self, *, is_available: bool, is_local: bool = True) -> None:
+    def __init__(self, name: str, *, is_available: bool, is_local: bool = True) -> None:
         self.is_available = is_available
         self.is_local = is_local
+        self._name = name
         self._waiting: SimpleQueue[_Read | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -65,31 +68,31 @@ class QuickReads:
 
     def _start(self) -> None:
         for number in range(_THREADS if self.is_local else _REMOTE_THREADS):
-            thread = threading.Thread(target=self._serve, name=f"adaptry-quick-reads-{number}", daemon=True)
+            thread = threading.Thread(target=self._serve, name=f"adaptry-{self._name}-{number}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def _serve(self) -> None:
-        while reads := self._next():
-            outcomes = [_outcome(read) for read in reads]
+        while (first := self._waiting.get()) is not None:
+            outcomes = self._run_waiting(first)
             with suppress(RuntimeError):  # the loop is closed, so no caller waits
-                reads[0].loop.call_soon_threadsafe(_settle, outcomes)
+                first.loop.call_soon_threadsafe(_settle, outcomes)
 
-    def _next(self) -> list[_Read]:
-        """The waiting reads, at most `_TOGETHER`, since waking the event loop costs as much as a read. May be
-        empty.
+    def _run_waiting(self, first: _Read) -> list[_Outcome]:
+        """Runs reads until none waits, and delivers them together: waking the event loop costs as much as a
+        read.
         """
-        first = self._waiting.get()
-        reads = [first] if first else []
+        until = time.monotonic() + _LONGEST
         most = _TOGETHER if self.is_local else 1
+        outcomes = [_outcome(first)]
         with suppress(Empty):
-            while first and len(reads) < most:
+            while len(outcomes) < most and time.monotonic() < until:
                 following = self._waiting.get_nowait()
                 if following is None:
                     self._waiting.put(None)
                     break
-                reads.append(following)
-        return reads
+                outcomes.append(_outcome(following))
+        return outcomes
 
 
 def _outcome(read: _Read) -> _Outcome:

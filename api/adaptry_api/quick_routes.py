@@ -8,6 +8,7 @@ an access rule and a description.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 from starlette.exceptions import HTTPException
@@ -24,15 +25,15 @@ class QuickRoutes:
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self.app = app
-        self._routes: list[tuple[GuardedRoute, QuickAnswer]] = [
-            (route, answer)
-            for route in routes
-            if isinstance(route, GuardedRoute) and (answer := route.quick_answer)
-        ]
+        self._routes: dict[str, list[tuple[GuardedRoute, QuickAnswer]]] = defaultdict(list)
+        for route in routes:
+            if isinstance(route, GuardedRoute) and (answer := route.quick_answer):
+                for method in route.methods or ():
+                    self._routes[method].append((route, answer))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            for route, answer in self._routes:
+            for route, answer in self._routes.get(scope["method"], ()):
                 match, found = route.matches(scope)
                 if match is Match.FULL and route.is_plain(request := Request(scope, receive)):
                     scope.update(found)

@@ -15,6 +15,7 @@ from sqlalchemy import create_engine, make_url, text
 from adaptry.core.access.grants import Grant
 from adaptry.core.access.resources import Resource
 from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.query import parse
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AdapterInfo, VersionInfo
 from adaptry.registry.sort_keys import ADAPTER_SORT_KEYS
@@ -198,8 +199,9 @@ def check_flat(catalogs: list[Catalog], identity: Identity, query: str, sort: st
 
     def two_pages(tx: Transaction) -> None:
         scope = read_scope(tx, identity)
-        page = search.search(tx, scope, SearchRequest(query, None, 10, sort), now)
-        search.search(tx, scope, SearchRequest(query, page.next, 10, sort), now)
+        parsed = parse(query, now)
+        page = search.search(tx, scope, SearchRequest(query, parsed, None, 10, sort), now)
+        search.search(tx, scope, SearchRequest(query, parsed, page.next, 10, sort), now)
 
     small, large = (rows_read(catalog, two_pages) for catalog in catalogs)
     assert large <= 2 * small + 2_000, (query, sort, small, large)  # all versions: 30,000

@@ -19,6 +19,7 @@ from adaptry.core.errors import Invalid, InvalidQuery
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.query import parse
 from adaptry.registry.paging import iter_items
+from adaptry.registry.records import Page, VersionInfo
 from adaptry.registry.sort_keys import SEARCH_SORT_KEYS
 from adaptry.storage.catalog import search
 from adaptry.storage.local import LocalRegistry
@@ -102,14 +103,25 @@ def check(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(search, "SELECTIVE", selective)
         patched.setattr(search, "MOST_TESTS", tests)
-        found = list(
-            iter_items(
-                lambda cursor: registry.on_behalf_of(who).versions.search(
-                    query, cursor, page, sort=sort, reverse=reverse
-                )
-            )
-        )
+        found = list(iter_items(lambda cursor: page_of(registry, who, query, cursor, page, sort, reverse)))
     assert [one.label for one in found] == readable
+
+
+def page_of(
+    registry: LocalRegistry,
+    who: Identity,
+    query: str,
+    cursor: str | None,
+    limit: int,
+    sort: str,
+    reverse: bool,
+) -> Page[VersionInfo]:
+    """A page, which is the same as records and as JSON."""
+    versions = registry.on_behalf_of(who).versions
+    found = versions.search(query, cursor, limit, sort=sort, reverse=reverse)
+    encoded = versions.search_json(query, cursor, limit, sort=sort, reverse=reverse)
+    assert encoded == found.model_dump_json(by_alias=True).encode()
+    return found
 
 
 SEARCHES = given(

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Request
 
@@ -22,7 +22,9 @@ from adaptry_api.hub.computed_cache import HubCaches
 from adaptry_api.hub.merged_source import MergedModelSource
 from adaptry_api.hub.name_case import NameCaseMismatch, canonical_id
 from adaptry_api.hub.snapshots import Snapshot
-from adaptry_api.hub.upstream import UpstreamHub
+
+if TYPE_CHECKING:
+    from adaptry_api.hub.upstream import UpstreamHub
 
 
 class Repository(ABC):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from adaptry.core.errors import InvalidRef, RevisionNotFound, Unavailable
 from adaptry.core.refs import parse_base_name
 from adaptry_api.hub.adapters import adapter_even_empty
 from adaptry_api.hub.repo_lookup import HubReader, Repository
 from adaptry_api.hub.snapshots import RepositoryDetails, RepositoryFile, Snapshot
-from adaptry_api.hub.upstream import UpstreamHub, UpstreamHubInfo
+
+if TYPE_CHECKING:
+    from adaptry_api.hub.upstream import UpstreamHub, UpstreamHubInfo
 
 
 class UpstreamRepository(Repository):

@@ -13,14 +13,13 @@ import base64
 import binascii
 import time
 from dataclasses import dataclass
-from typing import Any
-
-from joserfc import jwt
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+from typing import TYPE_CHECKING, Any
 
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid
+
+if TYPE_CHECKING:
+    from joserfc.jwk import KeySet
 
 ALGORITHMS = ["RS256", "ES256"]
 LEEWAY = 60
@@ -60,6 +59,9 @@ def verify(token: UnverifiedToken, keys: KeySet, audience: str, now: float | Non
 
     Raises `Invalid`, with the reason.
     """
+    from joserfc import jwt
+    from joserfc.errors import JoseError
+
     now = time.time() if now is None else now
     matching = [key for key in keys.keys if token.key_id is None or key.kid == token.key_id]
     if not matching or (token.key_id is None and len(keys.keys) > 1):

@@ -15,14 +15,14 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
-from typing import Any
-
-from joserfc.errors import JoseError
-from joserfc.jwk import ECKey, KeySet, RSAKey
+from typing import TYPE_CHECKING, Any
 
 from adaptry.core import strictjson
 from adaptry.core.errors import AdaptryError, Invalid, Unavailable
 from adaptry.core.outgoing.connector import GuardedConnector
+
+if TYPE_CHECKING:
+    from joserfc.jwk import ECKey, KeySet, RSAKey
 
 FRESH_SECONDS = 600.0
 USABLE_SECONDS = 3600.0
@@ -128,6 +128,8 @@ class IssuerKeys:
         return ProviderMetadata(issuer, document)
 
     def _keys(self, metadata: ProviderMetadata) -> KeySet:
+        from joserfc.jwk import KeySet  # 3 MB with cryptography, for servers with a provider
+
         document = self._document(metadata.endpoint("jwks_uri"))
         listed = document.get("keys")
         keys = [key for one in listed if (key := _verifying_key(one))] if isinstance(listed, list) else []
@@ -149,6 +151,9 @@ def _verifying_key(document: object) -> RSAKey | ECKey | None:
     """A public key for RS256 or ES256; None for any other, among them shared secrets, which are never keys of
     a provider.
     """
+    from joserfc.errors import JoseError
+    from joserfc.jwk import ECKey, RSAKey
+
     if not isinstance(document, dict) or document.get("use", "sig") != "sig":
         return None
     try:

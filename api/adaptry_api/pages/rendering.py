@@ -9,8 +9,8 @@ import http
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
-import jinja2
 from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -20,6 +20,9 @@ from adaptry.core.identity import Identity
 from adaptry_api.errors import request_id
 from adaptry_api.pages import text
 from adaptry_api.pages.event_sentences import sentence_of
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 def wants_html(request: Request) -> bool:
@@ -96,6 +99,8 @@ def render_error(request: Request, status: int, sentence: str) -> HTMLResponse:
 
 @cache
 def _environment() -> jinja2.Environment:
+    import jinja2  # 2 MB with the parser, for the first page
+
     from adaptry_api.pages.static_files import static_url
 
     environment = jinja2.Environment(

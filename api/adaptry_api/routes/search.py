@@ -47,21 +47,19 @@ async def _quick_search(request: Request, identity: Identity) -> Response:
         text = given.get("q", "")
 
         def read() -> bytes:
-            page = registry.versions.search(
+            return registry.versions.search_json(
                 text,
                 given.get("cursor"),
                 int(given.get("limit", "50")),
                 sort=given.get("sort", "newest"),
                 reverse=given.get("reverse") == "true",
             )
-            return page.model_dump_json(by_alias=True).encode()
 
         parsed = query.parse(text, datetime.now(UTC))
-        # Searches that wait, for files or for PostgreSQL, may wait in any number of threads.
-        is_computing = (
-            state.quick_reads.is_available and state.quick_reads.is_local and not parsed.reads_files
-        )
-        body = await to_thread.run_sync(read, limiter=state.search_threads if is_computing else None)
+        if parsed.reads_files or not state.searching.is_local:  # these wait, in any number of threads
+            body = await to_thread.run_sync(read)
+        else:
+            body = await state.searching.run(read)
         if not parsed.reads_files and not parsed.is_relative:
             state.searches.keep(address, identity, body, commit)
     return Response(body, media_type="application/json")

@@ -9,10 +9,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
-
-from cryptography.fernet import Fernet, InvalidToken
 
 from adaptry.core import strictjson
 from adaptry.core.errors import AdaptryError, Invalid, Unauthenticated, Unavailable
@@ -21,6 +19,9 @@ from adaptry.storage.sign_ins import ConfirmedUser
 from adaptry_api.oauth import id_tokens
 from adaptry_api.oauth.issuer_keys import IssuerKeys
 from adaptry_api.settings import SsoSettings
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
 
 _LIMITS = strictjson.JsonLimits(size=1 << 18, nodes=20_000)
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
@@ -97,6 +98,8 @@ class OpenIdProvider:
         Raises `Unauthenticated` if the provider no longer confirms the user, and `Unconfirmed` or
         `Unavailable` if it gave no answer.
         """
+        from cryptography.fernet import InvalidToken
+
         try:
             refresh_token = self._fernet().decrypt(sealed.encode()).decode()
         except InvalidToken as error:  # the server's secret was replaced
@@ -183,6 +186,8 @@ class OpenIdProvider:
         return self._fernet().encrypt(refresh_token.encode()).decode()
 
     def _fernet(self) -> Fernet:
+        from cryptography.fernet import Fernet  # 3 MB, for servers with a provider
+
         return Fernet(base64.urlsafe_b64encode(self._sealing_key()))
 
 

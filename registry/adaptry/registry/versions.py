@@ -99,6 +99,19 @@ class Versions(ABC):
         rows: where few versions match, a page has fewer than `limit`, maybe none, and still a `next`.
         """
 
+    def search_json(
+        self,
+        query: str,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "newest",
+        reverse: bool = False,
+    ) -> bytes:
+        """The page of `search` as JSON. A registry on this machine keeps the JSON of versions."""
+        page = self.search(query, cursor, limit, sort=sort, reverse=reverse)
+        return page.model_dump_json(by_alias=True).encode()
+
     @abstractmethod
     def count_download(self, ref: Ref) -> None:
         """Counts one download, however many files it has."""

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from sqlalchemy import ColumnElement, and_, or_
+from sqlalchemy import select as select_columns
 from sqlalchemy.orm import Mapped
 from sqlmodel import col, select
 
 from adaptry.core.access.resources import ALL_NAMES
 from adaptry.core.identity import Identity
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, BaseNameRow, BaseRow, NamespaceRow
 
 _GLOB = re.compile(r"[*?\[]")
@@ -52,6 +54,7 @@ class ReadScope:
 
 
 EVERYTHING = ReadScope(None)
+_KNOWN = select_columns(col(NamespaceRow.name)).union(select_columns(col(BaseNameRow.namespace)))
 
 
 def is_among(column: Mapped[str], names: str) -> ColumnElement[bool]:
@@ -62,14 +65,14 @@ def is_among(column: Mapped[str], names: str) -> ColumnElement[bool]:
     return and_(column >= begin, column < begin[:-1] + chr(ord(begin[-1]) + 1))
 
 
-def read_scope(tx: Transaction, identity: Identity) -> ReadScope:
+def read_scope(tx: Reads, identity: Identity) -> ReadScope:
     if identity.reads_everything:
         return EVERYTHING
     granted = {resource.namespaces for resource in identity.read_resources}
     globs = {text for text in granted if _GLOB.search(text)}
     namespaces = granted - globs
     if globs:
-        known = {*tx.exec(select(NamespaceRow.name)), *tx.exec(select(BaseNameRow.namespace).distinct())}
+        known = {row.name for row in run_select(tx, _KNOWN, {})}
         namespaces |= {name for name in known if any(fnmatchcase(name, glob) for glob in globs)}
     readable = [(namespace, identity.readable_names(namespace)) for namespace in sorted(namespaces)]
     return ReadScope(

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, literal, select, union
+from sqlalchemy import ColumnElement, Select, and_, bindparam, select, union
 from sqlmodel import col
 
 from adaptry.core.errors import Invalid
@@ -24,7 +25,8 @@ from adaptry.registry.sort_keys import AdapterSortKey
 from adaptry.storage.catalog import adapters, cursors
 from adaptry.storage.catalog.access import ReadScope, is_among
 from adaptry.storage.catalog.adapter_rows import about_names
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow
 from adaptry.storage.catalog.rows.adapters import EXISTS
 from adaptry.storage.catalog.shown_adapters import page_by_name
@@ -88,17 +90,25 @@ def page(
 
 
 def entries(
-    tx: Transaction, scope: ReadScope, listing: Listing, after: AdapterPlace | None, count: int
+    tx: Reads, scope: ReadScope, listing: Listing, after: AdapterPlace | None, count: int
 ) -> Sequence[Any]:
     """The next visible adapters after a place: their keys, names, values of the order, and numbers of
     versions. (`Any`: rows.)
     """
+    parameters: dict[str, object] = {"count": count}
+    if after is not None:
+        parameters |= {"after_value": after.value, "after_name": after.name}
+    return run_select(tx, _entries(scope, listing, _MOST_SPANS, is_first=after is None), parameters)
+
+
+@lru_cache(maxsize=128)
+def _entries(scope: ReadScope, listing: Listing, most: int, *, is_first: bool) -> Any:
+    """The statement, of at most `most` spans. (`Any`: one selection or several.)"""
     spans = list(_spans(scope, listing))
-    if len(spans) > _MOST_SPANS:
+    if len(spans) > most:
         spans = list(_all_visible(scope, listing))
-    parts = [part for span in spans for part in _after(listing, span, after)]
-    statement = _first(listing, [_part(listing, part) for part in parts])
-    return tx.connection().execute(statement, {"count": count}).all()
+    parts = [part for span in spans for part in ([span] if is_first else _after(listing, span))]
+    return _first(listing, [_part(listing, part) for part in parts])
 
 
 def _spans(scope: ReadScope, listing: Listing) -> Iterator[ColumnElement[bool]]:
@@ -154,22 +164,16 @@ def _of_namespace(namespace: str) -> ColumnElement[bool]:
     return is_among(col(AdapterRow.name), f"{namespace}/*")
 
 
-def _after(
-    listing: Listing, span: ColumnElement[bool], place: AdapterPlace | None
-) -> Iterable[ColumnElement[bool]]:
+def _after(listing: Listing, span: ColumnElement[bool]) -> Iterable[ColumnElement[bool]]:
     """The entries of a span after a place: with the same value, and with later ones. Each is a range of an
     index.
     """
-    if place is None:
-        return [span]
-    value = _COLUMNS[listing.sort]
+    value, name = _COLUMNS[listing.sort], bindparam("after_name", type_=_A.c.name.type)
     if listing.sort == "name":
-        return [and_(span, value < place.name if listing.is_descending else value > place.name)]
-    limit = literal(place.value, value.type)
+        return [and_(span, value < name if listing.is_descending else value > name)]
+    limit = bindparam("after_value", type_=value.type)
     later, beyond = (
-        (_A.c.name > place.name, value < limit)
-        if listing.is_descending
-        else (_A.c.name < place.name, value > limit)
+        (_A.c.name > name, value < limit) if listing.is_descending else (_A.c.name < name, value > limit)
     )
     return [and_(span, value == limit, later), and_(span, beyond)]
 

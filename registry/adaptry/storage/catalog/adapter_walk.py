@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, select
-from sqlmodel import col
 
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.adapter_pages import AdapterPlace, Listing, entries
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.predicates import one_of, select_where
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, VersionRow
 from adaptry.storage.catalog.search_places import Ordering, Place
@@ -21,6 +21,7 @@ from adaptry.storage.catalog.version_info import table_of
 
 _MOST_ADAPTERS = 200
 _A, _V = table_of(AdapterRow), table_of(VersionRow)
+_NUMBERS = select(_V.c.id, _V.c.adapter_id, _V.c.number)
 _COUNT = bindparam("count", type_=_V.c.id.type)
 _OF_ADAPTER = (
     select(_V.c.id, _V.c.number).join(_A, _A.c.id == _V.c.adapter_id).where(_A.c.name == bindparam("name"))
@@ -46,7 +47,7 @@ class ByAdapter:
     since: datetime | None = None
     until: datetime | None = None
 
-    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
         if after is not None:
             rest = self._rest(tx, after, count)
             if rest:
@@ -66,7 +67,7 @@ class ByAdapter:
         is_end = len(taken) == len(adapters) < many
         return Window(found, len(found) + len(taken), None if is_end else end)
 
-    def _adapters(self, tx: Transaction, after: Place | None, count: int) -> Sequence[Any]:
+    def _adapters(self, tx: Reads, after: Place | None, count: int) -> Sequence[Any]:
         """The next adapters in the period. (`Any`: rows.)"""
         before = self._start()
         if after is not None:
@@ -88,17 +89,16 @@ class ByAdapter:
             return AdapterPlace(self.since - timedelta(microseconds=1), "")
         return None
 
-    def _rest(self, tx: Transaction, after: Place, count: int) -> list[Place]:
+    def _rest(self, tx: Reads, after: Place, count: int) -> list[Place]:
         """Further versions of the adapter at a place."""
         parameters = {"name": after.name, "number": after.number, "count": count}
         rows = run_select(tx, _LATER[self.ordering.reverse], parameters)
         return [Place(row.id, after.value, after.name, row.number) for row in rows]
 
-    def _versions(self, tx: Transaction, adapters: Sequence[Any]) -> list[Place]:
+    def _versions(self, tx: Reads, adapters: Sequence[Any]) -> list[Place]:
         """All versions of adapters. (`Any`: rows.)"""
         by_key = {row.id: row for row in adapters}
-        statement = select(col(VersionRow.id), col(VersionRow.adapter_id), col(VersionRow.number))
-        rows = tx.execute(statement.where(col(VersionRow.adapter_id).in_(list(by_key)))).all()
+        rows = select_where(tx, _NUMBERS, [one_of(tx, _V.c.adapter_id, list(by_key))])
         return self.ordering.sorted(self._place(by_key[row.adapter_id], row.id, row.number) for row in rows)
 
     def _place(self, adapter: Any, key: int, number: int) -> Place:

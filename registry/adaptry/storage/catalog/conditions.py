@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
-from sqlalchemy import ColumnElement, and_, or_, select, true, union_all
+from sqlalchemy import ColumnElement, and_, or_, select, union_all
 from sqlmodel import col
 
 from adaptry.core.lifecycle import SEARCHABLE
@@ -27,7 +28,9 @@ from adaptry.core.query_terms import (
 )
 from adaptry.storage.catalog import finding_conditions, text_conditions, value_conditions
 from adaptry.storage.catalog.access import ReadScope, is_among
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.predicates import TRUE, Selection, predicate
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, PostingRow, TermRow, VersionRow
 from adaptry.storage.catalog.search_condition import (
     SearchCondition,
@@ -40,58 +43,75 @@ from adaptry.storage.catalog.search_condition import (
 from adaptry.storage.catalog.version_lists import VersionList
 
 _MOST_NAMES = 200
+_KEPT = 64  # statements of readers
 _FEW = 4  # terms that are looked up one by one for each version
 
 
-def search_conditions(tx: Transaction, scope: ReadScope, query: Query) -> list[SearchCondition]:
+def search_conditions(tx: Reads, scope: ReadScope, query: Query) -> list[SearchCondition]:
     """All conditions; versions meet each of them."""
     found = [_of_node(tx, scope, part) for part in query.parts]
-    states = [] if query.names_states else [SearchCondition(col(VersionRow.state).in_(SEARCHABLE))]
+    states = [] if query.names_states else [SearchCondition(predicate(_is_searchable))]
     return [*found, *states, *scope_conditions(tx, scope)]
 
 
-def scope_conditions(tx: Transaction, scope: ReadScope) -> list[SearchCondition]:
+def scope_conditions(tx: Reads, scope: ReadScope) -> list[SearchCondition]:
     """The condition that a version's adapter is visible; no condition for callers who see everything."""
     if scope.namespaces is None:
         return []
-    is_public = and_(_is("visibility"), col(TermRow.text) == "public")
-    of_namespace = and_(_is("namespace"), col(TermRow.text).in_(scope.namespaces))
-    keys = list(tx.execute(select(col(TermRow.id)).where(or_(is_public, of_namespace))).scalars())
+    keys = [row.id for row in run_select(tx, _terms_of_namespaces(scope.namespaces), {})]
     if scope.names:
-        named = and_(_is("name"), or_(*(is_among(col(TermRow.text), names) for names in scope.names)))
-        of_names = list(tx.execute(select(col(TermRow.id)).where(named).limit(_MOST_NAMES + 1)).scalars())
+        of_names = [row.id for row in run_select(tx, _terms_of_names(scope.names), {})]
         if len(of_names) > _MOST_NAMES:
             return [_seen_by_name(scope, keys)]
         keys += of_names
     condition = with_any_term(keys)
     if len(keys) <= _FEW:
         return [condition]
+    return [replace(condition, test=predicate(_of_adapter, scope))]
+
+
+def _is_searchable() -> ColumnElement[bool]:
+    return col(VersionRow.state).in_(SEARCHABLE)
+
+
+@lru_cache(maxsize=_KEPT)
+def _terms_of_namespaces(namespaces: tuple[str, ...]) -> Selection:
+    is_public = and_(_is("visibility"), col(TermRow.text) == "public")
+    of_namespace = and_(_is("namespace"), col(TermRow.text).in_(namespaces))
+    return select(col(TermRow.id)).where(or_(is_public, of_namespace))
+
+
+@lru_cache(maxsize=_KEPT)
+def _terms_of_names(names: tuple[str, ...]) -> Selection:
+    named = and_(_is("name"), or_(*(is_among(col(TermRow.text), one) for one in names)))
+    return select(col(TermRow.id)).where(named).limit(_MOST_NAMES + 1)
+
+
+def _of_adapter(scope: ReadScope) -> ColumnElement[bool]:
     seen = scope.adapter_condition()
     assert seen is not None
-    return [replace(condition, test=_of_adapter(seen))]
-
-
-def _of_adapter(seen: ColumnElement[bool]) -> ColumnElement[bool]:
-    return has_row(AdapterRow, (col(AdapterRow.id) == col(VersionRow.adapter_id)) & seen)
+    return has_row(AdapterRow, and_(col(AdapterRow.id) == col(VersionRow.adapter_id), seen))
 
 
 def _seen_by_name(scope: ReadScope, keys: Sequence[int]) -> SearchCondition:
     """Versions of adapters that are public or in readable namespaces (the terms `keys`), or named, by very
     many names.
     """
-    seen = scope.adapter_condition()
-    assert seen is not None
-    named = select(col(AdapterRow.id)).where(
-        or_(*(is_among(col(AdapterRow.name), one) for one in scope.names))
-    )
+    listed = VersionList(_named(scope.names, tuple(keys)), TRUE)
+    return SearchCondition(predicate(_of_adapter, scope), listed)
+
+
+@lru_cache(maxsize=_KEPT)
+def _named(names: tuple[str, ...], keys: tuple[int, ...]) -> Selection:
+    named = select(col(AdapterRow.id)).where(or_(*(is_among(col(AdapterRow.name), one) for one in names)))
     both = union_all(
         select(col(PostingRow.version_id).label("id")).where(col(PostingRow.term_id).in_(keys)),
         select(col(VersionRow.id).label("id")).where(col(VersionRow.adapter_id).in_(named)),
     ).subquery()
-    return SearchCondition(_of_adapter(seen), VersionList(select(both.c.id)))
+    return select(both.c.id)
 
 
-def _of_node(tx: Transaction, scope: ReadScope, node: Node) -> SearchCondition:
+def _of_node(tx: Reads, scope: ReadScope, node: Node) -> SearchCondition:
     match node:
         case Not(FitsTerm()):
             return _of_node(tx, scope, node.part)
@@ -104,12 +124,12 @@ def _of_node(tx: Transaction, scope: ReadScope, node: Node) -> SearchCondition:
     return _of_term(tx, scope, node)
 
 
-def _of_term(tx: Transaction, scope: ReadScope, term: Term) -> SearchCondition:
+def _of_term(tx: Reads, scope: ReadScope, term: Term) -> SearchCondition:
     match term:
         case WordTerm():
             return text_conditions.word(tx, term)
         case TextTerm(field="state", text=""):
-            return SearchCondition(true())
+            return SearchCondition(TRUE)
         case TextTerm(field="finding"):
             return finding_conditions.finding(tx, scope, term)
         case TextTerm():
@@ -135,7 +155,7 @@ def _of_term(tx: Transaction, scope: ReadScope, term: Term) -> SearchCondition:
         case HasTerm():
             return text_conditions.any_text(tx, term.field)
         case FitsTerm():
-            return SearchCondition(true())  # tested version by version, after all others
+            return SearchCondition(TRUE)  # tested version by version, after all others
 
 
 def _is(field: str) -> ColumnElement[bool]:

@@ -14,7 +14,7 @@ import hashlib
 
 from adaptry.core.errors import MissingDependency
 from adaptry.storage.catalog import cursors, epochs
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
 
 _MARK = "~"
 
@@ -22,7 +22,7 @@ _MARK = "~"
 class CursorSeal:
     """`about` identifies the search: a position of one search cannot be opened in another."""
 
-    def __init__(self, tx: Transaction) -> None:
+    def __init__(self, tx: Reads) -> None:
         """Raises `MissingDependency` without the package cryptography, which the extra `server` has."""
         try:
             from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -30,7 +30,7 @@ class CursorSeal:
             raise MissingDependency(
                 "searching with limited rights needs the package cryptography: pip install 'adaptry[server]'"
             ) from None
-        secret = bytes.fromhex(epochs.current(tx).secret)
+        secret = bytes.fromhex(epochs.secret(tx))
         self._cipher = AESSIV(hashlib.blake2b(b"search cursors", key=secret, digest_size=64).digest())
 
     def seal(self, text: str, about: str) -> str:

@@ -35,6 +35,7 @@ from adaptry.storage.catalog.notifier import CommitNotifier
 from adaptry.storage.catalog.prepared import PreparedReads
 
 if TYPE_CHECKING:
+    from adaptry.storage.catalog.encoded_versions import EncodedVersions
     from adaptry.storage.catalog.postgres_probe import SnapshotProbe
     from adaptry.storage.catalog.request_use import RequestCharge
 
@@ -143,6 +144,13 @@ class Catalog:
     @cached_property
     def _counters(self) -> Engine:
         return self._database.open_counters()
+
+    @cached_property
+    def encoded_versions(self) -> EncodedVersions:
+        """The JSON of versions that searches have shown."""
+        from adaptry.storage.catalog.encoded_versions import EncodedVersions  # for searches alone
+
+        return EncodedVersions()
 
     def require_writable(self) -> None:
         """Raises `ReadOnly` if no change is possible: asked before bytes are stored that rows will name."""

@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sqlalchemy import not_, select
-from sqlmodel import col
+from sqlalchemy import ColumnElement, not_, select
 
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
@@ -15,12 +14,24 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.report import CheckReport
 from adaptry.registry.records import VersionInfo
 from adaptry.storage.catalog.access import ReadScope
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.encoding import decode_model
+from adaptry.storage.catalog.predicates import one_of, predicate, select_where
 from adaptry.storage.catalog.rows import AdapterRow, BaseRow, RevisionRow, VersionDetailRow, VersionRow
+from adaptry.storage.catalog.version_info import table_of
 
 _SHORT = 8 << 10
 """Stored bytes of a version up to which its declaration is kept, so that all together take a few MiB."""
+
+_BASES, _ADAPTERS, _VERSIONS = (table_of(row).c for row in (BaseRow, AdapterRow, VersionRow))
+_REVISIONS, _DETAILS = table_of(RevisionRow).c, table_of(VersionDetailRow).c
+_HIDDEN = select(_BASES.id)
+_DECLARED = (
+    select(_ADAPTERS.name, _VERSIONS.number, _REVISIONS.manifest, _DETAILS.spec, _DETAILS.report)
+    .join_from(table_of(AdapterRow), table_of(VersionRow), _VERSIONS.adapter_id == _ADAPTERS.id)
+    .join(table_of(RevisionRow), _REVISIONS.digest == _VERSIONS.digest)
+    .join(table_of(VersionDetailRow), _DETAILS.version_id == _VERSIONS.id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,38 +44,31 @@ class DeclaredBase:
     report: CheckReport
 
 
-def hidden_bases(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
-    """The ids among these of registered bases outside the read scope."""
-    seen = scope.base_condition()
-    if seen is None or not ids:
+def hidden_bases(tx: Reads, scope: ReadScope, ids: Collection[str]) -> frozenset[str]:
+    """Of these digests, in hexadecimal digits, those of registered bases outside the read scope."""
+    if scope.namespaces is None or not ids:
         return frozenset()
-    query = select(col(BaseRow.id)).where(col(BaseRow.id).in_([id.hex for id in ids]), not_(seen))
-    return frozenset(Digest(id) for id in tx.execute(query).scalars())
+    where = [one_of(tx, _BASES.id, ids), predicate(_is_hidden, scope)]
+    return frozenset(row.id for row in select_where(tx, _HIDDEN, where))
 
 
-def declarations(tx: Transaction, versions: Sequence[VersionInfo]) -> dict[tuple[str, int], DeclaredBase]:
+def _is_hidden(scope: ReadScope) -> ColumnElement[bool]:
+    seen = scope.base_condition()
+    assert seen is not None
+    return not_(seen)
+
+
+def declarations(tx: Reads, versions: Sequence[VersionInfo]) -> dict[tuple[str, int], DeclaredBase]:
     """The declaration of each of the versions, by name and number."""
     wanted = {(str(version.name), version.number) for version in versions}
-    query = (
-        select(
-            col(AdapterRow.name),
-            col(VersionRow.number),
-            col(RevisionRow.manifest),
-            col(VersionDetailRow.spec),
-            col(VersionDetailRow.report),
-        )
-        .join(VersionRow, col(VersionRow.adapter_id) == col(AdapterRow.id))
-        .join(RevisionRow, col(RevisionRow.digest) == col(VersionRow.digest))
-        .join(VersionDetailRow, col(VersionDetailRow.version_id) == col(VersionRow.id))
-        .where(
-            col(AdapterRow.name).in_({name for name, _ in wanted}),
-            col(VersionRow.digest).in_({version.digest.hex for version in versions}),
-        )
-    )
+    where = [
+        one_of(tx, _ADAPTERS.name, sorted({name for name, _ in wanted})),
+        one_of(tx, _VERSIONS.digest, sorted({version.digest.hex for version in versions})),
+    ]
     return {
-        (name, number): _declaration(manifest, spec, report)
-        for name, number, manifest, spec, report in tx.execute(query)
-        if (name, number) in wanted
+        (row.name, row.number): _declaration(row.manifest, row.spec, row.report)
+        for row in select_where(tx, _DECLARED, where)
+        if (row.name, row.number) in wanted
     }
 
 

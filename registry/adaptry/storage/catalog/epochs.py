@@ -12,10 +12,13 @@ import hmac
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, func, text, update
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import (
     AdapterRow,
     AliasRow,
@@ -32,10 +35,15 @@ from adaptry.storage.catalog.rows import (
     WebhookRow,
 )
 
+if TYPE_CHECKING:
+    from adaptry.storage.catalog.prepared import Reads
+
 _LEAST = 1_000_000
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _EVENTS = 1_000_000_000
 """How many event numbers are skipped: more than any registry uses between a backup and its restore."""
+
+_SECRET = select_columns(col(EpochRow.secret)).order_by(col(EpochRow.number).desc()).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,12 @@ class Epoch:
 def current(tx: Session) -> Epoch:
     row = tx.exec(select(EpochRow).order_by(col(EpochRow.number).desc()).limit(1)).one()
     return Epoch(row.number, row.id, row.began_at, row.floor, row.secret)
+
+
+def secret(tx: Reads) -> str:
+    """The secret of the registry, which all its epochs have."""
+    found: str = run_select(tx, _SECRET, {})[0].secret
+    return found
 
 
 def floor(tx: Session) -> int:

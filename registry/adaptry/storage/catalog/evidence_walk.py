@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy import Select, bindparam, exists, select
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from adaptry.core.query_terms import EvalName
-from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.key_lists import one_of
+from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.predicates import Order, Predicate, one_of, predicate, select_where
 from adaptry.storage.catalog.rows import MetricRow
 from adaptry.storage.catalog.search_places import Ordering, Place
-from adaptry.storage.catalog.search_walks import Window
-from adaptry.storage.catalog.value_conditions import IN_FORCE, is_measured
+from adaptry.storage.catalog.search_walks import Window, beyond, equals
+from adaptry.storage.catalog.value_conditions import is_measured, texts_of
+from adaptry.storage.catalog.version_info import table_of
+
+_M = table_of(MetricRow).c
+_VALUES = select(_M.version_id, _M.value, _M.id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +32,9 @@ class ByEvidence:
 
     name: EvalName
     ordering: Ordering
-    ranges: tuple[ColumnElement[bool], ...] = ()
+    ranges: tuple[Predicate, ...] = ()
 
-    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
         found: list[Any] = []  # rows
         for part in _parts(after, self.ordering.is_descending):
             found += self._read(tx, part, count - len(found))
@@ -44,53 +49,48 @@ class ByEvidence:
         end = Place(last.version_id, last.value, number=last.id) if last else None
         return Window(places, len(found), end)
 
-    def _read(self, tx: Transaction, part: Sequence[ColumnElement[bool]], count: int) -> Sequence[Any]:
+    def _read(self, tx: Reads, part: Sequence[Predicate], count: int) -> Sequence[Any]:
         """(`Any`: rows.)"""
-        newer = aliased(MetricRow)
-        replaced = exists().where(
-            col(newer.version_id) == col(MetricRow.version_id),
-            col(newer.task) == self.name.task,
-            col(newer.metric) == self.name.metric,
-            col(newer.withdrawn_at).is_(None),
-            col(newer.id) > col(MetricRow.id),
-            *([] if self.name.filter is None else [col(newer.filter) == self.name.filter]),
-        )
-        columns = (col(MetricRow.version_id), col(MetricRow.value), col(MetricRow.id), col(MetricRow.filter))
-        statement = select(*columns, replaced.label("is_replaced")).where(
-            *IN_FORCE,
-            col(MetricRow.task) == self.name.task,
-            col(MetricRow.metric) == self.name.metric,
-            *self.ranges,
-            *part,
-        )
-        order = (col(MetricRow.value), col(MetricRow.version_id), col(MetricRow.id))
-        directed = [one.desc() if self.ordering.is_descending else one.asc() for one in order]
-        return tx.execute(statement.order_by(*directed).limit(count)).all()
+        name = self.name
+        of_metric = predicate(is_measured, values=[name.task, name.metric])
+        named = {"task": name.task, "metric": name.metric}
+        of_filter = {} if name.filter is None else {"filter": name.filter}
+        order = Order((_M.value, _M.version_id, _M.id), self.ordering.is_descending)
+        selection = _with_replaced(bool(of_filter))
+        where = [of_metric, *self.ranges, *part]
+        return select_where(tx, selection, where, {**named, **of_filter, "count": count}, order)
 
 
-def newest_values(tx: Transaction, name: EvalName, versions: Sequence[int]) -> dict[int, tuple[float, int]]:
-    """The newest value of each version that has one, and the key of its row."""
-    statement = (
-        select(col(MetricRow.version_id), col(MetricRow.value), col(MetricRow.id))
-        .where(one_of(tx, MetricRow.version_id, versions), *is_measured(name))
-        .order_by(col(MetricRow.id))
+@lru_cache
+def _with_replaced(has_filter: bool) -> Select[Any]:
+    """Evidence, and whether newer evidence of the same version replaces it. (`Any`: typed by its columns.)"""
+    newer = aliased(MetricRow)
+    replaced = exists().where(
+        col(newer.version_id) == _M.version_id,
+        col(newer.task) == bindparam("task"),
+        col(newer.metric) == bindparam("metric"),
+        col(newer.withdrawn_at).is_(None),
+        col(newer.id) > _M.id,
+        *([col(newer.filter) == bindparam("filter")] if has_filter else []),
     )
-    return {row.version_id: (row.value, row.id) for row in tx.execute(statement)}
+    return select(_M.version_id, _M.value, _M.id, _M.filter, replaced.label("is_replaced"))
 
 
-def _parts(after: Place | None, is_descending: bool) -> list[list[ColumnElement[bool]]]:
+def newest_values(tx: Reads, name: EvalName, versions: Sequence[int]) -> dict[int, tuple[float, int]]:
+    """The newest value of each version that has one, and the key of its row."""
+    where = [one_of(tx, _M.version_id, versions), predicate(is_measured, values=texts_of(name))]
+    rows = sorted(select_where(tx, _VALUES, where), key=lambda row: row.id)
+    return {row.version_id: (row.value, row.id) for row in rows}
+
+
+def _parts(after: Place | None, is_descending: bool) -> list[list[Predicate]]:
     """Conditions on the rows after a place, each a range of the index."""
     if after is None:
         return [[]]
-    value, version, row = col(MetricRow.value), col(MetricRow.version_id), col(MetricRow.id)
-    if is_descending:
-        return [
-            [value == after.value, version == after.key, row < after.number],
-            [value == after.value, version < after.key],
-            [value < after.value],
-        ]
+    of_value = predicate(equals, _M.value, values=[after.value])
+    of_version = predicate(equals, _M.version_id, values=[after.key])
     return [
-        [value == after.value, version == after.key, row > after.number],
-        [value == after.value, version > after.key],
-        [value > after.value],
+        [of_value, of_version, beyond(_M.id, after.number, is_descending)],
+        [of_value, beyond(_M.version_id, after.key, is_descending)],
+        [beyond(_M.value, after.value, is_descending)],
     ]

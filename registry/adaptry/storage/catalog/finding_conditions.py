@@ -6,13 +6,15 @@ unknown (`checks.without_base`). A search by findings must not tell more.
 
 from __future__ import annotations
 
-from sqlalchemy import case, func, not_, select
+from sqlalchemy import ColumnElement, case, func, not_, select
 from sqlmodel import col
 
-from adaptry.core.query_terms import NumberTerm, TextTerm
+from adaptry.core.query_terms import NumberTerm, Operator, TextTerm
 from adaptry.storage.catalog import value_conditions
 from adaptry.storage.catalog.access import ReadScope
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.predicates import Value, predicate
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import BaseRow, PostingRow, TermRow, VersionRow
 from adaptry.storage.catalog.search_condition import (
     SearchCondition,
@@ -21,12 +23,14 @@ from adaptry.storage.catalog.search_condition import (
     none_of,
     with_any_term,
 )
+from adaptry.storage.catalog.version_info import table_of
 from adaptry.storage.catalog.version_lists import VersionList
 
 _UNKNOWN_BASE = "base_unknown"
+_CODES = select(*table_of(TermRow).c["text", "id"]).where(col(TermRow.field) == "finding")
 
 
-def finding(tx: Transaction, scope: ReadScope, term: TextTerm) -> SearchCondition:
+def finding(tx: Reads, scope: ReadScope, term: TextTerm) -> SearchCondition:
     """Versions with a finding of this code, or of one that begins so."""
 
     def is_meant(code: str) -> bool:
@@ -44,7 +48,7 @@ def finding(tx: Transaction, scope: ReadScope, term: TextTerm) -> SearchConditio
     return any_of([all_of([stored, none_of(hidden)]), shown])
 
 
-def count(tx: Transaction, scope: ReadScope, term: NumberTerm) -> SearchCondition:
+def count(tx: Reads, scope: ReadScope, term: NumberTerm) -> SearchCondition:
     """The number of findings compared with a number."""
     stored = value_conditions.number(term)
     hidden = _hidden(scope)
@@ -52,7 +56,15 @@ def count(tx: Transaction, scope: ReadScope, term: NumberTerm) -> SearchConditio
         return stored
     from adaptry.checks.codes import AGAINST_BASE
 
-    alone = [key for code, key in _codes(tx).items() if code not in AGAINST_BASE]
+    alone = sorted(key for code, key in _codes(tx).items() if code not in AGAINST_BASE)
+    return SearchCondition(
+        predicate(_has_count, scope, term.operator, values=[term.value, *alone]),
+        any_of([stored, hidden]).lister,
+    )
+
+
+def _has_count(scope: ReadScope, operator: Operator, value: Value, *alone: Value) -> ColumnElement[bool]:
+    """The condition on the number of findings, where `alone` are the terms of those that need no base."""
     shown = (
         select(func.count() + 1)
         .select_from(PostingRow)
@@ -60,22 +72,25 @@ def count(tx: Transaction, scope: ReadScope, term: NumberTerm) -> SearchConditio
         .correlate(VersionRow)
         .scalar_subquery()
     )
-    number = case((hidden.test, shown), else_=col(VersionRow.findings))
-    test = value_conditions.compared(term.operator, number, term.value)
-    return SearchCondition(test, any_of([stored, hidden]).lister)
+    number = case((_has_hidden_base(scope), shown), else_=col(VersionRow.findings))
+    return value_conditions.compared(operator, number, value)
 
 
-def _codes(tx: Transaction) -> dict[str, int]:
+def _codes(tx: Reads) -> dict[str, int]:
     """The codes that any version has, of which there are as many as checks; and the keys of their terms."""
-    rows = tx.execute(select(col(TermRow.text), col(TermRow.id)).where(col(TermRow.field) == "finding"))
-    return {row.text: row.id for row in rows}
+    return {row.text: row.id for row in run_select(tx, _CODES, {})}
 
 
 def _hidden(scope: ReadScope) -> SearchCondition | None:
     """Versions whose base is registered and hidden from the reader; None if the reader sees all bases."""
-    seen = scope.base_condition()
-    if seen is None:
+    if scope.namespaces is None:
         return None
+    is_hidden = predicate(_has_hidden_base, scope)
+    return SearchCondition(is_hidden, VersionList(value_conditions.ALL, is_hidden))
+
+
+def _has_hidden_base(scope: ReadScope) -> ColumnElement[bool]:
+    seen = scope.base_condition()
+    assert seen is not None
     base = col(VersionRow.base_id)
-    is_hidden = base.is_not(None) & base.in_(select(col(BaseRow.id)).where(not_(seen)))
-    return SearchCondition(is_hidden, VersionList(select(col(VersionRow.id)).where(is_hidden)))
+    return base.is_not(None) & base.in_(select(col(BaseRow.id)).where(not_(seen)))

@@ -37,6 +37,7 @@ from adaptry.storage.catalog.dialect import (
     wait_readable,
     writer_lock,
 )
+from adaptry.storage.catalog.rows import name_postgres_conditions
 
 if TYPE_CHECKING:
     from adaptry.storage.catalog.postgres_reads import PostgresReaders
@@ -78,6 +79,7 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
     address = _address(url)
     plain = address.set(drivername="postgresql")
     translate_error = partial(_translate_error, plain.render_as_string(hide_password=True))
+    name_postgres_conditions()
     try:
         engine = create_engine(
             address,

@@ -2,7 +2,8 @@
 
 A statement is compiled once, from the same SQLAlchemy object that runs in every other transaction, to
 SQLite's own text with the conversions of its columns; a `NamedStatement` was compiled before. It runs on a
-read-only connection, and its results are as current as in any other transaction: nothing is cached.
+read-only connection, and its results are as current as in any other transaction: what is kept of them
+(`PreparedReads.kept`) is dropped after any commit.
 
 SQLAlchemy is imported only by the callers that have statements of it, or a session.
 """
@@ -29,27 +30,60 @@ if TYPE_CHECKING:
 
 _CACHE = 2000  # KiB of the database kept by each connection; the system keeps the rest
 _DRIVER = "adaptry_driver"  # in the `info` of a session
+_MOST_KEPT = 1024  # values of one kind that a connection keeps
 _KEPT = 4  # connections kept for later; more are opened if more threads read at once
 ErrorTranslator = Callable[[BaseException], AdaptryError | None]
 Query: TypeAlias = "Select[Any] | CompoundSelect[Any] | NamedStatement"
 """(`Any`: statements are typed by their columns.)"""
 
 
+class _Reader:
+    """A connection that only reads, and what was kept of its reads since the last commit."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        self.connection = _connect(path, timeout)
+        self.connection.execute(f"PRAGMA cache_size=-{_CACHE}")
+        self._commit: int | None = None
+        self._kept: dict[str, dict[Any, Any]] = {}
+
+    def kept(self, kind: str) -> dict[Any, Any]:
+        """(`Any`: keys and values of any kind.)"""
+        (commit,) = self.connection.execute("PRAGMA data_version").fetchone()
+        if commit != self._commit:
+            self._kept.clear()
+        self._commit = commit
+        kept = self._kept.setdefault(kind, {})
+        if len(kept) > _MOST_KEPT:
+            kept.clear()
+        return kept
+
+
 class PreparedReads:
     """A read-only transaction of prepared reads, on a snapshot."""
 
-    def __init__(self, connection: sqlite3.Connection, translate_error: ErrorTranslator) -> None:
-        self._connection = connection
+    is_postgres = False
+
+    def __init__(self, reader: _Reader, translate_error: ErrorTranslator) -> None:
+        self._reader = reader
         self._translate_error = translate_error
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
-        """The rows of a statement that is built and compiled once; `parameters` has texts and whole numbers.
-        Raises the errors of `Catalog.read`.
+        """The rows of a statement that is built and compiled once. Raises the errors of `Catalog.read`.
 
         (`Any`: named tuples of the statement's columns.)
         """
         with _translated(self._translate_error):
-            return run_prepared(self._connection, statement, parameters)
+            return run_prepared(self._reader.connection, statement, parameters)
+
+    def kept(self, kind: str) -> dict[Any, Any]:
+        """A place for values that were computed from this snapshot. What an earlier transaction put there is
+        in it only if no process has committed since, so that its snapshot is the same one. Raises the errors
+        of `Catalog.read`.
+
+        (`Any`: keys and values of this kind.)
+        """
+        with _translated(self._translate_error):
+            return self._reader.kept(kind)
 
 
 class PreparedReaders:
@@ -60,35 +94,37 @@ class PreparedReaders:
         self._busy_timeout = busy_timeout
         self._translate_error = translate_error
         self._lock = threading.Lock()
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[_Reader] = []
         self.watch = CommitWatch(path)
 
     @contextmanager
     def read(self) -> Iterator[PreparedReads]:
         """A transaction, in any thread; raises the errors of `Catalog.read`."""
-        connection = self._take()
+        reader = self._take()
+        connection = reader.connection
         try:
             with _translated(self._translate_error):
                 connection.execute("BEGIN")
-            yield PreparedReads(connection, self._translate_error)
+            yield PreparedReads(reader, self._translate_error)
             connection.execute("ROLLBACK")  # nothing was written; this only ends the transaction
         except BaseException:
             if connection.in_transaction:
                 connection.rollback()
             raise
         finally:
-            self._give_back(connection)
+            self._give_back(reader)
 
     def schema(self) -> str | None:
         """The number of the database's schema, as `migrate` counts them; None if it is not in WAL mode."""
-        connection = self._take()
+        reader = self._take()
+        connection = reader.connection
         try:
             with _translated(self._translate_error):
                 (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
                 found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             return str(found[0]) if found and mode == "wal" else None
         finally:
-            self._give_back(connection)
+            self._give_back(reader)
 
     def last_commit(self) -> int | None:
         return self.watch.last_commit()
@@ -99,25 +135,23 @@ class PreparedReaders:
     def close(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        for reader in idle:
+            reader.connection.close()
         self.watch.close()
 
-    def _take(self) -> sqlite3.Connection:
+    def _take(self) -> _Reader:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
         with _translated(self._translate_error):
-            connection = _connect(self._path, self._busy_timeout)
-            connection.execute(f"PRAGMA cache_size=-{_CACHE}")
-        return connection
+            return _Reader(self._path, self._busy_timeout)
 
-    def _give_back(self, connection: sqlite3.Connection) -> None:
+    def _give_back(self, reader: _Reader) -> None:
         with self._lock:
             if len(self._idle) < _KEPT:
-                self._idle.append(connection)
+                self._idle.append(reader)
                 return
-        connection.close()
+        reader.connection.close()
 
 
 class CommitWatch:
@@ -197,17 +231,29 @@ class _CompiledQuery:
     SQLAlchemy.
     """
 
-    def __init__(self, text: StatementText, conversions: Sequence[Callable[[Any], object] | None]) -> None:
-        """(`Any`: of any column.)"""
+    def __init__(
+        self,
+        text: StatementText,
+        conversions: Sequence[Callable[[Any], object] | None],
+        of_parameters: Mapping[str, Callable[[Any], object]],
+    ) -> None:
+        """(`Any`: of any column or parameter.)"""
         self._sql, self._names, self._constants = text.sql, text.parameters, text.constants
+        self._of_parameters = of_parameters
         named = namedtuple("_Row", text.columns)  # type: ignore[misc]
         self._row: Callable[[Sequence[object]], Any] = named._make
         self._conversions = [(number, convert) for number, convert in enumerate(conversions) if convert]
 
     def run(self, connection: sqlite3.Connection, parameters: Mapping[str, object]) -> list[Any]:
         """(`Any`: named tuples.)"""
+        if self._of_parameters:
+            converted = {name: convert(parameters[name]) for name, convert in self._of_parameters.items()}
+            parameters = {**parameters, **converted}
         values = [parameters[name] if name in parameters else self._constants[name] for name in self._names]
-        return [self._converted(row) for row in connection.execute(self._sql, values).fetchall()]
+        rows = connection.execute(self._sql, values).fetchall()
+        if not self._conversions:
+            return list(map(self._row, rows))
+        return [self._converted(row) for row in rows]
 
     def _converted(self, row: tuple[object, ...]) -> Any:
         values = list(row)
@@ -216,14 +262,16 @@ class _CompiledQuery:
         return self._row(values)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=512)
 def _compiled_query(statement: Query) -> _CompiledQuery:
     if isinstance(statement, NamedStatement):
         text = statement.text()
-        return _CompiledQuery(text, [CONVERSIONS[kind] if kind else None for kind in text.columns.values()])
-    from adaptry.storage.catalog.statement_compiler import compile_statement, conversions_of
+        conversions = [CONVERSIONS[kind] if kind else None for kind in text.columns.values()]
+        return _CompiledQuery(text, conversions, {})
+    from adaptry.storage.catalog.statement_compiler import compile_query, conversions_of
 
-    return _CompiledQuery(compile_statement(statement), conversions_of(statement))
+    text, of_parameters = compile_query(statement)
+    return _CompiledQuery(text, conversions_of(statement), of_parameters)
 
 
 @contextmanager

@@ -22,18 +22,17 @@ from adaptry.core import query
 from adaptry.core.errors import Invalid, InvalidQuery
 from adaptry.core.query import Not, Query
 from adaptry.core.query_terms import FitsTerm
-from adaptry.registry.records import Page, VersionInfo
 from adaptry.registry.sort_keys import parse_search_sort
 from adaptry.storage.catalog import search_places
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.conditions import search_conditions
 from adaptry.storage.catalog.cursor_seal import CursorSeal
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.predicates import is_postgres
 from adaptry.storage.catalog.search_condition import SearchCondition
 from adaptry.storage.catalog.search_places import Ordering, Place, SealMaker
 from adaptry.storage.catalog.search_plan import few_versions, matching, walk_of
 from adaptry.storage.catalog.search_walks import Walk
-from adaptry.storage.catalog.version_info import by_keys
 
 SELECTIVE = 2000
 MOST_TESTS = 24_000
@@ -51,9 +50,10 @@ Verdicts = Callable[[int], bool]
 
 @dataclass(frozen=True, slots=True)
 class SearchRequest:
-    """A query, its order, and the page."""
+    """A query with its text, its order, and the page."""
 
     text: str
+    query: Query
     cursor: str | None
     limit: int
     sort: str = "newest"
@@ -66,20 +66,28 @@ class SearchRequest:
         return f"search {self.text}{order}"
 
 
+@dataclass(frozen=True, slots=True)
+class FoundVersions:
+    """A page of a search: the keys of its versions, and the cursor of the next page."""
+
+    keys: Sequence[int]
+    next: str | None
+
+
 def search(
-    tx: Transaction,
+    tx: Reads,
     scope: ReadScope,
     request: SearchRequest,
     now: datetime,
     verdicts: Callable[[Sequence[tuple[FitsTerm, bool]]], Verdicts] | None = None,
-) -> Page[VersionInfo]:
+) -> FoundVersions:
     """The matching visible versions. `verdicts` gives the test of `fits:` terms (and whether each is
     excluded). Raises `InvalidQuery`, `Invalid` for an unknown order.
     """
     ordering = Ordering(parse_search_sort(request.sort), request.reverse)
     seal = None if scope.namespaces is None else partial(CursorSeal, tx)
     after, began = _after(request, ordering, seal)
-    parsed = query.parse(request.text, began or now)
+    parsed = request.query if began is None else query.parse(request.text, began)
     fits = _fits_of(parsed)
     if fits and verdicts is None:
         raise InvalidQuery("fits: cannot be used here")
@@ -93,9 +101,9 @@ def search(
         walk = walk_of(tx, scope, parsed, conditions, ordering, SELECTIVE)
         shown, next = _page(tx, walk, conditions, after, request.limit, budget, test)
     moment = (began or now) if parsed.is_relative else None
-    return Page[VersionInfo](
-        items=by_keys(tx, [place.key for place in shown]),
-        next=search_places.encode(next, moment, request.about, seal) if next else None,
+    return FoundVersions(
+        [place.key for place in shown],
+        search_places.encode(next, moment, request.about, seal) if next else None,
     )
 
 
@@ -136,7 +144,7 @@ class _Budget:
 
 
 def _page(
-    tx: Transaction,
+    tx: Reads,
     walk: Walk,
     conditions: Sequence[SearchCondition],
     after: Place | None,
@@ -147,7 +155,7 @@ def _page(
     """The places of a page, and the start of the next one."""
     found: list[Place] = []
     width = limit + 1
-    widest = _WIDEST_REMOTE if tx.get_bind().dialect.name == "postgresql" else _WIDEST
+    widest = _WIDEST_REMOTE if is_postgres(tx) else _WIDEST
     while True:
         window = walk.window(tx, after, width)
         keys = [place.key for place in window.places]

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, false, literal_column, not_, or_, select
+from sqlalchemy import ColumnElement, and_, exists, literal_column, select
 from sqlmodel import col
 
+from adaptry.storage.catalog.predicates import (
+    FALSE,
+    Predicate,
+    Value,
+    all_hold,
+    any_holds,
+    negated,
+    predicate,
+)
 from adaptry.storage.catalog.rows import PostingRow, Row, VersionRow
 from adaptry.storage.catalog.version_lists import AnyList, KeyList, OneOfLists, VersionList
 
 _MOST_TERMS = 200
-_KEPT = 256  # conditions, whose making takes a fifth of a search
-_OF_TERM = select(col(PostingRow.version_id)).where(col(PostingRow.term_id) == bindparam("term"))
+LISTED = select(col(PostingRow.version_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,30 +33,31 @@ class SearchCondition:
     the order of keys.
     """
 
-    test: ColumnElement[bool]
+    test: Predicate
     lister: KeyList | None = None
     terms: tuple[int, ...] = ()
 
 
-NOTHING = SearchCondition(false(), AnyList(()))
+NOTHING = SearchCondition(FALSE, AnyList(()))
 
 
 def with_any_term(keys: Sequence[int]) -> SearchCondition:
     """Versions that have one of a few terms."""
-    return _with_any(tuple(keys)) if keys else NOTHING
+    if not keys:
+        return NOTHING
+    lister = VersionList(LISTED, predicate(one_of_terms, values=keys), is_newest_first=len(keys) == 1)
+    return SearchCondition(predicate(_has_term, values=keys), lister, tuple(keys))
 
 
-@lru_cache(maxsize=_KEPT)
-def _with_any(keys: tuple[int, ...]) -> SearchCondition:
+def one_of_terms(*keys: Value) -> ColumnElement[bool]:
+    """The condition that a posting is one of these terms."""
+    term = col(PostingRow.term_id)
+    return term == keys[0] if len(keys) == 1 else term.in_(keys)
+
+
+def _has_term(*keys: Value) -> ColumnElement[bool]:
     of_version = col(PostingRow.version_id) == col(VersionRow.id)
-    if len(keys) == 1:
-        test = has_row(PostingRow, of_version & (col(PostingRow.term_id) == keys[0]))
-        return SearchCondition(
-            test, VersionList(_OF_TERM, {"term": keys[0]}, is_newest_first=True), (keys[0],)
-        )
-    has_term = col(PostingRow.term_id).in_(keys)
-    lister = VersionList(select(col(PostingRow.version_id)).where(has_term))
-    return SearchCondition(has_row(PostingRow, of_version & has_term), lister, keys)
+    return has_row(PostingRow, and_(of_version, one_of_terms(*keys)))
 
 
 def all_of(conditions: Sequence[SearchCondition]) -> SearchCondition:
@@ -58,7 +66,7 @@ def all_of(conditions: Sequence[SearchCondition]) -> SearchCondition:
     lists = tuple(one.lister for one in conditions if one.lister is not None)
     terms = next((one.terms for one in conditions if one.terms), ())
     return SearchCondition(
-        and_(*(one.test for one in conditions)), OneOfLists(lists) if lists else None, terms
+        all_hold([one.test for one in conditions]), OneOfLists(lists) if lists else None, terms
     )
 
 
@@ -69,14 +77,14 @@ def any_of(conditions: Sequence[SearchCondition]) -> SearchCondition:
     if not all(one.terms for one in possible) or len(terms) > _MOST_TERMS:
         terms = set()
     return SearchCondition(
-        or_(*(one.test for one in conditions)),
+        any_holds([one.test for one in conditions]),
         AnyList(lists) if len(lists) == len(conditions) else None,
         tuple(sorted(terms)),
     )
 
 
 def none_of(condition: SearchCondition) -> SearchCondition:
-    return SearchCondition(not_(condition.test))
+    return SearchCondition(negated(condition.test))
 
 
 def has_row(table: type[Row], condition: ColumnElement[bool]) -> ColumnElement[bool]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
-from sqlmodel import col
+from sqlalchemy import ColumnElement, select
 
 from adaptry.core.query import Query
 from adaptry.core.query_terms import (
@@ -22,10 +21,10 @@ from adaptry.registry.sort_keys import SearchOrder
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.adapter_pages import Listing
 from adaptry.storage.catalog.adapter_walk import ByAdapter
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.evidence_walk import ByEvidence, newest_values
-from adaptry.storage.catalog.key_lists import one_of
-from adaptry.storage.catalog.rows import AdapterRow, MetricRow, MetricSummaryRow, VersionRow
+from adaptry.storage.catalog.predicates import Predicate, one_of, predicate, select_where
+from adaptry.storage.catalog.rows import AdapterRow, MetricSummaryRow, VersionRow
 from adaptry.storage.catalog.search_condition import SearchCondition, with_any_term
 from adaptry.storage.catalog.search_places import Ordering, Place
 from adaptry.storage.catalog.search_walks import (
@@ -37,13 +36,16 @@ from adaptry.storage.catalog.search_walks import (
     FewVersions,
     ThenOthers,
     Walk,
+    equals,
 )
-from adaptry.storage.catalog.term_windows import term_windows
+from adaptry.storage.catalog.term_windows import newest_key, term_windows
 from adaptry.storage.catalog.value_conditions import (
-    compared,
+    ALL,
     created_range,
+    evaluation_range,
     has_measured,
     has_metric,
+    metric_range,
     number_range,
 )
 from adaptry.storage.catalog.version_info import table_of
@@ -58,10 +60,17 @@ _COLUMNS: Mapping[str, ColumnElement[Any]] = {  # columns of several types
     "alpha": _V.alpha,
     "size": _V.size,
 }
+_VALUED = {name: select(_V.id, column.label("value")) for name, column in _COLUMNS.items()}
+_SUMMARIES = table_of(MetricSummaryRow).c
+_LOGGED = select(_SUMMARIES.version_id, _SUMMARIES.newest)
+_ADAPTERS = table_of(AdapterRow).c
+_OF_ADAPTERS = select(_V.id, _V.number, _ADAPTERS.name, _ADAPTERS.updated_at).join(
+    table_of(AdapterRow), _ADAPTERS.id == _V.adapter_id
+)
 
 
 def few_versions(
-    tx: Transaction, conditions: Sequence[SearchCondition], ordering: Ordering, most: int
+    tx: Reads, conditions: Sequence[SearchCondition], ordering: Ordering, most: int
 ) -> FewVersions | None:
     """A condition's versions, if it has fewer than `most`."""
     for condition in conditions:
@@ -73,46 +82,34 @@ def few_versions(
     return None
 
 
-def matching(tx: Transaction, keys: Sequence[int], conditions: Sequence[SearchCondition]) -> Sequence[int]:
+def matching(tx: Reads, keys: Sequence[int], conditions: Sequence[SearchCondition]) -> Sequence[int]:
     """Those of the versions that meet all conditions."""
     if not keys:
         return ()
-    statement = select(col(VersionRow.id)).where(one_of(tx, VersionRow.id, keys))
-    return tx.execute(statement.where(*(one.test for one in conditions))).scalars().all()
+    predicates = [one_of(tx, _V.id, keys), *(one.test for one in conditions)]
+    return [row[0] for row in select_where(tx, ALL, predicates)]
 
 
-def _places(tx: Transaction, keys: Sequence[int], order: SearchOrder) -> list[Place]:
+def _places(tx: Reads, keys: Sequence[int], order: SearchOrder) -> list[Place]:
     """The places of versions in an order."""
     if not keys or order.column == "newest":
         return [Place(key) for key in keys]
-    of_keys = one_of(tx, VersionRow.id, keys)
     if order.evaluation is not None:
         values = newest_values(tx, order.evaluation, keys)
         return [Place(key, *_valued(values.get(key))) for key in keys]
     if order.metric is not None:
-        of_metric = one_of(tx, MetricSummaryRow.version_id, keys) & (
-            col(MetricSummaryRow.metric) == order.metric
-        )
-        found = tx.execute(
-            select(col(MetricSummaryRow.version_id), col(MetricSummaryRow.newest)).where(of_metric)
-        )
+        of_metric = predicate(equals, _SUMMARIES.metric, values=[order.metric])
+        found = select_where(tx, _LOGGED, [one_of(tx, _SUMMARIES.version_id, keys), of_metric])
         logged = {row.version_id: row.newest for row in found}
         return [Place(key, logged.get(key)) for key in keys]
+    of_keys = [one_of(tx, _V.id, keys)]
     if order.column in ("name", "updated"):
-        statement = (
-            select(
-                col(VersionRow.id), col(VersionRow.number), col(AdapterRow.name), col(AdapterRow.updated_at)
-            )
-            .join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id))
-            .where(of_keys)
-        )
         return [
             Place(row.id, row.updated_at if order.column == "updated" else None, row.name, row.number)
-            for row in tx.execute(statement)
+            for row in select_where(tx, _OF_ADAPTERS, of_keys)
         ]
     assert order.column is not None
-    by_column = select(col(VersionRow.id), _COLUMNS[order.column].label("value")).where(of_keys)
-    return [Place(row.id, row.value) for row in tx.execute(by_column)]
+    return [Place(row.id, row.value) for row in select_where(tx, _VALUED[order.column], of_keys)]
 
 
 def _valued(found: tuple[float, int] | None) -> tuple[float | None, str, int]:
@@ -120,7 +117,7 @@ def _valued(found: tuple[float, int] | None) -> tuple[float | None, str, int]:
 
 
 def walk_of(
-    tx: Transaction,
+    tx: Reads,
     scope: ReadScope,
     query: Query,
     conditions: Sequence[SearchCondition],
@@ -143,7 +140,7 @@ def walk_of(
 
 def _by_evidence(query: Query, name: EvalName, ordering: Ordering) -> Walk:
     terms = [one for one in query.parts if isinstance(one, EvalTerm) and one.name == name]
-    ranges = tuple(compared(one.operator, col(MetricRow.value), one.value) for one in terms)
+    ranges = tuple(evaluation_range(one) for one in terms)
     has_value = None if terms else has_measured(name).test
     return ThenOthers(ByEvidence(name, ordering, ranges), has_value, ordering)
 
@@ -154,7 +151,7 @@ def _by_metric(query: Query, name: str, ordering: Ordering) -> Walk:
         for one in query.parts
         if isinstance(one, MetricTerm) and one.metric == name and one.pick == "newest"
     ]
-    ranges = tuple(compared(one.operator, col(MetricSummaryRow.newest), one.value) for one in terms)
+    ranges = tuple(metric_range(one) for one in terms)
     is_required = bool(terms) or HasTerm("metric", name) in query.parts
     has_value = None if is_required else has_metric(name).test
     return ThenOthers(ByMetric(name, ordering, ranges), has_value, ordering)
@@ -173,7 +170,7 @@ def _by_adapter(scope: ReadScope, query: Query, ordering: Ordering) -> Walk:
     return ByAdapter(scope, Listing(_namespace(query), "updated", ordering.reverse), ordering, since, until)
 
 
-def _ranges(query: Query, column: str) -> Iterator[ColumnElement[bool]]:
+def _ranges(query: Query, column: str) -> Iterator[Predicate]:
     """Conditions of the query on the column of its order, from which the walk begins."""
     for part in query.parts:
         if isinstance(part, NumberTerm) and part.field == column and part.operator != "!=":
@@ -193,16 +190,16 @@ def _namespace(query: Query) -> str | None:
 
 
 def _by_age(
-    tx: Transaction,
+    tx: Reads,
     conditions: Sequence[SearchCondition],
     ordering: Ordering,
     most: int,
-    created: tuple[ColumnElement[bool], ...],
+    created: tuple[Predicate, ...],
 ) -> Walk:
     """The sparsest list among the terms; a period, unless a list is much sparser than all versions; or all
     versions.
     """
-    newest = tx.execute(select(func.max(col(VersionRow.id)))).scalar() or 0
+    newest = newest_key(tx)
     sparsest: tuple[int, Walk] | None = None
     for condition in conditions:
         if not condition.terms:
@@ -215,9 +212,7 @@ def _by_age(
     return sparsest[1] if sparsest else ByKey(oldest_first=ordering.reverse)
 
 
-def _sparse(
-    tx: Transaction, terms: tuple[int, ...], most: int, oldest_first: bool
-) -> tuple[int, Walk] | None:
+def _sparse(tx: Reads, terms: tuple[int, ...], most: int, oldest_first: bool) -> tuple[int, Walk] | None:
     """A walk through the versions with one of the terms, and an estimate of the key of its version number
     `most`; None if so many have one that all may be read.
     """

@@ -12,19 +12,21 @@ from functools import lru_cache
 from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Select, bindparam, select
-from sqlmodel import col
 
 from adaptry.core.query_times import FIRST
-from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.key_lists import one_of
+from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.predicates import Order, Predicate, Value, one_of, predicate, select_where
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import MetricSummaryRow, PostingRow, VersionRow
 from adaptry.storage.catalog.search_places import Ordering, Place
 from adaptry.storage.catalog.term_windows import TermWindows
+from adaptry.storage.catalog.value_conditions import ALL
 from adaptry.storage.catalog.version_info import table_of
 
-_KEY = table_of(VersionRow).c.id
+_KEY, _CREATED_AT = table_of(VersionRow).c.id, table_of(VersionRow).c.created_at
 _POSTINGS, _SUMMARIES = table_of(PostingRow), table_of(MetricSummaryRow)
+_CREATED = select(_CREATED_AT)
+_SUMMARY = select(_SUMMARIES.c.version_id, _SUMMARIES.c.newest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,7 @@ class Window:
 class Walk(Protocol):
     """Reads candidates in an order."""
 
-    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
         """The next candidates after a place, about `count`."""
         ...
 
@@ -58,7 +60,7 @@ class FewVersions:
     places: Sequence[Place]
     ordering: Ordering
 
-    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
         return window_of(self.ordering.after(self.places, after)[:count], count)
 
 
@@ -69,7 +71,7 @@ class ByKey:
     term: int | None = None
     oldest_first: bool = False
 
-    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
         start = after.key if after else 0 if self.oldest_first else 2**31 - 1
         parameters: dict[str, object] = {"start": start, "count": count}
         if self.term is not None:
@@ -95,7 +97,7 @@ class ByTerms:
 
     windows: TermWindows
 
-    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
         keys = self.windows.first(tx, after.key if after else None, count)
         return window_of([Place(key) for key in keys], count)
 
@@ -108,27 +110,43 @@ class ByColumn:
 
     column: ColumnElement[Any]
     ordering: Ordering
-    ranges: tuple[ColumnElement[bool], ...] = ()
+    ranges: tuple[Predicate, ...] = ()
 
-    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
+        is_descending = self.ordering.is_descending
         found: list[Place] = []
         if after is None or after.value is not None:
-            for part in _parts(self.column, _KEY, after, self.ordering.is_descending):
-                found += self._read(tx, [self.column.is_not(None), *self.ranges, *part], count - len(found))
+            has_value = predicate(_has_value, self.column)
+            for part in parts(self.column, _KEY, after, is_descending):
+                found += self._read(tx, [has_value, *self.ranges, *part], count - len(found))
                 if len(found) >= count:
                     return window_of(found, count)
             after = None
         if self.ranges:  # no version without a value is in a range
             return Window(found, len(found), None)
-        after_key = [] if after is None else [_beyond(_KEY, after.key, self.ordering.is_descending)]
-        found += self._read(tx, [self.column.is_(None), *after_key], count - len(found))
+        after_key = [] if after is None else [beyond(_KEY, after.key, is_descending)]
+        has_none = predicate(_has_no_value, self.column)
+        found += self._read(tx, [has_none, *after_key], count - len(found))
         return window_of(found, count)
 
-    def _read(self, tx: Transaction, where: Sequence[ColumnElement[bool]], count: int) -> list[Place]:
-        statement = select(_KEY, self.column.label("value")).where(*where)
-        order = _directed(self.ordering.is_descending, self.column, _KEY)
-        rows = tx.execute(statement.order_by(*order).limit(count)).all()
+    def _read(self, tx: Reads, where: Sequence[Predicate], count: int) -> list[Place]:
+        order = Order((self.column, _KEY), self.ordering.is_descending)
+        rows = select_where(tx, _with_column(self.column), where, {"count": count}, order)
         return [Place(row.id, row.value) for row in rows]
+
+
+@lru_cache
+def _with_column(column: ColumnElement[Any]) -> Select[Any]:
+    """(`Any`: of several types.)"""
+    return select(_KEY, column.label("value"))
+
+
+def _has_value(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return column.is_not(None)
+
+
+def _has_no_value(column: ColumnElement[Any]) -> ColumnElement[bool]:
+    return column.is_(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,15 +154,19 @@ class ByCreation:
     """Versions that were created in periods, by age, as `ByKey` gives them."""
 
     ordering: Ordering
-    ranges: tuple[ColumnElement[bool], ...]
+    ranges: tuple[Predicate, ...]
 
-    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
         if after is not None:
-            at = table_of(VersionRow).c.created_at
-            older = select(at).where(after.key >= _KEY).order_by(_KEY.desc()).limit(1)
-            after = Place(after.key, tx.execute(older).scalar() or FIRST)
-        walk = ByColumn(table_of(VersionRow).c.created_at, self.ordering, self.ranges)
+            until = predicate(_is_at_most, _KEY, values=[after.key])
+            older = select_where(tx, _CREATED, [until], {"count": 1}, Order((_KEY,), is_descending=True))
+            after = Place(after.key, older[0].created_at if older else FIRST)
+        walk = ByColumn(_CREATED_AT, self.ordering, self.ranges)
         return window_of([Place(one.key) for one in walk.window(tx, after, count).places], count)
+
+
+def _is_at_most(column: ColumnElement[Any], value: Value) -> ColumnElement[bool]:
+    return column <= value
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +175,16 @@ class ByMetric:
 
     metric: str
     ordering: Ordering
-    ranges: tuple[ColumnElement[bool], ...] = ()
+    ranges: tuple[Predicate, ...] = ()
 
-    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
         value, key = _SUMMARIES.c.newest, _SUMMARIES.c.version_id
+        order = Order((value, key), self.ordering.is_descending)
+        of_metric = predicate(equals, _SUMMARIES.c.metric, values=[self.metric])
         found: list[Place] = []
-        for part in _parts(value, key, after, self.ordering.is_descending):
-            statement = select(key, value).where(_SUMMARIES.c.metric == self.metric, *self.ranges, *part)
-            order = _directed(self.ordering.is_descending, value, key)
-            rows = tx.execute(statement.order_by(*order).limit(count - len(found))).all()
+        for part in parts(value, key, after, self.ordering.is_descending):
+            where = [of_metric, *self.ranges, *part]
+            rows = select_where(tx, _SUMMARY, where, {"count": count - len(found)}, order)
             found += [Place(row.version_id, row.newest) for row in rows]
             if len(found) >= count:
                 break
@@ -175,10 +198,10 @@ class ThenOthers:
     """
 
     valued: Walk
-    has_value: ColumnElement[bool] | None
+    has_value: Predicate | None
     ordering: Ordering
 
-    def window(self, tx: Transaction, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
         if after is None or after.value is not None:
             window = self.valued.window(tx, after, count)
             if window.next is not None or self.has_value is None:
@@ -187,12 +210,8 @@ class ThenOthers:
         if self.has_value is None:
             return Window((), 0, None)
         window = ByKey(oldest_first=self.ordering.reverse).window(tx, after, count)
-        keys = [place.key for place in window.places]
-        with_value = set(
-            tx.execute(
-                select(col(VersionRow.id)).where(one_of(tx, VersionRow.id, keys), self.has_value)
-            ).scalars()
-        )
+        of_window = one_of(tx, _KEY, [place.key for place in window.places])
+        with_value = {row.id for row in select_where(tx, ALL, [of_window, self.has_value])}
         others = [place for place in window.places if place.key not in with_value]
         return Window(others, window.read, window.next)
 
@@ -200,24 +219,30 @@ class ThenOthers:
         return Place(0 if self.ordering.reverse else 2**31 - 1)
 
 
-def _parts(
+def parts(
     value: ColumnElement[Any], key: ColumnElement[int], after: Place | None, is_descending: bool
-) -> list[list[ColumnElement[bool]]]:
+) -> list[list[Predicate]]:
     """Conditions on the versions after a place: those with the same value, and those beyond. Each is a range
     of an index. (`Any`: a column.)
     """
     if after is None:
         return [[]]
-    same = [value == after.value, _beyond(key, after.key, is_descending)]
-    return [same, [_beyond(value, after.value, is_descending)]]
+    same = [predicate(equals, value, values=[after.value]), beyond(key, after.key, is_descending)]
+    return [same, [beyond(value, after.value, is_descending)]]
 
 
-def _beyond(column: ColumnElement[Any], value: Any, is_descending: bool) -> ColumnElement[bool]:
-    """(`Any`: a column and a value of its type.)"""
-    found: ColumnElement[bool] = column < value if is_descending else column > value
-    return found
+def beyond(column: ColumnElement[Any], value: object, is_descending: bool) -> Predicate:
+    """Whether a column comes after a value. (`Any`: of several types.)"""
+    return predicate(_is_below if is_descending else _is_above, column, values=[value])
 
 
-def _directed(is_descending: bool, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:
-    """(`Any`: columns.)"""
-    return [column.desc() if is_descending else column.asc() for column in columns]
+def equals(column: ColumnElement[Any], value: Value) -> ColumnElement[bool]:
+    return column == value
+
+
+def _is_below(column: ColumnElement[Any], value: Value) -> ColumnElement[bool]:
+    return column < value
+
+
+def _is_above(column: ColumnElement[Any], value: Value) -> ColumnElement[bool]:
+    return column > value

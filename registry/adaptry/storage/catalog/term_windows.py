@@ -8,18 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, and_, bindparam, func, select
 from sqlmodel import col
 
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.predicates import Order, Selection, Value, predicate, select_where
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import PostingRow, VersionRow
+from adaptry.storage.catalog.search_condition import one_of_terms
+from adaptry.storage.catalog.version_info import table_of
 
 _SAMPLE = 2000  # newest keys among which the terms are counted
 _DENSE = _SAMPLE // 2
 _GROWTH = 8
 _MOST = 4000  # expected number of versions in one window
-_KEY, _LISTED = col(VersionRow.id), col(PostingRow.version_id)
+NEWEST_KEY = select(func.max(col(VersionRow.id)).label("key"))
+_LISTED = table_of(PostingRow).c.version_id
+_DISTINCT = select(_LISTED).distinct()
+_NEWEST_FIRST = Order((_LISTED,), is_descending=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ class TermWindows:
         """An estimate of the key of the `count`-th newest version."""
         return self.newest - count * _SAMPLE // max(self.hits, 1)
 
-    def first(self, tx: Transaction, before: int | None, count: int) -> Sequence[int]:
+    def first(self, tx: Reads, before: int | None, count: int) -> Sequence[int]:
         """The keys of the newest `count` versions, of those before a key if one is given."""
         high = self.newest + 1 if before is None else before
         width, widest = self._width(2 * count), self._width(_MOST)
@@ -54,16 +62,35 @@ class TermWindows:
         """The width of a window in which so many versions are expected."""
         return versions * _SAMPLE // max(self.hits, 1)
 
-    def _window(self, tx: Transaction, low: int, high: int, count: int) -> Sequence[int]:
-        listed = select(_LISTED).where(
-            col(PostingRow.term_id).in_(self.terms), low <= _LISTED, high > _LISTED
-        )
-        return tx.execute(listed.distinct().order_by(_LISTED.desc()).limit(count)).scalars().all()
+    def _window(self, tx: Reads, low: int, high: int, count: int) -> Sequence[int]:
+        within = predicate(_is_within, values=[low, high, *self.terms])
+        rows = select_where(tx, _DISTINCT, [within], {"count": count}, _NEWEST_FIRST)
+        return [row.version_id for row in rows]
 
 
-def term_windows(tx: Transaction, terms: tuple[int, ...]) -> TermWindows | None:
+def term_windows(tx: Reads, terms: tuple[int, ...]) -> TermWindows | None:
     """None if so many versions have one of the terms that all may be read."""
-    newest = tx.execute(select(func.max(_KEY))).scalar() or 0
-    sample = select(_LISTED).where(col(PostingRow.term_id).in_(terms), newest - _SAMPLE < _LISTED)
-    hits = tx.execute(select(func.count()).select_from(sample.distinct().subquery())).scalar_one()
-    return TermWindows(terms, newest, hits) if hits < _DENSE else None
+    newest = newest_key(tx)
+    (row,) = run_select(
+        tx,
+        _sample(len(terms)),
+        {f"term_{number}": term for number, term in enumerate(terms)} | {"oldest": newest - _SAMPLE},
+    )
+    return TermWindows(terms, newest, row.hits) if row.hits < _DENSE else None
+
+
+def newest_key(tx: Reads) -> int:
+    """The key of the newest version; 0 if there is none."""
+    return run_select(tx, NEWEST_KEY, {})[0].key or 0
+
+
+def _is_within(low: Value, high: Value, *terms: Value) -> ColumnElement[bool]:
+    return and_(one_of_terms(*terms), low <= _LISTED, high > _LISTED)
+
+
+@lru_cache(maxsize=64)
+def _sample(terms: int) -> Selection:
+    """The number of versions after the key `oldest` that have one of so many terms."""
+    parameters: list[Value] = [bindparam(f"term_{number}") for number in range(terms)]
+    sample = select(_LISTED).where(one_of_terms(*parameters), bindparam("oldest") < _LISTED)
+    return select(func.count().label("hits")).select_from(sample.distinct().subquery())

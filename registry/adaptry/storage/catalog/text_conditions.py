@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, and_, bindparam, exists, func, literal_column, not_, or_, select
-from sqlalchemy.orm import Mapped
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    and_,
+    bindparam,
+    exists,
+    func,
+    literal_column,
+    not_,
+    or_,
+    select,
+    true,
+)
 from sqlmodel import col
 
 from adaptry.core.query_terms import TextTerm, WordTerm
 from adaptry.storage.catalog import terms
 from adaptry.storage.catalog.access import EVERYTHING, ReadScope
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.predicates import Selection, Value, predicate, select_where
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import (
     LOADED,
@@ -29,18 +43,28 @@ from adaptry.storage.catalog.search_condition import (
     has_row,
     with_any_term,
 )
-from adaptry.storage.catalog.version_lists import Keys, VersionList
+from adaptry.storage.catalog.value_conditions import ALL
+from adaptry.storage.catalog.version_lists import VersionList
 
 _MOST_TERMS = 20
 _TERM = select(col(TermRow.id)).where(
     col(TermRow.field) == bindparam("field"), col(TermRow.text) == bindparam("text")
 )
-_BASE_NAMED = select(col(BaseNameRow.base_id)).where(col(BaseNameRow.name) == bindparam("name"))
+_TERMS = select(col(TermRow.id))
+_FIRST_TERMS = _TERMS.limit(_MOST_TERMS + 1)
+# Joined, so that the first versions are found without collecting all terms.
+_LISTED_WITH_TERMS = (
+    select(col(PostingRow.version_id))
+    .select_from(TermRow)
+    .join(PostingRow, col(PostingRow.term_id) == col(TermRow.id))
+)
+_IS_RESIDENT = (col(ResidentRow.worker_id) == col(WorkerRow.id), LOADED, col(WorkerRow.gone_at).is_(None))
+_RESIDENTS = select(col(ResidentRow.version_id)).join(WorkerRow, _IS_RESIDENT[0])
 _LICENCE_TAG = "license:"
 """A licence is a tag, as on the Hub: what a model card states becomes `license:mit`."""
 
 
-def word(tx: Transaction, term: WordTerm) -> SearchCondition:
+def word(tx: Reads, term: WordTerm) -> SearchCondition:
     """A word may end in `*`; one that the index splits (`multi-lingual`) requires all parts."""
     parts = list(terms.words(term.text))
     if not parts:
@@ -49,7 +73,7 @@ def word(tx: Transaction, term: WordTerm) -> SearchCondition:
     return all_of([_indexed(tx, "word", part, is_prefix=begins and part == parts[-1]) for part in parts])
 
 
-def text(tx: Transaction, scope: ReadScope, term: TextTerm) -> SearchCondition:
+def text(tx: Reads, scope: ReadScope, term: TextTerm) -> SearchCondition:
     match term.field:
         case "digest":
             return _revision(term)
@@ -65,7 +89,7 @@ def text(tx: Transaction, scope: ReadScope, term: TextTerm) -> SearchCondition:
     return _indexed(tx, term.field, term.text, term.is_prefix)
 
 
-def any_text(tx: Transaction, field: str) -> SearchCondition:
+def any_text(tx: Reads, field: str) -> SearchCondition:
     """Versions that have any text of a field."""
     if field == "licence":
         return _indexed(tx, "tag", _LICENCE_TAG, is_prefix=True)
@@ -73,39 +97,60 @@ def any_text(tx: Transaction, field: str) -> SearchCondition:
 
 
 def _indexed(
-    tx: Transaction, field: str, text: str, is_prefix: bool = False, scope: ReadScope = EVERYTHING
+    tx: Reads, field: str, text: str, is_prefix: bool = False, scope: ReadScope = EVERYTHING
 ) -> SearchCondition:
     if not is_prefix:
         texts = [text, *(_ids_of_base(tx, scope, text) if field == "base" else ())]
         found = [run_select(tx, _TERM, {"field": field, "text": one}) for one in texts]
         return with_any_term([row.id for rows in found for row in rows])
-    matching = and_(col(TermRow.field) == field, *_begins_with(text))
-    keys = list(tx.execute(select(col(TermRow.id)).where(matching).limit(_MOST_TERMS + 1)).scalars())
+    begins = predicate(_begins, values=[field, *_range(text)])
+    keys = [row.id for row in select_where(tx, _FIRST_TERMS, [begins])]
     if len(keys) <= _MOST_TERMS:
-        return with_any_term([key for key in keys if key is not None])
-    # Joined, so that the first versions are found without collecting all terms.
-    lister = (
-        select(col(PostingRow.version_id))
-        .select_from(TermRow)
-        .join(PostingRow, col(PostingRow.term_id) == col(TermRow.id))
-        .where(matching)
-    )
+        return with_any_term(keys)
     within: tuple[int, ...] = ()
     if field == "name" and "/" in text:  # all in one namespace, which has a list in the order of keys
         of_namespace = {"field": "namespace", "text": text.partition("/")[0]}
         within = tuple(row.id for row in run_select(tx, _TERM, of_namespace))
-    return SearchCondition(_has_text(field, text), VersionList(lister), within)
+    test = (
+        predicate(_has_name, field, values=_range(text))
+        if field in ("name", "namespace")
+        else predicate(_has_text, values=[field, *_range(text)])
+    )
+    return SearchCondition(test, VersionList(_LISTED_WITH_TERMS, begins), within)
 
 
-def _begins_with(text: str) -> list[ColumnElement[bool]]:
-    return [col(TermRow.text) >= text, col(TermRow.text) < after(text)] if text else []
+def _range(prefix: str) -> list[str]:
+    """The texts that begin with the prefix, as a range; all if it is empty."""
+    return [prefix, after(prefix)] if prefix else []
+
+
+def _begins(field: Value, *range: Value) -> ColumnElement[bool]:
+    return and_(col(TermRow.field) == field, _is_within(col(TermRow.text), *range))
+
+
+def _is_within(column: Any, *range: Value) -> ColumnElement[bool]:
+    """Whether a text is in a `_range`, or in all. (`Any`: a column.)"""
+    if not range:
+        return true()
+    return and_(column >= range[0], column < range[1])
+
+
+def _is_text(column: Any, *values: Value) -> ColumnElement[bool]:
+    """Whether it equals one text, or is between two. (`Any`: a column.)"""
+    return column == values[0] if len(values) == 1 else _is_within(column, *values)
+
+
+def _texts(term: TextTerm, text: str) -> list[str]:
+    """The values of `_is_text`."""
+    return [text, after(text)] if term.is_prefix else [text]
 
 
 def _revision(term: TextTerm) -> SearchCondition:
     """Versions of one revision, under any name; uses the digest column, not a term."""
-    column, hex = col(VersionRow.digest), term.text.removeprefix("sha256:")
-    holds = (column >= hex) & (column < after(hex)) if term.is_prefix else column == hex
-    return SearchCondition(holds, VersionList(select(col(VersionRow.id)).where(holds)))
+    holds = predicate(
+        _is_text, col(VersionRow.digest), values=_texts(term, term.text.removeprefix("sha256:"))
+    )
+    return SearchCondition(holds, VersionList(ALL, holds))
 
 
 def _loaded(term: TextTerm) -> SearchCondition:
@@ -113,61 +158,73 @@ def _loaded(term: TextTerm) -> SearchCondition:
 
     A worker that is no longer heard of counts, since its engine may still serve; one declared gone does not.
     """
+    values = _texts(term, term.text) if term.text else []
+    return SearchCondition(
+        predicate(_is_loaded, values=values), VersionList(_RESIDENTS, predicate(_is_here, values=values))
+    )
+
+
+def _is_here(*values: Value) -> ColumnElement[bool]:
+    """The condition that a resident is of a worker or an engine of this name."""
     columns = (col(WorkerRow.name), col(WorkerRow.engine))
-    is_named = [or_(*(_is_text(column, term) for column in columns))] if term.text else []
-    here = and_(LOADED, col(WorkerRow.gone_at).is_(None), *is_named)
-    of_worker = col(ResidentRow.worker_id) == col(WorkerRow.id)
-    rows: Keys = select(literal_column("1")).select_from(ResidentRow).join(WorkerRow, of_worker)
-    test = exists(rows.where(col(ResidentRow.version_id) == col(VersionRow.id), here).correlate(VersionRow))
-    keys: Keys = select(col(ResidentRow.version_id)).select_from(ResidentRow).join(WorkerRow, of_worker)
-    return SearchCondition(test, VersionList(keys.where(here)))
+    is_named = [or_(*(_is_text(column, *values) for column in columns))] if values else []
+    return and_(*_IS_RESIDENT, *is_named)
 
 
-def _is_text(column: Mapped[str], term: TextTerm) -> ColumnElement[bool]:
-    if not term.is_prefix:
-        return column == term.text
-    return and_(column >= term.text, column < after(term.text))
+def _is_loaded(*values: Value) -> ColumnElement[bool]:
+    rows: Selection = select(literal_column("1")).select_from(ResidentRow).join(WorkerRow, _IS_RESIDENT[0])
+    of_version = col(ResidentRow.version_id) == col(VersionRow.id)
+    return exists(rows.where(of_version, _is_here(*values)).correlate(VersionRow))
 
 
-def _has_text(field: str, text: str) -> ColumnElement[bool]:
+def _has_name(field: str, *range: Value) -> ColumnElement[bool]:
+    """The condition that a version's adapter has a name, or is in a namespace, of a range."""
+    name, namespace = col(AdapterRow.name), col(AdapterRow.namespace)
+    bare = func.substr(name, func.length(namespace) + 2)
+    columns = (name, bare) if field == "name" else (namespace,)
+    fits = or_(*(_is_within(column, *range) for column in columns))
+    return has_row(AdapterRow, and_(col(AdapterRow.id) == col(VersionRow.adapter_id), fits))
+
+
+def _has_text(field: Value, *range: Value) -> ColumnElement[bool]:
     """The condition that a version has one of many texts with the same prefix; looked up by version, since
     there are many texts.
     """
-    if field in ("name", "namespace"):
-        name, namespace = col(AdapterRow.name), col(AdapterRow.namespace)
-        bare = func.substr(name, func.length(namespace) + 2)
-        columns = (name, bare) if field == "name" else (namespace,)
-        fits = or_(*(and_(column >= text, column < after(text)) for column in columns))
-        return has_row(AdapterRow, (col(AdapterRow.id) == col(VersionRow.adapter_id)) & fits)
-    found: Keys = select(literal_column("1")).select_from(PostingRow).join(TermRow)
+    found: Selection = select(literal_column("1")).select_from(PostingRow).join(TermRow)
     of_version = col(PostingRow.version_id) == col(VersionRow.id)
-    return exists(
-        found.where(of_version, col(TermRow.field) == field, *_begins_with(text)).correlate(VersionRow)
-    )
+    return exists(found.where(of_version, _begins(field, *range)).correlate(VersionRow))
 
 
 def _base_in_scope(scope: ReadScope, term: TextTerm) -> list[SearchCondition]:
     """The condition that a version may be found by its base: the reader sees the base, or the version itself
     declares this name.
     """
-    seen = scope.base_condition()
-    if seen is None:
-        return []
-    name = func.coalesce(col(VersionRow.base_name), "")  # a negated NULL would match nothing
-    says = (name >= term.text) & (name < after(term.text)) if term.is_prefix else name == term.text
-    unknown = col(VersionRow.base_id).not_in(select(col(BaseRow.id)).where(not_(seen)))
-    return [SearchCondition(or_(says, col(VersionRow.base_id).is_(None), unknown))]
-
-
-def _ids_of_base(tx: Transaction, scope: ReadScope, text: str) -> list[str]:
-    """A base's name is replaced by its id, so that versions match whatever name they were pushed with."""
     if scope.namespaces is None:
-        return [f"sha256:{row.base_id}" for row in run_select(tx, _BASE_NAMED, {"name": text})]
-    named = select(col(BaseNameRow.base_id)).join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id))
-    if (seen := scope.base_condition()) is not None:
-        named = named.where(seen)
-    id = tx.execute(named.where(col(BaseNameRow.name) == text)).scalar()
-    return [f"sha256:{id}"] if id else []
+        return []
+    return [SearchCondition(predicate(_declares_or_sees, scope, values=_texts(term, term.text)))]
+
+
+def _declares_or_sees(scope: ReadScope, *values: Value) -> ColumnElement[bool]:
+    seen = scope.base_condition()
+    assert seen is not None
+    name = func.coalesce(col(VersionRow.base_name), "")  # a negated NULL would match nothing
+    says = _is_text(name, *values)
+    unknown = col(VersionRow.base_id).not_in(select(col(BaseRow.id)).where(not_(seen)))
+    return or_(says, col(VersionRow.base_id).is_(None), unknown)
+
+
+def _ids_of_base(tx: Reads, scope: ReadScope, text: str) -> list[str]:
+    """A base's name is replaced by its id, so that versions match whatever name they were pushed with."""
+    return [f"sha256:{row.base_id}" for row in run_select(tx, _base_named(scope), {"name": text})]
+
+
+@lru_cache(maxsize=64)
+def _base_named(scope: ReadScope) -> Selection:
+    """The base of a name, if the reader sees it."""
+    named = select(col(BaseNameRow.base_id)).where(col(BaseNameRow.name) == bindparam("name"))
+    if (seen := scope.base_condition()) is None:
+        return named
+    return named.join(BaseRow, col(BaseRow.id) == col(BaseNameRow.base_id)).where(seen)
 
 
 def after(prefix: str) -> str:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
-from datetime import datetime
-from functools import cache
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, bindparam, false, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, false, func, or_, select, true
 from sqlmodel import col
 
 from adaptry.core.query_terms import DateTerm, EvalName, EvalTerm, MetricTerm, NumberTerm, Operator
+from adaptry.storage.catalog.predicates import FALSE, Predicate, Value, predicate
 from adaptry.storage.catalog.rows import AdapterRow, MetricRow, MetricSummaryRow, VersionRow
 from adaptry.storage.catalog.search_condition import SearchCondition, any_of, has_row
-from adaptry.storage.catalog.version_lists import Keys, VersionList
+from adaptry.storage.catalog.version_lists import VersionList
 
 _LARGEST, _LARGEST_LONG = 2**31 - 1, 2**62
 _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {  # columns in, SQL out: typed by SQLAlchemy as Any
@@ -43,142 +42,221 @@ _PICKS = {
     "max": col(MetricSummaryRow.highest),
     "min": col(MetricSummaryRow.lowest),
 }
+_OF_SUMMARY = col(MetricSummaryRow.version_id) == col(VersionRow.id)
+_OF_ADAPTER = col(AdapterRow.id) == col(VersionRow.adapter_id)
 _OF_VERSION = col(MetricRow.version_id) == col(VersionRow.id)
 IN_FORCE = (col(MetricRow.task).is_not(None), col(MetricRow.withdrawn_at).is_(None))
 _VISIBILITIES = ("public", "private")  # both, so that the index by visibility and time is used
 
 
+ALL = select(col(VersionRow.id))
+_SUMMARIES = select(col(MetricSummaryRow.version_id))
+_MEASURED = select(col(MetricRow.version_id))
+_OF_ADAPTERS = select(col(VersionRow.id)).select_from(AdapterRow).join(VersionRow, _OF_ADAPTER)
+
+
 def number(term: NumberTerm) -> SearchCondition:
-    column, compare = _NUMBERS[term.field], _COMPARE[term.operator]
     value = term.value if term.field in _FLOATS else _whole(term)
     if value is None:
-        return SearchCondition(column.is_not(None) if term.operator == "!=" else false())
-    # `+ 0` prevents the planner from using this column's index if we chose another index to drive the query.
+        return SearchCondition(predicate(_has_number, term.field) if term.operator == "!=" else FALSE)
     return SearchCondition(
-        column.is_not(None) & compare(column + 0, value),
-        VersionList(_of_number(term.field, term.operator), {"value": value}),
+        predicate(_is_number, term.field, term.operator, values=[value]),
+        VersionList(ALL, predicate(_in_range, term.field, term.operator, values=[value])),
     )
 
 
-def number_range(term: NumberTerm) -> ColumnElement[bool] | None:
+def number_range(term: NumberTerm) -> Predicate | None:
     """The same as a range of the column's index; None if nothing matches."""
     value = term.value if term.field in _FLOATS else _whole(term)
-    return None if value is None else _COMPARE[term.operator](_NUMBERS[term.field], value)
+    return None if value is None else predicate(_in_range, term.field, term.operator, values=[value])
+
+
+def _has_number(field: str) -> ColumnElement[bool]:
+    found: ColumnElement[bool] = _NUMBERS[field].is_not(None)
+    return found
+
+
+def _is_number(field: str, operator: Operator, value: Value) -> ColumnElement[bool]:
+    # `+ 0` prevents the planner from using this column's index if we chose another index to drive the query.
+    return and_(_has_number(field), _COMPARE[operator](_NUMBERS[field] + 0, value))
+
+
+def _in_range(field: str, operator: Operator, value: Value) -> ColumnElement[bool]:
+    return compared(operator, _NUMBERS[field], value)
 
 
 def date(term: DateTerm) -> SearchCondition:
     if term.field == "created":
-        return SearchCondition(
-            _in_period(term, col(VersionRow.created_at)),
-            VersionList(select(col(VersionRow.id)).where(_in_period(term, col(VersionRow.created_at)))),
-        )
-    holds = _in_period(term, col(AdapterRow.updated_at))
-    of_adapter = col(AdapterRow.id) == col(VersionRow.adapter_id)
-    keys = (
-        select(col(VersionRow.id))
-        .select_from(AdapterRow)
-        .join(VersionRow, of_adapter)
-        .where(col(AdapterRow.visibility).in_(_VISIBILITIES), col(AdapterRow.deleted_at).is_(None), holds)
+        return SearchCondition(created_range(term), VersionList(ALL, created_range(term)))
+    period = [moment for moment in (term.since, term.until) if moment is not None]
+    shape = (term.since is not None, term.until is not None, term.is_outside)
+    return SearchCondition(
+        predicate(_was_updated, *shape, values=period),
+        VersionList(_OF_ADAPTERS, predicate(_of_updated, *shape, values=period)),
     )
-    return SearchCondition(has_row(AdapterRow, of_adapter & holds), VersionList(keys))
 
 
-def created_range(term: DateTerm) -> ColumnElement[bool]:
+def created_range(term: DateTerm) -> Predicate:
     """Creation times as a range of their index."""
-    return _in_period(term, col(VersionRow.created_at))
+    period = [moment for moment in (term.since, term.until) if moment is not None]
+    has_start, has_end = term.since is not None, term.until is not None
+    return predicate(_was_created, has_start, has_end, term.is_outside, values=period)
 
 
-def _in_period(term: DateTerm, column: Any) -> ColumnElement[bool]:
+def _was_created(has_start: bool, has_end: bool, is_outside: bool, *period: Value) -> ColumnElement[bool]:
+    return _in_period(col(VersionRow.created_at), has_start, has_end, is_outside, period)
+
+
+def _was_updated(has_start: bool, has_end: bool, is_outside: bool, *period: Value) -> ColumnElement[bool]:
+    holds = _in_period(col(AdapterRow.updated_at), has_start, has_end, is_outside, period)
+    return has_row(AdapterRow, and_(_OF_ADAPTER, holds))
+
+
+def _of_updated(has_start: bool, has_end: bool, is_outside: bool, *period: Value) -> ColumnElement[bool]:
+    holds = _in_period(col(AdapterRow.updated_at), has_start, has_end, is_outside, period)
+    exists = (col(AdapterRow.visibility).in_(_VISIBILITIES), col(AdapterRow.deleted_at).is_(None))
+    return and_(*exists, holds)
+
+
+def _in_period(
+    column: Any, has_start: bool, has_end: bool, is_outside: bool, period: Sequence[Value]
+) -> ColumnElement[bool]:
     """(`Any`: a column of times.)"""
-    since = true() if term.since is None else column >= _bound(term.since)
-    until = true() if term.until is None else column < _bound(term.until)
-    if term.is_outside:
-        return or_(column < _bound(term.since), column >= _bound(term.until))
-    return and_(since, until)
-
-
-def _bound(moment: datetime | None) -> datetime:
-    assert moment is not None
-    return moment
+    if is_outside:
+        return or_(column < period[0], column >= period[1])
+    since = [column >= period[0]] if has_start else []
+    until = [column < period[-1]] if has_end else []
+    return and_(*since, *until)
 
 
 def metric(term: MetricTerm) -> SearchCondition:
-    holds = (col(MetricSummaryRow.metric) == term.metric) & _COMPARE[term.operator](
-        _PICKS[term.pick], term.value
-    )
+    values = (term.metric, term.value)
     return SearchCondition(
-        has_row(MetricSummaryRow, (col(MetricSummaryRow.version_id) == col(VersionRow.id)) & holds),
-        VersionList(_of_metric(term.pick, term.operator), {"metric": term.metric, "value": term.value}),
+        predicate(_has_metric_value, term.pick, term.operator, values=values),
+        VersionList(_SUMMARIES, predicate(_of_metric_value, term.pick, term.operator, values=values)),
     )
+
+
+def _of_metric_value(pick: str, operator: Operator, name: Value, value: Value) -> ColumnElement[bool]:
+    return and_(col(MetricSummaryRow.metric) == name, compared(operator, _PICKS[pick], value))
+
+
+def _has_metric_value(pick: str, operator: Operator, name: Value, value: Value) -> ColumnElement[bool]:
+    return has_row(MetricSummaryRow, and_(_OF_SUMMARY, _of_metric_value(pick, operator, name, value)))
+
+
+def metric_range(term: MetricTerm) -> Predicate:
+    """The newest values as a range of their index."""
+    return predicate(_in_metric_range, term.operator, values=[term.value])
+
+
+def _in_metric_range(operator: Operator, value: Value) -> ColumnElement[bool]:
+    return compared(operator, col(MetricSummaryRow.newest), value)
 
 
 def evaluation(term: EvalTerm) -> SearchCondition:
     """The newest evidence in force is compared; the list has older values too."""
+    values = (term.value, *texts_of(term.name))
+    return SearchCondition(
+        predicate(_is_evaluated, term.operator, values=values),
+        VersionList(_MEASURED, predicate(_of_evaluation, term.operator, values=values)),
+    )
+
+
+def _is_evaluated(operator: Operator, value: Value, *name: Value) -> ColumnElement[bool]:
     newest = (
         select(col(MetricRow.value))
-        .where(_OF_VERSION, *is_measured(term.name))
+        .where(_OF_VERSION, is_measured(*name))
         .order_by(col(MetricRow.id).desc())
         .limit(1)
         .correlate(VersionRow)
         .scalar_subquery()
     )
-    compare = _COMPARE[term.operator]
-    keys = select(col(MetricRow.version_id)).where(
-        *is_measured(term.name), compare(col(MetricRow.value), term.value)
-    )
-    return SearchCondition(func.coalesce(compare(newest, term.value), false()), VersionList(keys))
+    return func.coalesce(compared(operator, newest, value), false())
 
 
-def is_measured(name: EvalName) -> list[ColumnElement[bool]]:
-    """The rows of evidence in force of a task's metric."""
-    of_filter = [] if name.filter is None else [col(MetricRow.filter) == name.filter]
-    return [*IN_FORCE, col(MetricRow.task) == name.task, col(MetricRow.metric) == name.metric, *of_filter]
+def _of_evaluation(operator: Operator, value: Value, *name: Value) -> ColumnElement[bool]:
+    return and_(is_measured(*name), compared(operator, col(MetricRow.value), value))
+
+
+def evaluation_range(term: EvalTerm) -> Predicate:
+    """The values of all evidence as a range of their index."""
+    return predicate(_in_evaluation_range, term.operator, values=[term.value])
+
+
+def _in_evaluation_range(operator: Operator, value: Value) -> ColumnElement[bool]:
+    return compared(operator, col(MetricRow.value), value)
+
+
+def texts_of(name: EvalName) -> Sequence[str]:
+    """The values of `is_measured`."""
+    return (name.task, name.metric) if name.filter is None else (name.task, name.metric, name.filter)
+
+
+def is_measured(task: Value, metric: Value, *filter: Value) -> ColumnElement[bool]:
+    """The condition of rows of evidence in force of a task's metric."""
+    of_filter = [col(MetricRow.filter) == one for one in filter]
+    return and_(*IN_FORCE, col(MetricRow.task) == task, col(MetricRow.metric) == metric, *of_filter)
 
 
 def has_measured(name: EvalName) -> SearchCondition:
-    return _has_rows(*is_measured(name))
+    return _has_rows(is_measured, *texts_of(name))
 
 
-def compared(operator: Operator, column: Any, value: float) -> ColumnElement[bool]:
-    """(`Any`: a column of numbers.)"""
+def compared(operator: Operator, column: Any, value: Any) -> ColumnElement[bool]:
+    """(`Any`: a column of numbers, and a number.)"""
     found: ColumnElement[bool] = _COMPARE[operator](column, value)
     return found
 
 
 def has_number(field: str) -> SearchCondition:
-    column = _NUMBERS[field]
-    return SearchCondition(
-        column.is_not(None), VersionList(select(col(VersionRow.id)).where(column.is_not(None)))
-    )
+    return SearchCondition(predicate(_has_number, field), VersionList(ALL, predicate(_has_number, field)))
 
 
 def has_metric(name: str) -> SearchCondition:
-    of_name = [col(MetricSummaryRow.metric) == name] if name else []
-    of_version = col(MetricSummaryRow.version_id) == col(VersionRow.id)
+    values = [name] if name else []
     return SearchCondition(
-        has_row(MetricSummaryRow, and_(of_version, *of_name)),
-        VersionList(select(col(MetricSummaryRow.version_id)).where(*of_name)),
+        predicate(_has_summary, values=values), VersionList(_SUMMARIES, predicate(_of_metric, values=values))
     )
+
+
+def _of_metric(*name: Value) -> ColumnElement[bool]:
+    return and_(true(), *(col(MetricSummaryRow.metric) == one for one in name))
+
+
+def _has_summary(*name: Value) -> ColumnElement[bool]:
+    return has_row(MetricSummaryRow, and_(_OF_SUMMARY, _of_metric(*name)))
 
 
 def has_evaluation(name: str) -> SearchCondition:
     """`name` is a task, or a task and a metric (and maybe a filter); without it, any evidence of a task."""
     if not name:
-        return _has_rows(*IN_FORCE)
+        return _has_rows(_is_evidence)
     named, _, filter = name.partition(",")
     task, _, metric = named.rpartition(".")
-    of_filter = [col(MetricRow.filter) == filter] if filter else []
-    of_metric = [col(MetricRow.task) == task, col(MetricRow.metric) == metric]
     return any_of(
-        [_has_rows(*IN_FORCE, *of_metric, *of_filter), _has_rows(*IN_FORCE, col(MetricRow.task) == name)]
+        [_has_rows(is_measured, task, metric, *([filter] if filter else [])), _has_rows(_is_of_task, name)]
     )
 
 
-def _has_rows(*wanted: ColumnElement[bool]) -> SearchCondition:
+def _is_evidence() -> ColumnElement[bool]:
+    return and_(*IN_FORCE)
+
+
+def _is_of_task(task: Value) -> ColumnElement[bool]:
+    return and_(*IN_FORCE, col(MetricRow.task) == task)
+
+
+def _has_rows(build: Callable[..., ColumnElement[bool]], *values: str) -> SearchCondition:
+    """Versions with a row of evidence that meets the condition."""
     return SearchCondition(
-        has_row(MetricRow, and_(_OF_VERSION, *wanted)),
-        VersionList(select(col(MetricRow.version_id)).where(*wanted)),
+        predicate(_has_evidence, build, values=values),
+        VersionList(_MEASURED, predicate(build, values=values)),
     )
+
+
+def _has_evidence(build: Callable[..., ColumnElement[bool]], *values: Value) -> ColumnElement[bool]:
+    return has_row(MetricRow, and_(_OF_VERSION, build(*values)))
 
 
 def _whole(term: NumberTerm) -> int | None:
@@ -192,16 +270,3 @@ def _whole(term: NumberTerm) -> int | None:
         return None
     rounded = math.ceil(value) if operator in ("<", ">=") else math.floor(value)
     return max(-largest, min(largest, rounded))
-
-
-@cache
-def _of_number(field: str, operator: Operator) -> Keys:
-    return select(col(VersionRow.id)).where(_COMPARE[operator](_NUMBERS[field], bindparam("value")))
-
-
-@cache
-def _of_metric(pick: str, operator: Operator) -> Keys:
-    return select(col(MetricSummaryRow.version_id)).where(
-        col(MetricSummaryRow.metric) == bindparam("metric"),
-        _COMPARE[operator](_PICKS[pick], bindparam("value")),
-    )

@@ -6,8 +6,7 @@ takes longer than running it on SQLite, and plain columns are read, without enti
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, cast
 
@@ -98,11 +97,17 @@ def infos(tx: Reads, found: Sequence[Columns]) -> tuple[VersionInfo, ...]:
     """The versions of these columns, in their order, in one statement."""
     if not found:
         return ()
-    size, parameters = values_of_keys([columns.id for columns in found])
-    beside = defaultdict(list)
+    beside = rows_beside(tx, [columns.id for columns in found])
+    return tuple(version_of(columns, beside[columns.id]) for columns in found)
+
+
+def rows_beside(tx: Reads, keys: Sequence[int]) -> Mapping[int, Sequence[Columns]]:
+    """The aliases and metrics of the versions with these keys, in one statement."""
+    size, parameters = values_of_keys(keys)
+    beside: dict[int, list[Columns]] = {key: [] for key in keys}
     for row in run_select(tx, _of_keys(size)[1], parameters):
         beside[row.version_id].append(row)
-    return tuple(version_of(columns, beside[columns.id]) for columns in found)
+    return beside
 
 
 def by_keys(tx: Reads, keys: Sequence[int]) -> tuple[VersionInfo, ...]:

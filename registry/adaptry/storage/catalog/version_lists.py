@@ -1,55 +1,43 @@
-"""Lists of the keys of versions, each read from one index.
-
-The statement of every kind of list is built once: building one takes longer than running it.
-"""
+"""Lists of the keys of versions, each read from one index."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-from sqlalchemy import Select
-from sqlmodel import col
-
-from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.prepared import run_select
+from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.predicates import Order, Predicate, Selection, select_where
 from adaptry.storage.catalog.rows import PostingRow
+from adaptry.storage.catalog.version_info import table_of
 
-Keys = Select[Any]
-"""Selects one column of keys. (`Any`: SQLAlchemy 2.0 and 2.1 spell its type differently.)"""
+_NEWEST_FIRST = Order((table_of(PostingRow).c.version_id,), is_descending=True)
 
 
 @dataclass(frozen=True, slots=True)
 class VersionList:
-    """A statement that is built once, with the `values` of its parameters; or, if there are none, one that
-    was built for this search. `is_newest_first`: a list of `postings`, which are read in that order.
+    """The rows of a selection of one column of keys for which a predicate holds. `is_newest_first`: a list of
+    `postings`, which are read in that order.
     """
 
-    statement: Keys
-    values: Mapping[str, object] = field(default_factory=dict)
+    selection: Selection
+    where: Predicate
     is_newest_first: bool = False
 
-    @property
-    def keys(self) -> Keys:
-        """The statement with its values."""
-        return self.statement.params(**self.values) if self.values else self.statement
-
-    def few(self, tx: Transaction, most: int) -> Sequence[int] | None:
+    def few(self, tx: Reads, most: int) -> Sequence[int] | None:
         """All keys; None if there are `most` or more."""
-        return None if self.reach(tx, most) is not None else self._run(tx, self.statement)
+        if self.reach(tx, most) is not None:
+            return None
+        return [row[0] for row in select_where(tx, self.selection, [self.where])]
 
-    def reach(self, tx: Transaction, count: int) -> int | None:
+    def reach(self, tx: Reads, count: int) -> int | None:
         """The `count`-th key, the newest first if the list is ordered; None if there are fewer."""
-        build = _nth if self.values else _nth.__wrapped__  # only what is used again is kept
-        found = self._run(tx, build(self.statement, count, self.is_newest_first))
-        return found[0] if found else None
-
-    def _run(self, tx: Transaction, statement: Keys) -> Sequence[int]:
-        if self.values:
-            return [row[0] for row in run_select(tx, statement, self.values)]
-        return tx.execute(statement).scalars().all()
+        selection = _nth(self.selection, count)
+        if self.is_newest_first:
+            found = select_where(tx, selection, [self.where], {"count": 1}, _NEWEST_FIRST)
+        else:
+            found = select_where(tx, selection, [self.where])
+        return found[0][0] if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +46,7 @@ class AnyList:
 
     lists: tuple[KeyList, ...]
 
-    def few(self, tx: Transaction, most: int) -> Sequence[int] | None:
+    def few(self, tx: Reads, most: int) -> Sequence[int] | None:
         keys: set[int] = set()
         for one in self.lists:
             found = one.few(tx, most)
@@ -73,7 +61,7 @@ class OneOfLists:
 
     lists: tuple[KeyList, ...]
 
-    def few(self, tx: Transaction, most: int) -> Sequence[int] | None:
+    def few(self, tx: Reads, most: int) -> Sequence[int] | None:
         for one in self.lists:
             if (found := one.few(tx, most)) is not None:
                 return found
@@ -83,8 +71,6 @@ class OneOfLists:
 KeyList = VersionList | AnyList | OneOfLists
 
 
-@lru_cache(maxsize=128)
-def _nth(statement: Keys, count: int, is_newest_first: bool) -> Keys:
-    if is_newest_first:
-        statement = statement.order_by(col(PostingRow.version_id).desc())
-    return statement.offset(count - 1).limit(1)
+@lru_cache(maxsize=64)
+def _nth(selection: Selection, count: int) -> Selection:
+    return selection.offset(count - 1).limit(1)

@@ -268,7 +268,7 @@ class RegistryContext:
         require_read(self.identity, name, adapter.visibility)
         return adapter
 
-    def read_scope(self, tx: Transaction) -> ReadScope:
+    def read_scope(self, tx: Reads) -> ReadScope:
         return read_scope(tx, self.identity)
 
     def sees_base(self, tx: Reads, id: Digest | None) -> bool:

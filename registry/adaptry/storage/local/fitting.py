@@ -59,7 +59,7 @@ def fits_test(
     def base_of(id: str | None) -> BaseRecord | None:
         """The base's record, if the reader may see it."""
         if id is not None and id not in known_bases:
-            hidden = declared_bases.hidden_bases(tx, scope, [Digest(id)])
+            hidden = declared_bases.hidden_bases(tx, scope, [id])
             known_bases[id] = None if hidden else bases.record(tx, Digest(id))
         return known_bases[id] if id is not None else None
 

@@ -10,18 +10,17 @@ from collections.abc import Sequence
 
 from adaptry.core.report import CheckReport
 from adaptry.registry.records import VersionDetail, VersionInfo
-from adaptry.storage.catalog import declared_bases
 from adaptry.storage.catalog.access import ReadScope
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
 
 
-def hide_bases(tx: Transaction, scope: ReadScope, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:
+def hide_bases(tx: Reads, scope: ReadScope, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:
     """The versions as this reader may see them."""
     return tuple(version for version, _ in _hide_bases(tx, scope, versions))
 
 
 def hide_bases_in_details(
-    tx: Transaction, scope: ReadScope, details: Sequence[VersionDetail]
+    tx: Reads, scope: ReadScope, details: Sequence[VersionDetail]
 ) -> tuple[VersionDetail, ...]:
     """Versions with their reports, as this reader may see them."""
     shown = _hide_bases(tx, scope, [detail.version for detail in details])
@@ -32,7 +31,7 @@ def hide_bases_in_details(
 
 
 def hide_base_in_report(
-    tx: Transaction, scope: ReadScope, version: VersionInfo, report: CheckReport
+    tx: Reads, scope: ReadScope, version: VersionInfo, report: CheckReport
 ) -> tuple[VersionInfo, CheckReport]:
     """The same for a version and the report that is stored."""
     shown, other = _hide_bases(tx, scope, [version])[0]
@@ -40,20 +39,24 @@ def hide_base_in_report(
 
 
 def _hide_bases(
-    tx: Transaction, scope: ReadScope, versions: Sequence[VersionInfo]
+    tx: Reads, scope: ReadScope, versions: Sequence[VersionInfo]
 ) -> list[tuple[VersionInfo, CheckReport | None]]:
     """Each version, with its report if it differs from the stored one."""
-    ids = {version.base_id for version in versions if version.base_id}
+    if scope.namespaces is None:
+        return [(version, None) for version in versions]
+    from adaptry.storage.catalog import declared_bases  # which readers of everything do not need
+
+    ids = {version.base_id.hex for version in versions if version.base_id}
     hidden = declared_bases.hidden_bases(tx, scope, ids)
     if not hidden:
         return [(version, None) for version in versions]
     from adaptry.checks import without_base  # all checks, which a registry without hidden bases does not need
 
-    concerned = [version for version in versions if version.base_id in hidden]
+    concerned = [one for one in versions if one.base_id and one.base_id.hex in hidden]
     declared = declared_bases.declarations(tx, concerned)
     found: list[tuple[VersionInfo, CheckReport | None]] = []
     for version in versions:
-        if version.base_id not in hidden:
+        if version.base_id is None or version.base_id.hex not in hidden:
             found.append((version, None))
             continue
         claim = declared[str(version.name), version.number]

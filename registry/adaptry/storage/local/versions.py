@@ -93,15 +93,22 @@ class LocalVersions(Versions):
         sort: str = "newest",
         reverse: bool = False,
     ) -> Page[VersionInfo]:
-        from adaptry.storage.catalog.search import SearchRequest, search  # which no other method needs
-        from adaptry.storage.local.fitting import fits_test
+        from adaptry.storage.local.version_search import VersionSearch  # which no other method needs
 
-        cursors.check_limit(limit)
-        with self.context.catalog.read() as tx:
-            scope = self.context.read_scope(tx)
-            request = SearchRequest(query, cursor, limit, sort, reverse)
-            page = search(tx, scope, request, self.context.clock(), fits_test(self.context, tx, scope))
-            return page.model_copy(update={"items": hide_bases(tx, scope, page.items)})
+        return VersionSearch(self.context, query, cursor, limit, sort, reverse).page()
+
+    def search_json(
+        self,
+        query: str,
+        cursor: str | None = None,
+        limit: int = 50,
+        *,
+        sort: str = "newest",
+        reverse: bool = False,
+    ) -> bytes:
+        from adaptry.storage.local.version_search import VersionSearch
+
+        return VersionSearch(self.context, query, cursor, limit, sort, reverse).json()
 
     def count_download(self, ref: Ref) -> None:
         with self.context.write(is_durable=False) as tx:

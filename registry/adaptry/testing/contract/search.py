@@ -104,6 +104,14 @@ class SearchContract(ContractFixtures):
 
         assert {query: found(query) for query in FINDS} == FINDS
 
+    def test_a_search_as_json_is_its_page(self, registry: Registry, lora: MakeLora) -> None:
+        shelf(registry, lora)
+        for query in ("", "base:org/tiny", "metric.accuracy>=0.9", "rank>1e300"):
+            page = registry.versions.search(query, None, 2)
+            assert (
+                registry.versions.search_json(query, None, 2) == page.model_dump_json(by_alias=True).encode()
+            )
+
     @pytest.mark.parametrize(
         "query",
         [

@@ -35,7 +35,7 @@ from adaptry.storage.catalog.rows.principals import (
 )
 from adaptry.storage.catalog.rows.publishers import IssuerRow, PublisherRow, UsedIdTokenRow
 from adaptry.storage.catalog.rows.quotas import QuotaRow, RequestUseRow, StoredUseRow
-from adaptry.storage.catalog.rows.row import Moment, Row
+from adaptry.storage.catalog.rows.row import Moment, Row, name_postgres_conditions
 from adaptry.storage.catalog.rows.sign_ins import ExternalUserRow, ProviderGroupRow
 from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
@@ -110,4 +110,5 @@ __all__ = [
     "WeightMeasurementRow",
     "WeightsRow",
     "WorkerRow",
+    "name_postgres_conditions",
 ]

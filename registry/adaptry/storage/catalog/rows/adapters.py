@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import Index, text
 from sqlmodel import Field, col
 
-from adaptry.storage.catalog.rows.row import Moment, Row
+from adaptry.storage.catalog.rows.row import Moment, Row, rows_where
 
 EXISTS = text("deleted_at IS NULL")
 """Written out, since a database uses a partial index only if a statement has the same text."""
@@ -32,7 +32,7 @@ class AdapterRow(Row, table=True):
     __tablename__ = "adapters"
     __table_args__ = (
         Index("ix_adapters_folded", "folded", unique=True),
-        Index("ix_adapters_visible", "visibility", "name", sqlite_where=EXISTS, postgresql_where=EXISTS),
+        Index("ix_adapters_visible", "visibility", "name", **rows_where(EXISTS)),
     )
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True)
@@ -57,13 +57,12 @@ for _order, _value in {
 }.items():
     # For pages of adapters, sorted as `adapter_pages` sorts them; of all namespaces, and of one.
     _by = (col(AdapterRow.visibility), _value.desc(), col(AdapterRow.name))
-    Index(f"ix_adapters_{_order}", *_by, sqlite_where=EXISTS, postgresql_where=EXISTS)
+    Index(f"ix_adapters_{_order}", *_by, **rows_where(EXISTS))
     Index(
         f"ix_adapters_namespace_{_order}",
         col(AdapterRow.namespace),
         *_by,
-        sqlite_where=EXISTS,
-        postgresql_where=EXISTS,
+        **rows_where(EXISTS),
     )
 
 

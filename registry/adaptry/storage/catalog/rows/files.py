@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import BigInteger, Index, text
 from sqlmodel import Field
 
-from adaptry.storage.catalog.rows.row import Moment, Row
+from adaptry.storage.catalog.rows.row import Moment, Row, rows_where
 
-_GOES_ON: dict[str, Any] = {
-    "sqlite_where": text("is_finished IS 0"),
-    "postgresql_where": text("is_finished IS false"),
-}
-"""Indexes only unfinished uploads: they are few, and finished ones are kept for a day. (`Any`: keywords.)"""
+_GOES_ON = rows_where(text("is_finished IS 0"), on_postgres=text("is_finished IS false"))
+"""Indexes only unfinished uploads: they are few, and finished ones are kept for a day."""
 
 
 class FileRow(Row, table=True):

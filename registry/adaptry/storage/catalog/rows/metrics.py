@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Index, text
 from sqlmodel import Field
 
-from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, LONG, Moment, Row
+from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, LONG, Moment, Row, rows_where
 
 HAS_FILE, IS_LOGGED = text("file_digest IS NOT NULL"), text("file_digest IS NULL")
 IN_FORCE = text("task IS NOT NULL AND withdrawn_at IS NULL")
@@ -28,21 +28,18 @@ class MetricRow(Row, table=True):
             "ix_metric_values_file",
             "version_id",
             "file_digest",
-            sqlite_where=HAS_FILE,
-            postgresql_where=HAS_FILE,
+            **rows_where(HAS_FILE),
         ),
         Index(
             "ix_metric_values_measured",
             *("task", "metric", "value", "version_id", "id"),
-            sqlite_where=IN_FORCE,
-            postgresql_where=IN_FORCE,
+            **rows_where(IN_FORCE),
         ),
         Index(
             "ix_metric_values_logged",
             "version_id",
             "id",
-            sqlite_where=IS_LOGGED,
-            postgresql_where=IS_LOGGED,
+            **rows_where(IS_LOGGED),
         ),
         KEYS_GIVEN_ONCE,
     )

@@ -5,8 +5,9 @@ databases.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import BigInteger, DateTime, Dialect, Integer, MetaData, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Dialect, Integer, MetaData, TextClause, TypeDecorator
 from sqlalchemy.orm import registry
 from sqlmodel import SQLModel
 
@@ -29,8 +30,30 @@ class Moment(TypeDecorator[datetime]):
 LONG = BigInteger().with_variant(Integer, "sqlite")
 """The type of keys that may exceed 2³¹. (SQLite's are as large, but count up only if declared `INTEGER`.)"""
 
+_ON_POSTGRES = "on_postgres"  # in the `info` of an index
 KEYS_GIVEN_ONCE = {"sqlite_autoincrement": True}
 """Options of tables ordered by key: keys of deleted rows are not reused. (PostgreSQL never reuses them.)"""
+
+
+def rows_where(condition: TextClause, on_postgres: TextClause | None = None) -> dict[str, Any]:
+    """The options of an index of the rows that meet a condition. (`Any`: keywords.)
+
+    SQLAlchemy imports a dialect, 3 MB of PostgreSQL's, to check an option of it. So that condition is stored
+    beside the index until a PostgreSQL catalog is opened (`name_postgres_conditions`).
+    """
+    return {
+        "sqlite_where": condition,
+        "info": {_ON_POSTGRES: condition if on_postgres is None else on_postgres},
+    }
+
+
+def name_postgres_conditions() -> None:
+    """Makes the conditions of indexes options of PostgreSQL's dialect."""
+    for table in Row.metadata.tables.values():
+        for index in table.indexes:
+            if _ON_POSTGRES in index.info:
+                index.dialect_options["postgresql"]["where"] = index.info[_ON_POSTGRES]
+
 
 # A later migration can change only named constraints.
 _NAMES = {

@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Index, LargeBinary, UniqueConstraint, text
 from sqlmodel import Field
 
-from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
+from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row, rows_where
 
 WITHDRAWN = text("state IN ('quarantined', 'revoked')")
 """Written out, since a database uses a partial index only if a statement has the same text."""
@@ -35,7 +35,7 @@ class VersionRow(Row, table=True):
         Index("ix_versions_base", "base_id", "adapter_id"),
         *(Index(f"ix_versions_{column}", column, "id") for column in SORTED),
         Index("ix_versions_declared", "base_name", "base_status"),
-        Index("ix_versions_withdrawn", "weights", sqlite_where=WITHDRAWN, postgresql_where=WITHDRAWN),
+        Index("ix_versions_withdrawn", "weights", **rows_where(WITHDRAWN)),
         KEYS_GIVEN_ONCE,
     )
     id: int | None = Field(default=None, primary_key=True)

@@ -8,7 +8,7 @@ from sqlalchemy import Index, Text, text
 from sqlmodel import Field
 
 from adaptry.storage.catalog.rows.jobs import SubmittedRow
-from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, LONG, Moment, Row
+from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, LONG, Moment, Row, rows_where
 
 _IS_PENDING = text("state = 'pending'")
 
@@ -43,8 +43,7 @@ class WebhookDeliveryRow(Row, table=True):
             "ix_webhook_deliveries_due",
             "webhook_id",
             "due_at",
-            sqlite_where=_IS_PENDING,
-            postgresql_where=_IS_PENDING,
+            **rows_where(_IS_PENDING),
         ),
         Index("ix_webhook_deliveries_webhook", "webhook_id", "id"),
         KEYS_GIVEN_ONCE,

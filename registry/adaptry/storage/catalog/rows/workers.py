@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import BigInteger, Index, Text, UniqueConstraint, text
 from sqlmodel import Field
 
-from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row
+from adaptry.storage.catalog.rows.row import KEYS_GIVEN_ONCE, Moment, Row, rows_where
 
 LOADED = text("condition NOT IN ('failed', 'unloaded')")
 """Written out, since a database uses a partial index only if a statement has the same text."""
@@ -48,7 +48,7 @@ class ResidentRow(Row, table=True):
     __tablename__ = "residents"
     __table_args__ = (
         Index("ix_residents_version", "version_id"),
-        Index("ix_residents_loaded", "version_id", "worker_id", sqlite_where=LOADED, postgresql_where=LOADED),
+        Index("ix_residents_loaded", "version_id", "worker_id", **rows_where(LOADED)),
     )
     worker_id: int = Field(primary_key=True, foreign_key="workers.id", ondelete="CASCADE")
     version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")

@@ -1,0 +1,85 @@
+"""Searches for versions, as records or as JSON: found in the catalog, shown as the caller may see them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from adaptry.core.query import parse
+from adaptry.registry.records import Page, VersionInfo
+from adaptry.storage.catalog import cursors
+from adaptry.storage.catalog.access import ReadScope
+from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.declared_bases import hidden_bases
+from adaptry.storage.catalog.encoded_versions import EncodedVersion, encoded
+from adaptry.storage.catalog.search import FoundVersions, SearchRequest, search
+from adaptry.storage.catalog.version_info import by_keys
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.fitting import fits_test
+from adaptry.storage.local.hidden_bases import hide_bases
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was found, in the transaction that shows it."""
+
+    tx: Reads
+    scope: ReadScope
+    page: FoundVersions
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSearch:
+    """A search of the context's identity."""
+
+    context: RegistryContext
+    query: str
+    cursor: str | None
+    limit: int
+    sort: str
+    reverse: bool
+
+    def page(self) -> Page[VersionInfo]:
+        """The same as `Versions.search`."""
+        with self._find() as found:
+            items = hide_bases(found.tx, found.scope, by_keys(found.tx, found.page.keys))
+        return Page[VersionInfo](items=items, next=found.page.next)
+
+    def json(self) -> bytes:
+        """The same as `Versions.search_json`, from the kept JSON of each version."""
+        with self._find() as found:
+            items = self._encoded(found)
+        return b'{"items":[%b],"next":%b}' % (b",".join(items), json.dumps(found.page.next).encode())
+
+    @contextmanager
+    def _find(self) -> Iterator[_Found]:
+        cursors.check_limit(self.limit)
+        context, now = self.context, self.context.clock()
+        parsed = parse(self.query, now)
+        request = SearchRequest(self.query, parsed, self.cursor, self.limit, self.sort, self.reverse)
+        if parsed.reads_files:
+            with context.catalog.read() as tx:
+                scope = context.read_scope(tx)
+                yield _Found(tx, scope, search(tx, scope, request, now, fits_test(context, tx, scope)))
+            return
+        with context.catalog.read_prepared() as reads:
+            scope = context.read_scope(reads)
+            yield _Found(reads, scope, search(reads, scope, request, now))
+
+    def _encoded(self, found: _Found) -> list[bytes]:
+        versions = self.context.catalog.encoded_versions.of(found.tx, found.page.keys)
+        hidden = self._with_hidden_base(found, versions)
+        if not hidden:
+            return [version.json for version in versions]
+        shown = hide_bases(found.tx, found.scope, by_keys(found.tx, hidden))
+        replaced = dict(zip(hidden, map(encoded, shown), strict=True))
+        return [replaced.get(version.key, version.json) for version in versions]
+
+    def _with_hidden_base(self, found: _Found, versions: list[EncodedVersion]) -> list[int]:
+        if found.scope.namespaces is None:
+            return []
+        bases = {version.base for version in versions if version.base is not None}
+        hidden = hidden_bases(found.tx, found.scope, bases)
+        return [version.key for version in versions if version.base in hidden]
