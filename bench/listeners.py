@@ -1,29 +1,38 @@
 """Measures the cost of a thousand idle listeners for a server, and the delay until all of them receive an
 event.
 
-    python bench/listeners.py [--listeners 1000] [--seconds 20] [--events 20]
+    python bench/listeners.py [--listeners 1000] [--seconds 20] [--events 20] [--pushes 50]
 
 A server with its catalog in PostgreSQL; every listener a stream of server-sent events, all of them in one
 client. Prints the server's memory and processor time per idle listener, and the time from the call that makes
-an event to its arrival at the first and at the last of them.
+an event to its arrival at the first and at the last of them. `--pushes` instead pushes so many small adapters
+a second, each to a series of its own, for `--seconds`: every listener must receive the event of every push.
+It prints the delays from the end of a push to its arrival at a listener, how many events were lost, and the
+server's processor time.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
+import re
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from served import Served, served
 
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.refs import AdapterName
+from adaptry.operations.transfer import push
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.postgres import postgres_server
+from adaptry.testing.samples import tiny_lora
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -33,13 +42,73 @@ def main() -> None:
     parser.add_argument("--listeners", type=int, default=1_000)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--events", type=int, default=20)
+    parser.add_argument("--pushes", type=int, default=0, help="pushes a second")
     given = parser.parse_args()
+    logging.getLogger("adaptry.push").setLevel(logging.ERROR)  # the base is not registered
     with (
         postgres_server() as postgres,
         tempfile.TemporaryDirectory() as folder,
         served(Path(folder) / "data", "--catalog", postgres.database()) as server,
     ):
-        asyncio.run(measure(server, given.listeners, given.seconds, given.events))
+        if given.pushes:
+            adapters = made(Path(folder) / "adapters", given.pushes * round(given.seconds))
+            asyncio.run(under_pushes(server, given.listeners, given.pushes, adapters))
+        else:
+            asyncio.run(measure(server, given.listeners, given.seconds, given.events))
+
+
+def made(folder: Path, count: int) -> list[Adapter]:
+    return [open_dir(tiny_lora(folder / str(seed), seed=seed)) for seed in range(count)]
+
+
+async def under_pushes(server: Served, count: int, rate: int, adapters: Sequence[Adapter]) -> None:
+    """Pushes at a rate, by as many threads as it takes, and waits until all listeners received everything."""
+    streams = [await listen(server) for _ in range(count)]
+    ended: dict[str, float] = {}
+    arrivals: list[dict[str, float]] = [{} for _ in streams]
+    hearing = [
+        asyncio.create_task(note_versions(reader, seen, len(adapters)))
+        for (reader, _), seen in zip(streams, arrivals, strict=True)
+    ]
+    registries = [server.registry for _ in range(8)]
+    waiting = asyncio.Semaphore(len(registries))
+
+    async def push_one(number: int) -> None:
+        async with waiting:
+            registry = registries.pop()
+            await asyncio.to_thread(push, registry, adapters[number], f"acme/tone-{number}")
+            ended[f"acme/tone-{number}"] = time.perf_counter()
+            registries.append(registry)
+
+    used, began, pushing = processor(server.process), time.perf_counter(), []
+    for number in range(len(adapters)):
+        pushing.append(asyncio.create_task(push_one(number)))
+        await asyncio.sleep(max(0.0, began + (number + 1) / rate - time.perf_counter()))
+    await asyncio.gather(*pushing)
+    lasted = time.perf_counter() - began
+    await asyncio.wait(hearing, timeout=60)
+    used = processor(server.process) - used
+    delays = sorted(at - ended[name] for seen in arrivals for name, at in seen.items())
+    lost = count * len(adapters) - len(delays)
+    cuts = [delays[int(len(delays) * share)] * 1e3 for share in (0.5, 0.99)] if delays else [0, 0]
+    print(
+        f"{len(adapters) / lasted:.1f} pushes a second to {count:,} listeners for {lasted:.0f} s: {lost} of"
+        f" {count * len(adapters):,} events lost; after {cuts[0]:.0f} ms p50, {cuts[1]:.0f} ms p99 at the"
+        f" listeners; {used / lasted:.2f} of a processor for the server, {used / len(adapters) * 1e3:.0f} ms"
+        " for each push"
+    )
+    for task in hearing:
+        task.cancel()
+    for _, writer in streams:
+        writer.close()
+
+
+async def note_versions(reader: asyncio.StreamReader, seen: dict[str, float], count: int) -> None:
+    """Notes when the push of each version is received."""
+    while len(seen) < count:
+        line = await reader.readuntil(b"\n")
+        if b'"version.pushed"' in line and (found := re.search(rb'"(acme/tone-\d+)"', line)):
+            seen.setdefault(found[1].decode(), time.perf_counter())
 
 
 async def measure(server: Served, count: int, seconds: float, events: int) -> None:

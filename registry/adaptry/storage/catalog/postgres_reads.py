@@ -20,6 +20,8 @@ import psycopg
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
+from sqlalchemy import String, literal_column
+from sqlalchemy import select as sql_select
 from sqlalchemy.dialects.postgresql import asyncpg  # writes `$1`, as the protocol has it; imports no driver
 
 from adaptry.core.errors import Invalid, Unavailable
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 _MOST = 10  # connections; more readers wait
 _BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_MOST_KEPT = 1024  # values of a kind
+_SNAPSHOT = sql_select(literal_column("pg_current_snapshot()::text", String).label("snapshot"))
 _DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -46,6 +50,12 @@ class PostgresReads(PreparedReads):
         self._open = open_reader
         self._translate_error = translate_error
         self.reader: _Reader | None = None
+
+    def kept(self, kind: str) -> dict[Any, Any]:
+        """As in `PreparedReads`: PostgreSQL says whether this snapshot is the same as an earlier one."""
+        ((snapshot,),) = self.select(_SNAPSHOT, {})
+        assert self.reader is not None
+        return self.reader.kept(snapshot, kind)
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
         compiled = _compiled(statement)
@@ -150,6 +160,8 @@ class _Reader:
         self._waiting = select.poll()
         self._waiting.register(self._libpq.socket, select.POLLIN)
         self._prepared: dict[_CompiledQuery, bytes] = {}
+        self._kept: dict[str, dict[Any, Any]] = {}
+        self._kept_of = ""  # the snapshot from which it was computed
         self._is_begun = False
         self.loader: Loader = Transformer(connection)
         self.is_new = True
@@ -177,6 +189,15 @@ class _Reader:
         self._prepared[compiled] = name
         self._is_begun = self.is_usable = True
         return result
+
+    def kept(self, snapshot: str, kind: str) -> dict[Any, Any]:
+        """A place for values that were computed from a snapshot. (`Any`: of this kind.)"""
+        if snapshot != self._kept_of:
+            self._kept, self._kept_of = {}, snapshot
+        kept = self._kept.setdefault(kind, {})
+        if len(kept) > _MOST_KEPT:
+            kept.clear()
+        return kept
 
     def end(self) -> None:
         """Ends the transaction. The answer is read before the next one."""
