@@ -52,7 +52,10 @@ class PostgresReads(PreparedReads):
         self.reader: _Reader | None = None
 
     def kept(self, kind: str) -> dict[Any, Any]:
-        """As in `PreparedReads`: PostgreSQL says whether this snapshot is the same as an earlier one."""
+        """As in `PreparedReads`: PostgreSQL says whether this snapshot is the same as an earlier one.
+
+        (`Any`: keys and values of this kind.)
+        """
         ((snapshot,),) = self.select(_SNAPSHOT, {})
         assert self.reader is not None
         return self.reader.kept(snapshot, kind)
@@ -68,13 +71,6 @@ class PostgresReads(PreparedReads):
             return compiled.rows(self.reader.loader, result)
         except psycopg.Error as error:
             raise self._translate_error(error) or error from error
-
-    def kept(self, kind: str) -> dict[Any, Any]:
-        """Nothing is kept: PostgreSQL does not tell what has been committed.
-
-        (`Any`: keys and values of any kind.)
-        """
-        return {}
 
     def _begun(self, compiled: _CompiledQuery, values: Sequence[Buffer | None]) -> tuple[_Reader, PGresult]:
         """Begins with the first statement. A connection that broke while it was idle is replaced."""

@@ -26,7 +26,7 @@ def require_worthwhile(context: RegistryContext, tx: Transaction, owner: Owner, 
         raise Invalid("the upload of a base's file needs the file's digest")
     if not context.blobs.is_on_this_machine or context.presign_uploads:
         raise Conflict("hash the file first: it is stored in a bucket")
-    if bool(files.of_size(tx, owner, size)) or files.has_unfinished(tx, owner, size):
+    if files.of_size(tx, owner, size) or files.has_unfinished(tx, owner, size):
         raise Conflict(f"hash the file first: {owner} has a file of {size:,} bytes, or is receiving one")
 
 
