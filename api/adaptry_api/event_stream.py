@@ -19,7 +19,7 @@ from anyio import CapacityLimiter, to_thread
 from adaptry.core.errors import AdaptryError
 from adaptry.core.identity import Identity
 from adaptry.registry.events import NameFilter
-from adaptry.registry.records import EventBatch
+from adaptry.registry.records import Event, EventBatch
 from adaptry.storage.catalog import events
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.events import StoredEvent
@@ -57,12 +57,30 @@ class _Listener:
             self.woken.set_result(None)
 
 
+class EventTexts:
+    """The texts of recent events in a stream, which are written once for all listeners."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Event, str]] = {}
+
+    def of(self, event: Event) -> str:
+        kept = self._kept.get(event.seq)
+        if kept is not None and kept[0] is event:
+            return kept[1]
+        text = f"id: {event.seq}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
+        if len(self._kept) >= _KEPT:
+            self._kept.clear()
+        self._kept[event.seq] = event, text
+        return text
+
+
 class EventBroadcaster:
     """`next_events` is `Registry.events` for one of many listeners. The first listener starts the reading."""
 
     def __init__(self, catalog: Catalog, draining: DrainState) -> None:
         self._catalog = catalog
         self._draining = draining
+        self.texts = EventTexts()
         self._kept: list[StoredEvent] = []
         self._kept_after: int | None = None  # kept events have larger numbers; None: not reading yet
         self._kept_to = 0

@@ -12,7 +12,7 @@ from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.core.identity import Identity
 from adaptry.registry import protocol
 from adaptry.registry.events import NameFilter, check_events_query
-from adaptry.registry.records import Event, EventBatch
+from adaptry.registry.records import EventBatch
 from adaptry.storage.catalog.cursors import check_limit
 from adaptry_api.app_state import AppState
 from adaptry_api.auth_policy import Caller, app_state_of, guarded_router
@@ -92,11 +92,7 @@ async def _stream(
             return
         after, wait = news.seq, state.heartbeat
         # The last line moves a listener past events that it may not see, and keeps the connection alive.
-        yield "".join(map(_as_text, news.items)) + f": at {after}\nid: {after}\n\n"
-
-
-def _as_text(event: Event) -> str:
-    return f"id: {event.seq}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
+        yield "".join(map(state.event_broadcaster.texts.of, news.items)) + f": at {after}\nid: {after}\n\n"
 
 
 def _wants_stream(request: Request) -> bool:
