@@ -111,7 +111,7 @@ def merge_text(adapter: Adapter) -> str:
 
 
 def why_not_merged(adapter: Adapter) -> str | None:
-    """The reason against merging that its files alone show; None if there is none."""
+    """The reason against merging that its files alone show; None if they show no reason."""
     from adaptry.compute.merging.weighted_adapter import WeightedAdapter, refuse_unmergeable
 
     try:

@@ -96,8 +96,8 @@ class UpstreamHub:
         self._known: dict[tuple[str, str], tuple[float, UpstreamHubInfo | None]] = {}
 
     def info(self, id: str, revision: str) -> UpstreamHubInfo | None:
-        """The other Hub's metadata of a repository; None if there is none. Answers are cached for a minute;
-        if the Hub does not respond, the last one is used.
+        """The other Hub's metadata of a repository; None if it has no such repository. Answers are cached
+        for a minute; if the Hub does not respond, the last one is used.
 
         Raises `RevisionNotFound`, `Unavailable`.
         """

@@ -74,7 +74,9 @@ def charts_over_steps(evidence: Iterable[EvidenceInfo]) -> tuple[Chart, ...]:
 
 @dataclass(frozen=True, slots=True)
 class StepRow:
-    """The values of a training at one step, in the order of the table's metrics; None where there is none."""
+    """The values of a training at one step, in the order of the table's metrics; None for a metric
+    without a value.
+    """
 
     step: int
     values: tuple[float | None, ...]

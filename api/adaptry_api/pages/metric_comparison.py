@@ -35,8 +35,8 @@ VERDICTS: tuple[tuple[Verdict, str, str], ...] = (
 
 
 class MetricCell(BaseModel):
-    """The measurement of one version; None if there is none. `change` and `verdict` compare it with the
-    first version; `ratio` is the change in standard errors, if both errors are known.
+    """The measurement of one version; None if the version has none. `change` and `verdict` compare it
+    with the first version; `ratio` is the change in standard errors, if both errors are known.
     """
 
     evidence: EvidenceInfo | None = None

@@ -23,7 +23,7 @@ _STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
 def tokenizer_digest(folder: Path) -> Digest | None:
-    """The digest of the tokenizer in a model's folder; None if there is none that we read."""
+    """The digest of the tokenizer in a model's folder; None if the folder has no tokenizer that we read."""
     if (folder / _FAST).is_file():
         if (folder / _FAST).stat().st_size > _MAX_SIZE:
             return None
@@ -39,7 +39,7 @@ def tokenizer_digest(folder: Path) -> Digest | None:
 
 
 def vocabulary_of(folder: Path) -> Vocabulary | None:
-    """The vocabulary of the tokenizer in a model's folder; None if there is none that we read."""
+    """The vocabulary of the tokenizer in a model's folder; None if it has none that we read."""
     names = [_FAST] if (folder / _FAST).is_file() else [vocabulary.VOCABULARY, vocabulary.ADDED]
     tokens: dict[int, str] = {}
     added: dict[int, str] = {}
@@ -73,7 +73,7 @@ def tokenization_of(folder: Path) -> Tokenization | None:
 
 
 def template_of(folder: Path) -> Digest | None:
-    """The digest of the chat template in a model's folder; None if there is none."""
+    """The digest of the chat template in a model's folder; None if the folder has no template."""
     for name in chat_template.FILES:
         path = folder / name
         if not path.is_file() or path.stat().st_size > _MAX_SIZE:

@@ -17,6 +17,6 @@ _QUANTISED = re.compile(
 
 
 def parse_quantisation_hint(base_name: str | None) -> str | None:
-    """The word in a base's name that indicates a quantisation; None if there is none."""
+    """The word in a base's name that indicates a quantisation; None if no word does."""
     found = _QUANTISED.search(base_name or "")
     return found[1] if found else None

@@ -33,7 +33,7 @@ class KernelChoice:
     requested: str | None = None
 
     def formula(self, tensor: OutputTensor) -> RowFormula | None:
-        """The tensor's change as a formula that the compiled kernel computes; None if there is none."""
+        """The tensor's change as a formula that the compiled kernel computes; None if it has no formula."""
         if not tensor.is_whole or "llvm" not in self.names:
             return None
         found = formula_of(tensor)

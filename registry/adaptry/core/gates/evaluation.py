@@ -310,7 +310,7 @@ def _require_own(first: EvidenceFact, subject: VersionFact, second: EvidenceFact
 
 
 def find_evidence(call: Call, version: VersionFact) -> EvidenceFact | None:
-    """The evidence that a call selects; None if there is none, or if several filters match."""
+    """The evidence that a call selects; None if it selects none, or if several filters match."""
     try:
         return _newest(call, version)
     except _Missing:

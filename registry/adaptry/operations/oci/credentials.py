@@ -23,7 +23,7 @@ _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 
 
 def stored_login(config: Path | None, host: str) -> str | None:
-    """`user:password` in base64, from a Docker config, for `host`; None if there is none."""
+    """`user:password` in base64, from a Docker config, for `host`; None if the config has none for it."""
     if config is None:
         return None
     try:

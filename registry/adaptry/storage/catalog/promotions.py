@@ -53,7 +53,7 @@ def approve(
 def withdraw_approval(
     tx: Transaction, adapter: AdapterRecord, alias: str, to: VersionRecord, at: datetime, by: str
 ) -> ApprovalInfo | None:
-    """None if there is none in force."""
+    """The approval that was withdrawn; None if it was not in force."""
     generation = alias_generation(tx, adapter, alias)
     row = tx.get(ApprovalRow, (adapter.key, alias, to.key, generation, by))
     if row is None or row.withdrawn_at is not None:

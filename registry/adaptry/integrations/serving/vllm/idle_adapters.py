@@ -23,7 +23,7 @@ def least_recently_used(
     only_stacks: bool = False,
 ) -> str | None:
     """The name of `names` that was not used for longest, and that is neither in use nor pinned nor preloaded;
-    with `only_stacks`, only among stacks. None if there is none."""
+    with `only_stacks`, only among stacks. None if none is idle."""
     in_use = vllm.ids_in_use()
     idle = [
         (loaded.used_at, name)
