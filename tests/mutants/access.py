@@ -177,7 +177,8 @@ FAULTS = (
     ),
     AccessFault(
         "what else is selected by adapters is of visible ones", CATALOG + "access.py",
-        "        return or_(*seen, *named)", "        return or_(*seen, *named, col(AdapterRow.id) > 0)",
+        "        return sa.or_(*seen, *named)",
+        "        return sa.or_(*seen, *named, sm.col(orm.AdapterRow.id) > 0)",
         CAPITALS + "test_callers_who_cannot_read_an_adapter_are_not_redirected_to_it",
     ),
     AccessFault(
@@ -237,12 +238,12 @@ FAULTS = (
         PEOPLE + "test_the_last_administrator_cannot_be_lost",
     ),
     AccessFault(
-        "only administrators set quotas", LOCAL + "quotas.py",
+        "only administrators set quotas", LOCAL + "quota_settings.py",
         'require_administrator(self.context, f"set the quota of {subject}")', "pass",
         QUOTAS + "test_administrators_set_quotas_and_members_see_them",
     ),
     AccessFault(
-        "others' quotas are hidden", LOCAL + "quotas.py",
+        "others' quotas are hidden", LOCAL + "quota_settings.py",
         "if not (identity.may_administer or is_own or is_member):", "if False:",
         QUOTAS + "test_administrators_set_quotas_and_members_see_them",
     ),

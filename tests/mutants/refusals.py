@@ -271,7 +271,7 @@ PROGRAMS = _area(
      "if owner.info.revoked_at is not None:", "if False:",
      REFRESH + "test_a_revoked_access_token_is_not_refreshed"),
     ("an approval in a backup, after its restore", "400 `expired_token`", CATALOG + "epochs.py",
-     "        tx.execute(delete(DeviceSignInRow))\n", "",
+     "        tx.execute(sa.delete(orm.DeviceSignInRow))\n", "",
      REFRESH + "test_a_restore_that_revokes_tokens_signs_programs_out"),
     ("a program that refreshes all the time", "503 `temporarily_unavailable`", STORAGE + "refresh_tokens.py",
      "if kept.count_issued(tx, found.family, now - _WINDOW) >= _MOST:", "if False:",

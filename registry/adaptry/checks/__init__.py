@@ -55,11 +55,17 @@ def check(
     if base is None:
         findings.append(unknown_base(base_name or adapter.config.base_name))
     else:
+        from adaptry.checks.base.bound import check_bound
         from adaptry.checks.base.identity import check_name
+        from adaptry.checks.base.pipelines import check_pipeline_fit
         from adaptry.checks.base.tokenizer import check_tokenizer
+        from adaptry.checks.other_formats import excuse_mlx_experts
 
         findings.extend(check_name(adapter.config.base_name, base_name, other_names))
-        found = _check_fit(adapter, base, bound)
+        if bound is not None and adapter.format.names_modules:
+            found = [excuse_mlx_experts(each) for each in check_bound(bound)]
+        else:
+            found = list(check_pipeline_fit(adapter, base))
         findings = [*_without_guesses(findings, found), *found, *check_tokenizer(adapter, base)]
     return CheckReport(findings=sort_findings(findings), base=base_name or (str(base.id) if base else None))
 
@@ -77,16 +83,6 @@ def _check_alone(adapter: Adapter, base: BaseRecord | None, bound: BoundAdapter 
     from adaptry.checks.base.prompts import check_prompt
 
     return [*findings, *check_prompt(adapter, base)]
-
-
-def _check_fit(adapter: Adapter, base: BaseRecord, bound: BoundAdapter | None) -> list[Finding]:
-    from adaptry.checks.base.bound import check_bound
-    from adaptry.checks.base.pipelines import check_pipeline_fit
-    from adaptry.checks.other_formats import excuse_mlx_experts
-
-    if bound is not None and adapter.format.names_modules:
-        return [excuse_mlx_experts(each) for each in check_bound(bound)]
-    return list(check_pipeline_fit(adapter, base))
 
 
 def _without_guesses(alone: Iterable[Finding], on_base: Iterable[Finding]) -> list[Finding]:
