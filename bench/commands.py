@@ -2,11 +2,11 @@
 
     python bench/commands.py [--adapters 200000] [--size-mb 10] [--rounds 7] [--folder DIR]
 
-`ls` lists a registry with so many adapters (`bench/filled.py`), of one version each, beside a Python that
-does nothing. `push` stores an adapter of random weights, beside hashing, copying and flushing the same file
-in one process. `pull` writes a small adapter, so its time is its start, beside the same Python. They take
-turns; the median, the least and the most of the rounds are shown, and the processor's time, since machines
-are busy.
+`ls` lists a registry of `--adapters` adapters (`bench/filled.py`) with one version each, compared with a
+Python that does nothing. `push` stores an adapter of random weights, compared with hashing, copying and
+flushing the same file in one process. `pull` writes a small adapter, so that its start dominates; it is
+compared with the same Python. They run in turns. Shown are the median, minimum and maximum of the rounds,
+and the processor time, because the machine may be busy.
 """
 
 from __future__ import annotations

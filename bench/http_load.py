@@ -2,10 +2,10 @@
 
     python bench/http_load.py URL PATH... [--clients 8] [--seconds 5] [--header "Name: value"]
 
-Each client sends its next request, of the paths in turn, when it has the whole answer to the one before. wrk
-is one thread in C, which takes a few microseconds for each request, so the server is the bottleneck: prints
-one line of JSON with the requests a second, the median and 99th percentile in milliseconds, and the share of
-a processor that wrk used.
+Each client requests the paths in turn, and sends the next request when it has received the whole answer to
+the previous one. wrk is one thread in C, which takes a few microseconds for each request, so the server is
+the bottleneck. Prints one line of JSON: requests per second, median and 99th percentile in milliseconds, and
+the share of a processor that wrk used.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Load:
 def load(url: str, paths: Sequence[str], headers: Mapping[str, str], clients: int, seconds: float) -> Load:
     """Loads a server. Ends the program if a request failed, or if wrk is not installed."""
     if shutil.which("wrk") is None:
-        sys.exit("there is no wrk to load a server with: apt-get install wrk")
-    whole = max(1, round(seconds))  # wrk knows no parts of seconds
+        sys.exit("this benchmark needs wrk: apt-get install wrk")
+    whole = max(1, round(seconds))  # wrk accepts only whole seconds
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(paths) + "\n")
         file.flush()

@@ -1,9 +1,9 @@
-"""A server that accepts uploads of Hub clients and throws the bytes away: what is left is the client's work.
+"""A server that accepts uploads of Hub clients and discards the bytes, to measure only the client's work.
 
     python bench/hub_null.py
 
-Prints its address. It answers the requests of `hf upload`, by Git LFS and by Xet, as a server does that has
-none of the files; it neither stores nor checks anything.
+It prints its address, and answers the requests of `hf upload`, by Git LFS and by Xet, like a server that has
+none of the files. It neither stores nor checks anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PIECE = 1 << 20
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers by the address alone."""
+    """Chooses its answers by the address alone."""
 
     protocol_version = "HTTP/1.1"
 

@@ -3,10 +3,10 @@
     python bench/hub_reads.py [--adapters 50] [--rounds 20] [--folder DIR]
 
 A snapshot of a small adapter is five requests: one for the repository, then `HEAD` and `GET` of each of its
-two files. They are replayed over one connection with the headers that huggingface_hub sends, beside as many
-requests of `/healthz`. Before each round a download is counted, which is a commit, so the server keeps
-nothing from the round before. The processor time is the server's, user and system, as the kernel counts it;
-other programs on the machine make it up to twice as long.
+two files. They are replayed over one connection with the headers that huggingface_hub sends, and compared
+with as many requests of `/healthz`. Before each round a download is counted, which is a commit, so the server
+caches nothing from the previous round. The processor time is the server's, user and system, as the kernel
+counts it; other programs on the machine can double it.
 """
 
 from __future__ import annotations

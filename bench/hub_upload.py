@@ -2,9 +2,9 @@
 
     python bench/hub_upload.py [--size-mb 200] [--rounds 3] [--folder DIR]
 
-The same client uploads to `adaptry serve`, and to a server that answers the same requests and throws the
-bytes away (`hub_null.py`); by Xet and by Git LFS, in turns. Shown are the medians of the time and of the
-processor time: the client's, and that of each server with its children. Each upload is of other bytes.
+The same client uploads to `adaptry serve`, and to a server that answers the same requests and discards the
+bytes (`hub_null.py`), by Xet and by Git LFS, in turns. Shown are the medians of the elapsed time, and of the
+processor time of the client and of each server with its children. Every upload has different bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Taken(NamedTuple):
-    """Seconds of an upload, and of the processor, at the client and at the server."""
+    """Seconds that an upload took, and processor seconds of the client and of the server."""
 
     wall: float
     client: float

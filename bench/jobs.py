@@ -3,11 +3,11 @@
     python bench/jobs.py [--folder .bench] [--layers 12] [--rounds 3] [--brief]
 
 The generated base (three files) and adapter are in an embedded registry, the base stored. Each round merges
-them by the command, by a job on a runner that was there already, with one step for each core as the command
-has threads, by a job that one `adaptry work --once` runs, and by a job that two share, and counts processor
-seconds of all processes that took part, and bytes written (`getrusage` of who was waited for). Files are
-compared by digest. `--brief` leaves out the two that share. Two cores show no speed-up worth the name: what
-is looked at is what the sharing costs. Needs four times the base on the disk.
+them by the command, by a job on a running runner (with one step per core, as the command has one thread per
+core), by a job of one `adaptry work --once`, and by a job that two of these share. It counts processor
+seconds and bytes written of all processes (`getrusage` of child processes). Files are compared by digest.
+`--brief` leaves out the shared job. On two cores, sharing brings hardly any speed-up; the bench measures its
+cost. Needs four times the base's size on the disk.
 """
 
 from __future__ import annotations

@@ -2,11 +2,10 @@
 
     python bench/large.py [--adapter-mb 1024] [--layers 310] [--full] [--only adapter,base] [--folder DIR]
 
-The adapter is pushed and pulled by the commands, into a registry in a folder and over HTTP, beside one of a
-fifth of its size; so the time per GB can be compared. The base is a model of so many layers in sparse files
-(310 are 31 GB), which is registered, and into which a merge of a LoRA on all its layers is planned;
-`--full` also reads all its weights. Memory is the most that a process had (VmHWM), in MiB, without its
-children.
+The commands push and pull the adapter, with a registry in a folder and over HTTP, and do the same with one of
+a fifth of its size, so that the time per GB can be compared. The base is a model with `--layers` layers in
+sparse files (310 layers are 31 GB). It is registered, and a merge of a LoRA on all its layers is planned;
+`--full` also reads all its weights. Memory is the peak of a process (VmHWM), in MiB, without its children.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def base(folder: Path, layers: int, *, is_full: bool) -> None:
 
 
 def command(what: str, size: int, *words: str, **settings: str) -> None:
-    """Runs a command of ours, and shows what it took."""
+    """Runs a command of ours, and shows its time and memory."""
     reading, writing = os.pipe()
     environment = {**os.environ, **QUIET, **settings, "REPORT_TO": str(writing)}
     began = time.perf_counter()
@@ -104,7 +103,7 @@ def command(what: str, size: int, *words: str, **settings: str) -> None:
 
 
 def peak(process: int) -> float:
-    """The most memory that a process had, in MiB."""
+    """The peak memory of a process, in MiB."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 

@@ -3,12 +3,12 @@ event.
 
     python bench/listeners.py [--listeners 1000] [--seconds 20] [--events 20] [--pushes 50]
 
-A server with its catalog in PostgreSQL; every listener a stream of server-sent events, all of them in one
-client. Prints the server's memory and processor time per idle listener, and the time from the call that makes
-an event to its arrival at the first and at the last of them. `--pushes` instead pushes so many small adapters
-a second, each to a series of its own, for `--seconds`: every listener must receive the event of every push.
-It prints the delays from the end of a push to its arrival at a listener, how many events were lost, and the
-server's processor time.
+The server has its catalog in PostgreSQL. Every listener is a stream of server-sent events; one client opens
+them all. Prints the server's memory and processor time per idle listener, and the time from the call that
+causes an event to its arrival at the first and at the last listener. With `--pushes N`, it instead pushes N
+small adapters a second for `--seconds`, each to its own series. Every listener must receive the event of
+every push. It prints the delays from the end of a push to its event's arrival at a listener, the number of
+lost events, and the server's processor time.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python bench/merge_several.py [--folder .bench] [--layers 12] [--rounds 3] [--brief]
 
 PEFT merges them in turn, in one process that loads the base once, and rounds after each; we sum in float32
-and round once. So the results differ by roundings of bfloat16 (one is 4e-3 of a value): told are how many
-elements do, and the distance of the two as a share of the weights' norm. `ties` has no PEFT beside it, which
-cannot merge into weights that way. Times are of whole processes; ours flush to the disk.
+and round once. So the results differ by roundings of bfloat16 (one is 4e-3 of a value). Shown are the number
+of elements that differ, and the distance of the two results relative to the weights' norm. `ties` is not
+compared with PEFT, which has no such merge. Times are of whole processes; ours flush to the disk.
 `--brief`: one and eight LoRAs, without PEFT.
 """
 

@@ -1,10 +1,10 @@
-"""Do a hundred thousand adapters in one namespace slow anything down?
+"""Measures whether a hundred thousand adapters in one namespace slow anything down.
 
     python bench/namespace.py [--sizes 100 100000] [--times 31]
 
-Two catalogs (`bench/filled.py`) with one namespace, of so many adapters of one version each, do the same by
-turns through `LocalRegistry`: a page of adapters, a page in the middle, searches within the namespace, and a
-push of a version. Medians of processor time in milliseconds, so that a busy machine slows neither.
+Two catalogs (`bench/filled.py`) have one namespace each, with `--sizes` adapters of one version. The same
+calls of `LocalRegistry` run on both in turns: a page of adapters, a page in the middle, searches within the
+namespace, and a push. Shown are medians of processor time in milliseconds, which a busy machine affects less.
 """
 
 from __future__ import annotations

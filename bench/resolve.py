@@ -3,13 +3,13 @@
     python bench/resolve.py [--size 1000000] [--seconds 3] [--clients 1 8 32] [--rounds 5]
         [--servers 1 2 4] [--database sqlite|postgresql]
 
-A registry of so many versions (`bench/filled.py`), served by as many processes as `--servers`, one number
-after the other. Clients with kept connections (`bench/http_load.py`) ask what the aliases of a thousand
-adapters mean, then once more for one adapter, saying that they have its answer already (304), and search by
-base, rank and metric, each time with another value or always with the same one. Beside it the limit: FastAPI
-and sqlite3 on the same file, without tokens and checks (`peers/fastapi_sqlite.py`); PostgreSQL has none. They
-take turns, so that a busy machine slows all alike. Medians of the rounds, with the lowest and highest rate,
-and the processor time for each request of the servers, and of wrk.
+A registry of `--size` versions (`bench/filled.py`) is served by each number of processes in `--servers`.
+Clients with persistent connections (`bench/http_load.py`) resolve the aliases of a thousand adapters, resolve
+one alias with the `ETag` of its answer (304), and search by base, rank and metric, with a new value each time
+or always with the same one. The limit is FastAPI and sqlite3 on the same file, without tokens and checks
+(`peers/fastapi_sqlite.py`); for PostgreSQL there is none. All run in turns, so that a busy machine slows them
+equally. Shown are medians of the rounds, with the lowest and highest rate, and the processor time per
+request of the servers and of wrk.
 """
 
 from __future__ import annotations

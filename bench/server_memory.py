@@ -2,9 +2,9 @@
 
     python bench/server_memory.py [--size 1000000] [--pushes 200] [--tensors 89088]
 
-Every line has the resident memory of the server's process alone, and the proportional share (PSS) of the
-server and its children together, in MB. The registry has so many versions (`bench/filled.py`). Reads are
-searches by base, rank and metric, each another one, and resolutions of 1,000 aliases.
+Every line shows the resident memory of the server's process alone, and the proportional share (PSS) of the
+server with its children, in MB. The registry has `--size` versions (`bench/filled.py`). Reads are searches by
+base, rank and metric, all different, and resolutions of 1,000 aliases.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def wide_adapter(folder: Path, tensors: int) -> Adapter:
-    """A LoRA of rank 1 on so many small weights, half as many as tensors."""
+    """A LoRA of rank 1 with this many tensors, two for each small weight."""
     tiny_lora(folder)
     weights = folder / "adapter_model.safetensors"
     prefix = "base_model.model.model.layers"

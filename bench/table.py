@@ -1,14 +1,15 @@
-"""The figures that we hold ourselves to, from one run of the benches that measure them, in Markdown.
+"""Prints our performance targets and measured figures as Markdown, from one run of the benches.
 
     python bench/table.py [--small] [--only resolve-8,push] [--folder DIR]
 
-Each bench runs as a process and notes its rows (`figures.py`): ours and the peer's or limit's, which take
-turns in it. A ratio is the median of the rounds' ratios, ours to the peer's, with the least and the most in
-brackets. The column "asked" is the target (`table_rows.py`), set for two cores of an EPYC; "met" compares it
-with the median. Rows of a bench that fails or lacks a peer are named on stderr. Everything takes about a
-quarter of an hour. `--only` runs the rows whose names contain one of the texts, and what shares a bench with
-them. `--small` only shows that every bench works: its figures mean nothing. Generated models are kept in
-`--folder`; without it, nothing is left: a bench has its own process group and temporary folder.
+Each bench runs as a process and records its rows (`figures.py`): ours and those of the peer or limit,
+measured in turns. A ratio is the median of the rounds' ratios, ours to the peer's, with the minimum and
+maximum in brackets. The column "asked" is the target (`table_rows.py`), set for two cores of an EPYC; "met"
+compares it with the median. Rows of a bench that fails or lacks a peer are named on stderr. Everything takes
+about a quarter of an hour. `--only` selects the benches that have rows whose names contain one of the texts.
+`--small` only checks that every bench works: its figures mean nothing. Generated models are kept in
+`--folder`. Without it, no files or processes remain: each bench has its own process group and temporary
+folder.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rows of `table.py`: what each bench measures, beside what, and the target."""
+"""The rows of `table.py`: what each bench measures, what it is compared with, and the target."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Row:
-    """A row as people read it. A figure is shown times `scale`, in its `unit`."""
+    """A row of the printed table. Figures are multiplied by `scale` and shown in `unit`."""
 
     work: str
     peer: str = ""
@@ -43,7 +43,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Bench:
-    """A script, its options, those that make it `small`, and the rows that it notes."""
+    """A script, its rows, its options, and those for a `small` run."""
 
     script: str
     rows: Mapping[str, Row]

@@ -25,8 +25,8 @@ class _Kept(NamedTuple, Generic[Answer]):
 
 
 class AnswerCache(Generic[Answer]):
-    """Caches at most `most` responses. `watch` returns what changes with every commit, or None if that is
-    unknown. For use on the event loop only.
+    """Caches at most `most` responses. `watch` returns a value that changes with every commit, or None if
+    it is unknown. For use on the event loop only.
     """
 
     def __init__(self, watch: Callable[[], Awaitable[Commit | None]], most: int = _MOST) -> None:
@@ -36,15 +36,15 @@ class AnswerCache(Generic[Answer]):
         self._kept: dict[tuple[str, int], _Kept[Answer]] = {}
 
     async def look(self) -> Commit | None:
-        """Looks whether the catalog has changed. The result, its last commit, is for `keep`. `find` must be
-        called before the next `await`.
+        """Checks whether the catalog has changed. Returns its last commit, to pass to `keep`. Call `find`
+        before the next `await`.
         """
         commit = await self._watch()
         self.look_at(commit)
         return commit
 
     def look_at(self, commit: Commit | None) -> None:
-        """The same, with what another cache has just found."""
+        """Does the same with the last commit that another cache has just looked up."""
         if commit != self._commit or commit is None:
             self._kept.clear()
             self._commit = commit

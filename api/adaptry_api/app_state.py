@@ -67,8 +67,8 @@ _MIRROR = Identity.with_role("mirror", "admin", ("*",))
 LOG = logging.getLogger("adaptry.api")
 _READERS = 16
 _AWAITED = 64
-_IDENTITIES = 256
 _KEPT_SEARCHES = 64  # of some 30 kB
+_IDENTITIES = 256
 """Number of identities whose registry object is cached for their next request. The object has only the
 identity."""
 
@@ -199,7 +199,7 @@ class AppState:
             tokens.record_use(self.catalog, used)
 
     def store_downloads(self) -> None:
-        """Stores the downloads that were counted in the meantime."""
+        """Stores the downloads that were counted since the last call."""
         self.download_counts.store(self.catalog)
 
     def read_request_limits(self) -> None:

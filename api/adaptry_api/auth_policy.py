@@ -223,7 +223,7 @@ class GuardedRoute(APIRoute):
         return await answer(request, identity)
 
     def _require_known_parameters(self, request: Request) -> None:
-        """Raises `Invalid` if the query has a parameter that the route does not know, and must know."""
+        """Raises `Invalid` if the query has an unknown parameter, unless the route ignores those."""
         if not self._refuses_unknown_parameters or not request.query_params:
             return
         known = self._query_parameters
@@ -233,7 +233,7 @@ class GuardedRoute(APIRoute):
 
     @cached_property
     def _refuses_unknown_parameters(self) -> bool:
-        """Hub clients send parameters that we ignore."""
+        """False for the Hub protocol, whose clients send parameters that we ignore."""
         return self.path.startswith(f"{protocol.PREFIX}/")
 
     @cached_property

@@ -1,9 +1,9 @@
 """Receives large request bodies in larger pieces than uvicorn does.
 
 uvicorn copies a body three times and wakes its reader for every read from the socket. A reader that streams
-a body (`bodies.stream_body`) asks for pieces of half a megabyte instead, which are copied twice. Before it
-asks, and for requests that are read whole, uvicorn's limit of 64 KiB holds: nothing more is kept for a client
-that was not authenticated.
+a body (`bodies.stream_body`) requests pieces of half a megabyte instead, which are copied twice. Until then,
+and for bodies that are not streamed, uvicorn's limit of 64 KiB holds, so that clients that are not
+authenticated cannot fill the memory.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Watches for commits of any process, on the event loop, without waiting for a disk or a thread.
 
-On SQLite, that is a look at shared memory. On PostgreSQL, it is a query of one round trip, which all requests
-share that arrive before it is sent; so its answer is not older than any of them.
+On SQLite, this reads shared memory. On PostgreSQL, it is a query of one round trip. All requests that arrive
+before the query is sent share it, so its answer is not older than any of them.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _Waiting: TypeAlias = list[asyncio.Future[Commit | None]]
 
 
 class CommitWatch:
-    """For use on the event loop only."""
+    """Returns the last commit of a catalog. For use on the event loop only."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._remote = None if catalog.is_local else _RemoteWatch(catalog.open_probe)
 
     async def last_commit(self) -> Commit | None:
-        """The state of the catalog at some moment after this call; None if it is not known now."""
+        """Identifies the catalog's state at a moment after this call; None if it is unknown."""
         if self._remote is None:
             return self._catalog.last_commit()
         return await self._remote.last_commit()
@@ -68,7 +68,7 @@ class _RemoteWatch:
         return await answer
 
     def close(self) -> None:
-        """May be called in another thread than the loop's."""
+        """May be called from any thread."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._lose)

@@ -1,8 +1,8 @@
 """Counts downloads in memory, and stores them once a second.
 
-Each stored count is a commit, and after each commit the server drops what it keeps (`answer_cache`): if every
-download were stored at once, a client that downloads many adapters would find nothing kept. Counts that are
-not stored yet are lost if the process is killed.
+Storing counts is a commit, and after each commit the server drops its cached responses (`answer_cache`). If
+every download were stored at once, a client that downloads many adapters would never find a cached response.
+Counts that are not stored yet are lost if the process is killed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class DownloadCounts:
         self._waiting: Counter[Ref] = Counter()
 
     def note(self, version: Ref) -> None:
-        """Counts a download of the version, by its number, by a caller who may read it."""
+        """Counts a download. `version` names a version by its number; the caller may read it."""
         with self._lock:
             self._waiting[version] += 1
 

@@ -52,8 +52,8 @@ async def bytes_response(
 ) -> Response:
     """200, 206 or 304; raises `HttpProblem` (416). `headers` are those of the file, its `ETag` among them.
 
-    The first piece is read before the answer begins, so that a missing file gives an error status; a `body`
-    that is in memory needs no reading.
+    The first piece is read before the answer begins, so that a missing file gives an error status. If the
+    bytes are already in memory, pass them as `body`; nothing is read then.
     """
     etag = headers["ETag"]
     headers = {**headers, "Accept-Ranges": "bytes"}

@@ -58,7 +58,7 @@ class _Listener:
 
 
 class EventTexts:
-    """The texts of recent events in a stream, which are written once for all listeners."""
+    """The encoded texts of recent events. Each is encoded once for all listeners."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Event, str]] = {}

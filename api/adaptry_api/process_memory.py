@@ -1,4 +1,4 @@
-"""Memory that the C library keeps for a server: for its threads, and after it was freed."""
+"""Limits the memory that the C library holds: in arenas for threads, and in blocks that were freed."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def use_few_arenas() -> None:
 
 
 class FreedMemory:
-    """Returns freed memory to the system, which glibc does by itself only at the end of a heap: the admission
-    of an adapter of 89,088 tensors left 76 MB of it.
+    """Returns freed memory to the system. By itself, glibc does this only at the end of a heap: after the
+    admission of an adapter of 89,088 tensors, it held 76 MB.
     """
 
     def __init__(self) -> None:
         self._least: int | None = None  # bytes of memory after it was returned
 
     def return_to_system(self) -> None:
-        """Does nothing unless the process has grown by `_GROWTH` since the last time, since this takes
-        milliseconds. Without glibc it does nothing.
+        """Does nothing unless the process has grown by `_GROWTH` since the last time, because returning
+        memory takes milliseconds. Does nothing without glibc.
         """
         with suppress(*_MISSING):
             size = resident_bytes()

@@ -36,11 +36,11 @@ _Outcome = tuple[_Read, Any, Exception | None]
 
 
 class QuickReads:
-    """Runs short reads. Not available (`is_available`) if reads are not short; `is_local` if they wait for no
-    more than this machine's disk. `name` is that of the threads.
+    """Runs short reads. `is_available` is False if reads are not short; `is_local` is True if they wait only
+    for this machine's disk. `name` is part of the threads' names.
 
-    A thread takes at most `together` local reads that wait, and delivers their results together, since waking
-    the event loop costs as much as a read of a tenth of a millisecond.
+    A thread takes up to `together` waiting reads at once if they are local, and delivers their results
+    together: waking the event loop takes a tenth of a millisecond, as long as a read.
     """
 
     def __init__(self, name: str, *, is_available: bool, is_local: bool, together: int) -> None:
@@ -79,7 +79,7 @@ class QuickReads:
                 reads[0].loop.call_soon_threadsafe(_settle, outcomes)
 
     def _next(self) -> list[_Read]:
-        """The waiting reads, at most `together`. May be empty."""
+        """Up to `together` waiting reads; may be empty."""
         first = self._waiting.get()
         reads = [first] if first else []
         with suppress(Empty):

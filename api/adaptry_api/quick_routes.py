@@ -50,7 +50,7 @@ class QuickRoutes:
         await response(scope, receive, send)
 
     def find(self, scope: Scope) -> tuple[QuickRoute, Scope] | None:
-        """The route that answers a request quickly, and what its path adds to the scope."""
+        """The route that answers a request quickly, and the values that its path adds to the scope."""
         path: str = scope["path"]
         for quick in self._routes.get((scope["method"], path.startswith(_PREFIX)), ()):
             route = quick[0]

@@ -217,7 +217,7 @@ def parse_metrics(pairs: Sequence[str]) -> dict[str, float]:
 
 def validate_options(model: type[Model], **fields: object) -> Model:
     """Validates an option's text. Raises `Invalid` with the option and its accepted values."""
-    from adaptry.core.validation import validated  # which not every command needs
+    from adaptry.core.validation import validated  # not needed by every command
 
     return validated(model, _TAKES, **fields)
 

@@ -21,7 +21,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import pushing_registry_option
 from adaptry_cli.out import json_option, print_answer, print_err, progress
 
-if TYPE_CHECKING:  # imported after the inspection of the weights has begun
+if TYPE_CHECKING:  # at run time, imported after the inspection of the weights has begun
     from adaptry.registry.records import PushOptions, PushResult
 
 

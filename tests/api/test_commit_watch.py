@@ -32,7 +32,7 @@ async def watching(catalog: Catalog) -> AsyncIterator[CommitWatch]:
 
 
 async def known(watch: CommitWatch) -> Commit:
-    """What it tells once it is connected."""
+    """The last commit, once the watch is connected."""
     async with asyncio.timeout(60):
         while (commit := await watch.last_commit()) is None:
             await asyncio.sleep(0.01)

@@ -153,7 +153,7 @@ def test_weights_that_arrived_in_one_request_are_inspected_before_they_are_admit
 
 
 class OlderUploads(RemoteUploads):
-    """As of a server that needs the digest first."""
+    """Like an older server, needs the digest first."""
 
     def open(self, owner: Owner, digest: Digest | None, size: int, earlier: str | None = None) -> UploadInfo:
         if digest is None or earlier is not None:

@@ -1,4 +1,4 @@
-"""Elections in compiled code: the same numbers as by the functions in torch that they replace."""
+"""Elections in compiled code give the same numbers as the torch functions that they replace."""
 
 from __future__ import annotations
 

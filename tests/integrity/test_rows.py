@@ -1,7 +1,7 @@
-"""Every value of every row is changed, one at a time: `verify` finds it, or it is listed in `undetectable`
-with the reason why nothing can.
+"""Every value of every row is changed, one at a time: `verify` finds the change, or `undetectable` lists the
+column with the reason why it cannot be found.
 
-The values are changed by SQL, past everything that would refuse them.
+The values are changed by SQL, without the checks that would refuse them.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ def put_back(database: sqlite3.Connection, dump: str) -> None:
 def test_a_changed_value_of_three_rows_of_each_table_is_found(
     corpus: str, folder: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The first, the last and the one between; without values that nothing can find."""
+    """The first, middle and last row, without columns listed in `undetectable`."""
     registry: LocalRegistry = request.getfixturevalue(corpus)
     check_that_changes_are_found(registry, folder, _unknowable(corpus), rows_of_table=3)
 

@@ -1,17 +1,17 @@
-"""The values whose change no audit can find, with the reasons."""
+"""Columns in which `verify` may miss a changed value, with the reasons; for `test_rows.py`."""
 
 from __future__ import annotations
 
-TRANSIENT = "kept for a day or less, and made anew by whoever needs it"
-REPORTED = "what a worker or runner said of itself; it says it again within a minute"
-ALONE = "chosen by people, kept once, compared with nothing"
-WHEN = "a time or a person that nothing else records"
+TRANSIENT = "kept for a day or less, and created again when needed"
+REPORTED = "reported by a worker or runner, which reports it again within a minute"
+ALONE = "chosen by people and stored only once"
+WHEN = "a time or a person that is recorded nowhere else"
 
 UNKNOWABLE: dict[str, str] = {
     "answers.*": TRANSIENT,
     "uploads.*": TRANSIENT,
-    "leaving.*": "a sweep looks again, in the transaction in which it acts, before it believes them",
-    "files.unneeded_since": "a sweep looks again before it believes the mark",
+    "leaving.*": "a sweep checks again in the transaction that deletes",
+    "files.unneeded_since": "a sweep checks again before it uses the mark",
     "damaged_files.reason": "a sentence for people",
     "damaged_files.found_at": WHEN,
     "workers.*": REPORTED,
@@ -35,7 +35,7 @@ UNKNOWABLE: dict[str, str] = {
     "issuers.*": ALONE + ": whom administrators trust is in no other place",
     "publishers.*": ALONE + ": which jobs may push is in no other place",
     "used_id_tokens.*": TRANSIENT,
-    "external_users.*": "what an identity provider said, which says it again at the next sign-in",
+    "external_users.*": "sent by an identity provider, which sends it again at the next sign-in",
     "provider_groups.*": ALONE,
     "device_sign_ins.*": TRANSIENT,
     "refresh_tokens.*": TRANSIENT,
@@ -50,7 +50,7 @@ UNKNOWABLE: dict[str, str] = {
     "rollouts.every": ALONE,
     "rollouts.step_at": "within a minute of its event",
     "rollouts.started_at": "within a minute of its event",
-    "rollouts.steps": "the steps still to come are kept once; the present one is compared",
+    "rollouts.steps": "future steps are stored only once; the current one is compared",
     "events.by": WHEN + " where the row it tells of has changed since",
     "events.at": WHEN + " where the row it tells of has changed since",
     "events.detail": "the words of earlier edits, and details for people, are kept once",
@@ -58,7 +58,7 @@ UNKNOWABLE: dict[str, str] = {
     "files.owner": "bytes that nobody uses: a sweep takes them",
     "files.digest": "bytes that nobody uses: a sweep takes them",
     "adapters.downloads": (
-        "of a deleted adapter it is counted anew when the name is used again; another's is compared"
+        "of a deleted adapter, the count restarts when the name is used again; others are compared"
     ),
     "bases.key": "a row's own number, of which only the order matters",
     "rollouts.id": "a row's own number, of which only the order matters",
@@ -66,24 +66,24 @@ UNKNOWABLE: dict[str, str] = {
         "compared with the version's; of a file that no version has it is derived again when that is pushed"
     ),
     "adapters.next_number": (
-        "one too high, of a name that another adapter had before; of others it is found (`QUICK`)"
+        "one too high is missed for a name that another adapter had before; others are found (`QUICK`)"
     ),
     "epochs.id": "a random value that is kept once",
     "epochs.secret": "a random value that is kept once",
     "epochs.began_at": WHEN,
     "inspections.file_digest": (
-        "computed again for the file that has none; one of no file is no use to anybody"
+        "computed again for a file without one; an entry without a file is never used"
     ),
-    "weights.file_digest": "derived again for the file that has none; one of no file is no use to anybody",
+    "weights.file_digest": "derived again for a file without one; an entry without a file is never used",
     "metric_values.id": "a row's own number, of which only the order matters",
-    "audit_entries.*": "an entry that is not sealed yet is written down once; of others it is found",
+    "audit_entries.*": "an entry is stored only once until it is sealed; later changes are found",
     "audit_checkpoints.*": "`adaptry audit verify` looks at the signed checkpoints",
     "audit_state.*": "`adaptry audit verify` looks at the signed checkpoints",
     "audit_subtrees.*": "`adaptry audit verify` looks at the signed checkpoints",
-    "terms.*": "a term that no version has is no use to any search",
+    "terms.*": "a term without versions affects no search",
 }
-"""By column (or `table.*`): why a changed value may not be found. Any of the values of such a column may; all
-others must be found.
+"""By column (or `table.*`): why a changed value may be missed. This holds for every value of such a column;
+changes of all other columns must be found.
 """
 
 RESTORED = {
@@ -92,13 +92,13 @@ RESTORED = {
     "recall_claims.digest": "what the replaced catalog knew is nowhere else",
     "recall_claims.state": "what the replaced catalog knew is nowhere else",
 }
-"""And in a registry that was restored."""
+"""The same, in addition, for a registry that was restored."""
 
 UNUSED_ADAPTERS = """
     SELECT id FROM adapters
     WHERE moved_to IS NOT NULL AND id NOT IN (SELECT adapter_id FROM events WHERE adapter_id IS NOT NULL)
 """
-"""Rows whose number no other row has: of names that an adapter left when it was renamed, and that no other
-adapter has had. Another number that is free makes no difference. (Numbers have gaps anyway: an adapter that
-takes its former name back drops the row.)
+"""Rows whose number no other row refers to: former names of renamed adapters that no other adapter has had.
+Changing such a number to another free one has no effect. (Numbers have gaps anyway: an adapter that takes its
+former name back drops the row.)
 """

@@ -1,8 +1,8 @@
 """`ensure_weight_tying`: which side of a tied embedding a merge changes, by the answers of the live adapter.
 
 PEFT ties both sides only if the config lists `embed_tokens` or `lm_head`, and ignores the field for other
-names. It then removes the head from `target_modules`, so that it drops the head's factors when it loads the
-adapter of a model whose embedding has another name: such a file blocks.
+names. For a model whose embedding has another name, it still removes the head from `target_modules`, and so
+drops the head's factors when it loads the adapter. The checks block such a file.
 """
 
 from __future__ import annotations

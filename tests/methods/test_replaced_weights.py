@@ -1,5 +1,5 @@
-"""Weights that an adapter adapts and also replaces (`….base_layer.weight`): PEFT computes some parts of a
-change from the base's weight, before it loads the file's, and our merge has the same weights.
+"""Weights that an adapter both adapts and replaces (`….base_layer.weight`). PEFT computes parts of some
+changes from the base's weight before it loads the file's; our merges give the same weights.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ def ticking(registry: LocalRegistry) -> Iterator[LocalRegistry]:
 
 
 def take_steps(registry: LocalRegistry, adapters: list[Adapter], seed: int) -> list[str]:
-    """Pushes, edits and deletes; returns what came of each. An alias that differs only in capitals from
-    another is refused after the version's rows were written.
+    """Pushes, edits and deletes; returns the outcome of each step. An alias that differs from another only in
+    capitals is refused after the version's rows were written.
     """
     chosen, results = random.Random(seed), []
     for _ in range(STEPS):
@@ -97,7 +97,7 @@ def test_pushes_write_the_rows_that_sqlalchemy_writes(
     with ticking(open_local(tmp_path / "data")) as registry:
         results, rows = take_steps(registry, adapters, seed), rows_of(registry)
     for module in (metrics, prepared, prepared_changes, terms):
-        monkeypatch.setattr(module, "sqlite_driver", lambda tx: tx.flush())  # which finds none
+        monkeypatch.setattr(module, "sqlite_driver", lambda tx: tx.flush())  # returns None, as on PostgreSQL
 
     with ticking(open_in_memory()) as registry:
         assert take_steps(registry, adapters, seed) == results

@@ -1,4 +1,4 @@
-"""The stored texts of statements and tables are those of SQLAlchemy, and values are converted as by it."""
+"""Stored texts of statements and tables equal SQLAlchemy's, and so do the conversions of values."""
 
 from __future__ import annotations
 

@@ -41,11 +41,11 @@ Found = TypeVar("Found")
 class KeptSnapshots:
     """The kept snapshots of a server process, and the threads on which adapters are looked up again.
 
-    A snapshot is kept by the revision that it was requested by, and by its commit's id: after a client has
-    asked for a branch, it asks for the files of a commit. A version's commit has the same files, state and
-    warnings by each of its names.
-    `known` has what was looked up of an adapter before: what that computed from files (git ids, cards) is
-    cached by digest, so looking it up again only reads rows.
+    A snapshot is kept under the requested revision, and under its commit's id: a client first asks for a
+    branch, then for the files of a commit. A version's commit has the same files, state and warnings under
+    each of its names.
+    `known` lists the lookups that were made before. Their results from files (git ids, cards) are cached by
+    digest, so repeating such a lookup only reads rows.
     """
 
     by_revision: AnswerCache[Snapshot]
@@ -72,8 +72,8 @@ class KeptSnapshots:
         return await self.reads.run(run)
 
     async def look(self) -> Commit | None:
-        """Drops everything if the catalog has changed. The result, its last commit, is for `keep`. Looking
-        for a snapshot must follow before the next `await`.
+        """Drops everything if the catalog has changed. Returns its last commit, to pass to `keep`. Look for a
+        snapshot before the next `await`.
         """
         commit = await self.by_revision.look()
         self.by_commit.look_at(commit)
@@ -105,8 +105,8 @@ class SnapshotLookup:
     kept: KeptSnapshots | None
 
     async def use(self, revision: str, use: Callable[[Snapshot], Found]) -> Found:
-        """The result of `use`, which runs in a thread. Raises the errors of `Repository.snapshot`, and of
-        `use`.
+        """Calls `use` with the snapshot, in a thread, and returns its result. Raises the errors of
+        `Repository.snapshot` and of `use`.
         """
         snapshot, commit = await self._kept_at(revision)
         if snapshot is not None:
@@ -147,8 +147,8 @@ class SnapshotLookup:
     async def _look_up(
         self, revision: str, use: Callable[[Snapshot], Found], commit: Commit | None, what: str | None
     ) -> Found:
-        """The result of `use` for a snapshot that is read now, and kept. `what`: a name for `use`, if it is
-        the same each time.
+        """Reads the snapshot, keeps it, and returns the result of `use`. `what` names `use`; None if `use`
+        differs between calls.
         """
         reader, id, key = hub_reader(self.request, self.identity), self.id, self._key(revision)
 

@@ -1,4 +1,4 @@
-"""Requests of the Hub protocol that need no FastAPI: those that clients send for each repository and file.
+"""Which requests of the Hub protocol skip FastAPI: those that clients send for each repository and file.
 
 Names with encoded characters, repositories with one-word names, and other queries are left to FastAPI.
 """
@@ -14,7 +14,7 @@ _REPOSITORY = "/api/models/[^/%]+/[^/%]+"
 INFO = re.compile(f"{_REPOSITORY}(?:/revision/[^/%]+)?")
 TREE = re.compile(f"{_REPOSITORY}/tree/[^/%]+(?:/[^%]+)?")
 FILE = re.compile("/(?!api/)[^/%]+/[^/%]+/resolve/[^/%]+/[^%]+")
-"""Forms of paths. No other route comes before the one that a path of such a form is meant for."""
+"""Forms of paths. A path of such a form matches no route that comes before its own."""
 
 
 def plain(form: re.Pattern[str], queries: Container[bytes] = (b"",)) -> Callable[[Request], bool]:

@@ -17,7 +17,7 @@ MOST_BYTES = 32 << 10
 
 
 async def small_file(request: Request, snapshot: Snapshot, file: RepositoryFile) -> bytes | None:
-    """The bytes of a file that a GET request asks for; None if they are not kept, and have to be read.
+    """The bytes of a file that a GET request asks for; None if they are not kept and must be streamed.
 
     A snapshot is kept until any process commits, so its bytes may still be read by this caller, and are not
     known to be damaged.

@@ -74,11 +74,11 @@ class Snapshot:
 
     `require_available` raises `Withdrawn` if the reader may see the list of files but not read them.
     `warnings` are sent with each download; `last_commits` gives, by path, the last commit that changed a
-    file; sending the file `counted` is a download of `version`, which has the
-    same files if `is_version`, else the same weights. `is_remote`: the bytes are not on
-    this machine's disk, so reads may be slow. `depends_on_catalog`: only on that, so the snapshot may be used
-    until something in it changes; what `require_available`, `warnings` and `read` look up is looked up once.
-    `answers` and `small_files` were computed and read before, for the same caller.
+    file. Sending the file `counted` counts as a download of `version`, which has the same files if
+    `is_version`, else the same weights. `is_remote`: the bytes are not on this machine's disk, so reads may
+    be slow. `depends_on_catalog`: the snapshot depends on nothing else, so it may be used until the catalog
+    changes; `require_available`, `warnings` and `read` then look up each value only once. `answers` and
+    `small_files` keep what was computed or read for the same caller.
     """
 
     repository: str

@@ -56,7 +56,7 @@ async def _quick_search(request: Request, identity: Identity) -> Response:
             )
 
         parsed = query.parse(text, datetime.now(UTC))
-        if parsed.reads_files or not state.searching.is_local:  # these wait, in any number of threads
+        if parsed.reads_files or not state.searching.is_local:  # these wait for I/O
             body = await to_thread.run_sync(read)
         else:
             body = await state.searching.run(read)

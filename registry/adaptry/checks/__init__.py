@@ -46,7 +46,7 @@ def check(
     `InvalidConfig` only if the config contradicts itself so that no spec can be derived.
     """
     if base is not None:
-        from adaptry.checks.binding import as_read_on, bind  # here and below, what an unknown base needs not
+        from adaptry.checks.binding import as_read_on, bind  # not needed without a known base
 
         adapter = bound.adapter if bound else as_read_on(adapter, base)
         if bound is None and adapter.format.names_modules:

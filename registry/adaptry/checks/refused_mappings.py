@@ -1,7 +1,7 @@
 """Values inside the mappings of a LoRA's config (`eva_config`, `kasa_config`, …) that PEFT 0.21 refuses.
 
-Each mapping becomes a dataclass of PEFT's, whose `__post_init__` raises. PEFT drops unknown keys of all of
-them but `monteclora_config`.
+PEFT makes a dataclass of each mapping, and its `__post_init__` raises an error. PEFT drops unknown keys,
+except those of `monteclora_config`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from adaptry.checks.refused_configs import Bound, keeps_bound
 
 @dataclass(frozen=True, slots=True)
 class _Number:
-    """A number that must keep these bounds."""
+    """A number that must be within these bounds."""
 
     mapping: str
     key: str

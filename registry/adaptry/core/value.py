@@ -5,7 +5,7 @@ commands are frozen dataclasses of the standard library, which pydantic reads, w
 own models: as fields of models, in requests and responses, and by the methods of `FrozenValue`, which import
 pydantic when they are called. `to_json` writes the same bytes without it.
 
-Data from others are read by `model_validate` and `model_validate_json`. A constructor only looks whether its
+Read data from outside with `model_validate` and `model_validate_json`. A constructor only checks whether its
 arguments are plain (`_is_plain`); if they are not, pydantic checks and converts them, or raises its error.
 """
 
@@ -50,7 +50,7 @@ def limited(*, default: Any = MISSING, default_factory: Any = MISSING, **limits:
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, limited))
 def value(kind: type[Kind]) -> type[Kind]:
     """Makes a subclass of `FrozenValue` a frozen dataclass with keyword arguments only, which checks them."""
-    made = dataclass(frozen=True, kw_only=True, eq=False, repr=False)(kind)  # generating these takes longer
+    made = dataclass(frozen=True, kw_only=True, eq=False, repr=False)(kind)  # generating them is slow
     if made._is_plain is not FrozenValue._is_plain:
         made.__init__ = _checking(made, made.__init__)  # type: ignore[method-assign]
     return made
@@ -125,7 +125,7 @@ def to_json(value: FrozenValue) -> str:
 
 
 class _OddNumber(ValueError):
-    """A number whose text is another one in pydantic's JSON."""
+    """A number that pydantic writes differently from Python."""
 
 
 def _plain_fields(value: object) -> object:
@@ -165,7 +165,7 @@ def _checking(kind: type[Any], init: Callable[..., None]) -> Callable[..., None]
 
 def adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
     """Pydantic's reader and writer of a class. (`Any`: of any class.)"""
-    return _adapter_of(kind)  # type: ignore[arg-type]  # mypy takes no class with fields for hashable
+    return _adapter_of(kind)  # type: ignore[arg-type]  # mypy considers classes with fields not hashable
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Who may read an adapter or a base besides those with a grant."""
+"""The visibility of adapters and bases: who may read them without a grant."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from typing import Literal
 
 Visibility = Literal["private", "public"]
 BaseVisibility = Literal["private", "internal", "public"]
-"""As for adapters, and `internal`: readable by every principal who may read any namespace."""
+"""Also `internal`: every principal who may read some namespace may read the base."""

@@ -41,7 +41,7 @@ _MODULES = (
     "adaptry.storage.local.versions",
 )
 _KERNEL = "adaptry.compute.tensors.llvm_kernel"
-"""What merges compute with, if its libraries are installed."""
+"""The modules that merges compute with, if their libraries are installed."""
 _TORCH_MODULES = (
     "torch",
     "adaptry.compute.combining.combine",

@@ -1,6 +1,6 @@
 """Values of commits and branches, as the registry and its clients exchange them.
 
-As in `records`, the models of pydantic are imported when they are first named.
+As in `records`, the pydantic models are imported when one of them is first used.
 """
 
 from __future__ import annotations

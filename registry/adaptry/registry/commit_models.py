@@ -1,4 +1,4 @@
-"""The values of commits and branches that are models of pydantic; `commit_info` has all of their names."""
+"""The values of commits and branches that are pydantic models. Import them from `commit_info`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records that are models of pydantic; `records` has the others, and all of their names."""
+"""The records that are pydantic models. Import them from `records`, which also defines the others."""
 
 from __future__ import annotations
 

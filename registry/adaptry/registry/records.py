@@ -1,7 +1,7 @@
 """The values that a registry returns, which are also the wire format. Database rows never leave `catalog`.
 
-The values of a push are dataclasses (`core.value`). The others are models of pydantic, which `record_models`
-defines: they are imported with it when they are first named here.
+The values of a push are dataclasses (`core.value`). The others are pydantic models in `record_models`, which
+is imported when one of their names is first used from here.
 """
 
 from __future__ import annotations

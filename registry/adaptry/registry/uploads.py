@@ -25,8 +25,8 @@ class Uploads(ABC):
 
         Without a `digest`, the file of an adapter may be sent while it is hashed. Once the digest is known,
         opening the upload again with it and with the `earlier` session's id gives that session the digest,
-        which it needs to be resumed by others and to be finished. A registry that would rather have the
-        digest first raises `Conflict`, or `Invalid` if its version does not know this.
+        without which it can be neither resumed by digest nor finished. A registry that requires the digest
+        first raises `Conflict`; one of an older version raises `Invalid`.
 
         Raises `Busy` while the namespace has too many open that are not abandoned, `Conflict` if the adapter
         would have a base's name, `Unavailable` while the same bytes are being deleted, `TooLarge`,

@@ -42,7 +42,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
 
 def _circulant(kernel: Tensor) -> Tensor:
     """The matrix [out, in] of the kernel [m, n, size], as the convolution of every unit vector: by FFT, in
-    PEFT's order of operations. The vectors are taken some at a time, since each has its own transform.
+    PEFT's order of operations. The vectors are transformed in batches, which limits the memory.
     """
     import torch
     from torch.fft import fft, ifft

@@ -31,7 +31,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """Why the factors do not fit a convolution: A has the weight's kernel, and B one of ones."""
+    """Why the factors do not fit a convolution: A must have the weight's kernel, and B one of size 1."""
     if not weight.kernel or "A" not in shapes:
         return None
     kernels = (shapes["A"][2:], shapes["B"][2:])

@@ -1,7 +1,7 @@
-"""The positions of the largest of a few numbers, as torch finds them, also among equal numbers.
+"""Top-k of a few numbers without torch: the same positions as `torch.topk`, also among equal numbers.
 
-torch calls C++'s `partial_sort` if it selects at most a 64th. Its order of equal numbers is not specified,
-so this repeats the heap of libstdc++ (`bits/stl_heap.h`) for rows in which it matters.
+torch calls C++'s `partial_sort` if k is at most a 64th of the numbers. C++ does not specify the order of
+equal numbers, so this repeats the heap of libstdc++ (`bits/stl_heap.h`) for rows that have some.
 """
 
 from __future__ import annotations

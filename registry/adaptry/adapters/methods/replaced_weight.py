@@ -1,4 +1,4 @@
-"""A module's weight after its change, where the file replaces the base's weight too.
+"""A module's weight after its change, if the file also replaces the base's weight.
 
 PEFT first adds the adapter to the base, and then loads the file's tensors. Some methods compute a part of
 their change in the first step, from a weight that the second one replaces.

@@ -161,7 +161,7 @@ def _counted(blocks: Iterable[Tensor]) -> Tensor:
 def _collected(blocks: Iterable[Tensor], wanted: int, count: int) -> Tensor:
     """The `count` magnitudes in the bin `wanted`."""
     compiled, size = _compiled_magnitudes(), torch.zeros(1, dtype=torch.int64)
-    found = torch.empty(count + 1)  # compiled code writes one more before it knows that it is none
+    found = torch.empty(count + 1)  # compiled code writes each element before it tests it
     for block in blocks:
         if compiled is None or block.numel() % AT_ONCE or not block.is_contiguous():
             members = block.abs().flatten()[_bins(block) == wanted]

@@ -112,12 +112,11 @@ def plan_recipe(
 
 
 def check_inputs(entries: Sequence[WeightedAdapter]) -> None:
-    """Raises `CheckFailed` if the factors of an input have a NaN, or are all zero: that of the first such
-    input.
+    """Raises the `CheckFailed` of the first input whose factors have a NaN or are all zero.
 
     Factors are small compared with a base, so this is cheap, and a NaN would spread through the model. All
-    inputs share one inspecting process, since a start takes as long as reading 50 MB; large ones share one
-    for each core.
+    inputs share one inspecting process, because starting one takes as long as reading 50 MB; large inputs
+    share one process per core.
     """
     size = sum(entry.adapter.content.sizes[entry.adapter.format.weights] for entry in entries)
     threads = max(1, min(len(entries), size // _LARGE, os.cpu_count() or 1))

@@ -1,7 +1,7 @@
-"""Counting and collecting magnitudes by their leading bits, in LLVM IR.
+"""A histogram of magnitudes by their leading bits, and the members of one bin, in LLVM IR.
 
-For positive float32 numbers, the order of their bits is that of their values. So the bits without a sign,
-shifted, are bins of equal ratios.
+The bits of positive float32 numbers have the same order as their values. So the leading bits, without the
+sign, number the bins of a histogram with logarithmic scale.
 """
 
 from __future__ import annotations

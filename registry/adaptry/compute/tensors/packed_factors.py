@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 
 class PackedFactors:
-    """Not for several threads. `up` and `down` are those of the last call."""
+    """Not safe for several threads. `up` and `down` hold the factors of the last call."""
 
     def __init__(self) -> None:
         self.up: Floats = np.empty(0, np.float32)

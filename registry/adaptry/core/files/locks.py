@@ -114,7 +114,7 @@ def remove_unlocked(folder: Path) -> bool:
     try:
         is_free = try_lock(descriptor)
         if is_free:
-            import shutil  # with the modules of archives, for the few who clean up
+            import shutil  # imports modules for archives; few callers clean up
 
             shutil.rmtree(folder, ignore_errors=True)
         return is_free

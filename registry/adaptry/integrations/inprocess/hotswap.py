@@ -69,7 +69,7 @@ def _require_compatible(present: Any, config: Any, files: FetchedFiles, name: st
         and keys
         and all(getattr(present, key, None) == getattr(config, key, None) for key in keys)
     ):
-        return  # as PEFT finds, which copies both configs completely for it
+        return  # PEFT would find the same, after copying both configs
     try:
         check_hotswap_configs_compatible(present, config)
     except ValueError as error:

@@ -137,7 +137,7 @@ class TensorReader:
             return None
         if target.dtype != _torch_dtype(info, name):
             return None
-        # Faster than `numpy()`, which has no bfloat16. The caller holds `target` until it is read.
+        # Faster than `numpy()`, which lacks bfloat16. The caller keeps `target` alive until the read ends.
         return memoryview((ctypes.c_char * info.size).from_address(target.data_ptr())).cast("B")
 
     def _fill_run(self, run: Sequence[tuple[str, memoryview]]) -> None:

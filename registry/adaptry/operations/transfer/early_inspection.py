@@ -27,8 +27,9 @@ def inspect_early(
     """Inspects while the block runs. Raises `CheckFailed` at its end if the registry would refuse the
     weights; yields a function that raises it as soon as that is known.
 
-    Does nothing if the registry is on this machine or the push is forced, and where the registry's own
-    inspection is sooner done: for small files that `is_one_request` sends, and for large ones without numpy.
+    Does nothing if the registry is on this machine, if the push is forced, or if the registry's own
+    inspection is done sooner: for small files that `is_one_request` sends, and for large ones if numpy is
+    missing.
     """
     if registry.is_on_this_machine or is_forced or not _is_worthwhile(adapter, is_one_request):
         yield lambda: None

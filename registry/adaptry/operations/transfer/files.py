@@ -26,8 +26,8 @@ def hash_files(content: Content, progress: Progress) -> dict[str, tuple[int, Dig
 def store_or_hash(
     registry: Registry, name: AdapterName, content: Content, progress: Progress, retry: RetryPolicy
 ) -> dict[str, tuple[int, Digest]]:
-    """Size and digest of every file. The files of a large adapter are stored in the same pass, where the
-    registry does that; or the largest file is sent in it.
+    """Size and digest of every file. Of a large adapter, the same pass also stores the files, if the registry
+    supports that, or sends the largest file.
 
     Raises as `Uploads.ingest` and `upload_unhashed`.
     """

@@ -110,7 +110,7 @@ def pull(
     target = Path(folder).expanduser()
     if _holds(target, detail.manifest, progress):
         return detail.version
-    from adaptry.operations.transfer.revision_download import fetch_version  # here and below: see `push`
+    from adaptry.operations.transfer.revision_download import fetch_version  # not needed by a push
 
     fetch_version(registry, detail.version, detail.manifest.files, target, force, progress, retry)
     return detail.version

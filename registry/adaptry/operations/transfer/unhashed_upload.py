@@ -1,8 +1,7 @@
-"""Sends a file while it is hashed, so that it is read once, and the receiver need not wait for the digest.
+"""Sends a file while hashing it, so that it is read once and the server does not wait for the digest.
 
-If the connection breaks, the file is hashed to its end, and the upload goes on like any other. A client that
-is killed before it knows the digest leaves an upload that cannot be resumed, so larger files are hashed
-first.
+If the connection breaks, the file is hashed to its end, and the upload continues like any other. If the
+client is killed before it knows the digest, the upload cannot be resumed, so larger files are hashed first.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ second, sending it again a few.
 def upload_unhashed(
     registry: Registry, name: AdapterName, content: Content, path: str, progress: Progress, retry: RetryPolicy
 ) -> Digest | None:
-    """Uploads a file and returns its digest; None if the registry wants the digest first.
+    """Uploads a file and returns its digest; None if the registry requires the digest first.
 
     Raises as `upload`, and what `progress` raises.
     """
@@ -42,7 +41,7 @@ def upload_unhashed(
         return None
     try:
         session = registry.uploads.open(name, None, size)
-    except (Invalid, Conflict, NotFound, Unavailable):  # what else is wrong is found again, with the digest
+    except (Invalid, Conflict, NotFound, Unavailable):  # `upload` reports other faults
         return None
     digest = _send(registry, session, content, path, progress) or hash_file(content, path, progress)
     upload(registry, name, content, path, digest, progress, retry, session.id)
@@ -65,7 +64,7 @@ def _send(
             sent = registry.uploads.append(session, 0, hashed(beside))
     except (Unavailable, Conflict, NotFound):
         return None
-    except BaseException:  # nobody can resume it
+    except BaseException:  # without a digest, the upload cannot be resumed
         with suppress(AdaptryError):
             registry.uploads.drop(session.id)
         raise

@@ -28,8 +28,6 @@ from adaptry.storage.catalog.version_info import Columns
 TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
 """The fields of the search index that describe the adapter rather than the version."""
 
-# Built once, since every request begins with one of these statements.
-
 
 @statement
 def found() -> Selection:

@@ -136,7 +136,7 @@ def record(tx: Reads, id: Digest) -> BaseRecord | None:
     rows = run_select(tx, _record, {"id": id.hex})
     if not rows:
         return None
-    from adaptry.adapters.base_record import BaseRecord  # with pydantic, which a push without a base avoids
+    from adaptry.adapters.base_record import BaseRecord  # imports pydantic
 
     return decode_model(BaseRecord, rows[0].record)
 

@@ -93,8 +93,8 @@ class Catalog:
             yield reads
 
     def read_together(self) -> AbstractContextManager[None]:
-        """During the block, prepared reads of this thread are one transaction if that makes them faster. For
-        several functions that read the same rows.
+        """During the block, prepared reads of this thread share one transaction if that makes them faster.
+        Use it around functions that read the same rows.
         """
         readers = self._database.prepared
         return readers.read_together() if readers else nullcontext()
@@ -106,18 +106,18 @@ class Catalog:
 
     @property
     def is_local(self) -> bool:
-        """Whether its reads wait for no more than this machine's disk."""
+        """Whether reads wait only for this machine's disk."""
         return self._system == "sqlite"
 
     def last_commit(self) -> int | None:
-        """A number that is another one after each commit of any process, for one thread at a time; None if
-        that is not known without waiting.
+        """A number that changes with each commit of any process; None if it is unknown or finding it would
+        block. Call it from one thread at a time.
         """
         readers = self._database.prepared
         return readers.last_commit() if readers else None
 
     def open_probe(self) -> SnapshotProbe | None:
-        """The same for an event loop, where `last_commit` is None since it would wait. Raises `OSError`."""
+        """Answers the same on an event loop, for databases whose `last_commit` is None. Raises `OSError`."""
         readers = self._database.prepared
         return readers.open_probe() if readers else None
 

@@ -94,14 +94,14 @@ class Readers(Protocol):
         ...
 
     def last_commit(self) -> int | None:
-        """A number that is another one after each commit of any process, for one thread at a time; None if
-        that is not known without waiting.
+        """A number that changes with each commit of any process; None if it is unknown or finding it would
+        block. Call it from one thread at a time.
         """
         ...
 
     def open_probe(self) -> SnapshotProbe | None:
-        """What tells it without waiting, for an event loop; None where `last_commit` does. Raises
-        `OSError`.
+        """A probe that finds it on an event loop without blocking; None if `last_commit` does not block.
+        Raises `OSError`.
         """
         ...
 

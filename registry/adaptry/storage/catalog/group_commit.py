@@ -53,7 +53,7 @@ class _Connection:
 
     def as_seen(self) -> Connection:
         """SQLAlchemy's connection, in the transaction of the driver."""
-        from adaptry.storage.catalog import sqlite_engine  # which few commands need
+        from adaptry.storage.catalog import sqlite_engine  # with SQLAlchemy; few commands need it
 
         if self._engine is None:
             self._engine = sqlite_engine.over(self.driver)

@@ -1,4 +1,4 @@
-"""Asks PostgreSQL for its snapshot, without waiting: for an event loop that must not wait.
+"""Asks PostgreSQL for its current snapshot without blocking, for use on an event loop.
 
 Two equal snapshots see the same committed transactions (`pg_current_snapshot`: the oldest transaction under
 way, the next number, and those under way in between). So nothing was committed between two equal answers.
@@ -18,7 +18,7 @@ _RESULTS = 3  # of each query: its row, its end, and the end of its transaction
 
 
 class SnapshotProbe:
-    """A connection for this query alone. Several may be under way; the answers have their order."""
+    """A connection for this query only. Several queries may be in flight; answers arrive in their order."""
 
     def __init__(self, connect: Callable[[], psycopg.Connection]) -> None:
         """Waits for the connection. Raises `OSError`, as all methods do if it breaks."""
@@ -47,7 +47,7 @@ class SnapshotProbe:
             raise ConnectionError(str(error)) from error
 
     def answers(self) -> list[str]:
-        """The answers that have arrived, without waiting; maybe none."""
+        """The answers that have arrived, perhaps none. Does not block."""
         found = []
         try:
             self._libpq.flush()

@@ -52,7 +52,7 @@ class PostgresReads(PreparedReads):
         self.reader: _Reader | None = None
 
     def kept(self, kind: str) -> dict[Any, Any]:
-        """As in `PreparedReads`: PostgreSQL says whether this snapshot is the same as an earlier one.
+        """As in `PreparedReads`; PostgreSQL's own snapshot shows whether it equals an earlier one.
 
         (`Any`: keys and values of this kind.)
         """
@@ -111,15 +111,15 @@ class PostgresReaders:
             self._places.release()
 
     def read_together(self) -> AbstractContextManager[None]:
-        """Each read stays a transaction of its own, so that none holds a connection while others wait."""
+        """Does nothing: each read stays its own transaction, so that none holds a connection for long."""
         return nullcontext()
 
     def last_commit(self) -> int | None:
-        """PostgreSQL does not tell that without waiting; `open_probe` does."""
+        """None: PostgreSQL cannot tell without a round trip; use `open_probe`."""
         return None
 
     def open_probe(self) -> SnapshotProbe:
-        """Waits for a connection. Raises `OSError`."""
+        """Blocks until it is connected. Raises `OSError`."""
         return SnapshotProbe(self._connect)
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""Predicates: SQL conditions whose values are kept apart, so that a statement of them is built once.
+"""Predicates: SQL conditions whose values are kept separate, so that each statement is built only once.
 
 Building an SQL expression and compiling it takes longer than running it on SQLite. A predicate therefore has
 a shape, from which the expression can be built, and the values of its parameters. Predicates of equal shapes
-differ in their values only, and so do statements of them: `select_where` builds and compiles a statement for
-the first of them, and binds the values of all others.
+differ only in their values, so they share a statement: `select_where` builds and compiles it for the first of
+them, and only binds values for the others.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Predicate:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Rows by several columns, all ascending or all descending; at most as many as the parameter `count`."""
+    """Sorts rows by columns, all ascending or all descending; the parameter `count` limits their number."""
 
     columns: tuple[ColumnElement[Any], ...]  # of several types
     is_descending: bool
@@ -113,8 +113,8 @@ def _joined(join: Callable[..., ColumnElement[bool]], predicates: Sequence[Predi
 
 
 def one_of(tx: Reads, column: ColumnElement[Any], values: Iterable[int | str]) -> Predicate:
-    """Whether a column has one of the values. They are one parameter, whatever their number: as single
-    parameters, thousands of them take longer to write than to find. (`Any`: whole numbers or texts.)
+    """Whether a column has one of the values. All values are one parameter: as thousands of parameters, they
+    would take longer to bind than to find. (`Any`: whole numbers or texts.)
     """
     if is_postgres(tx):
         return predicate(_in_array, column, values=[list(values)])

@@ -5,7 +5,7 @@ SQLite's own text with the conversions of its columns, unless its text is stored
 on a read-only connection, and its results are as current as in any other transaction: what is kept of them
 (`PreparedReads.kept`) is dropped after any commit.
 
-SQLAlchemy is imported only by the callers that have statements of it, or a session.
+This module does not import SQLAlchemy; its callers do if they have SQLAlchemy's statements or a session.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class PreparedReaders:
         return self.watch.last_commit()
 
     def open_probe(self) -> None:
-        """`last_commit` does not wait."""
+        """None: `last_commit` does not block."""
 
     def close(self) -> None:
         with self._lock:
@@ -200,8 +200,8 @@ class CommitWatch:
         self._connection: sqlite3.Connection | None = None
 
     def last_commit(self) -> int | None:
-        """A number that is another one after each commit, for one thread at a time; None if it cannot be read
-        now.
+        """A number that changes with each commit; None if it cannot be read now. Call it from one thread at a
+        time.
         """
         try:
             if self._connection is None:

@@ -101,7 +101,7 @@ class _EngineMaker:
         self._engine: Engine | None = None
 
     def __call__(self) -> Engine:
-        from adaptry.storage.catalog import sqlite_engine  # with SQLAlchemy, which few commands need
+        from adaptry.storage.catalog import sqlite_engine  # with SQLAlchemy; few commands need it
 
         with self._lock:
             if self._engine is None:

@@ -1,4 +1,4 @@
-"""SQLAlchemy's engines for SQLite, for everything that is no prepared statement."""
+"""SQLAlchemy's engines for SQLite, for everything except prepared statements."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adaptry.storage.catalog.sqlite_transaction import WriterConnection, begin_w
 WRITES = "adaptry_writes"
 """The execution option of connections whose transactions write: True, or `NOTES`."""
 NOTES = "notes"
-"""Commits that a power failure may undo."""
+"""For transactions whose commit a power failure may undo."""
 
 
 def create(path: str | None, busy_timeout: float) -> Engine:

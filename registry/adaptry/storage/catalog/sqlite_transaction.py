@@ -1,7 +1,7 @@
 """A writer's part of a transaction on the driver of SQLite, with a session only if one is needed.
 
-A push runs prepared statements alone, and making a session for it would import SQLAlchemy, and take longer
-than a statement.
+A push runs only prepared statements. A session would import SQLAlchemy, and creating it takes longer than a
+statement.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 class WriterConnection(sqlite3.Connection):
-    """A connection of the group of writers, which alone end its transactions, by statements: SQLAlchemy would
-    roll them back when it first sees the connection.
+    """A connection of the group of writers. Only the group ends its transactions, by SQL statements; `commit`
+    and `rollback` do nothing, because SQLAlchemy rolls back when it first uses a connection.
     """
 
     def commit(self) -> None:
@@ -40,7 +40,7 @@ def begin_write(connection: sqlite3.Connection, *, is_durable: bool) -> None:
 
 
 class SqliteTransaction:
-    """Has the methods of a `Session`, whose changes and those of prepared statements are seen by both.
+    """Has the methods of a `Session`. The session and prepared statements see each other's changes.
 
     `connect` gives SQLAlchemy's view of the same connection. The session makes a savepoint of its own.
     """

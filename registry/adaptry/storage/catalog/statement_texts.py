@@ -66,7 +66,7 @@ class StatementText:
 
 
 class PreparedStatement(Generic[S]):
-    """A statement that is built once, by `build`, unless its text is stored under its name."""
+    """A statement that `build` defines. If its text is stored under its name, SQLite runs it unbuilt."""
 
     def __init__(self, name: str, build: Callable[[], S]) -> None:
         self.name = name
@@ -123,7 +123,7 @@ def _name_of(build: Callable[..., object]) -> str:
 
 
 def _elsewhere(module: str, name: str) -> PreparedStatement[Statement]:
-    """The statement of a module that need not be imported to run it."""
+    """A statement that runs without importing the module that defines it."""
 
     def build() -> Statement:
         found: PreparedStatement[Statement] = getattr(import_module(f"{__package__}.{module}"), name)

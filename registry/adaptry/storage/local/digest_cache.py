@@ -1,5 +1,5 @@
-"""Digests and inspections of weights, made while they streamed in, and kept until their upload is finished
-and its bytes are verified.
+"""Digests and inspections of weights that were computed as an upload arrived, kept until it is finished and
+its bytes are verified.
 
 Only an optimisation: bytes that are not cached, or arrived through another process, are read again on
 admission.

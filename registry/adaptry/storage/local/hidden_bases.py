@@ -47,7 +47,7 @@ def _hide_bases(
     """Each version, with its report if it differs from the stored one."""
     if scope.namespaces is None:
         return [(version, None) for version in versions]
-    from adaptry.storage.catalog import declared_bases  # which readers of everything do not need
+    from adaptry.storage.catalog import declared_bases  # not for callers who may read everything
 
     ids = {version.base_id.hex for version in versions if version.base_id}
     hidden = declared_bases.hidden_bases(tx, scope, ids)

@@ -54,8 +54,8 @@ class Ingestion:
     progress: Progress
 
     def is_worthwhile(self, tx: Reads) -> bool:
-        """Whether the adapter may have the files, and probably lacks them: hashing costs less than storing
-        them again. A version that was trained further has the sizes of the one before, and other bytes.
+        """Whether the adapter probably lacks the files; otherwise, hashing them costs less than storing them
+        again. After more training, a version has the file sizes of the one before, but other bytes.
 
         Raises `QuotaExceeded`, `Busy`.
         """
@@ -69,7 +69,7 @@ class Ingestion:
         return True
 
     def _looks_like(self, path: str, digest: Digest) -> bool:
-        """Whether a file has the bytes of a stored one of its size at a few places."""
+        """Whether a file equals a stored one of the same size in a few sampled places."""
         size = self.content.sizes[path]
         places = [max(0, size * part // _PARTS - _SAMPLE) for part in range(1, _PARTS + 1)]
         with suppress(NotFound):

@@ -1,6 +1,6 @@
 """Inspects the weights of an upload while its bytes arrive, so that admission finds the result.
 
-Only of an upload that arrives in one request, at a store on this machine; admission inspects all others.
+This applies to uploads that arrive in one request at a store on this machine; admission inspects all others.
 """
 
 from __future__ import annotations

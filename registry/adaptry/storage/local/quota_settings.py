@@ -1,4 +1,4 @@
-"""The part of a local registry about quotas: who may see and set them."""
+"""Quotas of a local registry: reading, setting and removing them, and who may do so."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _require_name(tx: Transaction, subject: QuotaSubject) -> None:
     if subject.scope == "namespace":
         AdapterName.parse(f"{subject.name}/x")
     else:
-        from adaptry.storage.local.principals import existing_principal  # which no push needs
+        from adaptry.storage.local.principals import existing_principal  # not needed by a push
 
         existing_principal(tx, subject.name)
 

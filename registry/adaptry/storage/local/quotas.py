@@ -1,4 +1,4 @@
-"""Whether the quotas of a local registry have room.
+"""Checks whether quotas leave room for a change of a local registry.
 
 Limits hold for stored principals. Work in the registry's own folder is not limited, except in the number of
 open uploads of a namespace; its files count towards the limits.

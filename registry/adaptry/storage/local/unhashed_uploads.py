@@ -36,7 +36,7 @@ def placeholder(key: str) -> Digest:
 
 
 def name(tx: Transaction, owner: Owner, digest: Digest, size: int, id: str) -> UploadSessionRecord | None:
-    """The owner's session of that id, which now expects `digest`; None if it is not waiting for one."""
+    """Gives the owner's session `id` its digest; None if no such session waits for one."""
     session = files.find_session(tx, id)
     if session is None or session.is_finished or session.digest != placeholder(id):
         return None

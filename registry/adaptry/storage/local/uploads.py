@@ -84,7 +84,7 @@ class LocalUploads(Uploads):
         self, owner: Owner, digest: Digest | None, size: int, earlier: str | None
     ) -> UploadSessionRecord | QuotaRefusal:
         """An idle session for the same bytes, or a new one; else why there may be none."""
-        from adaptry.storage.local import unhashed_uploads  # servers need it
+        from adaptry.storage.local import unhashed_uploads  # used only by servers
 
         now, key = self.context.clock(), self.context.blobs.new_key()
         with self.context.write() as tx:
@@ -126,7 +126,7 @@ class LocalUploads(Uploads):
         """Stores the chunks, and hashes and inspects them as they arrive, so that admission need not read
         them again.
         """
-        from adaptry.storage.local.inspection_on_arrival import inspection_on_arrival  # servers need it
+        from adaptry.storage.local.inspection_on_arrival import inspection_on_arrival  # used only by servers
 
         digests = self.context.incremental_digests
         weights = digests.resume(session.id, offset, session.size)

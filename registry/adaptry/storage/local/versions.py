@@ -90,7 +90,7 @@ class LocalVersions(Versions):
         sort: str = "newest",
         reverse: bool = False,
     ) -> Page[VersionInfo]:
-        from adaptry.storage.local.version_search import VersionSearch  # which no other method needs
+        from adaptry.storage.local.version_search import VersionSearch  # used only here
 
         return VersionSearch(self.context, query, cursor, limit, sort, reverse).page()
 

@@ -32,7 +32,7 @@ class LogKey:
     @cached_property
     def public(self) -> bytes:
         """The public key. Raises as `seed`."""
-        from adaptry.core.transparency import ed25519  # which only those who sign or check need
+        from adaptry.core.transparency import ed25519  # needed only to sign or verify
 
         return ed25519.public_key(self.seed())
 

@@ -38,8 +38,8 @@ KEYS_GIVEN_ONCE = {"sqlite_autoincrement": True}
 def rows_where(condition: TextClause, on_postgres: TextClause | None = None) -> dict[str, Any]:
     """The options of an index of the rows that meet a condition. (`Any`: keywords.)
 
-    SQLAlchemy imports a dialect, 3 MB of PostgreSQL's, to check an option of it. So that condition is stored
-    beside the index until a PostgreSQL catalog is opened (`name_postgres_conditions`).
+    To check an option of a dialect, SQLAlchemy imports the dialect: 3 MB for PostgreSQL's. So the condition
+    for PostgreSQL is kept in `info` until such a catalog is opened (`name_postgres_conditions`).
     """
     return {
         "sqlite_where": condition,
