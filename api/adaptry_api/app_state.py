@@ -106,6 +106,7 @@ class AppState:
         context = self._registry.context
         context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, secret), False
         self._sequencer, self._has_warned = Sequencer(self.catalog, context.log_key), False
+        self._has_uncounted = False
         blobs = self._registry.blobs
         assert isinstance(blobs, LocalBlobs | TieredBlobs), "the blob stores of a registry in a folder"
         self.blobs = blobs
@@ -199,8 +200,15 @@ class AppState:
             tokens.record_use(self.catalog, used)
 
     def store_downloads(self) -> None:
-        """Stores the downloads that were counted since the last call."""
-        self.download_counts.store(self.catalog)
+        """Stores the downloads that were counted in the meantime."""
+        try:
+            self.download_counts.store(self.catalog)
+        except AdaptryError as error:  # tried again, and logged once, until they can be stored
+            if not self._has_uncounted:
+                LOG.warning("downloads are not counted now: %s", error.message)
+            self._has_uncounted = True
+        else:
+            self._has_uncounted = False
 
     def read_request_limits(self) -> None:
         """Reads the request limits of all names, every few seconds, since other servers may change them."""

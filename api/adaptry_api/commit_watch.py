@@ -48,6 +48,7 @@ class _RemoteWatch:
     def __init__(self, open_probe: Callable[[], SnapshotProbe | None]) -> None:
         self._open = open_probe
         self._probe: SnapshotProbe | None = None
+        self._connections = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connecting: asyncio.Task[None] | None = None
         self._next: _Waiting = []
@@ -83,6 +84,7 @@ class _RemoteWatch:
         finally:
             self._connecting = None
         if self._probe is not None:
+            self._connections += 1
             self._loop = loop
             loop.add_reader(self._probe.fileno(), self._receive)
 
@@ -107,7 +109,8 @@ class _RemoteWatch:
             self._lose()
             return
         for answer in answers:
-            _settle(self._asked.popleft(), answer)
+            # After a crash of the server, a snapshot may look like one from before it.
+            _settle(self._asked.popleft(), f"{self._connections} {answer}")
 
     def _look_at_oldest(self) -> None:
         self._timer = None
@@ -121,14 +124,14 @@ class _RemoteWatch:
 
     def _lose(self) -> None:
         """Closes the connection; the requests that wait for it are answered without it."""
+        asked, self._asked = self._asked, deque()
+        for waiting in asked:
+            _settle(waiting, None)
         probe, self._probe = self._probe, None
         if probe is not None:
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.remove_reader(probe.fileno())
             probe.close()
-        asked, self._asked = self._asked, deque()
-        for waiting in asked:
-            _settle(waiting, None)
 
 
 def _settle(waiting: _Waiting, answer: Commit | None) -> None:

@@ -80,6 +80,8 @@ def test_without_its_connection_nothing_is_known_until_there_is_another(
             answers = await asyncio.gather(*(watch.last_commit() for _ in range(5)))
             assert set(answers) == {None}
             before = await known(watch)
+            for _ in range(3):  # the lost connection is not asked, and its socket not heard
+                assert await asyncio.wait_for(watch.last_commit(), 5) == before
             insert(catalog, "acme")
             assert await watch.last_commit() not in (None, before)
 

@@ -12,6 +12,7 @@ from tests.storage.test_prepared import everything
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Invalid
+from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.records import PushOptions, StateChange
@@ -83,3 +84,10 @@ def test_an_error_of_a_statement_ends_its_transaction_and_the_next_one_works(reg
 def test_more_readers_than_connections_take_turns(registry: LocalRegistry) -> None:
     with ThreadPoolExecutor(40) as pool:
         assert {found.number for found in pool.map(registry.versions.get, [PROD] * 200)} == {1}
+
+
+def test_a_reader_of_one_namespace_counts_findings(registry: LocalRegistry) -> None:
+    reader = registry.on_behalf_of(Identity.with_role("ann", "reader", ("acme",)))
+    for text in ("findings>0", "findings<0.5", "-findings>=1", "findings=1 OR findings>2.5"):
+        assert reader.versions.search(text).items == registry.versions.search(text).items, text
+    assert reader.versions.search("findings>0").items

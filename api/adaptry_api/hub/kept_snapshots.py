@@ -185,7 +185,7 @@ class SnapshotLookup:
 
 
 def _key(id: str, revision: str) -> str:
-    return f"{id}@{revision}"
+    return f"{id}\0{revision}"
 
 
 def _file_of(path: str, snapshot: Snapshot) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:

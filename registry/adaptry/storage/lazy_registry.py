@@ -168,7 +168,7 @@ class _ListedVersions(_Role):
             with closing(_writer(self._registry.catalog)) as connection, connection:
                 connection.execute("BEGIN IMMEDIATE")
                 for statement, key in changes:
-                    run_prepared(connection, statement, {"key": key})
+                    run_prepared(connection, statement, {"key": key, "count": 1})
         except sqlite3.Error:
             return False
         return True

@@ -87,8 +87,9 @@ def _create_again() -> sa.Update:
 
 
 @statement
-def one_download_more() -> sa.Update:
-    return tables.adapters.update().where(_of_key()).values(downloads=tables.adapters.c.downloads + 1)
+def more_downloads() -> sa.Update:
+    more = tables.adapters.c.downloads + sa.bindparam("count")
+    return tables.adapters.update().where(_of_key()).values(downloads=more)
 
 
 @cache
@@ -371,8 +372,8 @@ def recount_versions(tx: Transaction, key: int) -> None:
     )
 
 
-def count_download(tx: Transaction, adapter: AdapterRecord) -> None:
-    change(tx, one_download_more, {"key": adapter.key})
+def count_downloads(tx: Transaction, adapter: AdapterRecord, count: int = 1) -> None:
+    change(tx, more_downloads, {"key": adapter.key, "count": count})
 
 
 def own_terms(tx: Reads, key: int) -> list[tuple[str, str]]:

@@ -17,6 +17,5 @@ def add(tx: Transaction, counts: Mapping[Ref, int]) -> None:
         row = resolved.version(ref.selector) if resolved else None
         if resolved is None or row is None:
             continue
-        for _ in range(downloads):
-            versions.count_download(tx, versions.to_record(row))
-            adapters.count_download(tx, resolved.adapter)
+        versions.count_downloads(tx, versions.to_record(row), downloads)
+        adapters.count_downloads(tx, resolved.adapter, downloads)

@@ -6,7 +6,7 @@ unknown (`checks.without_base`). A search by findings must not tell more.
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, case, func, not_, select
+from sqlalchemy import ColumnElement, Float, case, func, not_, select, type_coerce
 from sqlmodel import col
 
 from adaptry.core.query_terms import NumberTerm, Operator, TextTerm
@@ -73,7 +73,7 @@ def _has_count(scope: ReadScope, operator: Operator, value: Value, *alone: Value
         .scalar_subquery()
     )
     number = case((_has_hidden_base(scope), shown), else_=col(VersionRow.findings))
-    return value_conditions.compared(operator, number, value)
+    return value_conditions.compared(operator, number, type_coerce(value, Float))
 
 
 def _codes(tx: Reads) -> dict[str, int]:

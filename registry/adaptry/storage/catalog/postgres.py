@@ -58,6 +58,7 @@ LIBPQ: dict[
     "keepalives_idle": 20,
     "keepalives_interval": 10,
     "keepalives_count": 4,
+    "tcp_user_timeout": 60_000,
     # The name in pg_stat_activity, unless the address or PGAPPNAME gives another.
     "fallback_application_name": "adaptry",
 }

@@ -13,7 +13,6 @@ import psycopg
 from psycopg.pq import ExecStatus
 
 _QUERY = b"SELECT pg_current_snapshot()"
-_NAME = b"adaptry_snapshot"
 _RESULTS = 3  # of each query: its row, its end, and the end of its transaction
 
 
@@ -26,20 +25,20 @@ class SnapshotProbe:
         try:
             self._connection = connect()
             self._libpq = self._connection.pgconn
-            self._libpq.prepare(_NAME, _QUERY)
             self._libpq.nonblocking = 1
             self._libpq.enter_pipeline_mode()
+            self._socket = self._libpq.socket  # libpq does not tell it after the connection was lost
         except psycopg.Error as error:
             raise ConnectionError(str(error)) from error
 
     def fileno(self) -> int:
         """A socket that is readable when there are answers."""
-        return self._libpq.socket
+        return self._socket
 
     def ask(self) -> None:
         """Sends the query."""
         try:
-            self._libpq.send_query_prepared(_NAME, None)
+            self._libpq.send_query_params(_QUERY, None)
             self._libpq.pipeline_sync()
             self._libpq.flush()
             self._left += _RESULTS

@@ -12,8 +12,10 @@ import threading
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 _MOST = 10  # connections; more readers wait
 _BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_MOST_PREPARED = 300  # statements of a connection, which the server keeps in memory until it is closed
 _MOST_KEPT = 1024  # values of a kind
 _SNAPSHOT = sql_select(literal_column("pg_current_snapshot()::text", String).label("snapshot"))
 _DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
@@ -70,6 +73,10 @@ class PostgresReads(PreparedReads):
                 result = self.reader.run(compiled, values)
             return compiled.rows(self.reader.loader, result)
         except psycopg.Error as error:
+            if self.reader is not None and self.reader.lost_a_name(error):
+                raise Unavailable(
+                    "the pooler before PostgreSQL loses prepared statements; try again"
+                ) from error
             raise self._translate_error(error) or error from error
 
     def _begun(self, compiled: _CompiledQuery, values: Sequence[Buffer | None]) -> tuple[_Reader, PGresult]:
@@ -80,7 +87,7 @@ class PostgresReads(PreparedReads):
                 return reader, reader.run(compiled, values)
             except psycopg.Error as error:
                 reader.close()
-                if reader.is_new or not _is_stale(error):
+                if not reader.lost_a_name(error) and (reader.is_new or not _is_stale(error)):
                     raise
 
 
@@ -95,6 +102,7 @@ class PostgresReaders:
         self._places = threading.BoundedSemaphore(_MOST)
         self._lock = threading.Lock()
         self._idle: list[_Reader] = []
+        self._names = _Names()
         self._is_closed = False
 
     @contextmanager
@@ -133,29 +141,39 @@ class PostgresReaders:
         with self._lock:
             if self._idle:
                 return self._idle.pop()
-        return _Reader(self._connect())
+        return _Reader(self._connect(), self._names)
 
     def _give_back(self, reader: _Reader) -> None:
         reader.end()
         with self._lock:
-            if reader.is_usable and not self._is_closed:
+            if reader.is_usable and reader.prepared < _MOST_PREPARED and not self._is_closed:
                 self._idle.append(reader)
                 return
         reader.close()
 
 
+@dataclass
+class _Names:
+    """Whether statements are prepared under names, until a pooler loses one: in transaction mode, it may run
+    a statement on another connection to the server than the one that prepared it.
+    """
+
+    are_kept: bool = True
+
+
 class _Reader:
     """A connection in pipeline mode, for one thread at a time. After an error it is not used again."""
 
-    def __init__(self, connection: psycopg.Connection) -> None:
+    def __init__(self, connection: psycopg.Connection, names: _Names) -> None:
         """`connection` commits by itself."""
         self._connection = connection
+        self._names, self._uses_names = names, names.are_kept
         self._libpq = connection.pgconn
         self._libpq.nonblocking = 1
         self._libpq.enter_pipeline_mode()
         self._waiting = select.poll()
         self._waiting.register(self._libpq.socket, select.POLLIN)
-        self._prepared: dict[_CompiledQuery, bytes] = {}
+        self._prepared: set[bytes] = set()
         self._kept: dict[str, dict[Any, Any]] = {}
         self._kept_of = ""  # the snapshot from which it was computed
         self._is_begun = False
@@ -172,9 +190,8 @@ class _Reader:
                 self._drain()
             libpq.send_query_params(_BEGIN, None)
             expected += 1
-        name = self._prepared.get(compiled)
-        if name is None:
-            name = b"adaptry_%d" % len(self._prepared)
+        name = compiled.name if self._uses_names else b""
+        if name not in self._prepared:
             libpq.send_prepare(name, compiled.sql)
             expected += 1
         libpq.send_query_prepared(name, values)
@@ -182,9 +199,24 @@ class _Reader:
         self._flush()
         for _ in range(expected):
             result = self._result()
-        self._prepared[compiled] = name
+        if name:
+            self._prepared.add(name)
         self._is_begun = self.is_usable = True
         return result
+
+    @property
+    def prepared(self) -> int:
+        """The number of statements that the server keeps for this connection."""
+        return len(self._prepared)
+
+    def lost_a_name(self, error: psycopg.Error) -> bool:
+        """Whether a pooler has lost a prepared statement (26000), or has one of another client (42P05). From
+        then on, statements have no names.
+        """
+        if not self._uses_names or error.sqlstate not in ("26000", "42P05"):
+            return False
+        self._names.are_kept = False
+        return True
 
     def kept(self, snapshot: str, kind: str) -> dict[Any, Any]:
         """A place for values that were computed from a snapshot. (`Any`: of this kind.)"""
@@ -245,10 +277,10 @@ class _Reader:
 
 
 def _is_stale(error: psycopg.Error) -> bool:
-    """Whether the connection, not the statement, failed: without an SQLSTATE, or by the server's end (57P01),
-    or behind a pooler that gave us another connection, which has not prepared the statement (26000).
+    """Whether the connection failed, not the statement: without an SQLSTATE, or by the server's end
+    (57P01).
     """
-    return error.sqlstate is None or error.sqlstate in ("57P01", "26000")
+    return error.sqlstate in (None, "57P01")
 
 
 class _CompiledQuery:
@@ -261,6 +293,8 @@ class _CompiledQuery:
         compiled = plain.construct_expanded_state(asked)
         columns = list(statement.selected_columns)
         self.sql = compiled.statement.encode()
+        # The same name never means another statement, also where clients share connections behind a pooler.
+        self.name = b"adaptry_" + sha256(self.sql).hexdigest()[:32].encode()
         self._names: Sequence[str] = tuple(compiled.positiontup or ())
         self._constants = {
             name: _as_text(compiled.parameters[name]) for name in self._names if name not in asked

@@ -143,8 +143,8 @@ REF_BY_DIGEST = _elsewhere("ref_resolution", "by_digest")
 TREE = _elsewhere("commits", "tree_of_revision")
 WITHDRAWN_REVISION = _elsewhere("states", "of_revision")
 ALL_DAMAGED = _elsewhere("damage", "every")
-COUNT_FOR_VERSION = _elsewhere("versions", "one_download_more")
-COUNT_FOR_ADAPTER = _elsewhere("adapters", "one_download_more")
+COUNT_FOR_VERSION = _elsewhere("versions", "more_downloads")
+COUNT_FOR_ADAPTER = _elsewhere("adapters", "more_downloads")
 
 
 def schema() -> str:

@@ -44,11 +44,11 @@ _INDEXED = ("method", "state", "created_by", "base_id", "base_name", "targets", 
 
 
 @statement
-def one_download_more() -> sa.Update:
+def more_downloads() -> sa.Update:
     return (
         tables.versions.update()
         .where(tables.versions.c.id == sa.bindparam("key"))
-        .values(downloads=tables.versions.c.downloads + 1)
+        .values(downloads=tables.versions.c.downloads + sa.bindparam("count"))
     )
 
 
@@ -288,8 +288,8 @@ def report(tx: Reads, stored: VersionRecord) -> CheckReport:
     return decode_model(CheckReport, row.report)
 
 
-def count_download(tx: Transaction, stored: VersionRecord) -> None:
-    change(tx, one_download_more, {"key": stored.key})
+def count_downloads(tx: Transaction, stored: VersionRecord, count: int = 1) -> None:
+    change(tx, more_downloads, {"key": stored.key, "count": count})
 
 
 def _base_terms(base_check: BaseCheck) -> list[tuple[str, str]]:

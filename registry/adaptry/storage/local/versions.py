@@ -110,8 +110,8 @@ class LocalVersions(Versions):
     def count_download(self, ref: Ref) -> None:
         with self.context.write(is_durable=False) as tx:
             adapter = self.context.readable_adapter(tx, ref.name)
-            versions.count_download(tx, to_record(self.context.resolve(tx, ref)))
-            adapters.count_download(tx, adapter)
+            versions.count_downloads(tx, to_record(self.context.resolve(tx, ref)))
+            adapters.count_downloads(tx, adapter)
 
     def inspect_tensors(self, ref: Ref, cursor: str | None = None, limit: int = 50) -> Page[TensorInspection]:
         return inspect_tensors(self.context, ref, cursor, limit)
