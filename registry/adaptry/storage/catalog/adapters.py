@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache, lru_cache
-from typing import Any
+from functools import lru_cache
 
 from adaptry.core.errors import Conflict
 from adaptry.core.identity import Visibility
-from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import AdapterName
 from adaptry.registry import records
 from adaptry.registry.records import AdapterEdit
-from adaptry.storage.catalog import case_conflicts, stored_use, terms
+from adaptry.storage.catalog import adapter_statements, case_conflicts, stored_use, terms
 from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
@@ -22,118 +20,11 @@ from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import change, insert_new
 from adaptry.storage.catalog.shown_adapters import adapter_of
-from adaptry.storage.catalog.statement_texts import ADAPTER_OF_NAME, Selection, statement
+from adaptry.storage.catalog.statement_texts import ADAPTER_OF_NAME, Selection
 from adaptry.storage.catalog.version_info import Columns
 
 TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
 """The fields of the search index that describe the adapter rather than the version."""
-
-
-@statement
-def found() -> Selection:
-    return sa.select(tables.adapters.c.id, tables.adapters.c.visibility).where(
-        tables.adapters.c.name == sa.bindparam("name"), tables.adapters.c.deleted_at.is_(None)
-    )
-
-
-@cache
-def _of_key() -> Any:
-    return tables.adapters.c.id == sa.bindparam("key")
-
-
-@statement
-def _next_number() -> Selection:
-    return sa.select(tables.adapters.c.next_number).where(_of_key())
-
-
-@statement
-def _described() -> Selection:
-    return sa.select(
-        tables.adapters.c.name,
-        tables.adapters.c.namespace,
-        tables.adapters.c.description,
-        tables.adapters.c.tags,
-        tables.adapters.c.visibility,
-    ).where(_of_key())
-
-
-@statement
-def _count_on() -> sa.Update:
-    return (
-        tables.adapters.update()
-        .where(tables.adapters.c.id == sa.bindparam("of_key"))
-        .values(
-            next_number=sa.bindparam("next_number"),
-            updated_at=sa.bindparam("updated_at"),
-            version_count=tables.adapters.c.version_count + 1,
-        )
-    )
-
-
-@statement
-def _key_of_name() -> Selection:
-    """Of an adapter that exists, or was deleted or renamed."""
-    return sa.select(tables.adapters.c.id).where(tables.adapters.c.name == sa.bindparam("of_name"))
-
-
-@statement
-def _create_again() -> sa.Update:
-    values = ("created_at", "updated_at", "deleted_at", "moved_to", "description", "tags", "visibility")
-    return (
-        tables.adapters.update()
-        .where(tables.adapters.c.name == sa.bindparam("of_name"))
-        .values({name: sa.bindparam(name) for name in ("namespace", *values, "downloads", "folded")})
-    )
-
-
-@statement
-def more_downloads() -> sa.Update:
-    more = tables.adapters.c.downloads + sa.bindparam("count")
-    return tables.adapters.update().where(_of_key()).values(downloads=more)
-
-
-@cache
-def _latest() -> Any:
-    return (
-        sa.select(tables.versions.c.number)
-        .where(tables.versions.c.adapter_id == tables.adapters.c.id, tables.versions.c.state.in_(LATEST))
-        .order_by(tables.versions.c.number.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-
-
-def _shown() -> Selection:
-    return sa.select(*tables.adapters.c, _latest().label("latest"))
-
-
-@statement
-def _shown_one() -> Selection:
-    return _shown().where(_of_key())
-
-
-@statement
-def shown_by_name() -> Selection:
-    return (
-        _shown()
-        .where(
-            orm.EXISTS,
-            tables.adapters.c.name > sa.bindparam("after"),
-            tables.adapters.c.name < sa.bindparam("beyond"),
-        )
-        .order_by(tables.adapters.c.name)
-        .limit(sa.bindparam("count", type_=tables.adapters.c.id.type))
-    )
-
-
-@cache
-def _keys() -> Any:
-    return sa.bindparam("keys", expanding=True)
-
-
-@statement
-def _shown_many() -> Selection:
-    return _shown().where(tables.adapters.c.id.in_(_keys()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,10 +105,10 @@ def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) 
         "downloads": 0,
         "folded": case_conflicts.fold(str(name)),
     }
-    deleted = run_select(tx, _key_of_name, {"of_name": str(name)})
+    deleted = run_select(tx, adapter_statements.key_of_name, {"of_name": str(name)})
     if not deleted:
         return AdapterRecord(insert_new(tx, "adapters", {"name": str(name), **values}), name, visibility)
-    change(tx, _create_again, {"of_name": str(name), **values})
+    change(tx, adapter_statements.create_again, {"of_name": str(name), **values})
     return AdapterRecord(deleted[0].id, name, visibility)
 
 
@@ -329,12 +220,14 @@ def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wishe
     """The number of a version that is being added, which is counted: the requested one if it was never given,
     otherwise the next. A number is given only once.
     """
-    (row,) = run_select(tx, _next_number, {"key": adapter.key})
+    (row,) = run_select(tx, adapter_statements.next_number, {"key": adapter.key})
     number: int = row.next_number
     if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):
         number = wished
     following = max(row.next_number, number + 1)
-    change(tx, _count_on, {"of_key": adapter.key, "next_number": following, "updated_at": at})
+    change(
+        tx, adapter_statements.count_on, {"of_key": adapter.key, "next_number": following, "updated_at": at}
+    )
     return number
 
 
@@ -373,23 +266,26 @@ def recount_versions(tx: Transaction, key: int) -> None:
 
 
 def count_downloads(tx: Transaction, adapter: AdapterRecord, count: int = 1) -> None:
-    change(tx, more_downloads, {"key": adapter.key, "count": count})
+    change(tx, adapter_statements.more_downloads, {"key": adapter.key, "count": count})
 
 
 def own_terms(tx: Reads, key: int) -> list[tuple[str, str]]:
     """The search terms that the versions of the adapter with this key inherit."""
-    (row,) = run_select(tx, _described, {"key": key})
+    (row,) = run_select(tx, adapter_statements.described, {"key": key})
     return _terms(row)
 
 
 def info(tx: Reads, adapter: AdapterRecord) -> records.AdapterInfo:
-    return adapter_of(run_select(tx, _shown_one, {"key": adapter.key})[0])
+    return adapter_of(run_select(tx, adapter_statements.shown_one, {"key": adapter.key})[0])
 
 
 def infos(tx: Transaction, keys: Sequence[int]) -> tuple[records.AdapterInfo, ...]:
     """The adapters with these keys, which must exist, in their order."""
     tx.flush()
-    found = {row.id: row for row in tx.connection().execute(_shown_many.definition, {"keys": list(keys)})}
+    found = {
+        row.id: row
+        for row in tx.connection().execute(adapter_statements.shown_many.definition, {"keys": list(keys)})
+    }
     return tuple(adapter_of(found[key]) for key in keys)
 
 

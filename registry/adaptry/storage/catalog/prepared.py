@@ -112,7 +112,7 @@ class PreparedReaders:
         self._lock = threading.Lock()
         self._idle: list[_Reader] = []
         self._shared = threading.local()
-        self.watch = CommitWatch(path)
+        self.watch = SqliteCommitWatch(path)
 
     @contextmanager
     def read(self) -> Iterator[PreparedReads]:
@@ -190,7 +190,7 @@ class PreparedReaders:
         reader.connection.close()
 
 
-class CommitWatch:
+class SqliteCommitWatch:
     """Checks whether any process has committed to the database at `path`, without waiting for a disk or a
     lock: it reads the header of the log's index, which all processes share in memory.
     """

@@ -132,8 +132,8 @@ def _elsewhere(module: str, name: str) -> PreparedStatement[Statement]:
     return PreparedStatement(f"{module}.{name}", build)
 
 
-ADAPTERS_BY_NAME = _elsewhere("adapters", "shown_by_name")
-ADAPTER_OF_NAME = _elsewhere("adapters", "found")
+ADAPTERS_BY_NAME = _elsewhere("adapter_statements", "shown_by_name")
+ADAPTER_OF_NAME = _elsewhere("adapter_statements", "of_name")
 NEWEST_VERSIONS = _elsewhere("version_info", "newest")
 BESIDE_NEWEST = _elsewhere("version_info", "beside_newest")
 REF_LATEST = _elsewhere("ref_resolution", "newest_active")
@@ -144,7 +144,7 @@ TREE = _elsewhere("commits", "tree_of_revision")
 WITHDRAWN_REVISION = _elsewhere("states", "of_revision")
 ALL_DAMAGED = _elsewhere("damage", "every")
 COUNT_FOR_VERSION = _elsewhere("versions", "more_downloads")
-COUNT_FOR_ADAPTER = _elsewhere("adapters", "more_downloads")
+COUNT_FOR_ADAPTER = _elsewhere("adapter_statements", "more_downloads")
 
 
 def schema() -> str:
