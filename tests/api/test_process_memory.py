@@ -26,10 +26,13 @@ def test_memory_that_was_freed_between_other_blocks_returns_to_the_system() -> N
 
 
 def test_a_process_that_has_not_grown_keeps_its_memory() -> None:
+    blocks = [bytes(_BLOCK) for _ in range(_BLOCKS)]
+    between = [bytes(5_000) for _ in range(_BLOCKS)]
     memory = FreedMemory()
-    memory.return_to_system()
-    blocks = [bytes(_BLOCK) for _ in range(10)]
+    memory.return_to_system()  # what was free before
+    last = blocks.pop()
+    blocks.clear()
     before = resident_bytes()
-    del blocks
     memory.return_to_system()
-    assert before - resident_bytes() < 8 << 20
+    assert before - resident_bytes() < _BLOCK * _BLOCKS // 2
+    assert last and between

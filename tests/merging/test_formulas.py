@@ -113,9 +113,12 @@ def test_compiled_code_merges_a_method_to_the_same_bits_as_torch(
     assert not torch.equal(compiled, weights_of(base)["linear.weight"])
 
 
-def test_a_merge_of_a_dora_does_not_import_torch(bases: dict[int, Path], tmp_path: Path) -> None:
-    base = bases[OUT]
-    adapter = save_adapter(model_of(base), CASES["dora"](), tmp_path / "adapter")
+@pytest.mark.parametrize("case", ["dora", *DIVIDING])
+def test_a_merge_in_compiled_code_does_not_import_torch(
+    bases: dict[int, Path], case: str, tmp_path: Path
+) -> None:
+    base = bases[OUT if case in CASES else DIVISIBLE]
+    adapter = save_adapter(model_of(base), {**CASES, **DIVIDING}[case](), tmp_path / "adapter")
     script = (
         "import sys; from adaptry_cli.main import main\n"
         "try: main(sys.argv[1:])\n"

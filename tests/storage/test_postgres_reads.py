@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Integer, bindparam, literal, select
 from tests.storage.test_prepared import everything
 
 from adaptry.adapters.adapter import open_dir
@@ -19,12 +20,14 @@ from adaptry.registry.records import PushOptions, StateChange
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog import adapters
 from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 
 TONE = AdapterName.parse("acme/tone")
 PROD = Ref.parse("acme/tone@prod")
+_DIVISION = select((literal(1) / bindparam("by", type_=Integer)).label("result"))
 
 
 @pytest.fixture
@@ -78,6 +81,9 @@ def test_connections_that_the_server_ended_are_replaced(
 def test_an_error_of_a_statement_ends_its_transaction_and_the_next_one_works(registry: LocalRegistry) -> None:
     with pytest.raises(Invalid, match=r"U\+0000"), registry.catalog.read_prepared() as reads:
         adapters.find(reads, AdapterName("acme", "to\0ne"))
+    for _ in range(20):  # more than there are connections
+        with pytest.raises(Exception, match="division by zero"), registry.catalog.read_prepared() as reads:
+            run_select(reads, _DIVISION, {"by": 0})
     assert registry.versions.get(PROD).number == 1
 
 

@@ -51,12 +51,15 @@ def test_statements_named_elsewhere_have_texts() -> None:
 
 
 def test_values_are_read_as_by_sqlalchemy() -> None:
+    seen = set()
     for statement in prepared_statements():
         kinds = statement.text.columns.values()
         for kind, convert in zip(kinds, conversions_of(statement.definition), strict=True):
+            seen.add(kind)
             for value in STORED[kind] if kind else []:
                 assert convert is not None
                 assert CONVERSIONS[kind or ""](value) == convert(value)
+    assert seen == {None, *CONVERSIONS}
 
 
 def sent_columns() -> Iterator[tuple[str, Any]]:
