@@ -266,16 +266,16 @@ class LocalUploads(Uploads):
 
         Other callers do not learn that it exists.
         """
-        with self.context.catalog.read_prepared() as tx:
-            session = files.find_session(tx, id)
+        with suppress(PermissionDenied, NotFound):
+            with self.context.catalog.read_prepared() as reads:
+                session = files.find_session(reads, id)
+                if session is not None and isinstance(session.owner, AdapterName):
+                    self._require_pushing(reads, session.owner)
+                    return session
             if session is not None:
-                with suppress(PermissionDenied, NotFound):
-                    if isinstance(session.owner, AdapterName):
-                        self._require_pushing(tx, session.owner)
-                        return session
-                    with self.context.catalog.read() as of_base:
-                        self._require_writing(of_base, session.owner)
-                        return session
+                with self.context.catalog.read() as tx:
+                    self._require_writing(tx, session.owner)
+                return session
         raise NotFound("no such upload, or it was idle for too long; open it again")
 
     def _begun(self, session: UploadSessionRecord) -> records.UploadInfo:
