@@ -133,7 +133,8 @@ def _plain_fields(value: object) -> object:
     if not isinstance(value, FrozenValue):
         return str(value)
     found = vars(value)
-    numbers = {name: found[name] for name in _number_fields(type(value))}  # type: ignore[arg-type]  # as below
+    names = _number_fields(type(value))  # type: ignore[arg-type]  # as below
+    numbers = {name: found[name] for name in names}
     for name, number in numbers.items():
         if number is not None:
             numbers[name] = float(number)  # as pydantic writes a whole number
