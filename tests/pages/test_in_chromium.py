@@ -138,9 +138,9 @@ def test_the_keyboard_alone_reaches_the_search_an_adapter_a_comparison_and_the_f
     page.keyboard.press("f")
     wait_for_heading(page, "Recalls")
     page.keyboard.press("?")
-    assert page.get_by_role("dialog").is_visible()
+    expect(page.get_by_role("dialog")).to_be_visible()
     page.keyboard.press("Escape")
-    assert not page.get_by_role("dialog").is_visible()
+    expect(page.get_by_role("dialog")).to_be_hidden()
 
 
 def test_typing_a_query_offers_completions_of_the_last_word(page: Page) -> None:
@@ -186,7 +186,7 @@ def test_the_keyboard_alone_creates_and_revokes_a_token_with_confirmation(page: 
     assert dialog.get_by_role("link", name="Cancel").evaluate("link => link === document.activeElement")
     with page.expect_navigation():
         page.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    expect(dialog).to_be_hidden()
     page.get_by_role("link", name="Revoke the token by keyboard").focus()
     page.keyboard.press("Enter")
     dialog.wait_for()

@@ -110,7 +110,7 @@ def test_a_conflict_shows_the_changes_in_the_dialog(page: Page, scene: Promotion
     if AXE.exists():
         assert serious_faults(page) == []
     page.keyboard.press("Escape")
-    assert not dialog.is_visible()
+    expect(dialog).to_be_hidden()
     assert scene.prod[0] == 2
 
 
