@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import DigestMismatch, Unavailable
-from adaptry.core.refs import Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations import transfer
 from adaptry.operations.transfer.retry import RetryPolicy
-from adaptry.registry.records import UploadInfo
+from adaptry.registry.records import PushOptions, PushResult, UploadInfo
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.local.versions import LocalVersions
 from adaptry.testing.flaky_registry import NO_WAIT, FlakyRegistry, RemoteUploads, TamperingRegistry
 
 
@@ -21,6 +22,15 @@ class UnreachableUploads(RemoteUploads):
     """Takes no byte."""
 
     def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+        raise Unavailable("no route")
+
+
+class UnreachableVersions(LocalVersions):
+    """Takes no revision."""
+
+    def put_with_files(
+        self, name: AdapterName, manifest: bytes, options: PushOptions, contents: Sequence[bytes]
+    ) -> PushResult:
         raise Unavailable("no route")
 
 
@@ -41,6 +51,19 @@ def test_an_upload_gives_up_when_nothing_moves(breaking: FlakyRegistry, large: P
 
     with pytest.raises(Unavailable, match="no route"):
         transfer.push(dead, open_dir(large), "acme/tone", retry=NO_WAIT)
+
+
+@pytest.mark.parametrize("is_small", [True, False], ids=["in one request", "file by file"])
+def test_a_push_gives_up_after_the_longest_time_although_tries_are_left(
+    registry: LocalRegistry, folder: Path, large: Path, is_small: bool
+) -> None:
+    dead = LocalRegistry(registry.context)
+    dead.uploads = UnreachableUploads(registry.context)
+    dead.versions = UnreachableVersions(registry.context)
+    patience = RetryPolicy(tries=10**9, first_wait=0, longest_failing=0)
+
+    with pytest.raises(Unavailable, match="no route"):
+        transfer.push(dead, open_dir(folder if is_small else large), "acme/tone", retry=patience)
 
 
 def test_a_push_after_a_failed_one_sends_only_missing_files(breaking: FlakyRegistry, large: Path) -> None:

@@ -13,7 +13,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, Invalid, NotFound, TooLarge, Unauthenticated
 from adaptry.core.identity import Identity, require
 from adaptry.core.refs import AdapterName
-from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.operations.transfer.retry import Failures, RetryPolicy
 from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 from adaptry.storage import tokens
@@ -119,7 +119,7 @@ def store_file(
     `PermissionDenied`, `StorageFull`; `Busy` if the namespace has too many open uploads; `Conflict` if
     another request kept sending the same file.
     """
-    failures, queued = 0, 0.0
+    failures, queued = Failures(retry), 0.0
     while not registry.files.has(name, digest):
         try:
             session = registry.uploads.open(name, digest, size)
@@ -132,11 +132,9 @@ def store_file(
         except Busy as busy:
             queued = retry.wait_in_queue(busy, queued)
             continue
-        except Conflict:
-            failures += 1
-            if retry.is_exhausted(failures):
-                raise
-        retry.wait(failures)
+        except Conflict as error:
+            failures.add(error)
+        failures.wait()
 
 
 def store_small_files(

@@ -16,6 +16,7 @@ from adaptry.core.errors import DigestMismatch, Unavailable
 from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.files.durable import WRITE
 from adaptry.core.files.early_writeback import EarlyWriteback
+from adaptry.operations.transfer.retry import Failures
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -82,7 +83,7 @@ def read_resumable(
     read: ReadFrom, entry: FileToFetch, progress: Progress, retry: RetryPolicy, start: int = 0
 ) -> Iterator[bytes]:
     """Yields a file's bytes from `start`, resuming after a broken connection. The caller verifies them."""
-    position, failures = start, 0
+    position, failures = start, Failures(retry)
     while position < entry.size:
         began = position
         try:
@@ -94,11 +95,12 @@ def read_resumable(
                     )
                 yield chunk
                 progress(f"downloading {entry.path}", position, entry.size)
-        except Unavailable:
-            failures = 0 if position > began else failures + 1
-            if retry.is_exhausted(failures):
-                raise
-            retry.wait(failures)
+        except Unavailable as error:
+            if position > began:
+                failures.forget()
+            else:
+                failures.add(error)
+            failures.wait()
         else:
             if position == began:
                 raise DigestMismatch(f"{entry.path} ends after {position:,} of {entry.size:,} bytes")

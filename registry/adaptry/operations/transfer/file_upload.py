@@ -9,7 +9,7 @@ from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, NotFound, ReadOnly, StorageFull, Unavailable
 from adaptry.core.progress import Progress, no_progress
-from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
+from adaptry.operations.transfer.retry import DEFAULT_RETRY, Failures, RetryPolicy
 from adaptry.registry.files import Files, Owner
 from adaptry.registry.interface import Registry
 
@@ -36,13 +36,14 @@ def upload(
     upload slot.
     """
     size = content.sizes[path]
-    furthest, failures, queued = -1, 0, 0.0
+    furthest, failures, queued = -1, Failures(retry), 0.0
     while True:
         session: UploadInfo | None = None
         try:
             session = registry.uploads.open(owner, digest, size, earlier)
             if session.offset > furthest:
-                furthest, failures = session.offset, 0
+                furthest = session.offset
+                failures.forget()
             if session.offset < size:
                 rest = _with_progress(
                     content.chunks(path, session.offset), path, session, progress or no_progress
@@ -58,10 +59,8 @@ def upload(
         except (Unavailable, Conflict, NotFound) as error:
             if isinstance(error, NotFound | Conflict) and session is None:
                 raise  # about the owner: no later try is answered differently
-            failures += 1
-            if retry.is_exhausted(failures):
-                raise
-        retry.wait(failures)
+            failures.add(error)
+        failures.wait()
         if _is_stored(registry.files, owner, digest):
             return
 

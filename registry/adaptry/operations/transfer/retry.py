@@ -13,20 +13,16 @@ from adaptry.core.errors import Busy
 class RetryPolicy:
     """Up to `tries` attempts in a row without progress; the pause before each doubles (seconds).
 
-    `Busy` does not count as a failure: the request is repeated for up to `longest_queue` seconds in total.
+    None begins later than `longest_failing` seconds after the first of them failed, because an attempt
+    itself can take long: a locked catalog is waited for half a minute. `Busy` does not count as a failure:
+    the request is repeated for up to `longest_queue` seconds in total.
     """
 
     tries: int = 8
     first_wait: float = 0.2
     longest_wait: float = 10.0
+    longest_failing: float = 30.0
     longest_queue: float = 1800.0
-
-    def is_exhausted(self, failures: int) -> bool:
-        return failures >= self.tries
-
-    def wait(self, failures: int) -> None:
-        """Waits before the next try, after `failures` tries without progress."""
-        time.sleep(min(self.first_wait * 2 ** max(failures - 1, 0), self.longest_wait))
 
     def wait_in_queue(self, busy: Busy, waited: float) -> float:
         """Waits for the time that a busy registry requests, with jitter, so that clients do not return
@@ -40,6 +36,33 @@ class RetryPolicy:
             raise busy
         time.sleep(seconds)
         return waited + seconds
+
+
+@dataclass(slots=True)
+class Failures:
+    """The failures in a row of one transfer, which `policy` limits."""
+
+    policy: RetryPolicy
+    count: int = 0
+    _first: float = 0.0  # of the monotonic clock
+
+    def add(self, error: Exception) -> None:
+        """Counts a failure. Raises `error` if no further attempt is allowed."""
+        now = time.monotonic()
+        if not self.count:
+            self._first = now
+        self.count += 1
+        if self.count >= self.policy.tries or now - self._first > self.policy.longest_failing:
+            raise error
+
+    def forget(self) -> None:
+        """After progress: what fails next is the first failure again."""
+        self.count = 0
+
+    def wait(self) -> None:
+        """Waits before the next attempt."""
+        pause = self.policy.first_wait * 2 ** max(self.count - 1, 0)
+        time.sleep(min(pause, self.policy.longest_wait))
 
 
 DEFAULT_RETRY = RetryPolicy()

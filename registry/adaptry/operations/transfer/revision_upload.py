@@ -9,7 +9,7 @@ from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.file_upload import with_progress
 from adaptry.operations.transfer.files import upload_missing
-from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.operations.transfer.retry import Failures, RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult
 from adaptry.registry.versions import MAX_SENT
@@ -50,7 +50,7 @@ def _send_whole(
         )
         for entry in manifest.files
     ]
-    failures, queued = 0, 0.0
+    failures, queued = Failures(retry), 0.0
     while True:
         try:
             return registry.versions.put_with_files(name, manifest.to_bytes(), options, files)
@@ -58,11 +58,9 @@ def _send_whole(
             raise
         except Busy as busy:
             queued = retry.wait_in_queue(busy, queued)
-        except Unavailable:
-            failures += 1
-            if retry.is_exhausted(failures):
-                raise
-            retry.wait(failures)
+        except Unavailable as error:
+            failures.add(error)
+            failures.wait()
 
 
 def _exists(registry: Registry, name: AdapterName) -> bool:
