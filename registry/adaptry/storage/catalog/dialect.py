@@ -85,7 +85,7 @@ def busy_error() -> Unavailable:
 class Readers(Protocol):
     """Connections for reads by prepared statements."""
 
-    def read(self) -> AbstractContextManager[PreparedReads]:
+    def read(self, *, is_search: bool = False) -> AbstractContextManager[PreparedReads]:
         """A read-only transaction on a snapshot, in any thread."""
         ...
 

@@ -106,7 +106,7 @@ class PostgresReaders:
         self._is_closed = False
 
     @contextmanager
-    def read(self) -> Iterator[PostgresReads]:
+    def read(self, *, is_search: bool = False) -> Iterator[PostgresReads]:
         """A transaction, in any thread; raises the errors of `Catalog.read`."""
         if not self._places.acquire(timeout=self._busy_timeout):
             raise Unavailable("the registry's database is overloaded; try again in a moment")

@@ -29,10 +29,12 @@ if TYPE_CHECKING:
     Reads: TypeAlias = Session | "PreparedReads"
 
 _CACHE = 1000  # KiB of the database kept by each connection; the system keeps the rest
+_SEARCH_CACHE = 2000  # of a connection for searches: less is too little for the pages that one search reads
 DRIVER = "adaptry_driver"
 """Key in the `info` of a transaction whose connection of the driver is known."""
 _MOST_KEPT = 1024  # values of one kind that a connection keeps
 _KEPT = 4  # connections kept for later; more are opened if more threads read at once
+_KEPT_FOR_SEARCHES = 2
 ErrorTranslator = Callable[[BaseException], AdaptryError | None]
 Query: TypeAlias = "Select[Any] | CompoundSelect[Any] | PreparedStatement[Any]"
 """(`Any`: statements are typed by their columns.)"""
@@ -41,9 +43,9 @@ Query: TypeAlias = "Select[Any] | CompoundSelect[Any] | PreparedStatement[Any]"
 class _Reader:
     """A connection that only reads, and what was kept of its reads since the last commit."""
 
-    def __init__(self, path: str, timeout: float) -> None:
+    def __init__(self, path: str, timeout: float, cache: int) -> None:
         self.connection = _connect(path, timeout)
-        self.connection.execute(f"PRAGMA cache_size=-{_CACHE}")
+        self.connection.execute(f"PRAGMA cache_size=-{cache}")
         self._commit: int | None = None
         self._kept: dict[str, dict[Any, Any]] = {}
 
@@ -111,17 +113,18 @@ class PreparedReaders:
         self._translate_error = translate_error
         self._lock = threading.Lock()
         self._idle: list[_Reader] = []
+        self._idle_for_searches: list[_Reader] = []
         self._shared = threading.local()
         self.watch = SqliteCommitWatch(path)
 
     @contextmanager
-    def read(self) -> Iterator[PreparedReads]:
+    def read(self, *, is_search: bool = False) -> Iterator[PreparedReads]:
         """A transaction, in any thread; raises the errors of `Catalog.read`."""
         shared: PreparedReads | None = getattr(self._shared, "reads", None)
         if shared is not None:
             yield shared
             return
-        with self._transaction(PreparedReads) as reads:
+        with self._transaction(PreparedReads, is_search=is_search) as reads:
             yield reads
 
     @contextmanager
@@ -135,8 +138,8 @@ class PreparedReaders:
                 self._shared.reads = None
 
     @contextmanager
-    def _transaction(self, kind: type[PreparedReads]) -> Iterator[PreparedReads]:
-        reader = self._take()
+    def _transaction(self, kind: type[PreparedReads], *, is_search: bool = False) -> Iterator[PreparedReads]:
+        reader = self._take(is_search=is_search)
         connection = reader.connection
         try:
             with _translated(self._translate_error):
@@ -148,7 +151,7 @@ class PreparedReaders:
                 connection.rollback()
             raise
         finally:
-            self._give_back(reader)
+            self._give_back(reader, is_search=is_search)
 
     def schema(self) -> str | None:
         """The number of the database's schema, as `migrate` counts them; None if it is not in WAL mode."""
@@ -170,22 +173,25 @@ class PreparedReaders:
 
     def close(self) -> None:
         with self._lock:
-            idle, self._idle = self._idle, []
+            idle = [*self._idle, *self._idle_for_searches]
+            self._idle, self._idle_for_searches = [], []
         for reader in idle:
             reader.connection.close()
         self.watch.close()
 
-    def _take(self) -> _Reader:
+    def _take(self, *, is_search: bool = False) -> _Reader:
         with self._lock:
-            if self._idle:
-                return self._idle.pop()
+            idle = self._idle_for_searches if is_search else self._idle
+            if idle:
+                return idle.pop()
         with _translated(self._translate_error):
-            return _Reader(self._path, self._busy_timeout)
+            return _Reader(self._path, self._busy_timeout, _SEARCH_CACHE if is_search else _CACHE)
 
-    def _give_back(self, reader: _Reader) -> None:
+    def _give_back(self, reader: _Reader, *, is_search: bool = False) -> None:
         with self._lock:
-            if len(self._idle) < _KEPT:
-                self._idle.append(reader)
+            idle = self._idle_for_searches if is_search else self._idle
+            if len(idle) < (_KEPT_FOR_SEARCHES if is_search else _KEPT):
+                idle.append(reader)
                 return
         reader.connection.close()
 

@@ -64,7 +64,7 @@ class VersionSearch:
                 scope = context.read_scope(tx)
                 yield _Found(tx, scope, search(tx, scope, request, now, fits_test(context, tx, scope)))
             return
-        with context.catalog.read_prepared() as reads:
+        with context.catalog.read_prepared(is_search=True) as reads:
             scope = context.read_scope(reads)
             yield _Found(reads, scope, search(reads, scope, request, now))
 
