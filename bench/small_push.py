@@ -1,11 +1,13 @@
 """Measures the duration of a small adapter's push over HTTP, and its cost for the server.
 
-    python bench/small_push.py [--pushes 60] [--clients 8] [--rounds 3] [--folder DIR]
+    python bench/small_push.py [--pushes 60] [--clients 8] [--seconds 3] [--rounds 3] [--workers 1]
 
-Every push is of another adapter of two files (about 5 KB) into a running `adaptry serve`, by the real client.
-"Alone" is one client with one push after another; after each comes the limit: a file written, flushed and
-renamed, its folder flushed, and a row committed. Then several threads push at once. The server's processor
-time includes its child processes; the clients share the machine with it.
+Every push is of another adapter of two files (about 5 KB) into a running `adaptry serve`. "Alone" is the real
+client with one push after another; after each comes the limit: a file written, flushed and renamed, its
+folder flushed, and a row committed. Then several connections push at once: wrk sends requests that were
+recorded from the real client, so that the server has the machine almost alone (`recorded_pushes.py`). At the
+end, the versions are counted, and all files are read and compared with their digests. The server's processor
+time includes its child processes. `--workers` is that of `adaptry serve`.
 """
 
 from __future__ import annotations
@@ -16,15 +18,17 @@ import os
 import random
 import sqlite3
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 from figures import note
+from recorded_pushes import recorded, require_versions, send
 from served import Served, served
 
 from adaptry.adapters.adapter import Adapter, open_dir
@@ -32,24 +36,35 @@ from adaptry.operations.transfer import push
 from adaptry.testing.samples import tiny_lora
 
 TICK = os.sysconf("SC_CLK_TCK")
+MOST_A_SECOND = 500
+"""Recorded pushes for each second of load."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pushes", type=int, default=60)
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--seconds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
     logging.getLogger("adaptry.push").setLevel(logging.ERROR)  # the base is not registered
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder, served(Path(folder) / "data") as server:
-        fresh = adapters(Path(folder) / "adapters")
-        for _ in range(20):  # warms up both sides
-            push(server.registry, next(fresh), "warm/tone")
-        for _ in range(asked.rounds):
-            alone(server, [next(fresh) for _ in range(asked.pushes)], Path(folder) / "limit")
-            together(server, [next(fresh) for _ in range(asked.pushes)], asked.clients)
-        print(f"{resident(server) / 1e6:.0f} MB of the server's memory, its children's included")
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        data, fresh = Path(folder) / "data", adapters(Path(folder) / "adapters")
+        sent = 0
+        with served(data, "--workers", str(asked.workers)) as server:
+            for _ in range(20 * asked.workers):  # warms up both sides
+                push(server.registry, next(fresh), "warm/tone")
+            for _ in range(asked.rounds):
+                alone(server, [next(fresh) for _ in range(asked.pushes)], Path(folder) / "limit")
+                sent += together(server, fresh, asked.clients, asked.seconds)
+            print(f"{resident(server) / 1e6:.0f} MB of the server's memory, its children's included")
+            names = [f"load/tone-{number}" for number in range(asked.clients)]
+            found = require_versions(server, names, sent, sent + asked.rounds * asked.clients)
+        command = [sys.executable, "-m", "adaptry_cli", "verify", "--read-data", "--registry", str(data)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        print(f"wrk got {sent} answers; the registry has {found} of its versions, and no file is damaged")
 
 
 def adapters(folder: Path) -> Iterator[Adapter]:
@@ -75,22 +90,21 @@ def alone(server: Served, made: list[Adapter], place: Path) -> None:
     )
 
 
-def together(server: Served, made: list[Adapter], clients: int) -> None:
+def together(server: Served, fresh: Iterator[Adapter], clients: int, seconds: int) -> int:
+    """The number of pushes that were answered."""
+    made = ((next(fresh), f"load/tone-{number % clients}") for number in range(MOST_A_SECOND * seconds))
+    requests = recorded(server, made)
     before = cpu(server)
-    registries = [server.registry for _ in range(clients)]
-
-    def work(client: int) -> None:
-        for adapter in made[client::clients]:
-            push(registries[client], adapter, f"acme/tone-{client}")
-
-    with ThreadPoolExecutor(clients) as pool:
-        seconds = timed(lambda: list(pool.map(work, range(clients))))
-    spent = (cpu(server) - before) / len(made)
-    note("push-together", [len(made) / seconds])
+    found = send(server, requests, clients, seconds)
+    spent = (cpu(server) - before) / found.sent
+    rate = found.sent / found.seconds
+    note("push-together", [rate])
     print(
-        f"{clients} clients: {len(made) / seconds:.0f} pushes/s; {spent * 1e3:.1f} ms of the server's"
-        " processor time"
+        f"{clients} clients: {rate:.0f} pushes/s, {found.median:.1f} ms p50, {found.p99:.1f} p99;"
+        f" {spent * 1e3:.2f} ms of the server's processor time; wrk used {found.busy:.2f} of a processor",
+        flush=True,
     )
+    return found.sent
 
 
 class Limit:
