@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Generic, TypeVar, cast
 from urllib.parse import unquote
@@ -24,6 +23,7 @@ from starlette.responses import Response
 
 from adaptry.core.errors import Invalid, PermissionDenied, Unauthenticated
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import protocol
 from adaptry.registry.interface import Registry
 from adaptry_api import errors

@@ -12,12 +12,12 @@ import contextlib
 import logging
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from anyio import CapacityLimiter, to_thread
 
 from adaptry.core.errors import AdaptryError
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.events import NameFilter
 from adaptry.registry.records import Event, EventBatch
 from adaptry.storage.catalog import events

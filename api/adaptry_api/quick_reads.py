@@ -11,11 +11,11 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from adaptry.core import tracing
+from adaptry.core.lazy_dataclass import dataclass
 
 Answer = TypeVar("Answer")
 

@@ -16,11 +16,11 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import islice
 
 from adaptry.core.errors import TooManyRequests
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.quotas import EVERY, UNLIMITED, QuotaLimits, QuotaSubject
 from adaptry.storage.catalog.request_use import MOST, RequestCharge
 

@@ -13,7 +13,6 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
@@ -21,6 +20,7 @@ from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 from adaptry.core.errors import Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.processes.bounded import yield_to_this_process
 from adaptry.core.telemetry import start_from_environment
 from adaptry.storage.tokens import hash_token

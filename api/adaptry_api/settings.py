@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry_api.request_log import LogFormat, LogLevel
 
 

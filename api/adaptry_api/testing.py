@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ import urllib3
 from adaptry.core.access.grants import Limit
 from adaptry.core.errors import Unavailable
 from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.http import HttpRegistry
 from adaptry.storage import tokens
 from adaptry.storage.catalog import grants, principals

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from adaptry.core.errors import Invalid, InvalidRef
 from adaptry.core.refs import AdapterName, Ref, is_folder
 from adaptry.operations.folder_paths import is_folder_path
-from adaptry_cli import candidates
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from pydantic import BaseModel
 
     from adaptry.core.value import FrozenValue
@@ -52,22 +51,27 @@ class _CompletedParam(click.ParamType):  # type: ignore[type-arg]  # subscriptab
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
         if self.may_be_path and is_folder(incomplete):
             return [CompletionItem(incomplete, type="file")]
         return [CompletionItem(word) for word in self.complete(ctx, incomplete)]
 
     may_be_path = False
+    completion = ""
+    """The function of `candidates` that completes it."""
 
     def complete(self, ctx: click.Context, typed: str) -> list[str]:
         """The completions of `typed`."""
-        raise NotImplementedError
+        from adaptry_cli import candidates  # needed by no other command
+
+        found: list[str] = getattr(candidates, self.completion)(ctx, typed)
+        return found
 
 
 class RefParam(_CompletedParam):
     name = "ref"
-
-    def complete(self, ctx: click.Context, typed: str) -> list[str]:
-        return candidates.refs(ctx, typed)
+    completion = "refs"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Ref:
         return value if isinstance(value, Ref) else Ref.parse(value)
@@ -75,9 +79,7 @@ class RefParam(_CompletedParam):
 
 class NameParam(_CompletedParam):
     name = "name"
-
-    def complete(self, ctx: click.Context, typed: str) -> list[str]:
-        return candidates.names(ctx, typed)
+    completion = "names"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> AdapterName:
         return value if isinstance(value, AdapterName) else AdapterName.parse(value)
@@ -87,10 +89,8 @@ class SourceParam(_CompletedParam):
     """A ref, or a folder that begins with `./`, `../`, `/` or `~`."""
 
     name = "ref|dir"
+    completion = "refs"
     may_be_path = True
-
-    def complete(self, ctx: click.Context, typed: str) -> list[str]:
-        return candidates.refs(ctx, typed)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Source:
         if isinstance(value, Ref | Path):
@@ -103,41 +103,16 @@ class _WordParam(_CompletedParam):
 
     name = "text"
 
-    def __init__(
-        self, complete: Callable[[click.Context, str], list[str]], *, may_be_path: bool = False
-    ) -> None:
-        self._complete = complete
+    def __init__(self, completion: str, *, may_be_path: bool = False) -> None:
+        self.completion = completion
         self.may_be_path = may_be_path
-
-    def complete(self, ctx: click.Context, typed: str) -> list[str]:
-        return self._complete(ctx, typed)
-
-
-def _aliases(ctx: click.Context, typed: str) -> list[str]:
-    """The aliases of the adapter that the call names before."""
-    return [alias for alias in candidates.aliases_of(ctx, _named_adapter(ctx)) if alias.startswith(typed)]
-
-
-def _versions(ctx: click.Context, typed: str) -> list[str]:
-    """The versions of the adapter that the call names before."""
-    return [number for number in candidates.numbers_of(ctx, _named_adapter(ctx)) if number.startswith(typed)]
-
-
-def _named_adapter(ctx: click.Context) -> str:
-    """The adapter that an unfinished call names. Behind an option without its value, click has not assigned
-    the arguments yet.
-    """
-    named = ctx.params.get("ref") or ctx.params.get("name") or next(iter(ctx.args), "")
-    return str(named.name) if isinstance(named, Ref) else str(named).partition("@")[0]
 
 
 class RuntimeParam(_CompletedParam):
     """An engine with its version and limits."""
 
     name = "ENGINE[@VERSION][,OPTION=VALUE…]"  # what --help shows
-
-    def complete(self, ctx: click.Context, typed: str) -> list[str]:
-        return candidates.engines(typed)
+    completion = "engines"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
         from adaptry.checks.runtimes import parse_runtime
@@ -164,17 +139,17 @@ NAME = NameParam()
 SOURCE = SourceParam()
 RUNTIME = RuntimeParam()
 DTYPE = DtypeParam()
-INPUT = _WordParam(candidates.refs, may_be_path=True)
+INPUT = _WordParam("refs", may_be_path=True)
 """A ref or folder that is parsed later, as it may have a weight (`acme/tone=0.5`)."""
-BASE = _WordParam(candidates.bases, may_be_path=True)
-METHOD = _WordParam(lambda ctx, typed: candidates.methods(typed))
-ENGINE = _WordParam(lambda ctx, typed: candidates.engines(typed))
-ALIAS = _WordParam(_aliases)
-VERSION = _WordParam(_versions)
-NAMESPACE = _WordParam(candidates.namespaces)
-ADAPTER_OR_NAMESPACE = _WordParam(candidates.names)
-QUERY = _WordParam(lambda ctx, typed: candidates.query_terms(typed))
-SEARCH_ORDER = _WordParam(lambda ctx, typed: candidates.search_orders(typed))
+BASE = _WordParam("bases", may_be_path=True)
+METHOD = _WordParam("methods")
+ENGINE = _WordParam("engines")
+ALIAS = _WordParam("aliases")
+VERSION = _WordParam("versions")
+NAMESPACE = _WordParam("namespaces")
+ADAPTER_OR_NAMESPACE = _WordParam("names")
+QUERY = _WordParam("query_terms")
+SEARCH_ORDER = _WordParam("search_orders")
 FOLDER = click.Path(path_type=Path)
 
 

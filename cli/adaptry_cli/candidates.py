@@ -53,6 +53,26 @@ def namespaces(ctx: click.Context, typed: str) -> list[str]:
     return _beginning(typed, (name.partition("/")[0] for name in names(ctx, typed)))
 
 
+def aliases(ctx: click.Context, typed: str) -> list[str]:
+    """The aliases of the adapter that the call names before."""
+    return _beginning(typed, aliases_of(ctx, _named_adapter(ctx)))
+
+
+def versions(ctx: click.Context, typed: str) -> list[str]:
+    """The versions of the adapter that the call names before."""
+    return _beginning(typed, numbers_of(ctx, _named_adapter(ctx)))
+
+
+def _named_adapter(ctx: click.Context) -> str:
+    """The adapter that an unfinished call names. Behind an option without its value, click has not assigned
+    the arguments yet.
+    """
+    from adaptry.core.refs import Ref
+
+    named = ctx.params.get("ref") or ctx.params.get("name") or next(iter(ctx.args), "")
+    return str(named.name) if isinstance(named, Ref) else str(named).partition("@")[0]
+
+
 def aliases_of(ctx: click.Context, name: str) -> list[str]:
     """An adapter's aliases."""
 
@@ -85,27 +105,27 @@ def bases(ctx: click.Context, typed: str) -> list[str]:
     return _beginning(typed, _ask(ctx, fetch))
 
 
-def methods(typed: str) -> list[str]:
+def methods(ctx: click.Context, typed: str) -> list[str]:
     """Ways of combining adapters."""
     from adaptry.compute.combining import COMBINE_METHODS
 
     return _beginning(typed, COMBINE_METHODS)
 
 
-def engines(typed: str) -> list[str]:
+def engines(ctx: click.Context, typed: str) -> list[str]:
     """Engines that there are rules for."""
     from adaptry.checks.runtimes import ENGINES
 
     return _beginning(typed, ENGINES)
 
 
-def query_terms(typed: str) -> list[str]:
+def query_terms(ctx: click.Context, typed: str) -> list[str]:
     """Fields of a query, also behind a `-` or a parenthesis; engines behind `fits:`."""
     from adaptry.core.query_terms import DATE_FIELDS, DIGEST_FIELDS, HAS_FIELDS, NUMBER_FIELDS, TEXT_FIELDS
 
     body = typed.lstrip("-(")
     if body.startswith("fits:"):
-        found = [f"fits:{engine}" for engine in engines(body.removeprefix("fits:"))]
+        found = [f"fits:{engine}" for engine in engines(ctx, body.removeprefix("fits:"))]
     else:
         named = [f"{field}:" for field in (*TEXT_FIELDS, *DIGEST_FIELDS, "fits")]
         compared = [*NUMBER_FIELDS, *DATE_FIELDS, "metric.", "eval."]
@@ -113,7 +133,7 @@ def query_terms(typed: str) -> list[str]:
     return [typed.removesuffix(body) + word for word in found]
 
 
-def search_orders(typed: str) -> list[str]:
+def search_orders(ctx: click.Context, typed: str) -> list[str]:
     """Keys by which a search is sorted."""
     from adaptry.registry.sort_keys import SEARCH_SORT_KEYS
 

@@ -9,16 +9,17 @@ creates a missing registry. Commands that work in a registry's own folder (`serv
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from adaptry.core.errors import NotFound
 from adaptry.core.refs import is_folder
 from adaptry.core.settings import AdaptrySettings, data_folder, is_server
-from adaptry.operations.near_names import suggest_names
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require_usage
 from adaptry_cli.collection import collecting_no_garbage
@@ -116,6 +117,19 @@ def _called(
     """(`Any`: each command has its arguments.)"""
     with suggest_names(lambda: registry, options):
         return command(*args, registry=registry, **options)
+
+
+@contextmanager
+def suggest_names(opened: RegistryOpener, arguments: Mapping[str, object]) -> Iterator[None]:
+    """Adds a suggestion to a `NotFound` of the block, which runs a command with these `arguments`."""
+    try:
+        yield
+    except NotFound as error:
+        from adaptry.operations.near_names import near_name
+
+        if not (hint := near_name(opened, arguments)):
+            raise
+        raise type(error)(error.message + hint) from error
 
 
 def connect_to(

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.operations.folder_paths import is_folder_path
-from adaptry.operations.near_names import suggest_names
 from adaptry_cli.arguments import (
     parse_metrics,
     parse_named,
     require_usage,
     validate_options,
 )
-from adaptry_cli.connection import RegistryOpener, connect_to
+from adaptry_cli.connection import RegistryOpener, connect_to, suggest_names
 from adaptry_cli.out import format_share, print_err, print_json, print_out, progress
 from adaptry_cli.warnings import warn
 

@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,7 @@ import click
 from adaptry import __version__
 from adaptry.core.errors import AdaptryError
 from adaptry.core.files.durable import write_error
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.storage.connect import (
     catalog_of,

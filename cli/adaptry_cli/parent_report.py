@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptry.core.errors import Invalid, MissingDependency
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry_cli.arguments import FOLDER, require_usage
 from adaptry_cli.connection import RegistryOpener
 from adaptry_cli.derive_output import (

@@ -12,11 +12,11 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 import click
 from rich.cells import cell_len, set_cell_size
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry_cli.out import escape_controls, print_err
 from adaptry_cli.styles import STYLES, paint
 

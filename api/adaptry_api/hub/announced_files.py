@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Collection
-from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
+
+from adaptry.core.lazy_dataclass import dataclass
 
 IDLE_SECONDS = 600.0
 """Seconds without an announcement after which an upload counts as ended."""

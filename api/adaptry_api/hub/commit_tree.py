@@ -6,10 +6,10 @@ A commit without a parent is applied to the branch's current head, and again if 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, FileMissing, Invalid, PermissionDenied, RevisionNotFound, Withdrawn
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.registry.commit_info import CommitInfo, CommitNote, CommitResult

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.folder_listing import exclusion_reason
 from adaptry.adapters.formats import FORMATS, WHOLE_MODEL, detect_format, is_adapter_file
 from adaptry.adapters.images import MAX_IMAGES, image_exclusion_reason, is_image
 from adaptry.core.errors import InvalidPath, TooLarge, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.tree_paths import MAX_DEPTH, MAX_PATH, check_path, is_too_deep
 from adaptry_api.hub.addresses import stored_path

@@ -8,7 +8,7 @@ commits by any process.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Annotated, TypeVar, cast
 
@@ -17,6 +17,7 @@ from fastapi import Depends, Request
 
 from adaptry.core.errors import FileMissing
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Catalog
 from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.app_state import AppState

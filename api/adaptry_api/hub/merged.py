@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from adaptry.compute.sidecar_client.inputs import MergedFile, ModelDescription, ModelInputs
 from adaptry.core.digest import Digest
 from adaptry.core.errors import RevisionNotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import MERGED, Number, Ref
 from adaptry.registry.commit_info import CommitInfo
 from adaptry.registry.records import AdapterInfo, VersionInfo

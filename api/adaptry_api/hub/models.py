@@ -7,7 +7,6 @@ reading all of them first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -15,6 +14,7 @@ from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
 from adaptry.core.errors import Invalid, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.adapters import Adapters
 from adaptry.registry.records import AdapterInfo
 from adaptry_api.auth_policy import app_state_of

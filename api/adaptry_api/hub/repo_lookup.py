@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -16,6 +15,7 @@ from fastapi import Depends, Request
 
 from adaptry.core.errors import NotFound
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.interface import Registry
 from adaptry_api.auth_policy import Caller, app_state_of
 from adaptry_api.hub.computed_cache import HubCaches

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
 from adaptry.core.errors import FileMissing, Invalid, Withdrawn
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import Ref
 from adaptry.registry.commit_info import CommitInfo

@@ -13,11 +13,11 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.errors import Busy, StorageFull, TooLarge, Unavailable
 from adaptry.core.files.locks import locked, remove_unlocked
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import MAX_REVISION
 
 IDLE_SECONDS = 3600.0

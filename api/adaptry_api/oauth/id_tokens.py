@@ -12,11 +12,11 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from joserfc.jwk import KeySet

@@ -13,12 +13,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import inf
 from typing import TYPE_CHECKING, Any
 
 from adaptry.core import strictjson
 from adaptry.core.errors import AdaptryError, Invalid, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.outgoing.connector import GuardedConnector
 
 if TYPE_CHECKING:

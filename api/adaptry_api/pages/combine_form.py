@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import urlencode
 
 import yaml
 from starlette.datastructures import QueryParams
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.job_types.preview import MethodDescription, ParameterChoice
 from adaptry.registry.job_types.tasks import combine_methods
 

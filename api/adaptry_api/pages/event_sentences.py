@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.events import Events
 from adaptry.registry.records import Event
 

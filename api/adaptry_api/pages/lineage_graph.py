@@ -6,9 +6,10 @@ Both are trees, so each revision gets a column by its distance and the middle of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Literal
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.operations.lineage import LineageNode
 from adaptry_api.pages.text import adapter_url, short_digest
 

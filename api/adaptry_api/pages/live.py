@@ -7,7 +7,6 @@ computed again every few seconds, and at once after an event.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 
 from anyio import sleep, to_thread
 from fastapi import Request
@@ -16,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 
 from adaptry.core.errors import AdaptryError
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.events import NameFilter
 from adaptry.registry.interface import Registry
 from adaptry_api.auth_policy import app_state_of, visitor_now

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from adaptry.core.display import format_number
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.evidence import EvidenceInfo
 from adaptry.registry.records import VersionInfo
 

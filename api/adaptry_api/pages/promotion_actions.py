@@ -7,7 +7,6 @@ refused, and the page shows the moves.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated
 
 from anyio import to_thread
@@ -17,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, Invalid, MissingDependency, NotFound
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.core.validation import validated
 from adaptry.registry.aliases import MoveRequest

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from adaptry.core.errors import Conflict, Invalid, MissingDependency, Unavailabl
 from adaptry.core.gates.decision import PromotionDecision, verdict_sentence
 from adaptry.core.gates.facts import ApprovalFact
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.operations.promotion import PRODUCTION
 from adaptry.registry.aliases import ALIAS_MOVED

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Final
@@ -17,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adaptry.core.errors import NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry_api.auth_policy import PUBLIC
 from adaptry_api.pages.routing import page_router
 

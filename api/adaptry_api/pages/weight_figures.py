@@ -9,10 +9,10 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.module_layers import NO_LAYER, in_model_order, layer_and_kind
 from adaptry.adapters.weight_statistics import ModuleStatistics, WeightDistance, WeightStatistics
+from adaptry.core.lazy_dataclass import dataclass
 
 MOST_LAYERS, MOST_KINDS = 128, 24
 """Maximum number of rows and columns that are drawn."""

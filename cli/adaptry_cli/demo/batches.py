@@ -6,9 +6,9 @@ Then only the last columns need logits: the vocabulary's matrix is a fifth of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry_cli.demo.tasks import Example
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry_cli.demo.dependencies import quiet_libraries
 from adaptry_cli.demo.tasks import DemoTask
 

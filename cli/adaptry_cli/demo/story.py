@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from adaptry.core.errors import AdaptryError
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry_cli.command import command
 from adaptry_cli.demo import foreign_adapter, model, tasks
 from adaptry_cli.demo.comparison import compare_with_peft

@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry_cli.demo import docstrings
 
 Metric = Literal["accuracy", "perplexity"]

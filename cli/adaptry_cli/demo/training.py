@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress
 from adaptry_cli.demo.batches import ExampleBatch, Model, Tokenizer, encode
 from adaptry_cli.demo.dependencies import quiet_libraries

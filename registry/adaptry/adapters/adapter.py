@@ -6,7 +6,7 @@ A view is immutable and cheap: opening one reads two headers. Functions take vie
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from adaptry.adapters.weights import weights_digest
 from adaptry.core.digest import Digest
 from adaptry.core.display import format_size, html_facts, short_repr
 from adaptry.core.errors import NotFound
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +17,7 @@ from adaptry.adapters.config_schema import check_lora, check_method
 from adaptry.adapters.patterns import PatternMatcher
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig
+from adaptry.core.lazy_dataclass import dataclass
 
 LIMITS = strictjson.JsonLimits(size=1 << 20, depth=16, nodes=10_000)
 MAX_RANK = 1024 * 64

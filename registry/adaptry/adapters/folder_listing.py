@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.content import open_regular
@@ -18,6 +17,7 @@ from adaptry.adapters.diagnostics import raise_no_adapter
 from adaptry.adapters.formats import CONFIG, WHOLE_MODEL, AdapterFormat, detect_format
 from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image
 from adaptry.core.errors import Invalid, NotFound, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.tree_paths import check_path
 
 _REASONS: tuple[tuple[re.Pattern[str], str], ...] = (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from adaptry.adapters.images import is_image
+from adaptry.core.lazy_dataclass import dataclass
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

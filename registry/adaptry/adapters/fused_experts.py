@@ -7,9 +7,9 @@ is separate. An adapter of that parameter therefore changes many tensors on disk
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.transformers_loading import LoadedTensor
+from adaptry.core.lazy_dataclass import dataclass
 
 # The fused parameter, and the names that files give to the parts of one expert. Its rows are in this order.
 _FUSED = (

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidWeights
+from adaptry.core.lazy_dataclass import dataclass
 
 ReadAt = Callable[[int, int], bytes]
 """`read(offset, length)` returns the bytes from `offset` on; fewer only at the end of the file."""

@@ -15,13 +15,13 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 from adaptry.adapters.pattern_process import SUFFIX, WHOLE
 from adaptry.adapters.plain_patterns import PlainIndex, parse_plain_pattern
 from adaptry.adapters.re2_patterns import re2_test
 from adaptry.core.errors import InvalidConfig, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, run_bounded
 from adaptry.core.processes.slots import ProcessSlots
 

@@ -10,7 +10,8 @@ product of thousands of keys and thousands of modules.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from adaptry.core.lazy_dataclass import dataclass
 
 _META = frozenset(r"\.^$*+?{}[]|()")
 _MOST_SHAPES = 64

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from adaptry.adapters.content import open_regular, read_at
 from adaptry.adapters.header import BASE_LIMITS, ReadAt, SafetensorsHeader, TensorInfo, read_header
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig, InvalidWeights, NotFound, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 CONFIG = "config.json"
 INDEX_END = ".safetensors.index.json"

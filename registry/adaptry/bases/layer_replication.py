@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.config import AdapterConfig
 from adaptry.core.errors import InvalidConfig, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 _LAYER = re.compile(r"(?P<stem>(?:.+\.)?(?:layers|layer|h))\.(?P<number>\d+)\.(?P<rest>.+)")
 _MOST = 4096

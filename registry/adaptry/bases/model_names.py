@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +16,7 @@ from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.transformers_loading import tensors_in_memory
 from adaptry.bases.model_classes import body_attribute, converts_adapters, has_head
+from adaptry.core.lazy_dataclass import dataclass
 
 _TASKS_WITH_HEAD = frozenset(["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS"])
 _OF_LANGUAGE = re.compile(r".+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration)")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
 from adaptry.adapters.base_record import TensorShape
@@ -18,6 +18,7 @@ from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.adapters.tensor_names import layer_of
 from adaptry.adapters.transformers_loading import LoadedTensor
 from adaptry.bases.parameter_lookup import MissingReason, ParameterNames
+from adaptry.core.lazy_dataclass import dataclass
 
 Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "parameter"]
 """How the weight is stored: `linear` is [out, in], `conv1d` (GPT-2's) [in, out], `embedding` [rows, dim],

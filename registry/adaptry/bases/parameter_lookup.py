@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from adaptry.adapters.tensor_names import (
     is_output_head,
 )
 from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
+from adaptry.core.lazy_dataclass import dataclass
 
 _OLD_ENDS = (
     (".weight", ".gamma"),

@@ -7,8 +7,8 @@ Findings take their severity and remedy from this table, and the page `docs/chec
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.report import Finding, Severity
 
 _SHOWN = 20

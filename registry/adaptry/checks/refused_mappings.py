@@ -7,10 +7,10 @@ except those of `monteclora_config`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from adaptry.checks.refused_configs import Bound, keeps_bound
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

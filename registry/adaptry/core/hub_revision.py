@@ -7,11 +7,11 @@ a name that selects nothing, which is the same for the caller.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.core.errors import InvalidRef
 from adaptry.core.git_names import find_name_problem, to_valid_name
+from adaptry.core.lazy_dataclass import dataclass
 
 GRAMMAR = (
     "a revision is main, latest, a branch, an alias, a tag, v3 or 3 (a version), a commit's id (7 to 40 hex"

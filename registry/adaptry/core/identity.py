@@ -7,7 +7,6 @@ change it gets `PermissionDenied`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Self
 
@@ -18,6 +17,7 @@ from adaptry.core.access.grants import Grant, Limit
 from adaptry.core.access.resources import ALL_NAMES, Resource, common_names, matches
 from adaptry.core.access.roles import strongest_role
 from adaptry.core.errors import Invalid, NotFound, PermissionDenied
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.core.visibility import BaseVisibility as BaseVisibility
 from adaptry.core.visibility import Visibility as Visibility

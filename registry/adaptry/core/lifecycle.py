@@ -6,13 +6,13 @@ Every part of a registry uses this table; `docs/states.md` shows it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from adaptry.core.access.conditions import Facts
 from adaptry.core.errors import Conflict, PermissionDenied
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.core.states import State as State
 

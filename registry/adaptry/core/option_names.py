@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from adaptry.core.lazy_dataclass import dataclass
 
 _COMMAND = re.compile(r"`adaptry [^`]*`|\badaptry [a-z][^;,()]*")
 _OPTION = re.compile(r"(?<![\w-])--([a-z][a-z-]*)(?: (?P<value>[\w./|-]*\w))?")

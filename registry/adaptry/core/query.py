@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adaptry.core.errors import InvalidQuery
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.query_terms import (
     DATE_FIELDS,
     DIGEST_FIELDS,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
 from adaptry.core.errors import InvalidQuery
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.query_times import is_span, period
 from adaptry.core.suggestions import suggestion
 

@@ -6,11 +6,12 @@ A limit is a number, or None if it is not set. A limit for a name has priority o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Literal, NamedTuple
 
 from adaptry.core.display import format_size
 from adaptry.core.errors import AdaptryError, Busy, QuotaExceeded
+from adaptry.core.lazy_dataclass import dataclass
 
 QuotaScope = Literal["namespace", "principal"]
 

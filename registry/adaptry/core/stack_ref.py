@@ -6,10 +6,10 @@ The updates are added up, so the order of the parts does not matter. A plain ref
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
 from adaptry.core.errors import InvalidRef
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import Ref
 
 MAX_PARTS = 8

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 
 _MAX_DIGITS = 40
 # A possessive repeat with an optional end: an unclosed string is one token up to the end of the text. With a

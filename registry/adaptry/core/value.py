@@ -14,9 +14,11 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, field, fields
 from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
+
+from adaptry.core.lazy_dataclass import dataclass, lazy_dataclass
 
 if TYPE_CHECKING:
     from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter
@@ -50,9 +52,8 @@ def limited(*, default: Any = MISSING, default_factory: Any = MISSING, **limits:
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field, limited))
 def value(kind: type[Kind]) -> type[Kind]:
     """Makes a subclass of `FrozenValue` a frozen dataclass with keyword arguments only, which checks them."""
-    made = dataclass(frozen=True, kw_only=True, eq=False, repr=False)(kind)  # generating them is slow
-    if made._is_plain is not FrozenValue._is_plain:
-        made.__init__ = _checking(made, made.__init__)  # type: ignore[method-assign]
+    wrap = None if kind._is_plain is FrozenValue._is_plain else _checking
+    made: type[Kind] = lazy_dataclass(kind, frozen=True, kw_only=True, eq=False, repr=False, wrap_init=wrap)
     return made
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from adaptry.core.display import format_count, html_facts, short_repr
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.validation import validated
 from adaptry.facade.arguments import (
     BaseLike,

@@ -7,11 +7,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from threading import Lock
 from typing import Any
 
 from adaptry.core.display import format_size, html_text
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress
 
 _SECONDS_BETWEEN_UPDATES = 0.1

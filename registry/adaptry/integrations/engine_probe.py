@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import urllib3
@@ -18,6 +17,7 @@ from adaptry.checks.runtimes.runtime import Runtime, Version, parse_version
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, NotFound, Unavailable
 from adaptry.core.http import check_url, open_pool
+from adaptry.core.lazy_dataclass import dataclass
 
 _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=16, nodes=100_000)
 _SECONDS = urllib3.Timeout(connect=5, read=10)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress
 from adaptry.core.refs import Ref
 

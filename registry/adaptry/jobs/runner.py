@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 
 from adaptry.core.errors import AdaptryError, Invalid, Unavailable
 from adaptry.core.failpoints import reach
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.outgoing.connector import GuardedConnector
 from adaptry.jobs.capacity import CapacityLimiter
 from adaptry.jobs.engine import WorkflowEngine, database_url

@@ -17,10 +17,11 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import IO, Protocol
 
 from adaptry.core.errors import Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 
 _LOG = logging.getLogger("adaptry.jobs")
 _PASSED_VARIABLES = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "VIRTUAL_ENV")

@@ -7,12 +7,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from pydantic import ValidationError
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.jobs.dispatch import TORCH_KINDS
 from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
 from adaptry.jobs.step_launcher import LaunchedProcess, StepLauncher

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from typing import Any, Self
 from adaptry.core import tracing
 from adaptry.core.errors import AdaptryError, Conflict, Unavailable
 from adaptry.core.failpoints import reach
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.jobs.capacity import CapacityLimiter
 from adaptry.jobs.ipc import RegistryLocation, StepRequest, StepResult
 from adaptry.jobs.step_launcher import StepLauncher

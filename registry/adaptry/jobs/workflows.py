@@ -10,12 +10,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from dbos import DBOS, WorkflowHandle
 
 from adaptry.core.errors import AdaptryError, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.jobs.queues import step_queue
 from adaptry.registry.job_types.records import JobInfo
 

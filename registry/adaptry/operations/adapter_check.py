@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.content import FolderContent
 from adaptry.core.display import format_count, html_table, short_repr, table_text
 from adaptry.core.errors import Conflict, Invalid, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import Ref, folder_argument, may_be_folder
 from adaptry.core.report import CheckReport, Finding

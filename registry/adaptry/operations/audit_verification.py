@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.transparency.checkpoint import LogCheckpoint, VerifierKey
 from adaptry.core.transparency.merkle import Peaks, leaf_hash
 from adaptry.registry.audit_log import MAX_SEALED, AuditFilter, AuditLog

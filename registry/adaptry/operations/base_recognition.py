@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.content import FolderContent
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Conflict, Invalid, InvalidRef, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import Ref, folder_argument, is_folder, parse_base_name
 

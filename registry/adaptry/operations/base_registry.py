@@ -7,7 +7,6 @@ name from anywhere, any other only on the machine that registered it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -22,6 +21,7 @@ from adaptry.bases.local_index import find_paths, record_path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Conflict, NotFound, TooLarge, Unsupported
 from adaptry.core.identity import BaseVisibility
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import MAX_FILE, FileEntry
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import is_folder, parse_base_name

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.core.display import format_count, format_decimal, html_table, short_repr, table_text
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.differences import Difference, DiffSide, find_differences
 from adaptry.operations.sources import ParentSource, RegistryOpener, Warn, open_input, open_parent

@@ -4,7 +4,6 @@ LoRA.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.base_record import BaseRecord
@@ -21,6 +20,7 @@ from adaptry.compute.layout_conversion.convert import convert_layout
 from adaptry.compute.layout_conversion.module_names import LayoutVersion
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.folder_paths import is_folder_path

@@ -7,7 +7,6 @@ same type of machine, gives the same bytes and therefore the same digest, so the
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter_into
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_recognition import RecognisedBase, declared_base

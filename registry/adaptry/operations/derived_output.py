@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
 from adaptry.core.display import format_share, html_facts, short_repr
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.derive import derive

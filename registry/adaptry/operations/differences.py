@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.spec import Spec
 from adaptry.core.display import format_number, format_size
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.records import VersionInfo
 
 # Config fields that are compared as part of the spec.

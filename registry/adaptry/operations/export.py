@@ -5,7 +5,7 @@ A job calls `export_version`. For an export to a folder, see `adaptry.compute.ex
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from adaptry.compute.exporting.plan import ExportPlan, plan_repairs
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.display import format_number, html_facts, short_repr
 from adaptry.core.errors import CheckFailed, Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_registry import open_base

@@ -7,11 +7,12 @@ without one (pushed elsewhere, deleted, or not readable) is shown as the digest 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from adaptry.core.digest import Digest
 from adaptry.core.display import escape_controls, format_share, html_text, short_repr, shorten
 from adaptry.core.errors import NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.recipe_summary import summarise_recipe, unregistered_inputs
 from adaptry.core.refs import Ref
 from adaptry.registry.interface import Registry

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.base_record import BaseRecord
@@ -14,6 +13,7 @@ from adaptry.bases.quantised import open_logical_view
 from adaptry.compute.merging.merge import MergeSource
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress
 from adaptry.core.refs import is_folder
 from adaptry.operations.base_registry import open_base

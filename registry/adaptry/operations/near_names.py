@@ -18,23 +18,9 @@ _PAGE = 200
 _BASES = ("base", "key")  # arguments that name a base
 
 
-@contextlib.contextmanager
-def suggest_names(opened: Callable[[], Registry], arguments: Mapping[str, object]) -> Iterator[None]:
-    """Adds a suggestion to a `NotFound` of the block, from the names that the registry has. `arguments` are
-    those of the command or function that the block executes.
-    """
-    try:
-        yield
-    except NotFound as error:
-        hint = near_name(opened, arguments)
-        if not hint:
-            raise
-        raise type(error)(error.message + hint) from error
-
-
 def near_name(opened: Callable[[], Registry], arguments: Mapping[str, object]) -> str:
     """The suggestion, to append to an error; empty if no name of the registry is near, or it cannot be
-    read.
+    read. `arguments` are those of the command or function that raised the error.
     """
     with contextlib.suppress(AdaptryError):
         return _first_hint(opened(), arguments)

@@ -6,12 +6,12 @@ If someone else moves the alias between the read and the move, the move raises `
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 from adaptry.core.digest import Digest
 from adaptry.core.display import short_repr
 from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import STATE_RULES
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry.adapters import Adapters

@@ -6,7 +6,6 @@ directions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.adapters.base_record import BaseRecord
@@ -14,6 +13,7 @@ from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.fingerprinting.quantised_copies import is_packed
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.core.errors import CheckFailed, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.base_registry import find_record_matches, open_base
 from adaptry.registry.base_info import BaseInfo

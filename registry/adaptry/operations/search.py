@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import overload
 
 from adaptry.core.display import format_count, format_metrics, html_table, short_repr, table_text
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
 

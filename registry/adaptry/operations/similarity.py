@@ -8,7 +8,7 @@ cosines decide.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +25,7 @@ from adaptry.core.errors import (
     Unavailable,
     Unsupported,
 )
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.settings import data_folder
 from adaptry.operations.temporary_updates import temporary_updates

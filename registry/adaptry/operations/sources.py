@@ -6,7 +6,6 @@ A registry is opened only where a name or a ref needs one; folders do not.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,6 +21,7 @@ from adaptry.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import Ref, is_folder
 from adaptry.operations.base_recognition import BaseRecogniser, fingerprint_folder

@@ -5,10 +5,9 @@ If someone else changes it between the read and the change, this raises `Conflic
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adaptry.core.display import short_repr
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import Latest, Ref
 from adaptry.registry.interface import Registry

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import Self, TypeVar
 
 from adaptry.core.errors import InvalidRef, NotFound, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Label, Ref
 from adaptry.registry.events import adapters_of
 from adaptry.registry.interface import Registry

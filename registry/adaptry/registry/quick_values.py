@@ -5,11 +5,11 @@ The records are pydantic's models, whose import takes longer than such a command
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Ref
 
 if TYPE_CHECKING:

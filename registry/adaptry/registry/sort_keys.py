@@ -7,10 +7,10 @@ equal values newest first; versions without a value come last, in the reverse or
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from adaptry.core.errors import Invalid, InvalidQuery
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.suggestions import suggestion
 
 if TYPE_CHECKING:

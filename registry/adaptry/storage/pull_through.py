@@ -7,7 +7,6 @@ not passed on, but a version that was withdrawn upstream cannot be pushed here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from adaptry.adapters.weight_statistics import MeasuredWeights, WeightDistance, WeightStatistics
@@ -15,6 +14,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, NotFound
 from adaptry.core.hub_revision import parse_hub_revision
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, ByDigest, Label, Latest, Number, Ref
 from adaptry.registry.commit_info import CommitInfo, CommitNote, CommitResult

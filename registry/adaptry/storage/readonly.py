@@ -15,7 +15,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
@@ -23,6 +22,7 @@ from adaptry.core.errors import ReadOnly, StorageFull, Unavailable
 from adaptry.core.files.durable import write_error
 from adaptry.core.files.locks import remove_unlocked, try_lock
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import Ref
 from adaptry.storage.blobs.factory import open_blobs_for_reading
 from adaptry.storage.catalog.database import Catalog, Transaction

@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from adaptry.core.errors import PermissionDenied
 from adaptry.core.identity import Identity, is_reserved
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage import tokens
 from adaptry.storage.catalog import principals, sign_ins
 from adaptry.storage.catalog import tokens as kept

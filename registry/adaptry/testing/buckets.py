@@ -6,10 +6,10 @@ import secrets
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.errors import Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret123"}
 _BUCKET = "adaptry-tests"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shutil
 import ssl
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from adaptry.core.lazy_dataclass import dataclass
 
 _NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1"
 

@@ -13,9 +13,10 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import Literal, TypeVar
+
+from adaptry.core.lazy_dataclass import dataclass
 
 PIECE = 1 << 16
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.retry import RetryPolicy

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.testing.fault_proxy import FaultProxy, reset
 
 _LIMIT = 1 << 16

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Self
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry_api.hub.xet.hashes import BYTES
 
 _END = array("Q").itemsize

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, NotFound, TooLarge
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import MAX_FILE, MAX_REVISION
 from adaptry_api.hub.xet.chunk_tables import ChunkTable
 from adaptry_api.hub.xet.shard import XetFile

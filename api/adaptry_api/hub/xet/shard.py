@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, TooLarge
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry_api.hub.xet.hashes import sha256_of, text_of
 
 MAX_SHARD_BYTES = 32 << 20

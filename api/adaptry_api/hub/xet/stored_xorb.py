@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData, Invalid, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry_api.hub.xet.chunk_tables import ChunkTable
 from adaptry_api.hub.xet.hashes import chunk_hash
 from adaptry_api.hub.xet.xorb import MAX_XORB_CHUNKS

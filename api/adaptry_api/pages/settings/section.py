@@ -8,7 +8,7 @@ nowhere else. What deletes or ends something is confirmed first: `?confirm=` sho
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from anyio import to_thread
 from fastapi import APIRouter, Request
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from adaptry.core.errors import AdaptryError, Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.job_types.task import reason_of
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.denials import set_denial_reason, set_form_action

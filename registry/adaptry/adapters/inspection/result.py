@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from adaptry.core.lazy_dataclass import dataclass
 
 INSPECTION = 1
 """The version of the measurement. A stored result of an older version counts as missing."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import ReadAt, SafetensorsHeader, TensorInfo
 from adaptry.adapters.spec import ModuleKind, ModuleSpec, Spec
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

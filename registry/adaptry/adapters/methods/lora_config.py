@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from adaptry.adapters.config import AdapterConfig
@@ -17,6 +17,7 @@ from adaptry.adapters.methods.method import LoraForm
 from adaptry.adapters.pattern_process import SUFFIX
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
 from adaptry.core.errors import InvalidConfig
+from adaptry.core.lazy_dataclass import dataclass
 
 _FLAG_TRAITS = {
     "use_rslora": "rslora",

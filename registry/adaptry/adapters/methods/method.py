@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
 from adaptry.adapters.config import AdapterConfig
@@ -17,6 +17,7 @@ from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.methods.row_change import RowChangeFunction, factor_rows
 from adaptry.adapters.methods.row_formula import FormulaFunction
 from adaptry.adapters.spec import ExtraKind, ExtraWeight, ModuleKind, ModuleSpec
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype

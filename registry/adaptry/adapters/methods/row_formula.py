@@ -8,11 +8,11 @@ test compares them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.spec import ModuleSpec
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,7 +14,6 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from adaptry.adapters.base_record import BaseRecord, Roots, TensorShape
 from adaptry.adapters.content import open_regular
@@ -25,6 +24,7 @@ from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.quantised import open_logical_view
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 
 _PIECE = (

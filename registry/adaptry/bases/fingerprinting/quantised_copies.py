@@ -8,12 +8,12 @@ allow it (those of bitsandbytes do), every sampled value of the original must li
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from adaptry.adapters.base_record import BaseRecord, Match, Sketch, TensorShape
 from adaptry.bases.fingerprinting.dtype_cast import find_cast
 from adaptry.bases.fingerprinting.packed_sketch import may_share_a_source, rounds_to
+from adaptry.core.lazy_dataclass import dataclass
 
 _ENOUGH = 3
 _QUANTISED_DTYPES = frozenset(["I8", "U8", "I32", "F8_E4M3", "F8_E5M2"])

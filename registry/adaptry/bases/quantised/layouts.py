@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from adaptry.adapters.header import TensorInfo
 from adaptry.bases.quantised.four_bit import parse_four_bit_state
 from adaptry.bases.quantised.packed_weight import CODES, PackedPart, PackedWeight
+from adaptry.core.lazy_dataclass import dataclass
 
 _SCALES = ("weight_scale_inv", "weight_scale")
 _BESIDE = (

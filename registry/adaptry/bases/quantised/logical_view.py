@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from adaptry.adapters.header import ReadAt, TensorInfo
 from adaptry.bases.hf_folder import HfCheckpoint
@@ -16,6 +16,7 @@ from adaptry.bases.quantised.four_bit import MOST
 from adaptry.bases.quantised.layouts import LAYOUTS, CheckpointTensors, has_all_codes
 from adaptry.bases.quantised.packed_weight import CODES, PackedWeight
 from adaptry.core.errors import InvalidWeights
+from adaptry.core.lazy_dataclass import dataclass
 
 _MARKS = (".SCB", ".qweight", ".weight_packed", ".weight", "_blocks")
 

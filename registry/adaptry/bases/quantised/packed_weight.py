@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from adaptry.adapters.header import TensorInfo
+from adaptry.core.lazy_dataclass import dataclass
 
 CODES = "codes"
 """The role of the tensor with the packed values. Other roles are the endings of their names on disk."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.methods.lora_config import LoraVariant
 from adaptry.bases.module_map import ExtraTarget, ModuleMap
+from adaptry.core.lazy_dataclass import dataclass
 
 DropCause = Literal["name", "not_targeted", "no_place", "incomplete"]
 """Why PEFT does not load tensors as they were trained: no module of the model has their name; the config does

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora_config import scale_of
@@ -19,6 +19,7 @@ from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.checks.binding.bound_adapter import DropCause
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
 from adaptry.checks.formatting import fold_layer_numbers
+from adaptry.core.lazy_dataclass import dataclass
 
 _ONE_FACTOR = re.compile(r"(?P<experts>.*\.experts)\.(?P<index>\d+)\.(?P<rest>[^.]+\.lora_[AB])\..*")
 _ONE_EXPERT = re.compile(r"(?P<experts>(?:.*\.)?experts)\.(?P<index>\d+)\.(?P<name>[^.]+)")

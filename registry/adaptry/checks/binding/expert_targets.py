@@ -9,11 +9,11 @@ their targets. A pattern becomes the list of the last parts of the names that it
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.model_names import ModelNames
 from adaptry.checks.binding.targets import ModuleTargets, is_embedding
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.config import AdapterConfig
@@ -12,6 +10,7 @@ from adaptry.bases.model_names import ModelNames, model_names
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.binding.expert_targets import ExpertTargets, expert_targets
 from adaptry.checks.binding.targets import ModuleTargets
+from adaptry.core.lazy_dataclass import dataclass
 
 BASE_LAYER = ".base_layer"
 

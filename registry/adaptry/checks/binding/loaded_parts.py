@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import INSIDE_WRAPPER, PREFIX
@@ -22,6 +22,7 @@ from adaptry.checks.binding.expert_factors import expert_matrix, why_expert_not_
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding, is_head, is_matrix
 from adaptry.checks.formatting import format_count
+from adaptry.core.lazy_dataclass import dataclass
 
 _ONE_EXPERT = re.compile(r"(?:.*\.)?experts\.\d+\..+")
 _TOKEN_ADAPTER = ".token_adapter"

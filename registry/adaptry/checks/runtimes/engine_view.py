@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.checks.runtimes.name_readers import NameReader
+from adaptry.core.lazy_dataclass import dataclass
 
 _FACTOR = re.compile(r"(?:.+\.)?lora_(?P<half>A|B|embedding_A|embedding_B)(?:\.(?!bias$)[^.]+)?(?:\.weight)?")
 

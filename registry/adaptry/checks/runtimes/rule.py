@@ -8,7 +8,7 @@ no weights, except a few elements of copied embeddings (`embedding_copies`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -24,6 +24,7 @@ from adaptry.checks.runtimes.name_readers import NameReader
 from adaptry.checks.runtimes.runtime import Runtime, Version
 from adaptry.core.display import short_repr
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.report import Finding
 
 Effect = Literal["refuses", "changes", "needs"]

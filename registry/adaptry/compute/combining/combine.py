@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adaptry.compute.combining.method import CombineInputs
@@ -15,6 +15,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import Json, LazyAdapter
 from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.core.errors import CheckFailed
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

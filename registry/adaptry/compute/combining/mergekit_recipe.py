@@ -10,10 +10,10 @@ defaults in `merge_methods/`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from adaptry.core.errors import Invalid, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.suggestions import suggestion
 
 _PAGE = "docs/combining.md#from-mergekit"

@@ -7,10 +7,11 @@ A method processes one site at a time and knows no files. To add one, write a fu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -7,7 +7,6 @@ makes a lazy adapter from it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.patterns import check_suffixes, first_match
 from adaptry.compute.combining import get_combine_method
@@ -23,6 +22,7 @@ from adaptry.compute.lazy_adapters.whole_weights import WholeWeights, choose_who
 from adaptry.compute.recipes.combine import CombineRecipe, ModuleOverride
 from adaptry.core.display import format_count, format_size, html_table, short_repr
 from adaptry.core.errors import CheckFailed, Invalid, InvalidConfig
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

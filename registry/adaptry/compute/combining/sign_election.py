@@ -8,7 +8,6 @@ used.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from adaptry.compute.combining.dense_rows import FuseFunction
 from adaptry.compute.combining.method import CombineInputs
+from adaptry.core.lazy_dataclass import dataclass
 
 
 def fuse_by_sum(inputs: CombineInputs) -> FuseFunction:

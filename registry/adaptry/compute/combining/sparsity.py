@@ -8,7 +8,6 @@ order of a sort. Random numbers come from the given generator, for the rows in t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +16,7 @@ from torch.nn.functional import hardshrink
 
 from adaptry.compute.combining.compiled_products import has_compiler
 from adaptry.compute.combining.dense_rows import DenseRows, PruneFunction
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.magnitude_ir import CompiledMagnitudes

@@ -6,7 +6,6 @@ Parents count without the weights of the recipe. A parent that is not a sum of f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 from adaptry.compute.comparing import aggregate
@@ -25,6 +24,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.tensors.lowrank import inner_product
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 
 _NOTHING = 1e-6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from adaptry.adapters.adapter import Adapter
@@ -22,6 +21,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.tensors.lowrank import Factors, inner_product
 from adaptry.core.errors import CheckFailed
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 
 

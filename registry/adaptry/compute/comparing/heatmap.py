@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.module_layers import in_model_order, layer_and_kind
 from adaptry.compute.comparing.results import CombineReport, ModuleReport
 from adaptry.core.errors import Invalid, MissingDependency
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from adaptry.compute.tensors.lowrank import Factors, decompose, orthonormal_bases
+from adaptry.core.lazy_dataclass import dataclass
 
 _AT_ONCE = 1 << 20
 """Number of elements of an update that are computed at once."""

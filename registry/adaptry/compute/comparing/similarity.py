@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from adaptry.compute.comparing import aggregate
 from adaptry.compute.lazy_adapters.deltas import AdapterDeltas
 from adaptry.compute.tensors.lowrank import inner_product
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

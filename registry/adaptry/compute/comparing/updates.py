@@ -7,7 +7,6 @@ VeRA. Otherwise it is the dense change of the weight, which may need the base's 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from adaptry.adapters.methods import METHODS
@@ -20,6 +19,7 @@ from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_del
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.core.errors import Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.base_record import BaseRecord
@@ -11,6 +10,7 @@ from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import CheckFailed, InvalidWeights
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,6 @@ not every engine supports them; with `drop_bias` the LoRA is written without the
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.methods import METHODS
@@ -16,6 +15,7 @@ from adaptry.compute.converting.base_shapes import ConversionBase
 from adaptry.compute.converting.weight_deltas import ChangedWeight
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, ParentAdapter
 from adaptry.core.errors import CheckFailed
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

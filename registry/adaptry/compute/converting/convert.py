@@ -8,7 +8,7 @@ a LoRA cannot represent are refused, or left out on request.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import PEFT
@@ -33,6 +33,7 @@ from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.lazy_adapters.whole_weights import choose_whole_weights
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter, refuse_unmergeable
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import BaseClaim
 
 if TYPE_CHECKING:

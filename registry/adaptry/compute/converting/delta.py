@@ -8,7 +8,6 @@ is the change of a zero weight.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.methods import METHODS
@@ -20,6 +19,7 @@ from adaptry.compute.converting.base_shapes import ConversionBase
 from adaptry.compute.converting.weight_deltas import ChangedWeight, sides_of
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import InvalidWeights
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,6 @@ Otherwise each scale is multiplied into its `lora_B`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
@@ -15,6 +14,7 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.converting.options import ConvertOptions
 from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, site_of
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors

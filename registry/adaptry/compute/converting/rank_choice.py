@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from adaptry.compute.converting.rank_energy import (
     RankPoint,
@@ -15,6 +14,7 @@ from adaptry.compute.converting.rank_energy import (
 from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.display import format_share, html_table, short_repr, table_text
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -7,9 +7,9 @@ hide a module that is lost.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from adaptry.compute.lazy_adapters.deltas import AdapterDeltas
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ size is formed. A module that already has the rank is unchanged.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,6 +17,7 @@ from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.lazy_adapters.whole_weights import choose_whole_weights
 from adaptry.compute.recipes.merge import Dtype
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors

@@ -6,12 +6,12 @@ The reported ‖Δ − Δ'‖² is computed from the numbers that are written, a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from adaptry.compute.tensors.lowrank import Factors, decompose, decompose_dense, rank_for
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.spec import ModuleSpec
@@ -22,6 +21,7 @@ from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.merging.bound_input import bind_inputs
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
@@ -21,6 +21,7 @@ from adaptry.compute.exporting.rewrite import rewrite_adapter
 from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter_into
 from adaptry.compute.lazy_adapters.lazy_adapter import Json, LazyAdapter, ParentAdapter
 from adaptry.core.errors import CheckFailed
+from adaptry.core.lazy_dataclass import dataclass
 
 _ROUNDS = 4
 """Maximum number of rounds. A failed precondition can hide a further repair, a few times in a row; more

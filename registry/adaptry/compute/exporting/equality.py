@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
@@ -18,6 +18,7 @@ from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.lazy_adapters.folder_writer import ComputeResult
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, site_of
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors

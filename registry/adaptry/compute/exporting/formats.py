@@ -6,7 +6,6 @@ The function writes a folder that appears atomically, and returns notes for the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.checks.runtimes import repairs
@@ -21,6 +20,7 @@ from adaptry.compute.exporting import (
 )
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.lazy_dataclass import dataclass
 
 Notes = tuple[str, ...]
 WriteFunction = Callable[[ParentAdapter, Path, ExportOptions], Notes]

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from adaptry.core.errors import MissingDependency, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 _TURNED = {"q_proj": "heads", "k_proj": "kv_heads"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.hf_folder import HfCheckpoint
@@ -11,6 +10,7 @@ from adaptry.compute.converting.base_shapes import ConversionBase
 from adaptry.compute.exporting.oci.artifact import Descriptor
 from adaptry.compute.recipes.merge import Dtype
 from adaptry.core.errors import CheckFailed
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 
 

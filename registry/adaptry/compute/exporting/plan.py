@@ -8,7 +8,6 @@ result is checked again. The plan has the steps that are known now.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from adaptry.checks.runtimes import Runtime, RuntimeVerdict, check_runtime, repairs
 from adaptry.compute.exporting.formats import FORMAT_OF_ENGINE, FORMATS
@@ -17,6 +16,7 @@ from adaptry.compute.exporting.repair_table import BY_REMEDY, MERGE_REMEDIES, RE
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.display import format_count, html_table, short_repr
 from adaptry.core.errors import CheckFailed
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.report import Finding
 
 

@@ -6,7 +6,6 @@ Remedies outside the table are for people: change the server's options, train ag
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.checks.runtimes import Runtime, repairs
@@ -14,6 +13,7 @@ from adaptry.compute.exporting import config_repairs, fill_layers, key_names, to
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.foreign_layouts.to_peft import bring_to_peft
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
+from adaptry.core.lazy_dataclass import dataclass
 
 RepairFunction = Callable[[ParentAdapter, Runtime, ExportOptions], LazyAdapter]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from adaptry.compute.extracting.target_choice import TargetChoice
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter
 from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
 from adaptry.compute.lazy_adapters.sites import WeightSite
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import is_folder
 

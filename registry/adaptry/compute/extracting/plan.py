@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.patterns import check_suffixes, first_match
@@ -14,6 +13,7 @@ from adaptry.compute.extracting.target_choice import TargetChoice, TargetChooser
 from adaptry.compute.extracting.weight_pairs import Facts, WeightPair, WeightPairs, pair_weights
 from adaptry.compute.verifying.configs import config_differences
 from adaptry.core.errors import CheckFailed, Invalid, InvalidConfig, MissingDependency
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 
 

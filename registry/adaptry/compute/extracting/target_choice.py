@@ -9,7 +9,6 @@ reported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from adaptry.adapters.config import HEADS_OF_TASKS
@@ -17,6 +16,7 @@ from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, is_input_embedding, 
 from adaptry.bases.module_map import TURNED_EXPERTS, is_conv1d
 from adaptry.compute.extracting.weight_pairs import WeightPair
 from adaptry.compute.lazy_adapters.sites import WeightSite
+from adaptry.core.lazy_dataclass import dataclass
 
 _TASKS = (
     ("ForCausalLM", "CAUSAL_LM"),

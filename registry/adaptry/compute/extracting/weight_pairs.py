@@ -6,7 +6,6 @@ An adapter uses the names in memory, so pairs have these names, according to the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from adaptry.adapters.base_record import TensorShape
@@ -16,6 +15,7 @@ from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

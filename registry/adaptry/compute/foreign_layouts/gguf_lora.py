@@ -9,7 +9,6 @@ the same way. The file has neither the model's names nor its number of heads, so
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from adaptry.compute.foreign_layouts.peft_view import ViewContent, ViewedTensor,
 from adaptry.compute.foreign_layouts.to_peft import copied
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,6 @@ get_scale`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from adaptry.compute.exporting.gguf_names import import_gguf
 from adaptry.compute.foreign_layouts.peft_view import ViewedTensor
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,13 +8,13 @@ create_adapter_parameters`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.methods.lokr import factorisation
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.foreign_layouts.peft_adapter import ForeignInput
 from adaptry.compute.lazy_adapters.lazy_adapter import Json
 from adaptry.core.errors import Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 _Shapes = Mapping[str, tuple[int, ...]]
 

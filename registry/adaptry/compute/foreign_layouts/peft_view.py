@@ -10,7 +10,6 @@ import json
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 
 from adaptry.adapters.adapter import Adapter, open_content
@@ -20,6 +19,7 @@ from adaptry.adapters.methods.extras import PREFIX
 from adaptry.compute.foreign_layouts.peft_adapter import PeftAdapter, RenamedTensor, config_of
 from adaptry.compute.lazy_adapters.lazy_adapter import Json
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

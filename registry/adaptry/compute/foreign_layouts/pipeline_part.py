@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.model_names import model_names
 from adaptry.core.errors import CheckFailed
+from adaptry.core.lazy_dataclass import dataclass
 
 CLIP = "text_model."
 _PIPELINE = "Pipeline"

@@ -7,7 +7,7 @@ tool's are refused, with a remedy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
@@ -20,6 +20,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, Laz
 from adaptry.compute.lazy_adapters.lora import base_claim
 from adaptry.compute.lazy_adapters.whole_weights import tokenizer_of
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 DescribeFunction = Callable[[ForeignInput, BaseRecord | None, str | None], PeftAdapter]
 """A function that describes another tool's LoRA in PEFT's terms, from the adapter, its base if that is known,

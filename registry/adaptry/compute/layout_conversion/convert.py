@@ -5,7 +5,6 @@ weights.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
@@ -23,6 +22,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, LazyAdapt
 from adaptry.compute.lazy_adapters.lora import base_claim
 from adaptry.compute.lazy_adapters.whole_weights import tokenizer_of
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

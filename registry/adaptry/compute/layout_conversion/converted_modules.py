@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
@@ -14,6 +14,7 @@ from adaptry.adapters.transformers_loading import LoadedTensor
 from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.compute.layout_conversion.module_names import LayoutVersion, LoadedNames
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,12 +7,12 @@ may have or lack a task model's prefix compared with the base's files; the conve
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.transformers_loading import LoadedTensor, tensors_in_memory
+from adaptry.core.lazy_dataclass import dataclass
 
 LayoutVersion = Literal["transformers4", "transformers5"]
 LAYOUTS: tuple[LayoutVersion, ...] = ("transformers4", "transformers5")

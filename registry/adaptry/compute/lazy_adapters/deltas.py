@@ -6,7 +6,6 @@ Only adapters that are exactly sums of factors can be read; others are refused, 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import PEFT
@@ -15,6 +14,7 @@ from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, site_of
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors

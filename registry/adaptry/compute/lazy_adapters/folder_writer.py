@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
 from adaptry.compute.lazy_adapters.tensor_file import write_tensors
 from adaptry.core.display import format_count, format_number, short_repr
 from adaptry.core.errors import MissingDependency
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ one module is in memory, however large the adapter is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from adaptry.adapters.adapter import Adapter
@@ -16,6 +16,7 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.display import short_repr
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import BaseClaim
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ engines that take the scale from the config and the rank from the tensor.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
@@ -18,6 +17,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, Laz
 from adaptry.compute.lazy_adapters.sites import WeightSite, lora_tensors, tensor_names
 from adaptry.compute.lazy_adapters.whole_weights import NO_WHOLE_WEIGHTS, WholeWeights
 from adaptry.core.errors import CheckFailed
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import is_folder
 
@@ -37,12 +37,15 @@ class LoraOptions:
     uniform: int | None = None
 
 
+_DEFAULTS = LoraOptions()
+
+
 def build_lora(
     parents: Sequence[ParentAdapter],
     recipe: Json,
     sites: Sequence[WeightSite],
     compute: Callable[[WeightSite], Computed],
-    result: LoraOptions = LoraOptions(),
+    result: LoraOptions = _DEFAULTS,
     whole: WholeWeights = NO_WHOLE_WEIGHTS,
     notes: Sequence[str] = (),
 ) -> LazyAdapter:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
@@ -17,6 +16,7 @@ from adaptry.adapters.methods.lora_config import lora_variant, scale_of
 from adaptry.adapters.methods.target_parameters import require_not_transposed
 from adaptry.adapters.spec import ModuleKind, ModuleSpec
 from adaptry.core.errors import CheckFailed
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     import torch

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord, TensorShape
@@ -17,6 +17,7 @@ from adaptry.compute.merging.requirements import check_base, require_places, req
 from adaptry.compute.merging.vocabulary import RowCounts, check_single_input, new_rows
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.core.errors import CheckFailed
+from adaptry.core.lazy_dataclass import dataclass
 
 _TOLD = frozenset(
     [

@@ -7,7 +7,6 @@ memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.methods.row_change import RowChange
@@ -22,6 +21,7 @@ from adaptry.compute.merging.whole_changes import StoredWeight
 from adaptry.compute.recipes.combine import CombineRecipe
 from adaptry.compute.recipes.merge import RecipeInput
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.header import TensorInfo
@@ -19,6 +19,7 @@ from adaptry.adapters.methods.row_change import RowChange
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.quantised import LogicalView, PackedWeight
 from adaptry.compute.merging.whole_changes import StoredWeight, StreamedChange
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.merging.value_tally import ValueTally, require_finite
 from adaptry.compute.tensors.kernel import row_blocks
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 
 Tallies = Mapping[str, ValueTally]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 from adaptry.adapters.methods.row_formula import RowFormula
 from adaptry.compute.merging.formulas import formula_of
@@ -13,6 +12,7 @@ from adaptry.compute.merging.layout import OutputTensor
 from adaptry.compute.merging.lora_delta import read_term
 from adaptry.compute.tensors.kernel import BLOCK, KernelWeight, MergeKernel, block_buffer_size
 from adaptry.core.errors import Invalid, MissingDependency
+from adaptry.core.lazy_dataclass import dataclass
 
 _TORCH_REMEDY = "merging needs torch: pip install 'adaptry[torch]'"
 _LLVM_TAKES = (

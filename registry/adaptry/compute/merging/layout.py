@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from adaptry.adapters.header import DTYPE_BITS, TensorInfo
 from adaptry.bases.quantised import PackedWeight
 from adaptry.compute.merging.lora_delta import LoraDelta
 from adaptry.compute.merging.whole_changes import WholeChange
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.tensors.kernel import LoraTerm, StoredMatrix
 from adaptry.core.errors import InvalidWeights
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.inspection.inspector import Inspector
@@ -23,6 +22,7 @@ from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.report import CheckReport
@@ -44,6 +44,9 @@ class MergeOptions:
     threads: int | None = None
 
 
+_DEFAULTS = MergeOptions()
+
+
 @dataclass(frozen=True, slots=True)
 class MergeSource:
     """An opened input of the recipe. `revision` is its digest, if a registry has it."""
@@ -57,7 +60,7 @@ def merge(
     checkpoint: HfCheckpoint,
     sources: Sequence[MergeSource],
     target: Path,
-    options: MergeOptions = MergeOptions(),
+    options: MergeOptions = _DEFAULTS,
     progress: Progress = no_progress,
     base_evidence: str = "",
 ) -> MergeRecord:

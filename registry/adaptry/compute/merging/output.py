@@ -15,7 +15,6 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.content import open_regular
@@ -23,6 +22,7 @@ from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.compute.merging.layout import OutputFile, OutputTensor
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
+from adaptry.core.lazy_dataclass import dataclass
 
 _CHUNK = 256 << 10
 _RING = 6  # buffers between the writer and a background hash

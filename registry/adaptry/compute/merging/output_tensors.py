@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from adaptry.adapters.header import FLOATS
 from adaptry.bases.hf_folder import HfCheckpoint
@@ -13,6 +13,7 @@ from adaptry.compute.merging.layout import OutputTensor
 from adaptry.compute.merging.peft_rounding import round_as_peft
 from adaptry.compute.merging.tensor_changes import ChangeSet, TensorChanges
 from adaptry.compute.recipes.merge import Dtype, Rounding
+from adaptry.core.lazy_dataclass import dataclass
 
 PackedByPosition = Mapping[tuple[str, int], PackedWeight]
 """Quantised weights by the file and position of their codes, since replicated layers share names."""

@@ -7,7 +7,6 @@ an unchanged dtype, both ways round identically.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.methods.row_change import RowChange
@@ -20,6 +19,7 @@ from adaptry.compute.merging.whole_changes import (
     changes_by_rows,
     joined_rows,
 )
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     import torch

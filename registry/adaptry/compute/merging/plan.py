@@ -7,7 +7,6 @@ to merge. Sizes, names and dtypes of the result are known here, and everything t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.header import FLOATS, PLAIN_FLOATS
 from adaptry.bases.fingerprinting import fingerprint
@@ -27,6 +26,7 @@ from adaptry.compute.recipes.merge import BaseCopyKind, Dtype, Rounding
 from adaptry.core.digest import Digest
 from adaptry.core.display import format_count, format_size, html_table, short_repr
 from adaptry.core.errors import Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 _UNTIED = (
     "the base ties its output head to its embeddings, but an adapter changes only one of them: the result has"

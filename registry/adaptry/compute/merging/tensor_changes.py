@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 from adaptry.adapters.methods import METHODS
@@ -31,6 +31,7 @@ from adaptry.compute.merging.whole_changes import (
     StreamedChange,
     WholeChange,
 )
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ separate head.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods import METHODS
@@ -19,6 +18,7 @@ from adaptry.bases.module_map import ExtraTarget, TargetTensor
 from adaptry.compute.merging.bound_input import BoundInput
 from adaptry.compute.merging.tied_names import TiedNames
 from adaptry.core.errors import Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 _WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedLM")
 """Ends of the names of models that have an output head."""

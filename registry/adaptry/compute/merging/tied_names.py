@@ -7,11 +7,12 @@ A model that unties them needs each under its name. The names are those of trans
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from adaptry.adapters.tensor_names import input_embedding
 from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.core.lazy_dataclass import dataclass
 
 # Models with embeddings and no output head, whatever their config says about tying (BERT's always sets it).
 _HEADLESS = (

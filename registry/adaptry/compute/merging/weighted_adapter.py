@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
@@ -11,6 +11,7 @@ from adaptry.adapters.methods import METHODS
 from adaptry.checks.binding import as_read_on
 from adaptry.compute.foreign_layouts.to_peft import open_as_peft, refuse_other_layout
 from adaptry.core.errors import Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -20,6 +20,7 @@ from adaptry.adapters.methods.row_change import RowChange, RowChangeFunction
 from adaptry.adapters.methods.row_formula import FormulaFunction
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.merging.lora_delta import LoraDelta
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     import torch

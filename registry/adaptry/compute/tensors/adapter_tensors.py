@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import InvalidWeights
+from adaptry.core.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
 import numpy as np
 
 from adaptry.compute.tensors.llvm_ir import CompiledModule
+from adaptry.core.lazy_dataclass import dataclass
 
 _N = 32
 _V, _I, _B = f"<{_N} x float>", f"<{_N} x i32>", f"<{_N} x i1>"

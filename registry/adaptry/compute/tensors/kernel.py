@@ -12,9 +12,9 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.methods.row_formula import RowFormula
+from adaptry.core.lazy_dataclass import dataclass
 
 BLOCK = 256 << 10
 """Bytes of W per block: with its float32 copies, a block fills most of a 2 MiB L2 cache."""

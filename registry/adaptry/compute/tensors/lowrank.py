@@ -8,13 +8,13 @@ float64 and stored in float32.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from adaptry.compute.tensors.krylov import leading_triplets
 from adaptry.compute.tensors.orthonormal import basis_of
+from adaptry.core.lazy_dataclass import dataclass
 
 NEGLIGIBLE = 1e-6
 """A singular value below this share of the largest is a rounding error of float32."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from adaptry.compute.tensors.kernel import DEEP, THIN
 from adaptry.compute.tensors.llvm_kernel import product, rotated
 from adaptry.compute.tensors.stored_array import READABLE, as_array
 from adaptry.core.errors import InvalidWeights
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ Everything is computed in float64. If X is float32, it is converted one block of
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from adaptry.core.lazy_dataclass import dataclass
 
 _WELL_CONDITIONED = 1e3
 """The largest ‖upper⁻¹‖ (Frobenius, columns of length 1) for the Gram method, whose error is then about 1e-16

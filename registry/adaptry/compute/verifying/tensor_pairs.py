@@ -6,7 +6,6 @@ A head that is tied in one and stored in the other is compared with the embeddin
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from adaptry.adapters.base_record import TensorShape
@@ -15,6 +14,7 @@ from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.compute.merging.layout import BaseTensor, OutputTensor
 from adaptry.compute.merging.plan import MergePlan
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

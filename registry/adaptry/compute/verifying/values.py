@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from adaptry.compute.tensors.adapter_tensors import DTYPES, as_tensor
 from adaptry.compute.tensors.kernel import row_blocks
 from adaptry.compute.tensors.torch_kernel import stack_terms
 from adaptry.compute.verifying.tensor_pairs import TensorPair
+from adaptry.core.lazy_dataclass import dataclass
 
 _BLOCK = 8 << 20
 

@@ -10,10 +10,10 @@ Sources: GitHub, "OpenID Connect reference"; GitLab, "ID token authentication".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 
 IssuerKind = Literal["github", "gitlab"]
 Claims = Mapping[str, object]

@@ -8,11 +8,11 @@ exception is `inference.authorize`, which changes nothing and checks the rights 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from adaptry.core.access.actions import Action
 from adaptry.core.access.conditions import NOTHING_KNOWN, Facts
 from adaptry.core.access.grants import Grant, Limit
+from adaptry.core.lazy_dataclass import dataclass
 
 _WITHOUT_READ = frozenset[Action]({"inference.authorize"})
 

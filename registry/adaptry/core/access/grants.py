@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from adaptry.core.access.actions import ACTIONS, Action
@@ -10,6 +9,7 @@ from adaptry.core.access.conditions import Condition, Facts
 from adaptry.core.access.resources import ALL_NAMES, Resource
 from adaptry.core.access.roles import ROLES, Actions, actions_of
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,11 @@ names begin so. The part behind the slash has no other globs, so that SQL select
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Self
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 
 _NAMESPACES = re.compile(r"[A-Za-z0-9._*?\[\]-]{1,96}")
 _NAMES = re.compile(r"(?=.)[A-Za-z0-9._-]{0,96}\*?")

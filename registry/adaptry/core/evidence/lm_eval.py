@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from adaptry.core.digest import Digest
@@ -24,6 +23,7 @@ from adaptry.core.evidence.reading import (
     text,
 )
 from adaptry.core.evidence.values import Direction, EvidenceValue
+from adaptry.core.lazy_dataclass import dataclass
 
 _NO_METRICS = frozenset({"name", "alias", "sample_len"})
 _STDERR = "_stderr"

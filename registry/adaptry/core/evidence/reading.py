@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.evidence.values import MAX_TEXT, MAX_VALUES, EvidenceFile, EvidenceFormat, EvidenceValue
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.validation import validated
 
 MAX_FILE = 32 << 20

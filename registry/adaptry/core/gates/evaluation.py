@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.core.errors import Invalid
@@ -17,6 +16,7 @@ from adaptry.core.gates import statistics
 from adaptry.core.gates.expression import Call, PolicyCondition
 from adaptry.core.gates.facts import EvidenceFact, Fact, GateFacts, VersionFact, split_metric
 from adaptry.core.gates.functions import FUNCTIONS, Scalar
+from adaptry.core.lazy_dataclass import dataclass
 
 Outcome = Literal["met", "not_met", "unknown"]
 

@@ -13,11 +13,11 @@ import ast
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from adaptry.core.errors import Invalid
 from adaptry.core.gates import MAX_CONDITION
 from adaptry.core.gates.functions import FUNCTIONS, GateFunction, Parameter, Scalar
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.suggestions import suggestion
 
 _MAX_CALLS = 20

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+from adaptry.core.lazy_dataclass import dataclass
 
 Scalar = str | float | bool
 """The type of an argument or result of a function."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from adaptry.core.gates.facts import EvidenceFact, PairedFact
+from adaptry.core.lazy_dataclass import dataclass
 
 _TOLERANCE = 1e-6  # between the mean of the documents and the stated value, as a share of it
 _LARGEST = 1e100  # whose square, and the sum of many, is a number

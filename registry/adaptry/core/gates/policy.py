@@ -10,7 +10,6 @@ All conditions must hold. Who may move the alias is a matter of grants, and not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -18,6 +17,7 @@ import yaml
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.gates.expression import PolicyCondition, require_visible
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.processes import yaml_reader
 from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.core.suggestions import suggestion

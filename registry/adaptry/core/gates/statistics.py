@@ -6,7 +6,8 @@ All differences are positive where the first version is better. Needs scipy (the
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 
 from adaptry.core.errors import Invalid, Unavailable
 from adaptry.core.http import trusting_context
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.outgoing.addresses import Address, Network, is_inside, is_public
 from adaptry.core.outgoing.url import OutgoingUrl
 

@@ -20,8 +20,9 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+from adaptry.core.lazy_dataclass import dataclass
 
 _ROOT = str(Path(__file__).resolve().parents[3])  # the folder that contains `adaptry`
 _OUT_OF_MEMORY = 75

@@ -9,7 +9,6 @@ table entry.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import urllib3
@@ -18,6 +17,7 @@ from urllib3.exceptions import HTTPError
 from adaptry.core import strictjson
 from adaptry.core.errors import CheckFailed, Invalid, NotFound, Unavailable
 from adaptry.core.http import check_url, open_pool
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.engine_test.verdict import Logprobs
 
 _LIMITS = strictjson.JsonLimits(size=8 << 20, depth=16, nodes=200_000)

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from adaptry.core.lazy_dataclass import dataclass
 
 Logprobs = Mapping[int, float]
 """Logprobs of next tokens, by the token's number."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.core.errors import CheckFailed, NotFound, Unavailable, Unsupported
 from adaptry.core.failpoints import reach
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.inprocess.fetch import FetchedFiles
 from adaptry.integrations.inprocess.tensors import TensorReader
 

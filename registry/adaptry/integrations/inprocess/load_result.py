@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.base_record import Match
 from adaptry.core.display import short_repr
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.records import VersionInfo
 
 if TYPE_CHECKING:

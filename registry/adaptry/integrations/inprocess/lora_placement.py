@@ -12,11 +12,11 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.spec import ModuleSpec
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.inprocess.fetch import FetchedFiles
 from adaptry.integrations.inprocess.tensors import TensorReader
 

@@ -11,12 +11,12 @@ import logging
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, Invalid, NotFound, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.integrations.rl.backends import EngineBackend, PolicyBackend, WorkerBackend
 from adaptry.integrations.serving.cache.cache import Cache

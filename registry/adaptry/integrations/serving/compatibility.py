@@ -6,7 +6,6 @@ answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
@@ -14,6 +13,7 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.checks.runtimes import Runtime, check_runtime
 from adaptry.core.errors import CheckFailed, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.cache.cache import CachedAdapter
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo

@@ -6,9 +6,10 @@ Clients may request any name from an engine, and each unknown name would cause a
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from adaptry.core.errors import AdaptryError, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 
 
 @dataclass(slots=True)

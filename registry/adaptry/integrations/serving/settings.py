@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from adaptry.core.byte_sizes import parse_bytes
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.core.stack_ref import StackRef
 from adaptry.integrations.serving.cache.cache import Cache

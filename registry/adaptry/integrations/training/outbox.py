@@ -11,11 +11,12 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from adaptry.adapters.folder_listing import list_folder
 from adaptry.core.errors import AdaptryError, CheckFailed, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 
 PushWork = Callable[[Path], None]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import Label, Ref
 from adaptry.operations.transfer import pull
 from adaptry.operations.transfer.drafts import fetch_draft

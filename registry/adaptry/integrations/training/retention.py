@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.training.runs import TrainingCheckpoint
 
 BestMetric = tuple[str, Literal["min", "max"]]

@@ -10,12 +10,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, parse_alias
 from adaptry.operations.base_recognition import BaseSource, RecognisedBase
 from adaptry.operations.transfer.drafts import push_draft

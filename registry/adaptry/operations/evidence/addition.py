@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.content import Content, FolderContent
@@ -13,6 +12,7 @@ from adaptry.core.evidence import lm_eval
 from adaptry.core.evidence.detection import read_results
 from adaptry.core.evidence.reading import MAX_FILE
 from adaptry.core.evidence.values import EvidenceFile
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import Ref
 from adaptry.operations.evidence.result_files import ResultFiles, find_result_files, group_by_run

@@ -6,11 +6,11 @@ A file that cannot be read or sent does not undo the push: it is named, with the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.display import format_count
 from adaptry.core.errors import AdaptryError
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.evidence.addition import add_evidence
 from adaptry.operations.evidence.result_files import group_by_run

@@ -6,8 +6,9 @@ It reads only names and the head of a README, since every push calls it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from adaptry.core.lazy_dataclass import dataclass
 
 _NAMES = (
     "results_*.json",

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.diagnostics import raise_no_adapter
 from adaptry.adapters.formats import AdapterFormat, detect_format
 from adaptry.core.errors import DigestMismatch, TooLarge
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import MAX_REVISION, FileEntry
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName

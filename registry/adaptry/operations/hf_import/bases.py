@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.adapters.header import BASE_LIMITS, ReadAt, read_header
@@ -29,6 +28,7 @@ from adaptry.bases.hf_folder import (
 )
 from adaptry.bases.quantised import open_logical_view
 from adaptry.core.errors import NotFound, TooLarge, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.hf_import.file_reader import CONNECTIONS, HubFileReader
 from adaptry.operations.hf_import.hub_client import HubClient, HubRepoRevision

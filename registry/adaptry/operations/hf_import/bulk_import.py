@@ -9,9 +9,9 @@ again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from adaptry.core.errors import AdaptryError, Invalid, NotFound, StorageFull, Unauthenticated
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.hf_import.adapters import (

@@ -9,11 +9,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import MissingDependency, NotFound, PermissionDenied, Unauthenticated, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.operations.hf_import.hub_names import HubRef
 
 if TYPE_CHECKING:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
 from adaptry.core.errors import InvalidRef
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import parse_base_name
 
 GRAMMAR = "write hf:ORG/NAME, or hf:ORG/NAME@REVISION (a branch, a tag or a commit)"

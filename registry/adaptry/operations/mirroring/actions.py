@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.records import Value
 
 

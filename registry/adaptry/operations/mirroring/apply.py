@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, InvalidRef, NotFound, PermissionDenied
 from adaptry.core.identity import BaseVisibility
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import WITHDRAWN, State
 from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.progress import Progress, no_progress

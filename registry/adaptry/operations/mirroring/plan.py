@@ -8,10 +8,10 @@ mirrored too.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, InvalidQuery, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.query import also, parse
 from adaptry.core.refs import AdapterName

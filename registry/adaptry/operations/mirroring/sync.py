@@ -7,11 +7,12 @@ An action that is refused is logged and skipped; a registry that does not answer
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from adaptry.adapters.content import StreamedContent
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, PermissionDenied
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.mirroring.actions import MirrorFailure, MirrorLog, MirrorResult

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 from adaptry.adapters.content import StreamedContent
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, NotFound, PermissionDenied
 from adaptry.core.failpoints import reach
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.repair.derived_rows import rebuild_rows

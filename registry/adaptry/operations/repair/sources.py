@@ -8,11 +8,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Invalid, NotFound, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.settings import is_server
 from adaptry.operations.mirroring.bundles.archive import Bundle, open_bundle

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import FileEntry
 from adaptry.registry.base_info import BaseEdit, BaseInfo
 from adaptry.registry.bases import Bases

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.registry.commit_info import BranchInfo, CommitInfo, CommitNote, CommitResult

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
@@ -19,6 +18,7 @@ from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLErr
 
 from adaptry import __version__
 from adaptry.core.errors import Invalid, NotFound, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import protocol
 from adaptry.registry.http import responses
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import protocol
 from adaptry.registry.events import Events, check_events_query
 from adaptry.registry.http.connection import READ_SECONDS, Connection, api_path

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
 from adaptry.core.evidence.values import EvidenceFile
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import Ref
 from adaptry.registry.evidence import (

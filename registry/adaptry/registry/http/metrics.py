@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import Ref
 from adaptry.registry.http.connection import Connection
 from adaptry.registry.http.paths import idempotency_header, version_path

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
 from adaptry.core.gates.decision import PromotionDecision
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, parse_stored_alias
 from adaptry.registry.http.connection import Connection, api_path
 from adaptry.registry.http.paths import owner_path

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.access import GroupInfo, InvitationInfo, InvitationRequest, PrincipalInfo, PrincipalKind
 from adaptry.registry.http.connection import Connection, api_path
 from adaptry.registry.principals import Principals

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import TypeAdapter
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.quotas import QuotaSubject
 from adaptry.core.refs import AdapterName
 from adaptry.registry.http.connection import Connection, api_path

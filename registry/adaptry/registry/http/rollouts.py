@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, parse_stored_alias
 from adaptry.registry.http.connection import Connection
 from adaptry.registry.http.paths import idempotency_header, owner_path

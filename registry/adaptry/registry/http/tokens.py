@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import TypeAdapter
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.access import CreatedToken, TokenInfo, TokenRequest
 from adaptry.registry.http.connection import Connection, api_path
 from adaptry.registry.records import Page

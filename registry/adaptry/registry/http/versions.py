@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -13,6 +12,7 @@ from pydantic import TypeAdapter
 from adaptry.adapters.weight_statistics import WeightDistance, WeightStatistics
 from adaptry.core.digest import Digest
 from adaptry.core.errors import ProtocolMismatch
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import SCHEMA
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry import protocol

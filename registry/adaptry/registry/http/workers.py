@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from pydantic import TypeAdapter
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import Ref, format_selector
 from adaptry.registry.http.connection import Connection, api_path
 from adaptry.registry.http.paths import owner_path

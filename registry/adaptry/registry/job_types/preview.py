@@ -4,8 +4,9 @@ form."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.records import Value
 
 MOST_MODULES = 40

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from sqlalchemy import func
 from sqlmodel import col, select
 
 from adaptry.core.errors import AdaptryError
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import AdapterRow, AliasRow, EventRow, RolloutRow, VersionRow

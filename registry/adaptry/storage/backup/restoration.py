@@ -12,7 +12,6 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from adaptry.core.failpoints import reach
 from adaptry.core.files.durable import flush_folder
 from adaptry.core.files.locks import FileLock
 from adaptry.core.identity import LOCAL
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
 from adaptry.storage.backup.index import BackupIndex

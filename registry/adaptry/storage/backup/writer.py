@@ -11,13 +11,13 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, CorruptData, DigestMismatch, NotFound
 from adaptry.core.files.durable import flush_folder
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.backup import tar
 from adaptry.storage.backup.index import LACKING, BackupIndex

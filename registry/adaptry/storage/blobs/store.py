@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import ClassVar, Self
@@ -20,6 +19,7 @@ from typing import ClassVar, Self
 from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch, NotFound, OffsetMismatch
 from adaptry.core.files.background_io import BackgroundHasher
+from adaptry.core.lazy_dataclass import dataclass
 
 CHUNK = 1 << 20
 """Maximum size of a piece read or written: some kernels write 4 MiB ten times slower than 1 MiB."""

@@ -7,12 +7,12 @@ them. In a namespace, `Identity.readable_names` are all names, a name, or prefix
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from adaptry.core.access.resources import ALL_NAMES
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select

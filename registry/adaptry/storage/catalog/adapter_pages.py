@@ -10,7 +10,6 @@ adapters are sorted.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -19,6 +18,7 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, select, union
 from sqlmodel import col
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import AdapterInfo, Page
 from adaptry.registry.sort_keys import AdapterSortKey

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import bindparam, select
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.adapter_pages import AdapterPlace, Listing, entries
 from adaptry.storage.catalog.database import Reads

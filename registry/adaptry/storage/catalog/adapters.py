@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
 from adaptry.core.errors import Conflict
 from adaptry.core.identity import Visibility
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.registry import records
 from adaptry.registry.records import AdapterEdit

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import records
 from adaptry.storage.catalog import case_conflicts, epochs, terms
 from adaptry.storage.catalog.adapters import AdapterRecord

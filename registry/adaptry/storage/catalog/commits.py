@@ -7,11 +7,11 @@ costs no more than one with a few.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.registry import commit_info, records
 from adaptry.registry.commit_info import CommitNote

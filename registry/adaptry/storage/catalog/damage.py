@@ -8,11 +8,11 @@ a history, and a damaged file may belong to versions of several adapters.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog import inspections
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables

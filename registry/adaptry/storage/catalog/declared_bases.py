@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from sqlalchemy import ColumnElement, not_, select
 
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.report import CheckReport
 from adaptry.registry.records import VersionInfo

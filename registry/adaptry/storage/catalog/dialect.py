@@ -11,12 +11,12 @@ import selectors
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from adaptry.core.errors import AdaptryError, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.prepared import PreparedReads
 
 if TYPE_CHECKING:

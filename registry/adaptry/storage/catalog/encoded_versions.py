@@ -8,9 +8,9 @@ process has committed since they were (`PreparedReads.kept`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.records import VersionInfo
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.prepared import PreparedReads

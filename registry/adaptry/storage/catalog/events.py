@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, cast
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.identity import Identity, Visibility
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.registry import records
 from adaptry.registry.events import NameFilter

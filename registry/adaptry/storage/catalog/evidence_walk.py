@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -11,6 +10,7 @@ from sqlalchemy import Select, bindparam, exists, select
 from sqlalchemy.orm import aliased
 from sqlmodel import col
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.query_terms import EvalName
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.predicates import Order, Predicate, one_of, predicate, select_where

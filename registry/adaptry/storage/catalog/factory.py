@@ -8,10 +8,10 @@ clients (PGPASSWORD, `~/.pgpass`).
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.errors import Conflict, Invalid
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.settings import is_postgres
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.lazy_modules import sa

@@ -6,10 +6,10 @@ An owner is an adapter (by its name, which may not exist yet) or a base (by its 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.quotas import QuotaSubject
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import pending_deletes, stored_use

@@ -7,10 +7,10 @@ either.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from sqlalchemy import Column, ColumnElement, Table, func, select, true
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.case_conflicts import fold
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, AliasRow, BaseNameRow, MarkRow, NamespaceRow

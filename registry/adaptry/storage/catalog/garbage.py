@@ -7,13 +7,13 @@ mark that a sweep saw, nothing newer needs it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, delete, exists, union, update
 from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog import damage, evidence, pending_deletes, stored_use, weight_measurements
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.manifests import stored_manifest

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, cast
 
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog import case_conflicts
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.commits import CommitRecord

@@ -11,10 +11,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, cast
 
 from adaptry.core.errors import Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.dialect import busy_error
 from adaptry.storage.catalog.sqlite_transaction import SqliteTransaction, WriterConnection, begin_write
 

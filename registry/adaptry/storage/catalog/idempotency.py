@@ -5,10 +5,10 @@ So an answer is stored exactly if its change is, also after a crash.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlmodel import col, select
 
 from adaptry.core.errors import Conflict, PermissionDenied
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.job_types.records import OPEN, JobFault
 from adaptry.storage.catalog import tokens
 from adaptry.storage.catalog.database import Catalog, Transaction

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import records
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables

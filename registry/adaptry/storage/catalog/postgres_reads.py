@@ -12,7 +12,6 @@ import threading
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from hashlib import sha256
@@ -27,6 +26,7 @@ from sqlalchemy import select as sql_select
 from sqlalchemy.dialects.postgresql import asyncpg  # writes `$1`, as the protocol has it; imports no driver
 
 from adaptry.core.errors import Invalid, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.postgres_probe import SnapshotProbe
 from adaptry.storage.catalog.prepared import ErrorTranslator, PreparedReads, Query, definition_of
 from adaptry.storage.catalog.rows import Moment

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from typing import Any, TypeAlias
@@ -32,6 +31,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.prepared import PreparedReads, run_select
 

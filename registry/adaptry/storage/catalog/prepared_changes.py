@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.lazy_modules import orm
 from adaptry.storage.catalog.prepared import compiled, definition_of, sqlite_driver
 from adaptry.storage.catalog.statement_texts import BINDINGS, PreparedStatement

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, update
@@ -14,6 +13,7 @@ from adaptry.adapters.formats import detect_format
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, CorruptData
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.core.report import CheckReport

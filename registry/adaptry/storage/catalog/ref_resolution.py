@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from adaptry.core.errors import Conflict
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import LATEST
 from adaptry.core.refs import ByDigest, Label, Latest, Number, Ref, Selector
 from adaptry.storage.catalog.adapter_rows import visibility_of

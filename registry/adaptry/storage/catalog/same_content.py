@@ -7,11 +7,11 @@ upload by a Hub client. That version can then be bound to the base.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 
 from adaptry.adapters.formats import detect_format
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import BaseClaim, Manifest
 from adaptry.storage.catalog import files
 from adaptry.storage.catalog.adapters import AdapterRecord

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from functools import partial
 
 from adaptry.core import query
 from adaptry.core.errors import Invalid, InvalidQuery
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.query import Not, Query
 from adaptry.core.query_terms import FitsTerm
 from adaptry.registry.sort_keys import parse_search_sort

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, exists, literal_column, select
 from sqlmodel import col
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.predicates import (
     FALSE,
     Predicate,

@@ -7,12 +7,12 @@ size. It gives candidates; `search` tests them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
 
 from sqlalchemy import ColumnElement, Select, bindparam, select
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.query_times import FIRST
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.predicates import Order, Predicate, Value, one_of, predicate, select_where

@@ -7,12 +7,12 @@ which are sized by how dense the terms are among the newest versions, and grow w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 from sqlalchemy import ColumnElement, and_, bindparam, func, select
 from sqlmodel import col
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.predicates import Order, Selection, Value, predicate, select_where
 from adaptry.storage.catalog.prepared import run_select

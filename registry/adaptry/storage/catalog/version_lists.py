@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.predicates import Order, Predicate, Selection, select_where
 from adaptry.storage.catalog.rows import PostingRow

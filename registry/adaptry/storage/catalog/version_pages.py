@@ -6,10 +6,10 @@ for each page.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import records
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.sort_keys import parse_version_sort

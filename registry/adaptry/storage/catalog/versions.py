@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
@@ -13,6 +13,7 @@ from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import State
 from adaptry.core.manifest import Manifest
 from adaptry.core.report import CheckReport

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, insert, update
 from sqlmodel import col, select
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.events import NameFilter
 from adaptry.registry.records import Event, Page
 from adaptry.registry.webhooks import TEST_KIND, DeliveryState, WebhookDelivery, WebhookInfo

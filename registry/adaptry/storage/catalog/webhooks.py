@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import delete, func
@@ -11,6 +10,7 @@ from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.webhooks import WebhookInfo, WebhookRequest
 from adaptry.storage.catalog import events, tokens
 from adaptry.storage.catalog.database import Reads, Transaction

@@ -7,7 +7,6 @@ its former workers; a withdrawn version that was not dropped stays as long as it
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import cast
 
@@ -16,6 +15,7 @@ from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import WITHDRAWN, State
 from adaptry.core.refs import AdapterName
 from adaptry.registry.workers import ENDED, DroppedAdapter, ResidentReport, Withdrawal, WorkerReport

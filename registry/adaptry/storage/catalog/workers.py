@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import delete
 from sqlmodel import col, select
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.workers import GoneDeclaration, WorkerReport
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import ResidentRow, WorkerRow

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adaptry.core.access.actions import Action
 from adaptry.core.errors import Conflict, PermissionDenied
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.registry.adapters import Adapters
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page

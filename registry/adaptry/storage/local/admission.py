@@ -7,7 +7,6 @@ digest from the bytes, the base from the registered bases. Reads headers and has
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter, open_content
@@ -15,6 +14,7 @@ from adaptry.adapters.content import Content
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks import check
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import may_be_folder
 from adaptry.core.report import Finding

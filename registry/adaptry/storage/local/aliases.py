@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, NotFound
 from adaptry.core.gates.decision import refusal
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import require_alias_allowed
 from adaptry.core.refs import AdapterName, Ref, parse_alias, parse_stored_alias
 from adaptry.registry import records

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from sqlmodel import select
@@ -21,6 +20,7 @@ from adaptry.core.errors import (
     ReadOnly,
     Unavailable,
 )
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.transparency import ed25519, merkle
 from adaptry.registry.audit_log import (
     MAX_SEALED,

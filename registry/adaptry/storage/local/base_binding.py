@@ -7,12 +7,11 @@ exists. The declared base is checked like a base that a push claims.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adaptry.adapters.content import Content
 from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry import records
 from adaptry.storage.catalog import bases, events, versions

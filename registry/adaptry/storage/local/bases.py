@@ -6,12 +6,12 @@ When a base is registered, versions that declared it are checked again at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, CorruptData, Invalid, NotFound, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import parse_base_name
 from adaptry.registry.bases import Bases
 from adaptry.storage.catalog import (

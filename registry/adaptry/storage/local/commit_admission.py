@@ -6,12 +6,11 @@ checked for files that readers must not get. Moving the branch, numbering and th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adaptry.checks.weights import not_finite_findings
 from adaptry.core.errors import CheckFailed, Conflict, InvalidRef
 from adaptry.core.failpoints import reach
 from adaptry.core.hub_revision import is_commit_id, parse_hub_revision
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.core.report import CheckReport

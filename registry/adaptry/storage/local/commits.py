@@ -6,11 +6,10 @@ Branches, tags and aliases of an adapter share their names, so that a name has o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, PermissionDenied, RevisionNotFound, TooLarge
 from adaptry.core.hub_revision import GRAMMAR, parse_branch, parse_hub_revision, parse_tag
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Latest, Number, Selector
 from adaptry.registry.commit_info import BranchInfo, CommitInfo, CommitNote, CommitResult

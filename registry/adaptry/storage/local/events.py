@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.events import Events, NameFilter, check_events_query
 from adaptry.registry.records import EventBatch
 from adaptry.storage.catalog import cursors, events

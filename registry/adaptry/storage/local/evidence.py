@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound
 from adaptry.core.evidence.values import EvidenceFile
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import Ref
 from adaptry.registry.evidence import (

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.identity import require_read
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.registry.files import FileReader, Files, Owner
 from adaptry.storage.catalog import adapters, bases, damage, files

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.adapter import Adapter, open_content
 from adaptry.adapters.base_record import BaseRecord
@@ -25,6 +24,7 @@ from adaptry.core.gates.facts import (
 )
 from adaptry.core.gates.pairing import ScoredEvidence, pair, unpaired
 from adaptry.core.identity import LOCAL
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import Number, Ref
 from adaptry.registry.aliases import AS_POLICIES_SAY, MoveRequest

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TypeVar
 
 from adaptry.adapters.base_record import BaseRecord
@@ -25,6 +24,7 @@ from adaptry.core.gates.facts import (
     calls_of,
 )
 from adaptry.core.gates.policy import Policy, policy_digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.storage.catalog import (
     bases,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from adaptry.core.access.conditions import Condition, Facts
 from adaptry.core.access.delegation import require_delegation
@@ -11,6 +10,7 @@ from adaptry.core.access.grants import Grant, check_grant
 from adaptry.core.access.resources import Resource
 from adaptry.core.errors import Invalid, NotFound, PermissionDenied
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Label, Ref
 from adaptry.registry.access import (
     AccessDecision,

@@ -6,12 +6,12 @@ The client chooses the key. Answers are kept for a day; a different request with
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.value import adapter_of
 from adaptry.storage.catalog import idempotency
 from adaptry.storage.catalog.database import Transaction

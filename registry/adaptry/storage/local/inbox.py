@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 
 from adaptry.core.access.actions import Action
@@ -16,6 +15,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied, QuotaExceeded, Unauthenticated
 from adaptry.core.evidence.posted_file import PostedReading, check_posted_path, read_posted
 from adaptry.core.evidence.values import EvidenceFile
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, ByDigest, Number, Ref
 from adaptry.registry.evidence import EvidenceAddition
 from adaptry.registry.inbox import (

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 
 from adaptry.adapters.content import Content
@@ -21,6 +20,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import BackgroundHasher
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass
 
 from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.job_types.cron import Cron
 from adaptry.registry.job_types.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
 from adaptry.registry.job_types.tasks import parse_task

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, FileMissing, Invalid, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import may_read_files
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName

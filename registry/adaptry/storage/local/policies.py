@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, PermissionDenied, Unsupported
@@ -12,6 +10,7 @@ from adaptry.core.gates.decision import PromotionDecision
 from adaptry.core.gates.facts import GateFacts, VersionFact
 from adaptry.core.gates.policy import Policy, PolicyScope
 from adaptry.core.identity import LOCAL
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import require_alias_allowed
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry.aliases import MoveRequest

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import timedelta
 
 from adaptry.core.access.actions import Action
 from adaptry.core.access.conditions import Facts
 from adaptry.core.errors import Conflict, Invalid, InvalidRef, NotFound, PermissionDenied
 from adaptry.core.identity import require_unreserved
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.registry.access import GroupInfo, InvitationInfo, InvitationRequest, PrincipalInfo, PrincipalKind
 from adaptry.registry.principals import GROUP_MEMBERS_SHOWN, Principals

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adaptry.core.access.ci_jobs import PublisherRule
 from adaptry.core.access.grants import Grant
 from adaptry.core.access.resources import Resource
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.outgoing.url import OutgoingUrl
 from adaptry.core.refs import AdapterName, require_value
 from adaptry.registry.publishers import (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 
 from adaptry.core.errors import NotFound, PermissionDenied
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.quotas import EVERY, QuotaLimits, QuotaSubject, StoredUse, refuse_bytes
 from adaptry.core.refs import AdapterName
 from adaptry.registry.quotas import QuotaInfo, QuotaRequest, Quotas

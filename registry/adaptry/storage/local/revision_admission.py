@@ -7,7 +7,6 @@ changed in the meantime (the base, the files, the same revision from another pus
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import detect_format
@@ -16,6 +15,7 @@ from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, InvalidManifest, NotFound, PermissionDenied
 from adaptry.core.failpoints import reach
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.recipe_summary import summarise_recipe
 from adaptry.core.refs import AdapterName, ByDigest, parse_stored_alias

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, NotFound, Unavailable
 from adaptry.core.gates.decision import refusal
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import STATE_RULES, require_alias_allowed
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry.rollouts import (

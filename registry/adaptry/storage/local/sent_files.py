@@ -6,10 +6,10 @@ They are checked in memory, so bytes that are not admitted are never stored, and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.content import MemoryContent
 from adaptry.core.errors import InvalidManifest, TooLarge
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.registry.versions import MAX_SENT

@@ -7,10 +7,10 @@ transaction records their owner, so no upload sessions are needed.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import adapters, damage, files, pending_deletes
 from adaptry.storage.catalog.database import Reads, Transaction

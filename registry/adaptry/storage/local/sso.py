@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from adaptry.core.errors import Conflict, Invalid, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.sso import (
     ExternalUserInfo,
     ExternalUserRequest,

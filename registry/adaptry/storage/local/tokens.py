@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from adaptry.core.access.conditions import Facts
 from adaptry.core.access.grants import Limit, check_permission
 from adaptry.core.access.resources import Resource
 from adaptry.core.errors import NotFound, PermissionDenied
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.access import CreatedToken, PrincipalInfo, TokenInfo, TokenRequest
 from adaptry.registry.records import Page
 from adaptry.registry.tokens import Tokens

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 from adaptry.adapters.content import Content
 from adaptry.core.access.conditions import Facts
@@ -25,6 +24,7 @@ from adaptry.core.errors import (
 )
 from adaptry.core.failpoints import reach
 from adaptry.core.files.background_io import BackgroundHasher
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.query import parse
 from adaptry.registry.records import Page, VersionInfo
 from adaptry.storage.catalog import cursors

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import urlsplit
 
 from adaptry.core.access.conditions import Facts
 from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.outgoing.url import OutgoingUrl
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import Page

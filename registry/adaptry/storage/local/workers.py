@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from adaptry.core.errors import Conflict, NotFound, PermissionDenied
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import Ref
 from adaptry.registry.records import Page
 from adaptry.registry.workers import (

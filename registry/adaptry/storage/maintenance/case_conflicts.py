@@ -6,8 +6,7 @@ Each stays reachable as written. In the Hub's protocol, and in folders on many s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog import case_conflicts as names
 from adaptry.storage.catalog.database import Catalog
 

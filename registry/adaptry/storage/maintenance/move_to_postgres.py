@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.errors import Conflict, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.blobs.factory import open_blobs
 from adaptry.storage.catalog import database_copy, factory

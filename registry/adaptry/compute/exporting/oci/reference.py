@@ -6,10 +6,10 @@ The protocol is https, except for a registry on this machine, as in Docker; `oci
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Self
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 
 GRAMMAR = "oci://HOST[:PORT]/REPOSITORY[:TAG]"
 _REFERENCE = re.compile(

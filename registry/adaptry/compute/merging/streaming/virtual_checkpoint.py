@@ -12,7 +12,6 @@ import bisect
 import hashlib
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from adaptry.compute.merging.value_tally import ValueTally, require_finite
 from adaptry.compute.tensors.kernel import row_blocks
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, NotFound
+from adaptry.core.lazy_dataclass import dataclass
 
 _PART = 256 << 10
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable, Withdrawn
 from adaptry.core.files.durable import write_error
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import Ref
 from adaptry.integrations.serving.cache import engine_holds, recall_store

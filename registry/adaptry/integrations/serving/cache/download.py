@@ -7,7 +7,6 @@ from the start.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from adaptry.core.errors import AdaptryError, DigestMismatch, StorageFull, Withd
 from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.files.durable import flush_files, flush_folder, write_error
 from adaptry.core.files.locks import FileLock
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress
 from adaptry.integrations.serving.cache.eviction import Evictor

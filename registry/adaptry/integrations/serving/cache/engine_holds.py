@@ -15,7 +15,6 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, Self
@@ -25,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adaptry.core.digest import Digest
 from adaptry.core.files.durable import flush_folder, write_error
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.cache.layout import CacheLayout
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")

@@ -7,11 +7,11 @@ full size. Stacks count too; one that no process uses is deleted at once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.errors import StorageFull
 from adaptry.core.files.locks import FileLock
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.cache import engine_holds
 from adaptry.integrations.serving.cache.layout import (
     FILES,

@@ -20,7 +20,6 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from adaptry.core.digest import Digest
 from adaptry.core.files.locks import FileLock
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import FileEntry
 from adaptry.integrations.serving.cache.stack_layout import StackLayout
 from adaptry.registry.records import VersionInfo

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
 from adaptry.core.display import format_count
 from adaptry.core.files.locks import FileLock
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.cache import engine_holds
 from adaptry.integrations.serving.cache.layout import CacheEntry, CacheLayout
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.cache.engine_holds import EngineAddress
 from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse
 

@@ -11,12 +11,12 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from adaptry.core.errors import CheckFailed, Invalid, Unavailable
 from adaptry.core.files.durable import write_error
+from adaptry.core.lazy_dataclass import dataclass
 
 _PATIENCE = 600.0
 _EVERY = 0.2

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import urllib3
@@ -16,6 +15,7 @@ from urllib3.exceptions import HTTPError
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, Unavailable
 from adaptry.core.http import check_url, pool_factory
+from adaptry.core.lazy_dataclass import dataclass
 
 _LIMITS = strictjson.JsonLimits(size=8 << 20, depth=16, nodes=500_000)
 _LONGEST = 600

@@ -8,9 +8,10 @@ checked, with one request when a name is loaded and one for each change.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from adaptry.core.errors import NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import Label, Ref
 from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.registry.interface import Registry

@@ -8,10 +8,11 @@ withdrawn version is not replaced by an older one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving.follow.last_use import LastUse

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import ByDigest, Ref
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.compatibility import EngineProfile, require_base_match, require_compatible

@@ -9,9 +9,9 @@ Adapters that others loaded stay, unless they are withdrawn.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.records import VersionInfo
 
 

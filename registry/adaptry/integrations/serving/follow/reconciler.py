@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from threading import Event
 
 from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, StorageFull, Unauthenticated, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.compatibility import EngineProfile

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.engines import EngineAdapter
 from adaptry.integrations.serving.follow.desired_state import DesiredState

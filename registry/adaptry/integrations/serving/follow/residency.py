@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import Ref
 from adaptry.integrations.serving.engines import AdapterUsage, EngineAdapter
 from adaptry.integrations.serving.follow.last_use import LastUse

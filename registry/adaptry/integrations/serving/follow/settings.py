@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.worker.status_report import WorkerIdentity
 from adaptry.registry.workers import MOST_RESIDENTS
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from io import BufferedReader
 from typing import Any, ClassVar
 
 from adaptry.core.errors import TooLarge
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.background_server import close_gently
 from adaptry.integrations.serving.proxy.client_reader import ClientReader
 from adaptry.integrations.serving.proxy.request_body import read_body

@@ -6,7 +6,9 @@ import json
 import re
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from adaptry.core.lazy_dataclass import dataclass
 
 _TAIL = 1 << 16  # bytes
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')

@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from typing import Any
 
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.core.stack_ref import StackRef
 from adaptry.integrations.serving.cache.cache import Cache, CachedAdapter

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from typing import Any
 
 from adaptry.checks.runtimes import Runtime
 from adaptry.checks.runtimes.runtime import parse_version
 from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.lazy_dataclass import dataclass
 
 _VERSION = re.compile(r"\d+(?:\.\d+){0,2}")
 _NEEDED = ("lora_requests", "lora_id_counter", "lora_resolver_lock", "engine_client", "model_config")

@@ -10,9 +10,9 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.worker.adapter_traffic import CLIENT_LEFT
 
 log = logging.getLogger("vllm.adaptry")

@@ -6,10 +6,10 @@ until `probe` reaches it again, so that requests for known names do not wait for
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import timedelta
 
 from adaptry.core.errors import AdaptryError, Conflict, NotFound, Unavailable, Withdrawn
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import Label, Ref
 from adaptry.integrations.serving.cache.cache import Cache

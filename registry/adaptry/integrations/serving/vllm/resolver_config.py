@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.registry.interface import Registry
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry import __version__
@@ -17,6 +16,7 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.serving.cache.cache import CachedAdapter
 
 

@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from adaptry.core.errors import (
     Unauthenticated,
     Unavailable,
 )
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Label, Ref
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import EngineAdapter

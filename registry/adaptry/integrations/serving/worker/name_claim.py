@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 
 from adaptry.core.errors import Conflict
 from adaptry.core.files.durable import write_error
 from adaptry.core.files.locks import FileLock
+from adaptry.core.lazy_dataclass import dataclass
 
 _MOST = 256
 

@@ -10,11 +10,12 @@ request for it is refused.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import AdapterName
 from adaptry.integrations.serving.cache.cache import Cache

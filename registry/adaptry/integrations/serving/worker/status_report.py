@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.integrations.serving.engines import EngineAdapter
 from adaptry.integrations.serving.worker.backoff import ServedVersion

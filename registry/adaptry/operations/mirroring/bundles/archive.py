@@ -11,7 +11,6 @@ import hashlib
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -19,6 +18,7 @@ from typing import BinaryIO
 from adaptry.adapters.content import Content, StreamedContent
 from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch, InvalidBundle, NotFound, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.mirroring.bundles.index import LIMITS, BundleEntry, BundleIndex

@@ -6,7 +6,7 @@ Bundles are reproducible: the same versions with the same metadata give the same
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, TooLarge
 from adaptry.core.files.atomic_file import atomic_file
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import FileEntry
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.mirroring.bundles.archive import write_bundle

@@ -6,11 +6,11 @@ Credentials are never part of it: boto3 finds them in the environment, in files 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_dataclass import dataclass
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _PREFIX = re.compile(r"((?!\.{1,2}(/|$))[A-Za-z0-9!_.*'()-]+(/(?!$)|$))+")

@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from adaptry.core.errors import Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.blobs.s3.errors import http_status, require_answer, s3_error_code, translated_errors
 from adaptry.storage.blobs.s3.objects import S3Objects, md5
 from adaptry.storage.blobs.s3.segments import LEAST_PART, StagedSegment, parts

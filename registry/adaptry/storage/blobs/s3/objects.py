@@ -11,13 +11,13 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from adaptry.core import tracing
 from adaptry.core.errors import MissingDependency, NotFound, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.blobs.s3.location import S3Location
 
 try:

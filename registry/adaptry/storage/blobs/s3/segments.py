@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from adaptry.core.errors import NotFound
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.blobs.s3.objects import S3Object
 
 SEGMENT = 8 << 20

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 
 from sqlmodel import col, select
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.audit.epochs import Timeline
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.encoding import decode_map

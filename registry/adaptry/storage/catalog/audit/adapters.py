@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 
 from sqlmodel import col, func, select
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.audit import commits, evidence, promotions, rollouts, search_index, versions
 from adaptry.storage.catalog.audit.adapter_events import AdapterHistory, AuditedEvent, pushes_of, read_history
 from adaptry.storage.catalog.audit.epochs import Timeline, timeline

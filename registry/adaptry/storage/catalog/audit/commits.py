@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlmodel import col, select
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import EMPTY, Manifest
 from adaptry.registry.commits import COMMIT_MADE, MAIN
 from adaptry.registry.manifest_inheritance import is_same_adapter

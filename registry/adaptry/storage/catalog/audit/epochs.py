@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime
 from itertools import pairwise
 
 from sqlmodel import col, select
 
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.encoding import decode_map

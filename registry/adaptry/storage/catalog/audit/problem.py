@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from adaptry.core.errors import AdaptryError, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 
 ProblemKind = Literal["file", "manifest", "derived", "outdated", "row", "database"]
 """`file`: stored bytes; `manifest`: a revision's row; `derived`: rows that follow from others and can be

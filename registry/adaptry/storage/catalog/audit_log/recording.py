@@ -10,12 +10,12 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from adaptry.core.access.resources import Resource
 from adaptry.core.identity import LOCAL, Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.request_id import REQUEST_ID
 from adaptry.registry.audit_actions import ACTIONS
 from adaptry.storage.catalog.prepared_changes import insert_values

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.failpoints import reach
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import garbage as unneeded

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.records import Value
 from adaptry.storage.catalog.garbage import OwnedFile
 from adaptry.storage.maintenance.gc.scan import GarbageScan, OrphanBlob

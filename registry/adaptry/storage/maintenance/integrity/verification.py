@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound, Unavailable
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.blobs.tiered import TieredBlobs
