@@ -17,6 +17,7 @@ from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry, RegistryContext
+from adaptry_api import auth
 from adaptry_api.auth import TokenAuthenticator
 from adaptry_api.draining import DrainState
 from adaptry_api.event_stream import EventBroadcaster
@@ -69,3 +70,20 @@ def test_a_caller_revoked_during_a_read_gets_no_events() -> None:
 
     asyncio.run(scene())
     registry.close()
+
+
+def test_an_unchanged_identity_stays_the_same_object_when_it_is_looked_up_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(auth, "BELIEVED_SECONDS", 0.0)
+    roles = iter(("writer", "writer", "reader"))
+    callers = TokenAuthenticator(
+        lambda secret: Identity.with_role("ada", next(roles), ("acme",)), anonymous_read=False
+    )
+
+    async def scene() -> None:
+        first = await callers.identify(SHOWN)
+        assert await callers.identify(SHOWN) is first  # so answers cached for it stay valid
+        assert (await callers.identify(SHOWN)).role == "reader"
+
+    asyncio.run(scene())
