@@ -8,9 +8,11 @@ such connections cause an outage. Bodies of requests have their own deadline (`b
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from adaptry_api.body_pieces import LargePieces
 from adaptry_api.draining import DRAINING, DrainState
+from adaptry_api.response_writer import ResponseWriter
 
 HEAD_BYTES = 64 << 10
 
@@ -54,6 +56,9 @@ class DeadlineProtocol(LargePieces):
     def on_headers_complete(self) -> None:
         self._stop_waiting()
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.transport is self.transport:
+            writer: Any = ResponseWriter(self.transport, self.loop)  # typed as a whole transport
+            self.cycle.transport = writer
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()

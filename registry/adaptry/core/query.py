@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from adaptry.core.errors import InvalidQuery
 from adaptry.core.lazy_dataclass import dataclass
@@ -47,6 +48,7 @@ GRAMMAR = (
 MAX_LENGTH = 1024
 MAX_TERMS = 32
 MAX_DEPTH = 8
+_KEPT = 64  # queries
 
 _TOKEN = re.compile(r'[()]|-(?=\()|-?(?:[^\s"()]|"[^"]*")+')
 _OPERATORS = ("OR", "AND", "NOT")
@@ -107,11 +109,22 @@ def parse(text: str, now: datetime | None = None) -> Query:
 
     `now` is the moment from which spans such as `7d` are counted.
     """
+    return _parsed_once(text) or _parsed(text, now or datetime.now(UTC))
+
+
+@lru_cache(maxsize=_KEPT)
+def _parsed_once(text: str) -> Query | None:
+    """The query, which a request parses several times; None if it depends on the present time."""
+    found = _parsed(text, datetime.now(UTC))
+    return None if found.is_relative else found
+
+
+def _parsed(text: str, now: datetime) -> Query:
     if len(text) > MAX_LENGTH:
         raise InvalidQuery(f"a query is at most {MAX_LENGTH} characters")
     if text.count('"') % 2:
         raise InvalidQuery(f"a quotation mark is not closed in {text!r}")
-    parser = _Parser(_TOKEN.findall(text), now or datetime.now(UTC))
+    parser = _Parser(_TOKEN.findall(text), now)
     root = parser.parse()
     parts = root.parts if isinstance(root, And) else (root,)
     _check_fits(parts)

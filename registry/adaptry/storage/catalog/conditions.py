@@ -67,7 +67,7 @@ def scope_conditions(tx: Reads, scope: ReadScope) -> list[SearchCondition]:
     condition = with_any_term(keys)
     if len(keys) <= _FEW:
         return [condition]
-    return [replace(condition, test=predicate(_of_adapter, scope))]
+    return [replace(condition, test=predicate(_of_adapter, scope), is_exact=False)]
 
 
 def _is_searchable() -> ColumnElement[bool]:

@@ -53,15 +53,17 @@ class PostgresReads(PreparedReads):
         self._open = open_reader
         self._translate_error = translate_error
         self.reader: _Reader | None = None
+        self._snapshot: str | None = None
 
     def kept(self, kind: str) -> dict[Any, Any]:
         """As in `PreparedReads`; PostgreSQL's own snapshot shows whether it equals an earlier one.
 
         (`Any`: keys and values of this kind.)
         """
-        ((snapshot,),) = self.select(_SNAPSHOT, {})
-        assert self.reader is not None
-        return self.reader.kept(snapshot, kind)
+        if self._snapshot is None:
+            ((self._snapshot,),) = self.select(_SNAPSHOT, {})
+        assert self.reader is not None and self._snapshot is not None
+        return self.reader.kept(self._snapshot, kind)
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
         compiled = _compiled(statement)

@@ -63,17 +63,29 @@ class _Joined:
     """Several shapes, joined by `and_` or `or_`; or one, negated by `not_`."""
 
     join: Callable[..., ColumnElement[bool]]
-    parts: tuple[Shape | _Joined, ...]
+    parts: tuple[Shape | _Joined | _Within, ...]
 
     def expression(self, names: Iterator[str]) -> ColumnElement[bool]:
         return self.join(*(part.expression(names) for part in self.parts))
 
 
 @dataclass(frozen=True, slots=True)
+class _Within:
+    """Whether a column has one of the keys that a selection has where a shape holds."""
+
+    column: ColumnElement[int]
+    selection: Selection
+    part: Shape | _Joined | _Within
+
+    def expression(self, names: Iterator[str]) -> ColumnElement[bool]:
+        return self.column.in_(self.selection.where(self.part.expression(names)).correlate(None))
+
+
+@dataclass(frozen=True, slots=True)
 class Predicate:
     """A shape with its values, in the order of its parameters."""
 
-    shape: Shape | _Joined
+    shape: Shape | _Joined | _Within
     values: tuple[object, ...] = ()
 
 
@@ -110,6 +122,11 @@ def negated(one: Predicate) -> Predicate:
 def _joined(join: Callable[..., ColumnElement[bool]], predicates: Sequence[Predicate]) -> Predicate:
     shape = _Joined(join, tuple(one.shape for one in predicates))
     return Predicate(shape, tuple(value for one in predicates for value in one.values))
+
+
+def within(column: ColumnElement[int], selection: Selection, where: Predicate) -> Predicate:
+    """Whether a column has one of the keys of a selection, of one column, where a predicate holds."""
+    return Predicate(_Within(column, selection, where.shape), where.values)
 
 
 def one_of(tx: Reads, column: ColumnElement[Any], values: Iterable[int | str]) -> Predicate:
@@ -154,8 +171,27 @@ def select_where(
     return run_select(tx, statement, {**(parameters or {}), **named})
 
 
+def keys_where(tx: Reads, selection: Selection, predicates: Sequence[Predicate]) -> Sequence[int]:
+    """The keys of a selection of one column for which all predicates hold. SQLite gives them in one row,
+    because its driver releases the interpreter for each row, and many threads wait for it.
+    """
+    if is_postgres(tx):
+        return [row[0] for row in select_where(tx, selection, predicates)]
+    (row,) = select_where(tx, _in_one_row(selection), predicates)
+    keys: list[int] = json.loads(row[0])
+    return keys
+
+
+@lru_cache(maxsize=64)
+def _in_one_row(selection: Selection) -> Selection:
+    (key,) = selection.selected_columns
+    return selection.with_only_columns(func.json_group_array(key).label("keys"))
+
+
 @lru_cache(maxsize=_KEPT)
-def _statement(selection: Selection, shapes: tuple[Shape | _Joined, ...], order: Order | None) -> Selection:
+def _statement(
+    selection: Selection, shapes: tuple[Shape | _Joined | _Within, ...], order: Order | None
+) -> Selection:
     names = (f"value_{number}" for number in count())
     statement = selection.where(*(shape.expression(names) for shape in shapes))
     if order is None:

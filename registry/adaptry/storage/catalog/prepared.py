@@ -49,12 +49,15 @@ class _Reader:
         self._commit: int | None = None
         self._kept: dict[str, dict[Any, Any]] = {}
 
-    def kept(self, kind: str) -> dict[Any, Any]:
-        """(`Any`: keys and values of any kind.)"""
+    def drop_outdated(self) -> None:
+        """Drops what was kept, if any process has committed since. Call it in a transaction."""
         (commit,) = self.connection.execute("PRAGMA data_version").fetchone()
         if commit != self._commit:
             self._kept.clear()
         self._commit = commit
+
+    def kept(self, kind: str) -> dict[Any, Any]:
+        """(`Any`: keys and values of any kind.)"""
         kept = self._kept.setdefault(kind, {})
         if len(kept) > _MOST_KEPT:
             kept.clear()
@@ -69,14 +72,17 @@ class PreparedReads:
     def __init__(self, reader: _Reader, translate_error: ErrorTranslator) -> None:
         self._reader = reader
         self._translate_error = translate_error
+        self._is_checked = False
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
         """The rows of a statement that is built and compiled once. Raises the errors of `Catalog.read`.
 
         (`Any`: named tuples of the statement's columns.)
         """
-        with _translated(self._translate_error):
+        try:
             return run_prepared(self._reader.connection, statement, parameters)
+        except sqlite3.Error as error:
+            raise self._translate_error(error) or error from error
 
     def kept(self, kind: str) -> dict[Any, Any]:
         """A place for values that were computed from this snapshot. What an earlier transaction put there is
@@ -85,8 +91,11 @@ class PreparedReads:
 
         (`Any`: keys and values of this kind.)
         """
-        with _translated(self._translate_error):
-            return self._reader.kept(kind)
+        if not self._is_checked:
+            with _translated(self._translate_error):
+                self._reader.drop_outdated()
+            self._is_checked = True
+        return self._reader.kept(kind)
 
 
 class _SharedReads(PreparedReads):

@@ -27,7 +27,8 @@ LISTED = select(col(PostingRow.version_id))
 @dataclass(frozen=True, slots=True)
 class SearchCondition:
     """`test` is true or false of a version, and never NULL, so that it can be negated. `lister` lists all
-    versions for which it is true, and maybe others; None if nothing is better than reading all versions.
+    versions for which it is true, and maybe others, unless it `is_exact`; None if nothing is better than
+    reading all versions.
 
     `terms`, if any, are terms of the search index of which each such version has one; each has a list in
     the order of keys.
@@ -36,6 +37,7 @@ class SearchCondition:
     test: Predicate
     lister: KeyList | None = None
     terms: tuple[int, ...] = ()
+    is_exact: bool = False
 
 
 NOTHING = SearchCondition(FALSE, AnyList(()))
@@ -46,7 +48,7 @@ def with_any_term(keys: Sequence[int]) -> SearchCondition:
     if not keys:
         return NOTHING
     lister = VersionList(LISTED, predicate(one_of_terms, values=keys), is_newest_first=len(keys) == 1)
-    return SearchCondition(predicate(_has_term, values=keys), lister, tuple(keys))
+    return SearchCondition(predicate(_has_term, values=keys), lister, tuple(keys), is_exact=True)
 
 
 def one_of_terms(*keys: Value) -> ColumnElement[bool]:

@@ -23,7 +23,7 @@ from adaptry.storage.catalog.adapter_pages import Listing
 from adaptry.storage.catalog.adapter_walk import ByAdapter
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.evidence_walk import ByEvidence, newest_values
-from adaptry.storage.catalog.predicates import Predicate, one_of, predicate, select_where
+from adaptry.storage.catalog.predicates import Predicate, keys_where, one_of, predicate, select_where
 from adaptry.storage.catalog.rows import AdapterRow, MetricSummaryRow, VersionRow
 from adaptry.storage.catalog.search_condition import SearchCondition, with_any_term
 from adaptry.storage.catalog.search_places import Ordering, Place
@@ -49,7 +49,7 @@ from adaptry.storage.catalog.value_conditions import (
     number_range,
 )
 from adaptry.storage.catalog.version_info import table_of
-from adaptry.storage.catalog.version_lists import VersionList
+from adaptry.storage.catalog.version_lists import VersionList, is_in_few
 
 _SPARSE = 20  # of so many versions, less than one is in a sparse list
 _V = table_of(VersionRow).c
@@ -76,9 +76,11 @@ def few_versions(
     for condition in conditions:
         if condition.lister is None:
             continue
-        keys = condition.lister.few(tx, most)
-        if keys is not None:
-            return FewVersions(_places(tx, matching(tx, keys, conditions), ordering.order), ordering)
+        listed = is_in_few(tx, condition.lister, _V.id, most)
+        if listed is not None:
+            tests = [one.test for one in conditions if one is not condition or not one.is_exact]
+            keys = keys_where(tx, ALL, [listed, *tests])
+            return FewVersions(_places(tx, keys, ordering.order), ordering)
     return None
 
 
@@ -87,7 +89,7 @@ def matching(tx: Reads, keys: Sequence[int], conditions: Sequence[SearchConditio
     if not keys:
         return ()
     predicates = [one_of(tx, _V.id, keys), *(one.test for one in conditions)]
-    return [row[0] for row in select_where(tx, ALL, predicates)]
+    return keys_where(tx, ALL, predicates)
 
 
 def _places(tx: Reads, keys: Sequence[int], order: SearchOrder) -> list[Place]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +25,7 @@ from adaptry.storage.catalog import terms
 from adaptry.storage.catalog.access import EVERYTHING, ReadScope
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.predicates import Selection, Value, predicate, select_where
-from adaptry.storage.catalog.prepared import run_select
+from adaptry.storage.catalog.prepared import PreparedReads, run_select
 from adaptry.storage.catalog.rows import (
     LOADED,
     AdapterRow,
@@ -101,22 +102,30 @@ def _indexed(
 ) -> SearchCondition:
     if not is_prefix:
         texts = [text, *(_ids_of_base(tx, scope, text) if field == "base" else ())]
-        found = [run_select(tx, _TERM, {"field": field, "text": one}) for one in texts]
-        return with_any_term([row.id for rows in found for row in rows])
+        return with_any_term([key for one in texts for key in _keys_of_term(tx, field, one)])
     begins = predicate(_begins, values=[field, *_range(text)])
     keys = [row.id for row in select_where(tx, _FIRST_TERMS, [begins])]
     if len(keys) <= _MOST_TERMS:
         return with_any_term(keys)
-    within: tuple[int, ...] = ()
+    within: Sequence[int] = ()
     if field == "name" and "/" in text:  # all in one namespace, which has a list in the order of keys
-        of_namespace = {"field": "namespace", "text": text.partition("/")[0]}
-        within = tuple(row.id for row in run_select(tx, _TERM, of_namespace))
+        within = _keys_of_term(tx, "namespace", text.partition("/")[0])
     test = (
         predicate(_has_name, field, values=_range(text))
         if field in ("name", "namespace")
         else predicate(_has_text, values=[field, *_range(text)])
     )
-    return SearchCondition(test, VersionList(_LISTED_WITH_TERMS, begins), within)
+    return SearchCondition(test, VersionList(_LISTED_WITH_TERMS, begins), tuple(within))
+
+
+def _keys_of_term(tx: Reads, field: str, text: str) -> Sequence[int]:
+    """The key of a term, or none; looked up once between two commits."""
+    kept = tx.kept("terms") if isinstance(tx, PreparedReads) else {}
+    keys = kept.get((field, text))
+    if keys is None:
+        rows = run_select(tx, _TERM, {"field": field, "text": text})
+        keys = kept[field, text] = tuple(row.id for row in rows)
+    return keys
 
 
 def _range(prefix: str) -> list[str]:
@@ -213,9 +222,14 @@ def _declares_or_sees(scope: ReadScope, *values: Value) -> ColumnElement[bool]:
     return or_(says, col(VersionRow.base_id).is_(None), unknown)
 
 
-def _ids_of_base(tx: Reads, scope: ReadScope, text: str) -> list[str]:
+def _ids_of_base(tx: Reads, scope: ReadScope, text: str) -> Sequence[str]:
     """A base's name is replaced by its id, so that versions match whatever name they were pushed with."""
-    return [f"sha256:{row.base_id}" for row in run_select(tx, _base_named(scope), {"name": text})]
+    kept = tx.kept("bases") if isinstance(tx, PreparedReads) else {}
+    ids = kept.get((scope, text))
+    if ids is None:
+        rows = run_select(tx, _base_named(scope), {"name": text})
+        ids = kept[scope, text] = tuple(f"sha256:{row.base_id}" for row in rows)
+    return ids
 
 
 @lru_cache(maxsize=64)

@@ -5,9 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 
+from sqlalchemy import ColumnElement
+
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Reads
-from adaptry.storage.catalog.predicates import Order, Predicate, Selection, select_where
+from adaptry.storage.catalog.predicates import (
+    Order,
+    Predicate,
+    Selection,
+    is_postgres,
+    keys_where,
+    one_of,
+    select_where,
+    within,
+)
 from adaptry.storage.catalog.rows import PostingRow
 from adaptry.storage.catalog.version_info import table_of
 
@@ -28,7 +39,7 @@ class VersionList:
         """All keys; None if there are `most` or more."""
         if self.reach(tx, most) is not None:
             return None
-        return [row[0] for row in select_where(tx, self.selection, [self.where])]
+        return keys_where(tx, self.selection, [self.where])
 
     def reach(self, tx: Reads, count: int) -> int | None:
         """The `count`-th key, the newest first if the list is ordered; None if there are fewer."""
@@ -69,6 +80,22 @@ class OneOfLists:
 
 
 KeyList = VersionList | AnyList | OneOfLists
+
+
+def is_in_few(tx: Reads, listed: KeyList, column: ColumnElement[int], most: int) -> Predicate | None:
+    """Whether a column has a key of the list; None if the list has `most` or more.
+
+    SQLite reads the list in the statement that has the predicate. PostgreSQL is given the keys, since it
+    plans that statement for a list of average length.
+    """
+    match listed:
+        case VersionList(selection, where) if not is_postgres(tx):
+            return within(column, selection, where) if listed.reach(tx, most) is None else None
+        case OneOfLists(lists):
+            found = (is_in_few(tx, one, column, most) for one in lists)
+            return next((one for one in found if one is not None), None)
+    keys = listed.few(tx, most)
+    return None if keys is None else one_of(tx, column, keys)
 
 
 @lru_cache(maxsize=64)
