@@ -31,7 +31,7 @@ from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora, write_safetensors
 
 HIDDEN = 1 << 14
-RANK = 256
+RANK = 256  # about
 WEIGHTS = "adapter_model.safetensors"
 PULL = "pull over HTTP, verified and flushed"
 PEERS = {
@@ -137,14 +137,15 @@ def file_url(registry: HttpRegistry) -> str:
 def large_lora(folder: Path, size: int, seed: int = 0) -> Path:
     """A LoRA of about `size` bytes that the checks admit: one pair of matrices a layer."""
     layers = max(1, round(size / (2 * HIDDEN * RANK * 2)))
-    tiny_lora(folder, layers=1, rank=RANK, targets=("q_proj",), hidden=2)
+    rank = max(1, round(size / (2 * HIDDEN * layers * 2)))
+    tiny_lora(folder, layers=1, rank=rank, targets=("q_proj",), hidden=2)
     noise = random.Random(seed)
     tensors = {}
     for layer in range(layers):
         key = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
         # Random bits with the exponent's top bit cleared: finite values of bfloat16.
-        for part, shape in (("lora_A", (RANK, HIDDEN)), ("lora_B", (HIDDEN, RANK))):
-            data = bytearray(noise.randbytes(2 * RANK * HIDDEN))
+        for part, shape in (("lora_A", (rank, HIDDEN)), ("lora_B", (HIDDEN, rank))):
+            data = bytearray(noise.randbytes(2 * rank * HIDDEN))
             data[1::2] = data[1::2].translate(_FINITE)
             tensors[f"{key}.{part}.weight"] = ("BF16", shape, bytes(data))
     write_safetensors(folder / WEIGHTS, dict(sorted(tensors.items())), {"format": "pt"})

@@ -1,6 +1,65 @@
-"""`python -m adaptry_cli`: the `adaptry` command, if its script is not installed."""
+"""The `adaptry` program, also as `python -m adaptry_cli`."""
 
-from adaptry_cli.main import main
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from adaptry.adapters.inspection.process import InspectionProcess
+
+
+def run() -> None:
+    """Runs a command and ends the process.
+
+    After its exit handlers, the process ends at once: taking apart everything that was imported has no effect
+    and takes several milliseconds. If there are other threads, the interpreter waits for them as usual.
+    """
+    inspection = _begin_inspection(sys.argv[1:])
+    from adaptry_cli.main import main  # while the other process starts
+
+    try:
+        main(obj=inspection)
+    except SystemExit as end:
+        if isinstance(end.code, int) and threading.active_count() == 1:
+            atexit._run_exitfuncs()
+            if _are_flushed():
+                os._exit(end.code)
+        raise
+
+
+def _begin_inspection(words: Sequence[str]) -> InspectionProcess | None:
+    """Starts the process that inspects weights, if the command seems to push a folder into a registry on this
+    machine. It takes as long to start as the command. If it is not needed, it ends with the command.
+    """
+    is_remote = any("://" in word for word in (*words, os.environ.get("ADAPTRY_URL", "")))
+    if is_remote or "push" not in words[:3]:
+        return None
+    folders = [Path(word) for word in words if word.startswith((".", "/", "~"))]
+    with suppress(Exception):  # the push itself reports what is wrong
+        sizes = [file.stat().st_size for each in folders for file in each.expanduser().glob("*.safetensors")]
+        if sizes:
+            from adaptry.adapters.inspection.process import InspectionProcess
+
+            return InspectionProcess(max(sizes))
+    return None
+
+
+def _are_flushed() -> bool:
+    """Whether everything was written; if not, the interpreter reports it."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        return False
+    return True
+
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -13,17 +13,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from adaptry.core.errors import NotFound
-from adaptry.core.refs import is_folder
 from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require_usage
 from adaptry_cli.collection import collecting_no_garbage
 from adaptry_cli.out import print_err
+
+if TYPE_CHECKING:
+    from adaptry.adapters.inspection.process import InspectionProcess
 
 RegistryOpener = Callable[[], Registry]
 """Opens the registry when it is called, for a command that may need none."""
@@ -70,17 +72,16 @@ def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def pushing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `creating_registry_option`, for a command that pushes the folder that its `source` may be. (`Any`:
-    same.)
+    """As `creating_registry_option`, for a command whose program may have started to inspect what it pushes.
+    (`Any`: same.)
     """
 
     @_where
     @functools.wraps(command)
-    def connected(*args: Any, where: str | None, source: str, **options: Any) -> Any:
-        weights = Path(source).expanduser().glob("*.safetensors") if is_folder(source) else ()
-        size = max((file.stat().st_size for file in weights), default=0)
-        registry = connect_to(where, create_missing=True, weights_size=size)
-        return _called(command, registry, args, {"source": source, **options})
+    def connected(*args: Any, where: str | None, **options: Any) -> Any:
+        started = click.get_current_context().find_root().obj
+        registry = connect_to(where, create_missing=True, inspection=started)
+        return _called(command, registry, args, options)
 
     return connected
 
@@ -138,10 +139,10 @@ def connect_to(
     create_missing: bool = False,
     for_cleanup: bool = False,
     is_lazy: bool = False,
-    weights_size: int = 0,
+    inspection: InspectionProcess | None = None,
 ) -> Registry:
     """The registry at `where`, else the configured one. `create_missing` creates it, with a message;
-    `for_cleanup` opens it for writing even if the disk is full; `is_lazy` and `weights_size` as in `connect`.
+    `for_cleanup` opens it for writing even if the disk is full; `is_lazy` and `inspection` as in `connect`.
     """
     from adaptry.storage.connect import connect, is_registry, resolve_folder
 
@@ -155,7 +156,7 @@ def connect_to(
             create_missing=create_missing,
             for_cleanup=for_cleanup,
             is_lazy=is_lazy,
-            weights_size=weights_size,
+            inspection=inspection,
         )
     if is_new:
         print_err(f"created a registry in {place}")

@@ -13,7 +13,7 @@ import pytest
 
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.adapters.header import TensorInfo
-from adaptry.adapters.inspection import inspector as inspectors
+from adaptry.adapters.inspection import process as processes
 from adaptry.adapters.inspection.inspector import Inspector, WeightsSource
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.core.errors import CheckFailed, Unavailable
@@ -100,7 +100,7 @@ def test_a_push_that_cannot_be_inspected_creates_no_version_and_keeps_its_files(
     registry: LocalRegistry, adapter: Adapter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(inspectors, "start_bounded", broken)
+        patched.setattr(processes, "start_bounded", broken)
         with pytest.raises(Unavailable, match=r"could not be inspected.*try again"):
             push(registry, adapter, TONE, retry=ONCE_MORE)
     assert registry.adapters.list().items == ()
@@ -113,7 +113,7 @@ def test_an_impossible_inspection_is_a_503_over_http_and_can_be_retried(
 ) -> None:
     remote = server.registry()
     with monkeypatch.context() as patched:
-        patched.setattr(inspectors, "start_bounded", broken)
+        patched.setattr(processes, "start_bounded", broken)
         with pytest.raises(Unavailable, match="could not be inspected"):
             push(remote, adapter, TONE, retry=ONCE_MORE)
     assert push(remote, adapter, TONE).version.number == 1

@@ -24,6 +24,7 @@ import torch
 from adaptry.adapters.content import FolderContent
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.inspection import inspector as inspectors
+from adaptry.adapters.inspection import process as processes
 from adaptry.adapters.inspection.fair_slots import FairSlots
 from adaptry.adapters.inspection.files import inspect_content
 from adaptry.adapters.inspection.inspector import Inspector
@@ -136,11 +137,23 @@ def test_a_process_that_died_between_two_files_is_replaced(inspector: Inspector)
     assert inspector.inspect(infos, lambda start: [data]).nan == 1
 
 
+def test_a_process_that_was_started_before_measures_the_first_files() -> None:
+    process = processes.InspectionProcess(processes.LARGE)
+    infos, data = placed(mixed())
+    with closing(Inspector(started=process)) as inspector:
+        for _ in range(2):
+            assert inspector.inspect(infos, lambda start: [data]).nan == 1
+        assert process.is_alive
+        assert children() == {process.process.pid}
+    assert not process.is_alive
+
+
 @pytest.mark.parametrize("limit", ["_MEMORY", "_SECONDS"])
 def test_a_process_over_its_bounds_is_unavailable(
     inspector: Inspector, monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(inspectors, limit, {"_MEMORY": 8 << 20, "_SECONDS": 0.001}[limit])
+    module, value = {"_MEMORY": (processes, 8 << 20), "_SECONDS": (inspectors, 0.001)}[limit]
+    monkeypatch.setattr(module, limit, value)
     monkeypatch.setattr(inspectors, "_PLAIN_RATE", 1 << 40)
     monkeypatch.setattr(inspectors, "LARGE", 1 << 40)
     names = {f"t{number}": ("F64", (1 << 16,), struct.pack("<d", 0.5) * (1 << 16)) for number in range(40)}

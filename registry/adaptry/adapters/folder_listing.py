@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,6 +66,8 @@ def list_folder(folder: Path) -> FolderListing:
         if not format.includes(path.name):
             left_out[path.name] = _why_left_out(path)
         elif path.is_symlink() and not _is_in_same_cache(path):
+            import shlex  # for this message only
+
             copy = f"{folder.name or 'adapter'}-copy"
             raise Invalid(
                 f"{path} is a link to a file elsewhere; copy the files themselves and use that: "

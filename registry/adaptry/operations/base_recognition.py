@@ -8,7 +8,6 @@ claim never contains a path, which has no meaning on another machine.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import field
 from pathlib import Path
@@ -192,6 +191,8 @@ def fingerprint_folder(folder: Path) -> BaseRecord:
 
 def add_command(folder: Path, namespace: str) -> str:
     """The command that registers the base in a folder so that holders of `namespace` can see it."""
+    import shlex  # for this message only
+
     return (
         f"adaptry base add {shlex.quote(folder_argument(folder))} --name {_suggested_name(folder, namespace)}"
     )

@@ -15,7 +15,7 @@ from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
 
 if TYPE_CHECKING:
-    from adaptry.adapters.inspection.inspector import Inspector
+    from adaptry.adapters.inspection.process import InspectionProcess
     from adaptry.core.identity import Identity
     from adaptry.storage.blobs.local import LocalBlobs
     from adaptry.storage.blobs.tiered import TieredBlobs
@@ -33,20 +33,22 @@ def connect(
     create_missing: bool = True,
     for_cleanup: bool = False,
     is_lazy: bool = False,
-    weights_size: int = 0,
+    inspection: InspectionProcess | None = None,
 ) -> Registry:
     """The registry at `where`: a server's URL or a folder; None means that of `settings`, else the user's
     own.
 
     `settings` are read from the environment unless given; without a token in them, a server gets the one that
     `adaptry login` stored. A folder without a registry becomes one, unless `create_missing` is False: then
-    `NotFound` is raised. `for_cleanup`, `weights_size`: as in `open_local`. `is_lazy`: the registry in a
+    `NotFound` is raised. `for_cleanup`, `inspection`: as in `open_local`. `is_lazy`: the registry in a
     folder is a `LazyRegistry`, for a command that lists or pulls. Raises `Invalid` (neither URL nor folder),
     `Unavailable`, `ProtocolMismatch`.
     """
     settings = settings or AdaptrySettings.from_env()
     where = where or settings.registry
     if where is not None and is_server(where):
+        if inspection:
+            inspection.end()
         from adaptry.core.credentials import token_for
         from adaptry.registry.http import HttpRegistry
 
@@ -63,7 +65,7 @@ def connect(
         catalog=settings.catalog,
         blobs=settings.blobs,
         for_cleanup=for_cleanup,
-        weights_size=weights_size,
+        inspection=inspection,
     )
     is_elsewhere = settings.catalog or settings.blobs or (folder / _ADDRESS).exists()
     if not is_lazy or is_elsewhere or (folder / _BUCKET).exists() or not is_registry(folder):
@@ -105,7 +107,7 @@ def open_local(
     presign_uploads: bool = False,
     for_cleanup: bool = False,
     is_serving: bool = False,
-    weights_size: int = 0,
+    inspection: InspectionProcess | None = None,
 ) -> LocalRegistry:
     """Opens the embedded registry in `folder`: its blobs, its catalog, then whether they belong together.
 
@@ -115,13 +117,12 @@ def open_local(
     `blob_cache` bytes of the bucket's files are cached on this machine; with `presign_uploads`, clients
     upload large files directly to the bucket. In a read-only folder the registry is read-only. On a full disk
     it is read-only until a write fits, with two exceptions: `for_cleanup` (to free space) may use the disk
-    reserve, and `is_serving` raises an error, since a server would continue with an old copy. For
-    `weights_size`, the size of a weights file that will be pushed, the process that inspects it starts while
-    the registry is opened, which takes as long. Raises `Unavailable` (missing place, not durable),
+    reserve, and `is_serving` raises an error, since a server would continue with an old copy.
+    `inspection` is a process that was started for a push. Raises `Unavailable` (missing place, not durable),
     `StorageFull`, `ProtocolMismatch` (created by a newer adaptry), `Invalid` (malformed database address),
     `Conflict` (the registry has another catalog, or the bucket another registry's files).
     """
-    inspector = _inspector(weights_size)  # before the imports
+    from adaptry.adapters.inspection.inspector import Inspector
     from adaptry.core.identity import LOCAL
     from adaptry.storage.blobs.factory import forget_address
     from adaptry.storage.catalog import disk_reserve
@@ -156,18 +157,9 @@ def open_local(
         require_known_base=require_known_base,
         presign_uploads=presign_uploads,
         folder=folder,
-        inspector=inspector,
+        inspector=Inspector(started=inspection),
     )
     return LocalRegistry(context)
-
-
-def _inspector(weights_size: int) -> Inspector:
-    from adaptry.adapters.inspection.inspector import Inspector
-
-    inspector = Inspector()
-    if weights_size:
-        inspector.prepare(weights_size)
-    return inspector
 
 
 def _open_blobs(folder: Path, url: str | None, cache: int | None) -> LocalBlobs | TieredBlobs:

@@ -6,7 +6,6 @@ credentials. If it fails in any way, the caller gets `Unavailable`, and never a 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import select
@@ -17,34 +16,20 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.inspection.fair_slots import FairSlots
+from adaptry.adapters.inspection.process import LARGE, InspectionProcess, numpy_folder
 from adaptry.adapters.inspection.protocol import SHORT
 from adaptry.adapters.inspection.result import TensorStatistics, WeightsInspection
 from adaptry.core.errors import CorruptData, Unavailable
-from adaptry.core.processes.bounded import (
-    NICENESS,
-    ProcessFailed,
-    ProcessLimits,
-    ProcessTimeout,
-    check_exit,
-    start_bounded,
-)
+from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, check_exit
 
-LARGE = 4 << 20
-"""Size in bytes from which importing numpy (0.2 s) pays off."""
-
-_MEMORY = 1 << 30
-_LIFETIME = 1e7  # seconds of processor time for all requests of a child; each request has its own limit
 _SECONDS = 10.0  # of processor time, for a file of any size
 _PLAIN_RATE, _NUMPY_RATE = 2 << 20, 20 << 20  # bytes per second: a tenth of the slowest that was measured
 _WALL_FACTOR = 6.0
 _PATIENCE = 300.0  # seconds that a caller waits for its turn
-_LONGEST_ANSWER = 16 << 20
-
 
 WeightsSource = int | Callable[[int], Iterable[bytes]]
 """A weights file: its descriptor, or a function that yields its bytes from a position on, repeatedly."""
@@ -54,15 +39,15 @@ class Inspector:
     """Inspects files' tensors, with at most `processes` children at once, which tenants take in turn.
 
     Safe for many threads. Children start on demand. They end after half a minute without work, on `close`,
-    and when this process ends for any reason.
+    and when this process ends for any reason. `started` is a first child.
     """
 
-    def __init__(self, processes: int | None = None) -> None:
+    def __init__(self, processes: int | None = None, started: InspectionProcess | None = None) -> None:
         processes = processes or max(2, min(8, os.cpu_count() or 1))
         self._slots = FairSlots(processes)
         self._owner = os.getpid()
         self._lock = threading.Lock()
-        self._idle: list[_Child] = []
+        self._idle: list[_Child] = [_Child(started)] if started else []
         self._preparation: threading.Thread | None = None
         self._end = weakref.finalize(self, _end_all, self._idle)
 
@@ -123,7 +108,7 @@ class Inspector:
                 return self._measured(child, tensors, source, expected)
             except _EndedBefore:
                 continue
-        return self._measured(_Child(), tensors, source, expected)
+        return self._measured(_Child(InspectionProcess()), tensors, source, expected)
 
     def _measured(
         self, child: _Child, tensors: Mapping[str, TensorInfo], source: WeightsSource, expected: int
@@ -131,7 +116,7 @@ class Inspector:
         try:
             answers = child.measure(tensors, source, expected)
         except BaseException:
-            child.end()
+            child.process.end()
             raise
         with self._lock:
             self._idle.append(child)
@@ -146,9 +131,9 @@ class Inspector:
                 self._end = weakref.finalize(self, _end_all, self._idle)
             while self._idle:
                 child = self._idle.pop()
-                if child.is_alive:
+                if child.process.is_alive:
                     return child
-                child.end()
+                child.process.end()
             return None
 
 
@@ -163,25 +148,12 @@ class _Overdue(Exception):
 class _Child:
     """One process and its pipes; used by one thread at a time."""
 
-    def __init__(self) -> None:
-        self._limits = ProcessLimits(_LIFETIME, _MEMORY, _LONGEST_ANSWER)
+    def __init__(self, process: InspectionProcess) -> None:
+        self.process = process
+        self._socket = process.requests
+        self._process = process.process
         self._has_answered = False
         self._deadline = 0.0
-        try:
-            self._socket, theirs = socket.socketpair()
-        except OSError as error:
-            raise ProcessFailed(f"the process could not be started: {error}") from error
-        with theirs:
-            try:
-                self._process = start_bounded(
-                    "adaptry.adapters.inspection.subprocess_main",
-                    self._limits,
-                    niceness=NICENESS,
-                    stdin=theirs.fileno(),
-                )
-            except ProcessFailed:
-                self._socket.close()
-                raise
 
     def measure(
         self, tensors: Mapping[str, TensorInfo], source: WeightsSource, expected: int = 0
@@ -192,7 +164,7 @@ class _Child:
         lost.
         """
         size = sum(info.size for info in tensors.values())
-        numpy = _numpy_folder() if max(size, expected) >= LARGE else ""
+        numpy = numpy_folder() if max(size, expected) >= LARGE else ""
         seconds = _SECONDS + size / (_NUMPY_RATE if numpy else _PLAIN_RATE)
         start = next((info.start for info in tensors.values()), 0)
         listed = [(info.dtype, info.size) for info in tensors.values()]
@@ -216,16 +188,6 @@ class _Child:
         self._has_answered = True
         return _parsed(answer, tensors)
 
-    @property
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    def end(self) -> None:
-        """Kills the process and waits for it."""
-        self._socket.close()
-        with self._process:
-            self._process.kill()
-
     def _send(self, chunks: Iterable[bytes], size: int) -> None:
         sent = 0
         for chunk in chunks:
@@ -244,7 +206,7 @@ class _Child:
     def _answer(self) -> bytes | None:
         """The answer, or None if the process ended first."""
         length = int.from_bytes(self._received(4), "big")
-        if not 0 < length <= _LONGEST_ANSWER:
+        if not 0 < length <= self.process.limits.answer:
             return None
         answer = self._received(length)
         return answer if len(answer) == length else None
@@ -281,7 +243,7 @@ class _Child:
                 "a weights file is shorter than its header says; push its files again, or mend the store"
             )
         try:
-            check_exit(code, ProcessLimits(seconds, self._limits.memory))
+            check_exit(code, ProcessLimits(seconds, self.process.limits.memory))
         except (ProcessFailed, ProcessTimeout) as error:
             return error
         return ProcessFailed("the process ended without an answer")
@@ -302,12 +264,6 @@ def _parsed(answer: bytes, tensors: Mapping[str, TensorInfo]) -> list[TensorStat
     return [TensorStatistics(nan, infinite, norm, is_zero) for nan, infinite, norm, is_zero in found]
 
 
-def _numpy_folder() -> str:
-    """The folder in which numpy is installed, found without importing it; empty if it is not installed."""
-    found = importlib.util.find_spec("numpy")
-    return str(Path(found.origin).parent.parent) if found and found.origin else ""
-
-
 def _end_all(children: list[_Child]) -> None:
     while children:
-        children.pop().end()
+        children.pop().process.end()

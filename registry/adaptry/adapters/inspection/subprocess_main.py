@@ -31,10 +31,10 @@ Measure = Callable[[str, bytes], Measured]
 Answer = tuple[int, int, float | None, bool]
 
 
-def serve(requests: socket.socket, target: io.BufferedWriter) -> None:
-    """Answers requests until there are no more."""
+def serve(requests: socket.socket, target: io.BufferedWriter, numpy: str = "") -> None:
+    """Answers requests until there are no more. `numpy` is its folder, if it is needed at once."""
     stream = io.BufferedReader(socket.SocketIO(requests, "r"), _READ_AHEAD)
-    measure: Measure | None = None
+    measure = _with_numpy(numpy) if numpy else None
     while select.select([requests], [], [], IDLE)[0]:
         head, files = _receive_head(requests)
         if len(head) < 4:
@@ -127,4 +127,4 @@ def _read(source: IO[bytes], size: int) -> bytes:
 
 if __name__ == "__main__":
     with socket.socket(fileno=0) as standard_input, open(1, "wb") as standard_output:
-        serve(standard_input, standard_output)
+        serve(standard_input, standard_output, *sys.argv[1:2])

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.adapters.inspection.inspector import LARGE
+from adaptry.adapters.inspection.process import LARGE
 from adaptry.checks.weights import check_weights
 from adaptry.core.errors import CheckFailed, Unavailable
 from adaptry.core.report import CheckReport, Finding

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 
 from adaptry.core.errors import Busy
@@ -31,6 +30,8 @@ class RetryPolicy:
         `waited` is the caller's previous waiting time; returns the new total. Raises `busy` if that would
         exceed `longest_queue`.
         """
+        import random  # only a busy server needs it
+
         seconds = min(busy.retry_after, self.longest_wait) * random.uniform(0.5, 1.5)
         if waited + seconds > self.longest_queue:
             raise busy

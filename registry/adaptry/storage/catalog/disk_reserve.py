@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,6 +46,8 @@ def release_reserve(folder: Path) -> None:
 
 def is_full(folder: Path) -> bool:
     """Whether the disk or the user's quota is too full to open and change a database."""
+    import tempfile  # a push into an existing registry does not need it
+
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             file.write(bytes(_NEEDED))

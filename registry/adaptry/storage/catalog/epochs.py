@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -121,7 +121,7 @@ def begin(
     tx.execute(sa.update(orm.AuditStateRow).values(key=None, holder=None))
     tx.add(
         orm.EpochRow(
-            number=was.number + 1, id=secrets.token_hex(8), began_at=now, floor=new, secret=was.secret
+            number=was.number + 1, id=os.urandom(8).hex(), began_at=now, floor=new, secret=was.secret
         )
     )
     tx.flush()

@@ -7,9 +7,8 @@ test compares the two.
 
 from __future__ import annotations
 
-import secrets
 from datetime import UTC, datetime
-from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.storage.catalog.lazy_modules import orm, sa
@@ -17,7 +16,7 @@ from adaptry.storage.catalog.lazy_modules import orm, sa
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_SCRIPT = "sqlite_schema.sql"
+_SCRIPT = Path(__file__).with_suffix(".sql")
 _END = ";\n"  # no statement contains one
 
 
@@ -31,8 +30,9 @@ def is_empty(connection: Connection) -> bool:
 
 def create(connection: Connection, schema: str) -> None:
     """Creates every table, records the schema number `schema`, and begins the first epoch."""
-    script = resources.files("adaptry.storage.catalog").joinpath(_SCRIPT).read_text(encoding="utf-8")
-    for statement in script.split(_END):
+    import secrets  # an existing database does not need it
+
+    for statement in _SCRIPT.read_text(encoding="utf-8").split(_END):
         if statement.strip():
             connection.exec_driver_sql(statement)
     connection.exec_driver_sql("INSERT INTO alembic_version (version_num) VALUES (?)", (schema,))

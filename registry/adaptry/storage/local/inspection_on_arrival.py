@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from adaptry.adapters.inspection.growing_file import GrowingFileInspection
-from adaptry.adapters.inspection.inspector import LARGE
+from adaptry.adapters.inspection.process import LARGE
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.streaming_digest import StreamingWeightsDigest
 from adaptry.core.refs import AdapterName

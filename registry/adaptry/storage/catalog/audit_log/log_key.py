@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 import os
-import secrets
 from functools import cached_property
 from pathlib import Path
 
@@ -45,7 +44,7 @@ class LogKey:
 def _new_seed() -> bytes:
     from adaptry.core.transparency import ed25519
 
-    return secrets.token_bytes(ed25519.SEED_BYTES)
+    return os.urandom(ed25519.SEED_BYTES)
 
 
 def _stored(path: Path) -> bytes:
@@ -62,7 +61,7 @@ def _stored(path: Path) -> bytes:
 
 def _make(path: Path) -> None:
     """Creates a complete file, unless another process has created it first."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, _new_seed())
