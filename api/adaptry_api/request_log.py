@@ -97,12 +97,7 @@ def _may_have_secrets(text: str) -> bool:
     """Whether it has a substring without which no pattern matches: most lines have none."""
     text = text.casefold()
     return (
-        "adr_" in text
-        or "?" in text
-        or "&" in text
-        or "://" in text
-        or "bearer" in text
-        or "basic" in text
+        "adr_" in text or "?" in text or "&" in text or "://" in text or "bearer" in text or "basic" in text
     )
 
 
