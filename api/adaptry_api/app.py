@@ -71,6 +71,8 @@ def create_app(settings: ServerSettings) -> FastAPI:
         redoc_url=None,
         # A trailing slash makes an address unknown; it is not redirected.
         redirect_slashes=False,
+        # `RequestSpans` and `RequestMetrics` observe requests. (Older versions of FastAPI ignore this.)
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.adaptry = state
     app.state.counts = counts

@@ -49,10 +49,11 @@ _BEARER = HTTPBearer(
 
 async def identify(request: Request) -> Identity:
     """The identity of the request's token; looked up once per request. Raises `Unauthenticated`."""
-    known = getattr(request.state, "identity", None)
+    state = request.scope.setdefault("state", {})
+    known = state.get("identity")
     if known is None:
-        known = await app_state_of(request).authenticator.identify(request.headers.get("authorization"))
-        request.state.identity = known
+        authenticator = app_state_of(request).authenticator
+        known = state["identity"] = await authenticator.identify(request.headers.get("authorization"))
     return cast(Identity, known)
 
 
@@ -224,7 +225,7 @@ class GuardedRoute(APIRoute):
 
     def _require_known_parameters(self, request: Request) -> None:
         """Raises `Invalid` if the query has an unknown parameter, unless the route ignores those."""
-        if not self._refuses_unknown_parameters or not request.query_params:
+        if not request.scope["query_string"] or not self._refuses_unknown_parameters:
             return
         known = self._query_parameters
         if unknown := request.query_params.keys() - known:

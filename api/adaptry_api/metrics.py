@@ -53,7 +53,8 @@ class RequestMetrics:
         count, duration = found
         count.inc()
         duration.observe(seconds)
-        self._received.inc(received)
+        if received:
+            self._received.inc(received)
         self._sent.inc(sent)
 
     def record_share(self, is_done: bool) -> None:

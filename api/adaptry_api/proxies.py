@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adaptry.core.errors import Invalid
 
+_FORWARDING = b"x-forwarded-"
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -45,7 +46,7 @@ class ForwardedHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             sent: list[tuple[bytes, bytes]] = scope["headers"]
-            kept = [(name, value) for name, value in sent if not _is_forwarding(name)]
+            kept = [one for one in sent if one[0] != b"forwarded" and not one[0].startswith(_FORWARDING)]
             if self._is_proxy(scope.get("client")):
                 host, scheme = _last(sent, b"x-forwarded-host"), _last(sent, b"x-forwarded-proto")
                 if host:
@@ -67,10 +68,6 @@ class ForwardedHeaders:
         # An IPv4 peer of a socket that listens on `::` is written ::ffff:10.0.0.5.
         address = getattr(address, "ipv4_mapped", None) or address
         return any(address in network for network in self.networks)
-
-
-def _is_forwarding(name: bytes) -> bool:
-    return name == b"forwarded" or name.startswith(b"x-forwarded-")
 
 
 def _last(headers: list[tuple[bytes, bytes]], name: bytes) -> bytes:

@@ -129,6 +129,22 @@ def test_signatures_of_addresses_are_redacted() -> None:
     assert "postgresql://ada:" in shown
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "adr_user_s3cr3t",
+        "HF_HUB: hf_adr_user_s3cr3t",
+        "authorization: BEARER s3cr3t",
+        "basic s3cr3t",
+        "/key?Signature=s3cr3t",
+        "partNumber=1&grant=s3cr3t",
+        "postgresql://ada:s3cr3t@db",
+    ],
+)
+def test_each_kind_of_secret_is_redacted_without_the_others(text: str) -> None:
+    assert "s3cr3t" not in redact(text)
+
+
 def test_a_line_break_in_a_message_does_not_begin_a_line_of_the_log(log: Log) -> None:
     log.begin("text")
     logging.getLogger("adaptry.api").warning("first\n2026-05-01T12:00:00.000Z INFO request forged")

@@ -117,23 +117,26 @@ class SnapshotLookup:
     async def answer(self, what: str, revision: str, make: Callable[[Snapshot], KeptAnswer]) -> KeptAnswer:
         """The answer that `make` gives for a snapshot, kept with it under the name `what`."""
         snapshot, commit = await self._kept_at(revision)
-        answer = snapshot.answers.get(what) if snapshot else None
-        if answer is not None:
+        if snapshot is None:
+            return await self._look_up(revision, _keeping(what, make), commit, what)
+        if (answer := snapshot.answers.get(what)) is not None:
             return answer
+        return await to_thread.run_sync(_keeping(what, make), snapshot)
 
-        def made(snapshot: Snapshot) -> KeptAnswer:
-            answer = snapshot.answers[what] = make(snapshot)
+    async def answer_from_files(
+        self, what: str, revision: str, make: Callable[[Snapshot], KeptAnswer]
+    ) -> KeptAnswer:
+        """The same, if `make` only uses the list of files. A kept snapshot has few, so it runs here."""
+        snapshot, commit = await self._kept_at(revision)
+        if snapshot is None:
+            return await self._look_up(revision, _keeping(what, make), commit, what)
+        if (answer := snapshot.answers.get(what)) is not None:
             return answer
-
-        if snapshot is not None:
-            return await to_thread.run_sync(made, snapshot)
-        return await self._look_up(revision, made, commit, what)
+        return _keeping(what, make)(snapshot)
 
     async def file(self, revision: str, path: str) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
         """A file that may be read, its snapshot, and the warnings to send with it."""
         snapshot, commit = await self._kept_at(revision)
-        if snapshot is None and self.kept:  # the same files, by the name of a branch
-            snapshot = self.kept.by_commit.find(self._key(revision), self.identity)
         if snapshot is not None:
             return _file_of(path, snapshot)
         return await self._look_up(revision, partial(_file_of, path), commit, "file")
@@ -142,8 +145,11 @@ class SnapshotLookup:
         """The kept snapshot, and the last commit."""
         if self.kept is None:
             return None, None
-        commit = await self.kept.look()
-        return self.kept.by_revision.find(self._key(revision), self.identity), commit
+        commit, key = await self.kept.look(), self._key(revision)
+        snapshot = self.kept.by_revision.find(key, self.identity)
+        if snapshot is None:  # looked up by the name of a branch
+            snapshot = self.kept.by_commit.find(key, self.identity)
+        return snapshot, commit
 
     async def _look_up(
         self, revision: str, use: Callable[[Snapshot], Found], commit: Commit | None, what: str | None
@@ -196,6 +202,16 @@ def _file_of(path: str, snapshot: Snapshot) -> tuple[Snapshot, RepositoryFile, t
     except FileMissing as error:
         raise HubNotFound("EntryNotFound", error.message, snapshot.commit) from None
     return snapshot, file, snapshot.warnings()
+
+
+def _keeping(what: str, make: Callable[[Snapshot], KeptAnswer]) -> Callable[[Snapshot], KeptAnswer]:
+    """Keeps the answer with its snapshot."""
+
+    def made(snapshot: Snapshot) -> KeptAnswer:
+        answer = snapshot.answers[what] = make(snapshot)
+        return answer
+
+    return made
 
 
 def snapshot_lookup(request: Request, identity: Identity) -> SnapshotLookup:

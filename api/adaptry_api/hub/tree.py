@@ -33,7 +33,7 @@ async def _quick(request: Request, identity: Identity) -> Response:
         return KeptAnswer.of(_page(request, found, _PAGE, 0))
 
     lookup, what = snapshot_lookup(request, identity), f"tree {is_recursive} {path}"
-    return (await lookup.answer(what, revision_in(request), make)).response()
+    return (await lookup.answer_from_files(what, revision_in(request), make)).response()
 
 
 @answered_quickly(_quick, plain(TREE, _IS_RECURSIVE))

@@ -191,6 +191,18 @@ def test_frequent_reads_do_not_reach_fastapi(site: Site) -> None:
         assert answer.status == 200, url
 
 
+def test_a_tree_by_commit_is_answered_from_the_snapshot_that_was_looked_up_by_branch(site: Site) -> None:
+    name = "acme/tone"
+    info = site.ask(site.quick, "GET", f"/api/models/{name}/revision/main", "reader")
+    commit = json.loads(info.body)["sha"]
+    kept = site.quick.state.hub_snapshots
+    look_ups = len(kept.known)
+    tree = f"/api/models/{name}/tree/{commit}?recursive=true&expand=false"
+    answer = site.ask(site.quick, "GET", tree, "reader")
+    assert answer.body == site.ask(site.plain, "GET", tree, "reader").body
+    assert len(kept.known) == look_ups
+
+
 def test_no_other_route_comes_before_one_that_is_answered_quickly(site: Site) -> None:
     quick = QuickRoutes(site.plain, site.quick.routes)
     answered = 0
