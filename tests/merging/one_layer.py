@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge
+from adaptry.compute.merging.kernels import choose_kernels
+from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge, plan_recipe
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
@@ -70,3 +71,9 @@ def merged(
     options = MergeOptions(kernel=kernel)
     merge(recipe_of(adapters, dtype), open_checkpoint(base), sources_of(adapters), target, options)
     return weights_of(target)
+
+
+def kernels_of(base: Path, adapter: Path) -> tuple[str, ...]:
+    """The names of the kernels that merge this adapter."""
+    plan = plan_recipe(recipe_of([adapter]), open_checkpoint(base), sources_of([adapter]))
+    return choose_kernels().names_for(plan.changed_tensors)

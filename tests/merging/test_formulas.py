@@ -10,9 +10,6 @@ from typing import Any
 import pytest
 
 from adaptry.adapters.methods.largest import largest
-from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.merging.kernels import choose_kernels
-from adaptry.compute.merging.merge import plan_recipe
 from adaptry.testing.warm_python import run_warm
 
 torch = pytest.importorskip("torch")
@@ -20,12 +17,11 @@ peft = pytest.importorskip("peft")
 
 from tests.merging.one_layer import (  # noqa: E402  (needs torch)
     OneLayer,
+    kernels_of,
     merged,
     model_of,
-    recipe_of,
     save_adapter,
     save_base,
-    sources_of,
     weights_of,
 )
 
@@ -91,11 +87,6 @@ def bases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             model.linear.weight[:2, :3] = torch.tensor([0.0, -0.0, 1e-39])
         found[rows] = save_base(model.to(getattr(torch, request.param)), tmp_path_factory.mktemp("base"))
     return found
-
-
-def kernels_of(base: Path, adapter: Path) -> tuple[str, ...]:
-    plan = plan_recipe(recipe_of([adapter]), open_checkpoint(base), sources_of([adapter]))
-    return choose_kernels().names_for(plan.changed_tensors)
 
 
 @pytest.mark.parametrize("case", [*CASES, *DIVIDING])

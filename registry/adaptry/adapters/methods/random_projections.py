@@ -7,6 +7,7 @@ and on the largest of all adapted matrices, not on one module only.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
@@ -14,7 +15,12 @@ from adaptry.adapters.methods.method import ModuleTensors
 from adaptry.core.errors import InvalidConfig
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
+
+_DRAWN = 1 << 20
+"""Draws made together."""
 
 
 def is_projection_saved(config: AdapterConfig) -> bool:
@@ -56,11 +62,51 @@ def largest_sides(parts: ModuleTensors) -> tuple[int, int]:
 def positions(
     parts: ModuleTensors, count: int, fan_out: int, fan_in: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The rows [count] and columns [count] of places in a matrix, drawn like PEFT's FourierFT and WaveFT."""
+    """`drawn_positions` as tensors."""
     import torch
 
-    order = torch.randperm(fan_out * fan_in, generator=seeded_generator(parts.config, "random_loc_seed", 777))
-    return order[:count] // fan_in, order[:count] % fan_in
+    rows, columns = drawn_positions(parts.config, count, fan_out, fan_in)
+    return torch.from_numpy(rows), torch.from_numpy(columns)
+
+
+def drawn_positions(
+    config: AdapterConfig, count: int, fan_out: int, fan_in: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows [count] and columns [count] of places in a matrix, drawn like PEFT's FourierFT and WaveFT."""
+    seed = projection_seed(config, "random_loc_seed", 777) % 2**32  # torch's generator ignores the other bits
+    places = _first_of_permutation(seed, count, fan_out * fan_in)
+    return places // fan_in, places % fan_in
+
+
+@lru_cache(maxsize=32)  # the layers of a model have few shapes
+def _first_of_permutation(seed: int, count: int, size: int) -> NDArray[np.int64]:
+    """The first numbers of `torch.randperm(size)`, without the others.
+
+    torch shuffles from the front, so the first draws are enough. From 2³²/20 numbers on it shuffles inside
+    out: draw i decides where number i goes, and what was there goes to place i.
+    """
+    import numpy as np
+
+    source = np.random.RandomState(seed)
+    if size < (2**32 - 1) // 20:
+        moved: dict[int, int] = {}
+        found = np.empty(count, np.int64)
+        for place, drawn in enumerate(np.frombuffer(source.bytes(4 * count), "<u4").tolist()):
+            other = place + drawn % (size - place)
+            found[place] = moved.get(other, other)
+            moved[other] = moved.get(place, place)
+        return found
+    found = np.arange(count)
+    for first in range(0, size, _DRAWN):
+        numbers = np.arange(first, min(first + _DRAWN, size), dtype=np.uint64)
+        words = np.frombuffer(source.bytes(8 * len(numbers)), "<u4").astype(np.uint64)
+        places = (words[::2] << np.uint64(32) | words[1::2]) % (numbers + np.uint64(1))
+        for index in np.flatnonzero(places < count).tolist():
+            place, number = int(places[index]), first + index
+            if number < count:
+                found[number] = found[place]
+            found[place] = number
+    return found
 
 
 def matrix_sides(parts: ModuleTensors, shape: tuple[int, ...]) -> tuple[int, int]:

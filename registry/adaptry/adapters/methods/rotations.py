@@ -5,12 +5,17 @@ operations.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from adaptry.adapters.methods.row_formula import Floats, ModuleArrays
+
+    Doubles = NDArray[np.floating[Any]]
 
 
 def side_of(numbers: int) -> int:
@@ -103,3 +108,40 @@ def cayley_neumann_arrays(parts: ModuleArrays, matrices: Floats, terms: int) -> 
             result += 2 * power
         result += times_matrices(power)
     return result
+
+
+_MOST_NUMBERS = 8 << 20
+"""The most numbers of all blocks that are solved without torch, which hold 64 MB for each thread."""
+
+
+def is_solved_in_arrays(count: int, side: int) -> bool:
+    """Whether so many blocks are few enough for `cayley_transposed`."""
+    return count * side * side <= _MOST_NUMBERS
+
+
+def cayley_transposed(matrices: Iterable[Doubles], sign: int = -1) -> Doubles:
+    """`cayley`, transposed, of skew matrices [n, n], without torch: solved by LAPACK, one after the other.
+    The transpose of (I + sQ)(I − sQ)⁻¹ is (I + sQ)⁻¹(I − sQ), since Q is skew.
+    """
+    import numpy as np
+
+    def one(matrix: Doubles) -> Doubles:
+        identity = np.eye(len(matrix))
+        turned: Doubles = np.linalg.solve(identity + sign * matrix, identity - sign * matrix)
+        return turned
+
+    return np.stack([one(matrix) for matrix in matrices])
+
+
+def turned_rows(rows: NDArray[np.floating[Any]], blocks: Doubles) -> Doubles:
+    """rows [n, in] times the matrix with `blocks` [in/b, b, b] on its diagonal, in float64."""
+    import numpy as np
+
+    result = np.empty(rows.shape)
+    side = blocks.shape[1]
+    np.matmul(_by_block(rows.astype(np.float64), side), blocks, out=_by_block(result, side))
+    return result
+
+
+def _by_block(rows: Doubles, side: int) -> Doubles:
+    return rows.reshape(len(rows), -1, side).transpose(1, 0, 2)

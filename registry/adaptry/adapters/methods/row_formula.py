@@ -74,7 +74,7 @@ class RowFormula:
     start: Callable[[int, Floats], None] | None = None
 
 
-def mapped(change: Callable[[Floats, int], Floats]) -> FormulaArrays:
+def mapped(change: Callable[[Floats, int], NDArray[np.floating[Any]]]) -> FormulaArrays:
     """The numbers of a `mapped` formula: `change(rows, first)` returns the result's rows from those of W."""
 
     def write(first: int, rows: Floats) -> None:
@@ -91,6 +91,11 @@ class ModuleArrays(Protocol):
 
     @property
     def module(self) -> ModuleSpec: ...
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the base's weight."""
+        ...
 
     @property
     def orientation(self) -> str:
