@@ -36,27 +36,28 @@ class QuickRoutes:
                     self._routes[method, route.path.startswith(_PREFIX)].append((route, answer))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self.find(scope) if scope["type"] == "http" else None
-        if found is None:
+        request = Request(scope, receive) if scope["type"] == "http" else None
+        found = self.find(request) if request else None
+        if request is None or found is None:
             await self.app(scope, receive, send)
             return
         (route, answer), matched = found
         scope.update(matched)
-        request = Request(scope, receive)
         try:
             response = await route.answer_quickly(request, answer)
         except HTTPException as error:
             response = http_error_response(error, request_id(request))
         await response(scope, receive, send)
 
-    def find(self, scope: Scope) -> tuple[QuickRoute, Scope] | None:
+    def find(self, request: Request) -> tuple[QuickRoute, Scope] | None:
         """The route that answers a request quickly, and the values that its path adds to the scope."""
+        scope = request.scope
         path: str = scope["path"]
         for quick in self._routes.get((scope["method"], path.startswith(_PREFIX)), ()):
             route = quick[0]
             if route.path_regex.match(path) is None:
                 continue
             match, matched = route.matches(scope)
-            if match is Match.FULL and route.is_plain(Request(scope)):
+            if match is Match.FULL and route.is_plain(request):
                 return quick, matched
         return None

@@ -83,17 +83,14 @@ Node = Term | Not | And | Or
 @dataclass(frozen=True, slots=True)
 class Query:
     """A parsed query: the conditions that must all hold, and how many terms they have. `is_relative`: it
-    depends on the present time.
+    depends on the present time. `reads_files`: its answer depends on stored files, not only on rows of the
+    catalog.
     """
 
     parts: tuple[Node, ...] = ()
     terms: int = 0
     is_relative: bool = False
-
-    @property
-    def reads_files(self) -> bool:
-        """Whether its answer depends on stored files, not only on rows of the catalog."""
-        return any(isinstance(term, FitsTerm) for term, _ in _terms(And(self.parts)))
+    reads_files: bool = False
 
     @property
     def names_states(self) -> bool:
@@ -127,8 +124,9 @@ def _parsed(text: str, now: datetime) -> Query:
     parser = _Parser(_TOKEN.findall(text), now)
     root = parser.parse()
     parts = root.parts if isinstance(root, And) else (root,)
-    _check_fits(parts)
-    return Query(parts, parser.terms, parser.is_relative)
+    if parser.reads_files:
+        _check_fits(parts)
+    return Query(parts, parser.terms, parser.is_relative, parser.reads_files)
 
 
 def also(query: str, term: str) -> str:
@@ -143,7 +141,7 @@ class _Parser:
 
     def __init__(self, tokens: list[str], now: datetime) -> None:
         self._tokens, self._at, self._now, self._depth = tokens, 0, now, 0
-        self.terms, self.is_relative = 0, False
+        self.terms, self.is_relative, self.reads_files = 0, False, False
 
     def parse(self) -> Node:
         if not self._tokens:
@@ -208,7 +206,9 @@ class _Parser:
         if self.terms > MAX_TERMS:
             raise InvalidQuery(f"a query has at most {MAX_TERMS} terms")
         self.is_relative = self.is_relative or is_relative(token)
-        return parse_term(token, self._now)
+        term = parse_term(token, self._now)
+        self.reads_files = self.reads_files or isinstance(term, FitsTerm)
+        return term
 
     def _missing(self, token: str | None) -> str:
         before = self._tokens[self._at - 1] if self._at else ""

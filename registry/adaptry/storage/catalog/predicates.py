@@ -165,27 +165,51 @@ def select_where(
     """The rows of `selection` for which all predicates hold. `parameters` are those of the selection and the
     order. (`Any`: named tuples of the selection's columns.)
     """
-    values = (value for one in predicates for value in one.values)
-    named = {f"value_{number}": value for number, value in enumerate(values)}
-    statement = _statement(selection, tuple(one.shape for one in predicates), order)
-    return run_select(tx, statement, {**(parameters or {}), **named})
+    statement, values = _bound(selection, predicates, parameters, order)
+    return run_select(tx, statement, values)
 
 
-def keys_where(tx: Reads, selection: Selection, predicates: Sequence[Predicate]) -> Sequence[int]:
-    """The keys of a selection of one column for which all predicates hold. SQLite gives them in one row,
-    because its driver releases the interpreter for each row, and many threads wait for it.
+def keys_where(
+    tx: Reads,
+    selection: Selection,
+    predicates: Sequence[Predicate],
+    parameters: Mapping[str, object] | None = None,
+    order: Order | None = None,
+) -> list[int]:
+    """The keys of a selection of one column, as `select_where` selects them."""
+    statement, values = _bound(selection, predicates, parameters, order)
+    return keys_of(tx, statement, values)
+
+
+def keys_of(tx: Reads, statement: Selection, parameters: Mapping[str, object]) -> list[int]:
+    """The keys that a statement selects. SQLite gives them in one row, because its driver releases the
+    interpreter for each row, and has to wait for it again.
     """
     if is_postgres(tx):
-        return [row[0] for row in select_where(tx, selection, predicates)]
-    (row,) = select_where(tx, _in_one_row(selection), predicates)
+        return [row[0] for row in run_select(tx, statement, parameters)]
+    (row,) = run_select(tx, _in_one_row(statement), parameters)
     keys: list[int] = json.loads(row[0])
     return keys
 
 
-@lru_cache(maxsize=64)
-def _in_one_row(selection: Selection) -> Selection:
-    (key,) = selection.selected_columns
-    return selection.with_only_columns(func.json_group_array(key).label("keys"))
+@lru_cache(maxsize=_KEPT)
+def _in_one_row(statement: Selection) -> Selection:
+    """A subquery with a limit keeps its order."""
+    (key,) = statement.subquery().c
+    return select(func.json_group_array(key).label("keys"))
+
+
+def _bound(
+    selection: Selection,
+    predicates: Sequence[Predicate],
+    parameters: Mapping[str, object] | None,
+    order: Order | None,
+) -> tuple[Selection, dict[str, object]]:
+    """The statement, and the values of its parameters."""
+    values = (value for one in predicates for value in one.values)
+    named = {f"value_{number}": value for number, value in enumerate(values)}
+    statement = _statement(selection, tuple(one.shape for one in predicates), order)
+    return statement, {**(parameters or {}), **named}
 
 
 @lru_cache(maxsize=_KEPT)

@@ -15,8 +15,15 @@ from sqlalchemy import ColumnElement, Select, bindparam, select
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.query_times import FIRST
 from adaptry.storage.catalog.database import Reads
-from adaptry.storage.catalog.predicates import Order, Predicate, Value, one_of, predicate, select_where
-from adaptry.storage.catalog.prepared import run_select
+from adaptry.storage.catalog.predicates import (
+    Order,
+    Predicate,
+    Value,
+    keys_of,
+    one_of,
+    predicate,
+    select_where,
+)
 from adaptry.storage.catalog.rows import MetricSummaryRow, PostingRow, VersionRow
 from adaptry.storage.catalog.search_places import Ordering, Place
 from adaptry.storage.catalog.term_windows import TermWindows
@@ -76,8 +83,8 @@ class ByKey:
         parameters: dict[str, object] = {"start": start, "count": count}
         if self.term is not None:
             parameters["term"] = self.term
-        rows = run_select(tx, _by_key(self.term is not None, self.oldest_first, after is None), parameters)
-        return window_of([Place(row[0]) for row in rows], count)
+        statement = _by_key(self.term is not None, self.oldest_first, after is None)
+        return window_of([Place(key) for key in keys_of(tx, statement, parameters)], count)
 
 
 @lru_cache

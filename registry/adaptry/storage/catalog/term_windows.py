@@ -14,7 +14,7 @@ from sqlmodel import col
 
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Reads
-from adaptry.storage.catalog.predicates import Order, Selection, Value, predicate, select_where
+from adaptry.storage.catalog.predicates import Order, Selection, Value, keys_where, predicate
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import PostingRow, VersionRow
 from adaptry.storage.catalog.search_condition import one_of_terms
@@ -64,8 +64,7 @@ class TermWindows:
 
     def _window(self, tx: Reads, low: int, high: int, count: int) -> Sequence[int]:
         within = predicate(_is_within, values=[low, high, *self.terms])
-        rows = select_where(tx, _DISTINCT, [within], {"count": count}, _NEWEST_FIRST)
-        return [row.version_id for row in rows]
+        return keys_where(tx, _DISTINCT, [within], {"count": count}, _NEWEST_FIRST)
 
 
 def term_windows(tx: Reads, terms: tuple[int, ...]) -> TermWindows | None:
