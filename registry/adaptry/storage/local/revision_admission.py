@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import detect_format
@@ -38,6 +39,7 @@ from adaptry.storage.catalog import (
     versions,
 )
 from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.audit_log.recording import set_actor
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.catalog.ref_resolution import find
@@ -60,6 +62,7 @@ from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.inspections import inspect_sent, inspect_weights
 from adaptry.storage.local.licence_tags import licences_in, set_licences
 from adaptry.storage.local.metrics import check_metrics
+from adaptry.storage.local.push_steps import PushSteps, StoreFiles, WriteRows, finish_push
 from adaptry.storage.local.quotas import require_version
 from adaptry.storage.local.sent_files import SentFiles
 
@@ -93,14 +96,18 @@ class RevisionAdmission:
 
     context: RegistryContext
 
-    def admit(
+    def admit(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
+        """The same as `Versions.put`."""
+        return finish_push(self.context, self.steps(name, manifest, options))
+
+    def steps(
         self,
         name: AdapterName,
         manifest: bytes,
         options: PushOptions,
         contents: Sequence[bytes] | None = None,
-    ) -> PushResult:
-        """The same as `Versions.put`, or with `contents`, as `Versions.put_with_files`."""
+    ) -> PushSteps:
+        """The steps of `Versions.put`, or with `contents`, of `Versions.put_with_files`."""
         sent_manifest = Manifest.parse(manifest)
         check_names(sent_manifest)
         if options.alias is not None:
@@ -112,27 +119,43 @@ class RevisionAdmission:
         if contents is not None:
             sent = SentFiles.verified(self.context, name, sent_manifest, contents)
         for _ in range(TRIES):
-            declared, missing_base = sent_manifest, None
-            with self.context.catalog.read_prepared() as tx:
-                adapter = self._pushable(tx, name, options)
-                if adapter is not None and (same := self._same_content(tx, adapter, declared, options)):
-                    declared, missing_base = same.manifest, same.missing_base
-                known = known_version(tx, adapter, declared.digest) if adapter else None
-                if known is None:
-                    require_version(self.context, tx, name.namespace)
-                if sent and adapter is None:
-                    sent.require_free_name(tx)
-                lacking = sent.lacking(tx) if sent else {}
-            derived = None if known else self.derive(name, declared, options, sent)
-            binding = self._binding(known, missing_base, sent) if known and missing_base else None
-            if sent:
-                sent.store(lacking)
-            prepared = _PreparedPush(declared, derived, binding, sent, lacking)
+            prepared = self._prepare(name, sent_manifest, options, sent)
+            if prepared.lacking:
+                yield StoreFiles(prepared.lacking)
+            reach("revisions.before_rows")
+            commit = partial(self._commit, name, prepared, options)
             try:
-                return self._commit(name, prepared, options)
+                if options.alias is None:
+                    pushed = yield WriteRows(commit)
+                    assert pushed is not None, "the result of `commit`"
+                else:
+                    from adaptry.storage.local.gates import write_decided  # with gates, which few pushes need
+
+                    pushed = write_decided(self.context, commit)
             except StaleState:
                 continue
+            reach("revisions.after_commit")
+            return pushed
         raise Conflict(f"{name} or its base kept changing while it was pushed; push again")
+
+    def _prepare(
+        self, name: AdapterName, declared: Manifest, options: PushOptions, sent: SentFiles | None
+    ) -> _PreparedPush:
+        """Reads and checks everything before the transaction. Raises the errors of `admit`."""
+        missing_base = None
+        with self.context.catalog.read_prepared() as tx:
+            adapter = self._pushable(tx, name, options)
+            if adapter is not None and (same := self._same_content(tx, adapter, declared, options)):
+                declared, missing_base = same.manifest, same.missing_base
+            known = known_version(tx, adapter, declared.digest) if adapter else None
+            if known is None:
+                require_version(self.context, tx, name.namespace)
+            if sent and adapter is None:
+                sent.require_free_name(tx)
+            lacking = sent.lacking(tx) if sent else {}
+        derived = None if known else self.derive(name, declared, options, sent)
+        binding = self._binding(known, missing_base, sent) if known and missing_base else None
+        return _PreparedPush(declared, derived, binding, sent, lacking)
 
     def _same_content(
         self, tx: Reads, adapter: AdapterRecord, declared: Manifest, options: PushOptions
@@ -206,31 +229,21 @@ class RevisionAdmission:
         base = find_base(reads, self.context.read_scope(reads), declared, written)
         return base, bases.record(reads, base.id) if base.id else None
 
-    def _commit(self, name: AdapterName, prepared: _PreparedPush, options: PushOptions) -> PushResult:
+    def _commit(
+        self, name: AdapterName, prepared: _PreparedPush, options: PushOptions, tx: Transaction
+    ) -> PushResult:
         """Makes the version visible, with its base, metrics, alias and event. Raises `StaleState`."""
-        reach("revisions.before_rows")
+        set_actor(tx, self.context.identity)
+        adapter = self._pushable(tx, name, options)
 
-        def commit(tx: Transaction) -> PushResult:
-            adapter = self._pushable(tx, name, options)
+        def go_on() -> PushResult:
+            if prepared.sent:
+                prepared.sent.own(tx, prepared.lacking)
+            return self._number(tx, adapter, name, prepared, options)
 
-            def go_on() -> PushResult:
-                if prepared.sent:
-                    prepared.sent.own(tx, prepared.lacking)
-                return self._number(tx, adapter, name, prepared, options)
-
-            made = self.context.run_once(tx, PushResult, go_on)
-            reach("revisions.before_commit")
-            return made
-
-        if options.alias is None:
-            with self.context.write() as tx:
-                pushed = commit(tx)
-        else:
-            from adaptry.storage.local.gates import write_decided  # with gates, which few pushes need
-
-            pushed = write_decided(self.context, commit)
-        reach("revisions.after_commit")
-        return pushed
+        made = self.context.run_once(tx, PushResult, go_on)
+        reach("revisions.before_commit")
+        return made
 
     def _number(
         self,

@@ -1,0 +1,130 @@
+"""Carries out pushes together: they share reads, waits for the disk, and a transaction.
+
+A push is a generator that reads and checks, and yields what it has to write. Several of them advance in one
+thread, step by step, so that pushes that arrive together need no thread, no lock and no flush each. If one of
+them fails, the others go on.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from adaptry.core.digest import Digest
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.small_files import store_files
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import PushResult
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFiles:
+    """Files that must be on the disk before the next step."""
+
+    files: Mapping[Digest, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRows:
+    """A durable transaction, whose result is sent to the generator once it is committed."""
+
+    write: Callable[[Transaction], PushResult]
+
+
+PushSteps: TypeAlias = "Generator[StoreFiles | WriteRows, PushResult | None, PushResult]"
+
+
+@dataclass(eq=False)
+class PendingPush:
+    """A push that has not begun, with the context variables of its caller, such as the request's id."""
+
+    context: RegistryContext
+    _steps: PushSteps
+    _variables: contextvars.Context = field(default_factory=contextvars.copy_context)
+
+    def __post_init__(self) -> None:
+        self.outcome: PushResult | Exception | None = None
+        """Its end, once it has one."""
+        self.next: StoreFiles | WriteRows | None = None
+
+    def advance(self, last: PushResult | Exception | None) -> None:
+        """Runs until the next step, given the result or the error of the last one."""
+        if isinstance(last, Exception):
+            self._run(lambda: self._steps.throw(last))
+        else:
+            self._run(lambda: self._steps.send(last))
+
+    def write(self, tx: Transaction) -> PushResult:
+        """Runs its transaction."""
+        assert isinstance(self.next, WriteRows)
+        return self._variables.run(self.next.write, tx)
+
+    def _run(self, step: Callable[[], StoreFiles | WriteRows]) -> None:
+        self.next = None
+        try:
+            self.next = self._variables.run(step)
+        except StopIteration as end:
+            self.outcome = end.value
+        except Exception as error:  # noqa: BLE001  (its caller raises it)
+            self.outcome = error
+
+
+def finish_push(context: RegistryContext, steps: PushSteps) -> PushResult:
+    """Carries out one push. Raises its error."""
+    push = PendingPush(context, steps)
+    push.advance(None)
+    (outcome,) = _finish([push])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def finish_together(pushes: Sequence[PendingPush]) -> list[PushResult | Exception]:
+    """Carries out pushes with their files into one registry; the result or the error of each."""
+    # They read the same snapshot: nothing is written before all have read.
+    with pushes[0].context.catalog.read_together():
+        for push in pushes:
+            push.advance(None)
+    return _finish(pushes)
+
+
+def _finish(pushes: Sequence[PendingPush]) -> list[PushResult | Exception]:
+    while waiting := [push for push in pushes if push.next is not None]:
+        if storing := [push for push in waiting if isinstance(push.next, StoreFiles)]:
+            _store(storing)
+        else:
+            _write(waiting)
+    return [push.outcome for push in pushes if push.outcome is not None]
+
+
+def _store(pushes: Sequence[PendingPush]) -> None:
+    """Stores all files together. If that fails, each push tries alone: it may be the fault of one."""
+    files: dict[Digest, bytes] = {}
+    for push in pushes:
+        assert isinstance(push.next, StoreFiles)
+        files |= push.next.files
+    try:
+        store_files(pushes[0].context, files)
+    except Exception as error:  # noqa: BLE001  (raised by the push)
+        if len(pushes) == 1:
+            pushes[0].advance(error)
+            return
+        for push in pushes:
+            _store([push])
+        return
+    for push in pushes:
+        push.advance(None)
+
+
+def _write(pushes: Sequence[PendingPush]) -> None:
+    outcomes: Sequence[PushResult | Exception]
+    try:
+        outcomes = pushes[0].context.catalog.write_each([push.write for push in pushes])
+    except Exception as error:  # noqa: BLE001  (raised by each push)
+        outcomes = [error] * len(pushes)
+    for push, outcome in zip(pushes, outcomes, strict=True):
+        push.advance(outcome)
