@@ -52,9 +52,8 @@ class LocalVersions(Versions):
         self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
     ) -> PendingPush:
         """The same as `put_with_files`, to be carried out together with others (`finish_together`)."""
-        return PendingPush(
-            self.context, RevisionAdmission(self.context).steps(name, manifest, options, files)
-        )
+        steps = RevisionAdmission(self.context).steps(name, manifest, options, files)
+        return PendingPush(self.context, name.namespace, steps)
 
     def get(self, ref: Ref) -> VersionInfo:
         with self.context.catalog.read_prepared() as reads:
