@@ -30,6 +30,7 @@ from adaptry.storage.catalog.audit_log.sealing import Sequencer
 from adaptry.storage.catalog.shared_names import is_used
 from adaptry.storage.connect import open_local
 from adaptry.storage.local.idempotency import IdempotencyKey
+from adaptry.storage.local.push_steps import finish_together
 from adaptry.storage.local.stale_uploads import purge
 from adaptry.storage.pull_through import PullThroughRegistry
 from adaptry.storage.webhooks.delivery import webhook_connector
@@ -37,6 +38,7 @@ from adaptry.storage.webhooks.sender import sending_webhooks
 from adaptry_api.address_limits import DEVICE_SIGN_INS, AddressLimit
 from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.auth import TokenAuthenticator
+from adaptry_api.batches import BatchThreads
 from adaptry_api.bodies import ParseSlots
 from adaptry_api.commit_watch import CommitWatch
 from adaptry_api.denials import DenialRecorder
@@ -68,6 +70,7 @@ LOG = logging.getLogger("adaptry.api")
 _READERS = 16
 _AWAITED = 64
 _KEPT_SEARCHES = 64  # of some 30 kB
+_PUSHES = 16  # maximum pushes in one transaction
 _IDENTITIES = 256
 """Number of identities whose registry object is cached for their next request. The object has only the
 identity."""
@@ -171,6 +174,9 @@ class AppState:
         thread from its first byte to its last; a download holds one for each chunk.
         """
         self.uploads = UploadSlots(settings.uploads)
+        # Pushes into a bucket or a remote database wait for another machine, so each has its own thread.
+        self.has_short_pushes = self.quick_reads.is_available and isinstance(self.blobs, LocalBlobs)
+        self.short_pushes = BatchThreads("pushes", finish_together, threads=2, together=_PUSHES)
         self.parse_slots = ParseSlots()
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.download_counts = DownloadCounts()
@@ -294,6 +300,7 @@ class AppState:
             self.upstream.close()
         self.quick_reads.close()
         self.searching.close()
+        self.short_pushes.close()
         self.commits.close()
         with suppress(AdaptryError):  # the server stops even if the catalog is not available
             self.store_downloads()

@@ -12,18 +12,20 @@ from typing import Any
 
 import pytest
 
-from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
+from adaptry.registry.audit_log import AuditFilter
 from adaptry.registry.protocol import join_parts
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.storage.local.idempotency import IdempotencyKey
+from adaptry.testing.samples import tiny_lora
 from adaptry_api.testing import RawResponse, Server, assert_problem
 
 TONE = AdapterName.parse("acme/tone")
@@ -100,6 +102,26 @@ def test_a_repeated_push_with_files_and_its_key_is_still_reported_as_new(
     assert (is_replay(first), is_replay(again)) == (False, True)
     unlike = server.call("POST", f"{AT}/revisions/with-files", body + bytes(4), headers=headers)
     assert_problem(unlike, 422, "invalid_manifest")
+
+
+def test_pushes_that_arrive_together_are_recorded_under_their_own_requests(
+    server: Server, tmp_path: Path
+) -> None:
+    kind = {"Content-Type": "application/octet-stream"}
+    bodies = [framed(open_dir(tiny_lora(tmp_path / str(seed), seed=seed))) for seed in range(8)]
+    refused = {3: bodies[3][:-1] + b"x"}  # which is another file than the manifest's
+
+    def send(number: int) -> RawResponse:
+        path = f"/api/v1/adapters/acme/tone-{number}/revisions/with-files"
+        return server.call("POST", path, refused.get(number, bodies[number]), headers=kind)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, range(8)))
+    assert [answer.status for answer in answers] == [409 if number in refused else 201 for number in range(8)]
+    pushed = server.registry().audit.list(AuditFilter(action="version.push")).items
+    assert {entry.request for entry in pushed} == {
+        answer.headers["Request-Id"] for answer in answers if answer.status == 201
+    }
 
 
 def test_a_malformed_push_with_files_gets_the_reason(server: Server, tone: Adapter) -> None:

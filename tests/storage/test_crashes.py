@@ -143,12 +143,13 @@ def test_pushes_killed_at_random_lose_nothing_that_was_acknowledged(
             assert Digest.of_chunks(registry.files.read(TONE, digest, entry.path)) == entry.sha256
 
 
+@pytest.mark.parametrize("way", [{"TOGETHER": "6"}, {"IN_ONE_BATCH": "1"}], ids=["threads", "batch"])
 @pytest.mark.parametrize("place", ["blobs.after_rename", "revisions.before_rows", "revisions.before_commit"])
 def test_pushes_killed_during_a_group_commit_are_complete_or_absent(
-    place: str, folder: Path, loras: Callable[[int], list[Path]], start: Start
+    way: dict[str, str], place: str, folder: Path, loras: Callable[[int], list[Path]], start: Start
 ) -> None:
     folders = loras(6)
-    with start(str(TONE), folders, ADAPTRY_FAILPOINT=place, TOGETHER="6") as process:
+    with start(str(TONE), folders, ADAPTRY_FAILPOINT=place, **way) as process:
         acknowledged = [line.split() for line in process.communicate()[0].splitlines()]
         assert process.returncode == -signal.SIGKILL
     registry = open_local(folder)

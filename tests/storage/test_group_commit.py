@@ -101,6 +101,31 @@ def test_writers_that_wait_are_committed_together(writers: Writers) -> None:
     assert writers.commits == 1
 
 
+def test_transactions_in_one_turn_are_committed_together_without_the_one_that_fails(writers: Writers) -> None:
+    first, repeated, last = writers.group.write_each([inserts(1), inserts(1), inserts(2)])
+    assert (first, last) == (None, None)
+    assert isinstance(repeated, IntegrityError)
+    assert (writers.items, writers.commits) == ([1, 2], 1)
+
+
+def test_if_the_commit_of_one_turn_fails_all_its_transactions_fail(writers: Writers) -> None:
+    outcomes = writers.group.write_each([inserts(1), inserts(2, of=99)])
+    assert [type(one) for one in outcomes] == [sqlite3.IntegrityError] * 2
+    assert writers.items == []
+    assert writers.group.write_each([inserts(3)]) == [None]
+    assert writers.items == [3]
+
+
+def test_if_a_transaction_ends_by_itself_all_of_its_turn_fail(writers: Writers) -> None:
+    def ends(session: Session) -> None:
+        session.execute(text("ROLLBACK"))
+        raise ValueError("ended")
+
+    outcomes = writers.group.write_each([inserts(1), ends, inserts(2)])
+    assert [str(one) for one in outcomes] == ["ended"] * 3
+    assert writers.items == []
+
+
 def test_a_single_writer_is_committed_alone(writers: Writers) -> None:
     writers.write(inserts(1))
     writers.write(inserts(2), is_durable=False)

@@ -4,7 +4,7 @@ versions.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, cast
 
 from anyio import to_thread
 from fastapi import Request, Response
@@ -20,6 +20,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
 from adaptry.registry.records import PushOptions, PushResult, StateChange, VersionInfo
 from adaptry.registry.versions import MAX_SENT
+from adaptry.storage.local.versions import LocalVersions
 from adaptry_api.auth_policy import (
     Caller,
     CallersRegistry,
@@ -39,6 +40,10 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revi
 
 _HEAD = strictjson.JsonLimits(size=protocol.JSON_LIMIT)
 _MAX_BODY = MAX_SENT + protocol.JSON_LIMIT + 4 * (MAX_FILES + 1)
+_SHORT = 256 << 10
+"""Largest body in bytes of a push that may share a thread with others: it takes a few milliseconds, unless it
+moves an alias, which may evaluate policies.
+"""
 _PARTS = {
     "requestBody": {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
@@ -108,15 +113,19 @@ async def _push_with_files(
         body = await read_bytes(request, _MAX_BODY)
         head, *files = protocol.split_parts(body) or [b""]
         document = await read_json(head, _HEAD, state.parse_slots, _push_request)
+        headers, manifest, options = MutableHeaders(), document.manifest, document.options
+        if state.has_short_pushes and len(body) <= _SHORT and options.alias is None:
+            versions = cast(LocalVersions, registry_once(request, headers, identity, key, body).versions)
+            pushed = await state.short_pushes.run(versions.pending_push(name, manifest, options, files))
+        else:
 
-        def put() -> Response:
-            headers = MutableHeaders()
-            registry = registry_once(request, headers, identity, key, body)
-            pushed = registry.versions.put_with_files(name, document.manifest, document.options, files)
-            status = 201 if pushed.is_new else 200
-            return Response(pushed.model_dump_json(), status, headers, media_type="application/json")
+            def put() -> PushResult:
+                registry = registry_once(request, headers, identity, key, body)
+                return registry.versions.put_with_files(name, manifest, options, files)
 
-        return await to_thread.run_sync(put, limiter=threads)
+            pushed = await to_thread.run_sync(put, limiter=threads)
+    status = 201 if pushed.is_new else 200
+    return Response(pushed.model_dump_json(), status, headers, media_type="application/json")
 
 
 def _push_request(document: object) -> PushRequest:

@@ -13,7 +13,7 @@ import sqlite3
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -25,7 +25,7 @@ from adaptry.core.identity import Identity
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import Ref
 from adaptry.storage.blobs.factory import open_blobs_for_reading
-from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.database import Catalog, Result, Transaction
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.versions import LocalVersions
@@ -105,6 +105,10 @@ class _ReadCatalog(Catalog):
         self.require_writable()
         with super()._transaction(is_durable=is_durable) as session:
             yield session
+
+    def write_each(self, changes: Sequence[Callable[[Transaction], Result]]) -> list[Result | Exception]:
+        self.require_writable()
+        return super().write_each(changes)
 
     def close(self) -> None:
         super().close()

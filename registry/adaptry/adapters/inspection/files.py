@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from adaptry.adapters.content import Content
 from adaptry.adapters.header import SafetensorsHeader, read_header
@@ -36,6 +37,36 @@ def inspect_file(
         if descriptor is not None:
             return inspector.inspect(header.tensors, descriptor, tenant)
         return inspector.inspect(header.tensors, lambda start: _after_header(content, path, start), tenant)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """A weights file at `path` of `content`, with its header."""
+
+    content: Content
+    path: str
+    header: SafetensorsHeader
+
+
+def inspect_together(
+    inspector: Inspector, files: Sequence[WeightsFile], tenant: str = ""
+) -> list[WeightsInspection]:
+    """Inspects small files in one request to the inspecting process, which takes a fraction of the time of
+    one request each. Raises what `Inspector.inspect` raises, whichever file caused it.
+    """
+    tensors = {
+        f"{number} {name}": info
+        for number, file in enumerate(files)
+        for name, info in file.header.tensors.items()
+    }
+
+    def chunks(start: int) -> Iterator[bytes]:
+        for file in files:
+            first = next((info.start for info in file.header.tensors.values()), 0)
+            yield from _after_header(file.content, file.path, first)
+
+    found = iter(inspector.inspect(tensors, chunks, tenant).tensors.values())
+    return [WeightsInspection(dict(zip(file.header.tensors, found, strict=False))) for file in files]
 
 
 def _after_header(content: Content, path: str, start: int) -> Iterator[bytes]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from adaptry.core import tracing
 from adaptry.core.errors import AdaptryError, Unavailable
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 Transaction: TypeAlias = "Session"
 """A transaction, which the functions of this package take; opaque outside it."""
+Result = TypeVar("Result")
 Reads: TypeAlias = "Session | PreparedReads"
 """A transaction for functions that run only prebuilt statements (`version_info.run_select`)."""
 
@@ -137,6 +138,42 @@ class Catalog:
         """
         with self._transaction(is_durable=False) as session:
             yield session
+
+    def write_each(self, changes: Sequence[Callable[[Transaction], Result]]) -> list[Result | Exception]:
+        """The results of changes, each in a transaction like those of `write`, or the errors for which they
+        were undone. They are committed together if the database can. Raises the errors of `write` if none
+        begins.
+        """
+        if (together := self._database.write_each) is None:
+            return [self._outcome(change) for change in changes]
+        has_events = False
+
+        def run(change: Callable[[Transaction], Result], session: Transaction) -> Result:
+            nonlocal has_events
+            result = change(session)
+            recording.write_pending(session)
+            has_events |= HAS_EVENTS in session.info
+            return result
+
+        with self._span("write"), self._errors_translated():
+            outcomes = together([partial(run, change) for change in changes])
+        if has_events:
+            self.notifier.notify()
+        return [self._translated(one) if isinstance(one, Exception) else one for one in outcomes]
+
+    def _outcome(self, change: Callable[[Transaction], Result]) -> Result | Exception:
+        try:
+            with self.write() as tx:
+                return change(tx)
+        except Exception as error:  # noqa: BLE001  (the caller raises it)
+            return error
+
+    def _translated(self, found: Exception) -> Exception:
+        try:
+            with self._errors_translated():
+                raise found
+        except Exception as error:  # noqa: BLE001  (the caller raises it)
+            return error
 
     def charge_requests(self, charges: Iterable[RequestCharge]) -> dict[QuotaSubject, float]:
         """Shares requests with the registry's other processes (`request_use.charge`). Waits for no other

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import selectors
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
@@ -30,6 +30,8 @@ HAS_EVENTS = "adaptry_happened"
 ContextFactory = Callable[[], AbstractContextManager[object]]
 """Creates a context manager around a unit of work."""
 SessionFactory: TypeAlias = "Callable[[bool], AbstractContextManager[Session]]"
+JointWrite: TypeAlias = "Callable[[Sequence[Callable[[Session], Any]]], list[Any]]"
+"""Runs several transactions together. (`Any`: each has its own type of result.)"""
 CommitListener = Callable[[socket.socket], Iterator[bool]]
 """Listens for events that other processes commit: each step takes at most about a second and yields whether
 there were any. A step also waits on the given socket, and returns at once when it becomes readable.
@@ -116,13 +118,14 @@ class DatabaseDialect:
     transactions; they are made when they are first needed. `has_schema` checks quickly whether the schema has
     that number; False means that it is unknown. `read_context` surrounds reads.
     `write` gives a session that is committed at the end of its block; its argument is whether the commit must
-    survive a power failure. `open_context` surrounds the check of the schema and its migration, after which
-    `after_migrate` inspects the new schema. `hold` registers that this process has the database open, until
-    its result is called. `translate_error` returns our error for a driver's, or None for a programming error.
-    `notify`, called in a transaction that recorded an event, notifies other processes, which receive it by
-    `listen`. `prepared` reads by prepared statements; None for a database in memory.
-    `open_counters` connects to the shared counts of requests, whose writers wait for no other writer. `close`
-    closes what the engines do not.
+    survive a power failure. `write_each` commits several durable transactions together, and returns the
+    result or the error of each; None if the database cannot. `open_context` surrounds the check of the schema
+    and its migration, after which `after_migrate` inspects the new schema. `hold` registers that this process
+    has the database open, until its result is called. `translate_error` returns our error for a driver's, or
+    None for a programming error. `notify`, called in a transaction that recorded an event, notifies other
+    processes, which receive it by `listen`. `prepared` reads by prepared statements; None for a database in
+    memory. `open_counters` connects to the shared counts of requests, whose writers wait for no other writer.
+    `close` closes what the engines do not.
     """
 
     open_readers: Callable[[], Engine]
@@ -139,6 +142,7 @@ class DatabaseDialect:
     listen: CommitListener
     prepared: Readers | None
     close: Callable[[], None]
+    write_each: JointWrite | None = None
 
     @cached_property
     def readers(self) -> Engine:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import field
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from adaptry.core.errors import Unavailable
 from adaptry.core.lazy_dataclass import dataclass
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
     from sqlmodel import Session
 
+Result = TypeVar("Result")
 _MOST = 16  # maximum writers in one transaction: the first and other processes wait for the last
 
 
@@ -112,6 +113,28 @@ class GroupCommit:
         if group.failure is not None:
             raise group.failure
 
+    def write_each(self, changes: Sequence[Callable[[Session], Result]]) -> list[Result | Exception]:
+        """The results of several writers' durable transactions in one turn; the error of one that was undone.
+        All others are committed when this returns. Raises `Unavailable` if no turn comes.
+        """
+        self._take_turn()
+        group = self._group or self._begin(is_durable=True)
+        try:
+            outcomes = [_outcome(group, change) for change in changes if not group.is_lost]
+        except BaseException as error:  # Ctrl-C
+            self._pass_on(group, error)
+            raise
+        failures = [one for one in outcomes if isinstance(one, Exception)]
+        is_undone = group.is_lost or len(failures) == len(changes)
+        with suppress(Exception):  # which is the group's failure
+            self._pass_on(group, failures[-1] if is_undone else None, len(changes))
+        group.is_over.wait()
+        if group.failure is None:
+            return outcomes
+        if not isinstance(group.failure, Exception):
+            raise group.failure
+        return [group.failure for _ in changes]
+
     @property
     def waiting(self) -> int:
         """How many writers wait for their turn."""
@@ -190,9 +213,9 @@ class GroupCommit:
         self._group = group = _Group(connection, is_durable)
         return group
 
-    def _pass_on(self, group: _Group, error: BaseException | None) -> None:
-        """Ends the writer's turn: the next one continues, or all changes are committed."""
-        group.writers += 1
+    def _pass_on(self, group: _Group, error: BaseException | None, writers: int = 1) -> None:
+        """Ends the turn of one or more writers: the next one continues, or all changes are committed."""
+        group.writers += writers
         group.has_changes |= error is None
         if not group.is_lost:
             with self._lock:
@@ -218,6 +241,15 @@ class GroupCommit:
                 group.connection.driver.close()
             group.is_over.set()
             self._give_turn()
+
+
+def _outcome(group: _Group, change: Callable[[Session], Result]) -> Result | Exception:
+    try:
+        with _savepoint(group) as transaction:
+            result = change(transaction)
+    except Exception as error:  # noqa: BLE001  (its writer raises it)
+        return error
+    return result
 
 
 @contextmanager

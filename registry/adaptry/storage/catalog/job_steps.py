@@ -8,9 +8,10 @@ stored, so that it does not run again.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from sqlmodel import col, select
@@ -19,7 +20,7 @@ from adaptry.core.errors import Conflict, PermissionDenied
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.job_types.records import OPEN, JobFault
 from adaptry.storage.catalog import tokens
-from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.database import Catalog, Result, Transaction
 from adaptry.storage.catalog.jobs import finish, row_of, submitter_of
 from adaptry.storage.catalog.rows import JobStepRow
 
@@ -128,3 +129,10 @@ class FencedCatalog(Catalog):
         with super().write() as tx:
             self._look(tx)
             yield tx
+
+    def write_each(self, changes: Sequence[Callable[[Transaction], Result]]) -> list[Result | Exception]:
+        def fenced(change: Callable[[Transaction], Result], tx: Transaction) -> Result:
+            self._look(tx)
+            return change(tx)
+
+        return super().write_each([partial(fenced, change) for change in changes])

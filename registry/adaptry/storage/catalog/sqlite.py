@@ -62,6 +62,7 @@ def _in_file(url: str, path: str, busy_timeout: float) -> DatabaseDialect:
         listen=partial(_listen, path),
         prepared=PreparedReaders(path, busy_timeout, partial(_translate_error, url)),
         close=writers.close,
+        write_each=writers.write_each,
     )
 
 

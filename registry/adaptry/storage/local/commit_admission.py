@@ -35,8 +35,8 @@ from adaptry.storage.local.revision_admission import (
     StaleState,
     claim_files,
     known_version,
-    require_files,
 )
+from adaptry.storage.local.revision_derivation import RevisionDerivation, require_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class CommitAdmission:
         """
         if move.makes_version:
             check_names(tree)
-            return self._revisions.derive(name, tree, PushOptions())
+            return RevisionDerivation(self.context).derive(name, tree, PushOptions())
         with self.context.catalog.read() as tx:
             require_files(tx, name, tree)
             before = set(versions.manifest(tx, move.head.digest).files)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.content import Content
-from adaptry.adapters.header import SafetensorsHeader
-from adaptry.adapters.inspection.files import inspect_file
+from adaptry.adapters.header import SafetensorsHeader, read_header
+from adaptry.adapters.inspection.files import WeightsFile, inspect_file
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
 from adaptry.core.digest import Digest
@@ -56,21 +56,22 @@ def inspect_weights(
     return {path: known.get(digest) or found[digest] for path, digest in requested.items()}
 
 
-def inspect_sent(
-    context: RegistryContext,
-    name: AdapterName,
-    tree: Manifest,
+def weights_files(
     content: Content,
+    tree: Manifest,
     headers: Headers,
     known: Mapping[Digest, WeightsInspection],
-) -> tuple[Mapping[str, WeightsInspection], Mapping[Digest, WeightsInspection]]:
-    """The same for files that are not stored yet, without the files whose results are `known`; and the
-    results that are new, for the caller to store with them.
-    """
-    wanted = tree.weights
-    lacking = {path: digest for path, digest in wanted.items() if digest not in known}
-    found = _inspect(context, name, content, lacking, headers)
-    return {path: known.get(digest) or found[digest] for path, digest in wanted.items()}, found
+) -> dict[Digest, WeightsFile]:
+    """The weights files of `tree` whose results are not `known`. Raises `InvalidWeights`."""
+    return {
+        digest: WeightsFile(
+            content,
+            path,
+            headers.get(path) or read_header(content.reader(path), content.sizes[path], path),
+        )
+        for path, digest in tree.weights.items()
+        if digest not in known
+    }
 
 
 def _inspect(

@@ -6,14 +6,14 @@ changed in the meantime (the base, the files, the same revision from another pus
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 from adaptry.adapters.formats import detect_format
-from adaptry.adapters.inspection.result import WeightsInspection
-from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
-from adaptry.core.errors import CheckFailed, Conflict, InvalidManifest, NotFound, PermissionDenied
+from adaptry.core.errors import CheckFailed, Conflict, NotFound
 from adaptry.core.failpoints import reach
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
@@ -26,7 +26,6 @@ from adaptry.registry.state_warnings import state_warning
 from adaptry.storage.catalog import (
     adapters,
     aliases,
-    bases,
     commits,
     events,
     files,
@@ -38,33 +37,34 @@ from adaptry.storage.catalog import (
     versions,
 )
 from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.audit_log.recording import set_actor
 from adaptry.storage.catalog.database import Reads, Transaction
-from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.catalog.ref_resolution import find
 from adaptry.storage.catalog.same_content import SameContent, find_same_content
 from adaptry.storage.catalog.version_info import by_keys
 from adaptry.storage.catalog.versions import Admission, VersionRecord
 from adaptry.storage.local.admission import (
     ResolvedBase,
-    check_against_base,
     find_base,
-    find_unregistered,
-    open_checked,
-    open_stored,
-    stored_weights_digest,
 )
 from adaptry.storage.local.blob_content import check_names
-from adaptry.storage.local.context import RegistryContext, require_sound
+from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 from adaptry.storage.local.hidden_bases import hide_base_in_report
-from adaptry.storage.local.inspections import inspect_sent, inspect_weights
-from adaptry.storage.local.licence_tags import licences_in, set_licences
+from adaptry.storage.local.licence_tags import set_licences
 from adaptry.storage.local.metrics import check_metrics
+from adaptry.storage.local.push_steps import (
+    PushSteps,
+    Steps,
+    StoreFiles,
+    WriteRows,
+    finish_push,
+)
 from adaptry.storage.local.quotas import require_version
+from adaptry.storage.local.revision_derivation import RevisionDerivation, require_all
 from adaptry.storage.local.sent_files import SentFiles
 
 if TYPE_CHECKING:
-    from adaptry.adapters.base_record import BaseRecord
     from adaptry.storage.local.base_binding import Binding
 
 TRIES = 5
@@ -93,14 +93,18 @@ class RevisionAdmission:
 
     context: RegistryContext
 
-    def admit(
+    def admit(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
+        """The same as `Versions.put`."""
+        return finish_push(self.context, name.namespace, self.steps(name, manifest, options))
+
+    def steps(
         self,
         name: AdapterName,
         manifest: bytes,
         options: PushOptions,
         contents: Sequence[bytes] | None = None,
-    ) -> PushResult:
-        """The same as `Versions.put`, or with `contents`, as `Versions.put_with_files`."""
+    ) -> PushSteps:
+        """The steps of `Versions.put`, or with `contents`, of `Versions.put_with_files`."""
         sent_manifest = Manifest.parse(manifest)
         check_names(sent_manifest)
         if options.alias is not None:
@@ -112,27 +116,48 @@ class RevisionAdmission:
         if contents is not None:
             sent = SentFiles.verified(self.context, name, sent_manifest, contents)
         for _ in range(TRIES):
-            declared, missing_base = sent_manifest, None
-            with self.context.catalog.read_prepared() as tx:
-                adapter = self._pushable(tx, name, options)
-                if adapter is not None and (same := self._same_content(tx, adapter, declared, options)):
-                    declared, missing_base = same.manifest, same.missing_base
-                known = known_version(tx, adapter, declared.digest) if adapter else None
-                if known is None:
-                    require_version(self.context, tx, name.namespace)
-                if sent and adapter is None:
-                    sent.require_free_name(tx)
-                lacking = sent.lacking(tx) if sent else {}
-            derived = None if known else self.derive(name, declared, options, sent)
-            binding = self._binding(known, missing_base, sent) if known and missing_base else None
-            if sent:
-                sent.store(lacking)
-            prepared = _PreparedPush(declared, derived, binding, sent, lacking)
+            prepared = yield from self._prepare(name, sent_manifest, options, sent)
+            if prepared.lacking:
+                yield StoreFiles(prepared.lacking)
+            reach("revisions.before_rows")
+            commit = partial(self._commit, name, prepared, options)
             try:
-                return self._commit(name, prepared, options)
+                if options.alias is None:
+                    pushed = cast("PushResult", (yield WriteRows(commit)))
+                else:
+                    from adaptry.storage.local.gates import write_decided  # with gates, which few pushes need
+
+                    pushed = write_decided(self.context, commit)
             except StaleState:
                 continue
+            reach("revisions.after_commit")
+            return pushed
         raise Conflict(f"{name} or its base kept changing while it was pushed; push again")
+
+    def _prepare(
+        self, name: AdapterName, declared: Manifest, options: PushOptions, sent: SentFiles | None
+    ) -> Steps[_PreparedPush]:
+        """Reads and checks everything before the transaction. Raises the errors of `admit`."""
+        missing_base = None
+        with self.context.catalog.read_prepared() as tx:
+            adapter = self._pushable(tx, name, options)
+            if adapter is not None and (same := self._same_content(tx, adapter, declared, options)):
+                declared, missing_base = same.manifest, same.missing_base
+            known = known_version(tx, adapter, declared.digest) if adapter else None
+            if known is None:
+                require_version(self.context, tx, name.namespace)
+            if sent and adapter is None:
+                sent.require_free_name(tx)
+            lacking = sent.lacking(tx) if sent else {}
+        derived, derivation = None, RevisionDerivation(self.context)
+        if known is None:
+            derived = (
+                (yield from derivation.derive_sent(name, declared, options, sent))
+                if sent
+                else derivation.derive(name, declared, options)
+            )
+        binding = self._binding(known, missing_base, sent) if known and missing_base else None
+        return _PreparedPush(declared, derived, binding, sent, lacking)
 
     def _same_content(
         self, tx: Reads, adapter: AdapterRecord, declared: Manifest, options: PushOptions
@@ -146,91 +171,21 @@ class RevisionAdmission:
 
         return derive_binding(self.context, version, base, sent.content if sent else None)
 
-    def derive(
-        self, name: AdapterName, declared: Manifest, options: PushOptions, sent: SentFiles | None = None
-    ) -> tuple[Admission, ResolvedBase]:
-        """The data to store, and the base that they were derived for. Raises the errors of `admit`."""
-        if sent:
-            adapter = open_checked(sent.content)
-        else:
-            with self.context.catalog.read_prepared() as tx:
-                require_files(tx, name, declared)
-                require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
-            adapter = open_stored(self.context.blobs, declared)
-        with self.context.catalog.read_prepared() as reads:
-            base, record = self._base(reads, declared, adapter.spec.base_name)
-            digest = stored_weights_digest(reads, declared, adapter)
-            known = inspections.find(reads, set(declared.weights.values())) if sent else {}
-        if record is None and self.context.require_known_base:
-            raise CheckFailed(
-                "this registry accepts only adapters of registered bases, and"
-                f" {base.claimed_name or base.claimed_id or 'none'} is not; register it first (`adaptry"
-                " base add DIR --name …`)"
-            )
-        inspected: Mapping[Digest, WeightsInspection] = {}
-        headers = {adapter.format.weights: adapter.header}
-        if sent:
-            found, inspected = inspect_sent(self.context, name, declared, sent.content, headers, known)
-        else:
-            found = inspect_weights(self.context, name, declared, headers=headers)
-        weights = weights_findings(adapter.spec, found)
-        base_check = check_against_base(adapter, base, record, weights)
-        forced = options.force_reason if base_check.report.is_blocked else None
-        if base_check.report.is_blocked and forced is None:
-            raise CheckFailed(base_check.report.sentence())
-        if forced is not None and not self.context.may("policy.manage", name):
-            raise PermissionDenied(
-                f"{self.context.identity.name} may not force a push of {name} past blocking findings: "
-                f"{base_check.report.sentence()}; an owner of {name.namespace!r} may"
-            )
-        admission = Admission(
-            declared,
-            adapter.spec,
-            digest or adapter.weights_digest(),
-            base_check,
-            forced,
-            options.number,
-            inspected,
-            licences_in(sent.content if sent else adapter.content),
-        )
-        return admission, base
-
-    def _base(
-        self, reads: Reads, declared: Manifest, written: str | None
-    ) -> tuple[ResolvedBase, BaseRecord | None]:
-        if isinstance(reads, PreparedReads):
-            if unregistered := find_unregistered(reads, declared, written):
-                return unregistered, None
-            with self.context.catalog.read() as tx:
-                return self._base(tx, declared, written)
-        base = find_base(reads, self.context.read_scope(reads), declared, written)
-        return base, bases.record(reads, base.id) if base.id else None
-
-    def _commit(self, name: AdapterName, prepared: _PreparedPush, options: PushOptions) -> PushResult:
+    def _commit(
+        self, name: AdapterName, prepared: _PreparedPush, options: PushOptions, tx: Transaction
+    ) -> PushResult:
         """Makes the version visible, with its base, metrics, alias and event. Raises `StaleState`."""
-        reach("revisions.before_rows")
+        set_actor(tx, self.context.identity)
+        adapter = self._pushable(tx, name, options)
 
-        def commit(tx: Transaction) -> PushResult:
-            adapter = self._pushable(tx, name, options)
+        def go_on() -> PushResult:
+            if prepared.sent:
+                prepared.sent.own(tx, prepared.lacking)
+            return self._number(tx, adapter, name, prepared, options)
 
-            def go_on() -> PushResult:
-                if prepared.sent:
-                    prepared.sent.own(tx, prepared.lacking)
-                return self._number(tx, adapter, name, prepared, options)
-
-            made = self.context.run_once(tx, PushResult, go_on)
-            reach("revisions.before_commit")
-            return made
-
-        if options.alias is None:
-            with self.context.write() as tx:
-                pushed = commit(tx)
-        else:
-            from adaptry.storage.local.gates import write_decided  # with gates, which few pushes need
-
-            pushed = write_decided(self.context, commit)
-        reach("revisions.after_commit")
-        return pushed
+        made = self.context.run_once(tx, PushResult, go_on)
+        reach("revisions.before_commit")
+        return made
 
     def _number(
         self,
@@ -357,21 +312,4 @@ def known_version(tx: Reads, adapter: AdapterRecord, digest: Digest) -> VersionR
 def claim_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:
     """The same as `require_files`, in the transaction of the commit: from then on the files are needed."""
     have = files.clear_unneeded(tx, name, [entry.sha256 for entry in manifest.files])
-    _require_all(have, name, manifest)
-
-
-def require_files(tx: Reads, name: AdapterName, manifest: Manifest) -> None:
-    """Raises `NotFound` naming the missing files, `InvalidManifest` for a file of another size."""
-    _require_all(files.sizes(tx, name, [entry.sha256 for entry in manifest.files]), name, manifest)
-
-
-def _require_all(have: Mapping[Digest, int], name: AdapterName, manifest: Manifest) -> None:
-    missing = [entry.path for entry in manifest.files if entry.sha256 not in have]
-    if missing:
-        raise NotFound(f"{name} has no bytes yet for {', '.join(missing)}; upload them, then push again")
-    for entry in manifest.files:
-        if have[entry.sha256] != entry.size:
-            raise InvalidManifest(
-                f"the manifest gives {entry.path} {entry.size:,} bytes; the file with its digest has"
-                f" {have[entry.sha256]:,}"
-            )
+    require_all(have, name, manifest)

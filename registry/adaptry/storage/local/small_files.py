@@ -41,19 +41,6 @@ class SmallFiles:
         require_room(self.context, tx, self.name, sizes, owned)
         return found
 
-    def store(self, lacking: dict[Digest, bytes]) -> None:
-        """Puts the bytes on the disk. Raises `StorageFull`, `ReadOnly`."""
-        if not lacking:
-            return
-        self.context.catalog.require_writable()
-        self.context.upload_cleanup.run_once(self.context.catalog, self.context.blobs, self.context.clock())
-        self.context.blobs.require_room(sum(map(len, lacking.values())))
-        with self.context.catalog.read_prepared() as tx:
-            damaged = [digest for digest in lacking if damage.damage_reason(tx, digest) is not None]
-        for digest in damaged:
-            self.context.blobs.set_aside(digest)  # kept for inspection, as for any upload
-        self.context.blobs.put_all(lacking)
-
     def own(self, tx: Transaction, lacking: dict[Digest, bytes]) -> None:
         """Makes the adapter the owner of the stored bytes. Raises as `own_stored`."""
         own_stored(self.context, tx, self.name, {digest: len(data) for digest, data in lacking.items()})
@@ -65,6 +52,20 @@ class SmallFiles:
             return self.context.blobs.original.size(digest) == owned[digest]
         except NotFound:
             return False
+
+
+def store_files(context: RegistryContext, lacking: Mapping[Digest, bytes]) -> None:
+    """Puts bytes on the disk, of one adapter or of several. Raises `StorageFull`, `ReadOnly`."""
+    if not lacking:
+        return
+    context.catalog.require_writable()
+    context.upload_cleanup.run_once(context.catalog, context.blobs, context.clock())
+    context.blobs.require_room(sum(map(len, lacking.values())))
+    with context.catalog.read_prepared() as tx:
+        damaged = [digest for digest in lacking if damage.damage_reason(tx, digest) is not None]
+    for digest in damaged:
+        context.blobs.set_aside(digest)  # kept for inspection, as for any upload
+    context.blobs.put_all(lacking)
 
 
 def own_stored(

@@ -41,7 +41,7 @@ from adaptry.storage.local.context import RegistryContext, require_no_base
 from adaptry.storage.local.files import require_base_visible
 from adaptry.storage.local.ingestion import Ingestion
 from adaptry.storage.local.quotas import QuotaRefusal, refuse_session
-from adaptry.storage.local.small_files import SmallFiles
+from adaptry.storage.local.small_files import SmallFiles, store_files
 
 DIRECT = 8 << 20
 """Minimum size in bytes for presigned uploads: smaller files are faster through the server, with one request
@@ -187,7 +187,7 @@ class LocalUploads(Uploads):
             if adapters.find(tx, owner) is None:
                 sent.require_free_name(tx)
             lacking = sent.lacking(tx)
-        sent.store(lacking)
+        store_files(self.context, lacking)
         reach("uploads.after_publish")
         with self.context.write() as tx:
             self._require_writing(tx, owner)

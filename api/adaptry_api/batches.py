@@ -1,0 +1,105 @@
+"""Runs short work on a few dedicated threads, which take what has arrived in the meantime together.
+
+Forty threads that take turns at the interpreter are slower than two. The results of a batch are delivered
+together: waking the event loop takes a tenth of a millisecond, as long as a short read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+Work = TypeVar("Work")
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting(Generic[Work, Answer]):
+    """Work that waits for a thread."""
+
+    work: Work
+    loop: asyncio.AbstractEventLoop
+    answer: asyncio.Future[Answer]
+
+
+class BatchThreads(Generic[Work, Answer]):
+    """`threads` threads, named after `name`, each of which takes up to `together` pieces of work at once.
+
+    `run_all` returns the result or the error of each piece.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run_all: Callable[[Sequence[Work]], Sequence[Answer | Exception]],
+        *,
+        threads: int,
+        together: int,
+    ) -> None:
+        self._name, self._run_all = name, run_all
+        self._count, self._together = threads, together
+        self._waiting: SimpleQueue[_Waiting[Work, Answer] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    async def run(self, work: Work) -> Answer:
+        """The result of the work, or its error. It begins after this call."""
+        if not self._threads:
+            self._start()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        self._waiting.put(_Waiting(work, loop, answer))
+        return await answer
+
+    def close(self) -> None:
+        """Waits for the work that is under way."""
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _start(self) -> None:
+        for number in range(self._count):
+            thread = threading.Thread(target=self._serve, name=f"adaptry-{self._name}-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self) -> None:
+        while batch := self._next():
+            outcomes = self._outcomes([one.work for one in batch])
+            settled = list(zip(batch, outcomes, strict=True))
+            with suppress(RuntimeError):  # the loop is closed, so no caller waits
+                batch[0].loop.call_soon_threadsafe(_settle, settled)
+
+    def _outcomes(self, batch: Sequence[Work]) -> Sequence[Answer | Exception]:
+        try:
+            return self._run_all(batch)
+        except Exception as error:  # noqa: BLE001  (its requests report it)
+            return [error] * len(batch)
+
+    def _next(self) -> list[_Waiting[Work, Answer]]:
+        """Up to `together` pieces of waiting work; empty at the end."""
+        first = self._waiting.get()
+        batch = [first] if first else []
+        with suppress(Empty):
+            while first and len(batch) < self._together:
+                following = self._waiting.get_nowait()
+                if following is None:
+                    self._waiting.put(None)
+                    break
+                batch.append(following)
+        return batch
+
+
+def _settle(settled: Sequence[tuple[_Waiting[Work, Answer], Answer | Exception]]) -> None:
+    for waiting, outcome in settled:
+        if waiting.answer.done():  # its request was cancelled
+            continue
+        if isinstance(outcome, Exception):
+            waiting.answer.set_exception(outcome)
+        else:
+            waiting.answer.set_result(outcome)

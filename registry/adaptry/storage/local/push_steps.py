@@ -1,0 +1,173 @@
+"""Carries out pushes together: they share reads, waits for the disk, and a transaction.
+
+A push is a generator that reads and checks, and yields what it has to write. Several of them advance in one
+thread, step by step, so that pushes that arrive together need no thread, no lock and no flush each. If one of
+them fails, the others go on.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
+
+from adaptry.adapters.inspection.files import WeightsFile, inspect_together
+from adaptry.adapters.inspection.result import WeightsInspection
+from adaptry.core.digest import Digest
+from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.small_files import store_files
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import PushResult
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class InspectFiles:
+    """Weights to inspect; the results are sent to the generator, by digest."""
+
+    files: Mapping[Digest, WeightsFile]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFiles:
+    """Files that must be on the disk before the next step."""
+
+    files: Mapping[Digest, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRows:
+    """A durable transaction, whose result is sent to the generator once it is committed."""
+
+    write: Callable[[Transaction], PushResult]
+
+
+Step: TypeAlias = InspectFiles | StoreFiles | WriteRows
+StepResult: TypeAlias = "PushResult | Mapping[Digest, WeightsInspection] | None"
+Steps: TypeAlias = Generator[Step, StepResult, Result]
+PushSteps: TypeAlias = "Steps[PushResult]"
+
+
+@dataclass(eq=False)
+class PendingPush:
+    """A push that has not begun, with the context variables of its caller, such as the request's id. `tenant`
+    is its namespace.
+    """
+
+    context: RegistryContext
+    tenant: str
+    _steps: PushSteps
+    _variables: contextvars.Context = field(default_factory=contextvars.copy_context)
+
+    def __post_init__(self) -> None:
+        self.outcome: PushResult | Exception | None = None
+        """Its end, once it has one."""
+        self.next: Step | None = None
+
+    def advance(self, last: StepResult | Exception) -> None:
+        """Runs until the next step, given the result or the error of the last one."""
+        if isinstance(last, Exception):
+            self._run(lambda: self._steps.throw(last))
+        else:
+            self._run(lambda: self._steps.send(last))
+
+    def write(self, tx: Transaction) -> PushResult:
+        """Runs its transaction."""
+        assert isinstance(self.next, WriteRows)
+        return self._variables.run(self.next.write, tx)
+
+    def _run(self, step: Callable[[], Step]) -> None:
+        self.next = None
+        try:
+            self.next = self._variables.run(step)
+        except StopIteration as end:
+            self.outcome = end.value
+        except Exception as error:  # noqa: BLE001  (its caller raises it)
+            self.outcome = error
+
+
+def finish_push(context: RegistryContext, tenant: str, steps: PushSteps) -> PushResult:
+    """Carries out one push. Raises its error."""
+    push = PendingPush(context, tenant, steps)
+    push.advance(None)
+    (outcome,) = _finish([push])
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def finish_together(pushes: Sequence[PendingPush]) -> list[PushResult | Exception]:
+    """Carries out pushes with their files into one registry; the result or the error of each."""
+    # They read the same snapshot: nothing is written before all have read.
+    with pushes[0].context.catalog.read_together():
+        for push in pushes:
+            push.advance(None)
+    return _finish(pushes)
+
+
+def _finish(pushes: Sequence[PendingPush]) -> list[PushResult | Exception]:
+    while waiting := [push for push in pushes if push.next is not None]:
+        if inspecting := [push for push in waiting if isinstance(push.next, InspectFiles)]:
+            _inspect(inspecting)
+        elif storing := [push for push in waiting if isinstance(push.next, StoreFiles)]:
+            _store(storing)
+        else:
+            _write(waiting)
+    return [push.outcome for push in pushes if push.outcome is not None]
+
+
+def _inspect(pushes: Sequence[PendingPush]) -> None:
+    """Inspects all weights together. If that fails, each push tries alone: it may be the fault of one."""
+    first = pushes[0]
+    files: dict[Digest, WeightsFile] = {}
+    for push in pushes:
+        assert isinstance(push.next, InspectFiles)
+        files |= push.next.files
+    try:
+        made = inspect_together(first.context.inspector, list(files.values()), first.tenant)
+    except Exception as error:  # noqa: BLE001  (raised by the push)
+        _alone(_inspect, pushes, error)
+        return
+    found = dict(zip(files, made, strict=True))
+    for push in pushes:
+        push.advance(found)
+
+
+def _store(pushes: Sequence[PendingPush]) -> None:
+    """Stores all files together, or if that fails, those of each push alone."""
+    files: dict[Digest, bytes] = {}
+    for push in pushes:
+        assert isinstance(push.next, StoreFiles)
+        files |= push.next.files
+    try:
+        store_files(pushes[0].context, files)
+    except Exception as error:  # noqa: BLE001  (raised by the push)
+        _alone(_store, pushes, error)
+        return
+    for push in pushes:
+        push.advance(None)
+
+
+def _alone(
+    step: Callable[[Sequence[PendingPush]], None], pushes: Sequence[PendingPush], error: Exception
+) -> None:
+    """Repeats a step for each push, after all of them together failed."""
+    if len(pushes) == 1:
+        pushes[0].advance(error)
+        return
+    for push in pushes:
+        step([push])
+
+
+def _write(pushes: Sequence[PendingPush]) -> None:
+    outcomes: Sequence[PushResult | Exception]
+    try:
+        outcomes = pushes[0].context.catalog.write_each([push.write for push in pushes])
+    except Exception as error:  # noqa: BLE001  (raised by each push)
+        outcomes = [error] * len(pushes)
+    for push, outcome in zip(pushes, outcomes, strict=True):
+        push.advance(outcome)
