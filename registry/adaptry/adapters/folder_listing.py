@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adaptry.adapters.content import open_regular
-from adaptry.adapters.diagnostics import raise_no_adapter
 from adaptry.adapters.formats import CONFIG, WHOLE_MODEL, AdapterFormat, detect_format
 from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image
 from adaptry.core.errors import Invalid, NotFound, Unsupported
@@ -57,9 +56,11 @@ def list_folder(folder: Path) -> FolderListing:
     if not folder.is_dir():
         raise NotFound(f"no folder at {folder}")
     paths = sorted(folder.iterdir())
-    format = detect_format(path.name for path in paths) or raise_no_adapter(
-        folder, {path.name for path in paths}
-    )
+    format = detect_format(path.name for path in paths)
+    if format is None:
+        from adaptry.adapters.diagnostics import raise_no_adapter  # for its message only
+
+        raise_no_adapter(folder, {path.name for path in paths})
     kept: list[str] = []
     left_out: dict[str, str] = {}
     for path in paths:

@@ -11,7 +11,6 @@ import re
 from typing import TYPE_CHECKING
 
 from adaptry.core.errors import Conflict, ProtocolMismatch
-from adaptry.storage.catalog import sqlite_schema
 from adaptry.storage.catalog.dialect import DatabaseDialect
 from adaptry.storage.catalog.lazy_modules import orm, sa
 
@@ -65,6 +64,8 @@ def migrate(database: DatabaseDialect) -> None:
     with database.readers.connect() as connection:
         if schema_of(connection) == KNOWN[-1]:
             return
+    from adaptry.storage.catalog import sqlite_schema  # only for a new or older database
+
     with database.writers.begin() as connection:
         if schema_of(connection) != KNOWN[-1]:
             if sqlite_schema.is_empty(connection):

@@ -59,13 +59,12 @@ from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.inspections import inspect_sent, inspect_weights
 from adaptry.storage.local.licence_tags import licences_in, set_licences
-from adaptry.storage.local.metrics import check_metrics
 from adaptry.storage.local.quotas import require_version
-from adaptry.storage.local.sent_files import SentFiles
 
 if TYPE_CHECKING:
     from adaptry.adapters.base_record import BaseRecord
     from adaptry.storage.local.base_binding import Binding
+    from adaptry.storage.local.sent_files import SentFiles
 
 TRIES = 5
 
@@ -106,10 +105,14 @@ class RevisionAdmission:
         if options.alias is not None:
             parse_stored_alias(options.alias)
         if options.metrics:
+            from adaptry.storage.local.metrics import check_metrics  # few pushes have metrics
+
             check_metrics(options.metrics)
         self.context.require("push", name)
         sent = None
         if contents is not None:
+            from adaptry.storage.local.sent_files import SentFiles  # of small adapters
+
             sent = SentFiles.verified(self.context, name, sent_manifest, contents)
         for _ in range(TRIES):
             declared, missing_base = sent_manifest, None
