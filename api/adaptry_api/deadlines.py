@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from adaptry_api.body_pieces import LargePieces
-from adaptry_api.draining import DRAINING, DrainState
+from adaptry_api.shutdown import DRAINING, DrainState
 
 HEAD_BYTES = 64 << 10
 

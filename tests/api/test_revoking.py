@@ -18,8 +18,8 @@ from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry_api.auth import TokenAuthenticator
-from adaptry_api.draining import DrainState
 from adaptry_api.event_stream import EventBroadcaster
+from adaptry_api.shutdown import DrainState
 
 ADA = Identity.with_role("ada", "writer", ("acme",))
 SHOWN = "Bearer adr_secret"
