@@ -7,10 +7,10 @@ writing to it could violate rules of the newer program.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from adaptry.core.errors import Conflict, ProtocolMismatch
+from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.storage.catalog.dialect import DatabaseDialect
 from adaptry.storage.catalog.lazy_modules import orm, sa
 
@@ -52,7 +52,7 @@ KNOWN = (
     "0032",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
-_NUMBER = re.compile(r"\d{4}")
+_NUMBER = lazy_pattern(r"\d{4}")
 _FIRST = "adapters"  # a table that every schema has
 _OWN = "give Adaptry its own database"
 
