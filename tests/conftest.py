@@ -174,7 +174,7 @@ def shared() -> Iterator[None]:
     """All registries of this process have their compiled statements and their inspecting processes in
     common.
     """
-    from adaptry.testing.sharing import shared_between_registries
+    from adaptry.testing.shared_resources import shared_between_registries
 
     with shared_between_registries():
         yield

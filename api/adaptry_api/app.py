@@ -13,7 +13,6 @@ from adaptry.core import tracing
 from adaptry_api import auth_policy, cleanup, errors
 from adaptry_api.app_state import AppState
 from adaptry_api.cors import Cors
-from adaptry_api.draining import DRAINING
 from adaptry_api.envelope import Envelope
 from adaptry_api.hub.addresses import RawPathRouting
 from adaptry_api.hub.computed_cache import HubCaches
@@ -24,10 +23,11 @@ from adaptry_api.origins import check_origin
 from adaptry_api.process_memory import FreedMemory
 from adaptry_api.proxies import ForwardedHeaders, networks_of
 from adaptry_api.quick_routes import QuickRoutes
-from adaptry_api.request_sharing import share_requests
+from adaptry_api.request_count_exchange import share_requests
 from adaptry_api.request_spans import RequestSpans
 from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
+from adaptry_api.shutdown import DRAINING
 
 
 def create_app(settings: ServerSettings) -> FastAPI:

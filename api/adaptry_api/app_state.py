@@ -26,7 +26,7 @@ from adaptry.storage.catalog import quotas
 from adaptry.storage.catalog.adapters import is_own
 from adaptry.storage.catalog.audit_log.log_key import KEY_FILE, LogKey
 from adaptry.storage.catalog.audit_log.recording import insert_entries
-from adaptry.storage.catalog.audit_log.sealing import Sequencer
+from adaptry.storage.catalog.audit_log.sequencer import Sequencer
 from adaptry.storage.catalog.shared_names import is_used
 from adaptry.storage.connect import open_local
 from adaptry.storage.local.idempotency import IdempotencyKey
@@ -44,7 +44,6 @@ from adaptry_api.commit_watch import CommitWatch
 from adaptry_api.denials import DenialRecorder
 from adaptry_api.domain_metrics import DomainMetrics
 from adaptry_api.download_counts import DownloadCounts
-from adaptry_api.draining import DrainState
 from adaptry_api.etags import TaggedAnswer
 from adaptry_api.event_stream import EventBroadcaster
 from adaptry_api.hub.merged_source import MergedModelSource
@@ -55,6 +54,7 @@ from adaptry_api.pages.facet_counts import FacetCounter
 from adaptry_api.quick_reads import QuickReads
 from adaptry_api.request_limits import RequestLimits
 from adaptry_api.settings import ServerSettings
+from adaptry_api.shutdown import DrainState
 from adaptry_api.sign_in.confirmation import confirm_users
 from adaptry_api.sign_in.provider import OpenIdProvider
 from adaptry_api.signed_grants import GrantSigner, read_signing_secret

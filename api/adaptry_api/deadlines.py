@@ -13,6 +13,7 @@ from typing import Any
 from adaptry_api.body_pieces import LargePieces
 from adaptry_api.draining import DRAINING, DrainState
 from adaptry_api.response_writer import ResponseWriter
+from adaptry_api.shutdown import DRAINING, DrainState
 
 HEAD_BYTES = 64 << 10
 

@@ -23,7 +23,7 @@ from adaptry.registry.records import Event, EventBatch
 from adaptry.storage.catalog import events
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.events import StoredEvent
-from adaptry_api.draining import DrainState
+from adaptry_api.shutdown import DrainState
 
 LOG = logging.getLogger("adaptry.api")
 

@@ -5,7 +5,7 @@ database. After a quiet minute, a caller may send a minute's requests as a burst
 refills evenly. The arithmetic is the generic cell rate algorithm (ITU-T I.371): one number for each name, the
 time at which it would be idle.
 
-Processes of one registry exchange their counts afterwards (`request_sharing`). A name is `due` when
+Processes of one registry exchange their counts afterwards (`request_count_exchange`). A name is `due` when
 it has sent this process 1/32 of its limit that the others do not know of; fewer in a minute are never shared,
 so that a name that sends few requests causes no write.
 """

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from adaptry.core.errors import Invalid, InvalidRef
-from adaptry.core.refs import AdapterName, Ref, is_folder
-from adaptry.operations.folder_paths import is_folder_path
+from adaptry.core.refs import AdapterName, Ref, is_folder, is_folder_path
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

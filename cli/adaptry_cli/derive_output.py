@@ -16,8 +16,7 @@ import click
 
 from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.refs import AdapterName, parse_alias
-from adaptry.operations.folder_paths import is_folder_path
+from adaptry.core.refs import AdapterName, is_folder_path, parse_alias
 from adaptry_cli.arguments import (
     parse_metrics,
     parse_named,

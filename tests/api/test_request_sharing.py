@@ -24,9 +24,9 @@ from adaptry.storage.catalog.request_use import LONGEST_DEBT, RequestCharge
 from adaptry.storage.catalog.sqlite_counters import FILE
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.runners import wait_until
-from adaptry_api import request_sharing
+from adaptry_api import request_count_exchange
+from adaptry_api.request_count_exchange import share_requests
 from adaptry_api.request_limits import RequestLimits
-from adaptry_api.request_sharing import share_requests
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
 
@@ -149,7 +149,7 @@ def locked(file: Path) -> Iterator[None]:
 def test_requests_go_on_while_the_counts_are_locked_and_are_shared_afterwards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(request_sharing, "_PAUSE_AFTER_FAILURE", 0.0)
+    monkeypatch.setattr(request_count_exchange, "_PAUSE_AFTER_FAILURE", 0.0)
     is_failed, is_done = threading.Event(), threading.Event()
 
     async def scene() -> None:

@@ -19,8 +19,8 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry_api import auth
 from adaptry_api.auth import TokenAuthenticator
-from adaptry_api.draining import DrainState
 from adaptry_api.event_stream import EventBroadcaster
+from adaptry_api.shutdown import DrainState
 
 ADA = Identity.with_role("ada", "writer", ("acme",))
 SHOWN = "Bearer adr_secret"

@@ -16,7 +16,7 @@ from adaptry.core.gates.facts import (
     PairedFact,
     VersionFact,
 )
-from adaptry.core.gates.pairing import ScoredEvidence, pair
+from adaptry.core.gates.paired_scores import ScoredEvidence, pair
 from adaptry.core.gates.policy import Policy
 from adaptry.core.gates.process import check_conditions
 

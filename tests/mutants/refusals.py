@@ -30,9 +30,9 @@ CONNECTOR = "registry/adaptry/core/outgoing/connector.py"
 URL = "registry/adaptry/core/outgoing/url.py"
 STORAGE = "registry/adaptry/storage/"
 CATALOG = "registry/adaptry/storage/catalog/"
-SEALING = CATALOG + "audit_log/sealing.py"
+SEALING = CATALOG + "audit_log/sequencer.py"
 LIMITS = "api/adaptry_api/request_limits.py"
-SHARE = "api/adaptry_api/request_sharing.py"
+SHARE = "api/adaptry_api/request_count_exchange.py"
 INFERENCE = "registry/adaptry/storage/local/inference.py"
 
 PUBLISHING = "tests/api/test_publishing.py::"
@@ -98,7 +98,7 @@ PUBLISH = _area(
      "if False:", WRONG),
     ("without an id (`jti`)", GRANT, EXCHANGE, "if not isinstance(jti, str) or not jti:",
      "if not isinstance(jti, str):", WRONG),
-    ("used before, also by many at once", GRANT, STORAGE + "publishing.py",
+    ("used before, also by many at once", GRANT, STORAGE + "token_exchange.py",
      "if not publishers.use_id_token(tx, issuer.url, jti, expires_at + LEEWAY, now):",
      "if not publishers.use_id_token(tx, issuer.url, jti, expires_at + LEEWAY, now) and False:",
      PUBLISHING + "test_an_id_token_is_used_once_also_by_many_at_once"),
@@ -127,10 +127,10 @@ PUBLISH = _area(
     ("of a tag with the name of a branch", GRANT, JOBS,
      "return ref.removeprefix(_BRANCH) if ref.startswith(_BRANCH) else None",
      'return ref.rpartition("/")[2]', WRONG),
-    ("of a publisher whose account is disabled", GRANT, STORAGE + "publishing.py",
+    ("of a publisher whose account is disabled", GRANT, STORAGE + "token_exchange.py",
      " or account.info.disabled_at is not None", "",
      PUBLISHING + "test_a_disabled_account_stops_its_publisher"),
-    ("the job's token, used to create others", "403", STORAGE + "publishing.py",
+    ("the job's token, used to create others", "403", STORAGE + "token_exchange.py",
      'limit = Limit(("push",), (Resource(name.namespace, name.name),))', "limit = None",
      PUBLISHING + "test_a_jobs_token_cannot_create_tokens"),
     ("an issuer whose metadata names another", "503 `temporarily_unavailable`", KEYS,

@@ -21,7 +21,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.app import create_app
-from adaptry_api.pages.routing import PageRoute
+from adaptry_api.pages.page_routes import PageRoute
 from adaptry_api.pages.security import CONTENT_SECURITY_POLICY
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server

@@ -34,10 +34,10 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterEdit
 from adaptry.registry.workers import WorkerGoneRequest, WorkerReport
 from adaptry.storage import tokens
-from adaptry.storage.catalog.audit_log import reading
+from adaptry.storage.catalog.audit_log import entry_pages
 from adaptry.storage.catalog.audit_log.log_key import LogKey
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
-from adaptry.storage.catalog.audit_log.sealing import LEASE, Sequencer, log_state
+from adaptry.storage.catalog.audit_log.sequencer import LEASE, Sequencer, log_state
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import AuditEntryRow
 from adaptry.storage.connect import open_in_memory, open_local
@@ -350,7 +350,8 @@ def test_a_page_is_read_by_an_index_without_sorting(
     insert_many(registry.catalog, 300)
     with registry.catalog.read() as tx:
         plans = [
-            plan_of(tx.connection(), query) for query in reading.queries(namespaces, where, None, 50, False)
+            plan_of(tx.connection(), query)
+            for query in entry_pages.queries(namespaces, where, None, 50, False)
         ]
     assert plans
     for plan in plans:

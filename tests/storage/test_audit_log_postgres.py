@@ -20,7 +20,7 @@ from adaptry.registry.audit_log import AuditFilter
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.audit_log.log_key import LogKey
-from adaptry.storage.catalog.audit_log.sealing import LEASE, Sequencer
+from adaptry.storage.catalog.audit_log.sequencer import LEASE, Sequencer
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.testing.postgres import PostgresServer

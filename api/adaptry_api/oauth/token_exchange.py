@@ -9,7 +9,7 @@ from adaptry.core.access.ci_jobs import read_job
 from adaptry.core.errors import AdaptryError, Invalid, Unauthenticated, Unavailable
 from adaptry.core.refs import AdapterName
 from adaptry.registry.access import CreatedToken
-from adaptry.storage import publishing
+from adaptry.storage import token_exchange
 from adaptry_api.app_state import AppState
 from adaptry_api.oauth import id_tokens
 from adaptry_api.oauth.answers import OAuthError, required
@@ -40,7 +40,7 @@ def exchange_token(state: AppState, parameters: Mapping[str, str]) -> CreatedTok
 
 def _exchange(state: AppState, name: AdapterName, text: str) -> CreatedToken:
     token = id_tokens.read_unverified(text)
-    issuer = publishing.find_issuer(state.catalog, token.issuer)
+    issuer = token_exchange.find_issuer(state.catalog, token.issuer)
     if issuer is None:
         raise Invalid(f"the issuer {token.issuer[:200]!a} is not trusted here; administrators add issuers")
     claims = id_tokens.verify(token, state.issuer_keys.keys_of(issuer.url, token.key_id), issuer.audience)
@@ -50,7 +50,7 @@ def _exchange(state: AppState, name: AdapterName, text: str) -> CreatedToken:
     job = read_job(issuer.kind, claims)
     facts = {claim: str(claims[claim])[:200] for claim in _RECORDED if claim in claims}
     ends = datetime.fromtimestamp(claims["exp"], UTC)
-    return publishing.exchange(state.catalog, issuer, job, name, jti, ends, facts)
+    return token_exchange.exchange(state.catalog, issuer, job, name, jti, ends, facts)
 
 
 def _resource(text: str) -> AdapterName:

@@ -16,8 +16,8 @@ from adaptry.registry.audit_log import AuditEntry, AuditFilter
 from adaptry.registry.records import Event, Page
 from adaptry_api.auth_policy import VisitorsRegistry, app_state_of
 from adaptry_api.pages.event_sentences import recent_events
-from adaptry_api.pages.rendering import render
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.text_csv import csv_file
 
 ROUTES = page_router()

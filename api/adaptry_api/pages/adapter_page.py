@@ -29,9 +29,9 @@ from adaptry_api.pages.card import render_card
 from adaptry_api.pages.event_sentences import remarkable
 from adaptry_api.pages.metric_charts import charts_over_steps, charts_over_versions, step_table
 from adaptry_api.pages.module_groups import module_groups
+from adaptry_api.pages.page_responses import render, wants_html
+from adaptry_api.pages.page_routes import AdapterRoute, page_router
 from adaptry_api.pages.promotion_page import rights_of
-from adaptry_api.pages.rendering import render, wants_html
-from adaptry_api.pages.routing import AdapterRoute, page_router
 from adaptry_api.pages.snippets import snippets_for
 from adaptry_api.pages.version_csv import csv_response
 

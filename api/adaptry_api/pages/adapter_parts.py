@@ -17,8 +17,8 @@ from adaptry.registry.bases import base_record_or_none
 from adaptry_api.auth_policy import VisitorsRegistry
 from adaptry_api.pages.adapter_addresses import VERSION_ADDRESS, NumberedRef
 from adaptry_api.pages.lineage_graph import lineage_graph
-from adaptry_api.pages.rendering import render_part
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render_part
+from adaptry_api.pages.page_routes import page_router
 
 ROUTES = page_router()
 _MOST_RELATIVES = 30

@@ -25,6 +25,8 @@ from adaptry_api.denials import set_denial_reason
 from adaptry_api.errors import status_of
 from adaptry_api.hub.addresses import Name
 from adaptry_api.pages.adapter_addresses import ALIAS_ADDRESS, AliasName, alias_address, promotion_address
+from adaptry_api.pages.page_responses import render
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.promotion_actions import Form
 from adaptry_api.pages.promotion_page import (
     NOWHERE,
@@ -33,8 +35,6 @@ from adaptry_api.pages.promotion_page import (
     rights_of,
     workers_with,
 )
-from adaptry_api.pages.rendering import render
-from adaptry_api.pages.routing import page_router
 from adaptry_api.pages.text_csv import csv_file
 
 ROUTES = page_router()

@@ -20,8 +20,8 @@ from adaptry.operations.base_registry import in_match_order, iter_matches
 from adaptry.registry.base_info import BaseInfo, BaseMatch
 from adaptry.registry.records import Page, VersionInfo
 from adaptry_api.auth_policy import VisitorsRegistry
-from adaptry_api.pages.rendering import render, render_part
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render, render_part
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.text_csv import csv_file
 from adaptry_api.pages.version_csv import csv_response
 

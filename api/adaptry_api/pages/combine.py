@@ -27,8 +27,8 @@ from adaptry_api.denials import set_denial_reason, set_form_action
 from adaptry_api.errors import status_of
 from adaptry_api.pages.combine_form import MOST, CombineForm, recipe_yaml
 from adaptry_api.pages.jobs import job_address
-from adaptry_api.pages.rendering import render, wants_html
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render, wants_html
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.sign_in import read_form
 
 ROUTES = page_router()

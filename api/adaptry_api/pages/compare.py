@@ -34,8 +34,8 @@ from adaptry_api.pages.metric_comparison import (
     compare_metrics,
     intervals_of,
 )
-from adaptry_api.pages.rendering import render
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.sign_in import read_form
 from adaptry_api.pages.text_csv import csv_file
 

@@ -26,8 +26,8 @@ from adaptry.registry.job_types.records import JobInfo, JobOrder
 from adaptry.registry.records import VersionDetail
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.pages.live import LivePart, stream_part
-from adaptry_api.pages.rendering import render_part
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render_part
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.weight_figures import (
     SCALE,
     SCALE_SIZE,

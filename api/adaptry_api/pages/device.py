@@ -13,8 +13,8 @@ from adaptry.core.errors import NotFound
 from adaptry.storage import device_sign_ins
 from adaptry_api.auth_policy import Visitor, app_state_of
 from adaptry_api.oauth.device_route import PAGE
-from adaptry_api.pages.rendering import render_html
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render_html
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.sign_in import read_form
 
 ROUTES = page_router()

@@ -18,8 +18,8 @@ from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry, app_state_of
 from adaptry_api.pages.facet_counts import FIELDS, MOST_COUNTED, query_term
-from adaptry_api.pages.rendering import render_part
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render_part
+from adaptry_api.pages.page_routes import page_router
 
 ROUTES = page_router()
 FACETS = "/-/facets"

@@ -19,8 +19,8 @@ from adaptry.registry.workers import WorkerInfo
 from adaptry_api.auth_policy import VisitorsRegistry
 from adaptry_api.pages.event_sentences import recent_events
 from adaptry_api.pages.live import LivePart, stream_part
-from adaptry_api.pages.rendering import render
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.text_csv import csv_file
 
 ROUTES = page_router()

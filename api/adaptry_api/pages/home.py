@@ -24,8 +24,8 @@ from adaptry_api.auth_policy import VisitorsRegistry
 from adaptry_api.pages.event_sentences import recent_events
 from adaptry_api.pages.facet_counts import Facet, facets_of
 from adaptry_api.pages.facets import FACETS
-from adaptry_api.pages.rendering import render
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.version_csv import csv_response
 
 ROUTES = page_router()

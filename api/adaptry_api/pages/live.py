@@ -19,7 +19,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.events import NameFilter
 from adaptry.registry.interface import Registry
 from adaptry_api.auth_policy import app_state_of, visitor_now
-from adaptry_api.pages.rendering import render_text
+from adaptry_api.pages.page_responses import render_text
 from adaptry_api.routes.events import STREAM
 
 OVER = "event: over\ndata: over\n\n"

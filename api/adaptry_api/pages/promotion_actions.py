@@ -27,8 +27,8 @@ from adaptry_api.denials import set_denial_reason
 from adaptry_api.errors import status_of
 from adaptry_api.hub.addresses import Name
 from adaptry_api.pages.adapter_addresses import ALIAS_ADDRESS, AliasName, alias_address, promotion_address
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.promotion_page import moves_since, promotion_page, render_promotion
-from adaptry_api.pages.routing import page_router
 from adaptry_api.pages.sign_in import read_form
 
 ROUTES = page_router()

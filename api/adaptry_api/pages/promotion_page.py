@@ -37,8 +37,8 @@ from adaptry_api.pages.adapter_addresses import (
     alias_address,
     version_address,
 )
-from adaptry_api.pages.rendering import render, wants_html
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render, wants_html
+from adaptry_api.pages.page_routes import page_router
 
 ROUTES = page_router()
 PROMOTE = f"{VERSION_ADDRESS}/promote"

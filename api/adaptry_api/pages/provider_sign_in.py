@@ -20,7 +20,7 @@ from starlette.responses import RedirectResponse, Response
 from adaptry.core.errors import NotFound, Unauthenticated
 from adaptry.storage import sign_ins
 from adaptry_api.auth_policy import PUBLIC, app_state_of
-from adaptry_api.pages.routing import PROVIDER_SIGN_IN, page_router
+from adaptry_api.pages.page_routes import PROVIDER_SIGN_IN, page_router
 from adaptry_api.pages.sign_in import own_path
 from adaptry_api.sessions import begin_session
 from adaptry_api.sign_in.provider import OpenIdProvider

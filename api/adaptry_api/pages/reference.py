@@ -6,8 +6,8 @@ from fastapi import Request
 from starlette.responses import Response
 
 from adaptry_api.auth_policy import Visitor
-from adaptry_api.pages.rendering import render_html
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render_html
+from adaptry_api.pages.page_routes import page_router
 
 ROUTES = page_router()
 

@@ -16,8 +16,8 @@ from adaptry_api.auth_policy import PUBLIC, app_state_of
 from adaptry_api.bodies import read_body
 from adaptry_api.denials import set_denial_reason
 from adaptry_api.envelope import PAGE_HEADERS
-from adaptry_api.pages.rendering import render_html
-from adaptry_api.pages.routing import PROVIDER_SIGN_IN, SIGN_IN, page_router
+from adaptry_api.pages.page_responses import render_html
+from adaptry_api.pages.page_routes import PROVIDER_SIGN_IN, SIGN_IN, page_router
 from adaptry_api.pages.security import page_headers
 from adaptry_api.sessions import begin_session, end_session, session_token
 from adaptry_api.sign_in_link import SIGN_IN_LINK, redeem_sign_in_code

@@ -18,7 +18,7 @@ from starlette.responses import Response
 from adaptry.core.errors import NotFound
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry_api.auth_policy import PUBLIC
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_routes import page_router
 
 ROUTES = page_router()
 _TYPES: Final = {

@@ -18,6 +18,7 @@ from adaptry.adapters.patterns import PatternMatcher
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidConfig
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
 LIMITS = strictjson.JsonLimits(size=1 << 20, depth=16, nodes=10_000)
 MAX_RANK = 1024 * 64
@@ -29,13 +30,13 @@ three."""
 
 # Fields that make a loader import a module, open a path or run code.
 _DANGEROUS = ("auto_map", "trust_remote_code", "custom_pipeline", "megatron_config")
-_MODULE_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
+_MODULE_NAME = lazy_pattern(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 _MODEL_LIBRARIES = frozenset(
     ["transformers", "peft", "sentence_transformers", "diffusers", "timm", "torch", "torchvision"]
 )
 _MAPPINGS = ("rank_pattern", "alpha_pattern", "n_frequency_pattern", "block_size_pattern")
 _WHOLE = ("target_modules", "exclude_modules", "feedforward_modules")
-_PLAIN_NAME = re.compile(r"[\w.-]*", re.ASCII)
+_PLAIN_NAME = lazy_pattern(r"[\w.-]*", re.ASCII)
 _WITHOUT_SAVED_MODULES = frozenset(["TRAINABLE_TOKENS", "ADAPTION_PROMPT", "XLORA"])
 HEADS_OF_TASKS = {
     "SEQ_CLS": ("classifier", "score"),

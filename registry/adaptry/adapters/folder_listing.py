@@ -12,30 +12,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adaptry.adapters.content import open_regular
-from adaptry.adapters.diagnostics import raise_no_adapter
 from adaptry.adapters.formats import CONFIG, WHOLE_MODEL, AdapterFormat, detect_format
 from adaptry.adapters.images import MAX_IMAGE, MAX_IMAGES, check_image, is_image
 from adaptry.core.errors import Invalid, NotFound, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.core.tree_paths import check_path
 
 _REASONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
-        re.compile(r".*\.(?:bin|pt|pth|ckpt|pkl|pickle|npz|h5|distcp)"),
+        lazy_pattern(r".*\.(?:bin|pt|pth|ckpt|pkl|pickle|npz|h5|distcp)"),
         "a pickle: loading it runs code, so it is never stored",
     ),
-    (re.compile(r".*\.(?:py|sh|so|ipynb)"), "a program: executable files are never stored"),
+    (lazy_pattern(r".*\.(?:py|sh|so|ipynb)"), "a program: executable files are never stored"),
     (
-        re.compile(r"checkpoint-\d+|runs|wandb|global_step\d+|latest|.*\.log"),
+        lazy_pattern(r"checkpoint-\d+|runs|wandb|global_step\d+|latest|.*\.log"),
         "training state, not part of the adapter",
     ),
-    (re.compile(r"\d+_adapters\.safetensors"), "an earlier step of the training"),
+    (lazy_pattern(r"\d+_adapters\.safetensors"), "an earlier step of the training"),
     (
-        re.compile(r"trainer_state\.json|trainer_log\.jsonl|(?:all|train|eval)_results\.json|config\.json"),
+        lazy_pattern(r"trainer_state\.json|trainer_log\.jsonl|(?:all|train|eval)_results\.json|config\.json"),
         "describes a training run or a base, not the adapter",
     ),
     (WHOLE_MODEL, "weights of a whole model, not of the adapter"),
-    (re.compile(r".*\.(?:safetensors|gguf)"), "weights of another adapter or in another layout"),
+    (lazy_pattern(r".*\.(?:safetensors|gguf)"), "weights of another adapter or in another layout"),
 )
 
 _NO_PART = "not a file of an adapter"
@@ -57,9 +57,11 @@ def list_folder(folder: Path) -> FolderListing:
     if not folder.is_dir():
         raise NotFound(f"no folder at {folder}")
     paths = sorted(folder.iterdir())
-    format = detect_format(path.name for path in paths) or raise_no_adapter(
-        folder, {path.name for path in paths}
-    )
+    format = detect_format(path.name for path in paths)
+    if format is None:
+        from adaptry.adapters.diagnostics import raise_no_adapter  # for its message only
+
+        raise_no_adapter(folder, {path.name for path in paths})
     kept: list[str] = []
     left_out: dict[str, str] = {}
     for path in paths:

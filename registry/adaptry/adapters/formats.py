@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from adaptry.adapters.images import is_image
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -41,7 +41,7 @@ class AdapterFormat:
         return name in own or bool(_BESIDE.fullmatch(name)) or is_image(name)
 
 
-_BESIDE = re.compile(
+_BESIDE = lazy_pattern(
     r"README\.md|(?:LICENSE|NOTICE)(?:\.(?:md|txt))?"
     r"|tokenizer\.json|tokenizer\.model|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json"
     r"|vocab\.(?:json|txt)|merges\.txt|chat_template\.(?:jinja|json)|generation_config\.json"
@@ -125,7 +125,7 @@ FORMATS: Mapping[str, AdapterFormat] = {
 }
 
 _NAMED = frozenset(format.weights for format in FORMATS.values())
-WHOLE_MODEL = re.compile(r"(?:model|pytorch_model|diffusion_pytorch_model)\b.*\.safetensors")
+WHOLE_MODEL = lazy_pattern(r"(?:model|pytorch_model|diffusion_pytorch_model)\b.*\.safetensors")
 
 
 def is_adapter_file(path: str) -> bool:

@@ -8,13 +8,13 @@ checks. Weights are never read here. A child process reads headers over 32 KiB (
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import field
 
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, InvalidWeights
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
 ReadAt = Callable[[int, int], bytes]
 """`read(offset, length)` returns the bytes from `offset` on; fewer only at the end of the file."""
@@ -31,7 +31,7 @@ PLAIN_FLOATS = frozenset({"F32", "F16", "BF16"})
 _LARGEST_HERE = 32 << 10  # bytes: 20 ms of processor time at worst
 _MAX_RANK = 8
 _MAX_DIM = 1 << 31
-_NAME = re.compile(r"[\x21-\x7e]{1,512}")
+_NAME = lazy_pattern(r"[\x21-\x7e]{1,512}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import struct
 import zlib
 
 from adaptry.core.errors import Unsupported
+from adaptry.core.lazy_pattern import lazy_pattern
 
 MAX_IMAGE = 4 << 20
 """Maximum size of an image in bytes."""
@@ -20,14 +21,14 @@ MAX_IMAGES = 16
 MAX_SIDE = 16_384
 """Maximum width and height in pixels."""
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(?:png|jpe?g|webp)", re.IGNORECASE)
+NAME = lazy_pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(?:png|jpe?g|webp)", re.IGNORECASE)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_PARTS = 10_000
 """Maximum number of chunks or segments in a file: encoders write hundreds, and each costs a step in
 Python."""
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]")
-_CHUNK_TYPE = re.compile(rb"[A-Za-z]{4}")
+_MARKER = lazy_pattern(rb"\xff[^\x00\xd0-\xd7]")
+_CHUNK_TYPE = lazy_pattern(rb"[A-Za-z]{4}")
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})  # SOF0 to SOF15, without DHT, JPG and DAC
 _SEGMENTS = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE} - {0xC8})
 _WEBP_CHUNKS = frozenset([b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP "])

@@ -7,8 +7,9 @@ adapters are the same in both layouts, and have no entry here.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
+
+from adaptry.core.lazy_pattern import lazy_pattern
 
 EXPERTS_EACH = "experts_each"
 EXPERTS_FUSED = "experts_fused"
@@ -33,8 +34,8 @@ SPELLINGS: tuple[tuple[str, str], ...] = (
 )
 """Name prefixes in vision-language models: in memory since transformers 4.52, and before (and on disk)."""
 
-_EACH = re.compile(r"(?:.*\.)?experts\.\d+\..+")
-_FUSED = re.compile(r"(?:.*\.)?experts(?:\.base_layer)*")
+_EACH = lazy_pattern(r"(?:.*\.)?experts\.\d+\..+")
+_FUSED = lazy_pattern(r"(?:.*\.)?experts(?:\.base_layer)*")
 _OLD = tuple(old for new, old in SPELLINGS)
 _NEW = ("model.language_model.", "model.vision_tower.", "model.multi_modal_projector.", "model.audio_tower.")
 

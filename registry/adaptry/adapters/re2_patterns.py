@@ -15,11 +15,12 @@ from functools import cache
 from types import ModuleType
 
 from adaptry.adapters.pattern_process import SUFFIX, compile_rule
+from adaptry.core.lazy_pattern import lazy_pattern
 
 # In RE2, {,3} is literal and [:alpha:] is a class; digits and letters after a backslash have other meanings;
 # \B never matches an empty text in `re`. For the rest, `re` may warn that a set will change its meaning in a
 # later Python.
-_DIFFERS = re.compile(r"\{,|\[:|\\[0-9xuUNBZ]|\[\^?\[|--|&&|~~|\|\|")
+_DIFFERS = lazy_pattern(r"\{,|\[:|\\[0-9xuUNBZ]|\[\^?\[|--|&&|~~|\|\|")
 
 
 @cache

@@ -5,10 +5,11 @@ On a wrong base, three hundred modules are wrong in the same way; a reader needs
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+from adaptry.core.lazy_pattern import lazy_pattern
+
+_NUMBER = lazy_pattern(r"(?<=\.)\d+(?=\.)")
 
 
 def verb_form(number: int, one: str, many: str) -> str:

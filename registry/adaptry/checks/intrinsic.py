@@ -202,7 +202,7 @@ def _contradicted(adapter: Adapter, names: Sequence[str]) -> Finding | None:
     """A finding if the config's numbers contradict the tensors, for methods that check this."""
     if adapter.spec.method == "lora":
         return None
-    from adaptry.adapters.methods.tensor_grouping import contradiction
+    from adaptry.adapters.methods.tensor_groups import contradiction
 
     why = contradiction(METHODS[adapter.spec.method], adapter.config, names, adapter.tensors)
     return build_finding("config_mismatch", why, names) if why else None

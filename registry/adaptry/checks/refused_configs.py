@@ -6,7 +6,6 @@ files. Fields that are absent have PEFT's default. A test compares the condition
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.lora_config import INITIALISATIONS, lora_variant
 from adaptry.adapters.peft_fields import declared_types, expected_type
 from adaptry.checks.codes import build_finding
+from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.core.report import Finding
 
 _PATTERNS = frozenset(
@@ -99,8 +99,8 @@ _CHOICES: tuple[tuple[str, str, frozenset[object]], ...] = (
 _ONE_OF_TWO = (("BOFT", "boft_block_size", 4, "boft_block_num", 0), ("OFT", "r", 0, "oft_block_size", 32))
 """Method and two sizes, with PEFT's defaults, of which exactly one must be set: the other follows from it."""
 
-_BIASES = re.compile(r"none|all|.*_only")
-_WAVELETS = re.compile(r"db(?:[1-9]|[12]\d|3[0-8])|sym(?:[2-9]|1\d|20)|coif(?:[1-9]|1[0-7])")
+_BIASES = lazy_pattern(r"none|all|.*_only")
+_WAVELETS = lazy_pattern(r"db(?:[1-9]|[12]\d|3[0-8])|sym(?:[2-9]|1\d|20)|coif(?:[1-9]|1[0-7])")
 """The families in PEFT's `WAVELET_REDUCTIONS`."""
 
 

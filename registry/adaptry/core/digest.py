@@ -7,18 +7,18 @@ that of its manifest's bytes; a file's, that of the file.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
 from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
     from pydantic_core import CoreSchema
 
-_PATTERN = re.compile(r"sha256:[0-9a-f]{64}")
+_PATTERN = lazy_pattern(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, order=True)

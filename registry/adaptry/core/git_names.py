@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 
-_FORBIDDEN = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]")
-_PSEUDO_REF = re.compile(r"(?:[A-Za-z]+_)*head", re.IGNORECASE)
+from adaptry.core.lazy_pattern import lazy_pattern
+
+_FORBIDDEN = lazy_pattern(r"[\x00-\x20\x7f~^:?*\[\\]")
+_PSEUDO_REF = lazy_pattern(r"(?:[A-Za-z]+_)*head", re.IGNORECASE)
 """HEAD, FETCH_HEAD, ORIG_HEAD, MERGE_HEAD, …: special to git, on some file systems in any case."""
 _TAKEN = frozenset({"main", "latest"})
 

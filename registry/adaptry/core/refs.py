@@ -17,6 +17,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
 from adaptry.core.git_names import find_name_problem, to_valid_name
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler
@@ -62,12 +63,12 @@ name may end with this suffix.
 """
 
 # Windows reserves these device names with any extension, so no user there could pull into such a folder.
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
-_PART = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
-_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_VERSION = re.compile(r"v?([1-9][0-9]{0,8})")
-_DIGEST = re.compile(r"sha256:([0-9a-f]{12,64})")
-_HEX_ID = re.compile(r"[0-9a-f]{7,64}")
+_DEVICE = lazy_pattern(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+_PART = lazy_pattern(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+_ALIAS = lazy_pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VERSION = lazy_pattern(r"v?([1-9][0-9]{0,8})")
+_DIGEST = lazy_pattern(r"sha256:([0-9a-f]{12,64})")
+_HEX_ID = lazy_pattern(r"[0-9a-f]{7,64}")
 
 
 def _part_problem(part: str) -> str | None:
@@ -276,6 +277,24 @@ def is_folder(text: str) -> bool:
     return (
         text in (".", "..") or text.startswith(("./", "../", "/", "~", ".\\", "..\\")) or text[1:3] == ":\\"
     )
+
+
+def is_folder_path(text: str) -> bool:
+    """Whether a word that may be a folder or a name in the registry is a folder.
+
+    Raises `InvalidRef`, with the unambiguous spellings, if it could be either.
+    """
+    if is_folder(text):
+        return True
+    if Path(text).is_dir():
+        try:
+            named = f"{Ref.parse(text).name}@latest"
+        except InvalidRef:
+            named = f"namespace/name ({GRAMMAR})"
+        raise InvalidRef(
+            f"{text!r} is also a folder here: write ./{text} for the folder, or {named} for the registry's"
+        )
+    return False
 
 
 def may_be_folder(base_name: str) -> bool:

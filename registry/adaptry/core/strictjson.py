@@ -14,13 +14,14 @@ from typing import Any, NoReturn
 
 from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
 _MAX_DIGITS = 40
 # A possessive repeat with an optional end: an unclosed string is one token up to the end of the text. With a
 # plain repeat, each of its escaped quotation marks would start another attempt (n²).
-_TOKEN = re.compile(r'[\[\]{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_LONG_NUMBER = re.compile(rf"\d{{{_MAX_DIGITS}}}\d")
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_TOKEN = lazy_pattern(r'[\[\]{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+_LONG_NUMBER = lazy_pattern(rf"\d{{{_MAX_DIGITS}}}\d")
+_SURROGATE = lazy_pattern(r"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True, slots=True)

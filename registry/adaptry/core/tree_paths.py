@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
-
 from adaptry.core.errors import InvalidPath
+from adaptry.core.lazy_pattern import lazy_pattern
 
 MAX_DEPTH = 8
 MAX_PATH = 255
 
-_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SEGMENT = lazy_pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _WINDOWS_DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"com{n}" for n in range(1, 10)), *(f"lpt{n}" for n in range(1, 10))]
 )

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from adaptry.adapters.adapter import Adapter
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, InvalidRef
-from adaptry.core.refs import AdapterName, Ref
+from adaptry.core.refs import AdapterName, Ref, is_folder_path
 from adaptry.core.validation import validated
-from adaptry.operations.folder_paths import is_folder_path
 from adaptry.operations.sources import ParentSource, source_label
 from adaptry.registry.base_info import BaseInfo
 from adaptry.registry.records import PushResult, VersionInfo

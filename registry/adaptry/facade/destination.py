@@ -7,10 +7,9 @@ from pathlib import Path
 
 from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.refs import AdapterName, parse_alias
+from adaptry.core.refs import AdapterName, is_folder_path, parse_alias
 from adaptry.core.validation import validated
 from adaptry.facade.arguments import parse_name
-from adaptry.operations.folder_paths import is_folder_path
 from adaptry.registry.records import PushOptions
 
 SENTENCES: Mapping[str, str] = {

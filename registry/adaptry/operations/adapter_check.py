@@ -14,9 +14,8 @@ from adaptry.core.display import format_count, html_table, short_repr, table_tex
 from adaptry.core.errors import Conflict, Invalid, NotFound
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
-from adaptry.core.refs import Ref, folder_argument, may_be_folder
+from adaptry.core.refs import Ref, folder_argument, is_folder_path, may_be_folder
 from adaptry.core.report import CheckReport, Finding
-from adaptry.operations.folder_paths import is_folder_path
 from adaptry.operations.sources import (
     BaseToCheck,
     OpenedAdapter,

@@ -22,8 +22,8 @@ from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapte
 from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
+from adaptry.core.refs import is_folder_path
 from adaptry.operations.base_registry import open_base
-from adaptry.operations.folder_paths import is_folder_path
 from adaptry.operations.sources import (
     ParentSource,
     RegistryOpener,

@@ -19,10 +19,9 @@ from adaptry.core.display import format_number, html_facts, short_repr
 from adaptry.core.errors import CheckFailed, Invalid
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
-from adaptry.core.refs import AdapterName
+from adaptry.core.refs import AdapterName, is_folder_path
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.derive import DeriveResult, derive
-from adaptry.operations.folder_paths import is_folder_path
 from adaptry.operations.sources import RegistryOpener, find_base
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult

@@ -23,10 +23,9 @@ from adaptry.core.errors import (
 )
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
-from adaptry.core.refs import Ref, is_folder
+from adaptry.core.refs import Ref, is_folder, is_folder_path
 from adaptry.operations.base_recognition import BaseRecogniser, fingerprint_folder
 from adaptry.operations.empty_adapter import explain_empty_adapter
-from adaptry.operations.folder_paths import is_folder_path
 from adaptry.operations.transfer import open_revision
 from adaptry.operations.transfer.revision_content import RevisionContent
 from adaptry.registry.bases import base_record_or_none

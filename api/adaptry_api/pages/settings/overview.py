@@ -12,8 +12,8 @@ from starlette.responses import RedirectResponse, Response
 from adaptry.core.identity import Identity
 from adaptry.registry.interface import Registry
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
-from adaptry_api.pages.rendering import render
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_responses import render
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.settings.navigation import has_settings, sections_for
 from adaptry_api.pages.settings.subject import SETTINGS, SettingsSubject
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptry_api.pages.routing import page_router
+from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.settings import overview
 from adaptry_api.pages.settings.issuers import ISSUERS
 from adaptry_api.pages.settings.limits import ALL_LIMITS, LIMITS

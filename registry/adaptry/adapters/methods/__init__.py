@@ -94,7 +94,7 @@ def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
         traits = lora_config.lora_traits(config, modules, extras)
     else:
         from adaptry.adapters.methods.extras import extra_traits
-        from adaptry.adapters.methods.tensor_grouping import group_tensors
+        from adaptry.adapters.methods.tensor_groups import group_tensors
 
         found = group_tensors(method, config, tensors)
         modules, extras, shared, unclaimed = found.modules, found.extras, found.shared, found.unclaimed

@@ -6,21 +6,21 @@ have them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.spec import ExtraKind, ExtraWeight
 from adaptry.core.errors import InvalidConfig
+from adaptry.core.lazy_pattern import lazy_pattern
 
 PREFIX = "base_model.model."
-INSIDE_WRAPPER = re.compile(r"\.(?:modules_to_save|original_module)\.")
+INSIDE_WRAPPER = lazy_pattern(r"\.(?:modules_to_save|original_module)\.")
 """A part of a name in memory; PEFT looks up a saved module's weight under the module's own name."""
 
-_TOKEN_ROWS = re.compile(r"(?P<path>.+?)(?:\.token_adapter)?\.trainable_tokens_delta")
-_BASE_LAYER = re.compile(r"(?P<path>.+)\.base_layer\.(?P<parameter>(?:in_proj_)?(?:weight|bias))")
-_WRAPPED = re.compile(r"(?P<path>.+)\.(?:modules_to_save|original_module)\.(?P<parameter>weight|bias)")
+_TOKEN_ROWS = lazy_pattern(r"(?P<path>.+?)(?:\.token_adapter)?\.trainable_tokens_delta")
+_BASE_LAYER = lazy_pattern(r"(?P<path>.+)\.base_layer\.(?P<parameter>(?:in_proj_)?(?:weight|bias))")
+_WRAPPED = lazy_pattern(r"(?P<path>.+)\.(?:modules_to_save|original_module)\.(?P<parameter>weight|bias)")
 _EMBEDDINGS = frozenset(
     ["embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "tok_embeddings", "output",
      "embeddings", "shared"]

@@ -24,11 +24,12 @@ from adaptry.adapters.methods.lora_merge import (
 )
 from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, WeightSides
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
+from adaptry.core.lazy_pattern import lazy_pattern
 
 # The endings that may follow a module's path, and their roles. PEFT loads an adapter as `default`, so it also
 # accepts that name inside (`lora_A.default.weight`) and drops all others.
 _ROLES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(rf"(?P<path>.+?)\.{tail}"), role)
+    (lazy_pattern(rf"(?P<path>.+?)\.{tail}"), role)
     for tail, role in (
         (r"lora_A(?:\.default)?\.weight", "A"),
         (r"lora_B(?:\.default)?\.weight", "B"),

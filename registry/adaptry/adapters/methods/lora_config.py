@@ -7,7 +7,6 @@ merged correctly.
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import replace
 from functools import lru_cache
 
@@ -18,6 +17,7 @@ from adaptry.adapters.pattern_process import SUFFIX
 from adaptry.adapters.spec import ExtraWeight, ModuleKind, ModuleSpec
 from adaptry.core.errors import InvalidConfig
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
 _FLAG_TRAITS = {
     "use_rslora": "rslora",
@@ -46,7 +46,7 @@ _LEFT_BASES = {
     "loftq": "LoftQ",
 }
 """Initialisations that removed something from the base that cannot be computed from it again."""
-INITIALISATIONS = re.compile(
+INITIALISATIONS = lazy_pattern(
     r"(?i:gaussian|olora|mica)|eva|pissa(?:_niter_\d+)?|corda|loftq|orthogonal|lora_ga"
 )
 """The texts that PEFT accepts for `init_lora_weights`."""

@@ -18,11 +18,12 @@ from adaptry.adapters.methods.row_change import RowChangeFunction, factor_rows
 from adaptry.adapters.methods.row_formula import FormulaFunction
 from adaptry.adapters.spec import ExtraKind, ExtraWeight, ModuleKind, ModuleSpec
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
-_NAME_INSIDE = re.compile(r"\.default(?=(?:\.(?:weight|bias))?$)")
+_NAME_INSIDE = lazy_pattern(r"\.default(?=(?:\.(?:weight|bias))?$)")
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of each tensor of a module by role, including shared tensors."""

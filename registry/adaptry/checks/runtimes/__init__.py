@@ -6,9 +6,9 @@ runtime. It is computed on demand and never stored, so it cannot be out of date.
 
 from __future__ import annotations
 
+from adaptry.checks.runtimes.capacity import ServerPlan, build_server_plan
 from adaptry.checks.runtimes.rule import CheckSubject, RuntimeRules, RuntimeVerdict
 from adaptry.checks.runtimes.runtime import Runtime
-from adaptry.checks.runtimes.sizing import ServerPlan, build_server_plan
 from adaptry.checks.runtimes.table import ENGINES, parse_runtime
 from adaptry.checks.runtimes.verdicts import check_all_runtimes, check_runtime
 

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from adaptry.compute.sidecar_client import framing
+from adaptry.compute.sidecar_client import frames
 from adaptry.compute.sidecar_client.inputs import ComputeRequest, ModelDescription, ModelInputs
 from adaptry.core.errors import Unavailable
 
@@ -55,7 +55,7 @@ class ComputeClient:
         for _ in range(_DEATHS):
             try:
                 response = b"".join(self._request(ComputeRequest(ingredients=inputs)))
-            except framing.ChannelClosed:
+            except frames.ChannelClosed:
                 continue
             return ModelDescription.model_validate_json(response)
         raise _died()
@@ -81,7 +81,7 @@ class ComputeClient:
                         start += len(piece)
                         deaths = 0
                         yield piece
-                except framing.ChannelClosed:
+                except frames.ChannelClosed:
                     deaths += 1
                 else:
                     return
@@ -102,15 +102,15 @@ class ComputeClient:
         try:
             with channel:
                 channel.settimeout(_PATIENCE)
-                framing.send(channel, "question", request.model_dump_json().encode())
+                frames.send(channel, "question", request.model_dump_json().encode())
                 while True:
-                    kind, payload = framing.receive(channel)
+                    kind, payload = frames.receive(channel)
                     if kind == "end":
                         return
                     if kind == "error":
-                        raise framing.error_of(payload)
+                        raise frames.error_of(payload)
                     yield payload
-        except framing.ChannelClosed:
+        except frames.ChannelClosed:
             self._discard_process(process)
             raise
 

@@ -7,7 +7,6 @@ false.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal, Self, cast, get_args
@@ -15,12 +14,13 @@ from typing import Literal, Self, cast, get_args
 from adaptry.core.access.actions import Action
 from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.core.states import State
 
 Field = Literal["alias", "state", "before", "after"]
 
-_FORM = re.compile(r"(alias|state)(!?=)(.+)|(before|after)(=)(.+)")
-_VALUE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_FORM = lazy_pattern(r"(alias|state)(!?=)(.+)|(before|after)(=)(.+)")
+_VALUE = lazy_pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _STATES = frozenset(get_args(State))
 _FIELDS: Mapping[Field, frozenset[Action] | None] = {
     "alias": frozenset({"alias.move"}),

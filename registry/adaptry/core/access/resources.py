@@ -6,16 +6,16 @@ names begin so. The part behind the slash has no other globs, so that SQL select
 
 from __future__ import annotations
 
-import re
 from fnmatch import fnmatchcase
 from typing import Self
 
 from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
-_NAMESPACES = re.compile(r"[A-Za-z0-9._*?\[\]-]{1,96}")
-_NAMES = re.compile(r"(?=.)[A-Za-z0-9._-]{0,96}\*?")
-_GLOB = re.compile(r"[*?\[]")
+_NAMESPACES = lazy_pattern(r"[A-Za-z0-9._*?\[\]-]{1,96}")
+_NAMES = lazy_pattern(r"(?=.)[A-Za-z0-9._-]{0,96}\*?")
+_GLOB = lazy_pattern(r"[*?\[]")
 ALL_NAMES = "*"
 
 

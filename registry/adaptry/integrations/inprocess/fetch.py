@@ -13,11 +13,10 @@ from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.refs import Ref
+from adaptry.core.refs import Ref, is_folder_path
 from adaptry.core.settings import AdaptrySettings
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.settings import open_worker_cache
-from adaptry.operations.folder_paths import is_folder_path
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushResult, VersionInfo
 from adaptry.storage.connect import connect

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from adaptry.core.errors import AdaptryError, NotFound
 from adaptry.core.gates.decision import PromotionDecision
 from adaptry.core.gates.facts import EvidenceFact, PairedFact, VersionFact
-from adaptry.core.gates.pairing import ScoredEvidence, pair
+from adaptry.core.gates.paired_scores import ScoredEvidence, pair
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.evidence.stored_files import iter_document_scores
 from adaptry.registry.evidence import Evidence, EvidenceInfo

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
@@ -21,10 +20,11 @@ from adaptry.core.failpoints import reach
 from adaptry.core.files.durable import WRITE, ParallelFlush
 from adaptry.core.files.early_writeback import EarlyWriteback
 from adaptry.core.files.locks import FileLock, locked, try_lock
+from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, blob_not_found
 
-_HEX = re.compile(r"[0-9a-f]{64}")
-_KEY = re.compile(r"[0-9a-f]{32}")
+_HEX = lazy_pattern(r"[0-9a-f]{64}")
+_KEY = lazy_pattern(r"[0-9a-f]{32}")
 _ASIDE = "damaged"  # the folder for damaged copies that were moved aside
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

@@ -6,13 +6,13 @@ them. In a namespace, `Identity.readable_names` are all names, a name, or prefix
 
 from __future__ import annotations
 
-import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from adaptry.core.access.resources import ALL_NAMES
 from adaptry.core.identity import Identity
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
@@ -21,7 +21,7 @@ from adaptry.storage.catalog.statement_texts import CombinedSelection, statement
 if TYPE_CHECKING:
     from sqlalchemy.orm import Mapped
 
-_GLOB = re.compile(r"[*?\[]")
+_GLOB = lazy_pattern(r"[*?\[]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import re
 
 from adaptry.core.errors import Invalid
+from adaptry.core.lazy_pattern import lazy_pattern
 
 MAX_LIMIT = 200
 _LONGEST = 512
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+_NUMBER = lazy_pattern(r"0|[1-9][0-9]{0,18}")
 INTEGER, BIG_INTEGER = (1 << 31) - 1, (1 << 63) - 1
 """The largest values of PostgreSQL's columns of these types."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
@@ -13,7 +13,6 @@ from adaptry.core.identity import Identity, Visibility
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.registry import records
-from adaptry.registry.events import NameFilter
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.audit_log.event_entries import record_event
@@ -25,6 +24,9 @@ from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import insert_new
 from adaptry.storage.catalog.statement_texts import Selection, statement
+
+if TYPE_CHECKING:
+    from adaptry.registry.events import NameFilter
 
 _ALSO_OF_BASE = frozenset({"version.pushed"})
 """Kinds of events that readers get even if they may not see the base that the event mentions."""

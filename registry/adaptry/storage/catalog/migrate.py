@@ -7,11 +7,10 @@ writing to it could violate rules of the newer program.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from adaptry.core.errors import Conflict, ProtocolMismatch
-from adaptry.storage.catalog import sqlite_schema
+from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.storage.catalog.dialect import DatabaseDialect
 from adaptry.storage.catalog.lazy_modules import orm, sa
 
@@ -53,7 +52,7 @@ KNOWN = (
     "0032",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
-_NUMBER = re.compile(r"\d{4}")
+_NUMBER = lazy_pattern(r"\d{4}")
 _FIRST = "adapters"  # a table that every schema has
 _OWN = "give Adaptry its own database"
 
@@ -65,6 +64,8 @@ def migrate(database: DatabaseDialect) -> None:
     with database.readers.connect() as connection:
         if schema_of(connection) == KNOWN[-1]:
             return
+    from adaptry.storage.catalog import sqlite_schema  # only for a new or older database
+
     with database.writers.begin() as connection:
         if schema_of(connection) != KNOWN[-1]:
             if sqlite_schema.is_empty(connection):

@@ -6,11 +6,11 @@ search reads only one ordered list. An edit of the adapter therefore rewrites te
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 
+from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select, sqlite_driver
@@ -20,7 +20,7 @@ from adaptry.storage.catalog.statement_texts import Selection, statement
 Terms = Iterable[tuple[str, str]]
 """Pairs of field and text."""
 
-_WORD = re.compile(r"[^\W_]+")
+_WORD = lazy_pattern(r"[^\W_]+")
 _IDS_AT_ONCE = 400
 _AT_ONCE = 16  # terms in one prepared statement, as many as most versions have
 

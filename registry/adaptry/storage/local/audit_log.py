@@ -34,9 +34,9 @@ from adaptry.registry.audit_log import (
 )
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors
-from adaptry.storage.catalog.audit_log import reading
+from adaptry.storage.catalog.audit_log import entry_pages
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
-from adaptry.storage.catalog.audit_log.sealing import Sequencer, log_state
+from adaptry.storage.catalog.audit_log.sequencer import Sequencer, log_state
 from adaptry.storage.catalog.audit_log.subtrees import subtree
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import NamespaceRow
@@ -66,7 +66,7 @@ class LocalAuditLog(AuditLog):
         cursors.check_limit(limit)
         self._seal_if_possible(_SEALED_BY_LISTING)
         with self.context.catalog.read() as tx:
-            return reading.page(tx, self._namespaces(tx), filters, cursor, limit, oldest_first)
+            return entry_pages.page(tx, self._namespaces(tx), filters, cursor, limit, oldest_first)
 
     def begin_export(self, filters: AuditFilter) -> AuditCheckpoint:
         facts = filters.model_dump(mode="json", exclude_none=True)
@@ -81,7 +81,7 @@ class LocalAuditLog(AuditLog):
         require_administrator(self.context, "read the whole audit log")
         _check_range(start, limit)
         with self.context.catalog.read() as tx:
-            return SealedEntries(items=reading.sealed(tx, start, limit))
+            return SealedEntries(items=entry_pages.sealed(tx, start, limit))
 
     def checkpoint(self) -> AuditCheckpoint:
         self._seal_if_possible()
@@ -89,19 +89,19 @@ class LocalAuditLog(AuditLog):
             self._namespaces(tx)
             state = log_state(tx)
             return AuditCheckpoint(
-                note=reading.newest_note(tx), key=state.key, unsealed=reading.count_unsealed(tx)
+                note=entry_pages.newest_note(tx), key=state.key, unsealed=entry_pages.count_unsealed(tx)
             )
 
     def checkpoints(self, after: int = 0, limit: int = MAX_SEALED) -> CheckpointNotes:
         require_administrator(self.context, "read the whole audit log")
         _check_range(after, limit)
         with self.context.catalog.read() as tx:
-            return CheckpointNotes(notes=reading.checkpoints(tx, after, limit))
+            return CheckpointNotes(notes=entry_pages.checkpoints(tx, after, limit))
 
     def prove_inclusion(self, seq: int, size: int) -> AuditProof:
         with self.context.catalog.read() as tx:
             namespaces = self._namespaces(tx)
-            if not 0 <= seq < size <= log_state(tx).size or not reading.is_in(tx, seq, namespaces):
+            if not 0 <= seq < size <= log_state(tx).size or not entry_pages.is_in(tx, seq, namespaces):
                 raise NotFound(f"no entry {seq} among the first {size} of the audit log")
             found = merkle.inclusion_proof(seq, size, lambda start, end: subtree(tx, start, end))
         return AuditProof(hashes=tuple(one.hex() for one in found))

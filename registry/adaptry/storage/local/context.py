@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.core.access.actions import Action
@@ -31,8 +32,10 @@ from adaptry.storage.catalog.ref_resolution import ResolvedRef, resolve_ref, res
 from adaptry.storage.catalog.version_info import Columns
 from adaptry.storage.local.decision_cache import DecisionCache
 from adaptry.storage.local.digest_cache import IncrementalDigests
-from adaptry.storage.local.idempotency import Answer, IdempotencyKey
 from adaptry.storage.local.stale_uploads import UploadCleanup
+
+if TYPE_CHECKING:
+    from adaptry.storage.local.idempotency import Answer, IdempotencyKey
 
 
 def utc_now() -> datetime:

@@ -22,7 +22,7 @@ from adaptry.core.gates.facts import (
     VersionFact,
     calls_of,
 )
-from adaptry.core.gates.pairing import ScoredEvidence, pair, unpaired
+from adaptry.core.gates.paired_scores import ScoredEvidence, pair, unpaired
 from adaptry.core.identity import LOCAL
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest

@@ -6,7 +6,6 @@ Commits of Hub clients apply all tags of a README themselves.
 from __future__ import annotations
 
 from adaptry.adapters.content import Content
-from adaptry.core.readme_licence import MAX_README, stated_licences
 from adaptry.registry.records import MAX_TAGS, AdapterEdit
 from adaptry.storage.catalog import adapters, events
 from adaptry.storage.catalog.adapters import AdapterRecord
@@ -20,7 +19,11 @@ _TAG = "license:"
 def licences_in(content: Content) -> tuple[str, ...]:
     """What the README among these files states, if there is one of reasonable size."""
     size = content.sizes.get(_README)
-    if size is None or size > MAX_README:
+    if size is None:
+        return ()
+    from adaptry.core.readme_licence import MAX_README, stated_licences  # many adapters have no README
+
+    if size > MAX_README:
         return ()
     return stated_licences(content.read_all(_README, MAX_README))
 

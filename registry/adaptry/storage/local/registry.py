@@ -20,10 +20,10 @@ from adaptry.storage.catalog import damage
 from adaptry.storage.catalog.damage import DamageSummary
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.idempotency import IdempotencyKey
 
 if TYPE_CHECKING:
     from adaptry.storage.local.bases import LocalBases
+    from adaptry.storage.local.idempotency import IdempotencyKey
 
 _ROLES: Mapping[str, str] = {
     "adapters": "adapters.LocalAdapters",

@@ -52,20 +52,14 @@ from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.licence_tags import set_licences
-from adaptry.storage.local.metrics import check_metrics
-from adaptry.storage.local.push_steps import (
-    PushSteps,
-    Steps,
-    StoreFiles,
-    WriteRows,
-    finish_push,
-)
+from adaptry.storage.local.push_steps import PushSteps, Steps, StoreFiles, WriteRows, finish_push
 from adaptry.storage.local.quotas import require_version
 from adaptry.storage.local.revision_derivation import RevisionDerivation, require_all
 from adaptry.storage.local.sent_files import SentFiles
 
 if TYPE_CHECKING:
     from adaptry.storage.local.base_binding import Binding
+    from adaptry.storage.local.sent_files import SentFiles
 
 TRIES = 5
 
@@ -110,10 +104,14 @@ class RevisionAdmission:
         if options.alias is not None:
             parse_stored_alias(options.alias)
         if options.metrics:
+            from adaptry.storage.local.metrics import check_metrics  # few pushes have metrics
+
             check_metrics(options.metrics)
         self.context.require("push", name)
         sent = None
         if contents is not None:
+            from adaptry.storage.local.sent_files import SentFiles  # of small adapters
+
             sent = SentFiles.verified(self.context, name, sent_manifest, contents)
         for _ in range(TRIES):
             prepared = yield from self._prepare(name, sent_manifest, options, sent)

@@ -36,7 +36,6 @@ from adaptry.storage.catalog import adapters, cursors, damage, files, inspection
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.files import UploadSessionRecord
-from adaptry.storage.local import abandoned_uploads
 from adaptry.storage.local.context import RegistryContext, require_no_base
 from adaptry.storage.local.files import require_base_visible
 from adaptry.storage.local.ingestion import Ingestion
@@ -75,6 +74,8 @@ class LocalUploads(Uploads):
         """Whether room was made by dropping an abandoned session of a name that reached its limit."""
         if not isinstance(refused.error, Busy):
             return False
+        from adaptry.storage.local import abandoned_uploads  # used only at the limit
+
         direct_from = DIRECT if self.context.presign_uploads else None
         return abandoned_uploads.drop_abandoned(
             self.context.catalog, self.context.blobs, refused.subject, self.context.clock(), direct_from

@@ -17,7 +17,7 @@ from adaptry.storage.catalog.encoded_versions import EncodedVersion, encoded
 from adaptry.storage.catalog.search import FoundVersions, SearchRequest, search
 from adaptry.storage.catalog.version_info import by_keys
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.fitting import fits_test
+from adaptry.storage.local.engine_fit import fits_test
 from adaptry.storage.local.hidden_bases import hide_bases
 
 

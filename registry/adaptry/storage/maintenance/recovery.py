@@ -11,7 +11,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.access import CreatedToken
 from adaptry.storage import tokens
 from adaptry.storage.catalog import events, grants, principals
-from adaptry.storage.catalog.audit_log.sealing import replace_key
+from adaptry.storage.catalog.audit_log.sequencer import replace_key
 from adaptry.storage.local import LocalRegistry
 
 VALID_FOR = timedelta(days=1)

@@ -22,7 +22,7 @@ from adaptry.compute.merging.streaming.assembly import open_merged_model
 from adaptry.compute.merging.streaming.hashes import FileHashCache
 from adaptry.compute.merging.streaming.open_models import ModelPool
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
-from adaptry.compute.sidecar_client import framing
+from adaptry.compute.sidecar_client import frames
 from adaptry.compute.sidecar_client.inputs import ComputeRequest, MergedFile, ModelDescription, ModelInputs
 from adaptry.core.errors import AdaptryError, Conflict, NotFound
 from adaptry.core.files.background_io import BackgroundHasher
@@ -45,10 +45,10 @@ class ComputeServer:
         """Handles one request, read from the channel. Raises nothing: errors are sent as responses."""
         try:
             with channel:
-                kind, payload = framing.receive(channel)
+                kind, payload = frames.receive(channel)
                 if kind == "question":
                     self._handle(channel, payload)
-        except framing.ChannelClosed:
+        except frames.ChannelClosed:
             return
 
     def _handle(self, channel: socket.socket, payload: bytes) -> None:
@@ -57,19 +57,19 @@ class ComputeServer:
             model = self._open.get(request.ingredients)
             if request.file is None:
                 response = self._described(model).model_dump_json().encode()
-                for start in range(0, len(response), framing.MAX_FRAME):
-                    framing.send(channel, "data", response[start : start + framing.MAX_FRAME])
+                for start in range(0, len(response), frames.MAX_FRAME):
+                    frames.send(channel, "data", response[start : start + frames.MAX_FRAME])
             else:
                 self._send_file(channel, model, request, request.file)
-        except framing.ChannelClosed:
+        except frames.ChannelClosed:
             raise
         except AdaptryError as error:
-            framing.send(channel, "error", framing.error_frame(error))
+            frames.send(channel, "error", frames.error_frame(error))
         except Exception:  # noqa: BLE001  (the reader gets the error, and the process continues)
             traceback.print_exc()
-            framing.send(channel, "error", framing.error_frame(AdaptryError(_FAILED)))
+            frames.send(channel, "error", frames.error_frame(AdaptryError(_FAILED)))
         else:
-            framing.send(channel, "end")
+            frames.send(channel, "end")
 
     def _assembled(self, inputs: ModelInputs) -> VirtualCheckpoint:
         model = open_merged_model(inputs, self._scratch)
@@ -104,15 +104,15 @@ class ComputeServer:
         start, end = request.start, min(request.end, size)
         if name in model.side_files:
             for piece in _gathered(model.read(name, start, end)):
-                framing.send(channel, "data", piece)
+                frames.send(channel, "data", piece)
             return
         tag = model.tags[name]
         kept = self._finished.open(tag, size)
         if kept is not None:
             with kept:
                 read = read_at(kept)
-                for at in range(start, end, framing.MAX_FRAME):
-                    framing.send(channel, "data", read(at, min(framing.MAX_FRAME, end - at)))
+                for at in range(start, end, frames.MAX_FRAME):
+                    frames.send(channel, "data", read(at, min(frames.MAX_FRAME, end - at)))
             return
         is_whole = (start, end) == (0, size)
         with (
@@ -124,7 +124,7 @@ class ComputeServer:
                 hashing.update(memoryview(piece))
                 if keep is not None:
                     keep(piece)
-                framing.send(channel, "data", piece)
+                frames.send(channel, "data", piece)
 
 
 def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
@@ -133,7 +133,7 @@ def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
     The first chunk is sent immediately, so a reader of the header does not wait for a tensor.
     """
     held: list[bytes] = []
-    room = framing.MAX_FRAME
+    room = frames.MAX_FRAME
     is_first = True
     for part in parts:
         view = memoryview(part)
@@ -142,7 +142,7 @@ def _gathered(parts: Iterable[bytes | memoryview]) -> Iterator[bytes]:
             view, room = view[room:], room - len(held[-1])
             if not room or is_first:
                 yield b"".join(held)
-                held, room = [], framing.MAX_FRAME
+                held, room = [], frames.MAX_FRAME
         is_first = False
     if held:
         yield b"".join(held)

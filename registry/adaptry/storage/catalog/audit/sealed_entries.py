@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from adaptry.core.transparency.merkle import leaf_hash
 from adaptry.storage.catalog.audit.problem import IntegrityProblem
-from adaptry.storage.catalog.audit_log import reading
+from adaptry.storage.catalog.audit_log import entry_pages
 from adaptry.storage.catalog.database import Catalog
 
 _AT_ONCE = 1000
@@ -19,7 +19,7 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
     start = 0
     while True:
         with catalog.read() as tx:
-            entries = reading.sealed(tx, start, _AT_ONCE)
+            entries = entry_pages.sealed(tx, start, _AT_ONCE)
         if not entries:
             return
         for entry in entries:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from adaptry.core.access.resources import Resource
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.core.request_id import REQUEST_ID
 from adaptry.registry.audit_actions import ACTIONS
 from adaptry.storage.catalog.prepared_changes import insert_values
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _ACTOR, _PENDING = "adaptry_actor", "adaptry_audit"  # in the `info` of a session
 _MOST, _LONGEST = 32, 300  # values of one entry, and characters of each
-_SECRET = re.compile(r"adr_[a-z]{2,8}_[A-Za-z0-9]{6,}")
+_SECRET = lazy_pattern(r"adr_[a-z]{2,8}_[A-Za-z0-9]{6,}")
 Values = Mapping[str, object]
 
 

@@ -23,7 +23,7 @@ from adaptry_api.auth_policy import GuardedRoute, admit, app_state_of, visitor
 from adaptry_api.denials import set_denial_reason
 from adaptry_api.envelope import PAGE_HEADERS
 from adaptry_api.errors import HttpProblem, describe_validation_error, error_response, request_id, status_of
-from adaptry_api.pages.rendering import render_error, wants_html
+from adaptry_api.pages.page_responses import render_error, wants_html
 from adaptry_api.pages.security import page_headers, require_known_host, require_same_origin
 
 SIGN_IN = "/-/sign-in"
