@@ -110,7 +110,9 @@ class LocalUploads(Uploads):
             by = self.context.identity.name
             return files.open_session(tx, key, owner, digest, size, now, by)
 
-    def append(self, upload: records.UploadInfo, offset: int, chunks: Iterable[bytes]) -> records.UploadInfo:
+    def append(
+        self, upload: records.UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
+    ) -> records.UploadInfo:
         session = self._session(upload.id)
         if session.is_finished:
             return self._upload(session)
