@@ -181,6 +181,7 @@ class AppState:
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.download_counts = DownloadCounts()
         self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry
+        self.whole_bytes = settings.whole_bytes
         self.part_bytes = settings.part_bytes
         self.presigns_downloads = settings.presign_downloads
         spools = settings.spools or settings.data / "spools"

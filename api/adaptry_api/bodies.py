@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import anyio
@@ -20,22 +21,19 @@ from adaptry.core import strictjson
 from adaptry.core.errors import AdaptryError, TooLarge, Unsupported
 from adaptry.core.processes.json_check import loads_in_child
 from adaptry.registry import protocol
+from adaptry_api import body_pace
+from adaptry_api.body_pace import BodyPace
+from adaptry_api.body_socket import BODY_SOCKET, BodySocket
 from adaptry_api.errors import HttpProblem, WrappedError
 from adaptry_api.faults import require_few_faults
 
 Result = TypeVar("Result")
-
-IDLE_SECONDS = 30.0
-MIN_BYTES_PER_SECOND = 16 << 10
-"""Minimum rate in bytes per second of a body that has taken longer than `IDLE_SECONDS`."""
 
 INLINE_PARSE_LIMIT = 16 << 10
 """Largest JSON body in bytes that the event loop parses (at most 4 ms). A child checks larger ones first."""
 ANONYMOUS_JSON_LIMIT = 4 << 10
 """Largest JSON body in bytes that is read without a token."""
 
-LARGE_PIECES = "adaptry.large_pieces"
-"""Key in a scope's extensions: a function that asks for large pieces of the body (`body_pieces`)."""
 _READ_AHEAD = 4  # maximum number of chunks queued between the network and the thread
 _PIECE = 1 << 20
 _VALUES = 20_000
@@ -156,8 +154,36 @@ async def stream_body(
     `into` has returned, if the body is too slow.
     """
     _require_type(request, kind)
-    if (ask := request.scope.get("extensions", {}).get(LARGE_PIECES)) is not None:
-        ask()
+    with _body_socket(request) as body:
+        if body is not None:
+            return await _read_from_socket(body, into, limiter)
+    return await _read_from_loop(request, into, limiter)
+
+
+def _body_socket(request: Request) -> AbstractContextManager[BodySocket | None]:
+    lend = request.scope.get("extensions", {}).get(BODY_SOCKET)
+    found: AbstractContextManager[BodySocket | None] = lend() if lend is not None else nullcontext()
+    return found
+
+
+async def _read_from_socket(
+    body: BodySocket, into: Callable[[Iterator[bytes]], Result], limiter: anyio.CapacityLimiter
+) -> Result:
+    def read() -> Result:
+        try:
+            return into(body.pieces())
+        finally:
+            body.close()
+
+    result = await to_thread.run_sync(read, limiter=limiter)
+    if body.failure is not None:
+        raise body.failure
+    return result
+
+
+async def _read_from_loop(
+    request: Request, into: Callable[[Iterator[bytes]], Result], limiter: anyio.CapacityLimiter
+) -> Result:
     sender, receiver = anyio.create_memory_object_stream[bytes](_READ_AHEAD)
     outcome: list[Result] = []
     failures: list[Exception] = []
@@ -212,21 +238,15 @@ async def _coalesced(request: Request) -> AsyncIterator[bytes]:
 
 async def _timely(request: Request) -> AsyncIterator[bytes]:
     """The body as it arrives. Raises `HttpProblem` if the sender stalls; time that we take is not counted."""
-    stream = request.stream()
-    waited = 0.0
-    received = 0
+    stream, pace = request.stream(), BodyPace()
     while True:
         began = time.monotonic()
-        with anyio.move_on_after(IDLE_SECONDS) as patience:
+        with anyio.move_on_after(body_pace.IDLE_SECONDS):
+            chunk: bytes | None = b""
             chunk = await anext(stream, None)
-        waited += time.monotonic() - began
-        if patience.cancelled_caught or (waited > IDLE_SECONDS and received < MIN_BYTES_PER_SECOND * waited):
-            raise HttpProblem(
-                408, f"the request's body arrived too slowly ({received:,} bytes in {waited:.0f} s)"
-            )
+        pace.add(len(chunk or b""), time.monotonic() - began)
         if chunk is None:
             return
-        received += len(chunk)
         if chunk:
             yield chunk
 

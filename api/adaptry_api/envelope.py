@@ -16,6 +16,7 @@ from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.core.request_id import REQUEST_ID
 from adaptry.registry import protocol
 from adaptry_api import errors
+from adaptry_api.body_socket import DIRECT_BYTES
 from adaptry_api.denials import DenialRecorder, set_denial_reason
 from adaptry_api.metrics import RequestMetrics
 from adaptry_api.request_ids import RequestIds
@@ -80,7 +81,8 @@ class Envelope:
             route = getattr(scope.get("route"), "path", "none")
             seconds = time.perf_counter() - began
             status = traffic.status or 499  # the client disconnected before the answer
-            method, received, sent = scope["method"], traffic.received, traffic.sent
+            received = traffic.received + scope.get("extensions", {}).get(DIRECT_BYTES, 0)
+            method, sent = scope["method"], traffic.sent
             self.counts.record(method, route, status, seconds, received, sent)
             caller = getattr(scope["state"].get("identity"), "name", None)
             log_request(RequestRecord(request_id, caller, method, route, status, seconds, received, sent))

@@ -48,6 +48,7 @@ def apart(postgres: PostgresServer, s3_place: str, secret: Path, tmp_path: Path)
         blobs=s3_place,
         signing_secret=secret,
         spools=tmp_path / "spools",
+        whole_bytes=PART,
         part_bytes=PART,
     )
     with running_server(told) as one, running_server(replace(told, data=tmp_path / "other")) as other:

@@ -46,7 +46,7 @@ def handed_out(server: Server, headers: dict[str, str]) -> dict[str, str]:
         "objects": [{"oid": hashlib.sha256(b"x").hexdigest(), "size": 1}],
         "hash_algo": "sha256",
     }
-    parts = whole | {"transfers": ["multipart"], "objects": [{"oid": "a" * 64, "size": 200 << 20}]}
+    parts = whole | {"transfers": ["multipart"], "objects": [{"oid": "a" * 64, "size": 300 << 20}]}
     batch = f"/{TONE}.git/info/lfs/objects/batch"
     lines = [
         {"key": "header", "value": {"summary": "more", "description": ""}},

@@ -15,7 +15,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.samples import tiny_lora
-from adaptry_api import bodies
+from adaptry_api import body_pace
 from adaptry_api.testing import Server
 
 deadlines = pytest.importorskip("adaptry_api.deadlines", reason="httptools is not installed")
@@ -83,7 +83,7 @@ def test_a_keep_alive_connection_has_no_deadline_between_requests(
 def test_a_stalled_body_gets_a_response_and_received_bytes_are_kept(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bodies, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(body_pace, "IDLE_SECONDS", 0.3)
     registry = server.registry()
     registry.adapters.create(NAME, AdapterEdit())
     upload = registry.uploads.open(NAME, Digest.of(b"x" * 1000), 1000)

@@ -118,7 +118,7 @@ LINES = (
     Line(6, "`upload_file` of a few bytes; the commit's id and address"),
     Line(7, "`upload_file` of a large file by path; the download has the same bytes"),
     Line(8, "`upload_file` of a large open file"),
-    Line(9, "a file over 64 MiB, in parts", slow=True),
+    Line(9, "a file over 256 MiB, in parts", slow=True),
     Line(10, "`upload_folder`: card, config, weights, an empty file, in one commit"),
     Line(11, "`upload_folder` again, unchanged: the same commit"),
     Line(12, "`upload_folder(delete_patterns=…)`"),
@@ -175,7 +175,7 @@ LINES = (
     Line(59, "`createRepo`, again (409); `repoExists`, `checkRepoAccess`, `deleteRepo`", "javascript"),
     Line(60, "`uploadFiles` of 30 MB through Xet; the download has the same bytes", "javascript"),
     Line(61, "`uploadFiles` with `useXet: false`", "javascript"),
-    Line(62, "a file over 64 MiB, in parts", "javascript", slow=True),
+    Line(62, "a file over 256 MiB, in parts", "javascript", slow=True),
     Line(63, "`uploadFiles` again, unchanged: nothing is sent, the same commit", "javascript"),
     Line(64, "an edit of a file through Xet sends only new chunks", "javascript"),
     Line(65, "`commit` of additions and deletions, a stale `parentCommit`; "

@@ -21,7 +21,9 @@ from adaptry.testing.flaky_registry import NO_WAIT, FlakyRegistry, RemoteUploads
 class UnreachableUploads(RemoteUploads):
     """Takes no byte."""
 
-    def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+    def append(
+        self, upload: UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
+    ) -> UploadInfo:
         raise Unavailable("no route")
 
 

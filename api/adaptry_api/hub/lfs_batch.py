@@ -79,8 +79,10 @@ class _Offer:
         self._by = token_hash(request)
         self._until = int(time.time()) + GRANT_SECONDS
         self._origin = origin(request)
-        self._sign = app_state_of(request).signer.sign
-        self._part = app_state_of(request).part_bytes if in_parts else MAX_FILE
+        state = app_state_of(request)
+        self._whole = state.whole_bytes if in_parts else MAX_FILE
+        self._part = state.part_bytes
+        self._sign = state.signer.sign
 
     def of(self, files: Files, wanted: LfsObject) -> dict[str, Any]:
         entry: dict[str, Any] = {"oid": wanted.oid, "size": wanted.size}
@@ -94,7 +96,7 @@ class _Offer:
         grant = lfs_objects.PutGrant(
             name=self._name, by=self._by, until=self._until, digest=wanted.digest, size=wanted.size
         )
-        if wanted.size > self._part:
+        if wanted.size > self._whole:
             upload = lfs_parts.addresses(grant, self._part, self._sign, self._origin)
         else:
             upload = {"href": lfs_objects.address(grant, self._sign, self._origin), "header": {}}

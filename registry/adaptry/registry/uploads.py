@@ -34,8 +34,12 @@ class Uploads(ABC):
         """
 
     @abstractmethod
-    def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+    def append(
+        self, upload: UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
+    ) -> UploadInfo:
         """Adds bytes at `offset`, streaming; what arrived before an interruption is kept.
+
+        `length`: how many bytes the chunks have together, if known. A server receives them faster then.
 
         Raises `OffsetMismatch` (with the right offset), `Conflict` (someone else is writing), `NotFound`
         (expired), `TooLarge` (more than was announced), `StorageFull`.

@@ -35,7 +35,9 @@ class RemoteUploads(LocalUploads):
 class _FlakyUploads(RemoteUploads):
     cut: StreamChange
 
-    def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+    def append(
+        self, upload: UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
+    ) -> UploadInfo:
         return super().append(upload, offset, self.cut(chunks))
 
 

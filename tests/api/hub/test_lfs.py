@@ -36,7 +36,7 @@ PART = 1_000_000
 @pytest.fixture
 def server(start: Callable[..., Server]) -> Server:
     """Takes parts of a megabyte."""
-    server = start(part_bytes=PART)
+    server = start(whole_bytes=PART, part_bytes=PART)
     create(server)
     return server
 

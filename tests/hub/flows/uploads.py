@@ -41,9 +41,9 @@ def a_large_file_that_is_open(world: World) -> None:
 
 @line(9)
 def a_file_in_parts(world: World) -> None:
-    """What is over 64 MiB the server wants in parts; newer clients send only open files so."""
+    """What is over 256 MiB the server wants in parts; newer clients send only open files so."""
     file = world.scratch / WEIGHTS
-    size = 70 << 20
+    size = 257 << 20
     header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
     file.write_bytes(len(header).to_bytes(8, "little") + header + os.urandom(size))
     name = world.name()

@@ -55,7 +55,7 @@ export const FLOWS = {
   async 62(world) {
     const repo = world.name();
     await hub.createRepo({ ...world.as(), repo });
-    const data = tensors(randomBytes(70 << 20));
+    const data = tensors(randomBytes(257 << 20));
     const files = [{ path: WEIGHTS, content: new Blob([data]) }];
     await hub.uploadFiles({ ...world.as(), repo, files, useXet: false });
     assert.ok(world.asked("PUT /api/lfs/parts") && world.asked("POST /api/lfs/parts"), world.sent);

@@ -19,7 +19,7 @@ _BATCH = 16 << 20
 
 
 class GrowingFileInspection:
-    """Inspects the open file `descriptor` on `thread`; it must stay open until `result` is called."""
+    """Inspects the open file `descriptor` on `thread`; it must stay open until `result` has returned."""
 
     def __init__(
         self, inspector: Inspector, thread: ThreadPoolExecutor, descriptor: int, tenant: str

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import IO, Any
+from typing import Any, Protocol
 
 from adaptry.adapters.inspection import plain_norms
 from adaptry.adapters.inspection.dtypes import BLOCK, WIDTHS
@@ -29,6 +29,13 @@ _READ_AHEAD = 1 << 20
 
 Measure = Callable[[str, bytes], Measured]
 Answer = tuple[int, int, float | None, bool]
+
+
+class Source(Protocol):
+    """Bytes in order."""
+
+    def read(self, size: int, /) -> bytes:
+        """The next `size` bytes; fewer at the end."""
 
 
 def serve(requests: socket.socket, target: io.BufferedWriter, numpy: str = "") -> None:
@@ -43,9 +50,7 @@ def serve(requests: socket.socket, target: io.BufferedWriter, numpy: str = "") -
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         if measure is None and request["numpy"]:
             measure = _with_numpy(request["numpy"])
-        source: IO[bytes] = stream
-        if files:
-            source = io.BufferedReader(_OpenFile(files[0], request["start"], requests), _READ_AHEAD)
+        source = _OpenFile(files[0], request["start"], requests) if files else stream
         answers = [
             _tensor(source, dtype, size, measure or plain_norms.measure) for dtype, size in request["tensors"]
         ]
@@ -69,9 +74,11 @@ def _receive_head(requests: socket.socket) -> tuple[bytes, list[int]]:
     return head, files
 
 
-class _OpenFile(io.RawIOBase):
+class _OpenFile:
     """A file that is read by position, since other processes share the descriptor. It ends with the
     socket.
+
+    It has no buffer, which would copy every byte a second time.
     """
 
     def __init__(self, file: int, start: int, requests: socket.socket) -> None:
@@ -79,15 +86,13 @@ class _OpenFile(io.RawIOBase):
         self._position = start
         self._requests = requests
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # `Any`: any buffer
+    def read(self, size: int) -> bytes:
+        """The next `size` bytes; fewer at the end."""
         if select.select([self._requests], [], [], 0)[0]:
-            return 0  # a caller sends nothing before it has the answer, so this means that it is gone
-        count = os.preadv(self._file, [buffer], self._position)
-        self._position += count
-        return count
+            return b""  # a caller sends nothing before it has the answer, so this means that it is gone
+        data = os.pread(self._file, size, self._position)
+        self._position += len(data)
+        return data
 
 
 def _with_numpy(folder: str) -> Measure:
@@ -99,7 +104,7 @@ def _with_numpy(folder: str) -> Measure:
     return measure
 
 
-def _tensor(source: IO[bytes], dtype: str, size: int, measure: Measure) -> Answer:
+def _tensor(source: Source, dtype: str, size: int, measure: Measure) -> Answer:
     width = WIDTHS.get(dtype)
     if width is None:
         is_zero = size > 0
@@ -118,7 +123,7 @@ def _tensor(source: IO[bytes], dtype: str, size: int, measure: Measure) -> Answe
     return nan, infinite, norm if math.isfinite(norm) else None, is_zero
 
 
-def _read(source: IO[bytes], size: int) -> bytes:
+def _read(source: Source, size: int) -> bytes:
     data = source.read(size)
     if len(data) < size:
         sys.exit(SHORT)

@@ -48,7 +48,7 @@ def upload(
                 rest = _with_progress(
                     content.chunks(path, session.offset), path, session, progress or no_progress
                 )
-                session = registry.uploads.append(session, session.offset, rest)
+                session = registry.uploads.append(session, session.offset, rest, size - session.offset)
             registry.uploads.finish(session)
             return
         except (StorageFull, ReadOnly, DigestMismatch):

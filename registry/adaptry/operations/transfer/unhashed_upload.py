@@ -61,7 +61,7 @@ def _send(
 
     try:
         with BackgroundHasher(hasher.update) as beside:
-            sent = registry.uploads.append(session, 0, hashed(beside))
+            sent = registry.uploads.append(session, 0, hashed(beside), session.size)
     except (Unavailable, Conflict, NotFound):
         return None
     except BaseException:  # without a digest, the upload cannot be resumed

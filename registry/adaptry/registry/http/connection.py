@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLError
 
 from adaptry import __version__
-from adaptry.core.errors import Invalid, NotFound, Unavailable
+from adaptry.core.errors import Invalid, NotFound, TooLarge, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import protocol
 from adaptry.registry.http import responses
@@ -103,20 +103,25 @@ class Connection:
         return self._whole(response)
 
     def upload(
-        self, kind: TypeAdapter[Answer], path: str, chunks: Iterable[bytes], headers: Mapping[str, str]
+        self,
+        kind: TypeAdapter[Answer],
+        path: str,
+        chunks: Iterable[bytes],
+        headers: Mapping[str, str],
+        length: int | None = None,
     ) -> Answer:
-        """Streams `chunks`. If the iterator raises, the chunks before are sent, and then the error is
-        raised.
+        """Streams `chunks`, which have `length` bytes together if it is given. If the iterator raises, the
+        chunks before are sent, and then the error is raised.
         """
-        source = _Source(chunks)
-        response = self._request(
-            "PATCH",
-            path,
-            source,
-            {"Content-Type": _BYTES, **headers},
-            again=False,
-            patience=VERIFY_SECONDS,
-        )
+        source = _Source(chunks, length)
+        sent = {"Content-Type": _BYTES, **headers}
+        if length is not None:
+            sent["Content-Length"] = str(length)
+        try:
+            response = self._request("PATCH", path, source, sent, again=False, patience=VERIFY_SECONDS)
+        except _Interrupted:
+            assert source.failure is not None
+            raise source.failure from None
         body = self._whole(response)
         if source.failure is not None:
             raise source.failure
@@ -257,23 +262,43 @@ class Connection:
                 return Unavailable(f"cannot reach {self.url}: {_plain(cause)}; is the server running?")
 
 
-class _Source:
-    """Chunks to send. An error of their source is stored, so that the request can still end properly."""
+class _Interrupted(Exception):
+    """The announced rest of a body cannot be sent, so the connection is closed."""
 
-    def __init__(self, chunks: Iterable[bytes]) -> None:
+
+class _Source:
+    """Chunks to send. An error of their source is stored, so that the request can still end properly if its
+    `length` is not announced.
+    """
+
+    def __init__(self, chunks: Iterable[bytes], length: int | None) -> None:
         self.chunks = chunks
+        self.length = length
         self.failure: Exception | None = None
 
     def __iter__(self) -> Iterator[memoryview]:
         try:
-            for chunk in self.chunks:
+            for chunk in self._of_length():
                 whole = memoryview(chunk)
                 for at in range(
                     0, len(whole), _SENT_AT_ONCE
                 ):  # never an empty piece, which would end the body
                     yield whole[at : at + _SENT_AT_ONCE]
-        except Exception as error:  # noqa: BLE001  (`send` raises it once the request has ended)
+        except Exception as error:
             self.failure = error
+            if self.length is not None:
+                raise _Interrupted from error
+
+    def _of_length(self) -> Iterator[bytes]:
+        """The chunks, if they have the announced length. Raises `TooLarge`, `Unavailable`."""
+        sent = 0
+        for chunk in self.chunks:
+            sent += len(chunk)
+            if self.length is not None and sent > self.length:
+                raise TooLarge("more bytes than the upload announced; the file may have changed")
+            yield chunk
+        if self.length is not None and sent < self.length:
+            raise Unavailable(f"the file ended after {sent:,} of {self.length:,} bytes; it may have changed")
 
 
 def _query(query: Query | None) -> str:

@@ -37,14 +37,18 @@ class HttpUploads(Uploads):
             _UPLOAD, "POST", owner_path(owner, "uploads"), body=body, again=digest is not None
         )
 
-    def append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+    def append(
+        self, upload: UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
+    ) -> UploadInfo:
         if upload.direct and upload.direct[0].start == offset:
             return self.direct.send(upload, chunks, self._append)
-        return self._append(upload, offset, chunks)
+        return self._append(upload, offset, chunks, length)
 
-    def _append(self, upload: UploadInfo, offset: int, chunks: Iterable[bytes]) -> UploadInfo:
+    def _append(
+        self, upload: UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
+    ) -> UploadInfo:
         headers = {protocol.OFFSET_HEADER: str(offset), protocol.SIZE_HEADER: str(upload.size)}
-        return self.server.upload(_UPLOAD, api_path("uploads", upload.id), chunks, headers)
+        return self.server.upload(_UPLOAD, api_path("uploads", upload.id), chunks, headers, length)
 
     def finish(self, upload: UploadInfo) -> None:
         self.server.request_bytes(

@@ -240,6 +240,9 @@ class _StagedFile(StagedBlob):
     def descriptor(self) -> int | None:
         return self._descriptor
 
+    def opened(self) -> int:
+        return os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+
     def _write(self, piece: memoryview) -> None:
         position = self.offset
         with _writing_to(self._store.folder):

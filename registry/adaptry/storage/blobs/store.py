@@ -305,6 +305,10 @@ class StagedBlob(ABC):
         """The bytes as a file that is open for positional reads; None if they are not on this machine."""
         return None
 
+    def opened(self) -> int | None:
+        """The same for reading only, without the staging's lock; the caller closes it."""
+        return None
+
     def digest(self) -> Digest:
         """The digest of the bytes that have arrived."""
         return Digest(self._hasher.hexdigest() if self._hasher else self._rehash())

@@ -8,12 +8,16 @@ admission.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Lock
 
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.streaming_digest import StreamingWeightsDigest
 
 _KEPT = 32
+
+InspectionResult = Callable[[], WeightsInspection | None]
+"""Waits for an inspection. None if it failed."""
 
 
 class IncrementalDigests:
@@ -22,7 +26,7 @@ class IncrementalDigests:
     def __init__(self) -> None:
         self._lock = Lock()
         self._kept: OrderedDict[str, StreamingWeightsDigest] = OrderedDict()
-        self._inspections: OrderedDict[str, WeightsInspection] = OrderedDict()
+        self._inspections: OrderedDict[str, InspectionResult] = OrderedDict()
 
     def resume(self, id: str, offset: int, size: int) -> StreamingWeightsDigest | None:
         """The hash state for the bytes from `offset` on; None if this process did not receive all bytes
@@ -43,16 +47,18 @@ class IncrementalDigests:
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
 
-    def put_inspection(self, id: str, inspection: WeightsInspection) -> None:
-        """Keeps the inspection of the complete file until `pop_inspection`."""
+    def put_inspection(self, id: str, result: InspectionResult) -> None:
+        """Keeps the inspection of the complete file, which may still run, until `pop_inspection`."""
         with self._lock:
-            self._inspections[id] = inspection
+            self._inspections[id] = result
             while len(self._inspections) > _KEPT:
                 self._inspections.popitem(last=False)
 
     def pop_inspection(self, id: str) -> WeightsInspection | None:
+        """Waits for the inspection's result; None if there is none."""
         with self._lock:
-            return self._inspections.pop(id, None)
+            result = self._inspections.pop(id, None)
+        return result() if result else None
 
     def pop(self, id: str) -> StreamingWeightsDigest | None:
         with self._lock:

@@ -5,27 +5,29 @@ This applies to uploads that arrive in one request at a store on this machine; a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from adaptry.adapters.inspection.growing_file import GrowingFileInspection
 from adaptry.adapters.inspection.process import LARGE
-from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.streaming_digest import StreamingWeightsDigest
 from adaptry.core.refs import AdapterName
 from adaptry.storage.blobs import StagedBlob
 from adaptry.storage.catalog.files import UploadSessionRecord
 from adaptry.storage.local.context import RegistryContext
+from adaptry.storage.local.digest_cache import IncrementalDigests
 
 
 class InspectionOnArrival:
-    """The inspection of one upload. `found`: its result, if the file is complete."""
-
-    found: WeightsInspection | None = None
+    """The inspection of one upload."""
 
     def advance(self) -> None:
         """Continues with the bytes that have been written. This one inspects nothing."""
+
+    def keep(self, digests: IncrementalDigests, id: str) -> None:
+        """Keeps the inspection for the end of the upload `id`. This one inspects nothing."""
 
 
 class _Running(InspectionOnArrival):
@@ -40,6 +42,10 @@ class _Running(InspectionOnArrival):
         if self._weights.header:
             self.growing.advance(self._weights.header, self._staged.offset)
 
+    def keep(self, digests: IncrementalDigests, id: str) -> None:
+        if self._weights.header:
+            digests.put_inspection(id, self.growing.result)
+
 
 @contextmanager
 def inspection_on_arrival(
@@ -48,17 +54,20 @@ def inspection_on_arrival(
     staged: StagedBlob,
     weights: StreamingWeightsDigest | None,
 ) -> Iterator[InspectionOnArrival]:
-    """Inspects the bytes that are staged in the block; at its end, waits for the result."""
-    descriptor, owner = staged.descriptor, session.owner
+    """Inspects the bytes that are staged in the block. What is left at its end is inspected after it, while
+    the client finishes the upload, and the file is flushed.
+    """
+    owner = session.owner
     is_worthwhile = session.size >= LARGE and staged.offset == 0 and isinstance(owner, AdapterName)
-    if not is_worthwhile or weights is None or descriptor is None:
+    # A descriptor of its own: another one of the staging would keep its lock.
+    descriptor = staged.opened() if is_worthwhile and weights is not None else None
+    if descriptor is None or weights is None:
         yield InspectionOnArrival()
         return
     tenant = owner.namespace if isinstance(owner, AdapterName) else ""
-    with ThreadPoolExecutor(1, "inspection") as thread:
-        growing = GrowingFileInspection(context.inspector, thread, descriptor, tenant)
-        running = _Running(growing, weights, staged)
-        try:
-            yield running
-        finally:
-            running.found = growing.result()  # which reads the open file
+    thread = ThreadPoolExecutor(1, "inspection")
+    try:
+        yield _Running(GrowingFileInspection(context.inspector, thread, descriptor, tenant), weights, staged)
+    finally:
+        thread.submit(os.close, descriptor)  # after all requests
+        thread.shutdown(wait=False)

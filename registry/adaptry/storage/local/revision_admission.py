@@ -7,7 +7,6 @@ changed in the meantime (the base, the files, the same revision from another pus
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, cast
 

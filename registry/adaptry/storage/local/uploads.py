@@ -88,7 +88,9 @@ class LocalUploads(Uploads):
         from adaptry.storage.local import unhashed_uploads  # used only by servers
 
         now, key = self.context.clock(), self.context.blobs.new_key()
-        with self.context.write() as tx:
+        with self.context.write(
+            is_durable=False
+        ) as tx:  # a session that a power failure undoes is opened again
             self._require_writing(tx, owner)
             if isinstance(owner, AdapterName) and adapters.find(tx, owner) is None:
                 require_no_base(tx, owner)  # refused before gigabytes are sent
@@ -111,7 +113,9 @@ class LocalUploads(Uploads):
             by = self.context.identity.name
             return files.open_session(tx, key, owner, digest, size, now, by)
 
-    def append(self, upload: records.UploadInfo, offset: int, chunks: Iterable[bytes]) -> records.UploadInfo:
+    def append(
+        self, upload: records.UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
+    ) -> records.UploadInfo:
         session = self._session(upload.id)
         if session.is_finished:
             return self._upload(session)
@@ -139,8 +143,8 @@ class LocalUploads(Uploads):
             finally:
                 if weights:
                     digests.put(session.id, weights, staged.offset)
-        if inspection.found is not None:
-            digests.put_inspection(session.id, inspection.found)
+            if staged.offset == session.size:
+                inspection.keep(digests, session.id)
 
     def finish(self, upload: records.UploadInfo) -> None:
         session = self._session(upload.id)
