@@ -221,10 +221,12 @@ def test_no_other_route_comes_before_one_that_is_answered_quickly(site: Site) ->
     for url in urls(site):
         for method in ("GET", "HEAD"):
             scope = _scope(method, url, {}, site.quick)
-            if (route := quick.find(scope)) is None:
+            if (found := quick.find(scope)) is None:
                 continue
+            (route, _), matched = found
             first = next(one for one in site.quick.routes if one.matches(scope)[0] is Match.FULL)
-            assert first is route[0][0], url
+            assert first is route, url
+            assert route.matches(scope) == (Match.FULL, matched), url
             answered += 1
     assert answered > 100
 
