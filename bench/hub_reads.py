@@ -2,11 +2,11 @@
 
     python bench/hub_reads.py [--adapters 50] [--rounds 20] [--folder DIR]
 
-A snapshot of a small adapter is five requests: one for the repository, then `HEAD` and `GET` of each of its
-two files. They are replayed over one connection with the headers that huggingface_hub sends, and compared
-with as many requests of `/healthz`. Before each round a download is counted, which is a commit, so the server
-caches nothing from the previous round. The processor time is the server's, user and system, as the kernel
-counts it; other programs on the machine can double it.
+A snapshot of a small adapter is six requests: for the repository and its list of files, then `HEAD` and
+`GET` of each of its two files. They are replayed over one connection with the headers that huggingface_hub
+sends, and compared with as many requests of `/healthz`. Before each round a download is counted, which is a
+commit, so the server caches nothing from the previous round. The processor time is the server's, user and
+system, as the kernel counts it; other programs on the machine can double it.
 """
 
 from __future__ import annotations
@@ -49,16 +49,17 @@ def main() -> None:
         with Client(server) as client:
             kinds = {
                 "repository": [requests[0] for requests in snapshots],
+                "list of files": [requests[1] for requests in snapshots],
                 "HEAD": [one for requests in snapshots for one in requests if one[0] == "HEAD"],
-                "GET of a file": [one for requests in snapshots for one in requests[1:] if one[0] == "GET"],
+                "GET of a file": [one for requests in snapshots for one in requests[2:] if one[0] == "GET"],
                 "/healthz": [("GET", "/healthz")] * len(snapshots),
             }
             for name, requests in kinds.items():
                 seconds = processor(server, client, requests, asked.rounds) / len(requests)
                 print(f"  {name:<40}{seconds * 1e3:8.3f} ms")
-            five = [one for requests in snapshots for one in requests]
-            seconds = processor(server, client, five, asked.rounds) / len(snapshots)
-            print(f"  {'snapshot: all five requests':<40}{seconds * 1e3:8.3f} ms")
+            every = [one for requests in snapshots for one in requests]
+            seconds = processor(server, client, every, asked.rounds) / len(snapshots)
+            print(f"  {'snapshot: all six requests':<40}{seconds * 1e3:8.3f} ms")
             note("hub-snapshot-processor", [seconds])
 
 
@@ -99,7 +100,8 @@ def snapshot(server: Served, folder: Path, number: int) -> Sequence[tuple[str, s
     found = json.loads(body)
     files = [f"/{name}/resolve/{found['sha']}/{one['rfilename']}" for one in found["siblings"]]
     each = [(method, path) for path in files for method in ("HEAD", "GET")]
-    return [("GET", f"/api/models/{name}/revision/main"), *each]
+    tree = f"/api/models/{name}/tree/{found['sha']}?recursive=true&expand=false"
+    return [("GET", f"/api/models/{name}/revision/main"), ("GET", tree), *each]
 
 
 def processor(server: Served, client: Client, requests: Sequence[tuple[str, str]], rounds: int) -> float:

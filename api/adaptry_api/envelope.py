@@ -39,6 +39,7 @@ _RAW_HEADERS: Sequence[RawHeader] = [
 ]
 _REQUEST_ID = protocol.REQUEST_ID_HEADER.lower().encode()
 _OURS = frozenset([*(name for name, _ in _RAW_HEADERS), _REQUEST_ID])
+_API_VERSION = protocol.API_HEADER.lower().encode()
 _CACHE_CONTROL = b"cache-control"
 
 
@@ -90,9 +91,9 @@ class Envelope:
             REQUEST_ID.reset(current)
 
     def _admit(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
-        protocol.check_client(headers)
-        if self.hosts and host_name(headers.get("host", "")) not in self.hosts:
+        if any(name == _API_VERSION for name, _ in scope["headers"]):
+            protocol.check_client(Headers(scope=scope))
+        if self.hosts and host_name(Headers(scope=scope).get("host", "")) not in self.hosts:
             raise Invalid(
                 "this server does not answer to that host name (adaptry serve --allow-host adds one)"
             )

@@ -11,15 +11,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 
+from starlette.convertors import PathConvertor, StringConvertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from adaptry.registry import protocol
 from adaptry_api.auth_policy import GuardedRoute, QuickAnswer
 from adaptry_api.errors import http_error_response, request_id
 
+_TEXT = StringConvertor | PathConvertor
+"""Parts of a path that FastAPI passes as they are."""
 _PREFIX = f"{protocol.PREFIX}/"
 QuickRoute = tuple[GuardedRoute, QuickAnswer]
 
@@ -32,6 +35,7 @@ class QuickRoutes:
         self._routes: dict[tuple[str, bool], list[QuickRoute]] = defaultdict(list)
         for route in routes:
             if isinstance(route, GuardedRoute) and (answer := route.quick_answer):
+                assert all(isinstance(one, _TEXT) for one in route.param_convertors.values()), route.path
                 for method in route.methods or ():
                     self._routes[method, route.path.startswith(_PREFIX)].append((route, answer))
 
@@ -55,9 +59,8 @@ class QuickRoutes:
         path: str = scope["path"]
         for quick in self._routes.get((scope["method"], path.startswith(_PREFIX)), ()):
             route = quick[0]
-            if route.path_regex.match(path) is None:
-                continue
-            match, matched = route.matches(scope)
-            if match is Match.FULL and route.is_plain(request):
-                return quick, matched
+            match = route.path_regex.match(path)
+            if match is not None and route.is_plain(request):
+                # The same as `route.matches` returns, in a third of the time.
+                return quick, {"endpoint": route.endpoint, "path_params": match.groupdict(), "route": route}
         return None

@@ -28,6 +28,7 @@ from adaptry_api.hub.addresses import repository_id
 from adaptry_api.hub.refusals import HubNotFound
 from adaptry_api.hub.repo_lookup import Repository, find_repository, hub_reader
 from adaptry_api.hub.repo_types import REPOSITORY_LOOKUPS
+from adaptry_api.hub.small_files import keep_small_files
 from adaptry_api.hub.snapshots import KeptAnswer, RepositoryFile, Snapshot
 from adaptry_api.quick_reads import QuickReads
 
@@ -35,6 +36,7 @@ MOST = 256
 """Maximum number of snapshots that are kept."""
 _MOST_FILES = 64
 _MOST_KNOWN = 4096
+_SMALL_FILES = "small files"
 Found = TypeVar("Found")
 
 
@@ -171,8 +173,15 @@ class SnapshotLookup:
         try:
             found = None
             if self.kept and what and (key, what) in self.kept.known:
-                find_adapter = partial(adapter_repository, reader, id)
-                found = await self.kept.read(partial(look_up, find_adapter))
+                has_small_files = (id, _SMALL_FILES) in self.kept.known
+
+                def look_up_again() -> Found | None:
+                    found = look_up(partial(adapter_repository, reader, id))
+                    if made and has_small_files:
+                        keep_small_files(made[0])
+                    return found
+
+                found = await self.kept.read(look_up_again)
             if not made:
                 find = partial(find_repository, reader, id, REPOSITORY_LOOKUPS)
                 found = await to_thread.run_sync(look_up, find)
@@ -182,6 +191,11 @@ class SnapshotLookup:
                 if what and made[0].depends_on_catalog:
                     self.kept.note_known(key, what)
         return cast(Found, found)
+
+    def note_small_files(self) -> None:
+        """Small files of the repository were requested, so the next look-up reads them, too."""
+        if self.kept:
+            self.kept.note_known(self.id, _SMALL_FILES)
 
     @property
     def id(self) -> str:

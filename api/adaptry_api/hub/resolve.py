@@ -54,6 +54,8 @@ async def _send(request: Request, find: SnapshotLookup, revision: str, path: str
     if response is None:
         limiter = state.remote_reads if snapshot.is_remote else state.downloads
         body = await small_file(request, snapshot, file)
+        if body is not None:
+            find.note_small_files()
         response = await bytes_response(request, file.path, file.size, read_on, limiter, headers, body=body)
     add_warnings(response, "state", warnings)
     is_sent = request.method == "GET" and response.status_code in (200, 302)

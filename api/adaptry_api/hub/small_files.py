@@ -1,7 +1,8 @@
 """The bytes of small files, which are read together and kept with their snapshot.
 
 Reading a file of some kilobytes costs less than passing it to a thread. So the first request for a small file
-of a snapshot reads all of them.
+of a snapshot reads all of them. If the adapter's small files were requested before, they are read when it is
+looked up again, in the same transaction (`SnapshotLookup.note_small_files`).
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ async def small_file(request: Request, snapshot: Snapshot, file: RepositoryFile)
         and state.quick_reads.is_available
         and state.blobs.is_on_this_machine
     ):
-        await state.quick_reads.run(lambda: _read(snapshot, file))
+        await state.quick_reads.run(lambda: keep_small_files(snapshot, file))
     return snapshot.small_files.get(file.path)
 
 
-def _read(snapshot: Snapshot, wanted: RepositoryFile) -> None:
-    """Reads the file, and others while there is room. Raises the errors of reading the file."""
+def keep_small_files(snapshot: Snapshot, wanted: RepositoryFile | None = None) -> None:
+    """Reads files while there is room, the wanted one first. Raises the errors of reading that one."""
     room = MOST_BYTES
     for file in sorted(snapshot.files, key=lambda one: (one is not wanted, one.size)):
         room -= file.size

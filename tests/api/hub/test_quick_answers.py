@@ -204,16 +204,30 @@ def test_a_tree_by_commit_is_answered_from_the_snapshot_that_was_looked_up_by_br
     assert len(kept.known) == look_ups
 
 
+def test_the_next_look_up_also_reads_small_files_that_were_requested_before(site: Site) -> None:
+    info = site.ask(site.quick, "GET", "/api/models/acme/tone/revision/main", "reader")
+    config = f"/acme/tone/resolve/{json.loads(info.body)['sha']}/{CONFIG}"
+    expected = site.ask(site.quick, "GET", config, "reader")
+    site.state.registry(LOCAL).adapters.create(AdapterName.parse("acme/other"), AdapterEdit())
+    site.ask(site.quick, "GET", "/api/models/acme/tone/revision/main", "reader")
+    for blob in (site.state.folder / "blobs").rglob("*"):
+        if blob.is_file():
+            blob.unlink()
+    assert site.ask(site.quick, "GET", config, "reader") == expected
+
+
 def test_no_other_route_comes_before_one_that_is_answered_quickly(site: Site) -> None:
     quick = QuickRoutes(site.plain, site.quick.routes)
     answered = 0
     for url in urls(site):
         for method in ("GET", "HEAD"):
             scope = _scope(method, url, {}, site.quick)
-            if (route := quick.find(Request(scope))) is None:
+            if (found := quick.find(Request(scope))) is None:
                 continue
+            (route, _), matched = found
             first = next(one for one in site.quick.routes if one.matches(scope)[0] is Match.FULL)
-            assert first is route[0][0], url
+            assert first is route, url
+            assert route.matches(scope) == (Match.FULL, matched), url
             answered += 1
     assert answered > 100
 
