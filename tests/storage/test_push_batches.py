@@ -17,8 +17,10 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.registry.records import PushResult, StateChange
+from adaptry.storage.catalog import inspections
 from adaptry.storage.connect import open_local
 from adaptry.storage.maintenance.integrity import verify
+from adaptry.testing.samples import tiny_lora
 
 TONE = AdapterName.parse("acme/tone")
 Loras = Callable[[int], list[Path]]
@@ -38,6 +40,19 @@ def test_a_refused_push_does_not_fail_its_neighbours(folder: Path, loras: Loras)
     outcomes = push_in_one_batch(registry, map(open_dir, (first, revoked, last)), TONE)
     assert numbers(outcomes) == [1, CheckFailed, 2]
     assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_a_push_stores_the_inspection_of_its_own_weights_only(
+    folder: Path, loras: Loras, tmp_path: Path
+) -> None:
+    registry = open_local(folder)
+    name, shape = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", (4, 16)
+    nan = tiny_lora(tmp_path / "nan", seed=9, extra={name: ("F32", shape, b"\xff" * 4 * 64)})
+    outcomes = push_in_one_batch(registry, [open_dir(nan), *map(open_dir, loras(2))], TONE)
+    assert numbers(outcomes) == [CheckFailed, 1, 2]
+    digest = Digest.of((nan / "adapter_model.safetensors").read_bytes())
+    with registry.catalog.read_prepared() as tx:
+        assert inspections.find(tx, {digest}) == {}
 
 
 def test_the_same_files_twice_in_a_batch_are_one_version(folder: Path, loras: Loras) -> None:

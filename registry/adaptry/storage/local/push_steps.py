@@ -8,7 +8,7 @@ them fails, the others go on.
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -124,17 +124,19 @@ def _inspect(pushes: Sequence[PendingPush]) -> None:
     """Inspects all weights together. If that fails, each push tries alone: it may be the fault of one."""
     first = pushes[0]
     files: dict[Digest, WeightsFile] = {}
+    of_each: list[Iterable[Digest]] = []
     for push in pushes:
         assert isinstance(push.next, InspectFiles)
         files |= push.next.files
+        of_each.append(push.next.files)
     try:
         made = inspect_together(first.context.inspector, list(files.values()), first.tenant)
     except Exception as error:  # noqa: BLE001  (raised by the push)
         _alone(_inspect, pushes, error)
         return
     found = dict(zip(files, made, strict=True))
-    for push in pushes:
-        push.advance(found)
+    for push, own in zip(pushes, of_each, strict=True):
+        push.advance({digest: found[digest] for digest in own})  # it stores what it gets
 
 
 def _store(pushes: Sequence[PendingPush]) -> None:
