@@ -15,13 +15,13 @@ from adaptry.adapters.methods.method import (
 )
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.adapters.methods.rotations import (
+    Rotation,
     block_diagonal,
     cayley,
     cayley_transposed,
     is_solved_in_arrays,
-    turned_rows,
 )
-from adaptry.adapters.methods.row_formula import ModuleArrays, RowFormula, mapped
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from adaptry.adapters.methods.row_formula import Floats, FormulaArrays
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -112,17 +112,18 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
         import numpy as np
 
         trained, scales = parts["R"].astype(np.float64), parts["s"]
-        blocks = [cayley_transposed(0.5 * (each - each.transpose(0, 2, 1))) for each in trained]
-        orders = [_butterfly_array(count * side, count // 2**number, side // 2) for number in range(factors)]
+        first_turn, *turns = (
+            Rotation(cayley_transposed(0.5 * (each - each.transpose(0, 2, 1)))) for each in trained
+        )
+        orders = [_butterfly_array(shape[1], count // 2**number, side // 2) for number in range(1, factors)]
 
-        def changed(rows: Floats, first: int) -> Floats:
-            turned = turned_rows(rows, blocks[0])  # its order is that of the inputs
-            for order, turns in zip(orders[1:], blocks[1:], strict=True):
-                turned = turned_rows(turned[:, np.argsort(order)], turns)[:, order]
-            scaled: Floats = turned * scales[first : first + len(rows)]
-            return scaled
+        def write(first: int, rows: Floats) -> None:
+            turned = first_turn(rows)  # its order is that of the inputs
+            for order, turn in zip(orders, turns, strict=True):
+                turned = turn(turned[:, np.argsort(order)])[:, order]
+            np.multiply(turned, scales[first : first + len(rows)], out=rows, casting="same_kind")
 
-        return mapped(changed)
+        return FormulaArrays(write_rows=write)
 
     return RowFormula("mapped", 0, read)
 

@@ -16,6 +16,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.adapters.methods.rotations import (
+    Rotation,
     block_diagonal,
     cayley,
     cayley_neumann,
@@ -25,7 +26,6 @@ from adaptry.adapters.methods.rotations import (
     side_of,
     skew,
     skew_arrays,
-    turned_rows,
 )
 from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula, mapped
 from adaptry.adapters.spec import ModuleSpec
@@ -169,7 +169,8 @@ def _solved(parts: ModuleArrays, role: str, side: int) -> RowFormula:
         blocks = cayley_transposed(turned)
         if role == "embedding_R":
             blocks = blocks.transpose(0, 2, 1)
-        return mapped(lambda rows, first: turned_rows(rows, blocks))
+        rotation = Rotation(blocks)
+        return mapped(lambda rows, first: rotation(rows))
 
     return RowFormula("mapped", 0, read)
 

@@ -6,6 +6,7 @@ PEFT saves the bases for the whole model and again in every module; here those o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
@@ -25,10 +26,13 @@ from adaptry.adapters.methods.random_projections import (
     saved_projections,
     seeded_generator,
 )
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Floats
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -108,6 +112,79 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     return weight + (update * parts.module.scale).to(weight.dtype)
 
 
+_GROUP = 2 << 20
+"""Numbers of the update that are computed together."""
+_SUMMED = 2048
+"""Terms of a sum that BLAS adds in float32; for weights in float32, 256, and their sums in float64."""
+
+
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """With the bases from the file."""
+    if not is_projection_saved(parts.config) or min(shape) != parts.shape("gamma")[1]:
+        return None
+    if parts.shape("B")[0] < max(shape) or parts.shape("A")[2] < min(shape):
+        return None
+    return RowFormula("dense", 0, lambda: FormulaArrays(write_rows=_Rows(parts, shape)))
+
+
+class _Rows:
+    """Rows of the update. B, which is as large as the weight, is read for each group of rows."""
+
+    def __init__(self, parts: ModuleArrays, shape: tuple[int, int]) -> None:
+        import numpy as np
+
+        self._parts, (self._fan_out, self._fan_in) = parts, shape
+        self._down = parts["A"][:, 0, : min(shape)]
+        self._trained = parts["lambda"] * np.float32(parts.module.scale)
+        self._gamma = parts["gamma"]
+        self._depth = self._trained.size
+        self._first, self._group = 0, np.empty((0, self._fan_in), np.float32)
+
+    def __call__(self, first: int, rows: Floats) -> None:
+        last = first + len(rows)
+        if first < self._first or last > self._first + len(self._group):
+            size = max(len(rows), _GROUP // self._fan_in)
+            self._compute(first, min(first + size, self._fan_out))
+        rows[:] = self._group[first - self._first : last - self._first]
+
+    def _compute(self, first: int, last: int) -> None:
+        import numpy as np
+
+        precision = np.float64 if self._parts.dtype == "F32" else np.float32
+        total = np.zeros((last - first, self._fan_in), precision)
+        if self._fan_in <= self._fan_out:
+            up = self._up(first, last)
+            for terms in self._terms():
+                total += up[:, terms] @ self._scaled(terms, slice(None))
+        else:
+            step = max(1, _GROUP // self._depth)
+            for begin in range(0, self._fan_in, step):
+                end = min(begin + step, self._fan_in)
+                up = self._up(begin, end)
+                for terms in self._terms():
+                    total[:, begin:end] += self._scaled(terms, slice(first, last)).T @ up[:, terms].T
+        self._first, self._group = first, total.astype(np.float32, copy=False)
+
+    def _up(self, first: int, last: int) -> Floats:
+        """Rows of B, [n, bases · r]."""
+        rows: Floats = self._parts.rows("B", first, last).reshape(last - first, -1)[:, : self._depth]
+        return rows
+
+    def _terms(self) -> Iterator[slice]:
+        step = 256 if self._parts.dtype == "F32" else _SUMMED
+        for first in range(0, self._depth, step):
+            yield slice(first, min(first + step, self._depth))
+
+    def _scaled(self, terms: slice, columns: slice) -> Floats:
+        """Rows of λ·A·γ. PEFT flattens it as [r, bases], and B as [bases, r]."""
+        import numpy as np
+
+        places, bases = np.divmod(np.arange(terms.start, terms.stop), len(self._gamma))
+        scaled: Floats = self._trained[places, bases][:, None] * self._down[places, columns]
+        scaled *= self._gamma[bases, columns]
+        return scaled
+
+
 METHOD = Method(
     name="randlora",
     title="RandLoRA",
@@ -116,11 +193,12 @@ METHOD = Method(
         **{f"randlora_{side}": f"{side}_again" for side in "AB"},
     },
     shared={f"randlora_{role}": role for role in "AB"},
-    tolerance="bit-equal; without saved projections, only with the version of torch that drew them",
+    tolerance="within rounding; without saved projections, only with the version of torch that drew them",
     module_size=_module_size,
     untrained_roles="[AB](?:_again)?",
     scale=_scale,
     weight=_weight,
+    formula=_formula,
     required_shared=saved_projections,
     mismatch=_mismatch,
 )

@@ -133,14 +133,27 @@ def cayley_transposed(matrices: Iterable[Doubles], sign: int = -1) -> Doubles:
     return np.stack([one(matrix) for matrix in matrices])
 
 
-def turned_rows(rows: NDArray[np.floating[Any]], blocks: Doubles) -> Doubles:
-    """rows [n, in] times the matrix with `blocks` [in/b, b, b] on its diagonal, in float64."""
-    import numpy as np
+class Rotation:
+    """Rows [n, in] times the matrix with `blocks` [in/b, b, b] on its diagonal, in float64, by one thread. A
+    result is valid until the next call.
+    """
 
-    result = np.empty(rows.shape)
-    side = blocks.shape[1]
-    np.matmul(_by_block(rows.astype(np.float64), side), blocks, out=_by_block(result, side))
-    return result
+    def __init__(self, blocks: Doubles) -> None:
+        import numpy as np
+
+        self._blocks = blocks
+        self._rows, self._result = np.empty((2, 0, 0))
+
+    def __call__(self, rows: Doubles) -> Doubles:
+        import numpy as np
+
+        if self._result.shape[1:] != rows.shape[1:] or len(self._result) < len(rows):
+            self._rows, self._result = np.empty((2, *rows.shape))
+        wide, result = self._rows[: len(rows)], self._result[: len(rows)]
+        wide[:] = rows
+        side = self._blocks.shape[1]
+        np.matmul(_by_block(wide, side), self._blocks, out=_by_block(result, side))
+        return result
 
 
 def _by_block(rows: Doubles, side: int) -> Doubles:

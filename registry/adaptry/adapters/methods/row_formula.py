@@ -108,6 +108,10 @@ class ModuleArrays(Protocol):
         """The tensor of a role, also a shared one: floats in float32, and integers unchanged."""
         ...
 
+    def rows(self, role: str, first: int, last: int) -> NDArray[Any]:
+        """Entries [first, last) of a role's tensor along its first dimension, as above."""
+        ...
+
     def shape(self, role: str) -> tuple[int, ...]:
         """The shape of a role's tensor, from the header."""
         ...

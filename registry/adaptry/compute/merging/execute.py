@@ -109,7 +109,7 @@ class _Work:
 
     def run(self, workers: int) -> Tallies:
         """Executes all steps; returns the tally of each tensor that is not only copied."""
-        with self._kernels.limit_torch_threads(self._plan.changed_tensors):
+        with self._kernels.limit_threads(self._plan.changed_tensors):
             threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
             for thread in threads:
                 thread.start()

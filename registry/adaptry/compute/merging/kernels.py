@@ -76,18 +76,23 @@ class KernelChoice:
         return (*(["llvm"] if uses_llvm else []), *(["torch"] if uses_torch or beyond else []))
 
     @contextlib.contextmanager
-    def limit_torch_threads(self, tensors: Iterable[OutputTensor]) -> Iterator[None]:
-        """Limits torch, if a kernel for these tensors uses it, to one thread per kernel during the block."""
+    def limit_threads(self, tensors: Iterable[OutputTensor]) -> Iterator[None]:
+        """Limits numpy, and torch if a kernel for these tensors uses it, to one thread for each kernel during
+        the block.
+        """
         tensors = list(tensors)
         is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(tensors)))
         uses_torch = is_streamed or not all(self.is_streamed(tensor) for tensor in tensors)
-        if uses_torch:
-            from adaptry.compute.tensors.torch_kernel import keep_freed_memory, single_torch_threads
+        with contextlib.ExitStack() as limits:
+            if "llvm" in self.names:
+                from adaptry.compute.tensors.blas_threads import single_blas_threads
 
-            keep_freed_memory()
-            with single_torch_threads():
-                yield
-        else:
+                limits.enter_context(single_blas_threads())
+            if uses_torch:
+                from adaptry.compute.tensors.torch_kernel import keep_freed_memory, single_torch_threads
+
+                keep_freed_memory()
+                limits.enter_context(single_torch_threads())
             yield
 
     def for_thread(self, tensors: Iterable[OutputTensor]) -> ThreadKernels:

@@ -42,13 +42,23 @@ class StoredModule:
 
     def __getitem__(self, role: str) -> NDArray[Any]:
         """Raises `KeyError` for a role that the module lacks, `InvalidWeights`."""
-        name, info = self._names[role], self._info(role)
-        data = self.adapter.tensor_bytes(name)
-        if len(data) != info.size:
+        info = self._info(role)
+        return self._read(role, 0, info.size, info.shape)
+
+    def rows(self, role: str, first: int, last: int) -> NDArray[Any]:
+        """Entries [first, last) along the first dimension."""
+        info = self._info(role)
+        each = info.size // info.shape[0]
+        return self._read(role, first * each, (last - first) * each, (last - first, *info.shape[1:]))
+
+    def _read(self, role: str, begin: int, size: int, shape: tuple[int, ...]) -> NDArray[Any]:
+        info = self._info(role)
+        data = self.adapter.content.read(self.adapter.format.weights, info.start + begin, size)
+        if len(data) != size:
             raise InvalidWeights(
-                f"the adapter's {name} became shorter while it was read; is it being written?"
+                f"the adapter's {self._names[role]} became shorter while it was read; is it being written?"
             )
-        return as_array(data, info.dtype, info.shape)
+        return as_array(data, info.dtype, shape)
 
     def shape(self, role: str) -> tuple[int, ...]:
         """Raises `KeyError` for a role that the module lacks."""

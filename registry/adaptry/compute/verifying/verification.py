@@ -134,7 +134,7 @@ class _Work:
             return tally
 
         with (
-            self._kernels.limit_torch_threads(changed),
+            self._kernels.limit_threads(changed),
             ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool,
         ):
             return list(pool.map(compare, pairs))
