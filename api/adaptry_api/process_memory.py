@@ -11,6 +11,7 @@ from pathlib import Path
 _M_ARENA_MAX = -8  # mallopt(3), in glibc
 _ARENAS = 2
 _GROWTH = 8 << 20
+_FREED = 2 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MISSING = (AttributeError, OSError, TypeError)  # without glibc, or without /proc
 
@@ -30,19 +31,50 @@ class FreedMemory:
 
     def __init__(self) -> None:
         self._least: int | None = None  # bytes of memory after it was returned
+        self._returned = 0  # bytes of free blocks whose memory was returned and has not been used since
 
     def return_to_system(self) -> None:
-        """Does nothing unless the process has grown by `_GROWTH` since the last time, because returning
-        memory takes milliseconds. Does nothing without glibc.
+        """Does nothing unless the process has grown by `_GROWTH` since the last time, or at least `_FREED`
+        were freed, because returning memory takes milliseconds. Does nothing without glibc.
         """
         with suppress(*_MISSING):
-            size = resident_bytes()
-            if self._least is not None and size - self._least < _GROWTH:
+            size, free = resident_bytes(), _free_bytes()
+            self._returned = min(self._returned, free)
+            if self._least is not None and size - self._least < _GROWTH and free - self._returned < _FREED:
                 self._least = min(self._least, size)
                 return
             gc.collect()
             ctypes.CDLL(None).malloc_trim(0)
-            self._least = resident_bytes()
+            self._least, self._returned = resident_bytes(), _free_bytes()
+
+
+class _Mallinfo(ctypes.Structure):
+    """The result of mallinfo2(3). `fordblks` are the bytes of free blocks in all heaps."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in [
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
+        ]
+    ]
+
+
+def _free_bytes() -> int:
+    """The bytes of glibc's free blocks, including those whose memory was returned. Raises `AttributeError`
+    without glibc 2.33.
+    """
+    mallinfo = ctypes.CDLL(None).mallinfo2
+    mallinfo.restype = _Mallinfo
+    return int(mallinfo().fordblks)
 
 
 def resident_bytes() -> int:

@@ -64,6 +64,14 @@ def test_a_file_without_tensors_has_a_weights_digest(tmp_path: Path) -> None:
     assert passed(empty, [5]) == at_rest(empty)
 
 
+def test_small_tensors_between_large_ones_have_the_same_digest_on_many_threads(tmp_path: Path) -> None:
+    small = {f"s{number}": ("U8", (3,), number.to_bytes(3, "little")) for number in range(700)}
+    large = {f"l{number}": ("U8", (600_000,), bytes([number]) * 600_000) for number in range(3)}
+    write_safetensors(tmp_path / "mixed", {**small, **large, "z": ("U8", (1,), b"z")})
+    mixed = (tmp_path / "mixed").read_bytes()
+    assert at_rest(mixed) == passed(mixed, [])
+
+
 @pytest.mark.parametrize(
     "foreign",
     [b"", b"{}", b'{"r": 4}' * 9, b"# A model card\n" * 99, (9 << 20).to_bytes(8, "little") + b"{" * 90],

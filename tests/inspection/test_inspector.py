@@ -28,6 +28,7 @@ from adaptry.adapters.inspection import process as processes
 from adaptry.adapters.inspection.fair_slots import FairSlots
 from adaptry.adapters.inspection.files import inspect_content
 from adaptry.adapters.inspection.inspector import Inspector
+from adaptry.adapters.inspection.protocol import MOST_TENSORS
 from adaptry.adapters.inspection.result import TensorStatistics
 from adaptry.core.errors import CorruptData, Unavailable
 from adaptry.testing.samples import Tensors, write_safetensors
@@ -203,6 +204,18 @@ def test_an_error_of_the_source_is_raised_and_leaves_no_process(inspector: Inspe
 def test_as_many_tensors_as_a_header_may_have_are_inspected(inspector: Inspector) -> None:
     infos, data = placed({f"t{number}": ("F16", (1,), b"\0\x7e") for number in range(65_536)})
     assert inspector.inspect(infos, lambda start: [data]).nan == 65_536
+
+
+def test_more_tensors_than_one_request_lists_are_inspected_in_an_open_file(
+    inspector: Inspector, tmp_path: Path
+) -> None:
+    many = 2 * MOST_TENSORS + 7
+    infos, data = placed({f"t{number}": ("F32", (1,), struct.pack("<f", number)) for number in range(many)})
+    (tmp_path / "whole").write_bytes(data)
+    with (tmp_path / "whole").open("rb") as file:
+        found = inspector.inspect(infos, file.fileno())
+    assert [statistics.norm for statistics in found.tensors.values()] == list(range(many))
+    assert list(found.tensors) == list(infos)
 
 
 def test_many_concurrent_requests_share_a_bounded_number_of_processes() -> None:

@@ -59,12 +59,13 @@ def _packed(header: SafetensorsHeader) -> Iterator[bytes]:
 
 def _unpacked(answer: bytes, start: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     names, dtypes, ranks, dims, ends, texts = _blocks(answer)
-    shapes = iter(_numbers("Q", dims))
+    sizes = iter(_numbers("Q", dims))
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # of which an adapter has few different ones
     tensors: dict[str, TensorInfo] = {}
     position = start
     for name, dtype, rank, end in zip(_read_texts(names), dtypes, ranks, _numbers("Q", ends), strict=True):
-        shape = tuple(next(shapes) for _ in range(rank))
-        tensors[name] = TensorInfo(_DTYPES[dtype], shape, position, end)
+        shape = tuple(next(sizes) for _ in range(rank))
+        tensors[name] = TensorInfo(_DTYPES[dtype], shapes.setdefault(shape, shape), position, end)
         position = end
     pairs = iter(_read_texts(texts))
     return tensors, dict(zip(pairs, pairs, strict=True))

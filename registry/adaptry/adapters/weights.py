@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 from adaptry.adapters.header import ReadAt, TensorInfo
 from adaptry.core.digest import Digest
 
 _PIECE = 1 << 20
+_MOST = 256  # tensors of a task
 _WORTH_THREADS = 1 << 20  # bytes
 
 
@@ -23,20 +24,40 @@ def weights_digest(tensors: Mapping[str, TensorInfo], read: ReadAt) -> Digest:
     """Reads every tensor once, on all cores if that pays off (hashlib releases the interpreter lock)."""
     if sum(info.size for info in tensors.values()) < _WORTH_THREADS:
         return combine_digests(tensors, {name: _tensor_digest(info, read) for name, info in tensors.items()})
+    digests: dict[str, str] = {}
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        digests = dict(
-            zip(tensors, pool.map(lambda info: _tensor_digest(info, read), tensors.values()), strict=True)
-        )
+        for found in pool.map(lambda batch: _batch_digests(batch, read), _batches(tensors)):
+            digests |= found
     return combine_digests(tensors, digests)
 
 
 def combine_digests(tensors: Mapping[str, TensorInfo], digests: Mapping[str, str]) -> Digest:
     """The weights digest, given the SHA-256 (hex) of each tensor's bytes."""
-    lines = (
-        f"{name}\t{tensors[name].dtype}\t{list(tensors[name].shape)}\t{digests[name]}\n"
-        for name in sorted(tensors)
-    )
-    return Digest.of("".join(lines).encode())
+    hasher = hashlib.sha256()
+    for name in sorted(tensors):
+        info = tensors[name]
+        hasher.update(f"{name}\t{info.dtype}\t{list(info.shape)}\t{digests[name]}\n".encode())
+    return Digest(hasher.hexdigest())
+
+
+def _batches(tensors: Mapping[str, TensorInfo]) -> Iterator[Mapping[str, TensorInfo]]:
+    """The tensors in groups: each is a task of the pool, which takes 1.7 kB, as much as several small
+    tensors.
+    """
+    batch: dict[str, TensorInfo] = {}
+    size = 0
+    for name, info in tensors.items():
+        batch[name] = info
+        size += info.size
+        if size >= _PIECE or len(batch) == _MOST:
+            yield batch
+            batch, size = {}, 0
+    if batch:
+        yield batch
+
+
+def _batch_digests(batch: Mapping[str, TensorInfo], read: ReadAt) -> dict[str, str]:
+    return {name: _tensor_digest(info, read) for name, info in batch.items()}
 
 
 def _tensor_digest(info: TensorInfo, read: ReadAt) -> str:

@@ -14,14 +14,16 @@ import subprocess
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.inspection.fair_slots import FairSlots
 from adaptry.adapters.inspection.process import LARGE, InspectionProcess, numpy_folder
-from adaptry.adapters.inspection.protocol import SHORT
+from adaptry.adapters.inspection.protocol import MOST_TENSORS, SHORT
 from adaptry.adapters.inspection.result import TensorStatistics, WeightsInspection
 from adaptry.core.errors import CorruptData, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, check_exit
@@ -61,8 +63,11 @@ class Inspector:
         """
         if preparation := self._preparation:
             preparation.join()  # before a slot is taken, which the preparation may need
-        answers = self._guarded(lambda: self._ask(tensors, source), tenant, _PATIENCE)
-        return WeightsInspection(dict(zip(tensors, answers, strict=True)))
+        found: dict[str, TensorStatistics] = {}
+        for batch in _batches(tensors) if isinstance(source, int) else [tensors]:
+            answers = self._guarded(partial(self._ask, batch, source), tenant, _PATIENCE)
+            found |= zip(batch, answers, strict=True)
+        return WeightsInspection(found)
 
     def _guarded(
         self, ask: Callable[[], list[TensorStatistics]], tenant: str, patience: float
@@ -255,6 +260,13 @@ class _Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _batches(tensors: Mapping[str, TensorInfo]) -> Iterator[Mapping[str, TensorInfo]]:
+    """The tensors of each request."""
+    items = iter(tensors.items())
+    while batch := dict(islice(items, MOST_TENSORS)):
+        yield batch
 
 
 def _parsed(answer: bytes, tensors: Mapping[str, TensorInfo]) -> list[TensorStatistics]:

@@ -9,5 +9,13 @@ number of infinite values, the norm of the others (null if it has none), and whe
 IDLE = 30.0
 """Seconds without a request after which a child ends, with exit code 0."""
 
+IDLE_WITH_NUMPY = 5.0
+"""The same for a child that has imported numpy, which takes 20 MB."""
+
+MOST_TENSORS = 8192
+"""The most tensors of a request that reads an open file: more are several requests, so that neither process
+needs much memory for the lists.
+"""
+
 SHORT = 3
 """The exit code if the bytes end early: the sender is gone, or the file is shorter than its header says."""
