@@ -76,11 +76,13 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
         places = drawn_positions(parts.config, len(spectrum), *shape)
         return FormulaArrays(write_rows=_Rows(spectrum, places, parts.module.scale, shape, parts.dtype))
 
-    return RowFormula("dense", 0, read)
+    return RowFormula("dense", 0, read, is_portable=False)
 
 
 _TOGETHER = 16
-"""Rows that are computed together: with 1,000 coefficients, their numbers fit in an L2 cache."""
+"""The most rows that are computed together: with 1,000 coefficients, their numbers fit in an L2 cache."""
+_MOST_TERMS = 1 << 18
+"""The most terms of these rows, unless one row has more: 8 MB."""
 
 
 class _Rows:
@@ -116,14 +118,15 @@ class _Rows:
             spectrum.astype(np.float64) * (scale / self._fan_out) * np.where(is_real, 1.0, 0.5)
         )[order]
         self._roots = np.exp(2j * np.pi * (np.arange(self._fan_out) / self._fan_out))
-        angles = self._turns[:, None] * np.arange(_TOGETHER)
+        self._together = together = max(1, min(_TOGETHER, _MOST_TERMS // len(order)))
+        angles = self._turns[:, None] * np.arange(together)
         self._steps = self._roots[angles % self._fan_out]
         self._terms = np.empty_like(self._steps)
-        self._halves = np.empty((self._fan_in // 2 + 1, _TOGETHER), self._precision)
+        self._halves = np.empty((self._fan_in // 2 + 1, together), self._precision)
 
     def __call__(self, first: int, rows: Floats) -> None:
-        for start in range(0, len(rows), _TOGETHER):
-            self._write(first + start, rows[start : start + _TOGETHER])
+        for start in range(0, len(rows), self._together):
+            self._write(first + start, rows[start : start + self._together])
 
     def _write(self, first: int, rows: Floats) -> None:
         import numpy as np

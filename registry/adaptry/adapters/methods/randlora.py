@@ -112,9 +112,9 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     return weight + (update * parts.module.scale).to(weight.dtype)
 
 
-_GROUP = 2 << 20
+_GROUP = 1 << 20
 """Numbers of the update that are computed together."""
-_SUMMED = 2048
+_SUMMED = 1024
 """Terms of a sum that BLAS adds in float32; for weights in float32, 256, and their sums in float64."""
 
 
@@ -124,7 +124,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
         return None
     if parts.shape("B")[0] < max(shape) or parts.shape("A")[2] < min(shape):
         return None
-    return RowFormula("dense", 0, lambda: FormulaArrays(write_rows=_Rows(parts, shape)))
+    return RowFormula("dense", 0, lambda: FormulaArrays(write_rows=_Rows(parts, shape)), is_portable=False)
 
 
 class _Rows:
@@ -138,14 +138,19 @@ class _Rows:
         self._trained = parts["lambda"] * np.float32(parts.module.scale)
         self._gamma = parts["gamma"]
         self._depth = self._trained.size
+        self._size = max(1, _GROUP // self._fan_in)
         self._first, self._group = 0, np.empty((0, self._fan_in), np.float32)
 
     def __call__(self, first: int, rows: Floats) -> None:
-        last = first + len(rows)
-        if first < self._first or last > self._first + len(self._group):
-            size = max(len(rows), _GROUP // self._fan_in)
-            self._compute(first, min(first + size, self._fan_out))
-        rows[:] = self._group[first - self._first : last - self._first]
+        done = 0
+        while done < len(rows):
+            row = first + done
+            start = row // self._size * self._size  # groups do not depend on the rows that are read
+            if start != self._first or not len(self._group):
+                self._compute(start, min(start + self._size, self._fan_out))
+            part = self._group[row - start : row - start + len(rows) - done]
+            rows[done : done + len(part)] = part
+            done += len(part)
 
     def _compute(self, first: int, last: int) -> None:
         import numpy as np
@@ -154,15 +159,14 @@ class _Rows:
         total = np.zeros((last - first, self._fan_in), precision)
         if self._fan_in <= self._fan_out:
             up = self._up(first, last)
-            for terms in self._terms():
-                total += up[:, terms] @ self._scaled(terms, slice(None))
+            for terms, down in self._scaled(slice(None)):
+                total += up[:, terms] @ down
         else:
             step = max(1, _GROUP // self._depth)
             for begin in range(0, self._fan_in, step):
-                end = min(begin + step, self._fan_in)
-                up = self._up(begin, end)
-                for terms in self._terms():
-                    total[:, begin:end] += self._scaled(terms, slice(first, last)).T @ up[:, terms].T
+                up = self._up(begin, min(begin + step, self._fan_in))
+                for terms, down in self._scaled(slice(first, last)):
+                    total[:, begin : begin + step] += down.T @ up[:, terms].T
         self._first, self._group = first, total.astype(np.float32, copy=False)
 
     def _up(self, first: int, last: int) -> Floats:
@@ -170,19 +174,15 @@ class _Rows:
         rows: Floats = self._parts.rows("B", first, last).reshape(last - first, -1)[:, : self._depth]
         return rows
 
-    def _terms(self) -> Iterator[slice]:
-        step = 256 if self._parts.dtype == "F32" else _SUMMED
-        for first in range(0, self._depth, step):
-            yield slice(first, min(first + step, self._depth))
-
-    def _scaled(self, terms: slice, columns: slice) -> Floats:
-        """Rows of λ·A·γ. PEFT flattens it as [r, bases], and B as [bases, r]."""
-        import numpy as np
-
-        places, bases = np.divmod(np.arange(terms.start, terms.stop), len(self._gamma))
-        scaled: Floats = self._trained[places, bases][:, None] * self._down[places, columns]
-        scaled *= self._gamma[bases, columns]
-        return scaled
+    def _scaled(self, columns: slice) -> Iterator[tuple[slice, Floats]]:
+        """λ·A·γ, some terms at a time. PEFT flattens it as [r, bases], and B as [bases, r]."""
+        rank, bases = self._trained.shape
+        step = max(1, (256 if self._parts.dtype == "F32" else _SUMMED) // bases)
+        for first in range(0, rank, step):
+            part = slice(first, min(first + step, rank))
+            scaled: Floats = self._trained[part, :, None] * self._down[part, None, columns]
+            scaled *= self._gamma[:, columns]
+            yield slice(part.start * bases, part.stop * bases), scaled.reshape(-1, scaled.shape[2])
 
 
 METHOD = Method(

@@ -65,13 +65,15 @@ class FormulaArrays:
 class RowFormula:
     """A change of a weight. `depth` is the rank of its products, 0 without products; `read` reads the
     numbers. `start(first, rows)` fills `rows` with those that the adapter has in place of W's, before the
-    change; they are rounded to W's dtype. Without it, W is the base's.
+    change; they are rounded to W's dtype. Without it, W is the base's. `is_portable`: whether every processor
+    computes the same bits; numpy's products and transforms do not.
     """
 
     kind: FormulaKind
     depth: int
     read: Callable[[], FormulaArrays]
     start: Callable[[int, Floats], None] | None = None
+    is_portable: bool = True
 
 
 def mapped(change: Callable[[Floats, int], NDArray[np.floating[Any]]]) -> FormulaArrays:

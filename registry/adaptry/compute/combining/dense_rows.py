@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adaptry.compute.combining.compiled_products import can_compile, product_blocks
 from adaptry.compute.combining.method import CombineInputs
+from adaptry.compute.tensors.freed_memory import keep_freed_memory
 from adaptry.compute.tensors.lowrank import Factors
 from adaptry.compute.tensors.torch_kernel import keep_freed_memory
 from adaptry.core.lazy_dataclass import dataclass

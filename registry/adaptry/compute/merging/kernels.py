@@ -83,15 +83,18 @@ class KernelChoice:
         tensors = list(tensors)
         is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(tensors)))
         uses_torch = is_streamed or not all(self.is_streamed(tensor) for tensor in tensors)
+        if uses_torch or any((found := self.formula(each)) and found.kind == "dense" for each in tensors):
+            from adaptry.compute.tensors.freed_memory import keep_freed_memory
+
+            keep_freed_memory()
         with contextlib.ExitStack() as limits:
             if "llvm" in self.names:
                 from adaptry.compute.tensors.blas_threads import single_blas_threads
 
                 limits.enter_context(single_blas_threads())
             if uses_torch:
-                from adaptry.compute.tensors.torch_kernel import keep_freed_memory, single_torch_threads
+                from adaptry.compute.tensors.torch_kernel import single_torch_threads
 
-                keep_freed_memory()
                 limits.enter_context(single_torch_threads())
             yield
 

@@ -118,16 +118,6 @@ def single_torch_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def keep_freed_memory() -> None:
-    """Makes the C library reuse freed memory instead of returning it to the kernel: clearing fresh pages for
-    every temporary tensor took longer than the arithmetic.
-
-    When glibc frees a mapped block of up to 32 MiB, it serves blocks up to that size from its heaps from then
-    on, and keeps twice as much free memory there (mallopt(3), M_MMAP_THRESHOLD). Elsewhere this does nothing.
-    """
-    torch.empty(31 << 20, dtype=torch.uint8)
-
-
 def _wide(factor: StoredMatrix) -> Tensor:
     """The factor in fp32, as PEFT holds it (`autocast_adapter_dtype`)."""
     stored = torch.frombuffer(bytearray(factor.data), dtype=DTYPES[factor.dtype])

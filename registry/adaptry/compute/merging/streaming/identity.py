@@ -2,8 +2,8 @@
 libraries.
 
 Two servers that would compute different bytes give them different names, so a reader never joins parts of
-different files. The compiled kernel gives the same bits on every processor. Torch's products depend on its
-BLAS, so torch's release and the processor's features are part of the name.
+different files. The compiled kernel gives the same bits on every processor. The products of torch and of
+numpy depend on their BLAS, so their releases and the processor's features are part of the name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ used."""
 
 def arithmetic_versions(plan: MergePlan, kernels: KernelChoice) -> tuple[str, ...]:
     """The versions of the libraries and kernels that determine this plan's bytes."""
-    return tuple(f"{name}{_release(name)}" for name in kernels.names_for(plan.changed_tensors))
+    names = [f"{name}{_release(name)}" for name in kernels.names_for(plan.changed_tensors)]
+    formulas = (kernels.formula(tensor) for tensor in plan.changed_tensors)
+    if any(formula and not formula.is_portable for formula in formulas):
+        names.append(_numpy_release())
+    return tuple(names)
 
 
 def layout_digest(plan: MergePlan, adapter: Digest, computed_by: tuple[str, ...]) -> Digest:
@@ -58,3 +62,10 @@ def _release(kernel: str) -> str:
     import torch
 
     return f" {torch.__version__} {platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _numpy_release() -> str:
+    import numpy as np
+
+    features = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
+    return f"numpy {np.__version__} {platform.machine()} {' '.join(features)}"
