@@ -3,7 +3,7 @@ libraries.
 
 Two servers that would compute different bytes give them different names, so a reader never joins parts of
 different files. The compiled kernel gives the same bits on every processor. Torch's products depend on its
-BLAS, so torch's release and the processor's features are part of the name.
+BLAS, so torch's release and the processor's features are part of the name; likewise with numpy's functions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ used."""
 
 def arithmetic_versions(plan: MergePlan, kernels: KernelChoice) -> tuple[str, ...]:
     """The versions of the libraries and kernels that determine this plan's bytes."""
-    return tuple(f"{name}{_release(name)}" for name in kernels.names_for(plan.changed_tensors))
+    names = [f"{name}{_release(name)}" for name in kernels.names_for(plan.changed_tensors)]
+    formulas = (kernels.formula(tensor) for tensor in plan.changed_tensors)
+    if any(formula is not None and formula.uses_numpy for formula in formulas):
+        names.append(_numpy_here())
+    return tuple(names)
 
 
 def layout_digest(plan: MergePlan, adapter: Digest, computed_by: tuple[str, ...]) -> Digest:
@@ -50,6 +54,13 @@ def model_identity(layout: Digest, others: Mapping[str, Digest]) -> Digest:
     """The name of the whole model: of the weights, and of the other files by their digests."""
     named = {name: str(digest) for name, digest in others.items()}
     return Digest.of(json.dumps([str(layout), named], sort_keys=True).encode())
+
+
+def _numpy_here() -> str:
+    import llvmlite.binding as llvm
+    import numpy as np
+
+    return f"numpy {np.__version__} {platform.machine()} {llvm.get_host_cpu_name()}"
 
 
 def _release(kernel: str) -> str:
