@@ -13,6 +13,12 @@ from typing import Any
 
 import pytest
 
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.merging.kernels import choose_kernels
+from adaptry.compute.merging.merge import plan_recipe
+from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
+from adaptry.core.digest import Digest
+
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 
@@ -22,8 +28,10 @@ from tests.merging.one_layer import (  # noqa: E402  (needs torch)
     kernels_of,
     merged,
     model_of,
+    recipe_of,
     save_adapter,
     save_base,
+    sources_of,
     weights_of,
 )
 
@@ -167,3 +175,18 @@ def test_a_merge_is_at_least_as_exact_as_pefts(base: Path, case: str, tmp_path: 
         share = FLOAT32_UNITS * torch.finfo(torch.float32).eps / torch.finfo(weight.dtype).eps
         assert (difference > 0).double().mean() <= share
     assert not torch.equal(ours, weight)
+
+
+@pytest.mark.parametrize("case", ["hra", "deft", "peanut", f"road_4 in groups of {OUT}"])
+def test_parts_of_a_virtual_file_equal_those_of_the_merged_one(base: Path, case: str, tmp_path: Path) -> None:
+    adapter = save_adapter(model_of(base), CASES[case][0](), tmp_path / "adapter")
+    merged(base, [adapter], tmp_path / "merged")
+    written = (tmp_path / "merged" / "model.safetensors").read_bytes()
+    plan = plan_recipe(recipe_of([adapter]), open_checkpoint(base), sources_of([adapter]))
+
+    virtual = VirtualCheckpoint(plan, choose_kernels(), Digest.of(b"tone"), {}, tmp_path)
+
+    middle = len(written) // 2
+    for start, end in ((0, len(written)), (middle, middle + 5000), (len(written) - 7, len(written))):
+        parts = virtual.read("model.safetensors", start, end)
+        assert b"".join(bytes(part) for part in parts) == written[start:end]
