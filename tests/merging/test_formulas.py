@@ -72,6 +72,11 @@ DIVIDING: dict[str, Callable[[], Any]] = {
     "vblora of four vectors": lambda: peft.VBLoRAConfig(
         r=4, topk=4, num_vectors=256, vector_length=32, target_modules=["linear"]
     ),
+    "vblora of a small bank": lambda: peft.VBLoRAConfig(
+        r=4, topk=3, num_vectors=12, vector_length=32, target_modules=["linear"]
+    ),
+    "bat": lambda: peft.MissConfig(r=64, init_weights="bat", target_modules=["linear"]),
+    "bat of small blocks": lambda: peft.MissConfig(r=8, init_weights="bat", target_modules=["linear"]),
 }  # fmt: skip
 
 
@@ -126,6 +131,7 @@ def test_a_merge_in_compiled_code_does_not_import_torch(
 @pytest.mark.parametrize("selected", [1, 2, 3, 4])
 def test_the_largest_among_equal_numbers_are_those_of_torch(selected: int) -> None:
     torch.manual_seed(0)
-    numbers = torch.randint(0, 40, (200, 3, 256)).float()
-
-    assert torch.equal(torch.from_numpy(largest(numbers.numpy(), selected)), numbers.topk(selected).indices)
+    for count in (5, 64, 256):
+        numbers = torch.randint(0, 40, (200, 3, count)).float()
+        found = torch.from_numpy(largest(numbers.numpy(), selected))
+        assert torch.equal(found, numbers.topk(selected).indices)

@@ -125,7 +125,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 
         return FormulaArrays(write_rows=write)
 
-    return RowFormula("mapped", 0, read, is_portable=False)
+    return RowFormula("mapped", 0, read, uses_numpy=True)
 
 
 METHOD = Method(

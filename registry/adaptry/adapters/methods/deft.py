@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
 from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Doubles
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -55,9 +58,33 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     return weight + update.to(weight.dtype)
 
 
-def _injection(parts: ModuleTensors) -> float:
+def _injection(parts: ModuleTensors | ModuleArrays) -> float:
     alpha = parts.config.number("alpha", 0)
     return alpha / parts.module.rank if alpha else 1.0
+
+
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    config = parts.config
+    fan_out, rank = parts.shape("P")
+    if fan_out != shape[0] or (not config.flag("para") and parts.shape("R") != (rank, shape[1])):
+        return None
+
+    def read() -> FormulaArrays:
+        import numpy as np
+
+        out = right = parts["P"].astype(np.float64)
+        if config.fields.get("decomposition_method") == "qr":
+            out = right = np.linalg.qr(out).Q
+        else:
+            right = np.maximum(right, 0)
+
+        def change(removed: Doubles) -> FormulaArrays:
+            added = 0 if config.flag("para") else parts["R"].astype(np.float64) * _injection(parts)
+            return FormulaArrays(((out.astype(np.float32), (added - removed).astype(np.float32)),))
+
+        return FormulaArrays(left=right.astype(np.float32), of_product=change)
+
+    return RowFormula("rounded", rank, read, uses_numpy=True)
 
 
 METHOD = Method(
@@ -66,8 +93,10 @@ METHOD = Method(
     key_patterns={"deft_P": "P", "deft_R": "R"},
     module_size=_module_size,
     weight=_weight,
+    formula=_formula,
     lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
     unmergeable_reason=_unmergeable_reason,
     needs_base=True,
+    tolerance="within rounding, and at least as exact as PEFT",
 )

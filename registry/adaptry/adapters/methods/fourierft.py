@@ -76,7 +76,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
         places = drawn_positions(parts.config, len(spectrum), *shape)
         return FormulaArrays(write_rows=_Rows(spectrum, places, parts.module.scale, shape, parts.dtype))
 
-    return RowFormula("dense", 0, read, is_portable=False)
+    return RowFormula("dense", 0, read, uses_numpy=True)
 
 
 _TOGETHER = 16

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
 from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,14 +55,42 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     return torch.mm(weight.float(), reflect(parts["u"])).to(weight.dtype)
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """W − (W·U)·(T·Uᵀ), the compact form of a chain of reflections (Schreiber and Van Loan, 1989).
+
+    Orthogonal vectors need torch: those of nearly equal columns are determined by its rounding.
+    """
+    fan_in, rank = parts.shape("u")
+    if parts.config.flag("apply_GS") or fan_in != shape[1]:
+        return None
+
+    def read() -> FormulaArrays:
+        import numpy as np
+
+        vectors = parts["u"].astype(np.float64)
+        with np.errstate(invalid="ignore"):  # as in PEFT, a zero vector gives NaN, which a merge refuses
+            vectors /= np.sqrt((vectors * vectors).sum(axis=0))
+        triangle = np.zeros((rank, rank))
+        for place in range(rank):
+            overlaps = vectors[:, :place].T @ vectors[:, place]
+            triangle[:place, place] = -2 * triangle[:place, :place] @ overlaps
+            triangle[place, place] = 2
+        return FormulaArrays(
+            ((vectors.astype(np.float32), (triangle @ vectors.T).astype(np.float32)),), scale=-1.0
+        )
+
+    return RowFormula("projected", rank, read, uses_numpy=True)
+
+
 METHOD = Method(
     name="hra",
     title="HRA",
     key_patterns={"hra_u": "u"},
     module_size=_module_size,
     weight=_weight,
+    formula=_formula,
     lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
     needs_base=True,
-    tolerance="bit-equal; with apply_GS only on the same number of threads, otherwise within rounding",
+    tolerance="within rounding, and at least as exact as PEFT",
 )

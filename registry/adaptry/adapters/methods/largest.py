@@ -1,7 +1,8 @@
 """Top-k of a few numbers without torch: the same positions as `torch.topk`, also among equal numbers.
 
-torch calls C++'s `partial_sort` if k is at most a 64th of the numbers. C++ does not specify the order of
-equal numbers, so this repeats the heap of libstdc++ (`bits/stl_heap.h`) for rows that have some.
+torch calls C++'s `partial_sort` if k is at most a 64th of the numbers, else `nth_element`. C++ does not
+specify the order of equal numbers, so for rows that have some this repeats libstdc++ (`bits/stl_heap.h`,
+`bits/stl_algo.h`).
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ if TYPE_CHECKING:
     Positions = NDArray[np.int64]
 
 _SHARE = 64
+_SORTED_BY_INSERTION = 16
 
 
-def is_heap_used(count: int, selected: int) -> bool:
-    """Whether torch selects in the order that `largest` repeats."""
-    return 0 < selected * _SHARE <= count
+def is_order_known(count: int, selected: int) -> bool:
+    """Whether torch selects in an order that `largest` repeats."""
+    return 0 < selected <= min(count, _SORTED_BY_INSERTION)
 
 
 def largest(numbers: Floats, selected: int) -> Positions:
@@ -33,8 +35,50 @@ def largest(numbers: Floats, selected: int) -> Positions:
     chosen = order[..., :selected].copy()
     is_tied = (highest[..., 1:] == highest[..., :-1]).any(axis=-1)
     for place in np.argwhere(is_tied):
-        chosen[tuple(place)] = _selected_by_heap(numbers[tuple(place)].tolist(), selected)
+        row = numbers[tuple(place)].tolist()
+        is_heap_used = selected * _SHARE <= len(row)
+        chosen[tuple(place)] = (_selected_by_heap if is_heap_used else _selected_by_parts)(row, selected)
     return chosen
+
+
+def _selected_by_parts(numbers: list[float], selected: int) -> list[int]:
+    """`nth_element` of positions by descending numbers, then a stable sort of those before the last.
+
+    Where libstdc++ would give up dividing and use a heap, equal numbers are taken in order.
+    """
+    order, nth = list(range(len(numbers))), selected - 1
+    first, last, depth = 0, len(order), 2 * (len(order).bit_length() - 1)
+    while last - first > 3 and depth:
+        depth -= 1
+        cut = _partitioned(numbers, order, first, last)
+        first, last = (cut, last) if cut <= nth else (first, cut)
+    order[first:last] = sorted(order[first:last], key=lambda place: -numbers[place])
+    return sorted(order[:nth], key=lambda place: -numbers[place]) + order[nth:selected]
+
+
+def _partitioned(numbers: list[float], order: list[int], first: int, last: int) -> int:
+    """`__unguarded_partition_pivot`: moves the median of three to `first`; returns the first smaller one."""
+
+    def is_before(one: int, other: int) -> bool:
+        return numbers[order[one]] > numbers[order[other]]
+
+    low, middle, high = first + 1, first + (last - first) // 2, last - 1
+    if is_before(low, middle):
+        median = middle if is_before(middle, high) else high if is_before(low, high) else low
+    else:
+        median = low if is_before(low, high) else high if is_before(middle, high) else middle
+    order[first], order[median] = order[median], order[first]
+    pivot, left, right = first, first + 1, last
+    while True:
+        while is_before(left, pivot):
+            left += 1
+        right -= 1
+        while is_before(pivot, right):
+            right -= 1
+        if left >= right:
+            return left
+        order[left], order[right] = order[right], order[left]
+        left += 1
 
 
 def _selected_by_heap(numbers: list[float], selected: int) -> list[int]:

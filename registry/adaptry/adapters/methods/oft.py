@@ -172,7 +172,7 @@ def _solved(parts: ModuleArrays, role: str, side: int) -> RowFormula:
         rotation = Rotation(blocks)
         return mapped(lambda rows, first: rotation(rows))
 
-    return RowFormula("mapped", 0, read, is_portable=False)
+    return RowFormula("mapped", 0, read, uses_numpy=True)
 
 
 METHOD = Method(

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.activations import activation
 from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
 from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Doubles
 
 _ACTIVATIONS = {
     "relu": "relu", "relu6": "relu6", "leaky_relu": "leaky_relu", "gelu": "gelu", "silu": "silu",
@@ -60,6 +64,30 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     return weight + update.T.to(weight.dtype)
 
 
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    rank, fan_out = parts.shape("A")
+    if fan_out != shape[0]:
+        return None
+
+    def change(product: Doubles) -> FormulaArrays:
+        import numpy as np
+
+        act, depth = activation(_ACTIVATIONS[_activation(parts.config)]), range(_depth(parts.config))
+        hidden = act(product)
+        passed: list[Doubles] = []
+        for layer in depth:
+            passed.append(hidden)
+            hidden = act(parts[f"encoders.{layer}"].astype(np.float64) @ hidden)
+        for layer in depth:
+            hidden = act(parts[f"decoders.{layer}"].astype(np.float64) @ hidden) + passed.pop()
+        scale = parts.config.number("scaling", 1.0)
+        return FormulaArrays(((parts["B"], hidden.astype(np.float32)),), scale)
+
+    return RowFormula(
+        "rounded", rank, lambda: FormulaArrays(left=parts["A"].T, of_product=change), uses_numpy=True
+    )
+
+
 METHOD = Method(
     name="peanut",
     title="PEANuT",
@@ -71,8 +99,10 @@ METHOD = Method(
     },
     module_size=_module_size,
     weight=_weight,
+    formula=_formula,
     lora_form="given_base",
     lora_rank=lambda module, config: module.rank,
     unmergeable_reason=_unmergeable_reason,
     needs_base=True,
+    tolerance="within rounding, and at least as exact as PEFT",
 )

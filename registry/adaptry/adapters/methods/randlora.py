@@ -124,7 +124,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
         return None
     if parts.shape("B")[0] < max(shape) or parts.shape("A")[2] < min(shape):
         return None
-    return RowFormula("dense", 0, lambda: FormulaArrays(write_rows=_Rows(parts, shape)), is_portable=False)
+    return RowFormula("dense", 0, lambda: FormulaArrays(write_rows=_Rows(parts, shape)), uses_numpy=True)
 
 
 class _Rows:

@@ -14,9 +14,15 @@ from adaptry.adapters.methods.method import (
     common_number,
 )
 from adaptry.adapters.methods.orientation import on_matrix
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula, mapped
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from adaptry.adapters.methods.row_formula import Doubles, Floats
+
+_LARGEST_BIAS = 65_536
+"""The number of float32 elements in a block of a merge."""
 
 _HALVES = {"road_1": 1, "road_2": 2, "road_4": 4}
 """Number of angles per pair of outputs."""
@@ -77,14 +83,70 @@ def _bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
     return _rotation(parts).to(bias.dtype) @ bias
 
 
+def _scales(parts: ModuleArrays) -> tuple[Floats, Floats]:
+    """The factor of each output, and that of its partner, rounded to the weight's dtype as in PEFT."""
+    import numpy as np
+
+    half = parts.config.rank("group_size", 64) // 2
+    theta, alpha = parts["theta"].astype(np.float64), parts["alpha"]
+    # Half precision rounds the product in float32, as PEFT does, so that it takes the same numbers.
+    kind = np.float64 if parts.dtype == "F32" else np.float32
+    own, other = ((alpha * turned(theta).astype(kind)).astype(np.float32) for turned in (np.cos, np.sin))
+    match _variant(parts.config):
+        case "road_1":
+            own, other = (np.repeat(part.reshape(-1, half), 2, axis=0).ravel() for part in (own, other))
+        case "road_4":
+            own, other = (
+                own.reshape(-1, 2, 2 * half)[:, 0].ravel(),
+                other.reshape(-1, 2, 2 * half)[:, 1].ravel(),
+            )
+    other = (other.reshape(-1, 2, half) * np.array([[-1], [1]], np.float32)).ravel()
+    return parts.rounded(own), parts.rounded(other)
+
+
+def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    group = parts.config.rank("group_size", 64)
+    if shape[0] % group:
+        return None
+
+    def read() -> FormulaArrays:
+        own, other = _scales(parts)
+        return FormulaArrays(own_scales=own, vector=other, half=group // 2)
+
+    return RowFormula("paired", 0, read, uses_numpy=True)
+
+
+def _bias_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
+    """A bias is one block, since a block has more rows than a bias that is not a vocabulary's."""
+    group = parts.config.rank("group_size", 64)
+    if shape[0] % group or shape[0] > _LARGEST_BIAS:
+        return None
+
+    def read() -> FormulaArrays:
+        import numpy as np
+
+        own, other = _scales(parts)
+
+        def change(rows: Floats, first: int) -> Doubles:
+            partners = rows.astype(np.float64).reshape(-1, 2, group // 2)[:, ::-1].reshape(-1, 1)
+            return own[:, None] * rows + other[:, None] * partners
+
+        return mapped(change)
+
+    return RowFormula("mapped", 0, read, uses_numpy=True)
+
+
 METHOD = Method(
     name="road",
     title="RoAd",
     key_patterns={"road_theta": "theta", "road_alpha": "alpha"},
     module_size=_module_size,
     weight=_weight,
+    formula=_formula,
     bias=_bias,
+    bias_formula=_bias_formula,
     mismatch=lambda module, shapes, config, weight: _cannot_adapt(weight, config),
     cannot_adapt=_cannot_adapt,
     needs_base=True,
+    tolerance="within rounding, and at least as exact as PEFT",
 )

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float32]
+    Doubles = NDArray[np.float64]
 
 FormulaKind = Literal[
     "sum", "summed", "divided", "hadamard", "rounded", "weighted", "normalised", "multiplied", "affine",
-    "row_scaled", "column_scaled", "dense", "mapped", "rotated",
+    "row_scaled", "column_scaled", "dense", "mapped", "rotated", "projected", "paired",
 ]  # fmt: skip
 """With W in float32, P = B·A (a product of factors), ⌊x⌉ for x rounded to W's dtype, and one rounding at the
 end:
@@ -40,6 +41,11 @@ end:
 - dense: W + s·D, where D is computed for each block of rows
 - mapped: any function of a block of rows
 - rotated: W·R, where R has square blocks on its diagonal (OFT)
+- projected: W + s·(W·B)·A, with B [in, r] (HRA)
+- paired: c ∘ W + v ∘ W', where each row of W' is the partner of W's (RoAd)
+
+Products with W have no order that torch keeps: they are summed more exactly than in torch, so that results
+differ in a few elements by one unit in the last place.
 """
 
 
@@ -49,7 +55,9 @@ class FormulaArrays:
     `scale` is s, `divisor` d. `vector` is v: [out], or [in] if columns are scaled. `write_rows(first, rows)`
     fills `rows` [n, in] with the rows of D from `first` on; if the kind is `mapped`, `rows` holds W's, which
     it replaces by the result's. `blocks` [in/b, b, b] are those of R. The products of a `sum` are added
-    rank by rank; `up_scales` are then factors of each B.
+    rank by rank; `up_scales` are then factors of each B. If `of_product` is given, the numbers are
+    `of_product(Lᵀ·W)`, from `left`, L [out, r], and the product [r, in] in float64. If pairs of rows are
+    combined, `own_scales` is c [out], and the partners are in the other half of each group of 2·`half` rows.
     """
 
     factors: tuple[tuple[Floats, Floats], ...] = ()
@@ -59,21 +67,25 @@ class FormulaArrays:
     write_rows: Callable[[int, Floats], None] | None = None
     blocks: Floats | None = None
     up_scales: tuple[float, ...] = ()
+    left: Floats | None = None
+    of_product: Callable[[Doubles], FormulaArrays] | None = None
+    own_scales: Floats | None = None
+    half: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RowFormula:
     """A change of a weight. `depth` is the rank of its products, 0 without products; `read` reads the
     numbers. `start(first, rows)` fills `rows` with those that the adapter has in place of W's, before the
-    change; they are rounded to W's dtype. Without it, W is the base's. `is_portable`: whether every processor
-    computes the same bits; numpy's products and transforms do not.
+    change; they are rounded to W's dtype. Without it, W is the base's. `uses_numpy`: whether the numbers come
+    from numpy's functions and libraries, whose last bits depend on its version and on the processor.
     """
 
     kind: FormulaKind
     depth: int
     read: Callable[[], FormulaArrays]
     start: Callable[[int, Floats], None] | None = None
-    is_portable: bool = True
+    uses_numpy: bool = False
 
 
 def mapped(change: Callable[[Floats, int], NDArray[np.floating[Any]]]) -> FormulaArrays:

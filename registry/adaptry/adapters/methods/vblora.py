@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.largest import is_heap_used, largest
+from adaptry.adapters.methods.largest import is_order_known, largest
 from adaptry.adapters.methods.method import (
     Method,
     ModuleSize,
@@ -74,15 +74,13 @@ def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, T
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """Saved choices need torch's logarithm."""
-    if parts.config.flag("save_only_topk_weights"):
+    if not is_order_known(parts.shape("bank")[0], parts.config.rank("topk", 2)):
         return None
-    if not is_heap_used(parts.shape("bank")[0], parts.config.rank("topk", 2)):
-        return None
+    ending = "_choices" if parts.config.flag("save_only_topk_weights") else ""
     length, (rank, tiles_in, _), (tiles_out, up, _) = (
         parts.shape("bank")[1],
-        parts.shape("A"),
-        parts.shape("B"),
+        parts.shape("A" + ending),
+        parts.shape("B" + ending),
     )
     if (tiles_out * length, tiles_in * length) != shape or rank != up:
         return None
@@ -92,14 +90,31 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
         up = _piece_arrays(parts, "B").transpose(0, 2, 1).reshape(-1, rank)
         return FormulaArrays(((up, down),))
 
-    return RowFormula("sum", rank, read)
+    return RowFormula("sum", rank, read, uses_numpy=bool(ending))
+
+
+def _logit_arrays(parts: ModuleArrays, side: str) -> Floats:
+    """`_logits` without torch: logarithms are rounded correctly, which torch's are not."""
+    import numpy as np
+
+    if not parts.config.flag("save_only_topk_weights"):
+        logits: Floats = parts[side]
+        return logits
+    choices, weights = parts[f"{side}_choices"].astype(np.int64), parts[f"{side}_weights"]
+    last = 1 - weights.sum(-1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.log(np.concatenate([weights, last], -1).astype(np.float64)).astype(np.float32)
+    logits = np.full((*choices.shape[:-1], len(parts["bank"])), -np.inf, np.float32)
+    # The logarithm of a negative weight makes the result NaN, as infinity does.
+    np.put_along_axis(logits, choices, np.where(np.isnan(found), np.float32(np.inf), found), -1)
+    return logits
 
 
 def _piece_arrays(parts: ModuleArrays, side: str) -> Floats:
     """`_pieces` without torch."""
     import numpy as np
 
-    logits, bank = parts[side], parts["bank"]
+    logits, bank = _logit_arrays(parts, side), parts["bank"]
     choices = largest(logits, parts.config.rank("topk", 2))
     weights = softmax(np.take_along_axis(logits, choices, -1))
     total: Floats = weights[..., :1] * bank[choices[..., 0]]

@@ -185,7 +185,7 @@ def merge_tensor(
         merge_dense_tensor(tensor, sink, tally)
         return
     rows, row_bytes = row_layout(tensor)
-    kernel = kernels.begin_kernel(tensor)
+    kernel = kernels.begin_kernel(tensor, sink)
     row_out = row_bytes * tensor.size // tensor.source.size
     for first, count in row_blocks(rows, row_bytes, block):
         begin, size = tensor.source.start + first * row_bytes, count * row_bytes

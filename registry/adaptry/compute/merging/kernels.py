@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 from adaptry.adapters.methods.row_formula import RowFormula
 from adaptry.compute.merging.formulas import formula_of
+from adaptry.compute.merging.io import ShardReader
 from adaptry.compute.merging.layout import OutputTensor
 from adaptry.compute.merging.lora_delta import read_term
 from adaptry.compute.tensors.kernel import BLOCK, KernelWeight, MergeKernel, block_buffer_size
@@ -119,13 +122,13 @@ class ThreadKernels:
         """As in `KernelChoice`."""
         return self._choice.is_streamed(tensor)
 
-    def begin_kernel(self, tensor: OutputTensor) -> MergeKernel:
+    def begin_kernel(self, tensor: OutputTensor, base: ShardReader) -> MergeKernel:
         """The kernel for this streamed tensor, after its `begin`. Raises `InvalidWeights`."""
         weight = kernel_weight(tensor)
         formula = self._choice.formula(tensor)
         if formula is not None:
             kernel = self._kernel(self._choice.names.index("llvm"))
-            kernel.begin_formula(weight, formula)
+            kernel.begin_formula(weight, formula, partial(_read_rows, base, tensor))
             return kernel
         terms = [read_term(update) for update in tensor.updates]
         rank = sum(term.down.shape[0] for term in terms)
@@ -140,6 +143,10 @@ class ThreadKernels:
         if number not in self._kernels:
             self._kernels[number] = self._choice.makers[number](self._room)
         return self._kernels[number]
+
+
+def _read_rows(base: ShardReader, tensor: OutputTensor, first: int, into: memoryview) -> None:
+    base.read(tensor.shard, into, tensor.source.start + first * row_layout(tensor)[1])
 
 
 def _beyond_llvm(tensors: Iterable[OutputTensor]) -> Iterator[OutputTensor]:

@@ -13,13 +13,14 @@ from string import Template
 from adaptry.adapters.methods.row_formula import FormulaKind
 from adaptry.compute.tensors.llvm_ir import CONVERT, CompiledModule, rows_at_once
 from adaptry.compute.tensors.norm_ir import norm_source
+from adaptry.compute.tensors.product_ir import DECLARE_FMA, pair_source, times_source
 from adaptry.compute.tensors.width_ir import narrow_source, widen_source
 
 _V = "<32 x float>"
 
 PRODUCTS: dict[FormulaKind, int] = {
     "sum": 1, "summed": 2, "divided": 1, "hadamard": 2, "rounded": 1, "weighted": 1, "normalised": 1,
-    "multiplied": 1, "affine": 2, "rotated": 1,
+    "multiplied": 1, "affine": 2, "rotated": 1, "projected": 1,
 }  # fmt: skip
 """The number of products of a formula; 0 for others."""
 
@@ -81,6 +82,8 @@ $round_b
   %v$q = load {_V}, ptr %At, align 4
   %y$q = fmul {_V} %f$q, %v$q""",
 }
+
+_STEPS["projected"] = _STEPS["sum"]
 
 _TILE = Template("""
 define internal void @tile_$rows(ptr noalias %W, ptr noalias %A, ptr noalias %B, ptr noalias %O,
@@ -229,7 +232,8 @@ end:
 class CompiledFormula:
     """A formula compiled for this machine and one dtype; safe from several threads. `run` writes float32 if
     the formula is normalised, and `normalise` makes the result of it. If the formula takes rows of W in
-    float32 (mapped, rotated), `widen` makes them, and `narrow` the result of mapped ones.
+    float32 (mapped, rotated), `widen` makes them, and `narrow` the result of mapped ones. `times` multiplies
+    rows of W if the formula is projected (see `product_ir`).
     """
 
     def __init__(self, kind: FormulaKind, dtype: str) -> None:
@@ -243,14 +247,22 @@ class CompiledFormula:
             self.widen = self._module.function("widen", pointer, pointer, size)
             self.narrow = self._module.function("narrow", pointer, pointer, size)
             return
+        if kind == "paired":
+            self._module = CompiledModule(DECLARE_FMA + pair_source(dtype))
+            self.run = self._module.function("pair", *[pointer] * 5, size, size)
+            return
         source = _source(kind, dtype, _rows_at_once(kind))
         if kind == "normalised":
             source += norm_source(dtype)
         elif kind == "rotated":
             source += widen_source(dtype)
+        elif kind == "projected":
+            source += times_source(dtype)
         self._module = CompiledModule(source)
         if kind == "rotated":
             self.widen = self._module.function("widen", pointer, pointer, size)
+        elif kind == "projected":
+            self.times = self._module.function("times", *[pointer] * 3, *[size] * 4)
         self.run = self._module.function("run", *[pointer] * 4, *[size] * 5, single, single)
         if kind == "normalised":
             self.normalise = self._module.function("normalise", pointer, pointer, pointer, size, size)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from adaptry.adapters.methods.row_formula import RowFormula
 from adaptry.core.lazy_dataclass import dataclass
@@ -27,6 +28,10 @@ rows use other kernels. MKL used them below 8 rows on an Intel Xeon and below 12
 DEEP = 192
 """The rank above which BLAS may sum in parts: for MKL, above 384 on an Intel Xeon, and from 224 on an AMD
 EPYC."""
+
+
+ReadRows = Callable[[int, memoryview], None]
+"""`read(first, into)` fills `into` with stored bytes of W from row `first` on. Raises `InvalidWeights`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +80,9 @@ class MergeKernel(ABC):
     def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
         """Sets the weight to which the following blocks belong. Without terms, only the dtype is changed."""
 
-    def begin_formula(self, weight: KernelWeight, formula: RowFormula) -> None:
-        """As `begin`, for a change that is a formula; only for the kernel that supports formulas.
+    def begin_formula(self, weight: KernelWeight, formula: RowFormula, read: ReadRows | None = None) -> None:
+        """As `begin`, for a change that is a formula; only for the kernel that supports formulas. `read` is
+        needed by formulas with products with W or partners of rows, also during `merge_rows`.
 
         Raises `InvalidWeights` if the formula's numbers do not fit the weight.
         """

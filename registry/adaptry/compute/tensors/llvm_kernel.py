@@ -10,14 +10,23 @@ import ctypes
 import mmap
 import platform
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adaptry.adapters.methods.row_formula import FormulaArrays, FormulaKind, RowFormula
+from adaptry.compute.tensors.base_rows import PartnerRows, left_product, padded_ranks, row_bytes
 from adaptry.compute.tensors.formula_ir import CompiledFormula
-from adaptry.compute.tensors.kernel import DEEP, THIN, KernelWeight, LoraTerm, MergeKernel, StoredMatrix
+from adaptry.compute.tensors.kernel import (
+    DEEP,
+    THIN,
+    KernelWeight,
+    LoraTerm,
+    MergeKernel,
+    ReadRows,
+    StoredMatrix,
+)
 from adaptry.compute.tensors.llvm_ir import CONVERT, PANEL, WIDTH, is_supported
 from adaptry.compute.tensors.packed_factors import PackedFactors, require_shape
 from adaptry.compute.tensors.stored_array import as_array
@@ -25,6 +34,9 @@ from adaptry.core.errors import InvalidWeights
 
 _IN_FLOAT32: tuple[FormulaKind, ...] = ("normalised", "dense", "mapped", "rotated")
 """The formulas that need a block of rows in float32."""
+
+_PART = 1024
+"""Columns of a row whose products are summed in float32."""
 
 _compiled = lru_cache(maxsize=None)(CompiledFormula)  # one per formula, dtype and process; 40 ms each
 
@@ -41,6 +53,8 @@ class LlvmKernel(MergeKernel):
         self._packed = PackedFactors()
         self._change: _Change | None = None
         self._start: Callable[[int, NDArray[np.float32]], None] | None = None
+        self._read: ReadRows | None = None
+        self._partners = PartnerRows(capacity)
 
     @staticmethod
     def supports(weight: KernelWeight, rank: int) -> bool:
@@ -64,25 +78,29 @@ class LlvmKernel(MergeKernel):
         numbers = _stacked(terms, weight.is_transposed)
         self._change, self._start = _Change(weight, "sum", numbers, self._packed), None
 
-    def begin_formula(self, weight: KernelWeight, formula: RowFormula) -> None:
+    def begin_formula(self, weight: KernelWeight, formula: RowFormula, read: ReadRows | None = None) -> None:
+        if (formula.kind in _IN_FLOAT32 or formula.start) and not self._wide.size:
+            self._wide = np.zeros(self._capacity // 2 + WIDTH, np.float32)
+        self._start, self._read = formula.start, read
         try:
             numbers = formula.read()
+            if numbers.of_product is not None:
+                assert numbers.left is not None
+                product = left_product(numbers.left, weight, partial(self._load, weight), self._from)
+                numbers = numbers.of_product(product)
         except (LookupError, ValueError) as error:
             raise InvalidWeights(f"the tensors of an adapter do not fit its weight ({error})") from error
         self._change = _Change(weight, formula.kind, numbers, self._packed)
-        self._start = formula.start
-        if (formula.kind in _IN_FLOAT32 or formula.start) and not self._wide.size:
-            self._wide = np.zeros(self._capacity // 2 + WIDTH, np.float32)
 
     def merge_rows(self, first: int, rows: int) -> memoryview:
         change = self._change
         assert change is not None, "begin comes first"
         columns = change.weight.columns
         if self._start is not None:
-            wide = self._wide[: rows * columns]
-            self._start(first, wide.reshape(rows, columns))
-            _compiled("mapped", change.weight.dtype).narrow(wide.ctypes.data, self._from, wide.size)
-        if change.kind == "dense":
+            self._write_start(change.weight, first, rows, self._from)
+        if change.kind == "paired":
+            self._combine_pairs(change, first, rows)
+        elif change.kind == "dense":
             delta = self._wide[: rows * columns].reshape(rows, columns)
             change.write_rows(first, delta)
             change.program.run(self._from, delta.ctypes.data, self._to, delta.size, change.scale)
@@ -97,6 +115,9 @@ class LlvmKernel(MergeKernel):
             if change.kind == "rotated":
                 up = self._wide.ctypes.data
                 change.program.widen(self._from, up, rows * columns)
+            elif change.kind == "projected":
+                projected = change.projected(self._from, rows)
+                up = projected.ctypes.data
             change.program.run(
                 self._from,
                 change.down.ctypes.data,
@@ -108,7 +129,36 @@ class LlvmKernel(MergeKernel):
             if is_wide:
                 norms = change.vector.ctypes.data + 4 * first
                 change.program.normalise(self._wide.ctypes.data, norms, self._to, rows, columns)
-        return self._result[: rows * columns * (4 if change.weight.dtype == "F32" else 2)]
+        return self._result[: rows * row_bytes(change.weight)]
+
+    def _combine_pairs(self, change: _Change, first: int, rows: int) -> None:
+        width = row_bytes(change.weight)
+        load = partial(self._load, change.weight)
+        for row, count, partners in self._partners.runs(first, rows, change.half, width, self._from, load):
+            place = (row - first) * width
+            change.program.run(
+                self._from + place,
+                partners,
+                change.own_scales.ctypes.data + 4 * row,
+                change.vector.ctypes.data + 4 * row,
+                self._to + place,
+                *(count, change.weight.columns),
+            )
+
+    def _load(self, weight: KernelWeight, first: int, rows: int, address: int) -> None:
+        """Fills memory with rows of W, or with those that the adapter has in their place."""
+        assert self._read is not None, "formulas that read W are begun with `read`"
+        if self._start is not None:
+            self._write_start(weight, first, rows, address)
+            return
+        memory = (ctypes.c_char * (rows * row_bytes(weight))).from_address(address)
+        self._read(first, memoryview(memory).cast("B"))
+
+    def _write_start(self, weight: KernelWeight, first: int, rows: int, address: int) -> None:
+        assert self._start is not None
+        wide = self._wide[: rows * weight.columns]
+        self._start(first, wide.reshape(rows, weight.columns))
+        _compiled("mapped", weight.dtype).narrow(wide.ctypes.data, address, wide.size)
 
 
 def product(up: NDArray[np.float32], down: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -182,7 +232,15 @@ class _Change:
         if kind == "rotated":
             self._set_blocks(numbers.blocks)
             return
+        if kind == "paired":
+            self._set_pairs(numbers)
+            return
         ups, downs = [up for up, _ in numbers.factors], [down for _, down in numbers.factors]
+        if kind == "projected":
+            (right,), ups = ups, []
+            require_shape(right.shape, (weight.columns, len(downs[0])))
+            self._right = np.ascontiguousarray(padded_ranks(right).T)
+            downs = [padded_ranks(downs[0].T).T]
         ranks = [len(down) for down in downs]
         self.rank = sum(ranks) if kind == "sum" else next(iter(ranks), 0)
         if kind == "row_scaled":
@@ -201,6 +259,25 @@ class _Change:
         if downs:
             packed.pack_down(downs, weight.columns)
         self.up, self.down = packed.up, packed.down
+
+    def projected(self, address: int, rows: int) -> NDArray[np.float32]:
+        """W·B [rows, r] of rows of W, in float64 over parts of a row, then rounded."""
+        columns, ranks = self.weight.columns, self.stride
+        total = np.zeros((rows, ranks))
+        width = row_bytes(self.weight) // columns
+        for first in range(0, columns, _PART):
+            tiles = min(_PART, columns - first) // WIDTH
+            right = self._right.ctypes.data + 4 * first
+            self.program.times(address + first * width, right, total.ctypes.data, rows, tiles, columns, ranks)
+        return total.astype(np.float32)
+
+    def _set_pairs(self, numbers: FormulaArrays) -> None:
+        self.half = numbers.half
+        assert numbers.own_scales is not None
+        self.own_scales = np.ascontiguousarray(numbers.own_scales, np.float32)
+        for scales in (self.own_scales, self.vector):
+            require_shape(scales.shape, (self.weight.rows,))
+        require_shape((self.weight.rows % (2 * self.half),), (0,))
 
     def _set_blocks(self, blocks: NDArray[np.float32] | None) -> None:
         """A rotation: each panel of tiles is one block, and W itself is B."""

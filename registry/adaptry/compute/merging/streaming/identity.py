@@ -2,8 +2,8 @@
 libraries.
 
 Two servers that would compute different bytes give them different names, so a reader never joins parts of
-different files. The compiled kernel gives the same bits on every processor. The products of torch and of
-numpy depend on their BLAS, so their releases and the processor's features are part of the name.
+different files. The compiled kernel gives the same bits on every processor. Torch's products depend on its
+BLAS, so torch's release and the processor's features are part of the name; likewise with numpy's functions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def arithmetic_versions(plan: MergePlan, kernels: KernelChoice) -> tuple[str, ..
     """The versions of the libraries and kernels that determine this plan's bytes."""
     names = [f"{name}{_release(name)}" for name in kernels.names_for(plan.changed_tensors)]
     formulas = (kernels.formula(tensor) for tensor in plan.changed_tensors)
-    if any(formula and not formula.is_portable for formula in formulas):
+    if any(formula is not None and formula.uses_numpy for formula in formulas):
         names.append(_numpy_release())
     return tuple(names)
 
@@ -65,7 +65,9 @@ def _release(kernel: str) -> str:
 
 
 def _numpy_release() -> str:
+    import llvmlite.binding as llvm
     import numpy as np
 
     features = np.show_config(mode="dicts")["SIMD Extensions"].get("found", [])
-    return f"numpy {np.__version__} {platform.machine()} {' '.join(features)}"
+    processor = f"{platform.machine()} {llvm.get_host_cpu_name()} {' '.join(features)}"
+    return f"numpy {np.__version__} {processor}"

@@ -143,7 +143,7 @@ class VirtualCheckpoint:
         """Bytes [first, last) of a streamed tensor: complete blocks are merged, and then cut to the range."""
         rows, row_bytes = row_layout(tensor)
         row_out = row_bytes * tensor.size // tensor.source.size
-        kernel = kernels.begin_kernel(tensor)
+        kernel = kernels.begin_kernel(tensor, self._shards)
         tally = ValueTally(tensor)
         for row, count in row_blocks(rows, row_bytes, self._kernels.block):
             begin, end = row * row_out, (row + count) * row_out
