@@ -17,7 +17,6 @@ from adaptry.compute.combining.compiled_products import can_compile, product_blo
 from adaptry.compute.combining.method import CombineInputs
 from adaptry.compute.tensors.freed_memory import keep_freed_memory
 from adaptry.compute.tensors.lowrank import Factors
-from adaptry.compute.tensors.torch_kernel import keep_freed_memory
 from adaptry.core.lazy_dataclass import dataclass
 
 _ELEMENTS = 1 << 18  # of one update: a megabyte, several of which fit into a core's cache

@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.methods.row_formula import RowFormula
 from adaptry.core.lazy_dataclass import dataclass
