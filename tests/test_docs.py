@@ -100,7 +100,8 @@ def test_every_decision_has_context_and_consequences() -> None:
 
 
 def test_decisions_are_numbered_once_and_all_listed() -> None:
-    records = sorted(path.name for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    names = (path.name for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md"))
+    records = sorted(names, key=lambda name: int(name.split("-")[0]))
     listed = (ROOT / "docs" / "decisions" / "README.md").read_text()
     assert [int(name.split("-")[0]) for name in records] == list(range(1, len(records) + 1))
     assert [name for name in records if name not in listed] == []
