@@ -10,9 +10,10 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
+
+from adaptry.core.lazy_dataclass import dataclass
 
 Work = TypeVar("Work")
 Answer = TypeVar("Answer")

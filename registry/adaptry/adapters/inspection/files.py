@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from adaptry.adapters.content import Content
 from adaptry.adapters.header import SafetensorsHeader, read_header
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.inspection.result import WeightsInspection
+from adaptry.core.lazy_dataclass import dataclass
 
 
 def inspect_content(

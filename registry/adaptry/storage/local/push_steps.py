@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from adaptry.adapters.inspection.files import WeightsFile, inspect_together
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.small_files import store_files

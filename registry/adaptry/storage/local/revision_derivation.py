@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
@@ -11,6 +10,7 @@ from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, InvalidManifest, NotFound, PermissionDenied
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import bases, files, inspections
