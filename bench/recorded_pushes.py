@@ -1,8 +1,8 @@
-"""Pushes recorded from the real client, and sent to a server by `wrk` (Debian's package `wrk`).
+"""Records pushes of the real client, and sends them to a server with `wrk` (Debian's package `wrk`).
 
-The real client takes as much processor time for a push as the server, on the same two processors. So it
-pushes to a socket that records each request, byte by byte, and refuses it. Then wrk, which takes a few
-microseconds for a request, sends the recorded requests to the server over persistent connections.
+The real client takes as much processor time for a push as the server, on the same two processors. So the
+client first pushes to a socket that records each request byte for byte and refuses it. Then wrk, which takes
+a few microseconds for a request, sends the recorded requests to the server over persistent connections.
 """
 
 from __future__ import annotations
@@ -34,18 +34,20 @@ _REFUSAL = b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n"
 
 @dataclass(frozen=True)
 class PushLoad:
-    """`sent` requests were answered with 201 in `seconds`; wrk used the share `busy` of a processor."""
+    """The result of a run: `sent` requests were answered with 201 in `seconds`. `busy` is the processor time
+    that wrk used, divided by `seconds`.
+    """
 
     sent: int
     seconds: float
     median: float
-    """Milliseconds, as the next."""
+    """Latency in milliseconds, like `p99`."""
     p99: float
     busy: float
 
 
 def recorded(server: Served, pushes: Iterable[tuple[Adapter, str]]) -> list[bytes]:
-    """The one request with which the client pushes each adapter to a name on this server."""
+    """The requests with which the client pushes the adapters to these names on the server, one for each."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         here = f"127.0.0.1:{listening.getsockname()[1]}"
         requests: list[bytes] = []
@@ -60,8 +62,8 @@ def recorded(server: Served, pushes: Iterable[tuple[Adapter, str]]) -> list[byte
 
 
 def send(server: Served, requests: list[bytes], clients: int, seconds: int) -> PushLoad:
-    """Sends each request at most once. Ends the program if one fails, if there are too few requests for so
-    many seconds, or if wrk is not installed.
+    """Sends each request at most once. Ends the program if a request fails, if the requests do not last for
+    `seconds`, or if wrk is not installed.
     """
     if shutil.which("wrk") is None:
         sys.exit("this benchmark needs wrk: apt-get install wrk")
@@ -75,13 +77,13 @@ def send(server: Served, requests: list[bytes], clients: int, seconds: int) -> P
         done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds + 60)
     found = json.loads(done.stdout.splitlines()[-1])
     if found.pop("failed"):
-        sys.exit(f"pushes failed, or were too few:\n{done.stdout}")
+        sys.exit(f"a push failed, or there were too few recorded pushes:\n{done.stdout}")
     return PushLoad(**found, busy=(processor_seconds() - used) / seconds)
 
 
 def require_versions(server: Served, names: Iterable[str], at_least: int, at_most: int) -> int:
-    """The number of versions of these adapters. Ends the program if it is out of these bounds: a request that
-    was sent last may have no answer yet, but a version.
+    """The number of versions of these adapters. Ends the program if it is not between the bounds. They differ
+    because the last requests may have created versions without being answered.
     """
     registry, found = server.registry, 0
     for name in names:
@@ -92,7 +94,7 @@ def require_versions(server: Served, names: Iterable[str], at_least: int, at_mos
             if (cursor := page.next) is None:
                 break
     if not at_least <= found <= at_most:
-        sys.exit(f"{at_least} to {at_most} versions should exist, but {found} do")
+        sys.exit(f"expected {at_least} to {at_most} versions, but found {found}")
     return found
 
 

@@ -2,12 +2,12 @@
 
     python bench/small_push.py [--pushes 60] [--clients 8] [--seconds 3] [--rounds 3] [--workers 1]
 
-Every push is of another adapter of two files (about 5 KB) into a running `adaptry serve`. "Alone" is the real
-client with one push after another; after each comes the limit: a file written, flushed and renamed, its
-folder flushed, and a row committed. Then several connections push at once: wrk sends requests that were
-recorded from the real client, so that the server has the machine almost alone (`recorded_pushes.py`). At the
-end, the versions are counted, and all files are read and compared with their digests. The server's processor
-time includes its child processes. `--workers` is that of `adaptry serve`.
+Each push sends a different adapter of two files (about 5 KB) to a running `adaptry serve`. For "alone", the
+real client makes one push after another. After each push, the lower limit is measured: the time to write,
+flush and rename a file, to flush its folder, and to commit a row. Then several connections push at once: wrk
+sends requests recorded from the real client, so that the server has the machine almost to itself
+(`recorded_pushes.py`). At the end, the versions are counted, and all files are read and compared with their
+digests. The server's processor time includes its child processes. `--workers` is passed to `adaptry serve`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from adaptry.testing.samples import tiny_lora
 
 TICK = os.sysconf("SC_CLK_TCK")
 MOST_A_SECOND = 500
-"""Recorded pushes for each second of load."""
+"""Number of pushes to record for each second of load."""
 
 
 def main() -> None:
@@ -91,7 +91,7 @@ def alone(server: Served, made: list[Adapter], place: Path) -> None:
 
 
 def together(server: Served, fresh: Iterator[Adapter], clients: int, seconds: int) -> int:
-    """The number of pushes that were answered."""
+    """Sends pushes over `clients` connections, and returns the number that were answered."""
     made = ((next(fresh), f"load/tone-{number % clients}") for number in range(MOST_A_SECOND * seconds))
     requests = recorded(server, made)
     before = cpu(server)

@@ -175,7 +175,8 @@ class AppState:
         """
         self.uploads = UploadSlots(settings.uploads)
         # Pushes into a bucket or a remote database wait for another machine, so each has its own thread.
-        self.has_short_pushes = self.quick_reads.is_available and isinstance(self.blobs, LocalBlobs)
+        is_local = self.catalog.is_local and isinstance(self.blobs, LocalBlobs)
+        self.has_short_pushes = self.quick_reads.is_available and is_local
         self.short_pushes = BatchThreads("pushes", finish_together, threads=2, together=_PUSHES)
         self.parse_slots = ParseSlots()
         self.downloads = anyio.CapacityLimiter(_READERS)

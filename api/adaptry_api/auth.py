@@ -1,8 +1,8 @@
 """Finds the identity of a request's token.
 
 A valid token and its principal's grants are cached for five seconds, so a revoked token or grant stops
-working within five seconds in every process of the server. If a look-up finds the same identity again, the
-same object stands for it, so that answers cached for this object stay valid.
+working within five seconds in every process of the server. If a later look-up finds an equal identity, the
+existing object is kept, so answers cached for that object stay valid.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class TokenAuthenticator:
             asking.pop(key, None)
         believed = known.get(key)
         if believed and believed[1] == identity:
-            identity = believed[1]  # the same object, whose answers are cached
+            identity = believed[1]  # keep the existing object: answers are cached for it
         if len(known) >= _REMEMBERED:
             known.clear()
         known[key] = (now + BELIEVED_SECONDS, identity)

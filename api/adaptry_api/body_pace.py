@@ -1,4 +1,4 @@
-"""How slowly a client may send a request's body, so that slow senders do not hold upload slots."""
+"""Limits how slowly a client may send a request's body, so that slow senders do not occupy upload slots."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ MIN_BYTES_PER_SECOND = 16 << 10
 
 
 class BodyPace:
-    """The bytes of one body that have arrived, and the seconds spent waiting for them. Time that we take to
-    use them is not counted.
+    """Counts the received bytes of one body, and the seconds spent waiting for them. The time that the server
+    takes to process them is not counted.
     """
 
     def __init__(self) -> None:
@@ -20,8 +20,8 @@ class BodyPace:
         self._received = 0
 
     def add(self, size: int, seconds: float) -> None:
-        """Counts `size` bytes, possibly none, that arrived after waiting for `seconds`. Raises `HttpProblem`
-        (408) if the sender stalls.
+        """Counts `size` bytes (may be 0) that arrived after a wait of `seconds`. Raises `HttpProblem` (408)
+        if the sender is too slow or silent for too long.
         """
         self._waited += seconds
         self._silent = 0.0 if size else self._silent + seconds

@@ -1,7 +1,8 @@
-"""A large request body that a thread reads from the connection's socket.
+"""Lets a thread read a large request body directly from the connection's socket.
 
-Otherwise, the event loop receives each piece, the HTTP parser copies it, and a queue hands it to the thread
-that stores it: a third of the server's work on a large upload. A body of known length needs no parser.
+Otherwise, the event loop receives each piece, the HTTP parser copies it, and a queue passes it to the thread
+that stores it. This is a third of the server's work on a large upload. A body of known length needs no
+parser.
 """
 
 from __future__ import annotations
@@ -17,22 +18,22 @@ from adaptry_api.errors import HttpProblem
 BODY_SOCKET = "adaptry.body_socket"
 """Key in a scope's extensions: a function that returns the `BodySocket` of the request, or None."""
 DIRECT_BYTES = "adaptry.direct_bytes"
-"""Key in a scope's extensions: how many bytes of the body did not pass through the event loop."""
+"""Key in a scope's extensions: the number of bytes of the body that bypassed the event loop."""
 
 _PIECE = 512 << 10
-_AT_LEAST = 256 << 10  # bytes that arrive before the thread is woken
-_TICK_SECONDS = 0.5  # after which the thread takes what has arrived, and notices that it was cancelled
+_AT_LEAST = 256 << 10  # bytes that must have arrived before the thread is woken
+_TICK_SECONDS = 0.5  # longest wait before the thread reads what has arrived and checks `cancel`
 
 
 class BodySocket:
-    """The rest of a body. Only one thread reads from `connection` until `close`; `first` was received before,
-    and `left` bytes have not been.
+    """The part of a body that uvicorn has not delivered yet. `first` are the bytes already received, and
+    `left` is the number of bytes still to come. Until `close`, only one thread reads from `connection`.
     """
 
     def __init__(self, connection: socket.socket, first: bytes, left: int) -> None:
         self.left = left
         self.failure: HttpProblem | None = None
-        """Why `pieces` ended early, if the sender was too slow."""
+        """The error to raise if `pieces` ended early because the sender was too slow."""
         self._connection = connection
         self._first = first
         self._has_reader = False
@@ -54,6 +55,7 @@ class BodySocket:
             began = time.monotonic()
             readable.poll(_TICK_SECONDS * 1000)
             piece = self._received()
+            self.left -= len(piece or b"")
             try:
                 pace.add(len(piece or b""), time.monotonic() - began)
             except HttpProblem as slow:
@@ -62,23 +64,22 @@ class BodySocket:
             if piece == b"":
                 return
             if piece:
-                self.left -= len(piece)
                 yield piece
 
     def cancel(self) -> None:
-        """Ends `pieces` soon, whichever thread reads them."""
+        """Makes `pieces` end soon, in whichever thread it runs."""
         self._is_cancelled = True
         if not self._has_reader:
             self._connection.close()
 
     def close(self) -> None:
-        """Ends reading. The thread that reads calls this."""
+        """Stops reading. Only the reading thread may call this."""
         if self._connection.fileno() >= 0:
             self._wake_at(1)
         self._connection.close()
 
     def _received(self) -> bytes | None:
-        """What has arrived: None if nothing has, empty if the connection is broken."""
+        """The bytes that have arrived: None if there are none yet, empty if the connection is broken."""
         try:
             return self._connection.recv(min(self.left, _PIECE), socket.MSG_DONTWAIT)
         except BlockingIOError:

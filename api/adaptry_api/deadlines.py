@@ -57,7 +57,7 @@ class DeadlineProtocol(DirectBodies):
         self._stop_waiting()
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.transport is self.transport:
-            writer: Any = ResponseWriter(self.transport, self.loop)  # typed as a whole transport
+            writer: Any = ResponseWriter(self.transport, self.loop)  # uvicorn expects a whole transport
             self.cycle.transport = writer
 
     def connection_lost(self, exc: Exception | None) -> None:

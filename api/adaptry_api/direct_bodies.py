@@ -1,8 +1,8 @@
-"""uvicorn's HTTP protocol, which lends the socket of a request with a large body to the thread that reads it.
+"""Extends uvicorn's HTTP protocol: a thread may read a large request body from the connection's socket.
 
-Only a body of known length is lent, over a connection without TLS of our own, and only to a reader that asks
-for it (`bodies.stream_body`). Until then, and for all other bodies, uvicorn's limit of 64 KiB holds, so that
-clients that are not authenticated cannot fill the memory.
+The body must have a known length, the server must not terminate TLS on the connection, and the reader must
+ask for the socket (`bodies.stream_body`). Until it does, and for all other bodies, uvicorn buffers at most
+64 KiB, so that unauthenticated clients cannot exhaust the memory.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _WORTHWHILE = 1 << 20
 
 
 class DirectBodies(HttpToolsProtocol):
-    """uvicorn's protocol, with a way around it for large bodies."""
+    """uvicorn's protocol, which large bodies can bypass."""
 
     _received = 0  # bytes of the current body that the parser has seen
-    _to_skip = 0  # bytes of the last body that nobody has read
+    _to_skip = 0  # unread bytes of the previous body
 
     def data_received(self, data: bytes) -> None:
         if self._to_skip:
@@ -42,7 +42,7 @@ class DirectBodies(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        extensions: dict[Any, Any] = self.scope.setdefault("extensions", {})  # typed without ours
+        extensions: dict[Any, Any] = self.scope.setdefault("extensions", {})  # uvicorn's type lacks our keys
         extensions[BODY_SOCKET] = functools.partial(self._lend, self.cycle)
 
     def on_body(self, body: bytes) -> None:
@@ -51,7 +51,7 @@ class DirectBodies(HttpToolsProtocol):
 
     @contextmanager
     def _lend(self, cycle: RequestResponseCycle) -> Iterator[BodySocket | None]:
-        """The rest of the body during the block; None if uvicorn has to read it."""
+        """Lends the rest of the body for the duration of the block; yields None if uvicorn has to read it."""
         left = _content_length(cycle) - self._received
         is_plain = self.transport.get_extra_info("sslcontext") is None
         is_readable = cycle is self.cycle and not cycle.disconnected and not cycle.waiting_for_100_continue
@@ -59,30 +59,32 @@ class DirectBodies(HttpToolsProtocol):
             yield None
             return
         self.flow.pause_reading()
-        first, cycle.body = bytes(cycle.body), bytearray()
         number = os.dup(self.transport.get_extra_info("socket").fileno())
+        first, cycle.body = bytes(cycle.body), bytearray()
         body = BodySocket(socket.socket(fileno=number), first, left)
         try:
             yield body
         finally:
             body.cancel()
+            if body.failure is not None:
+                cycle.keep_alive = False  # the sender is too slow for another request
             extensions: dict[Any, Any] = cycle.scope["extensions"]
             extensions[DIRECT_BYTES] = len(first) + left - body.left
-            self._go_on(cycle, body.left)
+            self._resume_parsing(cycle, body.left)
 
-    def _go_on(self, cycle: RequestResponseCycle, unread: int) -> None:
-        """Continues after the body, of which `unread` bytes are still to come."""
+    def _resume_parsing(self, cycle: RequestResponseCycle, unread: int) -> None:
+        """Prepares the parser for the next request, which follows after `unread` more bytes of this body."""
         if self.parser is None:
             return  # the connection is lost
         self._to_skip = unread
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
         if not unread:
             cycle.more_body = False
             cycle.message_event.set()
 
 
 def _content_length(cycle: RequestResponseCycle) -> int:
-    """The length of the body that the request announces; 0 if it does not."""
+    """The value of the request's `Content-Length`; 0 without one."""
     announced = next((value for name, value in cycle.scope["headers"] if name == b"content-length"), b"")
     return int(announced) if announced.isdigit() else 0

@@ -34,8 +34,9 @@ class FreedMemory:
         self._returned = 0  # bytes of free blocks whose memory was returned and has not been used since
 
     def return_to_system(self) -> None:
-        """Does nothing unless the process has grown by `_GROWTH` since the last time, or at least `_FREED`
-        were freed, because returning memory takes milliseconds. Does nothing without glibc.
+        """Returns memory if the process has grown by `_GROWTH` bytes since the last time, or if at least
+        `_FREED` bytes were freed; otherwise it does nothing, since returning memory takes milliseconds. Does
+        nothing without glibc.
         """
         with suppress(*_MISSING):
             size, free = resident_bytes(), _free_bytes()
@@ -69,10 +70,10 @@ class _Mallinfo(ctypes.Structure):
 
 
 def _free_bytes() -> int:
-    """The bytes of glibc's free blocks, including those whose memory was returned. Raises `AttributeError`
-    without glibc 2.33.
-    """
-    mallinfo = ctypes.CDLL(None).mallinfo2
+    """The bytes of glibc's free blocks, including those whose memory was returned; 0 before glibc 2.33."""
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo is None:
+        return 0
     mallinfo.restype = _Mallinfo
     return int(mallinfo().fordblks)
 

@@ -1,8 +1,8 @@
 """Runs short reads on a few dedicated threads.
 
 A slow disk or database can block these threads, but not the event loop, and other requests run on the
-server's other threads. Reads that wait for another machine have more threads, and each takes one read at a
-time.
+server's other threads. Reads that wait for another machine get more threads, each of which takes one read at
+a time.
 """
 
 from __future__ import annotations

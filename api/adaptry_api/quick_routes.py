@@ -22,7 +22,7 @@ from adaptry_api.auth_policy import GuardedRoute, QuickAnswer
 from adaptry_api.errors import http_error_response, request_id
 
 _TEXT = StringConvertor | PathConvertor
-"""Parts of a path that FastAPI passes as they are."""
+"""Path parameters that FastAPI passes to routes without conversion."""
 _PREFIX = f"{protocol.PREFIX}/"
 QuickRoute = tuple[GuardedRoute, QuickAnswer]
 
@@ -61,6 +61,6 @@ class QuickRoutes:
             route = quick[0]
             match = route.path_regex.match(path)
             if match is not None and route.is_plain(request):
-                # The same as `route.matches` returns, in a third of the time.
+                # Equals the result of `route.matches`, in a third of the time.
                 return quick, {"endpoint": route.endpoint, "path_params": match.groupdict(), "route": route}
         return None

@@ -94,7 +94,7 @@ def redact(text: str) -> str:
 
 
 def _may_have_secrets(text: str) -> bool:
-    """Whether it has a substring without which no pattern matches: most lines have none."""
+    """Whether `text` contains one of the substrings that the patterns need. Most lines contain none."""
     text = text.casefold()
     return (
         "adr_" in text or "?" in text or "&" in text or "://" in text or "bearer" in text or "basic" in text
@@ -187,7 +187,7 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         if (line := _line_in(record)) is None:
             text = super().format(record)
-        else:  # a third of the time
+        else:  # takes a third of the time of `super().format`
             text = f"{_time(record.created)} {record.levelname} {line}"
         first, *rest = redact(text).splitlines() or [""]
         return "\n  ".join([first, *rest])
@@ -210,7 +210,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _line_in(record: logging.LogRecord) -> _Line | None:
-    """The request that a record is about."""
+    """The request that a record describes; None if it describes something else."""
     line = record.args[0] if isinstance(record.args, tuple) and record.args else None
     return line if isinstance(line, _Line) else None
 

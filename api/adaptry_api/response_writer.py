@@ -1,7 +1,7 @@
 """Sends the head of a response together with the beginning of its body.
 
-uvicorn writes both separately, and uvloop makes a system call for each, of which the first wakes the client
-for nothing.
+uvicorn writes the two separately, and uvloop makes a system call for each. The first one would wake the
+client needlessly.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import asyncio
 
 
 class ResponseWriter:
-    """The part of a transport that uvicorn's response uses. The first piece waits for the second one, but no
-    longer than until the event loop's next turn.
+    """Has the methods of a transport that uvicorn's response calls. The first piece is held back until the
+    second one is written, or until the next iteration of the event loop.
     """
 
     __slots__ = ("_has_begun", "_head", "_loop", "_transport")

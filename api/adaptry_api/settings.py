@@ -30,9 +30,9 @@ class ServerSettings:
     `anonymous_read` lets callers without a token read public adapters. `hosts` are the host names that the
     server answers to (empty: any), against DNS rebinding. `proxies` are the addresses and CIDR blocks of
     proxies whose `X-Forwarded-Host` and `X-Forwarded-Proto` are trusted. `origins` are the origins of web
-    pages that may call the server from a browser. `uploads` is how many uploads run at once; more wait. Hub
-    clients that can send files larger than `whole_bytes` in parts of `part_bytes`; smaller ones are stored as
-    they arrive. `require_known_base` refuses
+    pages that may call the server from a browser. At most `uploads` uploads run at once; others wait. Hub
+    clients that support parts send files larger than `whole_bytes` in parts of `part_bytes` bytes; smaller
+    files are stored as they arrive. `require_known_base` refuses
     adapters whose base is not registered. Up to `merged_cache` bytes of finished files of merged models are
     kept on disk. `upstream` is the address of another Hub, from which unknown names are read through with
     `upstream_token`, keeping up to `upstream_cache` bytes of its files. `blobs` is the bucket of a registry

@@ -1,4 +1,4 @@
-"""The `adaptry` program, also as `python -m adaptry_cli`."""
+"""The entry point of the `adaptry` program and of `python -m adaptry_cli`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 def run() -> None:
     """Runs a command and ends the process.
 
-    After its exit handlers, the process ends at once: taking apart everything that was imported has no effect
-    and takes several milliseconds. If there are other threads, the interpreter waits for them as usual.
+    The process ends at once after its exit handlers. The interpreter would also tear down every imported
+    module, which takes several milliseconds and has no effect. If other threads are running, the interpreter
+    waits for them as usual.
     """
     inspection = _begin_inspection(sys.argv[1:])
-    from adaptry_cli.main import main  # while the other process starts
+    from adaptry_cli.main import main  # while the inspection process starts
 
     try:
         main(obj=inspection)
@@ -36,7 +37,8 @@ def run() -> None:
 
 def _begin_inspection(words: Sequence[str]) -> InspectionProcess | None:
     """Starts the process that inspects weights, if the command seems to push a folder into a registry on this
-    machine. It takes as long to start as the command. If it is not needed, it ends with the command.
+    machine. The two start at the same time, since each takes equally long. If the process is not needed, it
+    ends with the command.
     """
     is_remote = any("://" in word for word in (*words, os.environ.get("ADAPTRY_URL", "")))
     if is_remote or "push" not in words[:3]:
@@ -52,7 +54,7 @@ def _begin_inspection(words: Sequence[str]) -> InspectionProcess | None:
 
 
 def _are_flushed() -> bool:
-    """Whether everything was written; if not, the interpreter reports it."""
+    """Flushes stdout and stderr. Returns False if that fails; the interpreter then reports it as it exits."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -58,11 +58,11 @@ class _CompletedParam(click.ParamType):  # type: ignore[type-arg]  # subscriptab
 
     may_be_path = False
     completion = ""
-    """The function of `candidates` that completes it."""
+    """The name of the function in `candidates` that completes this argument."""
 
     def complete(self, ctx: click.Context, typed: str) -> list[str]:
         """The completions of `typed`."""
-        from adaptry_cli import candidates  # needed by no other command
+        from adaptry_cli import candidates  # needed only for completion
 
         found: list[str] = getattr(candidates, self.completion)(ctx, typed)
         return found

@@ -54,18 +54,18 @@ def namespaces(ctx: click.Context, typed: str) -> list[str]:
 
 
 def aliases(ctx: click.Context, typed: str) -> list[str]:
-    """The aliases of the adapter that the call names before."""
+    """The aliases of the adapter that is named earlier on the command line."""
     return _beginning(typed, aliases_of(ctx, _named_adapter(ctx)))
 
 
 def versions(ctx: click.Context, typed: str) -> list[str]:
-    """The versions of the adapter that the call names before."""
+    """The versions of the adapter that is named earlier on the command line."""
     return _beginning(typed, numbers_of(ctx, _named_adapter(ctx)))
 
 
 def _named_adapter(ctx: click.Context) -> str:
-    """The adapter that an unfinished call names. Behind an option without its value, click has not assigned
-    the arguments yet.
+    """The adapter named on an unfinished command line. After an option whose value is missing, click has not
+    assigned the arguments yet.
     """
     from adaptry.core.refs import Ref
 

@@ -72,8 +72,8 @@ def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def pushing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `creating_registry_option`, for a command whose program may have started to inspect what it pushes.
-    (`Any`: same.)
+    """Like `creating_registry_option`, for a command that pushes: it uses the inspection process that the
+    program may have started. (`Any`: see there.)
     """
 
     @_where
@@ -122,7 +122,7 @@ def _called(
 
 @contextmanager
 def suggest_names(opened: RegistryOpener, arguments: Mapping[str, object]) -> Iterator[None]:
-    """Adds a suggestion to a `NotFound` of the block, which runs a command with these `arguments`."""
+    """Adds a suggestion to a `NotFound` raised in the block, which runs a command with these `arguments`."""
     try:
         yield
     except NotFound as error:

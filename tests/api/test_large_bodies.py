@@ -1,4 +1,4 @@
-"""Large bodies of known length, which a thread reads from the socket: kept, refused, broken and slow ones."""
+"""Large bodies of known length, which a thread reads from the socket: accepted, refused, broken or slow."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def patch(connection: HTTPConnection, server: Server, id: str, offset: int, data
 
 
 def begin(connection: HTTPConnection, server: Server, id: str) -> socket.socket:
-    """The socket, after the head of a request with all of `DATA`."""
+    """Sends the head of a request whose body is all of `DATA`, and returns the socket."""
     connection.putrequest("PATCH", f"/api/v1/uploads/{id}")
     for name, value in headers(server, 0).items():
         connection.putheader(name, value)
@@ -91,7 +91,7 @@ def test_a_refused_body_is_skipped_and_the_connection_serves_the_next_request(
         answer.read()
 
 
-def test_a_body_larger_than_announced_is_refused_and_what_was_announced_may_be_sent_again(
+def test_a_body_larger_than_the_upload_is_refused_and_the_connection_stays_usable(
     server: Server, opened: UploadInfo
 ) -> None:
     with connected(server) as connection:
@@ -101,7 +101,7 @@ def test_a_body_larger_than_announced_is_refused_and_what_was_announced_may_be_s
         assert connection.getresponse().read() == b"ok\n"
 
 
-def test_other_bytes_than_announced_are_not_kept(server: Server, opened: UploadInfo) -> None:
+def test_bytes_with_another_digest_than_announced_are_not_kept(server: Server, opened: UploadInfo) -> None:
     with connected(server) as connection:
         assert patch(connection, server, opened.id, 0, bytes(len(DATA))).status == 200
     registry = server.registry()

@@ -25,7 +25,7 @@ def test_memory_that_was_freed_between_other_blocks_returns_to_the_system() -> N
     assert last and between
 
 
-def test_memory_that_is_freed_after_memory_was_returned_at_the_peak_is_returned_too() -> None:
+def test_memory_that_is_freed_after_a_return_at_the_peak_is_returned_too() -> None:
     memory = FreedMemory()
     blocks = [bytes(_BLOCK) for _ in range(_BLOCKS)]
     between = [bytes(5_000) for _ in range(_BLOCKS)]
@@ -42,7 +42,7 @@ def test_a_process_that_has_freed_little_keeps_its_memory() -> None:
     blocks = [bytes(_BLOCK) for _ in range(_BLOCKS)]
     between = [bytes(5_000) for _ in range(_BLOCKS)]
     memory = FreedMemory()
-    memory.return_to_system()  # what was free before
+    memory.return_to_system()  # returns what is free already
     del blocks[-20:-1]
     before = resident_bytes()
     memory.return_to_system()

@@ -109,7 +109,7 @@ def test_pushes_that_arrive_together_are_recorded_under_their_own_requests(
 ) -> None:
     kind = {"Content-Type": "application/octet-stream"}
     bodies = [framed(open_dir(tiny_lora(tmp_path / str(seed), seed=seed))) for seed in range(8)]
-    refused = {3: bodies[3][:-1] + b"x"}  # which is another file than the manifest's
+    refused = {3: bodies[3][:-1] + b"x"}  # does not match the manifest's digest
 
     def send(number: int) -> RawResponse:
         path = f"/api/v1/adapters/acme/tone-{number}/revisions/with-files"

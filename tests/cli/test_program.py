@@ -40,7 +40,7 @@ finally:
 
 def test_daily_commands_import_no_more_of_adaptry_than_their_budget() -> None:
     """Counted, not timed. The imports of an embedded or remote registry come on top."""
-    budgets = {"ls": 25, "pull": 40, "push": 41}  # in this order: each imports what the one before does
+    budgets = {"ls": 25, "pull": 40, "push": 41}  # in this order: each imports what the previous one imports
     script = f"""
 import importlib, sys
 for command in {[*budgets]!r}:

@@ -29,7 +29,7 @@ OPTIONS: list[dict[str, bool]] = [
 
 
 def point(decorate: Any, **options: bool) -> Any:
-    """A class with every kind of field that is used, made by a decorator."""
+    """A class with every kind of field that our code uses, decorated by `decorate`."""
 
     @decorate(**options)
     class Point:
@@ -53,7 +53,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[Any, Any]:
 
 
 def outcome(work: Any) -> object:
-    """A result, or the kind and text of an error."""
+    """The result of calling `work`, or the type and message of its error."""
     try:
         return work()
     except (TypeError, AttributeError) as error:
@@ -71,7 +71,7 @@ VALUES: list[dict[str, object]] = [
 
 
 @pytest.mark.parametrize("given", VALUES, ids=str)
-def test_values_are_made_shown_and_taken_apart_alike(pair: tuple[Any, Any], given: dict[str, Any]) -> None:
+def test_values_have_the_same_fields_and_repr(pair: tuple[Any, Any], given: dict[str, Any]) -> None:
     ours, theirs = (
         outcome(lambda kind=kind: (dataclasses.asdict(kind(**given)), dataclasses.astuple(kind(**given))))
         for kind in pair
@@ -79,11 +79,11 @@ def test_values_are_made_shown_and_taken_apart_alike(pair: tuple[Any, Any], give
     assert str(ours) == str(theirs)
     for made in (lambda kind: repr(kind(**given)), lambda kind: kind(**given).moved().left):
         shown = [outcome(lambda kind=kind, made=made: made(kind)) for kind in pair]
-        if "object at 0x" not in str(shown[1]):  # of a class without its own `repr`
+        if "object at 0x" not in str(shown[1]):  # the default repr, with an address
             assert shown[0] == shown[1]
 
 
-def test_values_are_compared_ordered_and_hashed_alike(pair: tuple[Any, Any]) -> None:
+def test_comparison_order_and_hash_are_the_same(pair: tuple[Any, Any]) -> None:
     results = []
     for kind in pair:
         values = [kind(left=1), kind(left=1), kind(left=1, note="x"), kind(left=1, secret="y"), kind(left=3)]
@@ -126,7 +126,7 @@ def test_frozen_values_refuse_assignments(pair: tuple[Any, Any]) -> None:
             del value.left
 
 
-def test_classes_describe_themselves_alike(pair: tuple[Any, Any]) -> None:
+def test_signature_and_metadata_of_a_class_are_the_same(pair: tuple[Any, Any]) -> None:
     ours, theirs = (
         {
             "signature": str(inspect.signature(kind)),
@@ -154,7 +154,7 @@ def test_an_unused_class_compiles_nothing() -> None:
     assert inspect.isfunction(vars(kind)["__init__"])
 
 
-def test_threads_may_make_the_first_values_at_once() -> None:
+def test_threads_may_create_the_first_values_concurrently() -> None:
     kind, made, start = point(lazy_dataclass.dataclass, frozen=True), [], threading.Barrier(8)
 
     def make() -> None:
@@ -210,7 +210,7 @@ def test_a_derived_dataclass_has_the_fields_of_both() -> None:
     assert City("a", 3) == City(name="a", people=3) != Place("a")
     assert Village("b") == village
     with pytest.raises(dataclasses.FrozenInstanceError):
-        village.name = "d"  # type: ignore[misc]  # that is what is tested
+        village.name = "d"  # type: ignore[misc]  # the assignment under test
 
 
 def test_fields_that_are_not_supported_are_refused() -> None:
@@ -229,7 +229,7 @@ def test_fields_that_are_not_supported_are_refused() -> None:
             size: int = field(init=False, default=0)
 
 
-def test_values_that_contain_themselves_can_be_shown() -> None:
+def test_repr_of_a_value_that_contains_itself_is_finite() -> None:
     value = point(lazy_dataclass.dataclass)(left=1)
     value.names.append(value)
 

@@ -28,7 +28,7 @@ def test_a_pattern_can_be_copied() -> None:
     assert copy.deepcopy(lazy_pattern("a+")).match("aa")
 
 
-def test_a_mistake_is_an_error_at_the_first_use() -> None:
+def test_an_invalid_pattern_raises_at_the_first_use() -> None:
     wrong = lazy_pattern("(")
 
     with pytest.raises(re.error, match="missing"):

@@ -14,7 +14,7 @@ import pytest
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.inspection import process as processes
-from adaptry.adapters.inspection.inspector import Inspector, WeightsSource
+from adaptry.adapters.inspection.inspector import PATIENCE, Inspector, WeightsSource
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.core.errors import CheckFailed, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed
@@ -45,10 +45,14 @@ class Counting(Inspector):
         self.files = 0
 
     def inspect(
-        self, tensors: Mapping[str, TensorInfo], source: WeightsSource, tenant: str = ""
+        self,
+        tensors: Mapping[str, TensorInfo],
+        source: WeightsSource,
+        tenant: str = "",
+        patience: float = PATIENCE,
     ) -> WeightsInspection:
         self.files += 1
-        return super().inspect(tensors, source, tenant)
+        return super().inspect(tensors, source, tenant, patience)
 
 
 @pytest.fixture(autouse=True)

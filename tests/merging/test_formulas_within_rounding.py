@@ -1,9 +1,9 @@
-"""Changes of methods whose bits depend on torch's own libraries (transforms, LAPACK, sums over a whole side),
-computed without torch.
+"""Methods whose bits in PEFT depend on torch's libraries (transforms, LAPACK, sums over a whole side), merged
+without torch.
 
-They are compared with PEFT's merge and with PEFT's update in float64. With u half a unit in the last place
-of the result's dtype, our one rounding is within u of the exact number, so two merges differ by at most u and
-PEFT's own error.
+They are compared with PEFT's merge, and with PEFT's update in float64. Let u be half a unit in the last place
+of the result's dtype. We round once, so our result is within u of the exact number. So it differs from PEFT's
+by at most u plus PEFT's own error.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ OUT, IN = 480, 1056
 
 @dataclass(frozen=True)
 class Case:
-    """A config, and PEFT's result in float64 from its layer and W, both in float64."""
+    """A config, and a function that computes PEFT's merged weight in float64 from its layer and W."""
 
     config: Callable[[], Any]
     exact: Callable[[Any, Any], Any]
@@ -104,7 +104,7 @@ CASES = {
 
 @pytest.fixture(scope="module", params=["bfloat16", "float16", "float32"])
 def bases(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Path]:
-    """A base by the shape of its weight."""
+    """The bases, by the shape of their weight."""
     found = {}
     for shape in ((OUT, IN), (IN, OUT)):
         torch.manual_seed(0)
@@ -137,15 +137,15 @@ def test_a_merge_without_torch_is_at_least_as_exact_as_pefts(
     noise = _noise(name, ours.dtype, change)
     assert our_error.max() <= their_error.max() + noise
     assert our_error.mean() <= their_error.mean() + noise
-    # Before the rounding to the result's dtype, two to float32: of the update, and of the sum.
+    # Two roundings to float32 precede the last one: of the update, and of the sum.
     bound = _unit(ours) / 2 + 2.0**-24 * (change + exact.abs()) + noise
     assert (our_error <= bound).all()
     assert ((ours.double() - theirs.double()).abs() <= bound + their_error).all()
 
 
 def _noise(name: str, dtype: Any, change: Any) -> float:
-    """How wrong an update may be before it is rounded: nothing if it is computed in float64 or copied. A
-    transform of n numbers in float32 makes log₂(n) roundings, and RandLoRA's partial sums one for each term.
+    """The largest error of an update before it is rounded: 0 if it is computed in float64 or copied.
+    A transform of n numbers in float32 rounds log₂(n) times, a partial sum of RandLoRA once for each term.
     """
     if "randlora" in name:
         terms = 256

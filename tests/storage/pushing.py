@@ -2,10 +2,10 @@
 
 python pushing.py REGISTRY NAME FOLDER…
 
-With `FILE_BY_FILE` or `IN_ONE_PASS` in the environment, each is pushed as a large adapter is; with
-`TOGETHER`, so many are pushed at once, and with `IN_ONE_BATCH`, all as a server pushes those that arrive
-together. With `BASE`, each push recognises the base with that id; with `ALIAS`,
-it moves that alias.
+With `FILE_BY_FILE` or `IN_ONE_PASS` in the environment, each is pushed as a large adapter is. `TOGETHER` is
+the number of concurrent pushes. With `IN_ONE_BATCH`, all are pushed in one batch, as a server does with
+pushes that arrive together. With `BASE`, each push recognises the base with that id; with `ALIAS`, it
+moves that alias.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(registry: str, name: str, *folders: str) -> None:
 def push_in_one_batch(
     registry: LocalRegistry, made: Iterable[Adapter], name: AdapterName
 ) -> list[PushResult | Exception]:
-    """The result or error of each."""
+    """Pushes the adapters in one batch. Returns the result or the error of each."""
     versions = cast(LocalVersions, registry.versions)
 
     def pending(adapter: Adapter) -> PendingPush:

@@ -116,7 +116,7 @@ def test_if_the_commit_of_one_turn_fails_all_its_transactions_fail(writers: Writ
     assert writers.items == [3]
 
 
-def test_if_a_transaction_ends_by_itself_all_of_its_turn_fail(writers: Writers) -> None:
+def test_if_a_change_ends_the_transaction_all_changes_of_its_turn_fail(writers: Writers) -> None:
     def ends(session: Session) -> None:
         session.execute(text("ROLLBACK"))
         raise ValueError("ended")

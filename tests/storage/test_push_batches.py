@@ -69,7 +69,7 @@ def test_a_push_whose_file_cannot_be_written_does_not_fail_its_neighbours(folder
     made = loras(4)
     of_each = [Digest.of((lora / "adapter_model.safetensors").read_bytes()).hex[:2] for lora in made]
     broken = next(fan for fan in of_each if of_each.count(fan) == 1)
-    (folder / "blobs" / "sha256" / broken).touch()  # where the folder of its file should be
+    (folder / "blobs" / "sha256" / broken).touch()  # a file in place of the folder that the push needs
     outcomes = push_in_one_batch(registry, map(open_dir, made), TONE)
     assert [type(one) for one in outcomes] == [
         Unavailable if fan == broken else PushResult for fan in of_each

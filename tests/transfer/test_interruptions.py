@@ -28,7 +28,7 @@ class UnreachableUploads(RemoteUploads):
 
 
 class UnreachableVersions(LocalVersions):
-    """Takes no revision."""
+    """Refuses every revision."""
 
     def put_with_files(
         self, name: AdapterName, manifest: bytes, options: PushOptions, contents: Sequence[bytes]
@@ -56,7 +56,7 @@ def test_an_upload_gives_up_when_nothing_moves(breaking: FlakyRegistry, large: P
 
 
 @pytest.mark.parametrize("is_small", [True, False], ids=["in one request", "file by file"])
-def test_a_push_gives_up_after_the_longest_time_although_tries_are_left(
+def test_a_push_gives_up_after_longest_failing_even_if_tries_are_left(
     registry: LocalRegistry, folder: Path, large: Path, is_small: bool
 ) -> None:
     dead = LocalRegistry(registry.context)

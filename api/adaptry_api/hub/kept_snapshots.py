@@ -128,7 +128,9 @@ class SnapshotLookup:
     async def answer_from_files(
         self, what: str, revision: str, make: Callable[[Snapshot], KeptAnswer]
     ) -> KeptAnswer:
-        """The same, if `make` only uses the list of files. A kept snapshot has few, so it runs here."""
+        """Like `answer`, for a `make` that uses only the list of files. A kept snapshot has few files, so
+        `make` runs on the event loop.
+        """
         snapshot, commit = await self._kept_at(revision)
         if snapshot is None:
             return await self._look_up(revision, _keeping(what, make), commit, what)
@@ -149,7 +151,7 @@ class SnapshotLookup:
             return None, None
         commit, key = await self.kept.look(), self._key(revision)
         snapshot = self.kept.by_revision.find(key, self.identity)
-        if snapshot is None:  # looked up by the name of a branch
+        if snapshot is None:  # it may have been looked up by the name of a branch
             snapshot = self.kept.by_commit.find(key, self.identity)
         return snapshot, commit
 
@@ -193,7 +195,7 @@ class SnapshotLookup:
         return cast(Found, found)
 
     def note_small_files(self) -> None:
-        """Small files of the repository were requested, so the next look-up reads them, too."""
+        """Notes that small files of the repository were requested, so the next look-up reads them too."""
         if self.kept:
             self.kept.note_known(self.id, _SMALL_FILES)
 
@@ -219,7 +221,7 @@ def _file_of(path: str, snapshot: Snapshot) -> tuple[Snapshot, RepositoryFile, t
 
 
 def _keeping(what: str, make: Callable[[Snapshot], KeptAnswer]) -> Callable[[Snapshot], KeptAnswer]:
-    """Keeps the answer with its snapshot."""
+    """Wraps `make` so that its answer is kept with the snapshot."""
 
     def made(snapshot: Snapshot) -> KeptAnswer:
         answer = snapshot.answers[what] = make(snapshot)

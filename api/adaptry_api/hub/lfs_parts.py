@@ -1,7 +1,8 @@
 """Receives a large file in parts, each at its own URL, in any order, repeatable; then joins them.
 
 Parts are kept in a spool, since an upload of the registry accepts bytes only in order. So the client waits
-while the file is joined, hashed and inspected at the end; a file in one piece is, as it arrives.
+at the end, while the file is joined, hashed and inspected. A file sent in one piece is hashed and inspected
+as it arrives.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ versions.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, cast
 
 from anyio import to_thread
@@ -11,6 +12,7 @@ from fastapi import Request, Response
 from pydantic import Base64Bytes, BaseModel, Field, ValidationError
 from starlette.datastructures import MutableHeaders
 
+from adaptry.adapters.inspection.inspector import InspectorBusy
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
@@ -41,8 +43,8 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revi
 _HEAD = strictjson.JsonLimits(size=protocol.JSON_LIMIT)
 _MAX_BODY = MAX_SENT + protocol.JSON_LIMIT + 4 * (MAX_FILES + 1)
 _SHORT = 256 << 10
-"""Largest body in bytes of a push that may share a thread with others: it takes a few milliseconds, unless it
-moves an alias, which may evaluate policies.
+"""Largest body, in bytes, of a push that may be carried out in a batch with others. Such a push takes a few
+milliseconds, unless it moves an alias, which may evaluate policies.
 """
 _PARTS = {
     "requestBody": {
@@ -114,15 +116,17 @@ async def _push_with_files(
         head, *files = protocol.split_parts(body) or [b""]
         document = await read_json(head, _HEAD, state.parse_slots, _push_request)
         headers, manifest, options = MutableHeaders(), document.manifest, document.options
+
+        def put() -> PushResult:
+            registry = registry_once(request, headers, identity, key, body)
+            return registry.versions.put_with_files(name, manifest, options, files)
+
+        pushed: PushResult | None = None
         if state.has_short_pushes and len(body) <= _SHORT and options.alias is None:
             versions = cast(LocalVersions, registry_once(request, headers, identity, key, body).versions)
-            pushed = await state.short_pushes.run(versions.pending_push(name, manifest, options, files))
-        else:
-
-            def put() -> PushResult:
-                registry = registry_once(request, headers, identity, key, body)
-                return registry.versions.put_with_files(name, manifest, options, files)
-
+            with suppress(InspectorBusy):
+                pushed = await state.short_pushes.run(versions.pending_push(name, manifest, options, files))
+        if pushed is None:
             pushed = await to_thread.run_sync(put, limiter=threads)
     status = 201 if pushed.is_new else 200
     return Response(pushed.model_dump_json(), status, headers, media_type="application/json")

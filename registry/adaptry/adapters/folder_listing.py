@@ -59,7 +59,7 @@ def list_folder(folder: Path) -> FolderListing:
     paths = sorted(folder.iterdir())
     format = detect_format(path.name for path in paths)
     if format is None:
-        from adaptry.adapters.diagnostics import raise_no_adapter  # for its message only
+        from adaptry.adapters.diagnostics import raise_no_adapter  # needed only for its message
 
         raise_no_adapter(folder, {path.name for path in paths})
     kept: list[str] = []

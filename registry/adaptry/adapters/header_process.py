@@ -60,7 +60,7 @@ def _packed(header: SafetensorsHeader) -> Iterator[bytes]:
 def _unpacked(answer: bytes, start: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     names, dtypes, ranks, dims, ends, texts = _blocks(answer)
     sizes = iter(_numbers("Q", dims))
-    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # of which an adapter has few different ones
+    shapes: dict[tuple[int, ...], tuple[int, ...]] = {}  # shared, because an adapter has few distinct shapes
     tensors: dict[str, TensorInfo] = {}
     position = start
     for name, dtype, rank, end in zip(_read_texts(names), dtypes, ranks, _numbers("Q", ends), strict=True):

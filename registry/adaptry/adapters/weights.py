@@ -16,7 +16,7 @@ from adaptry.adapters.header import ReadAt, TensorInfo
 from adaptry.core.digest import Digest
 
 _PIECE = 1 << 20
-_MOST = 256  # tensors of a task
+_MOST = 256  # maximum number of tensors in a task
 _WORTH_THREADS = 1 << 20  # bytes
 
 
@@ -41,8 +41,8 @@ def combine_digests(tensors: Mapping[str, TensorInfo], digests: Mapping[str, str
 
 
 def _batches(tensors: Mapping[str, TensorInfo]) -> Iterator[Mapping[str, TensorInfo]]:
-    """The tensors in groups: each is a task of the pool, which takes 1.7 kB, as much as several small
-    tensors.
+    """Groups the tensors, so that the pool runs one task per group: a task takes 1.7 kB, as much as several
+    small tensors.
     """
     batch: dict[str, TensorInfo] = {}
     size = 0

@@ -1,7 +1,7 @@
-"""A `dataclass` decorator with the meaning of the standard library's, at a tenth of its cost per class.
+"""A `dataclass` decorator that works like the standard library's, at a tenth of the cost per class.
 
-The standard library writes and compiles the source of up to eight methods for each class, in 0.2 to 0.4 ms,
-also for the many classes that a command imports and never uses. Here, the standard library only finds the
+The standard library generates and compiles up to eight methods for each class, in 0.2 to 0.4 ms, even for the
+many classes that a command imports and never uses. Here, the standard library only finds the
 fields, so `fields`, `replace`, `asdict`, `match`, pydantic and type checkers see the same dataclass.
 `__init__` is compiled at its first use. The other methods are closures over the names of the fields.
 """
@@ -17,7 +17,7 @@ from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any
 
 Method = Callable[..., Any]
-"""A method of any dataclass, each of which has its own fields."""
+"""A method of any dataclass; its parameters depend on the fields."""
 
 _COMPARISONS = {"__lt__": operator.lt, "__le__": operator.le, "__gt__": operator.gt, "__ge__": operator.ge}
 
@@ -34,11 +34,11 @@ def lazy_dataclass(
     repr: bool = True,
     wrap_init: Callable[[type, Method], Method] | None = None,
 ) -> Any:
-    """Like `dataclasses.dataclass`, whose other options do not exist here. (`Any`: of any class.)
+    """Like `dataclasses.dataclass`, but with only these options. (`Any`: it decorates any class.)
 
-    `wrap_init` may replace `__init__` when it is made. A class that derives from another dataclass is left to
-    the standard library. A field without a default after one that has one is an error at the first use.
-    Raises `TypeError` for an `InitVar` or a field with `init=False`.
+    `wrap_init` gets the class and its compiled `__init__`, and returns the `__init__` to use. A class derived
+    from another dataclass is left to the standard library. A field without a default after a field with one
+    is an error only at the first use. Raises `TypeError` for an `InitVar` or a field with `init=False`.
     """
     options = {"frozen": frozen, "slots": slots, "kw_only": kw_only, "eq": eq, "order": order, "repr": repr}
     if kind is None:
@@ -46,7 +46,7 @@ def lazy_dataclass(
     if any(map(dataclasses.is_dataclass, kind.__mro__[1:])):
         return dataclasses.dataclass(**options)(kind)
     own = {name for name, method in vars(kind).items() if method is not None}  # `__hash__` may be None
-    kind.__doc__ = kind.__doc__ or kind.__name__  # else the standard library describes the signature
+    kind.__doc__ = kind.__doc__ or kind.__name__  # else the standard library sets it to the signature
     made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots, kw_only=kw_only)(kind)
     _require_plain_fields(made)
     for name, option in {"init": True, **options}.items():
@@ -81,7 +81,7 @@ def _methods(
     order: bool,
     repr: bool,
 ) -> dict[str, Any]:
-    """The methods by name; None for the `__hash__` of a class whose values may change. (`Any`: see above.)"""
+    """The methods by name; `__hash__` is None for a class whose values are mutable. (`Any`: see above.)"""
     made: dict[str, Any] = {"__init__": _LazyInit(kind, frozen, wrap_init)}
     if repr:
         made["__repr__"] = _repr(kind)
@@ -103,7 +103,7 @@ class _Factory:
 
 
 class _LazyInit:
-    """Stands for the `__init__` of a class, and is replaced by it at the first access."""
+    """A placeholder for the `__init__` of a class; the first access replaces it by the compiled one."""
 
     def __init__(self, kind: Any, is_frozen: bool, wrap: Callable[[type, Method], Method] | None) -> None:
         self._kind = kind
@@ -111,7 +111,7 @@ class _LazyInit:
         self._wrap = wrap
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """The method or function. Threads that come at the same time may each make it, which does no harm."""
+        """The bound method or the function. Several threads may compile it at once, which is harmless."""
         init: Any = _compiled_init(self._kind, self._is_frozen)
         if self._wrap:
             init = self._wrap(self._kind, init)
@@ -143,7 +143,7 @@ def _compiled_init(kind: Any, is_frozen: bool) -> Method:
     lines = "\n  ".join(body or ["pass"])
     source = f"def make({', '.join(values)}):\n def __init__({listed}):\n  {lines}\n return __init__"
     found: dict[str, Any] = {}
-    exec(source, vars(sys.modules[kind.__module__]), found)  # names of fields, which are identifiers
+    exec(source, vars(sys.modules[kind.__module__]), found)  # has only field names, which are identifiers
     init: Any = found["make"](**values)
     init.__qualname__ = f"{kind.__qualname__}.__init__"
     init.__annotations__ = {field.name: field.type for field in dataclasses.fields(kind)} | {"return": None}
@@ -162,10 +162,10 @@ def _repr(kind: Any) -> Method:
 
 
 def _key(names: list[str]) -> Method:
-    """The function from a value to the tuple of these attributes."""
+    """A function that returns the tuple of these attributes of a value."""
     if not names:
         return lambda value: ()
-    return operator.attrgetter(*names, names[0])  # one name more, since a single one would give no tuple
+    return operator.attrgetter(*names, names[0])  # one is repeated, since a single one gives no tuple
 
 
 def _comparisons(kind: Any, order: bool) -> dict[str, Method]:
@@ -190,7 +190,7 @@ def _hash(kind: Any) -> Method:
 
 
 def _refusals(kind: Any) -> dict[str, Method]:
-    """Assignments raise `FrozenInstanceError`, but an attribute that only a subclass has can be assigned."""
+    """Assignments raise `FrozenInstanceError`, except to attributes that only a subclass has."""
     names = {field.name for field in dataclasses.fields(kind)}
 
     def refuse_assignment(self: object, name: str, value: object) -> None:
@@ -207,7 +207,7 @@ def _refusals(kind: Any) -> dict[str, Method]:
 
 
 def _state(self: Any) -> list[object]:
-    """What pickle and `copy` store of a frozen value with slots, whose attributes they may not assign."""
+    """The state for pickle and `copy`, which cannot assign the attributes of a frozen value with slots."""
     return [getattr(self, field.name) for field in dataclasses.fields(self)]
 
 

@@ -82,9 +82,9 @@ Node = Term | Not | And | Or
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A parsed query: the conditions that must all hold, and how many terms they have. `is_relative`: it
-    depends on the present time. `reads_files`: its answer depends on stored files, not only on rows of the
-    catalog.
+    """A parsed query: the conditions that must all hold, and how many terms they have. `is_relative` is
+    True if the query depends on the current time, `reads_files` if its result depends on stored files and not
+    only on rows of the catalog.
     """
 
     parts: tuple[Node, ...] = ()
@@ -111,7 +111,7 @@ def parse(text: str, now: datetime | None = None) -> Query:
 
 @lru_cache(maxsize=_KEPT)
 def _parsed_once(text: str) -> Query | None:
-    """The query, which a request parses several times; None if it depends on the present time."""
+    """The parsed query, cached since a request parses it several times. None if it depends on the time."""
     found = _parsed(text, datetime.now(UTC))
     return None if found.is_relative else found
 

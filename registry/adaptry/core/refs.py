@@ -280,7 +280,7 @@ def is_folder(text: str) -> bool:
 
 
 def is_folder_path(text: str) -> bool:
-    """Whether a word that may be a folder or a name in the registry is a folder.
+    """Whether `text`, which may be a folder or a name in the registry, is a folder.
 
     Raises `InvalidRef`, with the unambiguous spellings, if it could be either.
     """

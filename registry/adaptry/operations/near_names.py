@@ -19,7 +19,7 @@ _BASES = ("base", "key")  # arguments that name a base
 
 
 def near_name(opened: Callable[[], Registry], arguments: Mapping[str, object]) -> str:
-    """The suggestion, to append to an error; empty if no name of the registry is near, or it cannot be
+    """The suggestion to append to an error; empty if the registry has no similar name or cannot be
     read. `arguments` are those of the command or function that raised the error.
     """
     with contextlib.suppress(AdaptryError):

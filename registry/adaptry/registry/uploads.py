@@ -39,7 +39,7 @@ class Uploads(ABC):
     ) -> UploadInfo:
         """Adds bytes at `offset`, streaming; what arrived before an interruption is kept.
 
-        `length`: how many bytes the chunks have together, if known. A server receives them faster then.
+        `length` is the total size of the chunks in bytes, if known; a server then receives them faster.
 
         Raises `OffsetMismatch` (with the right offset), `Conflict` (someone else is writing), `NotFound`
         (expired), `TooLarge` (more than was announced), `StorageFull`.

@@ -41,7 +41,7 @@ def a_large_file_that_is_open(world: World) -> None:
 
 @line(9)
 def a_file_in_parts(world: World) -> None:
-    """What is over 256 MiB the server wants in parts; newer clients send only open files so."""
+    """The server requests files over 256 MiB in parts. Newer clients send only open files in parts."""
     file = world.scratch / WEIGHTS
     size = 257 << 20
     header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()

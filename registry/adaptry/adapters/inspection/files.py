@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from adaptry.adapters.content import Content
 from adaptry.adapters.header import SafetensorsHeader, read_header
-from adaptry.adapters.inspection.inspector import Inspector
+from adaptry.adapters.inspection.inspector import PATIENCE, Inspector
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -41,7 +41,7 @@ def inspect_file(
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """A weights file at `path` of `content`, with its header."""
+    """The weights file at `path` in `content`, with its header."""
 
     content: Content
     path: str
@@ -49,10 +49,10 @@ class WeightsFile:
 
 
 def inspect_together(
-    inspector: Inspector, files: Sequence[WeightsFile], tenant: str = ""
+    inspector: Inspector, files: Sequence[WeightsFile], tenant: str = "", patience: float = PATIENCE
 ) -> list[WeightsInspection]:
-    """Inspects small files in one request to the inspecting process, which takes a fraction of the time of
-    one request each. Raises what `Inspector.inspect` raises, whichever file caused it.
+    """Inspects several small files in one request to the inspection process, which takes a fraction of the
+    time of one request per file. Raises the errors of `Inspector.inspect` if any of the files causes one.
     """
     tensors = {
         f"{number} {name}": info
@@ -65,7 +65,7 @@ def inspect_together(
             first = next((info.start for info in file.header.tensors.values()), 0)
             yield from _after_header(file.content, file.path, first)
 
-    found = iter(inspector.inspect(tensors, chunks, tenant).tensors.values())
+    found = iter(inspector.inspect(tensors, chunks, tenant, patience).tensors.values())
     return [WeightsInspection(dict(zip(file.header.tensors, found, strict=False))) for file in files]
 
 

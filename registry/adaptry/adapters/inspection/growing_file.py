@@ -7,7 +7,7 @@ complete file.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from adaptry.adapters.header import SafetensorsHeader, TensorInfo
 from adaptry.adapters.inspection.inspector import Inspector
@@ -16,10 +16,11 @@ from adaptry.core.errors import AdaptryError
 
 _BATCH = 16 << 20
 """Minimum size in bytes of the tensors of a request."""
+_LAST_SECONDS = 1.0  # for the tensors that arrived last; a client's request must not wait in a queue
 
 
 class GrowingFileInspection:
-    """Inspects the open file `descriptor` on `thread`; it must stay open until `result` has returned."""
+    """Inspects the open file `descriptor` on `thread`; which must stay open until `result` has returned."""
 
     def __init__(
         self, inspector: Inspector, thread: ThreadPoolExecutor, descriptor: int, tenant: str
@@ -46,7 +47,13 @@ class GrowingFileInspection:
             self._submit()
 
     def result(self) -> WeightsInspection | None:
-        """Waits for the results of all tensors; None if the file is incomplete, or the inspector failed."""
+        """The results of all tensors; None if the file is incomplete, the inspector failed, or it needs
+        longer than `_LAST_SECONDS`.
+        """
+        is_late = bool(wait(self._requests, _LAST_SECONDS).not_done)
+        if is_late or any(request.cancelled() for request in self._requests):
+            self.cancel()
+            return None
         found: dict[str, TensorStatistics] = {}
         failures = [request.exception() for request in self._requests]
         for request, failure in zip(self._requests, failures, strict=True):
@@ -56,6 +63,11 @@ class GrowingFileInspection:
                 found |= request.result().tensors
         is_complete = self._header is not None and found.keys() == self._header.tensors.keys()
         return WeightsInspection(found) if is_complete else None
+
+    def cancel(self) -> None:
+        """Drops the requests that have not begun."""
+        for request in self._requests:
+            request.cancel()
 
     def _submit(self) -> None:
         if self._batch:

@@ -31,17 +31,22 @@ from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, Process
 _SECONDS = 10.0  # of processor time, for a file of any size
 _PLAIN_RATE, _NUMPY_RATE = 2 << 20, 20 << 20  # bytes per second: a tenth of the slowest that was measured
 _WALL_FACTOR = 6.0
-_PATIENCE = 300.0  # seconds that a caller waits for its turn
+PATIENCE = 300.0
+"""Seconds that a caller waits for its turn."""
 
 WeightsSource = int | Callable[[int], Iterable[bytes]]
 """A weights file: its descriptor, or a function that yields its bytes from a position on, repeatedly."""
+
+
+class InspectorBusy(Unavailable):
+    """No child was free in time."""
 
 
 class Inspector:
     """Inspects files' tensors, with at most `processes` children at once, which tenants take in turn.
 
     Safe for many threads. Children start on demand. They end after half a minute without work, on `close`,
-    and when this process ends for any reason. `started` is a first child.
+    and when this process ends for any reason. `started` is a child that is already running.
     """
 
     def __init__(self, processes: int | None = None, started: InspectionProcess | None = None) -> None:
@@ -54,18 +59,22 @@ class Inspector:
         self._end = weakref.finalize(self, _end_all, self._idle)
 
     def inspect(
-        self, tensors: Mapping[str, TensorInfo], source: WeightsSource, tenant: str = ""
+        self,
+        tensors: Mapping[str, TensorInfo],
+        source: WeightsSource,
+        tenant: str = "",
+        patience: float = PATIENCE,
     ) -> WeightsInspection:
         """Measures every tensor once, in the order of their bytes, which are contiguous.
 
-        Raises `Unavailable` if the child crashed, was killed or reached a limit, or if no child was free for
-        minutes, and `CorruptData` if there are fewer bytes than the header declares.
+        Raises `Unavailable` if the child crashed, was killed or reached a limit, `InspectorBusy` if no child
+        was free for `patience` seconds, and `CorruptData` if there are fewer bytes than the header declares.
         """
         if preparation := self._preparation:
             preparation.join()  # before a slot is taken, which the preparation may need
         found: dict[str, TensorStatistics] = {}
         for batch in _batches(tensors) if isinstance(source, int) else [tensors]:
-            answers = self._guarded(partial(self._ask, batch, source), tenant, _PATIENCE)
+            answers = self._guarded(partial(self._ask, batch, source), tenant, patience)
             found |= zip(batch, answers, strict=True)
         return WeightsInspection(found)
 
@@ -77,7 +86,7 @@ class Inspector:
             with self._slots.hold(tenant, patience):
                 return ask()
         except TimeoutError:
-            raise Unavailable(
+            raise InspectorBusy(
                 "too many weights are being inspected now; nothing was lost, try again in a minute"
             ) from None
         except (ProcessFailed, ProcessTimeout) as error:
@@ -263,7 +272,7 @@ class _Child:
 
 
 def _batches(tensors: Mapping[str, TensorInfo]) -> Iterator[Mapping[str, TensorInfo]]:
-    """The tensors of each request."""
+    """Splits the tensors into the requests of a file."""
     items = iter(tensors.items())
     while batch := dict(islice(items, MOST_TENSORS)):
         yield batch

@@ -1,4 +1,4 @@
-"""Starts the process that measures weights. Imports little, so that a push can start it before all else."""
+"""Starts the process that measures weights. Imports little, so a push can start it before anything else."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LONGEST_ANSWER = 16 << 20
 class InspectionProcess:
     """A process that measures weights, and the socket for its requests (see `protocol`).
 
-    If `expected` bytes are worth it, it imports numpy before it reads a request. It ends when the socket is
-    closed. Raises `ProcessFailed` if it cannot be started.
+    If at least `LARGE` bytes are `expected`, it imports numpy before it reads a request. It ends when the
+    socket is closed. Raises `ProcessFailed` if it cannot be started.
     """
 
     def __init__(self, expected: int = 0) -> None:
@@ -55,6 +55,6 @@ class InspectionProcess:
 
 
 def numpy_folder() -> str:
-    """The folder in which numpy is installed, found without importing it; empty if it is not installed."""
+    """The folder in which numpy is installed, found without importing it; empty if numpy is missing."""
     found = importlib.util.find_spec("numpy")
     return str(Path(found.origin).parent.parent) if found and found.origin else ""

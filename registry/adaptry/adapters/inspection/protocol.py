@@ -13,8 +13,8 @@ IDLE_WITH_NUMPY = 5.0
 """The same for a child that has imported numpy, which takes 20 MB."""
 
 MOST_TENSORS = 8192
-"""The most tensors of a request that reads an open file: more are several requests, so that neither process
-needs much memory for the lists.
+"""Maximum number of tensors in a request that reads an open file. A file with more tensors takes several
+requests, so that neither process needs much memory for the lists.
 """
 
 SHORT = 3

@@ -33,14 +33,16 @@ Answer = tuple[int, int, float | None, bool]
 
 
 class Source(Protocol):
-    """Bytes in order."""
+    """A sequential source of bytes."""
 
     def read(self, size: int, /) -> bytes:
         """The next `size` bytes; fewer at the end."""
 
 
 def serve(requests: socket.socket, target: io.BufferedWriter, numpy: str = "") -> None:
-    """Answers requests until there are no more. `numpy` is its folder, if it is needed at once."""
+    """Answers requests until the socket closes. `numpy` is the folder of numpy if it is to be imported first;
+    otherwise it is empty.
+    """
     stream = io.BufferedReader(socket.SocketIO(requests, "r"), _READ_AHEAD)
     measure = _with_numpy(numpy) if numpy else None
     while select.select([requests], [], [], IDLE_WITH_NUMPY if measure else IDLE)[0]:
@@ -79,7 +81,7 @@ class _OpenFile:
     """A file that is read by position, since other processes share the descriptor. It ends with the
     socket.
 
-    It has no buffer, which would copy every byte a second time.
+    Reads are unbuffered, since a buffer would copy every byte a second time.
     """
 
     def __init__(self, file: int, start: int, requests: socket.socket) -> None:
@@ -90,7 +92,7 @@ class _OpenFile:
     def read(self, size: int) -> bytes:
         """The next `size` bytes; fewer at the end."""
         if select.select([self._requests], [], [], 0)[0]:
-            return b""  # a caller sends nothing before it has the answer, so this means that it is gone
+            return b""  # a caller sends nothing before it gets the answer, so it must be gone
         data = os.pread(self._file, size, self._position)
         self._position += len(data)
         return data

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def activation(name: str) -> Callable[[Doubles], Doubles]:
-    """The function, with torch's default parameters. Raises `KeyError`."""
+    """The function of that name, with torch's default parameters. Raises `KeyError` if it is unknown."""
     import numpy as np
 
     def softplus(x: Doubles) -> Doubles:

@@ -1,4 +1,4 @@
-"""BOFT: inputs turned by butterfly rotations, outputs scaled (arXiv 2311.06243; PEFT `tuners/boft`)."""
+"""BOFT: inputs rotated by butterfly rotations, outputs scaled (arXiv 2311.06243; PEFT `tuners/boft`)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adaptry.adapters.methods.rotations import (
     block_diagonal,
     cayley,
     cayley_transposed,
-    is_solved_in_arrays,
+    fits_without_torch,
 )
 from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
@@ -81,13 +81,13 @@ def _rotation(trained: Tensor) -> Tensor:
     """[factors, blocks, n, n] → orthogonal [blocks·n, blocks·n]."""
     factors, blocks, side, _ = trained.shape
     flat = trained.view(factors * blocks, side, side)
-    turned = cayley(0.5 * (flat - flat.transpose(1, 2))).view_as(trained)
-    product = block_diagonal(turned[0])
+    rotated = cayley(0.5 * (flat - flat.transpose(1, 2))).view_as(trained)
+    product = block_diagonal(rotated[0])
     if factors == 1:
         return product
     for number in range(factors):
         order = _butterfly(blocks * side, blocks // 2**number, side // 2)
-        factor = block_diagonal(turned[number])[order][:, order]
+        factor = block_diagonal(rotated[number])[order][:, order]
         product = factor if number == 0 else factor @ product
     return product
 
@@ -96,16 +96,16 @@ def _rotation(trained: Tensor) -> Tensor:
 def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     import torch
 
-    turned = torch.mm(_rotation(parts["R"]), weight.t().float()).t()
-    return (turned * parts["s"].view(-1, 1)).to(weight.dtype)
+    rotated = torch.mm(_rotation(parts["R"]), weight.t().float()).t()
+    return (rotated * parts["s"].view(-1, 1)).to(weight.dtype)
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """Factor by factor: the inputs in the order of the factor, times its blocks, and back in their order."""
+    """For each factor: permutes the inputs, multiplies them by its blocks, and restores their order."""
     factors, count, side, _ = parts.shape("R")
     if (count * side, parts.shape("s")) != (shape[1], (shape[0], 1)):
         return None
-    if not is_solved_in_arrays(factors * count, side):
+    if not fits_without_torch(factors * count, side):
         return None
 
     def read() -> FormulaArrays:
@@ -118,10 +118,10 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
         orders = [_butterfly_array(shape[1], count // 2**number, side // 2) for number in range(1, factors)]
 
         def write(first: int, rows: Floats) -> None:
-            turned = first_turn(rows)  # its order is that of the inputs
+            rotated = first_turn(rows)  # the first factor does not permute the inputs
             for order, turn in zip(orders, turns, strict=True):
-                turned = turn(turned[:, np.argsort(order)])[:, order]
-            np.multiply(turned, scales[first : first + len(rows)], out=rows, casting="same_kind")
+                rotated = turn(rotated[:, np.argsort(order)])[:, order]
+            np.multiply(rotated, scales[first : first + len(rows)], out=rows, casting="same_kind")
 
         return FormulaArrays(write_rows=write)
 

@@ -66,7 +66,7 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """Without a transform: element (i, j) of a block is number (j − i) mod size of its kernel."""
+    """Without a Fourier transform: element (i, j) of a block is element (j − i) mod `size` of its kernel."""
     blocks, columns, size = parts.shape("kernel")
     if (blocks * size, columns * size) != shape:
         return None

@@ -66,17 +66,16 @@ def _injection(parts: ModuleTensors | ModuleArrays) -> float:
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     config = parts.config
     fan_out, rank = parts.shape("P")
+    if config.fields.get("decomposition_method") == "qr":
+        return None  # if columns are nearly dependent, only the same LAPACK finds the same Q
     if fan_out != shape[0] or (not config.flag("para") and parts.shape("R") != (rank, shape[1])):
         return None
 
     def read() -> FormulaArrays:
         import numpy as np
 
-        out = right = parts["P"].astype(np.float64)
-        if config.fields.get("decomposition_method") == "qr":
-            out = right = np.linalg.qr(out).Q
-        else:
-            right = np.maximum(right, 0)
+        out = parts["P"].astype(np.float64)
+        right = np.maximum(out, 0)
 
         def change(removed: Doubles) -> FormulaArrays:
             added = 0 if config.flag("para") else parts["R"].astype(np.float64) * _injection(parts)

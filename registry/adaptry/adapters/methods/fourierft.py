@@ -68,27 +68,28 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    if len(parts.shape("spectrum")) != 1 or parts.shape("spectrum")[0] > shape[0] * shape[1]:
+    if len(parts.shape("spectrum")) != 1 or not 0 < parts.shape("spectrum")[0] <= shape[0] * shape[1]:
         return None
 
     def read() -> FormulaArrays:
         spectrum = parts["spectrum"]
         places = drawn_positions(parts.config, len(spectrum), *shape)
-        return FormulaArrays(write_rows=_Rows(spectrum, places, parts.module.scale, shape, parts.dtype))
+        return FormulaArrays(write_rows=_UpdateRows(spectrum, places, parts.module.scale, shape, parts.dtype))
 
     return RowFormula("dense", 0, read, uses_numpy=True)
 
 
 _TOGETHER = 16
-"""The most rows that are computed together: with 1,000 coefficients, their numbers fit in an L2 cache."""
+"""Maximum number of rows computed together: with 1,000 coefficients, their terms fit in an L2 cache."""
 _MOST_TERMS = 1 << 18
-"""The most terms of these rows, unless one row has more: 8 MB."""
+"""Maximum number of terms of these rows (8 MB), unless a single row has more."""
 
 
-class _Rows:
-    """Rows of the update: sums over the few coefficients along the outputs, and a transform of real numbers
-    along the inputs. A coefficient in a column of the second half is the conjugate of one in the first. The
-    transform is in float64 for weights in float32, and in float32 for those of half the size.
+class _UpdateRows:
+    """Computes rows of the update: sums over the few coefficients along the outputs, then an inverse real
+    Fourier transform along the inputs. A coefficient in the second half of the columns counts as the complex
+    conjugate of one in the first half. The transform is computed in float64 for float32 weights, and in
+    float32 for half-precision weights.
     """
 
     def __init__(
@@ -105,7 +106,8 @@ class _Rows:
         self._precision = np.complex128 if dtype == "F32" else np.complex64
         is_mirrored = 2 * columns > self._fan_in
         columns = np.where(is_mirrored, self._fan_in - columns, columns)
-        # Coefficients of one column are in different levels, so that each level has a column once.
+        # Coefficients of the same column go to different levels, because `halves[columns] += …` would add
+        # only one of them.
         order = np.argsort(columns, kind="stable")
         _, starts, counts = np.unique(columns[order], return_index=True, return_counts=True)
         levels = np.arange(len(columns)) - np.repeat(starts, counts)
@@ -144,7 +146,7 @@ METHOD = Method(
     name="fourierft",
     title="FourierFT",
     key_patterns={"fourierft_spectrum": "spectrum"},
-    tolerance="within rounding, and at least as exact as PEFT; its places are those that torch drew so far",
+    tolerance="within rounding, and at least as exact as PEFT; positions are those torch has drawn so far",
     module_size=lambda shapes, config: coefficients(shapes, config, 1000),
     scale=_scale,
     weight=add_delta(_delta),

@@ -1,8 +1,8 @@
 """Top-k of a few numbers without torch: the same positions as `torch.topk`, also among equal numbers.
 
 torch calls C++'s `partial_sort` if k is at most a 64th of the numbers, else `nth_element`. C++ does not
-specify the order of equal numbers, so for rows that have some this repeats libstdc++ (`bits/stl_heap.h`,
-`bits/stl_algo.h`).
+specify the order of equal numbers. So rows with equal numbers are sorted by the algorithms of libstdc++
+(`bits/stl_heap.h`, `bits/stl_algo.h`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SORTED_BY_INSERTION = 16
 
 
 def is_order_known(count: int, selected: int) -> bool:
-    """Whether torch selects in an order that `largest` repeats."""
+    """Whether `largest` can reproduce the order in which torch selects."""
     return 0 < selected <= min(count, _SORTED_BY_INSERTION)
 
 
@@ -42,9 +42,9 @@ def largest(numbers: Floats, selected: int) -> Positions:
 
 
 def _selected_by_parts(numbers: list[float], selected: int) -> list[int]:
-    """`nth_element` of positions by descending numbers, then a stable sort of those before the last.
+    """`nth_element` on the positions, by descending numbers, then a stable sort of those before the last one.
 
-    Where libstdc++ would give up dividing and use a heap, equal numbers are taken in order.
+    Where libstdc++ would give up partitioning and use a heap, equal numbers are selected by position.
     """
     order, nth = list(range(len(numbers))), selected - 1
     first, last, depth = 0, len(order), 2 * (len(order).bit_length() - 1)
@@ -57,7 +57,7 @@ def _selected_by_parts(numbers: list[float], selected: int) -> list[int]:
 
 
 def _partitioned(numbers: list[float], order: list[int], first: int, last: int) -> int:
-    """`__unguarded_partition_pivot`: moves the median of three to `first`; returns the first smaller one."""
+    """`__unguarded_partition_pivot`: moves the median of three to `first`; returns the start of the rest."""
 
     def is_before(one: int, other: int) -> bool:
         return numbers[order[one]] > numbers[order[other]]

@@ -130,7 +130,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 
 
 def _bat_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """W + (W·R + R) in tiles: each group of r rows has an R [r, r], which rotations multiply."""
+    """W + (W·R + R) in tiles: each group of r rows has its own R [r, r]. `rotated` computes W·R."""
     (fan_out, fan_in), (count, rank, _) = shape, parts.shape("block")
     width = max(rank, 32)
     if width % rank or width % 32 or count * rank != fan_out or fan_in % width:

@@ -22,7 +22,7 @@ from adaptry.adapters.methods.rotations import (
     cayley_neumann,
     cayley_neumann_arrays,
     cayley_transposed,
-    is_solved_in_arrays,
+    fits_without_torch,
     side_of,
     skew,
     skew_arrays,
@@ -38,10 +38,10 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     blocks, numbers = shapes["embedding_R" if "embedding_R" in shapes else "R"]
     if config.flag("block_share") and blocks != 1:
         raise ValueError("there are several blocks, but the config declares one shared block")
-    turned = 0 if config.flag("block_share") else blocks * side_of(numbers)
+    rotated = 0 if config.flag("block_share") else blocks * side_of(numbers)
     if "embedding_R" in shapes:
-        return ModuleSize(0, 0, turned, "embedding")
-    return ModuleSize(0, turned, 0, "flat")
+        return ModuleSize(0, 0, rotated, "embedding")
+    return ModuleSize(0, rotated, 0, "flat")
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
@@ -94,25 +94,25 @@ def _unmergeable_reason(config: AdapterConfig) -> str | None:
 
 def _rotation(numbers: Tensor, config: AdapterConfig, width: int) -> Tensor:
     """The block-diagonal rotation [width, width] of the trained numbers [blocks, n(n−1)/2]."""
-    turned = skew(numbers)
+    rotated = skew(numbers)
     if config.flag("coft"):
-        turned = _near_identity(turned, config.number("eps", 6e-5))
+        rotated = _near_identity(rotated, config.number("eps", 6e-5))
     if _uses_series(config):
-        blocks = cayley_neumann(turned, config.rank("num_cayley_neumann_terms", 5))
+        blocks = cayley_neumann(rotated, config.rank("num_cayley_neumann_terms", 5))
     else:
-        blocks = cayley(turned)
+        blocks = cayley(rotated)
     if config.flag("block_share"):
         blocks = blocks.expand(width // blocks.shape[-1], -1, -1)
     return block_diagonal(blocks)
 
 
-def _near_identity(turned: Tensor, eps: float) -> Tensor:
+def _near_identity(rotated: Tensor, eps: float) -> Tensor:
     """COFT: each block scaled down to a norm of at most ε/√blocks."""
     import torch
 
-    limit = eps * 1 / torch.sqrt(torch.tensor(turned.shape[0]))
-    norm = torch.norm(turned, dim=(1, 2), keepdim=True)
-    return torch.where(norm <= limit, turned, limit * (turned / norm))
+    limit = eps * 1 / torch.sqrt(torch.tensor(rotated.shape[0]))
+    norm = torch.norm(rotated, dim=(1, 2), keepdim=True)
+    return torch.where(norm <= limit, rotated, limit * (rotated / norm))
 
 
 @on_matrix
@@ -133,7 +133,7 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """The rotation by the series, if sums over a block are in torch's order, or the exact one."""
+    """The rotation by the series, if its sums can be added in torch's order, or the exact rotation."""
     config, width = parts.config, shape[1]
     role = "R" if "R" in parts else "embedding_R"
     count, numbers = parts.shape(role)
@@ -141,32 +141,32 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     if count * side != width and not (config.flag("block_share") and count == 1 and width % side == 0):
         return None
     if not _uses_series(config):
-        return _solved(parts, role, side) if is_solved_in_arrays(count, side) else None
+        return _exact_rotation_formula(parts, role, side) if fits_without_torch(count, side) else None
     if role != "R" or config.flag("coft") or not (side == 16 or side % 32 == 0) or width % 32:
         return None
 
     def read() -> FormulaArrays:
-        turned = skew_arrays(parts["R"])
-        if len(turned) * side != width:
-            turned = turned.repeat(width // side, axis=0)
-        series = cayley_neumann_arrays(parts, turned, config.rank("num_cayley_neumann_terms", 5))
+        rotated = skew_arrays(parts["R"])
+        if len(rotated) * side != width:
+            rotated = rotated.repeat(width // side, axis=0)
+        series = cayley_neumann_arrays(parts, rotated, config.rank("num_cayley_neumann_terms", 5))
         return FormulaArrays(blocks=series.transpose(0, 2, 1))
 
     return RowFormula("rotated", side, read)
 
 
-def _solved(parts: ModuleArrays, role: str, side: int) -> RowFormula:
+def _exact_rotation_formula(parts: ModuleArrays, role: str, side: int) -> RowFormula:
     config = parts.config
 
     def read() -> FormulaArrays:
         import numpy as np
 
-        turned = skew_arrays(parts[role]).astype(np.float64)
+        rotated = skew_arrays(parts[role]).astype(np.float64)
         if config.flag("coft"):
-            limit = config.number("eps", 6e-5) / math.sqrt(len(turned))
-            norms = np.linalg.norm(turned, axis=(1, 2), keepdims=True)
-            turned *= limit / np.maximum(norms, limit)
-        blocks = cayley_transposed(turned)
+            limit = config.number("eps", 6e-5) / math.sqrt(len(rotated))
+            norms = np.linalg.norm(rotated, axis=(1, 2), keepdims=True)
+            rotated *= limit / np.maximum(norms, limit)
+        blocks = cayley_transposed(rotated)
         if role == "embedding_R":
             blocks = blocks.transpose(0, 2, 1)
         rotation = Rotation(blocks)

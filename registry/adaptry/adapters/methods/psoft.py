@@ -42,15 +42,15 @@ def _rotation(parts: ModuleTensors) -> Tensor:
 
     config, trained = parts.config, parts["R"]
     if _is_on(config, "psoft_orth"):
-        turned = skew(trained)
+        rotated = skew(trained)
         if config.flag("use_cayley_neumann"):
             limit = config.number("cayley_neumann_eps", 0)
-            norm = torch.linalg.norm(turned, ord="fro")
+            norm = torch.linalg.norm(rotated, ord="fro")
             if limit and torch.isfinite(norm) and norm > limit:
-                turned = turned * (limit / (norm + 1e-12))
-            trained = cayley_neumann(turned, config.rank("num_cayley_neumann_terms", 5))
+                rotated = rotated * (limit / (norm + 1e-12))
+            trained = cayley_neumann(rotated, config.rank("num_cayley_neumann_terms", 5))
         else:
-            trained = cayley(turned, sign=1)
+            trained = cayley(rotated, sign=1)
     if "vector_b" in parts:
         trained = parts["vector_b"][:, None] * trained
     return trained * parts["vector_a"][None, :] if "vector_a" in parts else trained

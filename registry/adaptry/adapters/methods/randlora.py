@@ -113,22 +113,24 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 
 _GROUP = 1 << 20
-"""Numbers of the update that are computed together."""
+"""Number of elements of the update that are computed together."""
 _SUMMED = 1024
-"""Terms of a sum that BLAS adds in float32; for weights in float32, 256, and their sums in float64."""
+"""Number of terms that BLAS adds in float32. For float32 weights it is 256, and their sums are float64."""
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """With the bases from the file."""
+    """Only for adapters whose files contain the random bases."""
     if not is_projection_saved(parts.config) or min(shape) != parts.shape("gamma")[1]:
         return None
     if parts.shape("B")[0] < max(shape) or parts.shape("A")[2] < min(shape):
         return None
-    return RowFormula("dense", 0, lambda: FormulaArrays(write_rows=_Rows(parts, shape)), uses_numpy=True)
+    return RowFormula(
+        "dense", 0, lambda: FormulaArrays(write_rows=_UpdateRows(parts, shape)), uses_numpy=True
+    )
 
 
-class _Rows:
-    """Rows of the update. B, which is as large as the weight, is read for each group of rows."""
+class _UpdateRows:
+    """Computes rows of the update. B, as large as the weight, is read in parts for each group of rows."""
 
     def __init__(self, parts: ModuleArrays, shape: tuple[int, int]) -> None:
         import numpy as np
@@ -145,7 +147,7 @@ class _Rows:
         done = 0
         while done < len(rows):
             row = first + done
-            start = row // self._size * self._size  # groups do not depend on the rows that are read
+            start = row // self._size * self._size  # groups do not depend on the requested rows
             if start != self._first or not len(self._group):
                 self._compute(start, min(start + self._size, self._fan_out))
             part = self._group[row - start : row - start + len(rows) - done]
@@ -175,7 +177,7 @@ class _Rows:
         return rows
 
     def _scaled(self, columns: slice) -> Iterator[tuple[slice, Floats]]:
-        """λ·A·γ, some terms at a time. PEFT flattens it as [r, bases], and B as [bases, r]."""
+        """λ·A·γ, a few terms at a time. PEFT flattens λ·A·γ as [r, bases], but B as [bases, r]."""
         rank, bases = self._trained.shape
         step = max(1, (256 if self._parts.dtype == "F32" else _SUMMED) // bases)
         for first in range(0, rank, step):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _DRAWN = 1 << 20
-"""Draws made together."""
+"""Number of draws made at a time."""
 
 
 def is_projection_saved(config: AdapterConfig) -> bool:
@@ -72,7 +72,7 @@ def positions(
 def drawn_positions(
     config: AdapterConfig, count: int, fan_out: int, fan_in: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows [count] and columns [count] of places in a matrix, drawn like PEFT's FourierFT and WaveFT."""
+    """The rows [count] and columns [count] of `count` positions, drawn as in PEFT's FourierFT and WaveFT."""
     seed = projection_seed(config, "random_loc_seed", 777) % 2**32  # torch's generator ignores the other bits
     places = _first_of_permutation(seed, count, fan_out * fan_in)
     return places // fan_in, places % fan_in
@@ -80,10 +80,11 @@ def drawn_positions(
 
 @lru_cache(maxsize=32)  # the layers of a model have few shapes
 def _first_of_permutation(seed: int, count: int, size: int) -> NDArray[np.int64]:
-    """The first numbers of `torch.randperm(size)`, without the others.
+    """The first `count` numbers of `torch.randperm(size)`, without keeping the others.
 
-    torch shuffles from the front, so the first draws are enough. From 2³²/20 numbers on it shuffles inside
-    out: draw i decides where number i goes, and what was there goes to place i.
+    torch shuffles from the front, so the first `count` draws are enough. If `size` is at least 2³²/20, torch
+    uses an inside-out shuffle: draw i is the position of number i, and the number at that position moves to
+    position i. That needs all draws.
     """
     import numpy as np
 

@@ -89,7 +89,7 @@ def _scales(parts: ModuleArrays) -> tuple[Floats, Floats]:
 
     half = parts.config.rank("group_size", 64) // 2
     theta, alpha = parts["theta"].astype(np.float64), parts["alpha"]
-    # Half precision rounds the product in float32, as PEFT does, so that it takes the same numbers.
+    # In half precision the product is rounded to float32, as in PEFT, so that the scales are the same.
     kind = np.float64 if parts.dtype == "F32" else np.float32
     own, other = ((alpha * turned(theta).astype(kind)).astype(np.float32) for turned in (np.cos, np.sin))
     match _variant(parts.config):
@@ -117,7 +117,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 
 
 def _bias_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """A bias is one block, since a block has more rows than a bias that is not a vocabulary's."""
+    """Takes the bias as one block of rows. Only the bias of a vocabulary can be longer than a block."""
     group = parts.config.rank("group_size", 64)
     if shape[0] % group or shape[0] > _LARGEST_BIAS:
         return None

@@ -53,8 +53,8 @@ def cayley(matrix: Tensor, sign: int = -1) -> Tensor:
 
     one = torch.eye(matrix.shape[-1], dtype=matrix.dtype).expand_as(matrix)
     signed = sign * matrix
-    turned: Tensor = torch.linalg.solve(one - signed, one + signed, left=False)
-    return turned
+    rotated: Tensor = torch.linalg.solve(one - signed, one + signed, left=False)
+    return rotated
 
 
 def cayley_neumann(matrix: Tensor, terms: int) -> Tensor:
@@ -111,31 +111,31 @@ def cayley_neumann_arrays(parts: ModuleArrays, matrices: Floats, terms: int) -> 
 
 
 _MOST_NUMBERS = 8 << 20
-"""The most numbers of all blocks that are solved without torch, which hold 64 MB for each thread."""
+"""Maximum number of elements in all blocks that are solved without torch: 64 MB for each thread."""
 
 
-def is_solved_in_arrays(count: int, side: int) -> bool:
-    """Whether so many blocks are few enough for `cayley_transposed`."""
+def fits_without_torch(count: int, side: int) -> bool:
+    """Whether `count` blocks of `side` × `side` elements are small enough for `cayley_transposed`."""
     return count * side * side <= _MOST_NUMBERS
 
 
 def cayley_transposed(matrices: Iterable[Doubles], sign: int = -1) -> Doubles:
-    """`cayley`, transposed, of skew matrices [n, n], without torch: solved by LAPACK, one after the other.
-    The transpose of (I + sQ)(I − sQ)⁻¹ is (I + sQ)⁻¹(I − sQ), since Q is skew.
+    """The transpose of `cayley` for skew-symmetric matrices [n, n], without torch: LAPACK solves one after
+    the other. The transpose of (I + sQ)(I − sQ)⁻¹ is (I + sQ)⁻¹(I − sQ), since Q is skew-symmetric.
     """
     import numpy as np
 
     def one(matrix: Doubles) -> Doubles:
         identity = np.eye(len(matrix))
-        turned: Doubles = np.linalg.solve(identity + sign * matrix, identity - sign * matrix)
-        return turned
+        rotated: Doubles = np.linalg.solve(identity + sign * matrix, identity - sign * matrix)
+        return rotated
 
     return np.stack([one(matrix) for matrix in matrices])
 
 
 class Rotation:
-    """Rows [n, in] times the matrix with `blocks` [in/b, b, b] on its diagonal, in float64, by one thread. A
-    result is valid until the next call.
+    """Multiplies rows [n, in] by the matrix with `blocks` [in/b, b, b] on its diagonal, in float64. A result
+    is valid until the next call, so only one thread may use a `Rotation`.
     """
 
     def __init__(self, blocks: Doubles) -> None:

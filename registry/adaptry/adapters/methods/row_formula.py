@@ -44,8 +44,8 @@ end:
 - projected: W + s·(W·B)·A, with B [in, r] (HRA)
 - paired: c ∘ W + v ∘ W', where each row of W' is the partner of W's (RoAd)
 
-Products with W have no order that torch keeps: they are summed more exactly than in torch, so that results
-differ in a few elements by one unit in the last place.
+torch has no fixed order of summation for products with W. Here, they are summed more accurately than in
+torch, so a few elements of a result differ by one unit in the last place.
 """
 
 
@@ -56,8 +56,8 @@ class FormulaArrays:
     fills `rows` [n, in] with the rows of D from `first` on; if the kind is `mapped`, `rows` holds W's, which
     it replaces by the result's. `blocks` [in/b, b, b] are those of R. The products of a `sum` are added
     rank by rank; `up_scales` are then factors of each B. If `of_product` is given, the numbers are
-    `of_product(Lᵀ·W)`, from `left`, L [out, r], and the product [r, in] in float64. If pairs of rows are
-    combined, `own_scales` is c [out], and the partners are in the other half of each group of 2·`half` rows.
+    `of_product(Lᵀ·W)`, where `left` is L [out, r], and the product [r, in] is in float64. If the kind is
+    `paired`, `own_scales` is c [out], and a row's partner is in the other half of its group of 2·`half` rows.
     """
 
     factors: tuple[tuple[Floats, Floats], ...] = ()
@@ -77,8 +77,8 @@ class FormulaArrays:
 class RowFormula:
     """A change of a weight. `depth` is the rank of its products, 0 without products; `read` reads the
     numbers. `start(first, rows)` fills `rows` with those that the adapter has in place of W's, before the
-    change; they are rounded to W's dtype. Without it, W is the base's. `uses_numpy`: whether the numbers come
-    from numpy's functions and libraries, whose last bits depend on its version and on the processor.
+    change; they are rounded to W's dtype. Without it, W is the base's. `uses_numpy` is True if the numbers
+    come from functions of numpy whose last bits depend on numpy's version and on the processor.
     """
 
     kind: FormulaKind

@@ -58,6 +58,10 @@ def _logits(parts: ModuleTensors, side: str) -> Tensor:
     return none.scatter(-1, choices, torch.log(weights))
 
 
+_IN_ORDER = 4
+"""How many vectors torch adds one after another, whatever their length."""
+
+
 def _pieces(parts: ModuleTensors, side: str) -> Tensor:
     import torch
 
@@ -74,7 +78,8 @@ def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, T
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    if not is_order_known(parts.shape("bank")[0], parts.config.rank("topk", 2)):
+    count = parts.config.rank("topk", 2)
+    if count > _IN_ORDER or not is_order_known(parts.shape("bank")[0], count):
         return None
     ending = "_choices" if parts.config.flag("save_only_topk_weights") else ""
     length, (rank, tiles_in, _), (tiles_out, up, _) = (
@@ -94,7 +99,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 
 
 def _logit_arrays(parts: ModuleArrays, side: str) -> Floats:
-    """`_logits` without torch: logarithms are rounded correctly, which torch's are not."""
+    """`_logits` without torch. Its logarithms are correctly rounded; torch's are not."""
     import numpy as np
 
     if not parts.config.flag("save_only_topk_weights"):
@@ -105,7 +110,7 @@ def _logit_arrays(parts: ModuleArrays, side: str) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         found = np.log(np.concatenate([weights, last], -1).astype(np.float64)).astype(np.float32)
     logits = np.full((*choices.shape[:-1], len(parts["bank"])), -np.inf, np.float32)
-    # The logarithm of a negative weight makes the result NaN, as infinity does.
+    # A negative weight has no logarithm and must make the result NaN; infinity does.
     np.put_along_axis(logits, choices, np.where(np.isnan(found), np.float32(np.inf), found), -1)
     return logits
 

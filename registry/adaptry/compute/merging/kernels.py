@@ -79,8 +79,8 @@ class KernelChoice:
 
     @contextlib.contextmanager
     def limit_threads(self, tensors: Iterable[OutputTensor]) -> Iterator[None]:
-        """Limits numpy, and torch if a kernel for these tensors uses it, to one thread for each kernel during
-        the block.
+        """During the block, limits numpy to one thread for each kernel; torch too, if a kernel for these
+        tensors uses it.
         """
         tensors = list(tensors)
         is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(tensors)))

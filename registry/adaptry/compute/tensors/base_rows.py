@@ -1,7 +1,6 @@
-"""Further reads of a weight's rows during a merge: for a product with the whole weight, and for partners of
-rows.
+"""Reads rows of a weight again during a merge: for a product with the whole weight, or for partners of rows.
 
-Memory does not grow with the weight: it is read in the blocks of the merge.
+The weight is read in the merge's blocks of rows, so the memory does not depend on its size.
 """
 
 from __future__ import annotations
@@ -31,13 +30,16 @@ class _CompiledSum:
         self.add = self._module.function("add", *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 4)
 
 
+_SUMMED = 64
+"""Rows that are added in float32. Sums of a whole block, which has thousands of short rows, would be less
+exact than PEFT's."""
 _compiled = lru_cache(maxsize=None)(_CompiledSum)  # one per dtype and process
 
 
 def left_product(left: Floats, weight: KernelWeight, load: LoadRows, address: int) -> NDArray[np.float64]:
-    """leftᵀ·W [r, in] of `left` [out, r], by one pass over W, whose blocks are loaded at `address`.
+    """leftᵀ·W [r, in] for `left` [out, r]. W is read once, in blocks that are loaded at `address`.
 
-    Raises `InvalidWeights` if `left` does not fit.
+    Raises `InvalidWeights` if the number of rows of `left` is not that of W.
     """
     require_shape(left.shape, (weight.rows, left.shape[1]))
     factors = padded_ranks(left)
@@ -46,17 +48,18 @@ def left_product(left: Floats, weight: KernelWeight, load: LoadRows, address: in
     add = _compiled(weight.dtype).add
     for first, rows in row_blocks(weight.rows, row_bytes(weight)):
         load(first, rows, address)
-        add(
-            address,
-            factors.ctypes.data + 4 * first * ranks,
-            total.ctypes.data,
-            *(weight.columns // WIDTH, rows, weight.columns, ranks),
-        )
+        for start in range(0, rows, _SUMMED):
+            add(
+                address + start * row_bytes(weight),
+                factors.ctypes.data + 4 * (first + start) * ranks,
+                total.ctypes.data,
+                *(weight.columns // WIDTH, min(_SUMMED, rows - start), weight.columns, ranks),
+            )
     return total[: left.shape[1]]
 
 
 def padded_ranks(factor: Floats) -> Floats:
-    """[n, r] with zero columns up to a multiple of the ranks that are summed together."""
+    """`factor` [n, r], padded with zero columns until their number is a multiple of `RANKS`."""
     padded = np.zeros((len(factor), -(-factor.shape[1] // RANKS) * RANKS), np.float32)
     padded[:, : factor.shape[1]] = factor
     return padded
@@ -67,7 +70,7 @@ def row_bytes(weight: KernelWeight) -> int:
 
 
 class PartnerRows:
-    """The partners of a block's rows: those in the other half of each group of rows."""
+    """Finds the partners of a block's rows. A row's partner is in the other half of its group of rows."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -76,8 +79,9 @@ class PartnerRows:
     def runs(
         self, first: int, rows: int, half: int, width: int, block: int, load: LoadRows
     ) -> Iterator[tuple[int, int, int]]:
-        """(row, count, address of the partners) for parts of a block of rows of `width` bytes at address
-        `block`. Partners outside of the block are loaded, and valid until the next part.
+        """Divides a block of rows into parts, and yields (row, count, address of the partners) for each. The
+        block is at address `block`; a row has `width` bytes. Partners outside the block are loaded, and are
+        valid until the next part.
         """
         row, end = first, first + rows
         while row < end:

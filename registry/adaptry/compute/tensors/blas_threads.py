@@ -1,4 +1,4 @@
-"""How many threads numpy's matrix products use."""
+"""Limits the number of threads that numpy's matrix products use."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from pathlib import Path
 import numpy as np
 
 
+def limit_blas_threads() -> None:
+    """Limits numpy's BLAS to one thread from now on, as during a merge; more would change bits."""
+    if (library := _openblas()) is not None:
+        library.scipy_openblas_set_num_threads64_(1)
+
+
 @contextlib.contextmanager
 def single_blas_threads() -> Iterator[None]:
-    """Limits numpy's BLAS to one thread for each calling thread during the block, since its own threads wait
-    for each other, and restores the setting. Only for the OpenBLAS in numpy's wheels for Linux; other builds
-    keep their setting.
+    """During the block, limits numpy's BLAS to one thread per calling thread, since its own threads wait for
+    each other; then restores the setting. This works only for the OpenBLAS in numpy's Linux wheels. Other
+    builds keep their setting.
     """
     library = _openblas()
     if library is None:

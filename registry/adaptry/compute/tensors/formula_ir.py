@@ -232,8 +232,8 @@ end:
 class CompiledFormula:
     """A formula compiled for this machine and one dtype; safe from several threads. `run` writes float32 if
     the formula is normalised, and `normalise` makes the result of it. If the formula takes rows of W in
-    float32 (mapped, rotated), `widen` makes them, and `narrow` the result of mapped ones. `times` multiplies
-    rows of W if the formula is projected (see `product_ir`).
+    float32 (mapped, rotated), `widen` converts them, and `narrow` converts the result of a mapped one.
+    `times` multiplies rows of W if the formula is projected (see `product_ir`).
     """
 
     def __init__(self, kind: FormulaKind, dtype: str) -> None:

@@ -80,8 +80,8 @@ class MergeKernel(ABC):
         """Sets the weight to which the following blocks belong. Without terms, only the dtype is changed."""
 
     def begin_formula(self, weight: KernelWeight, formula: RowFormula, read: ReadRows | None = None) -> None:
-        """As `begin`, for a change that is a formula; only for the kernel that supports formulas. `read` is
-        needed by formulas with products with W or partners of rows, also during `merge_rows`.
+        """Like `begin`, for a change that is a formula; only for the kernel that supports formulas. Formulas
+        that multiply W or combine it with partner rows need `read`, and call it during `merge_rows` too.
 
         Raises `InvalidWeights` if the formula's numbers do not fit the weight.
         """

@@ -36,7 +36,7 @@ _IN_FLOAT32: tuple[FormulaKind, ...] = ("normalised", "dense", "mapped", "rotate
 """The formulas that need a block of rows in float32."""
 
 _PART = 1024
-"""Columns of a row whose products are summed in float32."""
+"""Number of columns of a row whose products are summed in float32."""
 
 _compiled = lru_cache(maxsize=None)(CompiledFormula)  # one per formula, dtype and process; 40 ms each
 
@@ -146,7 +146,7 @@ class LlvmKernel(MergeKernel):
             )
 
     def _load(self, weight: KernelWeight, first: int, rows: int, address: int) -> None:
-        """Fills memory with rows of W, or with those that the adapter has in their place."""
+        """Fills memory with rows of W, or with the rows by which the adapter replaces them."""
         assert self._read is not None, "formulas that read W are begun with `read`"
         if self._start is not None:
             self._write_start(weight, first, rows, address)
@@ -261,7 +261,7 @@ class _Change:
         self.up, self.down = packed.up, packed.down
 
     def projected(self, address: int, rows: int) -> NDArray[np.float32]:
-        """W·B [rows, r] of rows of W, in float64 over parts of a row, then rounded."""
+        """W·B [rows, r] for rows of W. The sums of parts of a row are added in float64, then rounded."""
         columns, ranks = self.weight.columns, self.stride
         total = np.zeros((rows, ranks))
         width = row_bytes(self.weight) // columns

@@ -1,8 +1,8 @@
 """Products of a stored weight with a thin matrix, and sums of pairs of its rows, in LLVM IR.
 
-Sums over a side of the weight have no order that torch keeps, so these are more exact than torch's instead:
-running sums in float32 are short (32 of a row's columns apart, or the rows of a block), and are then added in
-float64.
+torch has no fixed order for sums over a side of the weight. So these sums are not bit-equal to torch's, but
+more accurate: running sums in float32 are short (of every 32nd column in a part of a row, or of the rows of a
+block), and are then added in float64.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ end:
 """)
 
 RANKS = 8
-"""The ranks of a thin matrix are a multiple of this."""
+"""The number of ranks of a thin matrix must be a multiple of this."""
 
 DECLARE_FMA = "declare <32 x float> @llvm.fma.v32f32(<32 x float>, <32 x float>, <32 x float>)\n"
 
@@ -185,7 +185,7 @@ def _nested(name: str, dtype: str, step: Template, fma: Template, store: Callabl
 
 
 def _total(q: int) -> str:
-    """%n$q (32 float) -> %h$q.0 (double), by halves."""
+    """Adds the 32 floats of %n$q, half to half, into the double %h$q.0."""
     lines, wide, count = [f"  %w{q}.32 = fpext {_V} %n{q} to {_D}"], f"%w{q}.32", 32
     while count > 1:
         half = count // 2

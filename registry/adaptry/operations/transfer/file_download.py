@@ -97,7 +97,7 @@ def read_resumable(
                 progress(f"downloading {entry.path}", position, entry.size)
         except Unavailable as error:
             if position > began:
-                failures.forget()
+                failures.reset()
             else:
                 failures.add(error)
             failures.wait()

@@ -43,7 +43,7 @@ def upload(
             session = registry.uploads.open(owner, digest, size, earlier)
             if session.offset > furthest:
                 furthest = session.offset
-                failures.forget()
+                failures.reset()
             if session.offset < size:
                 rest = _with_progress(
                     content.chunks(path, session.offset), path, session, progress or no_progress
@@ -59,7 +59,7 @@ def upload(
         except (Unavailable, Conflict, NotFound) as error:
             if isinstance(error, NotFound | Conflict) and session is None:
                 raise  # about the owner: no later try is answered differently
-            failures.add(error)
+            failures.add(error, may_have_progressed=session is not None)
         failures.wait()
         if _is_stored(registry.files, owner, digest):
             return

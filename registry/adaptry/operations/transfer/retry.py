@@ -12,8 +12,8 @@ from adaptry.core.lazy_dataclass import dataclass
 class RetryPolicy:
     """Up to `tries` attempts in a row without progress; the pause before each doubles (seconds).
 
-    None begins later than `longest_failing` seconds after the first of them failed, because an attempt
-    itself can take long: a locked catalog is waited for half a minute. `Busy` does not count as a failure:
+    No attempt begins later than `longest_failing` seconds after the first one failed, because an attempt
+    itself can take long: a push waits half a minute for a locked catalog. `Busy` does not count as a failure:
     the request is repeated for up to `longest_queue` seconds in total.
     """
 
@@ -41,23 +41,26 @@ class RetryPolicy:
 
 @dataclass(slots=True)
 class Failures:
-    """The failures in a row of one transfer, which `policy` limits."""
+    """Counts the consecutive failures of one transfer, which `policy` limits."""
 
     policy: RetryPolicy
     count: int = 0
-    _first: float = 0.0  # of the monotonic clock
+    _first: float = 0.0  # when the first one occurred, by the monotonic clock
 
-    def add(self, error: Exception) -> None:
-        """Counts a failure. Raises `error` if no further attempt is allowed."""
+    def add(self, error: Exception, may_have_progressed: bool = False) -> None:
+        """Counts a failure. Raises `error` if no further attempt is allowed.
+
+        `may_have_progressed`: whether bytes were sent, which only the next attempt can confirm.
+        """
         now = time.monotonic()
-        if not self.count:
+        if not self.count or may_have_progressed:
             self._first = now
         self.count += 1
         if self.count >= self.policy.tries or now - self._first > self.policy.longest_failing:
             raise error
 
-    def forget(self) -> None:
-        """After progress: what fails next is the first failure again."""
+    def reset(self) -> None:
+        """Resets the count after progress: the next failure is the first one again."""
         self.count = 0
 
     def wait(self) -> None:

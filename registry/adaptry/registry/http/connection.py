@@ -110,8 +110,8 @@ class Connection:
         headers: Mapping[str, str],
         length: int | None = None,
     ) -> Answer:
-        """Streams `chunks`, which have `length` bytes together if it is given. If the iterator raises, the
-        chunks before are sent, and then the error is raised.
+        """Streams `chunks`. `length`, if given, is their total size in bytes. If the iterator raises an
+        error, the preceding chunks are sent before the error is raised.
         """
         source = _Source(chunks, length)
         sent = {"Content-Type": _BYTES, **headers}
@@ -263,12 +263,12 @@ class Connection:
 
 
 class _Interrupted(Exception):
-    """The announced rest of a body cannot be sent, so the connection is closed."""
+    """The body cannot be sent with its announced length, so the connection is closed."""
 
 
 class _Source:
-    """Chunks to send. An error of their source is stored, so that the request can still end properly if its
-    `length` is not announced.
+    """Chunks to send. If their source raises an error, it is stored, so that a request without an announced
+    `length` can still end properly.
     """
 
     def __init__(self, chunks: Iterable[bytes], length: int | None) -> None:
@@ -290,7 +290,7 @@ class _Source:
                 raise _Interrupted from error
 
     def _of_length(self) -> Iterator[bytes]:
-        """The chunks, if they have the announced length. Raises `TooLarge`, `Unavailable`."""
+        """The chunks. Raises `TooLarge` or `Unavailable` if they are longer or shorter than announced."""
         sent = 0
         for chunk in self.chunks:
             sent += len(chunk)

@@ -306,7 +306,7 @@ class StagedBlob(ABC):
         return None
 
     def opened(self) -> int | None:
-        """The same for reading only, without the staging's lock; the caller closes it."""
+        """Like `descriptor`, but open for reading only, without the staging's lock. The caller closes it."""
         return None
 
     def digest(self) -> Digest:

@@ -83,7 +83,7 @@ class Catalog:
     @contextmanager
     def read_prepared(self, *, is_search: bool = False) -> Iterator[Reads]:
         """The same as `read`, for prebuilt statements: several times as fast if the database can prepare them
-        (`has_prepared`). A search reads more pages, so it has separate connections, which keep more of them.
+        (`has_prepared`). A search reads more pages, so it uses separate connections, which cache more pages.
         """
         readers = self._database.prepared
         if readers is None:
@@ -140,9 +140,9 @@ class Catalog:
             yield session
 
     def write_each(self, changes: Sequence[Callable[[Transaction], Result]]) -> list[Result | Exception]:
-        """The results of changes, each in a transaction like those of `write`, or the errors for which they
-        were undone. They are committed together if the database can. Raises the errors of `write` if none
-        begins.
+        """Runs each change in a transaction like those of `write`. Returns the result of each, or the error
+        for which it was undone. The transactions are committed together if the database supports it. Raises
+        the errors of `write` if no transaction can begin.
         """
         if (together := self._database.write_each) is None:
             return [self._outcome(change) for change in changes]

@@ -119,7 +119,7 @@ class DatabaseDialect:
     that number; False means that it is unknown. `read_context` surrounds reads.
     `write` gives a session that is committed at the end of its block; its argument is whether the commit must
     survive a power failure. `write_each` commits several durable transactions together, and returns the
-    result or the error of each; None if the database cannot. `open_context` surrounds the check of the schema
+    result or the error of each; None if not supported. `open_context` surrounds the check of the schema
     and its migration, after which `after_migrate` inspects the new schema. `hold` registers that this process
     has the database open, until its result is called. `translate_error` returns our error for a driver's, or
     None for a programming error. `notify`, called in a transaction that recorded an event, notifies other

@@ -114,8 +114,8 @@ class GroupCommit:
             raise group.failure
 
     def write_each(self, changes: Sequence[Callable[[Session], Result]]) -> list[Result | Exception]:
-        """The results of several writers' durable transactions in one turn; the error of one that was undone.
-        All others are committed when this returns. Raises `Unavailable` if no turn comes.
+        """Runs durable transactions of several writers in one turn. Returns the result of each, which is then
+        committed, or the error for which it was undone. Raises `Unavailable` if the turn does not come.
         """
         self._take_turn()
         group = self._group or self._begin(is_durable=True)
@@ -126,7 +126,7 @@ class GroupCommit:
             raise
         failures = [one for one in outcomes if isinstance(one, Exception)]
         is_undone = group.is_lost or len(failures) == len(changes)
-        with suppress(Exception):  # which is the group's failure
+        with suppress(Exception):  # it is stored as the group's failure
             self._pass_on(group, failures[-1] if is_undone else None, len(changes))
         group.is_over.wait()
         if group.failure is None:

@@ -71,7 +71,7 @@ class _Joined:
 
 @dataclass(frozen=True, slots=True)
 class _Within:
-    """Whether a column has one of the keys that a selection has where a shape holds."""
+    """Whether a column has one of the keys that `selection` returns if it is restricted by `part`."""
 
     column: ColumnElement[int]
     selection: Selection
@@ -125,7 +125,7 @@ def _joined(join: Callable[..., ColumnElement[bool]], predicates: Sequence[Predi
 
 
 def within(column: ColumnElement[int], selection: Selection, where: Predicate) -> Predicate:
-    """Whether a column has one of the keys of a selection, of one column, where a predicate holds."""
+    """Whether `column` has one of the keys that `selection` (of one column) returns where `where` holds."""
     return Predicate(_Within(column, selection, where.shape), where.values)
 
 
@@ -176,14 +176,14 @@ def keys_where(
     parameters: Mapping[str, object] | None = None,
     order: Order | None = None,
 ) -> list[int]:
-    """The keys of a selection of one column, as `select_where` selects them."""
+    """Like `select_where`, for a selection of one column: returns its values."""
     statement, values = _bound(selection, predicates, parameters, order)
     return keys_of(tx, statement, values)
 
 
 def keys_of(tx: Reads, statement: Selection, parameters: Mapping[str, object]) -> list[int]:
-    """The keys that a statement selects. SQLite gives them in one row, because its driver releases the
-    interpreter for each row, and has to wait for it again.
+    """The keys that a statement selects. SQLite returns them in one row, because its driver releases
+    the interpreter lock for each row and then has to wait for it.
     """
     if is_postgres(tx):
         return [row[0] for row in run_select(tx, statement, parameters)]
@@ -194,7 +194,7 @@ def keys_of(tx: Reads, statement: Selection, parameters: Mapping[str, object]) -
 
 @lru_cache(maxsize=_KEPT)
 def _in_one_row(statement: Selection) -> Selection:
-    """A subquery with a limit keeps its order."""
+    """Collects the keys into a JSON array. A subquery with a limit keeps its order."""
     (key,) = statement.subquery().c
     return select(func.json_group_array(key).label("keys"))
 

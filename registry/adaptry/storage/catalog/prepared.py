@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Reads: TypeAlias = Session | "PreparedReads"
 
 _CACHE = 1000  # KiB of the database kept by each connection; the system keeps the rest
-_SEARCH_CACHE = 2000  # of a connection for searches: less is too little for the pages that one search reads
+_SEARCH_CACHE = 2000  # the same for connections that search: one search may read 1.5 MB
 DRIVER = "adaptry_driver"
 """Key in the `info` of a transaction whose connection of the driver is known."""
 _MOST_KEPT = 1024  # values of one kind that a connection keeps

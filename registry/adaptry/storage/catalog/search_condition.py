@@ -27,8 +27,8 @@ LISTED = select(col(PostingRow.version_id))
 @dataclass(frozen=True, slots=True)
 class SearchCondition:
     """`test` is true or false of a version, and never NULL, so that it can be negated. `lister` lists all
-    versions for which it is true, and maybe others, unless it `is_exact`; None if nothing is better than
-    reading all versions.
+    versions for which it is true; possibly others too, unless `is_exact`. It is None if reading all versions
+    is as good.
 
     `terms`, if any, are terms of the search index of which each such version has one; each has a list in
     the order of keys.

@@ -119,7 +119,7 @@ def _indexed(
 
 
 def _keys_of_term(tx: Reads, field: str, text: str) -> Sequence[int]:
-    """The key of a term, or none; looked up once between two commits."""
+    """The key of a term, or an empty sequence if there is no such term. Cached until the next commit."""
     kept = tx.kept("terms") if isinstance(tx, PreparedReads) else {}
     keys = kept.get((field, text))
     if keys is None:

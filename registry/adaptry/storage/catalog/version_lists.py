@@ -83,10 +83,10 @@ KeyList = VersionList | AnyList | OneOfLists
 
 
 def is_in_few(tx: Reads, listed: KeyList, column: ColumnElement[int], most: int) -> Predicate | None:
-    """Whether a column has a key of the list; None if the list has `most` or more.
+    """The predicate that `column` has a key of the list; None if the list has `most` or more keys.
 
-    SQLite reads the list in the statement that has the predicate. PostgreSQL is given the keys, since it
-    plans that statement for a list of average length.
+    On SQLite, the statement with the predicate reads the list. On PostgreSQL, the predicate contains the
+    keys, since that statement would be planned for a list of average length.
     """
     match listed:
         case VersionList(selection, where) if not is_postgres(tx):

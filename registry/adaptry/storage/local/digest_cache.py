@@ -17,7 +17,7 @@ from adaptry.adapters.streaming_digest import StreamingWeightsDigest
 _KEPT = 32
 
 InspectionResult = Callable[[], WeightsInspection | None]
-"""Waits for an inspection. None if it failed."""
+"""Waits for an inspection and returns its result; None if it failed."""
 
 
 class IncrementalDigests:
@@ -48,14 +48,14 @@ class IncrementalDigests:
                 self._kept.popitem(last=False)
 
     def put_inspection(self, id: str, result: InspectionResult) -> None:
-        """Keeps the inspection of the complete file, which may still run, until `pop_inspection`."""
+        """Keeps the inspection of the complete file, which may still be running, until `pop_inspection`."""
         with self._lock:
             self._inspections[id] = result
             while len(self._inspections) > _KEPT:
                 self._inspections.popitem(last=False)
 
     def pop_inspection(self, id: str) -> WeightsInspection | None:
-        """Waits for the inspection's result; None if there is none."""
+        """Waits for the inspection and returns its result; None if it failed or was not kept."""
         with self._lock:
             result = self._inspections.pop(id, None)
         return result() if result else None

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import BoundedSemaphore
 
 from adaptry.adapters.inspection.growing_file import GrowingFileInspection
 from adaptry.adapters.inspection.process import LARGE
@@ -19,6 +20,10 @@ from adaptry.storage.catalog.files import UploadSessionRecord
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.digest_cache import IncrementalDigests
 
+_MOST = 8
+"""How many uploads are inspected on arrival at once, with a thread and a descriptor each."""
+_places = BoundedSemaphore(_MOST)
+
 
 class InspectionOnArrival:
     """The inspection of one upload."""
@@ -27,7 +32,7 @@ class InspectionOnArrival:
         """Continues with the bytes that have been written. This one inspects nothing."""
 
     def keep(self, digests: IncrementalDigests, id: str) -> None:
-        """Keeps the inspection for the end of the upload `id`. This one inspects nothing."""
+        """Keeps the inspection until the upload `id` is finished. This class inspects nothing."""
 
 
 class _Running(InspectionOnArrival):
@@ -54,20 +59,32 @@ def inspection_on_arrival(
     staged: StagedBlob,
     weights: StreamingWeightsDigest | None,
 ) -> Iterator[InspectionOnArrival]:
-    """Inspects the bytes that are staged in the block. What is left at its end is inspected after it, while
-    the client finishes the upload, and the file is flushed.
+    """Inspects the bytes that are staged in the block. Bytes not inspected at its end are inspected later,
+    while the file is flushed and the client finishes the upload.
     """
     owner = session.owner
     is_worthwhile = session.size >= LARGE and staged.offset == 0 and isinstance(owner, AdapterName)
-    # A descriptor of its own: another one of the staging would keep its lock.
-    descriptor = staged.opened() if is_worthwhile and weights is not None else None
+    # Opened again, since a duplicate of the staging's descriptor would keep its lock.
+    descriptor = None
+    if is_worthwhile and weights is not None and _places.acquire(blocking=False):
+        descriptor = staged.opened()
+        if descriptor is None:
+            _places.release()
     if descriptor is None or weights is None:
         yield InspectionOnArrival()
         return
     tenant = owner.namespace if isinstance(owner, AdapterName) else ""
     thread = ThreadPoolExecutor(1, "inspection")
+    growing = GrowingFileInspection(context.inspector, thread, descriptor, tenant)
     try:
-        yield _Running(GrowingFileInspection(context.inspector, thread, descriptor, tenant), weights, staged)
+        yield _Running(growing, weights, staged)
     finally:
-        thread.submit(os.close, descriptor)  # after all requests
+        if staged.offset < session.size:
+            growing.cancel()
+        thread.submit(_end, descriptor)  # runs after all inspections on this thread
         thread.shutdown(wait=False)
+
+
+def _end(descriptor: int) -> None:
+    os.close(descriptor)
+    _places.release()

@@ -1,8 +1,8 @@
-"""Carries out pushes together: they share reads, waits for the disk, and a transaction.
+"""Carries out pushes in a batch: they share reads, flushes to the disk, and a write transaction.
 
-A push is a generator that reads and checks, and yields what it has to write. Several of them advance in one
-thread, step by step, so that pushes that arrive together need no thread, no lock and no flush each. If one of
-them fails, the others go on.
+A push is a generator that reads and checks, and yields each step that inspects weights, stores files or
+writes rows. One thread advances several pushes step by step, so that pushes that arrive together do not each
+need a thread, a lock and a flush. If one of them fails, the others continue.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import field
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from adaptry.adapters.inspection.files import WeightsFile, inspect_together
+from adaptry.adapters.inspection.inspector import PATIENCE, InspectorBusy
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.core.digest import Digest
 from adaptry.core.lazy_dataclass import dataclass
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import PushResult
 
 Result = TypeVar("Result")
+_BATCH_PATIENCE = 0.2  # seconds that a batch waits for an inspecting process
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class PendingPush:
 
     def __post_init__(self) -> None:
         self.outcome: PushResult | Exception | None = None
-        """Its end, once it has one."""
+        """The result or the error, once the push has ended."""
         self.next: Step | None = None
 
     def advance(self, last: StepResult | Exception) -> None:
@@ -77,7 +80,7 @@ class PendingPush:
             self._run(lambda: self._steps.send(last))
 
     def write(self, tx: Transaction) -> PushResult:
-        """Runs its transaction."""
+        """Makes the changes of the push in `tx`."""
         assert isinstance(self.next, WriteRows)
         return self._variables.run(self.next.write, tx)
 
@@ -87,7 +90,7 @@ class PendingPush:
             self.next = self._variables.run(step)
         except StopIteration as end:
             self.outcome = end.value
-        except Exception as error:  # noqa: BLE001  (its caller raises it)
+        except Exception as error:  # noqa: BLE001  (the caller of the push raises it)
             self.outcome = error
 
 
@@ -95,25 +98,29 @@ def finish_push(context: RegistryContext, tenant: str, steps: PushSteps) -> Push
     """Carries out one push. Raises its error."""
     push = PendingPush(context, tenant, steps)
     push.advance(None)
-    (outcome,) = _finish([push])
+    (outcome,) = _finish([push], PATIENCE)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
 
 
 def finish_together(pushes: Sequence[PendingPush]) -> list[PushResult | Exception]:
-    """Carries out pushes with their files into one registry; the result or the error of each."""
+    """Carries out pushes into one registry, with their files. Returns the result or the error of each.
+
+    The error is `InspectorBusy` if no inspecting process was free at once. Such a push must be repeated in
+    another thread, where it can wait for its namespace's turn without delaying other namespaces.
+    """
     # They read the same snapshot: nothing is written before all have read.
     with pushes[0].context.catalog.read_together():
         for push in pushes:
             push.advance(None)
-    return _finish(pushes)
+    return _finish(pushes, _BATCH_PATIENCE)
 
 
-def _finish(pushes: Sequence[PendingPush]) -> list[PushResult | Exception]:
+def _finish(pushes: Sequence[PendingPush], patience: float) -> list[PushResult | Exception]:
     while waiting := [push for push in pushes if push.next is not None]:
         if inspecting := [push for push in waiting if isinstance(push.next, InspectFiles)]:
-            _inspect(inspecting)
+            _inspect(patience, inspecting)
         elif storing := [push for push in waiting if isinstance(push.next, StoreFiles)]:
             _store(storing)
         else:
@@ -121,8 +128,8 @@ def _finish(pushes: Sequence[PendingPush]) -> list[PushResult | Exception]:
     return [push.outcome for push in pushes if push.outcome is not None]
 
 
-def _inspect(pushes: Sequence[PendingPush]) -> None:
-    """Inspects all weights together. If that fails, each push tries alone: it may be the fault of one."""
+def _inspect(patience: float, pushes: Sequence[PendingPush]) -> None:
+    """Inspects all weights together. If that fails, inspects each push alone: one may be the cause."""
     first = pushes[0]
     files: dict[Digest, WeightsFile] = {}
     of_each: list[Iterable[Digest]] = []
@@ -131,13 +138,17 @@ def _inspect(pushes: Sequence[PendingPush]) -> None:
         files |= push.next.files
         of_each.append(push.next.files)
     try:
-        made = inspect_together(first.context.inspector, list(files.values()), first.tenant)
+        made = inspect_together(first.context.inspector, list(files.values()), first.tenant, patience)
+    except InspectorBusy as busy:
+        for push in pushes:
+            push.advance(busy)
+        return
     except Exception as error:  # noqa: BLE001  (raised by the push)
-        _alone(_inspect, pushes, error)
+        _retry_individually(partial(_inspect, patience), pushes, error)
         return
     found = dict(zip(files, made, strict=True))
     for push, own in zip(pushes, of_each, strict=True):
-        push.advance({digest: found[digest] for digest in own})  # it stores what it gets
+        push.advance({digest: found[digest] for digest in own})  # a push stores all results that it is sent
 
 
 def _store(pushes: Sequence[PendingPush]) -> None:
@@ -149,13 +160,13 @@ def _store(pushes: Sequence[PendingPush]) -> None:
     try:
         store_files(pushes[0].context, files)
     except Exception as error:  # noqa: BLE001  (raised by the push)
-        _alone(_store, pushes, error)
+        _retry_individually(_store, pushes, error)
         return
     for push in pushes:
         push.advance(None)
 
 
-def _alone(
+def _retry_individually(
     step: Callable[[Sequence[PendingPush]], None], pushes: Sequence[PendingPush], error: Exception
 ) -> None:
     """Repeats a step for each push, after all of them together failed."""

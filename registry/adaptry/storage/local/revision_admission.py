@@ -122,7 +122,7 @@ class RevisionAdmission:
                 if options.alias is None:
                     pushed = cast("PushResult", (yield WriteRows(commit)))
                 else:
-                    from adaptry.storage.local.gates import write_decided  # with gates, which few pushes need
+                    from adaptry.storage.local.gates import write_decided  # few pushes need gates
 
                     pushed = write_decided(self.context, commit)
             except StaleState:

@@ -1,4 +1,4 @@
-"""The part of a local registry that derives from a revision's files what is stored with it, and checks it."""
+"""Derives the data that a local registry stores with a revision from the revision's files, and checks it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _OpenedAdapter:
-    """A pushed adapter, and what the catalog has about it: its base, and the digest of its weights."""
+    """A pushed adapter, with its base and the digest of its weights as far as the catalog has them."""
 
     adapter: Adapter
     base: ResolvedBase
@@ -71,7 +71,7 @@ class RevisionDerivation:
     def derive_sent(
         self, name: AdapterName, declared: Manifest, options: PushOptions, sent: SentFiles
     ) -> Steps[tuple[Admission, ResolvedBase]]:
-        """The same for files that are not stored yet."""
+        """Like `derive`, for files that were sent with the push and are not stored yet."""
         adapter = open_checked(sent.content)
         with self.context.catalog.read_prepared() as reads:
             opened = self._opened(reads, declared, adapter)
@@ -104,8 +104,8 @@ class RevisionDerivation:
         found: Mapping[str, WeightsInspection],
         new: Mapping[Digest, WeightsInspection] = MappingProxyType({}),
     ) -> Admission:
-        """What to store, given the inspections by path, of which `new` are not stored. Raises `CheckFailed`,
-        `PermissionDenied`.
+        """The data to store. `found` are the inspections by path; those in `new`, by digest, are not stored
+        yet. Raises `CheckFailed`, `PermissionDenied`.
         """
         adapter = opened.adapter
         weights = weights_findings(adapter.spec, found)
@@ -147,7 +147,7 @@ def require_files(tx: Reads, name: AdapterName, manifest: Manifest) -> None:
 
 
 def require_all(have: Mapping[Digest, int], name: AdapterName, manifest: Manifest) -> None:
-    """The same for files whose sizes are known."""
+    """Like `require_files`; `have` are the sizes of the existing files."""
     missing = [entry.path for entry in manifest.files if entry.sha256 not in have]
     if missing:
         raise NotFound(f"{name} has no bytes yet for {', '.join(missing)}; upload them, then push again")

@@ -55,7 +55,7 @@ class SmallFiles:
 
 
 def store_files(context: RegistryContext, lacking: Mapping[Digest, bytes]) -> None:
-    """Puts bytes on the disk, of one adapter or of several. Raises `StorageFull`, `ReadOnly`."""
+    """Stores files of one or more adapters on the disk. Raises `StorageFull`, `ReadOnly`."""
     if not lacking:
         return
     context.catalog.require_writable()

@@ -90,7 +90,7 @@ class LocalUploads(Uploads):
         now, key = self.context.clock(), self.context.blobs.new_key()
         with self.context.write(
             is_durable=False
-        ) as tx:  # a session that a power failure undoes is opened again
+        ) as tx:  # if a power failure undoes the session, the client opens another
             self._require_writing(tx, owner)
             if isinstance(owner, AdapterName) and adapters.find(tx, owner) is None:
                 require_no_base(tx, owner)  # refused before gigabytes are sent

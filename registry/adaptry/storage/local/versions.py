@@ -51,7 +51,7 @@ class LocalVersions(Versions):
     def pending_push(
         self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
     ) -> PendingPush:
-        """The same as `put_with_files`, to be carried out together with others (`finish_together`)."""
+        """The push of `put_with_files`, to be carried out together with others by `finish_together`."""
         steps = RevisionAdmission(self.context).steps(name, manifest, options, files)
         return PendingPush(self.context, name.namespace, steps)
 

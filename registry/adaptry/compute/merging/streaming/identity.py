@@ -3,7 +3,8 @@ libraries.
 
 Two servers that would compute different bytes give them different names, so a reader never joins parts of
 different files. The compiled kernel gives the same bits on every processor. Torch's products depend on its
-BLAS, so torch's release and the processor's features are part of the name; likewise with numpy's functions.
+BLAS, so torch's release and the processor's features are part of the name. The same applies to numpy's
+functions and its release.
 """
 
 from __future__ import annotations

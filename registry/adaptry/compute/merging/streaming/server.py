@@ -73,6 +73,10 @@ class ComputeServer:
 
     def _assembled(self, inputs: ModelInputs) -> VirtualCheckpoint:
         model = open_merged_model(inputs, self._scratch)
+        if "llvm" in model.computed_by:
+            from adaptry.compute.tensors.blas_threads import limit_blas_threads
+
+            limit_blas_threads()  # as of torch below
         if any(kernel.startswith("torch") for kernel in model.computed_by):
             import torch
 
