@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
+from adaptry.core.digest import Digest
 from adaptry.core.errors import DigestMismatch, Unavailable
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations import transfer
 from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.registry.files import Owner
 from adaptry.registry.records import PushOptions, PushResult, UploadInfo
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.versions import LocalVersions
@@ -24,6 +26,13 @@ class UnreachableUploads(RemoteUploads):
     def append(
         self, upload: UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
     ) -> UploadInfo:
+        raise Unavailable("no route")
+
+
+class ClosedUploads(RemoteUploads):
+    """Opens no session."""
+
+    def open(self, owner: Owner, digest: Digest | None, size: int, earlier: str | None = None) -> UploadInfo:
         raise Unavailable("no route")
 
 
@@ -60,7 +69,7 @@ def test_a_push_gives_up_after_longest_failing_even_if_tries_are_left(
     registry: LocalRegistry, folder: Path, large: Path, is_small: bool
 ) -> None:
     dead = LocalRegistry(registry.context)
-    dead.uploads = UnreachableUploads(registry.context)
+    dead.uploads = ClosedUploads(registry.context)
     dead.versions = UnreachableVersions(registry.context)
     patience = RetryPolicy(tries=10**9, first_wait=0, longest_failing=0)
 
