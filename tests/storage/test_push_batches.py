@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Semaphore
 
 from tests.storage.pushing import push_in_one_batch
 
 from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.inspection.inspector import InspectorBusy
 from adaptry.core.access.grants import Grant
 from adaptry.core.access.resources import Resource
 from adaptry.core.digest import Digest
@@ -86,3 +90,28 @@ def test_pushes_in_one_batch_cannot_exceed_a_quota_together(folder: Path, loras:
     outcomes = push_in_one_batch(ann, map(open_dir, loras(3)), TONE)
     assert numbers(outcomes) == [1, 2, QuotaExceeded]
     assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_a_batch_does_not_wait_while_other_namespaces_occupy_all_inspecting_processes(
+    folder: Path, loras: Loras
+) -> None:
+    registry = open_local(folder)
+    inspector, released, began = registry.context.inspector, Event(), Semaphore(0)
+    header = open_dir(loras(1)[0]).header
+
+    def chunks(start: int) -> Iterator[bytes]:
+        began.release()
+        released.wait()
+        yield bytes(max(info.end for info in header.tensors.values()) - start)
+
+    with ThreadPoolExecutor(16) as threads:
+        others = [threads.submit(inspector.inspect, header.tensors, chunks, f"other-{n}") for n in range(16)]
+        try:
+            for _ in range(max(2, min(8, os.cpu_count() or 1))):  # all processes of the inspector
+                began.acquire()
+            outcomes = push_in_one_batch(registry, map(open_dir, loras(3)), TONE)
+        finally:
+            released.set()
+        assert numbers(outcomes) == [InspectorBusy] * 3
+        assert all(other.result() for other in others)
+    assert numbers(push_in_one_batch(registry, map(open_dir, loras(3)), TONE)) == [1, 2, 3]
