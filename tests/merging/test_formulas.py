@@ -75,8 +75,6 @@ DIVIDING: dict[str, Callable[[], Any]] = {
     "vblora of a small bank": lambda: peft.VBLoRAConfig(
         r=4, topk=3, num_vectors=12, vector_length=32, target_modules=["linear"]
     ),
-    "bat": lambda: peft.MissConfig(r=64, init_weights="bat", target_modules=["linear"]),
-    "bat of small blocks": lambda: peft.MissConfig(r=8, init_weights="bat", target_modules=["linear"]),
 }  # fmt: skip
 
 

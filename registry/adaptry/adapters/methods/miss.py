@@ -21,7 +21,7 @@ from adaptry.adapters.methods.method import (
     trained_rank,
 )
 from adaptry.adapters.methods.row_change import RowChange, is_matrix, row_change
-from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula, mapped
+from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
@@ -108,9 +108,7 @@ def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     fan_out, fan_in = shape
-    if _form(parts.config) == "bat":
-        return _bat_formula(parts, shape)
-    if len(parts.shape("block")) != 2 or fan_out % parts.shape("block")[1]:
+    if _form(parts.config) == "bat" or len(parts.shape("block")) != 2 or fan_out % parts.shape("block")[1]:
         return None
 
     def read() -> FormulaArrays:
@@ -127,35 +125,6 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
         return FormulaArrays(write_rows=write)
 
     return RowFormula("dense", 0, read)
-
-
-def _bat_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """W + (W·R + R) in tiles: each group of r rows has its own R [r, r]. `rotated` computes W·R."""
-    (fan_out, fan_in), (count, rank, _) = shape, parts.shape("block")
-    width = max(rank, 32)
-    if width % rank or width % 32 or count * rank != fan_out or fan_in % width:
-        return None
-
-    def read() -> FormulaArrays:
-        import numpy as np
-
-        block = parts["block"]
-
-        def change(rows: Floats, first: int) -> Floats:
-            row = 0
-            while row < len(rows):
-                group, place = divmod(first + row, rank)
-                part = rows[row : row + rank - place]
-                wide = part.reshape(-1, width)
-                turned = parts.rotated(wide, np.broadcast_to(block[group], (width // rank, rank, rank)))
-                turned.reshape(len(part), -1, rank)[:] += block[group, place : place + len(part), None]
-                wide += turned
-                row += len(part)
-            return rows
-
-        return mapped(change)
-
-    return RowFormula("mapped", 0, read)
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
