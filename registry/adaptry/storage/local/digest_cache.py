@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from adaptry.adapters.inspection.result import WeightsInspection
-from adaptry.adapters.streaming_digest import StreamingWeightsDigest
+
+if TYPE_CHECKING:
+    from adaptry.adapters.streaming_digest import StreamingWeightsDigest
 
 _KEPT = 32
 
@@ -35,6 +38,8 @@ class IncrementalDigests:
         with self._lock:
             kept = self._kept.pop(id, None)
         if offset == 0:
+            from adaptry.adapters.streaming_digest import StreamingWeightsDigest  # which few commands need
+
             return StreamingWeightsDigest(size)
         return kept if kept and kept.position == offset else None
 

@@ -16,7 +16,6 @@ from adaptry.core.errors import CheckFailed, Conflict, NotFound
 from adaptry.core.failpoints import reach
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
-from adaptry.core.recipe_summary import summarise_recipe
 from adaptry.core.refs import AdapterName, ByDigest, parse_stored_alias
 from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.commits import MAIN
@@ -246,7 +245,11 @@ class RevisionAdmission:
         entry = admission.manifest.file(format.weights) if format else None
         assert entry is not None
         files.store_weights_digest(tx, entry.sha256, admission.weights)
-        made = summarise_recipe(admission.manifest.recipe)
+        made = ""
+        if recipe := admission.manifest.recipe:
+            from adaptry.core.recipe_summary import summarise_recipe  # which few pushes need
+
+            made = summarise_recipe(recipe)
         commit_note = note or CommitNote(title=f"Version {stored.number}", message=made)
         parent = commits.find_by_ref(tx, adapter, MAIN)
         commit = commits.add_stored(
