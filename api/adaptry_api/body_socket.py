@@ -79,7 +79,7 @@ class BodySocket:
         self._connection.close()
 
     def _received(self) -> bytes | None:
-        """The bytes that have arrived: None if there are none yet, empty if the connection is broken."""
+        """The bytes that have arrived; None before any have, and empty if the connection is broken."""
         try:
             return self._connection.recv(min(self.left, _PIECE), socket.MSG_DONTWAIT)
         except BlockingIOError:

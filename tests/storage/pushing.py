@@ -25,7 +25,7 @@ from adaptry.operations.transfer import push
 from adaptry.registry.records import PushOptions, PushResult
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
-from adaptry.storage.local.push_steps import PendingPush, finish_together
+from adaptry.storage.local.push_steps import BatchedPush, finish_together
 from adaptry.storage.local.versions import LocalVersions
 from adaptry.testing.file_by_file import push_file_by_file, push_in_one_pass
 
@@ -52,7 +52,7 @@ def push_in_one_batch(
     """Pushes the adapters in one batch. Returns the result or the error of each."""
     versions = cast(LocalVersions, registry.versions)
 
-    def pending(adapter: Adapter) -> PendingPush:
+    def pending(adapter: Adapter) -> BatchedPush:
         data = {path: b"".join(adapter.content.chunks(path)) for path in adapter.content.sizes}
         manifest = Manifest.of({path: (len(held), Digest.of(held)) for path, held in data.items()})
         contents = [data[entry.path] for entry in manifest.files]

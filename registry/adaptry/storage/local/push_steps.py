@@ -57,7 +57,7 @@ PushSteps: TypeAlias = "Steps[PushResult]"
 
 
 @dataclass(eq=False)
-class PendingPush:
+class BatchedPush:
     """A push that has not begun, with the context variables of its caller, such as the request's id. `tenant`
     is its namespace.
     """
@@ -96,7 +96,7 @@ class PendingPush:
 
 def finish_push(context: RegistryContext, tenant: str, steps: PushSteps) -> PushResult:
     """Carries out one push. Raises its error."""
-    push = PendingPush(context, tenant, steps)
+    push = BatchedPush(context, tenant, steps)
     push.advance(None)
     (outcome,) = _finish([push], PATIENCE)
     if isinstance(outcome, Exception):
@@ -104,7 +104,7 @@ def finish_push(context: RegistryContext, tenant: str, steps: PushSteps) -> Push
     return outcome
 
 
-def finish_together(pushes: Sequence[PendingPush]) -> list[PushResult | Exception]:
+def finish_together(pushes: Sequence[BatchedPush]) -> list[PushResult | Exception]:
     """Carries out pushes into one registry, with their files. Returns the result or the error of each.
 
     The error is `InspectorBusy` if no inspecting process was free at once. Such a push must be repeated in
@@ -117,7 +117,7 @@ def finish_together(pushes: Sequence[PendingPush]) -> list[PushResult | Exceptio
     return _finish(pushes, _BATCH_PATIENCE)
 
 
-def _finish(pushes: Sequence[PendingPush], patience: float) -> list[PushResult | Exception]:
+def _finish(pushes: Sequence[BatchedPush], patience: float) -> list[PushResult | Exception]:
     while waiting := [push for push in pushes if push.next is not None]:
         if inspecting := [push for push in waiting if isinstance(push.next, InspectFiles)]:
             _inspect(patience, inspecting)
@@ -128,7 +128,7 @@ def _finish(pushes: Sequence[PendingPush], patience: float) -> list[PushResult |
     return [push.outcome for push in pushes if push.outcome is not None]
 
 
-def _inspect(patience: float, pushes: Sequence[PendingPush]) -> None:
+def _inspect(patience: float, pushes: Sequence[BatchedPush]) -> None:
     """Inspects all weights together. If that fails, inspects each push alone: one may be the cause."""
     first = pushes[0]
     files: dict[Digest, WeightsFile] = {}
@@ -151,7 +151,7 @@ def _inspect(patience: float, pushes: Sequence[PendingPush]) -> None:
         push.advance({digest: found[digest] for digest in own})  # a push stores all results that it is sent
 
 
-def _store(pushes: Sequence[PendingPush]) -> None:
+def _store(pushes: Sequence[BatchedPush]) -> None:
     """Stores all files together, or if that fails, those of each push alone."""
     files: dict[Digest, bytes] = {}
     for push in pushes:
@@ -167,7 +167,7 @@ def _store(pushes: Sequence[PendingPush]) -> None:
 
 
 def _retry_individually(
-    step: Callable[[Sequence[PendingPush]], None], pushes: Sequence[PendingPush], error: Exception
+    step: Callable[[Sequence[BatchedPush]], None], pushes: Sequence[BatchedPush], error: Exception
 ) -> None:
     """Repeats a step for each push, after all of them together failed."""
     if len(pushes) == 1:
@@ -177,7 +177,7 @@ def _retry_individually(
         step([push])
 
 
-def _write(pushes: Sequence[PendingPush]) -> None:
+def _write(pushes: Sequence[BatchedPush]) -> None:
     outcomes: Sequence[PushResult | Exception]
     try:
         outcomes = pushes[0].context.catalog.write_each([push.write for push in pushes])

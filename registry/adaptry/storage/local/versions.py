@@ -15,7 +15,7 @@ from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.hidden_bases import hide_bases, hide_bases_in_details
 from adaptry.storage.local.inspections import inspect_tensors
-from adaptry.storage.local.push_steps import PendingPush, finish_together
+from adaptry.storage.local.push_steps import BatchedPush, finish_together
 from adaptry.storage.local.revision_admission import RevisionAdmission
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ class LocalVersions(Versions):
 
     def pending_push(
         self, name: AdapterName, manifest: bytes, options: PushOptions, files: Sequence[bytes]
-    ) -> PendingPush:
+    ) -> BatchedPush:
         """The push of `put_with_files`, to be carried out together with others by `finish_together`."""
         steps = RevisionAdmission(self.context).steps(name, manifest, options, files)
-        return PendingPush(self.context, name.namespace, steps)
+        return BatchedPush(self.context, name.namespace, steps)
 
     def get(self, ref: Ref) -> VersionInfo:
         with self.context.catalog.read_prepared() as reads:
