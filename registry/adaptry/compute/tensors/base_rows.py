@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptry.compute.tensors.kernel import KernelWeight, row_blocks
-from adaptry.compute.tensors.llvm_ir import WIDTH, CompiledModule
+from adaptry.compute.tensors.llvm_ir import WIDTH
 from adaptry.compute.tensors.packed_factors import require_shape
 from adaptry.compute.tensors.product_ir import DECLARE_FMA, RANKS, add_source
+from adaptry.core.compiled_module import CompiledModule
 
 LoadRows = Callable[[int, int, int], None]
 """`load(first, rows, address)` fills the memory at `address` with rows of W."""

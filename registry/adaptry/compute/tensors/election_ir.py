@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from adaptry.compute.tensors.llvm_ir import CompiledModule
+from adaptry.core.compiled_module import CompiledModule
 from adaptry.core.lazy_dataclass import dataclass
 
 _N = 32

@@ -11,10 +11,11 @@ import ctypes
 from string import Template
 
 from adaptry.adapters.methods.row_formula import FormulaKind
-from adaptry.compute.tensors.llvm_ir import CONVERT, CompiledModule, rows_at_once
+from adaptry.compute.tensors.llvm_ir import CONVERT, rows_at_once
 from adaptry.compute.tensors.norm_ir import norm_source
 from adaptry.compute.tensors.product_ir import DECLARE_FMA, pair_source, times_source
 from adaptry.compute.tensors.width_ir import narrow_source, widen_source
+from adaptry.core.compiled_module import CompiledModule
 
 _V = "<32 x float>"
 

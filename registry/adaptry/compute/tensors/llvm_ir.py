@@ -1,19 +1,15 @@
-"""Compiles LLVM IR for this machine, and the conversions of dtypes in it.
+"""Conversions of dtypes in LLVM IR, and whether this machine has the instructions for them.
 
-It needs neither torch nor a compiler, only llvmlite, which includes LLVM; a program takes 40 ms. No fast-math
-flag is set, so LLVM fuses nothing. bf16 is rounded with integers, since `vcvtneps2bf16` would flush
-subnormals.
+Compiling a program takes 40 ms. No fast-math flag is set, so LLVM fuses nothing. bf16 is rounded with
+integers, since `vcvtneps2bf16` would flush subnormals.
 """
 
 from __future__ import annotations
 
-import ctypes
 import platform
-from collections.abc import Callable
 from functools import cache
-from typing import Any
 
-import llvmlite.binding as llvm
+from adaptry.core.compiled_module import has_cpu_feature
 
 PANEL = 32 << 10  # bytes of A that stay in L1 while rows are processed
 WIDTH = 32  # columns of a packed tile
@@ -59,29 +55,9 @@ def is_supported(dtype: str) -> bool:
         return True
     if machine not in ("x86_64", "amd64"):
         return False
-    features = llvm.get_host_cpu_features()
-    return bool(features.get("fma")) and (dtype != "F16" or bool(features.get("f16c")))
-
-
-class CompiledModule:
-    """LLVM IR compiled for this machine; its functions are safe from several threads."""
-
-    def __init__(self, source: str) -> None:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-        machine = llvm.Target.from_default_triple().create_target_machine(
-            cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2
-        )
-        module = llvm.parse_assembly(source)
-        module.verify()
-        self._engine = llvm.create_mcjit_compiler(module, machine)  # owns the code
-        self._engine.finalize_object()
-
-    def function(self, name: str, *arguments: type[Any]) -> Callable[..., None]:
-        """The function with these ctypes arguments, which returns nothing."""
-        return ctypes.CFUNCTYPE(None, *arguments)(self._engine.get_function_address(name))
+    return has_cpu_feature("fma") and (dtype != "F16" or has_cpu_feature("f16c"))
 
 
 def rows_at_once() -> int:
     """The number of rows whose sums of 32 columns stay in this processor's registers."""
-    return 6 if llvm.get_host_cpu_features().get("avx512f") else 2  # 2 * 32 floats = 8 ymm registers
+    return 6 if has_cpu_feature("avx512f") else 2  # 2 * 32 floats = 8 ymm registers

@@ -10,7 +10,7 @@ import ctypes
 from functools import cache
 from string import Template
 
-from adaptry.compute.tensors.llvm_ir import CompiledModule
+from adaptry.core.compiled_module import CompiledModule
 
 _AT_ONCE = 8  # elements; counts of elements are multiples of it
 

@@ -13,7 +13,7 @@ from string import Template
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptry.compute.tensors.llvm_ir import CompiledModule
+from adaptry.core.compiled_module import CompiledModule
 
 BITS = 24
 _SIZE, _MIDDLE, _AT_ONCE = 624, 397, 16
