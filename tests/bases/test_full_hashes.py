@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from pathlib import Path
 
 import pytest
 
 from adaptry.adapters.base_record import Roots
+from adaptry.adapters.tensor_names import normalised
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.fingerprinting.hashing import full_hashes
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights
+from adaptry.core.sha256_streams import can_interleave
 from adaptry.testing.samples import random_tensor, tiny_base, write_safetensors
 
 
@@ -86,6 +89,47 @@ def test_weights_larger_than_a_piece_are_read_whole(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(folder)
     found = full_hashes(checkpoint, fingerprint(checkpoint)).files["model.safetensors"]
     assert found.hex == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5])
+@pytest.mark.parametrize("is_interleaved", [False, True])
+def test_large_and_small_tensors_have_the_digests_of_hashlib(
+    tmp_path: Path, shards: int, is_interleaved: bool
+) -> None:
+    """Tensors begin and end within pieces; some have several, some are empty. There is one file, or
+    more files than cores.
+    """
+    if is_interleaved:
+        can_interleave()  # compiles the loop, which smaller amounts do not
+    chance = random.Random(shards)
+    sizes = [1_000_003, 3, 0, 300_000, 700_001, 64, 262_144, 17, 0, 500_000, 900_000, 2]
+    tensors = {
+        f"layer.{number}.weight": ("BF16" if number % 3 else "I8", size, chance.randbytes(2 * size))
+        for number, size in enumerate(sizes)
+    }
+    folder = tiny_base(tmp_path / "base")
+    (folder / "model.safetensors").unlink()
+    for shard in range(shards):
+        write_safetensors(
+            folder / f"model-{shard + 1:05d}-of-{shards:05d}.safetensors",
+            {
+                name: (dtype, (size,) if dtype == "BF16" else (2 * size,), data)
+                for place, (name, (dtype, size, data)) in enumerate(tensors.items())
+                if place % shards == shard
+            },
+        )
+    checkpoint = open_checkpoint(folder)
+    found = full_hashes(checkpoint, fingerprint(checkpoint))
+    assert found.files == {
+        path.name: Digest.of(path.read_bytes()) for path in sorted(folder.glob("*.safetensors"))
+    }
+    plain = normalised(tensors)
+    lines = [
+        f"{plain[name]}\t{dtype}\t[{size if dtype == 'BF16' else 2 * size}]\t{Digest.of(data).hex}\n"
+        for name, (dtype, size, data) in sorted(tensors.items(), key=lambda item: plain[item[0]])
+    ]
+    assert found.roots.exact == Digest.of("".join(lines).encode())
+    assert found.roots.canon == found.roots.exact
 
 
 def test_a_file_truncated_during_the_read_is_an_error(tmp_path: Path) -> None:

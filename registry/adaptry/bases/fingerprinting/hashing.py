@@ -1,36 +1,34 @@
-"""Reads a whole base once and hashes it on all cores, at about the speed of SHA-256.
+"""Reads a whole base once and hashes it on all cores.
 
-Every weight and every file is a unit of work. Threads take units, largest first within a shard, and read them
-into a buffer that stays in a core's cache; hashlib releases the interpreter lock. Hashing mapped pages needs
-no copy, but took a quarter longer, since they come from memory. Shards are processed one after another, so
-that a file's bytes are still in memory when its tensors are read.
+A shard is read from its beginning to its end, in pieces that stay in a core's cache, and each piece is hashed
+for the file and for its tensors at the same time (`core.sha256_streams`). If there are fewer shards than
+threads, tensors are read apart from the files, two at a time, so that all threads have work. A thread gives
+a range back after some MiB and continues with the one that has most left, so that all end together.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import chain
 
 from adaptry.adapters.base_record import BaseRecord, Roots, TensorShape
-from adaptry.adapters.content import open_regular
 from adaptry.adapters.header import FLOATS
 from adaptry.adapters.tensor_names import normalised
-from adaptry.bases.fingerprinting.bfloat16 import converter
+from adaptry.bases.fingerprinting.shard_range import PIECE, RangeTensor, ShardRange
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.quantised import open_logical_view
 from adaptry.core.digest import Digest
-from adaptry.core.errors import InvalidWeights
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
+from adaptry.core.sha256_streams import pays, update_together
 
-_PIECE = (
-    256 << 10
-)  # a multiple of every element's width; it and the arrays for rounding fit into a core's cache
-_TOLD = 16 << 20
+_TURN = 8 << 20  # bytes of a range that a thread reads before it looks for another
+_GROUP = 16 << 20  # bytes of small tensors that form a range
+_REPORTED = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +37,6 @@ class BaseHashes:
 
     roots: Roots
     files: Mapping[str, Digest]
-
-
-@dataclass(frozen=True, slots=True)
-class _Stream:
-    """Bytes [start, end) of a shard: a weight's (`tensor`), or the whole file's."""
-
-    shard: str
-    tensor: str | None
-    start: int
-    end: int
-    dtype: str = ""
-
-    @property
-    def size(self) -> int:
-        return self.end - self.start
 
 
 def full_hashes(
@@ -65,24 +48,21 @@ def full_hashes(
     `InvalidWeights` if a file is truncated during the reading.
     """
     stored = _stored(checkpoint, record)
-    streams = list(_streams(checkpoint, stored, files))
-    thread_progress = _ThreadProgress(progress, sum(stream.size for stream in streams))
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = dict(
-            zip(
-                streams,
-                pool.map(lambda stream: _hash(checkpoint, stream, thread_progress), streams),
-                strict=True,
-            )
-        )
+    threads = os.cpu_count() or 1
+    ranges = _ranges(checkpoint, stored, files, threads)
     exact: dict[str, str] = {}
     canon: dict[str, str | None] = {}
     whole: dict[str, Digest] = {}
-    for stream, (digest, rounded) in found.items():
-        if stream.tensor is None:
-            whole[stream.shard] = Digest(digest)
-        else:
-            exact[stream.tensor], canon[stream.tensor] = digest, rounded
+    with ExitStack() as opened:
+        for each in ranges:
+            opened.enter_context(closing(each))
+        _HashRun(ranges, progress).run(threads)
+        for each in ranges:
+            found = each.digests()
+            exact |= found.exact
+            canon |= found.canon
+            if found.file is not None:
+                whole[each.shard] = Digest(found.file)
     return BaseHashes(_roots(stored, exact, canon), dict(sorted(whole.items())))
 
 
@@ -95,51 +75,54 @@ def _stored(checkpoint: HfCheckpoint, record: BaseRecord) -> dict[str, TensorSha
     return stored
 
 
-def _streams(checkpoint: HfCheckpoint, stored: Mapping[str, TensorShape], files: bool) -> Iterator[_Stream]:
+def _ranges(
+    checkpoint: HfCheckpoint, stored: Mapping[str, TensorShape], files: bool, threads: int
+) -> list[ShardRange]:
+    """The ranges to hash, of the largest shard first."""
     sizes = {shard: (checkpoint.folder / shard).stat().st_size for shard in checkpoint.shards}
-    for shard in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        if files:
-            yield _Stream(shard, None, 0, sizes[shard])
-        infos = checkpoint.shards[shard].tensors
-        weights = [name for name in infos if name in stored]
-        for name in sorted(weights, key=lambda name: (-infos[name].size, name)):
-            yield _Stream(shard, name, infos[name].start, infos[name].end, infos[name].dtype)
+    tensors = {shard: _tensors(checkpoint, shard, stored) for shard in sizes}
+    weights = sum(tensor.end - tensor.start for tensor in chain.from_iterable(tensors.values()))
+    is_interleaved = pays(weights + (sum(sizes.values()) if files else 0))
+    is_joint = files and len(sizes) >= threads
+
+    def range_of(
+        shard: str, span: tuple[int, int], within: Sequence[RangeTensor], is_file: bool
+    ) -> ShardRange:
+        return ShardRange(
+            checkpoint.folder, shard, span, within, is_file=is_file, is_interleaved=is_interleaved
+        )
+
+    shards = sorted(sizes, key=lambda name: (-sizes[name], name))
+    found: list[ShardRange] = []
+    if files:
+        found += [
+            range_of(name, (0, sizes[name]), tensors[name] if is_joint else (), True) for name in shards
+        ]
+    if not is_joint:
+        for shard in shards:
+            for group in _groups(tensors[shard]):
+                found.append(range_of(shard, (group[0].start, group[-1].end), group, False))
+    return found
 
 
-def _hash(checkpoint: HfCheckpoint, stream: _Stream, progress: _ThreadProgress) -> tuple[str, str | None]:
-    """SHA-256 of the bytes, and of the same values as bfloat16."""
-    exact = hashlib.sha256()
-    round_to = converter(stream.dtype) if stream.tensor and stream.dtype in FLOATS else None
-    canon = hashlib.sha256() if round_to else None
-    with open_regular(checkpoint.folder / stream.shard) as file:
-        for piece in _pieces(file, stream):
-            exact.update(piece)
-            if canon and round_to:
-                canon.update(round_to(piece))
-            progress.add(stream.shard, len(piece))
-    if canon:
-        return exact.hexdigest(), canon.hexdigest()
-    needs_rounding = stream.dtype in FLOATS and stream.dtype != "BF16"
-    return exact.hexdigest(), None if needs_rounding else exact.hexdigest()
+def _tensors(checkpoint: HfCheckpoint, shard: str, stored: Mapping[str, TensorShape]) -> list[RangeTensor]:
+    infos = checkpoint.shards[shard].tensors
+    found = (
+        RangeTensor(name, info.dtype, info.start, info.end) for name, info in infos.items() if name in stored
+    )
+    return sorted(found, key=lambda tensor: (tensor.start, tensor.end))
 
 
-def _pieces(file: io.FileIO, stream: _Stream) -> Iterator[memoryview]:
-    """The stream's bytes in runs of elements, in one buffer: each is valid until the next is requested."""
-    buffer = memoryview(bytearray(min(_PIECE, stream.size)))
-    at = stream.start
-    while at < stream.end:
-        length = min(_PIECE, stream.end - at)
-        filled = 0
-        while filled < length:
-            file.seek(at + filled)
-            count = file.readinto(buffer[filled:length])
-            if not count:
-                raise InvalidWeights(
-                    f"{stream.shard} became shorter while it was read; is it still being written?"
-                )
-            filled += count
-        yield buffer[:length]
-        at += length
+def _groups(tensors: Sequence[RangeTensor]) -> Iterator[list[RangeTensor]]:
+    """Adjacent tensors, until they have some MiB together."""
+    group: list[RangeTensor] = []
+    for tensor in tensors:
+        if group and (group[-1].end != tensor.start or tensor.end - group[0].start > _GROUP):
+            yield group
+            group = []
+        group.append(tensor)
+    if group:
+        yield group
 
 
 def _roots(
@@ -162,18 +145,72 @@ def _roots(
     )
 
 
-class _ThreadProgress:
-    """Sums the progress of all threads and reports it, at most every 16 MiB."""
+class _HashRun:
+    """Ranges that several threads hash; the first error stops all threads."""
 
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress, self._total = progress, total
-        self._done = self._last = 0
-        self._lock = threading.Lock()
-        progress("hashing", 0, total)
+    def __init__(self, ranges: Sequence[ShardRange], progress: Progress) -> None:
+        self._left = [each for each in ranges if each.left]
+        self._busy: set[ShardRange] = set()
+        self._has_failed = False
+        self._changed = threading.Condition()
+        self._progress = progress
+        self._total = sum(
+            each.left * each.is_file + sum(tensor.end - tensor.start for tensor in each.tensors)
+            for each in ranges
+        )
+        self._done = self._reported = 0
 
-    def add(self, shard: str, amount: int) -> None:
-        with self._lock:
-            self._done += amount
-            if self._done - self._last >= _TOLD or self._done == self._total:
-                self._last = self._done
-                self._progress(f"hashing {shard}", self._done, self._total)
+    def run(self, threads: int) -> None:
+        """Hashes everything. Raises what reading raises."""
+        self._progress("hashing", 0, self._total)
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(lambda _: self._work(2 * threads), range(threads)):
+                pass
+
+    def _work(self, ahead: int) -> None:
+        try:
+            while taken := self._take(ahead):
+                for _ in range(0, _TURN, PIECE):
+                    if not all(each.left for each in taken):
+                        break
+                    self._hash_pieces(taken)
+                self._give_back(taken)
+        except BaseException:
+            with self._changed:
+                self._has_failed = True
+                self._changed.notify_all()
+            raise
+
+    def _hash_pieces(self, taken: Sequence[ShardRange]) -> None:
+        pieces = [each.read_piece() for each in taken]
+        update_together([part for _, parts in pieces for part in parts])
+        for each in taken:
+            each.end_piece()
+        with self._changed:
+            self._done += sum(hashed for hashed, _ in pieces)
+            if self._done - self._reported >= _REPORTED or self._done == self._total:
+                self._reported = self._done
+                self._progress(f"hashing {taken[0].shard}", self._done, self._total)
+
+    def _take(self, ahead: int) -> list[ShardRange]:
+        """One of the next `ahead` ranges, that with most left; of tensors without a file, two. None are left
+        if it is empty.
+        """
+        with self._changed:
+            while self._left and not self._has_failed:
+                free = [each for each in self._left[:ahead] if each not in self._busy]
+                if free:
+                    free.sort(key=lambda each: -each.left)
+                    taken = free[:1]
+                    if not taken[0].is_file:
+                        taken += [each for each in free[1:] if not each.is_file][:1]
+                    self._busy.update(taken)
+                    return taken
+                self._changed.wait()
+            return []
+
+    def _give_back(self, taken: Sequence[ShardRange]) -> None:
+        with self._changed:
+            self._busy.difference_update(taken)
+            self._left = [each for each in self._left if each.left]
+            self._changed.notify_all()
