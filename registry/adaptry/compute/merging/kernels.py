@@ -67,6 +67,18 @@ class KernelChoice:
                 f"{tensor.name} needs torch ({_LLVM_TAKES}): pip install 'adaptry[torch]'"
             )
 
+    def prepare(self, tensors: Iterable[OutputTensor]) -> None:
+        """Compiles the loop for the first tensor that needs one, before threads wait for it."""
+        if "llvm" not in self.names:
+            return
+        from adaptry.compute.tensors.llvm_kernel import LlvmKernel
+
+        for tensor in tensors:
+            formula = self.formula(tensor)
+            if formula is not None or not tensor.is_whole:
+                LlvmKernel.prepare(kernel_weight(tensor), formula)
+                return
+
     def names_for(self, tensors: Iterable[OutputTensor]) -> tuple[str, ...]:
         """The names of the kernels that will merge these tensors."""
         tensors = list(tensors)

@@ -72,10 +72,13 @@ def merge(
     `StorageFull`, `Unavailable`.
     """
     _check_new(target)
-    decided = plan_recipe(recipe, checkpoint, sources, base_evidence)
-    kernels = choose_kernels(options.device, options.kernel)
-    kernels.check(decided.changed_tensors)
-    check_inputs([source.weighted for source in sources])
+    with ThreadPoolExecutor(1) as pool:  # another process reads the factors while this one plans and compiles
+        checked = pool.submit(check_inputs, [source.weighted for source in sources])
+        decided = plan_recipe(recipe, checkpoint, sources, base_evidence)
+        kernels = choose_kernels(options.device, options.kernel)
+        kernels.check(decided.changed_tensors)
+        kernels.prepare(decided.changed_tensors)
+        checked.result()
     with output_folder(target) as folder:
         written = write_merged_weights(
             decided, folder, kernels, hashing=options.hashing, threads=options.threads, progress=progress

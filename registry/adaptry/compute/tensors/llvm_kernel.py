@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import mmap
 import platform
+import threading
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,16 @@ _IN_FLOAT32: tuple[FormulaKind, ...] = ("normalised", "dense", "mapped", "rotate
 _PART = 1024
 """Number of columns of a row whose products are summed in float32."""
 
-_compiled = lru_cache(maxsize=None)(CompiledFormula)  # one per formula, dtype and process; 40 ms each
+_programs: dict[tuple[FormulaKind, str], CompiledFormula] = {}  # 40 ms each
+_compiling = threading.Lock()
+
+
+def _compiled(kind: FormulaKind, dtype: str) -> CompiledFormula:
+    """The program for a formula and dtype, compiled once per process."""
+    with _compiling:
+        if (kind, dtype) not in _programs:
+            _programs[kind, dtype] = CompiledFormula(kind, dtype)
+        return _programs[kind, dtype]
 
 
 class LlvmKernel(MergeKernel):
@@ -73,6 +83,12 @@ class LlvmKernel(MergeKernel):
             "amd64",
         )
         return is_known and formula.depth <= DEEP and _supports(weight) and not weight.is_transposed
+
+    @staticmethod
+    def prepare(weight: KernelWeight, formula: RowFormula | None) -> None:
+        """Compiles the loop for such a weight, unless it was compiled before. `formula` is None for LoRAs."""
+        if is_supported(weight.dtype):
+            _compiled(formula.kind if formula else "sum", weight.dtype)
 
     def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
         numbers = _stacked(terms, weight.is_transposed)
