@@ -210,3 +210,22 @@ def test_blocks_cover_all_rows_in_order_and_none_is_thin(rows: int, row_bytes: i
     ]
     assert all(count >= 16 for _, count in blocks) or len(blocks) == 1
     assert block_buffer_size(rows, row_bytes) == max(count for _, count in blocks) * row_bytes
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "largest", "-largest"])
+@pytest.mark.parametrize("place", [0, 1, 31, 32, 4097, 6143])
+def test_the_compiled_kernel_sees_each_value_that_is_not_finite(dtype: str, value: str, place: int) -> None:
+    """The update is zero, so the result is the weight: one with a single value at a limit of its dtype."""
+    stored = made(place, 48, 128, dtype=DTYPES[dtype])
+    limit = torch.finfo(DTYPES[dtype]).max
+    values = {"largest": limit, "-largest": -limit}
+    stored.view(-1)[place] = values[value] if value in values else float(value)
+    kernel = LlvmKernel(stored.numel() * stored.element_size())
+    kernel.source[:] = stored.view(torch.uint8).numpy().tobytes()
+    kernel.begin(KernelWeight(dtype, dtype, 48, 128), [term(torch.zeros(48, 8), torch.zeros(8, 128), 1.0)])
+
+    result = torch.frombuffer(bytearray(kernel.merge_rows(0, 48)), dtype=DTYPES[dtype])
+
+    assert kernel.is_finite() is bool(result.isfinite().all())
+    assert kernel.is_finite() is (value in values)

@@ -192,7 +192,8 @@ def merge_tensor(
         sink.read(tensor.shard, kernel.source[:size], begin)
         merged = kernel.merge_rows(first, count)
         if tally is not None:
-            tally.add(merged, partial(read_again, sink, tensor.shard, begin, size), tensor.source.dtype)
+            again = partial(read_again, sink, tensor.shard, begin, size)
+            tally.add(merged, again, tensor.source.dtype, kernel.is_finite())
         sink.write(merged, tensor.offset + first * row_out)
 
 

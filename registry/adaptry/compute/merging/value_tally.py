@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Bytes = memoryview | bytes
 
+_FIRST = 1024  # elements that are compared first, since a changed tensor mostly differs everywhere
+
 # For each floating-point dtype: bytes per value, and the bits of infinity, which exceed those of finite
 # values.
 _INFINITY = {"BF16": (2, 0x7F80), "F16": (2, 0x7C00), "F32": (4, 0x7F800000), "F64": (8, 0x7FF0 << 48)}
@@ -36,12 +38,20 @@ class ValueTally:
         self.non_finite = 0
         self.is_changed = False
 
-    def add(self, result: Bytes, read_source: Callable[[], Bytes], source_dtype: str) -> None:
+    def add(
+        self,
+        result: Bytes,
+        read_source: Callable[[], Bytes],
+        source_dtype: str,
+        is_finite: bool | None = None,
+    ) -> None:
         """Counts a run of the result's bytes. `read_source` returns the base's bytes for the same elements;
-        they are fewer if the result has more rows than the base.
+        they are fewer if the result has more rows than the base. `is_finite`: whether all values are, if the
+        caller knows.
         """
         dtype = self.tensor.dtype
-        is_finite = dtype not in _INFINITY or _is_finite(_integers(result, dtype), dtype)
+        if is_finite is None:
+            is_finite = dtype not in _INFINITY or _is_finite(_integers(result, dtype), dtype)
         is_known = self.is_changed or not self.tensor.is_adapted
         if is_finite and is_known:
             return
@@ -93,8 +103,11 @@ def _differ(result: Bytes, source: Bytes, dtype: str, source_dtype: str) -> bool
     found, wanted = _integers(result, dtype), _integers(_cast(source, source_dtype, dtype), dtype)
     if len(found) != len(wanted):
         return True
-    other = np.flatnonzero(found != wanted)
-    return bool(((found[other] | wanted[other]) << 1).any())  # without the sign
+    for part in (slice(_FIRST), slice(_FIRST, None)):
+        other = np.flatnonzero(found[part] != wanted[part])
+        if ((found[part][other] | wanted[part][other]) << 1).any():  # without the sign
+            return True
+    return False
 
 
 def _count_new(result: Bytes, source: Bytes, dtype: str, source_dtype: str) -> int:

@@ -11,6 +11,7 @@ import ctypes
 from string import Template
 
 from adaptry.adapters.methods.row_formula import FormulaKind
+from adaptry.compute.tensors.finite_ir import largest_source
 from adaptry.compute.tensors.llvm_ir import CONVERT, rows_at_once
 from adaptry.compute.tensors.norm_ir import norm_source
 from adaptry.compute.tensors.product_ir import DECLARE_FMA, pair_source, times_source
@@ -234,32 +235,24 @@ class CompiledFormula:
     """A formula compiled for this machine and one dtype; safe from several threads. `run` writes float32 if
     the formula is normalised, and `normalise` makes the result of it. If the formula takes rows of W in
     float32 (mapped, rotated), `widen` converts them, and `narrow` converts the result of a mapped one.
-    `times` multiplies rows of W if the formula is projected (see `product_ir`).
+    `times` multiplies rows of W if the formula is projected (see `product_ir`). `largest` finds the largest
+    magnitude of a result.
     """
 
     def __init__(self, kind: FormulaKind, dtype: str) -> None:
         pointer, size, single = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+        self._module = CompiledModule(_module_source(kind, dtype))
+        self.largest = self._module.function("largest", pointer, size, pointer)
         if kind == "dense":
-            self._module = CompiledModule(_dense_source(dtype))
             self.run = self._module.function("run", pointer, pointer, pointer, size, single)
             return
         if kind == "mapped":
-            self._module = CompiledModule(widen_source(dtype) + narrow_source(dtype))
             self.widen = self._module.function("widen", pointer, pointer, size)
             self.narrow = self._module.function("narrow", pointer, pointer, size)
             return
         if kind == "paired":
-            self._module = CompiledModule(DECLARE_FMA + pair_source(dtype))
             self.run = self._module.function("pair", *[pointer] * 5, size, size)
             return
-        source = _source(kind, dtype, _rows_at_once(kind))
-        if kind == "normalised":
-            source += norm_source(dtype)
-        elif kind == "rotated":
-            source += widen_source(dtype)
-        elif kind == "projected":
-            source += times_source(dtype)
-        self._module = CompiledModule(source)
         if kind == "rotated":
             self.widen = self._module.function("widen", pointer, pointer, size)
         elif kind == "projected":
@@ -267,6 +260,24 @@ class CompiledFormula:
         self.run = self._module.function("run", *[pointer] * 4, *[size] * 5, single, single)
         if kind == "normalised":
             self.normalise = self._module.function("normalise", pointer, pointer, pointer, size, size)
+
+
+def _module_source(kind: FormulaKind, dtype: str) -> str:
+    largest = largest_source(dtype)
+    if kind == "dense":
+        return largest + _dense_source(dtype)
+    if kind == "mapped":
+        return largest + widen_source(dtype) + narrow_source(dtype)
+    if kind == "paired":
+        return largest + DECLARE_FMA + pair_source(dtype)
+    source = largest + _source(kind, dtype, _rows_at_once(kind))
+    if kind == "normalised":
+        source += norm_source(dtype)
+    elif kind == "rotated":
+        source += widen_source(dtype)
+    elif kind == "projected":
+        source += times_source(dtype)
+    return source
 
 
 def _rows_at_once(kind: FormulaKind) -> int:

@@ -95,6 +95,10 @@ class MergeKernel(ABC):
         change.
         """
 
+    def is_finite(self) -> bool | None:
+        """Whether all values that the last `merge_rows` returned are finite; None if that is not known."""
+        return None
+
 
 def row_blocks(rows: int, row_bytes: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
     """(first, count) of blocks of rows with about `block` bytes and nearly equal sizes; none is thin unless

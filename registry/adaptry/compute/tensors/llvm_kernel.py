@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from adaptry.adapters.methods.row_formula import FormulaArrays, FormulaKind, RowFormula
 from adaptry.compute.tensors.base_rows import PartnerRows, left_product, padded_ranks, row_bytes
+from adaptry.compute.tensors.finite_ir import INFINITY
 from adaptry.compute.tensors.formula_ir import CompiledFormula
 from adaptry.compute.tensors.kernel import (
     DEEP,
@@ -65,6 +66,8 @@ class LlvmKernel(MergeKernel):
         self._start: Callable[[int, NDArray[np.float32]], None] | None = None
         self._read: ReadRows | None = None
         self._partners = PartnerRows(capacity)
+        self._merged = 0  # number of elements in the last block
+        self._largest = ctypes.c_int64()
 
     @staticmethod
     def supports(weight: KernelWeight, rank: int) -> bool:
@@ -145,7 +148,15 @@ class LlvmKernel(MergeKernel):
             if is_wide:
                 norms = change.vector.ctypes.data + 4 * first
                 change.program.normalise(self._wide.ctypes.data, norms, self._to, rows, columns)
+        self._merged = rows * columns
         return self._result[: rows * row_bytes(change.weight)]
+
+    def is_finite(self) -> bool | None:
+        change = self._change
+        if change is None or self._merged <= 0 or self._merged % WIDTH:
+            return None
+        change.program.largest(self._to, self._merged, ctypes.addressof(self._largest))
+        return self._largest.value < INFINITY[change.weight.dtype]
 
     def _combine_pairs(self, change: _Change, first: int, rows: int) -> None:
         width = row_bytes(change.weight)

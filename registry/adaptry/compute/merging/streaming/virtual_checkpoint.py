@@ -154,7 +154,8 @@ class VirtualCheckpoint:
             at, size = tensor.source.start + row * row_bytes, count * row_bytes
             self._shards.read(tensor.shard, kernel.source[:size], at)
             merged = kernel.merge_rows(row, count)
-            tally.add(merged, partial(read_again, self._shards, tensor.shard, at, size), tensor.source.dtype)
+            again = partial(read_again, self._shards, tensor.shard, at, size)
+            tally.add(merged, again, tensor.source.dtype, kernel.is_finite())
             self._note(tally)
             yield merged[max(0, first - begin) : min(end, last) - begin]
 
