@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import cache
 from typing import Literal
 
 import numpy as np
 
-from adaptry.compute.tensors.llvm_ir import CompiledModule
+from adaptry.compute.tensors.llvm_ir import CompiledModule, compile_once
 from adaptry.core.lazy_dataclass import dataclass
 
 _N = 32
@@ -57,7 +56,7 @@ class CompiledElection:
         self._run(each.ctypes.data, random.ctypes.data, numbers.ctypes.data, target, count)
 
 
-compiled_election = cache(CompiledElection)
+compiled_election = compile_once(CompiledElection)
 
 
 class _Source:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import ctypes
 import platform
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import llvmlite.binding as llvm
+
+Program = TypeVar("Program")
 
 PANEL = 32 << 10  # bytes of A that stay in L1 while rows are processed
 WIDTH = 32  # columns of a packed tile
@@ -80,6 +83,17 @@ class CompiledModule:
     def function(self, name: str, *arguments: type[Any]) -> Callable[..., None]:
         """The function with these ctypes arguments, which returns nothing."""
         return ctypes.CFUNCTYPE(None, *arguments)(self._engine.get_function_address(name))
+
+
+def compile_once(compile: Callable[..., Program]) -> Callable[..., Program]:
+    """Like `functools.cache`. Of several threads that need the same program, one compiles it."""
+    programs, lock = cache(compile), threading.Lock()
+
+    def program(*kind: Hashable) -> Program:
+        with lock:
+            return programs(*kind)
+
+    return program
 
 
 def rows_at_once() -> int:

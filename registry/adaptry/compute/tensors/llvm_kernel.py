@@ -10,7 +10,7 @@ import ctypes
 import mmap
 import platform
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ from adaptry.compute.tensors.kernel import (
     ReadRows,
     StoredMatrix,
 )
-from adaptry.compute.tensors.llvm_ir import CONVERT, PANEL, WIDTH, is_supported
+from adaptry.compute.tensors.llvm_ir import CONVERT, PANEL, WIDTH, compile_once, is_supported
 from adaptry.compute.tensors.packed_factors import PackedFactors, require_shape
 from adaptry.compute.tensors.stored_array import as_array
 from adaptry.core.errors import InvalidWeights
@@ -38,7 +38,7 @@ _IN_FLOAT32: tuple[FormulaKind, ...] = ("normalised", "dense", "mapped", "rotate
 _PART = 1024
 """Number of columns of a row whose products are summed in float32."""
 
-_compiled = lru_cache(maxsize=None)(CompiledFormula)  # one per formula, dtype and process; 40 ms each
+_compiled = compile_once(CompiledFormula)  # one per formula, dtype and process; 40 ms each
 
 
 class LlvmKernel(MergeKernel):

@@ -7,13 +7,12 @@ Each word depends on earlier ones at distances of at least 227, so 16 words are 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from string import Template
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptry.compute.tensors.llvm_ir import CompiledModule
+from adaptry.compute.tensors.llvm_ir import CompiledModule, compile_once
 
 BITS = 24
 _SIZE, _MIDDLE, _AT_ONCE = 624, 397, 16
@@ -68,7 +67,7 @@ end:
 """)
 
 
-@cache
+@compile_once
 def _compiled() -> CompiledModule:
     constants = {
         "high": 0x80000000, "low": 0x7FFFFFFF, "one": 1, "matrix": 0x9908B0DF, "eleven": 11, "seven": 7,
