@@ -91,7 +91,10 @@ def beside_peft(
                 for who, found in runs.items():
                     found.append(run_worker(who, method, count, folder))
             if "own" in runs and width == 4096:
-                note(f"combine-{method}", *([run.seconds for run in runs[who]] for who in ("own", "peft")))
+                note(
+                    f"combine-{method}",
+                    *([run.seconds / made for run in runs[who]] for who in ("own", "peft")),
+                )
             print(line_of(method, count, runs, made, folder), flush=True)
 
 

@@ -212,7 +212,9 @@ BENCHES = (
     Bench(
         "combine",
         {
-            "combine-ties_svd": Row("own `ties`, dense, n = 2, 4096²", "PEFT's ties_svd", _most(0.3, "s")),
+            "combine-ties_svd": Row(
+                "own `ties`, dense, n = 2, a module of 4096²", "PEFT's ties_svd", _most(0.3, "s")
+            ),
             "combine-dare_ties_svd": Row("own `dare_ties`", "PEFT's dare_ties_svd", _most(0.3, "s")),
         },
         options=("--only", "dense", "--rounds", "2"),

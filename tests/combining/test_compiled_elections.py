@@ -102,6 +102,6 @@ def test_the_threshold_is_the_exact_order_statistic_also_among_equal_magnitudes(
     (rows,) = rows_of(inputs_of("ties", [update], [1.0]))
     dense = update.with_unit_scale().dense()
 
-    assert magnitude(rows.small_blocks, place) == float(
+    assert magnitude([part.small_blocks for part in rows.parts()], place) == float(
         dense.abs().flatten().sort(descending=True).values[place - 1]
     )

@@ -37,19 +37,32 @@ def test_no_approximation_of_the_rank_keeps_more_than_a_millionth_more(
     assert found.energy == pytest.approx(float(delta.double().square().sum()), rel=1e-9)
 
 
-def test_a_large_update_is_computed_by_the_iteration() -> None:
-    triplets = krylov.leading_triplets(noisy(300, 200, 1.0).double(), 8)
-    assert triplets is not None
-    left, values, right = triplets
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_large_update_is_computed_by_the_iteration(dtype: torch.dtype) -> None:
+    delta = noisy(300, 200, 1.0).to(dtype)
+    found = krylov.leading_triplets(delta, 8)
+    assert found is not None
+    (left, values, right), energy = found
+    assert energy == pytest.approx(krylov.energy_of(delta), rel=1e-12)
     eye = torch.eye(8).double()
     torch.testing.assert_close(left.mT @ left, eye)
     torch.testing.assert_close(right @ right.mT, eye)
     assert bool((values[:-1] >= values[1:]).all())
 
 
+def test_values_that_float32_does_not_tell_apart_are_computed_in_float64() -> None:
+    """Singular values that differ by 1e-9, with a gap at none of them."""
+    left, right = (torch.linalg.qr(torch.randn(300, 300, dtype=torch.float64))[0] for _ in range(2))
+    values = 1 - 1e-9 * torch.arange(300, dtype=torch.float64)
+    delta = ((left * values) @ right).float()
+    found = decompose_dense(delta, 4)
+    best = float(torch.linalg.svdvals(delta.double())[:4].square().sum())
+    assert best - float(found.values.square().sum()) <= 1e-6 * best
+
+
 def test_a_large_rank_uses_the_full_decomposition() -> None:
-    assert krylov.leading_triplets(noisy(60, 60, 1.0).double(), 8) is None
     delta = noisy(60, 60, 1.0)
+    assert krylov.leading_triplets(delta, 8) is None
     found = decompose_dense(delta, 8)
     torch.testing.assert_close(found.values, torch.linalg.svdvals(delta.double())[:8])
 

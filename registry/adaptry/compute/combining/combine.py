@@ -95,10 +95,20 @@ class _CombinedModules:
                     return made, {}
                 found: Decomposition = decompose(made, planned.rank)
             else:
-                found = decompose_dense(made, planned.rank)
+                found = decompose_dense(made, planned.rank, self._guess(planned))
         rank = planned.rank or rank_for(found.values, recipe.energy or 1.0)
         kept = found.truncate(rank)
         return kept, {"energy": found.energy, "lost": found.lost_energy(rank), "rank": float(kept.rank)}
+
+    def _guess(self, planned: PlannedSite) -> Tensor | None:
+        """The right singular vectors of the weighted sum [..., k, in], close to those of a pruned one."""
+        from adaptry.compute.tensors.lowrank import concatenate, decompose
+
+        if planned.rank is None:
+            return None
+        updates = [self.plan.updates[place].factors(planned.site) for place in planned.inputs]
+        pairs = zip(updates, planned.weights, strict=True)
+        return decompose(concatenate([each.scaled_by(weight) for each, weight in pairs]), planned.rank).right
 
 
 def combine_deltas(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,14 +79,25 @@ def _elected(
             divide=fuse.divide,
         )
     )
-    result, done = np.empty(updates[0].shape, np.float32), 0
-    target, random = result.reshape(-1), [UniformNumbers(seed) for seed in seeds]
-    for blocks in zip(*(product_blocks(each.up, each.down) for each in updates), strict=True):
-        count = blocks[0].size
-        words = [source.take(count) for source in random]
-        elements = [block.ctypes.data for block in blocks]
-        election.run(
-            elements, [each.ctypes.data for each in words], numbers, target[done:].ctypes.data, count
-        )
-        done += count
+    result = np.empty(updates[0].shape, np.float32)
+    random = [UniformNumbers(seed) for seed in seeds]
+
+    def elect(target: NDArray[np.float32], *parts: DenseRows) -> None:
+        done = 0
+        for blocks in zip(*(product_blocks(each.up, each.down) for each in parts), strict=True):
+            count = blocks[0].size
+            words = [source.take(count) for source in random]
+            elements = [block.ctypes.data for block in blocks]
+            election.run(
+                elements, [each.ctypes.data for each in words], numbers, target[done:].ctypes.data, count
+            )
+            done += count
+
+    if random:  # whose numbers are drawn in the order of the elements
+        elect(result.reshape(-1), *updates)
+    else:
+        divided = [each.parts() for each in updates]
+        ends = np.cumsum([part.elements for part in divided[0]])
+        with ThreadPoolExecutor(len(divided[0])) as pool:
+            list(pool.map(elect, np.split(result.reshape(-1), ends[:-1]), *divided))
     return torch.from_numpy(result)

@@ -8,6 +8,7 @@ are stacked as rows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -20,6 +21,8 @@ from adaptry.compute.tensors.lowrank import Factors
 from adaptry.core.lazy_dataclass import dataclass
 
 _ELEMENTS = 1 << 18  # of one update: a megabyte, several of which fit into a core's cache
+_PART_ROWS = 64  # rows of a part, at least
+_WORTH_A_THREAD = 1 << 19  # elements of a part, at least
 
 RowBlock = tuple[int, slice]
 """A block: the member of the batch, and its rows."""
@@ -62,6 +65,20 @@ class DenseRows:
         for member in range(members):
             for start in range(0, height, step):
                 yield member, slice(start, min(height, start + step))
+
+    def parts(self) -> Sequence[DenseRows]:
+        """Consecutive parts of the elements, one for each processor if compiled code computes their blocks,
+        which leaves the others free. A batch is divided by members, a single matrix by rows.
+        """
+        members, height, _ = self.shape
+        most = os.cpu_count() or 1 if can_compile(self.up, self.down) else 1
+        count = min(most, members if members > 1 else height // _PART_ROWS, self.elements // _WORTH_A_THREAD)
+        if count < 2:
+            return (self,)
+        if members == 1:
+            return [DenseRows(up, self.down) for up in torch.tensor_split(self.up, count, dim=1)]
+        pairs = zip(*(torch.tensor_split(side, count) for side in (self.up, self.down)), strict=True)
+        return [DenseRows(up, down) for up, down in pairs]
 
     def small_blocks(self) -> Iterator[Tensor]:
         """All elements in order, in smaller blocks if compiled code computes them, each valid until the next

@@ -32,7 +32,7 @@ def select_and_weigh(updates: Sequence[DenseRows], share: float) -> Tensor:
     if share < 1 and len(updates) > 1:
         varying = sum(int(torch.count_nonzero(variance)) for variance in variances())
         count = int(share * varying)
-        least = magnitude(variances, count) if count else float("inf")
+        least = magnitude([variances], count) if count else float("inf")
     energies = torch.zeros(len(updates), dtype=torch.float64)
     for _, stacked in blocks():
         energies += _selected(stacked, least).square_().sum(dim=(1, 2), dtype=torch.float64)

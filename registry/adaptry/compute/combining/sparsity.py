@@ -7,7 +7,8 @@ order of a sort. Random numbers come from the given generator, for the rows in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.magnitude_ir import CompiledMagnitudes
 
 AT_ONCE = 8  # elements that compiled code takes together
+BlockSource = Callable[[], Iterable[Tensor]]
+"""Float32 blocks, the same each time, each valid until the next one."""
 _COARSE = 17  # bits dropped of a float32's 31: bins of a 64th of an octave
 _TINY = 1e-7  # smaller sums of magnitudes give no factor, as in mergekit
 
@@ -60,7 +63,8 @@ def keep_largest(rows: DenseRows, density: float) -> PruneFunction:
         return keep_all
     if density <= 0:
         return torch.zeros_like
-    return KeptLargest(magnitude(rows.small_blocks, max(1, int(density * rows.elements))))
+    parts = [part.small_blocks for part in rows.parts()]
+    return KeptLargest(magnitude(parts, max(1, int(density * rows.elements))))
 
 
 def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
@@ -74,8 +78,8 @@ def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
     if kept == 0:
         return torch.zeros_like
     above = min(int(gamma * count), count - kept)
-    least = magnitude(rows.blocks, above + kept)
-    most = magnitude(rows.blocks, above + 1)
+    least = magnitude([rows.blocks], above + kept)
+    most = magnitude([rows.blocks], above + 1)
 
     def prune(block: Tensor) -> Tensor:
         stays = _at_least(block, least)
@@ -129,18 +133,22 @@ def rescale_l1_exactly(rows: DenseRows, prune: PruneFunction) -> PruneFunction:
     return rescale_l1(rows, lambda: prune)
 
 
-def magnitude(blocks: Callable[[], Iterable[Tensor]], place: int) -> float:
-    """The `place`-th largest magnitude (from 1) of all elements of the blocks, exactly.
+def magnitude(parts: Sequence[BlockSource], place: int) -> float:
+    """The `place`-th largest magnitude (from 1) of all elements of the parts' blocks, exactly.
 
     A first pass counts magnitudes by their leading bits, a second collects those in the relevant bin, so only
-    a block and a bin are in memory. `blocks` must yield the same float32 blocks each time.
+    a block and a bin of each part are in memory. Each part has a thread.
     """
-    counts = _counted(blocks())
-    from_above = counts.flip(0).cumsum(0)
-    beyond = int(torch.searchsorted(from_above, place))
-    inside = place - (int(from_above[beyond - 1]) if beyond else 0)
-    wanted = len(counts) - 1 - beyond
-    members = _collected(blocks(), wanted, int(counts[wanted]))
+    with ThreadPoolExecutor(len(parts)) as pool:
+        counts = list(pool.map(lambda blocks: _counted(blocks()), parts))
+        total = torch.stack(counts).sum(dim=0)
+        from_above = total.flip(0).cumsum(0)
+        beyond = int(torch.searchsorted(from_above, place))
+        inside = place - (int(from_above[beyond - 1]) if beyond else 0)
+        wanted = len(total) - 1 - beyond
+        sizes = [int(each[wanted]) for each in counts]
+        found = pool.map(lambda blocks, size: _collected(blocks(), wanted, size), parts, sizes)
+        members = torch.cat(list(found))
     return float(members.kthvalue(len(members) - inside + 1).values)
 
 

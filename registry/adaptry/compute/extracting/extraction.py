@@ -102,7 +102,7 @@ def _whole(plan: ExtractPlan, names: Mapping[str, TargetChoice]) -> Iterator[Com
 def _omitted_modules(plan: ExtractPlan) -> Iterator[ComputedModule]:
     """The modules that are left out, with the energy that is lost."""
     from adaptry.compute.extracting.diff_scan import CheckpointPair
-    from adaptry.compute.tensors.randomised import energy_of
+    from adaptry.compute.tensors.krylov import energy_of
 
     with CheckpointPair(plan.base, plan.tuned) as sides:
         for each in plan.left_out:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adaptry.compute.tensors.kernel import KernelWeight, row_blocks
-from adaptry.compute.tensors.llvm_ir import WIDTH
+from adaptry.compute.tensors.llvm_ir import WIDTH, compile_once
 from adaptry.compute.tensors.packed_factors import require_shape
 from adaptry.compute.tensors.product_ir import DECLARE_FMA, RANKS, add_source
 from adaptry.core.compiled_module import CompiledModule
@@ -34,7 +33,7 @@ class _CompiledSum:
 _SUMMED = 64
 """Rows that are added in float32. Sums of a whole block, which has thousands of short rows, would be less
 exact than PEFT's."""
-_compiled = lru_cache(maxsize=None)(_CompiledSum)  # one per dtype and process
+_compiled = compile_once(_CompiledSum)  # one per dtype and process
 
 
 def left_product(left: Floats, weight: KernelWeight, load: LoadRows, address: int) -> NDArray[np.float64]:

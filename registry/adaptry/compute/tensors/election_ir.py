@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from functools import cache
 from typing import Literal
 
 import numpy as np
 
+from adaptry.compute.tensors.llvm_ir import compile_once
 from adaptry.core.compiled_module import CompiledModule
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -57,7 +57,7 @@ class CompiledElection:
         self._run(each.ctypes.data, random.ctypes.data, numbers.ctypes.data, target, count)
 
 
-compiled_election = cache(CompiledElection)
+compiled_election = compile_once(CompiledElection)
 
 
 class _Source:

@@ -7,9 +7,14 @@ integers, since `vcvtneps2bf16` would flush subnormals.
 from __future__ import annotations
 
 import platform
+import threading
+from collections.abc import Callable, Hashable
 from functools import cache
+from typing import TypeVar
 
 from adaptry.core.compiled_module import has_cpu_feature
+
+Program = TypeVar("Program")
 
 PANEL = 32 << 10  # bytes of A that stay in L1 while rows are processed
 WIDTH = 32  # columns of a packed tile
@@ -56,6 +61,17 @@ def is_supported(dtype: str) -> bool:
     if machine not in ("x86_64", "amd64"):
         return False
     return has_cpu_feature("fma") and (dtype != "F16" or has_cpu_feature("f16c"))
+
+
+def compile_once(compile: Callable[..., Program]) -> Callable[..., Program]:
+    """Like `functools.cache`. Of several threads that need the same program, one compiles it."""
+    programs, lock = cache(compile), threading.Lock()
+
+    def program(*kind: Hashable) -> Program:
+        with lock:
+            return programs(*kind)
+
+    return program
 
 
 def rows_at_once() -> int:

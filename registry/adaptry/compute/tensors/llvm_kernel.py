@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import mmap
 import platform
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -29,7 +28,7 @@ from adaptry.compute.tensors.kernel import (
     ReadRows,
     StoredMatrix,
 )
-from adaptry.compute.tensors.llvm_ir import CONVERT, PANEL, WIDTH, is_supported
+from adaptry.compute.tensors.llvm_ir import CONVERT, PANEL, WIDTH, compile_once, is_supported
 from adaptry.compute.tensors.packed_factors import PackedFactors, require_shape
 from adaptry.compute.tensors.stored_array import as_array
 from adaptry.core.errors import InvalidWeights
@@ -40,16 +39,7 @@ _IN_FLOAT32: tuple[FormulaKind, ...] = ("normalised", "dense", "mapped", "rotate
 _PART = 1024
 """Number of columns of a row whose products are summed in float32."""
 
-_programs: dict[tuple[FormulaKind, str], CompiledFormula] = {}  # 40 ms each
-_compiling = threading.Lock()
-
-
-def _compiled(kind: FormulaKind, dtype: str) -> CompiledFormula:
-    """The program for a formula and dtype, compiled once per process."""
-    with _compiling:
-        if (kind, dtype) not in _programs:
-            _programs[kind, dtype] = CompiledFormula(kind, dtype)
-        return _programs[kind, dtype]
+_compiled = compile_once(CompiledFormula)  # one per formula, dtype and process; 40 ms each
 
 
 class LlvmKernel(MergeKernel):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from adaptry.compute.tensors.krylov import leading_triplets
+from adaptry.compute.tensors.krylov import Triplets, leading_triplets
 from adaptry.compute.tensors.orthonormal import basis_of
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -151,20 +151,21 @@ def decompose(update: Factors, rank: int | None = None) -> Decomposition:
     return Decomposition(left.times(inside[..., :rank]), values, right.times(outside[..., :rank, :].mT).mT)
 
 
-def decompose_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
+def decompose_dense(delta: Tensor, rank: int | None = None, guess: Tensor | None = None) -> Decomposition:
     """Like `decompose`, for a dense Δ [..., out, in].
 
     For a `rank` that is small compared with the sides, only `rank` triplets are computed, by iteration; the
-    energy that they keep is within `krylov.TOLERANCE` of the maximum. Otherwise O(out·in·min(out, in)).
+    energy that they keep is within `krylov.TOLERANCE` of the maximum. Rows of `guess` [..., n, in] that are
+    close to right singular vectors make it faster. Otherwise O(out·in·min(out, in)).
     """
     matrices = delta.reshape(-1, *delta.shape[-2:])
-    is_partial = rank is not None and rank < min(delta.shape[-2:])
-    energy, found = 0.0, []
-    for matrix in (single.double() for single in matrices):
-        found.append(_triplets(matrix, rank))
-        energy += float(torch.linalg.vector_norm(matrix)) ** 2 if is_partial else 0.0
+    guesses = [None] * len(matrices) if guess is None else guess.reshape(-1, *guess.shape[-2:])
+    beyond, found = 0.0, []
+    for matrix, near in zip(matrices, guesses, strict=True):
+        triplets, left_over = _triplets(matrix, rank, near)
+        found.append(triplets)
+        beyond += left_over
     left, values, right = (torch.stack(part) for part in zip(*found, strict=True))
-    beyond = max(0.0, energy - float(values.square().sum())) if is_partial else 0.0
     lead = delta.shape[:-2]
     return Decomposition(
         left.reshape(*lead, *left.shape[1:]),
@@ -174,12 +175,14 @@ def decompose_dense(delta: Tensor, rank: int | None = None) -> Decomposition:
     )
 
 
-def _triplets(matrix: Tensor, rank: int | None) -> tuple[Tensor, Tensor, Tensor]:
-    found = None if rank is None else leading_triplets(matrix, rank)
+def _triplets(matrix: Tensor, rank: int | None, guess: Tensor | None) -> tuple[Triplets, float]:
+    """The leading triplets, and the energy of the others."""
+    found = None if rank is None else leading_triplets(matrix, rank, guess)
     if found is not None:
-        return found
-    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
-    return left[:, :rank], values[:rank], right[:rank]
+        (left, values, right), energy = found
+        return (left, values, right), max(0.0, energy - float(values.square().sum()))
+    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    return (left[:, :rank], values[:rank], right[:rank]), float(values[rank:].square().sum()) if rank else 0.0
 
 
 def numerical_rank(values: Tensor, share: float = NEGLIGIBLE) -> int:

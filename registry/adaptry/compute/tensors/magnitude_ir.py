@@ -7,9 +7,9 @@ sign, number the bins of a histogram with logarithmic scale.
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from string import Template
 
+from adaptry.compute.tensors.llvm_ir import compile_once
 from adaptry.core.compiled_module import CompiledModule
 
 _AT_ONCE = 8  # elements; counts of elements are multiples of it
@@ -68,7 +68,7 @@ class CompiledMagnitudes:
         self.collect = self._module.function("collect", pointer, size, single, single, pointer, pointer)
 
 
-compiled_magnitudes = cache(CompiledMagnitudes)
+compiled_magnitudes = compile_once(CompiledMagnitudes)
 
 
 def _source() -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from adaptry.compute.tensors.krylov import energy_of
 from adaptry.compute.tensors.lowrank import Decomposition, decompose_dense, rank_for
 
 OVERSAMPLING = 16
@@ -19,13 +20,6 @@ POWER = 2
 _SMALL = 384  # matrices with sides up to this are decomposed completely, which is cheaper
 _FIRST = 16  # the rank that is tried first for a requested energy
 _RUN = 8 << 20  # elements that are converted to float64 at a time
-
-
-def energy_of(delta: Tensor) -> float:
-    """‖Δ‖² in float64, of any shape."""
-    flat = delta.reshape(-1)
-    runs = (flat[first : first + _RUN] for first in range(0, flat.numel(), _RUN))
-    return sum((float(run.double().square().sum()) for run in runs), 0.0)
 
 
 def decompose_to_rank(delta: Tensor, rank: int, seed: int) -> Decomposition:

@@ -7,12 +7,12 @@ Each word depends on earlier ones at distances of at least 227, so 16 words are 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
 from string import Template
 
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptry.compute.tensors.llvm_ir import compile_once
 from adaptry.core.compiled_module import CompiledModule
 
 BITS = 24
@@ -68,7 +68,7 @@ end:
 """)
 
 
-@cache
+@compile_once
 def _compiled() -> CompiledModule:
     constants = {
         "high": 0x80000000, "low": 0x7FFFFFFF, "one": 1, "matrix": 0x9908B0DF, "eleven": 11, "seven": 7,
