@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPResponse
 from urllib.parse import urlsplit
 
@@ -136,6 +137,29 @@ def test_a_stalled_large_body_gets_a_response_and_received_bytes_are_kept(
         # What follows on the connection is the rest of the body, which must not be read as a request.
         assert (answer.status, answer.will_close) == (408, True)
     assert server.registry().uploads.open(NAME, DIGEST, len(DATA)).offset == 2 << 20
+
+
+def test_a_request_behind_a_body_that_arrives_too_slowly_is_not_answered(
+    server: Server, opened: UploadInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_pace, "IDLE_SECONDS", 0.3)
+    monkeypatch.setattr(body_pace, "MIN_BYTES_PER_SECOND", 1 << 40)
+    request = b"GET /healthz HTTP/1.1\r\nHost: adaptry\r\n\r\n"
+    body = (request * (len(DATA) // len(request) + 1))[: len(DATA)]  # also as a request it must not be read
+    with connected(server) as connection:
+        sender = begin(connection, server, opened.id)
+        sent = 1 << 20
+        sender.sendall(body[:sent])
+        while not select.select([sender], [], [], 0.05)[0] and sent < len(body) - (1 << 20):
+            sent += sender.send(body[sent : sent + len(request)])
+        answers = sender.recv(1 << 16)
+        with suppress(ConnectionError):
+            sender.sendall(body[sent:] + request)
+        with suppress(ConnectionError):
+            while data := sender.recv(1 << 16):
+                answers += data
+    assert answers.count(b"HTTP/1.1 ") == 1
+    assert answers.startswith(b"HTTP/1.1 408 ") and b"connection: close" in answers.lower()
 
 
 def test_the_bytes_of_a_large_body_are_counted(server: Server, opened: UploadInfo) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import PEFT
-from adaptry.checks.codes import AGAINST_BASE, build_finding
+from adaptry.checks.codes import build_finding
 from adaptry.core.errors import InvalidRef
 from adaptry.core.refs import parse_base_name
 from adaptry.core.report import CheckReport, Finding
@@ -101,6 +101,8 @@ def without_base(report: CheckReport, base_name: str | None, written: str | None
 
     `base_name` is the name with which the adapter was declared, `written` the one in its config.
     """
+    from adaptry.checks.base_codes import AGAINST_BASE
+
     alone = [found for found in report.findings if found.code not in AGAINST_BASE]
     return CheckReport(findings=sort_findings([*alone, unknown_base(base_name or written)]), base=base_name)
 

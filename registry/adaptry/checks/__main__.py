@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from adaptry.checks.codes import render_page
+from adaptry.checks.codes_page import render_page
 
 sys.stdout.write(render_page())

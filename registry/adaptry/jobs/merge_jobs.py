@@ -17,7 +17,7 @@ from adaptry.adapters.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint, build_checkpoint, read_config
 from adaptry.bases.quantised import open_logical_view
-from adaptry.compute.merging.kernels import choose_kernels
+from adaptry.compute.merging.kernels import choose_kernels, limit_process_threads
 from adaptry.compute.merging.layout import OutputFile
 from adaptry.compute.merging.merge import MergeSource, check_inputs, plan_recipe
 from adaptry.compute.merging.plan import MergePlan
@@ -69,7 +69,7 @@ def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
     """Computes one weight file into the store."""
     with _reopen_planned(task, context) as model:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
-        _keep_to_one_thread(choose_kernels(context.device).names_for(model.plan.changed_tensors))
+        limit_process_threads(choose_kernels(context.device).names_for(model.plan.changed_tensors))
         computed = _with_progress(model.merged.read(file.name, 0, file.size), file, context)
         digest, size = context.registry.bases.store_generated_file(computed)
         changed = len(model.merged.changed)
@@ -151,14 +151,6 @@ def _base(context: JobContext, key: str) -> HfCheckpoint:
     is_stored = context.registry.bases.get(key).is_stored
     kept = data_folder() / "cache" / "stored" if is_stored else None
     return open_base(context.registry, key, cache=kept, progress=context.progress)
-
-
-def _keep_to_one_thread(kernels: tuple[str, ...]) -> None:
-    """Fixed as in a merge on one machine: the number of threads changes the bits."""
-    if any(kernel != "llvm" for kernel in kernels):
-        import torch
-
-        torch.set_num_threads(1)
 
 
 def _store_side_files(

@@ -120,6 +120,21 @@ class KernelChoice:
         return ThreadKernels(self, room)
 
 
+def limit_process_threads(kernels: Iterable[str]) -> None:
+    """Limits numpy and torch to one thread for the rest of this process, as in a merge, if these kernels use
+    them: more threads would change bits. Names may have a version behind them.
+    """
+    kernels = tuple(kernels)
+    if any(kernel.startswith("llvm") for kernel in kernels):
+        from adaptry.compute.tensors.blas_threads import limit_blas_threads
+
+        limit_blas_threads()
+    if any(not kernel.startswith(("llvm", "numpy")) for kernel in kernels):
+        import torch
+
+        torch.set_num_threads(1)
+
+
 class ThreadKernels:
     """One thread's kernels, each created on first use."""
 

@@ -12,7 +12,7 @@ import numpy as np
 
 
 def limit_blas_threads() -> None:
-    """Limits numpy's BLAS to one thread from now on, as during a merge; more would change bits."""
+    """Limits numpy's BLAS to one thread from now on."""
     if (library := _openblas()) is not None:
         library.scipy_openblas_set_num_threads64_(1)
 

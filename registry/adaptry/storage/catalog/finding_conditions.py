@@ -41,7 +41,7 @@ def finding(tx: Reads, scope: ReadScope, term: TextTerm) -> SearchCondition:
     hidden = _hidden(scope)
     if hidden is None:
         return stored
-    from adaptry.checks.codes import AGAINST_BASE  # all checks, which other searches do not need
+    from adaptry.checks.base_codes import AGAINST_BASE  # all checks, which other searches do not need
 
     alone = with_any_term(sorted(key for code, key in keys.items() if code not in AGAINST_BASE))
     shown = hidden if is_meant(_UNKNOWN_BASE) else all_of([alone, hidden])
@@ -54,7 +54,7 @@ def count(tx: Reads, scope: ReadScope, term: NumberTerm) -> SearchCondition:
     hidden = _hidden(scope)
     if hidden is None:
         return stored
-    from adaptry.checks.codes import AGAINST_BASE
+    from adaptry.checks.base_codes import AGAINST_BASE
 
     alone = sorted(key for code, key in _codes(tx).items() if code not in AGAINST_BASE)
     return SearchCondition(

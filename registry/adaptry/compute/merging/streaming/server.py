@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from adaptry.adapters.content import read_at
+from adaptry.compute.merging.kernels import limit_process_threads
 from adaptry.compute.merging.streaming.assembly import open_merged_model
 from adaptry.compute.merging.streaming.hashes import FileHashCache
 from adaptry.compute.merging.streaming.open_models import ModelPool
@@ -73,14 +74,7 @@ class ComputeServer:
 
     def _assembled(self, inputs: ModelInputs) -> VirtualCheckpoint:
         model = open_merged_model(inputs, self._scratch)
-        if "llvm" in model.computed_by:
-            from adaptry.compute.tensors.blas_threads import limit_blas_threads
-
-            limit_blas_threads()  # as of torch below
-        if any(kernel.startswith("torch") for kernel in model.computed_by):
-            import torch
-
-            torch.set_num_threads(1)  # like a merge; more would change bits
+        limit_process_threads(model.computed_by)
         return model
 
     def _described(self, model: VirtualCheckpoint) -> ModelDescription:
