@@ -21,6 +21,7 @@ from adaptry_api.hub.tree_entries import format_time, sibling_json
 from adaptry_api.hub.warnings import add_warnings
 
 ROUTES = hub_router()
+_INFO = "info"
 
 Expand = Annotated[list[str], Query(max_length=64)]
 Brackets = Annotated[list[str], Query(alias="expand[]", max_length=64)]
@@ -30,11 +31,17 @@ Truth = Annotated[bool, Query()]
 
 async def _quick(request: Request, identity: Identity) -> Response:
     lookup = snapshot_lookup(request, identity)
-    answer = await lookup.answer("info", revision_in(request), _plain_answer)
+    answer = await lookup.answer(_INFO, revision_in(request), _plain_answer)
     return answer.response()
 
 
-@answered_quickly(_quick, plain(INFO))
+def _at_once(request: Request, identity: Identity) -> Response | None:
+    snapshot = snapshot_lookup(request, identity).kept_now(revision_in(request))
+    answer = snapshot.answers.get(_INFO) if snapshot else None
+    return answer.response() if answer else None
+
+
+@answered_quickly(_quick, plain(INFO), _at_once)
 async def latest(
     find: FindSnapshot,
     blobs: Truth = False,
@@ -45,7 +52,7 @@ async def latest(
     return await find.use("main", partial(_answer, blobs, securityStatus, [*expand, *brackets]))
 
 
-@answered_quickly(_quick, plain(INFO))
+@answered_quickly(_quick, plain(INFO), _at_once)
 async def at_revision(
     find: FindSnapshot,
     revision: Revision,

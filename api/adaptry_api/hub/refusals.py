@@ -73,6 +73,10 @@ class HubRoute(GuardedRoute):
     async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
         return await _answered(request, super().answer_quickly(request, answer))
 
+    def answer_at_once(self, request: Request) -> Response | None:
+        response = super().answer_at_once(request)
+        return _with_id(request, response) if response is not None else None
+
 
 async def _answered(request: Request, answer: Awaitable[Response]) -> Response:
     """The answer, or the refusal for its error."""
@@ -86,6 +90,10 @@ async def _answered(request: Request, answer: Awaitable[Response]) -> Response:
         response = _answer(error.status_code, error.detail, dict(error.headers or {}))
     except RequestValidationError as error:
         response = _answer(400, errors.describe_validation_error(error), {})
+    return _with_id(request, response)
+
+
+def _with_id(request: Request, response: Response) -> Response:
     response.headers["X-Request-Id"] = errors.request_id(request)
     return response
 

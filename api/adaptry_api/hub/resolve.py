@@ -12,12 +12,13 @@ from fastapi import Request, Response
 from adaptry.core.digest import Digest
 from adaptry.core.identity import Identity
 from adaptry_api.auth_policy import answered_quickly, app_state_of
-from adaptry_api.downloads import bytes_response
+from adaptry_api.downloads import bytes_response, response_without_reading
 from adaptry_api.hub.addresses import Path, Revision, path_in, revision_in
-from adaptry_api.hub.kept_snapshots import FindSnapshot, SnapshotLookup, snapshot_lookup
+from adaptry_api.hub.kept_snapshots import FindSnapshot, SnapshotLookup, file_of, snapshot_lookup
 from adaptry_api.hub.quick import FILE, plain
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.small_files import small_file
+from adaptry_api.hub.snapshots import RepositoryFile, Snapshot
 from adaptry_api.hub.warnings import add_warnings
 from adaptry_api.redirects import redirect_to_bucket
 
@@ -30,20 +31,26 @@ async def _quick(request: Request, identity: Identity) -> Response:
     return await _send(request, snapshot_lookup(request, identity), revision_in(request), path_in(request))
 
 
-@answered_quickly(_quick, plain(FILE))
+def _at_once(request: Request, identity: Identity) -> Response | None:
+    snapshot = snapshot_lookup(request, identity).kept_now(revision_in(request))
+    if snapshot is None:
+        return None
+    snapshot, file, warnings = file_of(path_in(request), snapshot)
+    body = snapshot.small_files.get(file.path)  # too small for a redirect to a bucket
+    if body is None and request.method == "GET":
+        return None
+    headers = _headers(snapshot, file)
+    response = response_without_reading(request, file.path, file.size, headers, body)
+    return _finished(request, response, snapshot, file, warnings) if isinstance(response, Response) else None
+
+
+@answered_quickly(_quick, plain(FILE), _at_once)
 async def resolve(request: Request, find: FindSnapshot, revision: Revision, path: Path) -> Response:
     return await _send(request, find, revision, path)
 
 
 async def _send(request: Request, find: SnapshotLookup, revision: str, path: str) -> Response:
     snapshot, file, warnings = await find.file(revision, path)
-    headers = {
-        "ETag": f'"{file.etag}"',
-        "X-Repo-Commit": snapshot.commit,
-        "X-Linked-Etag": f'"{file.etag}"',
-        "X-Linked-Size": str(file.size),
-        "Cache-Control": "private, no-cache",
-    }
     state = app_state_of(request)
 
     def read_on(start: int) -> Iterator[bytes]:
@@ -56,11 +63,29 @@ async def _send(request: Request, find: SnapshotLookup, revision: str, path: str
         body = await small_file(request, snapshot, file)
         if body is not None:
             find.note_small_files()
+        headers = _headers(snapshot, file)
         response = await bytes_response(request, file.path, file.size, read_on, limiter, headers, body=body)
+    return _finished(request, response, snapshot, file, warnings)
+
+
+def _headers(snapshot: Snapshot, file: RepositoryFile) -> dict[str, str]:
+    return {
+        "ETag": f'"{file.etag}"',
+        "X-Repo-Commit": snapshot.commit,
+        "X-Linked-Etag": f'"{file.etag}"',
+        "X-Linked-Size": str(file.size),
+        "Cache-Control": "private, no-cache",
+    }
+
+
+def _finished(
+    request: Request, response: Response, snapshot: Snapshot, file: RepositoryFile, warnings: tuple[str, ...]
+) -> Response:
+    """Adds the warnings, and counts the download."""
     add_warnings(response, "state", warnings)
     is_sent = request.method == "GET" and response.status_code in (200, 302)
     if is_sent and file.path == snapshot.counted and snapshot.version:
-        state.download_counts.note(snapshot.version)
+        app_state_of(request).download_counts.note(snapshot.version)
     return response
 
 

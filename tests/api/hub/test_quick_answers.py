@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,72 @@ def test_the_quick_answer_of_each_request_equals_fastapi_s(site: Site) -> None:
             )
         seen.add(expected.status)
     assert seen >= {200, 206, 304, 307, 401, 403, 404, 416}
+
+
+def test_an_answer_from_memory_equals_the_usual_one(site: Site) -> None:
+    immediate, answered = site.quick.state.immediate_answers, set()
+    more = [("GET", f"/api/models/acme/tone/revision/{at}", "reader", {}) for at in ("main", *site.commits)]
+    for method, url, token, headers in [*requests(site), *more]:
+        expected = site.ask(site.quick, method, url, token, **headers)
+        scope = _scope(method, url, {**headers, **_authorization(site.tokens[token])}, site.quick)
+        if (response := immediate(scope)) is None:
+            continue
+        kept = [header for header in response.raw_headers if header[0] not in _NEW]
+        principal = scope["state"]["identity"].name
+        route = scope["route"].path
+        found = Answered(response.status_code, kept, bytes(response.body), route, principal)
+        assert found == expected, (method, url, token, headers)
+        answered.add((method, route.rpartition("/")[0]))
+    assert answered >= {
+        ("GET", "/{namespace}/{name}/resolve/{revision}"),
+        ("HEAD", "/{namespace}/{name}/resolve/{revision}"),
+        ("GET", "/api/models/{namespace}/{name}/revision"),
+        ("GET", "/api/models/{namespace}/{name}/tree"),
+    }
+
+
+def test_only_requests_whose_answer_depends_on_nothing_else_are_answered_from_memory(site: Site) -> None:
+    immediate, url = site.quick.state.immediate_answers, f"/acme/tone/resolve/main/{CONFIG}"
+    known = _authorization(site.tokens["reader"])
+
+    def is_answered(**headers: str) -> bool:
+        site.ask(site.quick, "GET", url, "reader")
+        return immediate(_scope("GET", url, headers, site.quick)) is not None
+
+    assert is_answered(**known)
+    for name in (
+        "range",
+        "if-none-match",
+        "origin",
+        "content-length",
+        "x-forwarded-for",
+        "adaptry-api",
+        "cookie",
+    ):
+        assert not is_answered(**known, **{name: "1"}), name
+    assert not is_answered()
+    assert not is_answered(authorization="Bearer adr_user_0000")
+
+
+def test_no_answer_from_memory_is_older_than_a_commit(site: Site) -> None:
+    immediate, url = site.quick.state.immediate_answers, f"/acme/tone/resolve/main/{CONFIG}"
+    scope = partial(_scope, "GET", url, _authorization(site.tokens["reader"]), site.quick)
+    site.ask(site.quick, "GET", url, "reader")
+    assert immediate(scope()) is not None
+    other = site.plain.state.adaptry.registry(LOCAL)  # as in another process
+    version = other.versions.list(TONE).items[0]
+    other.versions.set_state(TONE, version.digest, StateChange(state="revoked", reason="leaks"), 0)
+    assert immediate(scope()) is None
+    assert site.ask(site.quick, "GET", url, "reader").status == 403
+    assert immediate(scope()) is None
+
+
+def test_requests_are_not_answered_from_memory_while_their_number_is_limited(site: Site) -> None:
+    immediate, url = site.quick.state.immediate_answers, f"/acme/tone/resolve/main/{CONFIG}"
+    site.state.registry(LOCAL).quotas.set(QuotaRequest(scope="principal", name="ann", requests=3))
+    site.state.read_request_limits()
+    site.ask(site.quick, "GET", url, "reader")
+    assert immediate(_scope("GET", url, _authorization(site.tokens["reader"]), site.quick)) is None
 
 
 def test_frequent_reads_do_not_reach_fastapi(site: Site) -> None:
