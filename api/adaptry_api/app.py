@@ -88,7 +88,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     if state.quick_reads.is_available:
         app.add_middleware(QuickRoutes, routes=app.routes)
         if is_usual:
-            app.state.immediate_answers = ImmediateAnswers(app, counts)
+            app.state.immediate_answers = ImmediateAnswers(app, state, counts)
     app.add_middleware(RawPathRouting)
     app.add_middleware(Envelope, counts=counts, denials=state.denials, hosts=settings.hosts)
     if tracing.is_enabled():

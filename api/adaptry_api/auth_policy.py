@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import cached_property
-from typing import Annotated, Any, Generic, TypeVar, cast
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import unquote
 
 from anyio import to_thread
@@ -179,8 +179,19 @@ VisitorsRegistry = Annotated[Registry, Depends(visitors_registry)]
 
 QuickAnswer = Callable[[Request, Identity], Awaitable[Response]]
 """A function that answers a request of its caller."""
-ImmediateAnswer = Callable[[Request, Identity], Response | None]
-"""The same from memory, without waiting for anything; None if it cannot."""
+
+
+class AnswerInMemory(NamedTuple):
+    """A complete response, which the same caller may get again until the next commit; HEAD has no body.
+    `on_sending` is called each time before it is sent, and raises an error if it may no longer be sent.
+    """
+
+    response: Response
+    on_sending: Callable[[], object] | None = None
+
+
+ImmediateAnswer = Callable[[Request, Identity], AnswerInMemory | None]
+"""A function that answers from memory, without waiting for anything; None if it cannot."""
 _QUICK = "adaptry_quick_answer"
 _AT_ONCE = "adaptry_immediate_answer"
 _PLAIN = "__adaptry_plain__"
@@ -230,28 +241,19 @@ class GuardedRoute(APIRoute):
         self._require_known_parameters(request)
         return await answer(request, identity)
 
-    def answer_at_once(self, request: Request) -> Response | None:
-        """The answer from memory, after the same checks; None if that is not possible. May raise any error:
-        the request must then be answered in the usual way.
+    def answer_at_once(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
+        """The answer from memory for this caller, None if unknown; None if it must be made in the usual way.
+        May raise any error: then, too.
         """
         answer: ImmediateAnswer | None = getattr(self.endpoint, _AT_ONCE, None)
         if answer is None:
             return None
-        identity = self._caller_at_once(request) if self._asks_who else ANONYMOUS
-        if identity is None:
-            return None
-        self._require_known_parameters(request)
-        return answer(request, identity)
-
-    def _caller_at_once(self, request: Request) -> Identity | None:
-        """The caller, whose request need not be counted; None if that takes longer."""
-        state = app_state_of(request)
-        if state.request_limits.is_limiting:
-            return None
-        identity = state.authenticator.identify_at_once(request.headers.get("authorization"))
-        if identity is not None:
+        if self._asks_who:
+            if identity is None:
+                return None
             request.scope["state"]["identity"] = identity
-        return identity
+        self._require_known_parameters(request)
+        return answer(request, identity or ANONYMOUS)
 
     def _require_known_parameters(self, request: Request) -> None:
         """Raises `Invalid` if the query has an unknown parameter, unless the route ignores those."""

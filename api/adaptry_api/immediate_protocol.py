@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from adaptry_api.direct_bodies import DirectBodies
-from adaptry_api.immediate_answers import AT_ONCE, AnswerAtOnce
+from adaptry_api.immediate_answers import AT_ONCE, EncodedAnswer, ImmediateAnswers
 
 
 class ImmediateProtocol(DirectBodies):
@@ -30,19 +29,19 @@ class ImmediateProtocol(DirectBodies):
             super().on_message_complete()
 
     def _answer_at_once(self) -> bool:
-        answer = cast(AnswerAtOnce | None, self.app_state.get(AT_ONCE))
+        answers = cast(ImmediateAnswers | None, self.app_state.get(AT_ONCE))
         method, url = self.parser.get_method(), self.url
-        if answer is None or method not in (b"GET", b"HEAD") or not self._is_free():
+        if answers is None or method not in (b"GET", b"HEAD") or not self._is_free():
             return False
         if not url.startswith(b"/") or b"%" in url or b"#" in url or not url.isascii():
             return False
         path, _, query = url.partition(b"?")
         scope: dict[str, Any] = cast(Any, self.scope)  # uvicorn sets the same keys later
         scope.update(method=method.decode(), path=path.decode(), raw_path=path, query_string=query)
-        response = answer(scope)
-        if response is None:
+        answer = answers(scope)
+        if answer is None:
             return False
-        self._write(response, is_head=method == b"HEAD")
+        self._write(answer)
         return True
 
     def _is_free(self) -> bool:
@@ -58,14 +57,10 @@ class ImmediateProtocol(DirectBodies):
             and self.limit_concurrency is None
         )
 
-    def _write(self, response: Response, *, is_head: bool) -> None:
-        pieces = [STATUS_LINE[response.status_code]]
-        headers = [*self.server_state.default_headers, *response.raw_headers]
-        for name, value in headers:
+    def _write(self, answer: EncodedAnswer) -> None:
+        pieces = [STATUS_LINE[answer.status]]
+        for name, value in self.server_state.default_headers:
             pieces += (name, b": ", value, b"\r\n")
-        pieces.append(b"\r\n")
-        head, lines = b"".join(pieces), len(headers) + 2
-        if head.count(b"\r") != lines or head.count(b"\n") != lines or b"\0" in head:
-            raise RuntimeError("a header of the response has a control character")
-        self.transport.write(head if is_head else head + cast(bytes, response.body))
+        pieces += (answer.head, b"\r\n", answer.body)
+        self.transport.write(b"".join(pieces))
         self.on_response_complete()

@@ -11,7 +11,7 @@ from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
 from adaptry.core.identity import Identity
-from adaptry_api.auth_policy import answered_quickly
+from adaptry_api.auth_policy import AnswerInMemory, answered_quickly
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision, revision_in
 from adaptry_api.hub.kept_snapshots import FindSnapshot, snapshot_lookup
 from adaptry_api.hub.quick import INFO, plain
@@ -35,10 +35,10 @@ async def _quick(request: Request, identity: Identity) -> Response:
     return answer.response()
 
 
-def _at_once(request: Request, identity: Identity) -> Response | None:
+def _at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
     snapshot = snapshot_lookup(request, identity).kept_now(revision_in(request))
     answer = snapshot.answers.get(_INFO) if snapshot else None
-    return answer.response() if answer else None
+    return AnswerInMemory(answer.response()) if answer else None
 
 
 @answered_quickly(_quick, plain(INFO), _at_once)

@@ -6,12 +6,15 @@ A client caches a file under its `ETag` and the commit that the revision named a
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from fastapi import Request, Response
 
 from adaptry.core.digest import Digest
 from adaptry.core.identity import Identity
-from adaptry_api.auth_policy import answered_quickly, app_state_of
+from adaptry.core.refs import Ref
+from adaptry_api.app_state import AppState
+from adaptry_api.auth_policy import AnswerInMemory, answered_quickly, app_state_of
 from adaptry_api.downloads import bytes_response, response_without_reading
 from adaptry_api.hub.addresses import Path, Revision, path_in, revision_in
 from adaptry_api.hub.kept_snapshots import FindSnapshot, SnapshotLookup, file_of, snapshot_lookup
@@ -31,17 +34,27 @@ async def _quick(request: Request, identity: Identity) -> Response:
     return await _send(request, snapshot_lookup(request, identity), revision_in(request), path_in(request))
 
 
-def _at_once(request: Request, identity: Identity) -> Response | None:
+def _at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
     snapshot = snapshot_lookup(request, identity).kept_now(revision_in(request))
     if snapshot is None:
         return None
-    snapshot, file, warnings = file_of(path_in(request), snapshot)
+    _, file, warnings = file_of(path_in(request), snapshot)
     body = snapshot.small_files.get(file.path)  # too small for a redirect to a bucket
     if body is None and request.method == "GET":
         return None
     headers = _headers(snapshot, file)
     response = response_without_reading(request, file.path, file.size, headers, body)
-    return _finished(request, response, snapshot, file, warnings) if isinstance(response, Response) else None
+    if not isinstance(response, Response):
+        return None
+    add_warnings(response, "state", warnings)
+    counted = _counted(request, response, snapshot, file)
+    return AnswerInMemory(response, partial(_note_sending, app_state_of(request), snapshot, counted))
+
+
+def _note_sending(state: AppState, snapshot: Snapshot, counted: Ref | None) -> None:
+    snapshot.require_available()
+    if counted is not None:
+        state.download_counts.note(counted)
 
 
 @answered_quickly(_quick, plain(FILE), _at_once)
@@ -65,7 +78,10 @@ async def _send(request: Request, find: SnapshotLookup, revision: str, path: str
             find.note_small_files()
         headers = _headers(snapshot, file)
         response = await bytes_response(request, file.path, file.size, read_on, limiter, headers, body=body)
-    return _finished(request, response, snapshot, file, warnings)
+    add_warnings(response, "state", warnings)
+    if (counted := _counted(request, response, snapshot, file)) is not None:
+        state.download_counts.note(counted)
+    return response
 
 
 def _headers(snapshot: Snapshot, file: RepositoryFile) -> dict[str, str]:
@@ -78,15 +94,10 @@ def _headers(snapshot: Snapshot, file: RepositoryFile) -> dict[str, str]:
     }
 
 
-def _finished(
-    request: Request, response: Response, snapshot: Snapshot, file: RepositoryFile, warnings: tuple[str, ...]
-) -> Response:
-    """Adds the warnings, and counts the download."""
-    add_warnings(response, "state", warnings)
+def _counted(request: Request, response: Response, snapshot: Snapshot, file: RepositoryFile) -> Ref | None:
+    """The version whose download the response is, if it is one."""
     is_sent = request.method == "GET" and response.status_code in (200, 302)
-    if is_sent and file.path == snapshot.counted and snapshot.version:
-        app_state_of(request).download_counts.note(snapshot.version)
-    return response
+    return snapshot.version if is_sent and file.path == snapshot.counted else None
 
 
 ROUTES.add_api_route("/{namespace}/{name}/resolve/{revision}/{path:path}", resolve, methods=["GET", "HEAD"])

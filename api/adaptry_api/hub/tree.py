@@ -9,7 +9,7 @@ from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
 from adaptry.core.identity import Identity
-from adaptry_api.auth_policy import answered_quickly
+from adaptry_api.auth_policy import AnswerInMemory, answered_quickly
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link, path_in, revision_in
 from adaptry_api.hub.kept_snapshots import FindSnapshot, keeping, snapshot_lookup
 from adaptry_api.hub.quick import TREE, plain
@@ -32,13 +32,13 @@ async def _quick(request: Request, identity: Identity) -> Response:
     return (await lookup.answer_from_files(what, revision_in(request), make)).response()
 
 
-def _at_once(request: Request, identity: Identity) -> Response | None:
+def _at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
     snapshot = snapshot_lookup(request, identity).kept_now(revision_in(request))
     if snapshot is None:
         return None
     what, make = _plain_page(request)
     answer = snapshot.answers.get(what) or keeping(what, make)(snapshot)
-    return answer.response()
+    return AnswerInMemory(answer.response())
 
 
 def _plain_page(request: Request) -> tuple[str, Callable[[Snapshot], KeptAnswer]]:

@@ -10,23 +10,30 @@ from starlette.responses import PlainTextResponse, Response
 
 from adaptry.core.errors import Unavailable
 from adaptry.core.identity import Identity
-from adaptry_api.auth_policy import PUBLIC, answered_quickly, app_state_of, guarded_router, identify
+from adaptry_api.auth_policy import (
+    PUBLIC,
+    AnswerInMemory,
+    answered_quickly,
+    app_state_of,
+    guarded_router,
+    identify,
+)
 from adaptry_api.metrics import RequestMetrics
 
 ROUTES = guarded_router(tag="health")
 _ALIVE = "ok\n"
 
 
-def _is_alive(request: Request, identity: Identity) -> Response:
+async def _quick(request: Request, identity: Identity) -> Response:
     return PlainTextResponse(_ALIVE)
 
 
-async def _quick(request: Request, identity: Identity) -> Response:
-    return _is_alive(request, identity)
+def _at_once(request: Request, identity: Identity) -> AnswerInMemory:
+    return AnswerInMemory(PlainTextResponse(_ALIVE))
 
 
 @ROUTES.get("/healthz", dependencies=[PUBLIC], response_class=PlainTextResponse)
-@answered_quickly(_quick, at_once=_is_alive)
+@answered_quickly(_quick, at_once=_at_once)
 async def get_liveness() -> str:
     """Check that the process answers."""
     return _ALIVE

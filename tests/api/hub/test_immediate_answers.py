@@ -9,12 +9,11 @@ from typing import IO
 from urllib.parse import urlsplit
 
 import pytest
-from starlette.responses import Response
 from starlette.types import Scope
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.operations.transfer import push
-from adaptry_api.immediate_answers import ImmediateAnswers
+from adaptry_api.immediate_answers import EncodedAnswer, ImmediateAnswers
 from adaptry_api.testing import Server, until
 
 from .pushed import CONFIG
@@ -31,11 +30,11 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     answered: list[tuple[str, str]] = []
     answer = ImmediateAnswers.__call__
 
-    def noted(self: ImmediateAnswers, scope: Scope) -> Response | None:
-        response = answer(self, scope)
-        if response is not None:
+    def noted(self: ImmediateAnswers, scope: Scope) -> EncodedAnswer | None:
+        found = answer(self, scope)
+        if found is not None:
             answered.append((scope["method"], scope["path"]))
-        return response
+        return found
 
     monkeypatch.setattr(ImmediateAnswers, "__call__", noted)
     return answered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -180,13 +181,23 @@ def test_an_answer_from_memory_equals_the_usual_one(site: Site) -> None:
     for method, url, token, headers in [*requests(site), *more]:
         expected = site.ask(site.quick, method, url, token, **headers)
         scope = _scope(method, url, {**headers, **_authorization(site.tokens[token])}, site.quick)
-        if (response := immediate(scope)) is None:
+        if (answer := immediate(scope)) is None:
             continue
-        kept = [header for header in response.raw_headers if header[0] not in _NEW]
-        principal = scope["state"]["identity"].name
-        route = scope["route"].path
-        found = Answered(response.status_code, kept, bytes(response.body), route, principal)
-        assert found == expected, (method, url, token, headers)
+        route, principal, lines = (
+            scope["route"].path,
+            scope["state"]["identity"].name,
+            answer.head.splitlines(),
+        )
+        kept = [header for line in lines if (header := tuple(line.split(b": ", 1)))[0] not in _NEW]
+        assert Answered(answer.status, kept, answer.body, route, principal) == expected, (
+            method,
+            url,
+            token,
+            headers,
+        )
+        again = immediate(_scope(method, url, _authorization(site.tokens[token]), site.quick))
+        assert (again.status, again.body) == (answer.status, answer.body)
+        assert _without_request_ids(again.head) == _without_request_ids(answer.head) != answer.head
         answered.add((method, route.rpartition("/")[0]))
     assert answered >= {
         ("GET", "/{namespace}/{name}/resolve/{revision}"),
@@ -230,6 +241,17 @@ def test_no_answer_from_memory_is_older_than_a_commit(site: Site) -> None:
     assert immediate(scope()) is None
     assert site.ask(site.quick, "GET", url, "reader").status == 403
     assert immediate(scope()) is None
+
+
+def test_each_answer_from_memory_counts_as_a_request_and_a_download(site: Site) -> None:
+    immediate, url = site.quick.state.immediate_answers, f"/acme/tone/resolve/main/{WEIGHTS}"
+    site.ask(site.quick, "GET", url, "reader")
+    for _ in range(3):
+        assert immediate(_scope("GET", url, _authorization(site.tokens["reader"]), site.quick)) is not None
+    route = 'route="/{namespace}/{name}/resolve/{revision}/{path:path}",status="200"'
+    assert f'adaptry_requests_total{{method="GET",{route}}} 4.0' in site.quick.state.counts.render()
+    site.state.store_downloads()
+    assert site.state.registry(LOCAL).adapters.get(TONE).downloads == 4
 
 
 def test_requests_are_not_answered_from_memory_while_their_number_is_limited(site: Site) -> None:
@@ -352,6 +374,10 @@ def _without_ids(entry: dict[str, Any]) -> dict[str, Any]:
     """(`Any`: columns of a row.)"""
     reason = json.loads(entry["detail"])["reason"]
     return {**{key: entry[key] for key in entry.keys() - {"at", "request", "detail"}}, "reason": reason}
+
+
+def _without_request_ids(head: bytes) -> bytes:
+    return re.sub(rb"(?<=request-id: )[0-9a-f]{16}\r\n", b"", head)
 
 
 def _authorization(token: str | None) -> dict[str, str]:
