@@ -18,6 +18,7 @@ from adaptry_api.hub.addresses import RawPathRouting
 from adaptry_api.hub.computed_cache import HubCaches
 from adaptry_api.hub.kept_snapshots import KeptSnapshots
 from adaptry_api.hub.unsupported import unsupported_response
+from adaptry_api.immediate_answers import AT_ONCE, ImmediateAnswers
 from adaptry_api.metrics import RequestMetrics
 from adaptry_api.origins import check_origin
 from adaptry_api.process_memory import FreedMemory
@@ -56,7 +57,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
             async with cleanup.periodic_work(*tasks), anyio.create_task_group() as group:
                 charge = state.catalog.charge_requests
                 group.start_soon(share_requests, state.request_limits, charge, counts.record_share)
-                yield {DRAINING: state.draining}
+                yield {DRAINING: state.draining, AT_ONCE: app.state.immediate_answers}
                 await state.event_broadcaster.close()
                 group.cancel_scope.cancel()
         state.close()
@@ -82,8 +83,12 @@ def create_app(settings: ServerSettings) -> FastAPI:
         # Not `include_router`: it wraps routes, and would hide each route's access rule.
         app.router.routes += router.routes
     errors.install_error_handlers(app, unsupported_response)
+    is_usual = not (settings.hosts or origins or tracing.is_enabled())  # no other middleware has to act
+    app.state.immediate_answers = None
     if state.quick_reads.is_available:
         app.add_middleware(QuickRoutes, routes=app.routes)
+        if is_usual:
+            app.state.immediate_answers = ImmediateAnswers(app, state, counts)
     app.add_middleware(RawPathRouting)
     app.add_middleware(Envelope, counts=counts, denials=state.denials, hosts=settings.hosts)
     if tracing.is_enabled():

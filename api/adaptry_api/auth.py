@@ -34,22 +34,27 @@ class TokenAuthenticator:
 
     async def identify(self, authorization: str | None) -> Identity:
         """The identity of the token in this header. Raises `Unauthenticated`."""
+        if (known := self.identify_at_once(authorization)) is not None:
+            return known
         if authorization is None:
-            if self._anonymous_read:
-                return ANONYMOUS
             raise Unauthenticated("a token is needed: set ADAPTRY_TOKEN or run `adaptry login`")
-        scheme, _, secret = authorization.partition(" ")
-        if scheme.lower() != "bearer" or not secret.strip():
+        if (secret := _secret_in(authorization)) is None:
             raise Unauthenticated("send the token as `Authorization: Bearer adr_…`")
-        secret = secret.strip()
-        key = hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()
-        believed = self._known.get(key)
-        if believed and believed[0] > time.monotonic():
-            return self.note_use(believed[1])
+        key = _key_of(secret)
         asking = self._asking.get(key)
         if asking is None:  # a thousand listeners with one token cause one look-up
             asking = self._asking[key] = asyncio.ensure_future(self._ask(key, secret))
         return self.note_use(await asyncio.shield(asking))
+
+    def identify_at_once(self, authorization: str | None) -> Identity | None:
+        """The same, if it is known without a look-up; otherwise None."""
+        if authorization is None:
+            return ANONYMOUS if self._anonymous_read else None
+        secret = _secret_in(authorization)
+        believed = self._known.get(_key_of(secret)) if secret else None
+        if believed and believed[0] > time.monotonic():
+            return self.note_use(believed[1])
+        return None
 
     def take_uses(self) -> dict[int, datetime]:
         """When each token was last used, by token id, since the previous call."""
@@ -81,3 +86,13 @@ class TokenAuthenticator:
         cached.
         """
         self._known, self._asking = {}, {}
+
+
+def _secret_in(authorization: str) -> str | None:
+    """The token in an `Authorization` header; None if there is none."""
+    scheme, _, secret = authorization.partition(" ")
+    return secret.strip() or None if scheme.lower() == "bearer" else None
+
+
+def _key_of(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).digest()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import cached_property
-from typing import Annotated, Any, Generic, TypeVar, cast
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar, cast
 from urllib.parse import unquote
 
 from anyio import to_thread
@@ -22,7 +22,7 @@ from pydantic import TypeAdapter
 from starlette.responses import Response
 
 from adaptry.core.errors import Invalid, PermissionDenied, Unauthenticated
-from adaptry.core.identity import Identity
+from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import protocol
 from adaptry.registry.interface import Registry
@@ -179,22 +179,40 @@ VisitorsRegistry = Annotated[Registry, Depends(visitors_registry)]
 
 QuickAnswer = Callable[[Request, Identity], Awaitable[Response]]
 """A function that answers a request of its caller."""
+
+
+class AnswerInMemory(NamedTuple):
+    """A complete response, which the same caller may get again until the next commit; HEAD has no body.
+    `on_sending` is called each time before it is sent, and raises an error if it may no longer be sent.
+    """
+
+    response: Response
+    on_sending: Callable[[], object] | None = None
+
+
+ImmediateAnswer = Callable[[Request, Identity], AnswerInMemory | None]
+"""A function that answers from memory, without waiting for anything; None if it cannot."""
 _QUICK = "adaptry_quick_answer"
+_AT_ONCE = "adaptry_immediate_answer"
 _PLAIN = "__adaptry_plain__"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 
 
 def answered_quickly(
-    answer: QuickAnswer, is_plain: Callable[[Request], bool] = lambda request: True
+    answer: QuickAnswer,
+    is_plain: Callable[[Request], bool] = lambda request: True,
+    at_once: ImmediateAnswer | None = None,
 ) -> Callable[[Endpoint], Endpoint]:
     """For frequently called routes: `quick_routes` calls `answer` without FastAPI, which takes longer to
     parse the request than `answer` takes to run. `is_plain`: whether `answer` understands the parameters of a
-    request; if not, FastAPI parses and answers it.
+    request; if not, FastAPI parses and answers it. If there is an `at_once`, `immediate_answers` tries it
+    first.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _QUICK, answer)
         setattr(endpoint, _PLAIN, is_plain)
+        setattr(endpoint, _AT_ONCE, at_once)
         return endpoint
 
     return mark
@@ -219,9 +237,23 @@ class GuardedRoute(APIRoute):
 
     async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
         """Calls `answer` after the same checks as for any other request of this route."""
-        identity = await admit(request)
+        identity = await admit(request) if self._asks_who else ANONYMOUS
         self._require_known_parameters(request)
         return await answer(request, identity)
+
+    def answer_at_once(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
+        """The answer from memory for this caller, None if unknown; None if it must be made in the usual way.
+        May raise any error: then, too.
+        """
+        answer: ImmediateAnswer | None = getattr(self.endpoint, _AT_ONCE, None)
+        if answer is None:
+            return None
+        if self._asks_who:
+            if identity is None:
+                return None
+            request.scope["state"]["identity"] = identity
+        self._require_known_parameters(request)
+        return answer(request, identity or ANONYMOUS)
 
     def _require_known_parameters(self, request: Request) -> None:
         """Raises `Invalid` if the query has an unknown parameter, unless the route ignores those."""
@@ -231,6 +263,11 @@ class GuardedRoute(APIRoute):
         if unknown := request.query_params.keys() - known:
             takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
             raise Invalid(f"not a parameter of this address: {min(unknown)[:80]!a} ({takes})")
+
+    @cached_property
+    def _asks_who(self) -> bool:
+        """Whether the route depends on the identity of the token."""
+        return any(dependant.call is caller for dependant in _all(self.dependant))
 
     @cached_property
     def _refuses_unknown_parameters(self) -> bool:
@@ -248,7 +285,7 @@ class GuardedRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
-        asks_who = any(dependant.call is caller for dependant in _all(self.dependant))
+        asks_who = self._asks_who
         limit = protocol.JSON_LIMIT if asks_who else ANONYMOUS_JSON_LIMIT
         values = {"values": REPORT_VALUES} if self.path.startswith(f"{protocol.PREFIX}/workers") else {}
         body = self.body_field.field_info.annotation if self.body_field else None
@@ -256,7 +293,8 @@ class GuardedRoute(APIRoute):
         passes_on = any(dependant.call is gateway for dependant in _all(self.dependant))
         # Gateways send the parameters of the request that they pass on.
         ours = self._refuses_unknown_parameters and not passes_on
-        assert self.quick_answer is None or asks_who, "a quick answer requires the caller's identity"
+        is_public = any(dependant.call is public for dependant in _all(self.dependant))
+        assert self.quick_answer is None or asks_who or is_public, "it requires the caller's identity"
 
         async def strictly(request: Request) -> Response:
             if asks_who:

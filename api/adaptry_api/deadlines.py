@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from adaptry_api.direct_bodies import DirectBodies
+from adaptry_api.immediate_protocol import ImmediateProtocol
 from adaptry_api.response_writer import ResponseWriter
 from adaptry_api.shutdown import DRAINING, DrainState
 
 HEAD_BYTES = 64 << 10
 
 
-class DeadlineProtocol(DirectBodies):
+class DeadlineProtocol(ImmediateProtocol):
     """Drops a connection whose request head is late or too large, or whose client reads no answer."""
 
     head_seconds = 10.0

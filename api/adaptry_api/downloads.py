@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 from anyio import to_thread
@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from adaptry.core.manifest import FileEntry
 from adaptry_api.errors import HttpProblem
 from adaptry_api.header_text import header_text
-from adaptry_api.ranges import parse_range
+from adaptry_api.ranges import HttpRange, parse_range
 
 _BYTES = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -28,8 +28,17 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 """For the description of a route that answers with a file. (`Any`: OpenAPI's own JSON.)"""
 
 FOREVER = "private, max-age=31536000, immutable"
+_MEDIA_TYPE = "application/octet-stream"
 Read = Callable[[int], Iterator[bytes]]
 """The file's bytes from a position on."""
+
+
+class _Unread(NamedTuple):
+    """A part of a file that must be read, and the head of the response with it."""
+
+    part: HttpRange
+    status: int
+    headers: dict[str, str]
 
 
 async def file_response(
@@ -55,6 +64,22 @@ async def bytes_response(
     The first piece is read before the answer begins, so that a missing file gives an error status. If the
     bytes are already in memory, pass them as `body`; nothing is read then.
     """
+    response = response_without_reading(request, path, size, headers, body)
+    if isinstance(response, Response):
+        return response
+    part, status, headers = response
+    pieces, first = await to_thread.run_sync(_begun, read, part.start, part.length, limiter=limiter)
+    if pieces is None:  # streaming takes longer than sending a small file
+        return Response(first, status, headers, media_type=_MEDIA_TYPE)
+    return StreamingResponse(_sent(first, pieces, part.length, limiter), status, headers, _MEDIA_TYPE)
+
+
+def response_without_reading(
+    request: Request, path: str, size: int, headers: dict[str, str], body: bytes | None
+) -> Response | _Unread:
+    """The response of `bytes_response`, if it needs no bytes except `body`. Otherwise the part that must be
+    read for it. Raises `HttpProblem` (416).
+    """
     etag = headers["ETag"]
     headers = {**headers, "Accept-Ranges": "bytes"}
     if etag in request.headers.get("if-none-match", ""):
@@ -71,18 +96,13 @@ async def bytes_response(
         "Content-Disposition": f'attachment; filename="{_saved_as(path)}"',
     }
     if part is None or request.method == "HEAD":
-        return Response(headers=headers, media_type="application/octet-stream")
+        return Response(headers=headers, media_type=_MEDIA_TYPE)
     if requested and not part.is_whole:
         headers["Content-Range"] = part.content_range
     status = 206 if "Content-Range" in headers else 200
     if body is not None:
-        return Response(body[part.start : part.end], status, headers, media_type="application/octet-stream")
-    pieces, first = await to_thread.run_sync(_begun, read, part.start, part.length, limiter=limiter)
-    if pieces is None:  # streaming takes longer than sending a small file
-        return Response(first, status, headers, media_type="application/octet-stream")
-    return StreamingResponse(
-        _sent(first, pieces, part.length, limiter), status, headers, media_type="application/octet-stream"
-    )
+        return Response(body[part.start : part.end], status, headers, media_type=_MEDIA_TYPE)
+    return _Unread(part, status, headers)
 
 
 @lru_cache(maxsize=1024)

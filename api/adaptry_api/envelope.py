@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -121,14 +121,21 @@ class _Traffic:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [(name, value) for name, value in message["headers"] if name not in _OURS]
-            if not any(name == _CACHE_CONTROL for name, _ in headers):
-                headers.append((_CACHE_CONTROL, b"private, no-store"))
             ours = self._state.get(PAGE_HEADERS, _RAW_HEADERS)
-            message["headers"] = [*headers, *ours, (_REQUEST_ID, self._request_id.encode())]
+            message["headers"] = with_our_headers(message["headers"], self._request_id, ours)
         else:
             self.sent += len(message.get("body", b""))
         await self._send(message)
+
+
+def with_our_headers(
+    sent: Iterable[RawHeader], request_id: str, ours: Sequence[RawHeader] = _RAW_HEADERS
+) -> list[RawHeader]:
+    """The headers of a response, with those that every response has."""
+    headers = [(name, value) for name, value in sent if name not in _OURS]
+    if not any(name == _CACHE_CONTROL for name, _ in headers):
+        headers.append((_CACHE_CONTROL, b"private, no-store"))
+    return [*headers, *ours, (_REQUEST_ID, request_id.encode())]
 
 
 def host_name(header: str) -> str:

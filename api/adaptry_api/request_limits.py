@@ -55,6 +55,11 @@ class RequestLimits:
         self.on_due: Callable[[], object] = lambda: None
         """Called when there is a charge to take."""
 
+    @property
+    def is_limiting(self) -> bool:
+        """Whether any limit is set."""
+        return bool(self._limits)
+
     def set_limits(self, limits: Mapping[QuotaSubject, QuotaLimits]) -> None:
         """What is set, as the catalog has it; may be called by any thread."""
         self._limits = {subject: one.requests for subject, one in limits.items() if one.requests is not None}

@@ -144,6 +144,7 @@ def test_a_pull_detects_changed_bytes_in_the_bucket(
     assert not (tmp_path / "pulled").exists()
 
 
+@pytest.mark.usefixtures("stores_downloads_soon")
 def test_clients_of_the_hub_are_sent_to_the_bucket(
     presigning: Server, url: str, weights: bytes, tmp_path: Path
 ) -> None:

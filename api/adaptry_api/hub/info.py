@@ -11,7 +11,7 @@ from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
 from adaptry.core.identity import Identity
-from adaptry_api.auth_policy import answered_quickly
+from adaptry_api.auth_policy import AnswerInMemory, answered_quickly
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision, revision_in
 from adaptry_api.hub.kept_snapshots import FindSnapshot, snapshot_lookup
 from adaptry_api.hub.quick import INFO, plain
@@ -21,6 +21,7 @@ from adaptry_api.hub.tree_entries import format_time, sibling_json
 from adaptry_api.hub.warnings import add_warnings
 
 ROUTES = hub_router()
+_INFO = "info"
 
 Expand = Annotated[list[str], Query(max_length=64)]
 Brackets = Annotated[list[str], Query(alias="expand[]", max_length=64)]
@@ -30,11 +31,17 @@ Truth = Annotated[bool, Query()]
 
 async def _quick(request: Request, identity: Identity) -> Response:
     lookup = snapshot_lookup(request, identity)
-    answer = await lookup.answer("info", revision_in(request), _plain_answer)
+    answer = await lookup.answer(_INFO, revision_in(request), _plain_answer)
     return answer.response()
 
 
-@answered_quickly(_quick, plain(INFO))
+def _at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
+    snapshot = snapshot_lookup(request, identity).kept_now(revision_in(request))
+    answer = snapshot.answers.get(_INFO) if snapshot else None
+    return AnswerInMemory(answer.response()) if answer else None
+
+
+@answered_quickly(_quick, plain(INFO), _at_once)
 async def latest(
     find: FindSnapshot,
     blobs: Truth = False,
@@ -45,7 +52,7 @@ async def latest(
     return await find.use("main", partial(_answer, blobs, securityStatus, [*expand, *brackets]))
 
 
-@answered_quickly(_quick, plain(INFO))
+@answered_quickly(_quick, plain(INFO), _at_once)
 async def at_revision(
     find: FindSnapshot,
     revision: Revision,

@@ -82,6 +82,22 @@ class KeptSnapshots:
         self.by_commit.look_at(commit)
         return commit
 
+    def look_at_once(self) -> bool:
+        """The same without waiting. False if it is not possible."""
+        commit = self.catalog.last_commit()
+        if commit is None:
+            return False
+        self.by_revision.look_at(commit)
+        self.by_commit.look_at(commit)
+        return True
+
+    def find(self, key: str, identity: Identity) -> Snapshot | None:
+        """The kept snapshot, as of the last look."""
+        snapshot = self.by_revision.find(key, identity)
+        if snapshot is None:  # it may have been looked up by the name of a branch
+            snapshot = self.by_commit.find(key, identity)
+        return snapshot
+
     def keep(
         self, id: str, revision: str, identity: Identity, snapshot: Snapshot, commit: Commit | None
     ) -> None:
@@ -120,10 +136,10 @@ class SnapshotLookup:
         """The answer that `make` gives for a snapshot, kept with it under the name `what`."""
         snapshot, commit = await self._kept_at(revision)
         if snapshot is None:
-            return await self._look_up(revision, _keeping(what, make), commit, what)
+            return await self._look_up(revision, keeping(what, make), commit, what)
         if (answer := snapshot.answers.get(what)) is not None:
             return answer
-        return await to_thread.run_sync(_keeping(what, make), snapshot)
+        return await to_thread.run_sync(keeping(what, make), snapshot)
 
     async def answer_from_files(
         self, what: str, revision: str, make: Callable[[Snapshot], KeptAnswer]
@@ -133,27 +149,30 @@ class SnapshotLookup:
         """
         snapshot, commit = await self._kept_at(revision)
         if snapshot is None:
-            return await self._look_up(revision, _keeping(what, make), commit, what)
+            return await self._look_up(revision, keeping(what, make), commit, what)
         if (answer := snapshot.answers.get(what)) is not None:
             return answer
-        return _keeping(what, make)(snapshot)
+        return keeping(what, make)(snapshot)
 
     async def file(self, revision: str, path: str) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
         """A file that may be read, its snapshot, and the warnings to send with it."""
         snapshot, commit = await self._kept_at(revision)
         if snapshot is not None:
-            return _file_of(path, snapshot)
-        return await self._look_up(revision, partial(_file_of, path), commit, "file")
+            return file_of(path, snapshot)
+        return await self._look_up(revision, partial(file_of, path), commit, "file")
+
+    def kept_now(self, revision: str) -> Snapshot | None:
+        """The kept snapshot, without waiting for anything; None if it must be looked up."""
+        if self.kept is None or not self.kept.look_at_once():
+            return None
+        return self.kept.find(self._key(revision), self.identity)
 
     async def _kept_at(self, revision: str) -> tuple[Snapshot | None, Commit | None]:
         """The kept snapshot, and the last commit."""
         if self.kept is None:
             return None, None
-        commit, key = await self.kept.look(), self._key(revision)
-        snapshot = self.kept.by_revision.find(key, self.identity)
-        if snapshot is None:  # it may have been looked up by the name of a branch
-            snapshot = self.kept.by_commit.find(key, self.identity)
-        return snapshot, commit
+        commit = await self.kept.look()
+        return self.kept.find(self._key(revision), self.identity), commit
 
     async def _look_up(
         self, revision: str, use: Callable[[Snapshot], Found], commit: Commit | None, what: str | None
@@ -169,8 +188,11 @@ class SnapshotLookup:
             repository = find()
             if repository is None:
                 return None
-            made.append(repository.snapshot(revision))
-            return use(made[0])
+            snapshot = repository.snapshot(revision)
+            if snapshot.depends_on_catalog:
+                snapshot.warnings()  # looked up now, so that a kept snapshot is used without reading rows
+            made.append(snapshot)
+            return use(snapshot)
 
         try:
             found = None
@@ -211,7 +233,8 @@ def _key(id: str, revision: str) -> str:
     return f"{id}\0{revision}"
 
 
-def _file_of(path: str, snapshot: Snapshot) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
+def file_of(path: str, snapshot: Snapshot) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
+    """The same as `SnapshotLookup.file`, of a snapshot."""
     snapshot.require_available()
     try:
         file = snapshot.file(path)
@@ -220,7 +243,7 @@ def _file_of(path: str, snapshot: Snapshot) -> tuple[Snapshot, RepositoryFile, t
     return snapshot, file, snapshot.warnings()
 
 
-def _keeping(what: str, make: Callable[[Snapshot], KeptAnswer]) -> Callable[[Snapshot], KeptAnswer]:
+def keeping(what: str, make: Callable[[Snapshot], KeptAnswer]) -> Callable[[Snapshot], KeptAnswer]:
     """Wraps `make` so that its answer is kept with the snapshot."""
 
     def made(snapshot: Snapshot) -> KeptAnswer:

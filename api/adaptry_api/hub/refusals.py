@@ -28,9 +28,10 @@ from adaptry.core.errors import (
     Unauthenticated,
     Withdrawn,
 )
+from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName
 from adaptry_api import errors
-from adaptry_api.auth_policy import GuardedRoute, QuickAnswer, app_state_of
+from adaptry_api.auth_policy import AnswerInMemory, GuardedRoute, QuickAnswer, app_state_of
 from adaptry_api.denials import set_denial_reason
 from adaptry_api.header_text import header_text
 from adaptry_api.hub.name_case import NameCaseMismatch, canonical_id
@@ -73,6 +74,12 @@ class HubRoute(GuardedRoute):
     async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
         return await _answered(request, super().answer_quickly(request, answer))
 
+    def answer_at_once(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
+        answer = super().answer_at_once(request, identity)
+        if answer is not None:
+            _with_id(request, answer.response)
+        return answer
+
 
 async def _answered(request: Request, answer: Awaitable[Response]) -> Response:
     """The answer, or the refusal for its error."""
@@ -86,6 +93,10 @@ async def _answered(request: Request, answer: Awaitable[Response]) -> Response:
         response = _answer(error.status_code, error.detail, dict(error.headers or {}))
     except RequestValidationError as error:
         response = _answer(400, errors.describe_validation_error(error), {})
+    return _with_id(request, response)
+
+
+def _with_id(request: Request, response: Response) -> Response:
     response.headers["X-Request-Id"] = errors.request_id(request)
     return response
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
 from adaptry.core.identity import Identity
-from adaptry_api.auth_policy import answered_quickly
+from adaptry_api.auth_policy import AnswerInMemory, answered_quickly
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link, path_in, revision_in
-from adaptry_api.hub.kept_snapshots import FindSnapshot, snapshot_lookup
+from adaptry_api.hub.kept_snapshots import FindSnapshot, keeping, snapshot_lookup
 from adaptry_api.hub.quick import TREE, plain
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.snapshots import KeptAnswer, Snapshot
@@ -26,17 +27,32 @@ _IS_RECURSIVE = {b"": False, b"recursive=false&expand=false": False, b"recursive
 
 
 async def _quick(request: Request, identity: Identity) -> Response:
+    what, make = _plain_page(request)
+    lookup = snapshot_lookup(request, identity)
+    return (await lookup.answer_from_files(what, revision_in(request), make)).response()
+
+
+def _at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
+    snapshot = snapshot_lookup(request, identity).kept_now(revision_in(request))
+    if snapshot is None:
+        return None
+    what, make = _plain_page(request)
+    answer = snapshot.answers.get(what) or keeping(what, make)(snapshot)
+    return AnswerInMemory(answer.response())
+
+
+def _plain_page(request: Request) -> tuple[str, Callable[[Snapshot], KeptAnswer]]:
+    """The name of the answer, and the function that makes it."""
     path, is_recursive = path_in(request), _IS_RECURSIVE[request.scope["query_string"]]
 
     def make(snapshot: Snapshot) -> KeptAnswer:
         found = folder_entries(snapshot, path, is_recursive=is_recursive)
         return KeptAnswer.of(_page(request, found, _PAGE, 0))
 
-    lookup, what = snapshot_lookup(request, identity), f"tree {is_recursive} {path}"
-    return (await lookup.answer_from_files(what, revision_in(request), make)).response()
+    return f"tree {is_recursive} {path}", make
 
 
-@answered_quickly(_quick, plain(TREE, _IS_RECURSIVE))
+@answered_quickly(_quick, plain(TREE, _IS_RECURSIVE), _at_once)
 async def tree(
     request: Request,
     find: FindSnapshot,

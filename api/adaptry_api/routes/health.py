@@ -6,19 +6,37 @@ from typing import cast
 
 from anyio import to_thread
 from fastapi import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
 from adaptry.core.errors import Unavailable
-from adaptry_api.auth_policy import PUBLIC, app_state_of, guarded_router, identify
+from adaptry.core.identity import Identity
+from adaptry_api.auth_policy import (
+    PUBLIC,
+    AnswerInMemory,
+    answered_quickly,
+    app_state_of,
+    guarded_router,
+    identify,
+)
 from adaptry_api.metrics import RequestMetrics
 
 ROUTES = guarded_router(tag="health")
+_ALIVE = "ok\n"
+
+
+async def _quick(request: Request, identity: Identity) -> Response:
+    return PlainTextResponse(_ALIVE)
+
+
+def _at_once(request: Request, identity: Identity) -> AnswerInMemory:
+    return AnswerInMemory(PlainTextResponse(_ALIVE))
 
 
 @ROUTES.get("/healthz", dependencies=[PUBLIC], response_class=PlainTextResponse)
+@answered_quickly(_quick, at_once=_at_once)
 async def get_liveness() -> str:
     """Check that the process answers."""
-    return "ok\n"
+    return _ALIVE
 
 
 @ROUTES.get("/readyz", dependencies=[PUBLIC], response_class=PlainTextResponse)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -173,6 +175,93 @@ def test_the_quick_answer_of_each_request_equals_fastapi_s(site: Site) -> None:
     assert seen >= {200, 206, 304, 307, 401, 403, 404, 416}
 
 
+def test_an_answer_from_memory_equals_the_usual_one(site: Site) -> None:
+    immediate, answered = site.quick.state.immediate_answers, set()
+    more = [("GET", f"/api/models/acme/tone/revision/{at}", "reader", {}) for at in ("main", *site.commits)]
+    for method, url, token, headers in [*requests(site), *more]:
+        expected = site.ask(site.quick, method, url, token, **headers)
+        scope = _scope(method, url, {**headers, **_authorization(site.tokens[token])}, site.quick)
+        if (answer := immediate(scope)) is None:
+            continue
+        route, principal, lines = (
+            scope["route"].path,
+            scope["state"]["identity"].name,
+            answer.head.splitlines(),
+        )
+        kept = [header for line in lines if (header := tuple(line.split(b": ", 1)))[0] not in _NEW]
+        assert Answered(answer.status, kept, answer.body, route, principal) == expected, (
+            method,
+            url,
+            token,
+            headers,
+        )
+        again = immediate(_scope(method, url, _authorization(site.tokens[token]), site.quick))
+        assert (again.status, again.body) == (answer.status, answer.body)
+        assert _without_request_ids(again.head) == _without_request_ids(answer.head) != answer.head
+        answered.add((method, route.rpartition("/")[0]))
+    assert answered >= {
+        ("GET", "/{namespace}/{name}/resolve/{revision}"),
+        ("HEAD", "/{namespace}/{name}/resolve/{revision}"),
+        ("GET", "/api/models/{namespace}/{name}/revision"),
+        ("GET", "/api/models/{namespace}/{name}/tree"),
+    }
+
+
+def test_only_requests_whose_answer_depends_on_nothing_else_are_answered_from_memory(site: Site) -> None:
+    immediate, url = site.quick.state.immediate_answers, f"/acme/tone/resolve/main/{CONFIG}"
+    known = _authorization(site.tokens["reader"])
+
+    def is_answered(**headers: str) -> bool:
+        site.ask(site.quick, "GET", url, "reader")
+        return immediate(_scope("GET", url, headers, site.quick)) is not None
+
+    assert is_answered(**known)
+    for name in (
+        "range",
+        "if-none-match",
+        "origin",
+        "content-length",
+        "x-forwarded-for",
+        "adaptry-api",
+        "cookie",
+    ):
+        assert not is_answered(**known, **{name: "1"}), name
+    assert not is_answered()
+    assert not is_answered(authorization="Bearer adr_user_0000")
+
+
+def test_no_answer_from_memory_is_older_than_a_commit(site: Site) -> None:
+    immediate, url = site.quick.state.immediate_answers, f"/acme/tone/resolve/main/{CONFIG}"
+    scope = partial(_scope, "GET", url, _authorization(site.tokens["reader"]), site.quick)
+    site.ask(site.quick, "GET", url, "reader")
+    assert immediate(scope()) is not None
+    other = site.plain.state.adaptry.registry(LOCAL)  # as in another process
+    version = other.versions.list(TONE).items[0]
+    other.versions.set_state(TONE, version.digest, StateChange(state="revoked", reason="leaks"), 0)
+    assert immediate(scope()) is None
+    assert site.ask(site.quick, "GET", url, "reader").status == 403
+    assert immediate(scope()) is None
+
+
+def test_each_answer_from_memory_counts_as_a_request_and_a_download(site: Site) -> None:
+    immediate, url = site.quick.state.immediate_answers, f"/acme/tone/resolve/main/{WEIGHTS}"
+    site.ask(site.quick, "GET", url, "reader")
+    for _ in range(3):
+        assert immediate(_scope("GET", url, _authorization(site.tokens["reader"]), site.quick)) is not None
+    route = 'route="/{namespace}/{name}/resolve/{revision}/{path:path}",status="200"'
+    assert f'adaptry_requests_total{{method="GET",{route}}} 4.0' in site.quick.state.counts.render()
+    site.state.store_downloads()
+    assert site.state.registry(LOCAL).adapters.get(TONE).downloads == 4
+
+
+def test_requests_are_not_answered_from_memory_while_their_number_is_limited(site: Site) -> None:
+    immediate, url = site.quick.state.immediate_answers, f"/acme/tone/resolve/main/{CONFIG}"
+    site.state.registry(LOCAL).quotas.set(QuotaRequest(scope="principal", name="ann", requests=3))
+    site.state.read_request_limits()
+    site.ask(site.quick, "GET", url, "reader")
+    assert immediate(_scope("GET", url, _authorization(site.tokens["reader"]), site.quick)) is None
+
+
 def test_frequent_reads_do_not_reach_fastapi(site: Site) -> None:
     async def unreachable(scope: Scope, receive: object, send: object) -> None:
         raise AssertionError(scope["path"])
@@ -285,6 +374,10 @@ def _without_ids(entry: dict[str, Any]) -> dict[str, Any]:
     """(`Any`: columns of a row.)"""
     reason = json.loads(entry["detail"])["reason"]
     return {**{key: entry[key] for key in entry.keys() - {"at", "request", "detail"}}, "reason": reason}
+
+
+def _without_request_ids(head: bytes) -> bytes:
+    return re.sub(rb"(?<=request-id: )[0-9a-f]{16}\r\n", b"", head)
 
 
 def _authorization(token: str | None) -> dict[str, str]:

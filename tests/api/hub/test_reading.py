@@ -249,6 +249,7 @@ def test_an_adapter_under_its_old_name_leads_to_the_new_one(
     assert resolve(server, WEIGHTS, method="HEAD").status == 200
 
 
+@pytest.mark.usefixtures("stores_downloads_soon")
 def test_a_download_of_the_weights_is_counted_once(server: Server, commit: str) -> None:
     resolve(server, WEIGHTS, method="HEAD")
     resolve(server, CONFIG)

@@ -1,0 +1,146 @@
+"""Answers from memory that are written before the event loop does anything else.
+
+A quick answer (`quick_routes`) runs as a task, behind uvicorn's and our middleware, which takes longer than
+finding an answer in memory. Routes with such answers (`answered_quickly(at_once=…)`) are tried first, by the
+protocol itself (`immediate_protocol`). Whatever the middleware does for a request is done here too: identity,
+headers, metrics, log. Requests with anything unusual, such as a body, a range or a header of a proxy, take
+the usual way; so do requests whose answer is an error, and all requests if their number is limited.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.types import Scope
+
+from adaptry.core.identity import Identity
+from adaptry_api.answer_cache import AnswerCache
+from adaptry_api.app_state import AppState
+from adaptry_api.envelope import with_our_headers
+from adaptry_api.metrics import RequestMetrics
+from adaptry_api.quick_routes import QuickRoutes
+from adaptry_api.request_ids import RequestIds
+from adaptry_api.request_log import RequestRecord, log_request
+
+AT_ONCE = "adaptry.at_once"
+"""Key in the application's state: its `ImmediateAnswers`, or None."""
+_IGNORED_HEADERS = frozenset(
+    {
+        b"accept",
+        b"accept-encoding",
+        b"accept-language",
+        b"authorization",
+        b"connection",
+        b"host",
+        b"user-agent",
+        b"x-amzn-trace-id",
+        b"x-hf-download-counter",
+    }
+)
+"""No answer depends on these, except on the caller. (The host is checked by servers with a list of hosts,
+which have no immediate answers.)
+"""
+
+
+class EncodedAnswer(NamedTuple):
+    """A response, except for the status line and the headers that the protocol puts before `head`."""
+
+    status: int
+    head: bytes
+    body: bytes
+
+
+class _Kept(NamedTuple):
+    """An encoded answer, and what is recorded of its requests. The id of a request belongs between the
+    pieces of the head.
+    """
+
+    route: str
+    caller: str | None
+    status: int
+    pieces: Sequence[bytes]
+    body: bytes
+    on_sending: Callable[[], object] | None
+
+
+class ImmediateAnswers:
+    """Answers requests of `app`'s routes. Only to be called on the event loop.
+
+    Encoded answers are kept for the caller until the next commit, as in `answer_cache`.
+    """
+
+    def __init__(self, app: FastAPI, state: AppState, counts: RequestMetrics) -> None:
+        self._app = app
+        self._state = state
+        self._counts = counts
+        self._ids = RequestIds()
+        self._find = QuickRoutes(app, app.routes).find
+        self._answers: AnswerCache[_Kept] = AnswerCache(state.commits.last_commit)
+
+    def __call__(self, scope: Scope) -> EncodedAnswer | None:
+        """The response; None if the request must be answered in the usual way. Raises no errors."""
+        began, authorization = time.perf_counter(), None
+        for name, value in scope["headers"]:
+            if name not in _IGNORED_HEADERS:
+                return None
+            if authorization is None and name == b"authorization":
+                authorization = value.decode("latin-1")
+        if self._state.request_limits.is_limiting:
+            return None
+        identity = self._state.authenticator.identify_at_once(authorization)
+        request_id = self._ids.next()
+        try:
+            kept = self._answer(scope, identity, request_id)
+            if kept is None:
+                return None
+            if kept.on_sending is not None:
+                kept.on_sending()
+        except Exception:  # noqa: BLE001  (answered in the usual way, the same error is reported)
+            return None
+        method, seconds, sent = scope["method"], time.perf_counter() - began, len(kept.body)
+        self._counts.record(method, kept.route, kept.status, seconds, 0, sent)
+        log_request(RequestRecord(request_id, kept.caller, method, kept.route, kept.status, seconds, 0, sent))
+        return EncodedAnswer(kept.status, request_id.encode().join(kept.pieces), kept.body)
+
+    def _answer(self, scope: Scope, identity: Identity | None, request_id: str) -> _Kept | None:
+        if identity is None:
+            return self._encode(scope, None, request_id)
+        commit = self._state.catalog.last_commit()
+        self._answers.look_at(commit)
+        key = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()}"
+        kept = self._answers.find(key, identity)
+        if kept is None:
+            kept = self._encode(scope, identity, request_id)
+            if kept is not None:
+                self._answers.keep(key, identity, kept, commit)
+        return kept
+
+    def _encode(self, scope: Scope, identity: Identity | None, request_id: str) -> _Kept | None:
+        """The answer of a route. Raises any error."""
+        scope["app"] = self._app
+        scope["state"]["request_id"] = request_id
+        request = Request(scope)
+        if (found := self._find(request)) is None:
+            return None
+        (route, _), matched = found
+        scope.update(matched)
+        answer = route.answer_at_once(request, identity)
+        if answer is None:
+            return None
+        headers = with_our_headers(answer.response.raw_headers, request_id)
+        head = b"".join(piece for name, value in headers for piece in (name, b": ", value, b"\r\n"))
+        if head.count(b"\r") != len(headers) or head.count(b"\n") != len(headers) or b"\0" in head:
+            raise RuntimeError("a header of the response has a control character")
+        caller = scope["state"].get("identity")
+        return _Kept(
+            route.path,
+            caller.name if caller else None,
+            answer.response.status_code,
+            head.split(request_id.encode()),  # the id is new, so it is nowhere else
+            bytes(answer.response.body),
+            answer.on_sending,
+        )
