@@ -10,20 +10,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from adaptry_api.direct_bodies import DirectBodies
+from adaptry_api.direct_files import DirectFiles
 from adaptry_api.response_writer import ResponseWriter
 from adaptry_api.shutdown import DRAINING, DrainState
 
 HEAD_BYTES = 64 << 10
 
 
-class DeadlineProtocol(DirectBodies):
+class DeadlineProtocol(DirectFiles):
     """Drops a connection whose request head is late or too large, or whose client reads no answer."""
 
     head_seconds = 10.0
-    read_seconds = 60.0
-    """Seconds that a client may take to read a piece of at most 1 MiB."""
-
     _deadline: asyncio.TimerHandle | None = None  # set while a head is awaited
     _stall: asyncio.TimerHandle | None = None  # set while the caller reads slower than we send
     _waiting_bytes = 0

@@ -127,7 +127,7 @@ class _Traffic:
             ours = self._state.get(PAGE_HEADERS, _RAW_HEADERS)
             message["headers"] = [*headers, *ours, (_REQUEST_ID, self._request_id.encode())]
         else:
-            self.sent += len(message.get("body", b""))
+            self.sent += len(message.get("body", b"")) + message.get("count", 0)  # of a file
         await self._send(message)
 
 
