@@ -49,6 +49,7 @@ from adaptry_api.event_stream import EventBroadcaster
 from adaptry_api.hub.merged_source import MergedModelSource
 from adaptry_api.hub.upload_spool import UploadSpools
 from adaptry_api.hub.xet.chunk_maps import ChunkMaps
+from adaptry_api.hub.xet.early_join import EarlyJoins
 from adaptry_api.oauth.issuer_keys import IssuerKeys
 from adaptry_api.pages.facet_counts import FacetCounter
 from adaptry_api.quick_reads import QuickReads
@@ -187,6 +188,7 @@ class AppState:
         self.presigns_downloads = settings.presign_downloads
         spools = settings.spools or settings.data / "spools"
         self.spools = UploadSpools(spools)
+        self.early_joins = EarlyJoins()
         self.chunk_maps = ChunkMaps(spools / ".chunks")  # shared by all servers of a registry, like spools
         base_folders = data_folder() / "cache"  # has the folders of bases that the command line recorded
         self.merged_models = MergedModelSource(
@@ -297,6 +299,7 @@ class AppState:
         self._registry.blobs.require_room(1)
 
     def close(self) -> None:
+        self.early_joins.close()
         self.merged_models.close()
         if self.upstream:
             self.upstream.close()

@@ -21,9 +21,6 @@ class DeadlineProtocol(ImmediateProtocol):
     """Drops a connection whose request head is late or too large, or whose client reads no answer."""
 
     head_seconds = 10.0
-    read_seconds = 60.0
-    """Seconds that a client may take to read a piece of at most 1 MiB."""
-
     _deadline: asyncio.TimerHandle | None = None  # set while a head is awaited
     _stall: asyncio.TimerHandle | None = None  # set while the caller reads slower than we send
     _waiting_bytes = 0

@@ -1,4 +1,5 @@
-"""A stored file as an answer: its bytes or one range of them, in 1 MiB pieces, with caching headers.
+"""A stored file as an answer: its bytes or one range of them, with caching headers. The system sends large
+files on this machine by itself; others are read in 1 MiB pieces.
 
 A file of a revision never changes, so a client may cache it permanently.
 """
@@ -13,8 +14,10 @@ import anyio
 from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from adaptry.core.manifest import FileEntry
+from adaptry.storage.blobs.local import FileChunks
 from adaptry_api.errors import HttpProblem
 from adaptry_api.header_text import header_text
 from adaptry_api.ranges import HttpRange, parse_range
@@ -26,6 +29,12 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     302: {"description": "The file is at this address for the next few minutes."},
 }
 """For the description of a route that answers with a file. (`Any`: OpenAPI's own JSON.)"""
+
+ZERO_COPY_SEND = "http.response.zerocopysend"
+"""Name of an extension of ASGI, and of its message. Its fields `file` (a descriptor), `offset` and `count`
+are required; `limiter`, a field of ours, limits the threads that send (`direct_files`).
+"""
+_SMALL = 1 << 20  # files up to this size are read and sent at once
 
 FOREVER = "private, max-age=31536000, immutable"
 _MEDIA_TYPE = "application/octet-stream"
@@ -68,6 +77,10 @@ async def bytes_response(
     if isinstance(response, Response):
         return response
     part, status, headers = response
+    if part.length > _SMALL and ZERO_COPY_SEND in request.scope.get("extensions", {}):
+        file = await to_thread.run_sync(_opened, read, part.start, limiter=limiter)
+        if file is not None:
+            return _SentFile(file, part.length, limiter, status, headers)
     pieces, first = await to_thread.run_sync(_begun, read, part.start, part.length, limiter=limiter)
     if pieces is None:  # streaming takes longer than sending a small file
         return Response(first, status, headers, media_type=_MEDIA_TYPE)
@@ -108,6 +121,49 @@ def response_without_reading(
 @lru_cache(maxsize=1024)
 def _saved_as(path: str) -> str:
     return header_text(path.rpartition("/")[2], 255).replace('"', "'").replace("\\", "_")
+
+
+class _SentFile(Response):
+    """A response with the next `length` bytes of an open file, which the system sends by itself."""
+
+    def __init__(
+        self,
+        file: FileChunks,
+        length: int,
+        limiter: anyio.CapacityLimiter,
+        status: int,
+        headers: dict[str, str],
+    ) -> None:
+        self._file = file
+        self._length = length
+        self._limiter = limiter
+        super().__init__(None, status, headers, _MEDIA_TYPE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+            await send(
+                {
+                    "type": ZERO_COPY_SEND,
+                    "file": self._file.file.fileno(),
+                    "offset": self._file.position,
+                    "count": self._length,
+                    "limiter": self._limiter,
+                }
+            )
+        finally:
+            self._file.close()
+
+
+def _opened(read: Read, start: int) -> FileChunks | None:
+    """The file, if it is one on this machine."""
+    pieces = read(start)
+    if isinstance(pieces, FileChunks):
+        return pieces
+    _close(pieces)
+    return None
 
 
 def _begun(read: Read, start: int, length: int) -> tuple[Iterator[bytes] | None, bytes]:

@@ -124,7 +124,7 @@ class _Traffic:
             ours = self._state.get(PAGE_HEADERS, _RAW_HEADERS)
             message["headers"] = with_our_headers(message["headers"], self._request_id, ours)
         else:
-            self.sent += len(message.get("body", b""))
+            self.sent += len(message.get("body", b"")) + message.get("count", 0)  # of a file
         await self._send(message)
 
 

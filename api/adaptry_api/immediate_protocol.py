@@ -10,11 +10,11 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from adaptry_api.direct_bodies import DirectBodies
+from adaptry_api.direct_files import DirectFiles
 from adaptry_api.immediate_answers import AT_ONCE, EncodedAnswer, ImmediateAnswers
 
 
-class ImmediateProtocol(DirectBodies):
+class ImmediateProtocol(DirectFiles):
     """uvicorn's protocol with immediate answers, if the application's state has a function for them."""
 
     _is_answered = False  # whether the current request has its answer

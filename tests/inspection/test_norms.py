@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import random
+import struct
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +17,7 @@ from hypothesis import strategies as st
 
 from adaptry.adapters.inspection import numpy_norms, plain_norms
 from adaptry.adapters.inspection.dtypes import WIDTHS
+from adaptry.adapters.inspection.process import numpy_folder
 
 TYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -74,3 +81,35 @@ def test_numpy_and_plain_python_agree_on_a_full_block(dtype: str) -> None:
     assert plain[:2] == numpy[:2]
     assert plain[2] == pytest.approx(numpy[2], rel=1e-12)
     assert plain[2] == pytest.approx(by_torch(dtype, data)[2], rel=1e-10)
+
+
+COMPILED = """
+import importlib, json, sys
+sys.path[:0] = [sys.argv[1]]
+sys.path.append(sys.argv[2])
+from adaptry.adapters.inspection.numpy_core import use_compiled_numpy
+use_compiled_numpy(sys.argv[2])
+from adaptry.adapters.inspection.numpy_norms import measure
+blocks = [(dtype, bytes.fromhex(data)) for dtype, data in json.load(sys.stdin)]
+found = [measure(dtype, data) for dtype, data in blocks]
+print(json.dumps([found, sorted(name for name in sys.modules if name.startswith("numpy"))]))
+"""
+
+
+def test_the_compiled_functions_of_numpy_alone_give_the_same_results() -> None:
+    extremes = [math.nan, math.inf, -math.inf, 1.7e308, 5e-324, 1e-200, 0.0, 1.0]
+    drawn = random.Random(3)
+    blocks = [("F64", struct.pack("<8d", *extremes)), ("F64", struct.pack("<8d", *[1.7e308] * 8))]
+    blocks += [("F64", struct.pack("<2d", 5e-324, 0.0)), ("F32", b"\0" * 64), ("BF16", b"\x80\x3f" * 7000)]
+    blocks += [(dtype, drawn.randbytes(size)) for dtype in WIDTHS for size in (8, 400, 4096)]
+    source = str(Path(numpy_norms.__file__).parents[3])
+    run = subprocess.run(
+        [sys.executable, "-I", "-S", "-W", "error", "-c", COMPILED, source, numpy_folder()],
+        input=json.dumps([(dtype, data.hex()) for dtype, data in blocks]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found, modules = json.loads(run.stdout)
+    assert list(map(tuple, found)) == [numpy_norms.measure(dtype, data) for dtype, data in blocks]
+    assert not {"numpy._core.numeric", "numpy.lib", "numpy.linalg"} & set(modules)

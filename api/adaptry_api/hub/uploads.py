@@ -111,9 +111,11 @@ def store_file(
     size: int,
     read: Callable[[int], Iterator[bytes]],
     retry: RetryPolicy = BUSY_RETRIES,
+    earlier: str | None = None,
 ) -> None:
     """Stores a file of the adapter, continuing an earlier attempt; `read` returns its bytes from a position
-    on, and is called more than once unless `retry` is `NO_RETRIES`.
+    on, and is called more than once unless `retry` is `NO_RETRIES`. `earlier`: the id of an upload of the
+    file that was begun without a digest.
 
     Raises `DigestMismatch`, and then keeps nothing, if the bytes are different ones; `TooLarge`,
     `PermissionDenied`, `StorageFull`; `Busy` if the namespace has too many open uploads; `Conflict` if
@@ -122,7 +124,7 @@ def store_file(
     failures, queued = Failures(retry), 0.0
     while not registry.files.has(name, digest):
         try:
-            session = registry.uploads.open(name, digest, size)
+            session = registry.uploads.open(name, digest, size, earlier)
             if session.offset < size:
                 session = registry.uploads.append(session, session.offset, read(session.offset))
             registry.uploads.finish(session)

@@ -83,16 +83,23 @@ def _join_all(
     name = writer.grant.name
     # One shard of an upload at a time: one must not drop bytes that another is reading.
     with state.spools.open(name.namespace, upload) as spool, spool.exclusive():
-        joined = resolve_files(files, _XorbFinder(state, writer, spool))
-        for done, file in enumerate(joined, 1):
-            _deliver(state, writer, file)
-            yield done
+        early = state.early_joins.take(upload)
+        try:
+            joined = resolve_files(files, _XorbFinder(state, writer, spool))
+            for done, file in enumerate(joined, 1):
+                earlier = early.claim(file, state.blobs.chunks) if early else None
+                _deliver(state, writer, file, earlier)
+                yield done
+        finally:
+            if early:
+                early.discard()
         for hash, (spooled_xorb, runs) in stored_runs(joined).items():
             spool.write(hash, xorb_trailer(spooled_xorb.table, runs))
         spool.mark_finished()
 
 
-def _deliver(state: AppState, writer: GrantContext[XetGrant], file: JoinedFile) -> None:
+def _deliver(state: AppState, writer: GrantContext[XetGrant], file: JoinedFile, earlier: str | None) -> None:
+    """Stores the file in the adapter. `earlier`: the id of an upload that has its bytes already."""
     name = writer.grant.name
     try:
         store_file(
@@ -101,6 +108,7 @@ def _deliver(state: AppState, writer: GrantContext[XetGrant], file: JoinedFile) 
             file.sha256,
             file.size,
             lambda start: file.read(start, state.blobs.chunks),
+            earlier=earlier,
         )
     except DigestMismatch:
         # If a map is wrong or a stored file damaged, the client sends everything when it tries again.

@@ -21,12 +21,17 @@ ROUTES = hub_router()
 
 @ROUTES.post(f"{UPLOAD_PATH}/v1/xorbs/default/{{hash}}")
 async def put_xorb(request: Request, upload: XetUploadId, writer: XetWriter, hash: str) -> Response:
-    """Unpacks the body as it arrives, and keeps the chunks for the shards that follow."""
+    """Unpacks the body as it arrives, and keeps the chunks for the shards that follow, whose first file is
+    stored meanwhile."""
     state, name = app_state_of(request), check_hash(hash)
     size = content_length(request, xorb.MAX_BODY_BYTES)
 
     def keep(pieces: Iterator[bytes]) -> None:
-        with state.spools.open(writer.grant.name.namespace, upload) as spool:
+        adapter = writer.grant.name
+        with (
+            state.spools.open(adapter.namespace, upload) as spool,
+            state.early_joins.receiving(upload, writer.registry.uploads, adapter, spool.piece_path(name)),
+        ):
             spool.write(name, xorb_with_trailer(xorb.unpack_chunks(require_length(pieces, size))))
 
     async with state.uploads.slot(slot_holder(writer)) as threads:

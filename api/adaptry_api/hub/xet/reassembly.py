@@ -130,7 +130,7 @@ def _join(file: XetFile, find: Callable[[str], StoredXorb], known: dict[str, Sto
 
 def _read(run: Run, stored: ReadStored) -> Iterator[bytes]:
     if isinstance(run.source, Path):
-        yield from _read_spooled(run.source, run.begin, run.length)
+        yield from read_spooled(run.source, run.begin, run.length)
         return
     left = run.length
     for piece in stored(run.source, run.begin):
@@ -140,7 +140,8 @@ def _read(run: Run, stored: ReadStored) -> Iterator[bytes]:
             return
 
 
-def _read_spooled(path: Path, begin: int, length: int) -> Iterator[bytes]:
+def read_spooled(path: Path, begin: int, length: int) -> Iterator[bytes]:
+    """`length` bytes of a spooled file from `begin` on, in pieces of at most 1 MiB."""
     with path.open("rb", buffering=0) as file:
         while length and (piece := os.pread(file.fileno(), min(_PIECE, length), begin)):
             yield piece

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 from adaptry.adapters.inspection import plain_norms
 from adaptry.adapters.inspection.dtypes import BLOCK, WIDTHS
+from adaptry.adapters.inspection.numpy_core import use_compiled_numpy
 from adaptry.adapters.inspection.plain_norms import Measured
 from adaptry.adapters.inspection.protocol import IDLE, IDLE_WITH_NUMPY, SHORT
 
@@ -100,6 +101,7 @@ class _OpenFile:
 
 def _with_numpy(folder: str) -> Measure:
     sys.path.append(folder)
+    use_compiled_numpy(folder)
     try:
         measure: Measure = importlib.import_module("adaptry.adapters.inspection.numpy_norms").measure
     except ImportError:

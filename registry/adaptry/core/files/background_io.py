@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from queue import SimpleQueue
+    from threading import Thread
 
 _WORTH_A_THREAD = 1 << 18
 _AHEAD = 4
@@ -26,8 +26,7 @@ class BackgroundHasher:
 
     def __init__(self, work: Callable[[memoryview], object] | None) -> None:
         self._work = work
-        self._thread: ThreadPoolExecutor | None = None
-        self._pending: deque[Future[object]] = deque()
+        self._thread: _WorkThread | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -36,7 +35,7 @@ class BackgroundHasher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._thread:
-            self._thread.shutdown()
+            self._thread.end()
         if error is None:
             self.drain()
 
@@ -48,18 +47,55 @@ class BackgroundHasher:
             self.drain()
             self._work(piece)
             return
-        if len(self._pending) == _AHEAD:
-            self._pending.popleft().result()
-        self._thread = self._thread or _one_thread("beside")
-        self._pending.append(self._thread.submit(self._work, piece))
+        self._thread = self._thread or _WorkThread(self._work)
+        if self._thread.waiting == _AHEAD:
+            self._thread.wait_for_one()
+        self._thread.put(piece)
 
     def drain(self) -> None:
         """Waits until all queued pieces are processed."""
-        while self._pending:
-            self._pending.popleft().result()
+        while self._thread and self._thread.waiting:
+            self._thread.wait_for_one()
 
 
-def _one_thread(name: str) -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor  # imports logging, which small files do not need
+class _WorkThread:
+    """A thread that calls `work` with each piece. An executor would take the interpreter lock, which the
+    threads of a server compete for, several times as long for each piece.
+    """
 
-    return ThreadPoolExecutor(1, name)
+    def __init__(self, work: Callable[[memoryview], object]) -> None:
+        from queue import SimpleQueue  # here and below, since small files do not need a thread
+        from threading import Thread
+
+        self.waiting = 0
+        """How many pieces may not be processed yet."""
+        self._pieces: SimpleQueue[memoryview | None] = SimpleQueue()
+        self._results: SimpleQueue[BaseException | None] = SimpleQueue()
+        self._thread: Thread = Thread(target=self._run, args=(work,), name="beside", daemon=True)
+        self._thread.start()
+
+    def put(self, piece: memoryview) -> None:
+        self.waiting += 1
+        self._pieces.put(piece)
+
+    def wait_for_one(self) -> None:
+        """Waits for the oldest piece. Raises what `work` raised."""
+        self.waiting -= 1
+        error = self._results.get()
+        if error is not None:
+            raise error
+
+    def end(self) -> None:
+        """Returns when all pieces are processed."""
+        self._pieces.put(None)
+        self._thread.join()
+
+    def _run(self, work: Callable[[memoryview], object]) -> None:
+        while (piece := self._pieces.get()) is not None:
+            error: BaseException | None = None
+            try:
+                work(piece)
+            except BaseException as raised:  # noqa: BLE001  raised again by `wait_for_one`
+                error = raised
+            del piece  # its owner may use the memory again
+            self._results.put(error)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 
 from adaptry.core.digest import Digest
@@ -58,7 +59,8 @@ class LocalBlobs(BlobStore):
             os.close(descriptor)
 
     def chunks(self, digest: Digest, start: int = 0) -> Iterator[bytes]:
-        return _read_on(self.path_of(digest), start, digest)
+        with _absent_is_not_found(digest):
+            return FileChunks(self._path(digest).open("rb", buffering=0), start)
 
     def delete(self, digest: Digest) -> None:
         path = self._path(digest)
@@ -274,6 +276,30 @@ class _StagedFile(StagedBlob):
         os.close(self._descriptor)
 
 
+class FileChunks(Iterator[bytes]):
+    """The bytes of an open file from `position` on, in pieces of at most 1 MiB. It is closed at its end, by
+    `close`, and with this iterator. A server may also send the file without reading it.
+    """
+
+    def __init__(self, file: FileIO, position: int) -> None:
+        self.file = file
+        self.position = position
+
+    def __next__(self) -> bytes:
+        piece = b"" if self.file.closed else os.pread(self.file.fileno(), CHUNK, self.position)
+        if not piece:
+            self.close()
+            raise StopIteration
+        self.position += len(piece)
+        return piece
+
+    def close(self) -> None:
+        self.file.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+
 def _lock(path: Path) -> int | None:
     """The file at `path`, created if missing, and locked; None if another process holds it, or has published
     it in the meantime: then it is a blob that must not be written to.
@@ -297,15 +323,6 @@ def _copy_id(path: Path) -> str:
     """Changes if another file replaces this one; stays if bytes are overwritten in place."""
     found = path.stat()
     return f"{found.st_dev}:{found.st_ino}"
-
-
-def _read_on(path: Path, start: int, digest: Digest) -> Iterator[bytes]:
-    with _absent_is_not_found(digest):  # deleted or moved aside in the meantime
-        file = path.open("rb", buffering=0)
-    with file:
-        while piece := os.pread(file.fileno(), CHUNK, start):
-            yield piece
-            start += len(piece)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -1,0 +1,109 @@
+"""Extends uvicorn with the extension "zero copy send" of ASGI: the system sends an open file to the
+connection, and no thread copies its bytes.
+
+Otherwise, a thread reads each piece of the file, and the event loop writes it to the socket. Connections that
+the server encrypts do not have the extension.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import select
+from typing import Any
+
+from anyio import to_thread
+from starlette.types import Message
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from adaptry_api.direct_bodies import DirectBodies
+from adaptry_api.downloads import ZERO_COPY_SEND
+
+_AT_ONCE = 16 << 20  # bytes that a thread sends before others may use it
+_PATIENCE_MS = 20  # how long a thread waits for a client to read, in milliseconds; then the event loop waits
+
+
+class DirectFiles(DirectBodies):
+    """uvicorn's protocol, which sends files without reading them."""
+
+    read_seconds = 60.0
+    """Seconds that a client may take to read a piece of at most 1 MiB."""
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.cycle is not None and self.transport.get_extra_info("sslcontext") is None:
+            self.cycle.scope["extensions"][ZERO_COPY_SEND] = {}
+            cycle: Any = self.cycle  # one of whose methods is replaced
+            cycle.send = functools.partial(self._send, self.cycle, self.cycle.send)
+
+    async def _send(self, cycle: RequestResponseCycle, send: Any, message: Message) -> None:
+        """`send` is the method of uvicorn, which has no type for other messages."""
+        if message["type"] != ZERO_COPY_SEND:
+            await send(message)
+            return
+        if not cycle.disconnected:
+            cycle.transport.write(b"")  # the head of the response, which may be held back
+            cycle.expected_content_length -= await self._send_file(cycle, message)
+        await send({"type": "http.response.body", "more_body": message.get("more_body", False)})
+
+    async def _send_file(self, cycle: RequestResponseCycle, message: Message) -> int:
+        """Returns how many bytes were sent: fewer than requested if the file is shorter, or the connection
+        broke.
+        """
+        await self._drain()
+        file, offset, count = message["file"], message["offset"], message["count"]
+        connection, sent = os.dup(self.transport.get_extra_info("socket").fileno()), 0
+        try:
+            while sent < count and not cycle.disconnected:
+                most = min(count - sent, _AT_ONCE)
+                work = functools.partial(_send_some, connection, file, offset + sent, most)
+                piece = await to_thread.run_sync(work, limiter=message.get("limiter"))
+                if piece is None:
+                    break
+                sent += piece
+                if piece < most:
+                    await self._writable(connection)
+        except (OSError, TimeoutError):
+            self.transport.abort()
+            cycle.disconnected = True
+        finally:
+            os.close(connection)
+        return sent
+
+    async def _drain(self) -> None:
+        """Waits until the transport has sent everything, since the file follows it."""
+        pause = 0.0
+        while self.transport.get_write_buffer_size() and not self.transport.is_closing():
+            await asyncio.sleep(pause)
+            pause = 0.01
+
+    async def _writable(self, connection: int) -> None:
+        """Waits until the client has read enough. Raises `TimeoutError` if it does not."""
+        is_writable = asyncio.Event()
+        self.loop.add_writer(connection, is_writable.set)
+        try:
+            async with asyncio.timeout(self.read_seconds):
+                await is_writable.wait()
+        finally:
+            self.loop.remove_writer(connection)
+
+
+def _send_some(connection: int, file: int, offset: int, count: int) -> int | None:
+    """Sends up to `count` bytes; fewer if the client does not read them. None at the end of the file. Raises
+    `OSError` if the connection broke.
+    """
+    writable = select.poll()
+    writable.register(connection, select.POLLOUT)
+    sent = 0
+    while sent < count:
+        try:
+            piece = os.sendfile(connection, file, offset + sent, count - sent)
+        except BlockingIOError:
+            if not writable.poll(_PATIENCE_MS):
+                return sent
+            continue
+        if not piece:
+            return sent or None
+        sent += piece
+    return sent
