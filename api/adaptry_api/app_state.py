@@ -29,6 +29,7 @@ from adaptry.storage.catalog.audit_log.recording import insert_entries
 from adaptry.storage.catalog.audit_log.sequencer import Sequencer
 from adaptry.storage.catalog.shared_names import is_used
 from adaptry.storage.connect import open_local
+from adaptry.storage.derivation_process import DerivationProcess
 from adaptry.storage.local.idempotency import IdempotencyKey
 from adaptry.storage.local.push_steps import finish_together
 from adaptry.storage.local.stale_uploads import purge
@@ -108,6 +109,9 @@ class AppState:
             getattr(self._registry, role)  # imported now, so that no request waits for the import
         self.catalog = self._registry.catalog
         context = self._registry.context
+        context.derive_wide = DerivationProcess(
+            settings.data, settings.catalog, settings.blobs, settings.blob_cache, settings.require_known_base
+        ).derive
         context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, secret), False
         self._sequencer, self._has_warned = Sequencer(self.catalog, context.log_key), False
         self._has_uncounted = False

@@ -49,7 +49,11 @@ class TaggedAnswer:
 
 def etag_response(request: Request, value: BaseModel | FrozenValue, etag: str | None = None) -> Response:
     """`value` as JSON, or 304 if the caller already has it."""
-    body = value.model_dump_json(by_alias=True).encode()
+    return etag_json(request, value.model_dump_json(by_alias=True).encode(), etag)
+
+
+def etag_json(request: Request, body: bytes, etag: str | None = None) -> Response:
+    """The same for a value that is JSON already."""
     tag = f'"{etag}"' if etag else _tag(body)
     headers = {"ETag": tag, "Cache-Control": _CACHE_CONTROL}
     if tag in request.headers.get("if-none-match", ""):

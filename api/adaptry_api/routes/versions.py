@@ -13,7 +13,7 @@ from adaptry.registry import protocol
 from adaptry.registry.records import Page, TensorInspection, VersionDetail, VersionInfo
 from adaptry.registry.sort_keys import VERSION_SORT_KEYS
 from adaptry_api.auth_policy import CallersRegistry, answered_quickly, app_state_of, guarded_router
-from adaptry_api.etags import TaggedAnswer, etag_response
+from adaptry_api.etags import TaggedAnswer, etag_json, etag_response
 from adaptry_api.routes.parameters import Cursor, Limit, Name, PathRef, Reverse
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/versions", "versions")
@@ -64,7 +64,7 @@ def get_version_detail(request: Request, ref: PathRef, registry: CallersRegistry
     This includes its manifest, the adapter's properties as read from its files, and the findings of the
     checks.
     """
-    return etag_response(request, registry.versions.detail(ref))
+    return etag_json(request, registry.versions.detail_json(ref))
 
 
 @ROUTES.get(f"{ONE}/tensors")

@@ -70,6 +70,12 @@ class Versions(ABC):
         """The same for several refs, in their order. A registry on this machine reads them together."""
         return tuple(self.detail(ref) for ref in refs)
 
+    def detail_json(self, ref: Ref) -> bytes:
+        """The result of `detail` as JSON. A registry on this machine inserts a long spec without decoding
+        it.
+        """
+        return self.detail(ref).model_dump_json(by_alias=True).encode()
+
     @abstractmethod
     def list(
         self,

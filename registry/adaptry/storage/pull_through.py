@@ -122,6 +122,9 @@ class _Versions(LocalVersions):
     def details(self, refs: Sequence[Ref]) -> tuple[VersionDetail, ...]:
         return self.upstream.after_fetching(refs, lambda: super(_Versions, self).details(refs))
 
+    def detail_json(self, ref: Ref) -> bytes:
+        return self.upstream.after_fetch(ref, lambda: super(_Versions, self).detail_json(ref))
+
     def list(
         self,
         name: AdapterName,

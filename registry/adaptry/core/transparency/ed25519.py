@@ -1,7 +1,7 @@
-"""Ed25519 signatures (RFC 8032), by the cryptography package.
+"""Ed25519 signatures (RFC 8032), by the OpenSSL that Python itself uses, else by the cryptography package.
 
-The package comes with the extras `audit` and `server`, so that installations that never sign or verify a
-checkpoint need no compiled library.
+The package has an OpenSSL of its own, of which a server would keep 10 MB in memory. It comes with the extras
+`audit` and `server`, for a Python whose OpenSSL cannot be called.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from adaptry.core.errors import MissingDependency
+from adaptry.core.transparency import openssl
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -18,22 +19,26 @@ SEED_BYTES = 32
 
 
 def is_available() -> bool:
-    """Whether the package is installed."""
-    return importlib.util.find_spec("cryptography") is not None
+    """Whether signatures can be made and verified."""
+    return openssl.find_ed25519() is not None or importlib.util.find_spec("cryptography") is not None
 
 
 def public_key(seed: bytes) -> bytes:
     """The public key, 32 bytes, of a secret seed of 32 bytes. Raises `MissingDependency`."""
-    return _private(seed).public_key().public_bytes_raw()
+    own = openssl.find_ed25519()
+    return own.public_key(seed) if own else _private(seed).public_key().public_bytes_raw()
 
 
 def sign(seed: bytes, message: bytes) -> bytes:
     """A signature of 64 bytes. Raises `MissingDependency`."""
-    return _private(seed).sign(message)
+    own = openssl.find_ed25519()
+    return own.sign(seed, message) if own else _private(seed).sign(message)
 
 
 def is_signature(public: bytes, message: bytes, signature: bytes) -> bool:
     """Whether the holder of the public key's seed signed the message. Raises `MissingDependency`."""
+    if own := openssl.find_ed25519():
+        return own.is_signature(public, message, signature)
     try:
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

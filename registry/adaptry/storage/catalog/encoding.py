@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Model = TypeVar("Model", bound="BaseModel | FrozenValue")
 
 _KEPT = 6  # decoded values
-_LARGEST_KEPT = 1 << 17  # bytes of each, compressed
+_LARGEST_KEPT = 1 << 15  # bytes of each, compressed
 
 
 def encode_model(value: BaseModel | FrozenValue) -> bytes:

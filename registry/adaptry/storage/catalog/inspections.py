@@ -11,6 +11,7 @@ from typing import Any
 
 from adaptry.adapters.inspection.result import INSPECTION, TensorStatistics, WeightsInspection
 from adaptry.core.digest import Digest
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import records
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
@@ -51,15 +52,30 @@ def find(tx: Reads, files: Iterable[Digest]) -> dict[Digest, WeightsInspection]:
     return {file: unpacked(row.statistics) for file, row in found.items() if row is not None}
 
 
-def store(tx: Transaction, file: Digest, found: WeightsInspection) -> None:
+@dataclass(frozen=True, slots=True)
+class EncodedInspection:
+    """A result as it is stored."""
+
+    tensors: int
+    nan: int
+    infinite: int
+    norm: float | None
+    statistics: bytes
+
+    @classmethod
+    def of(cls, found: WeightsInspection) -> EncodedInspection:
+        return cls(len(found.tensors), found.nan, found.infinite, found.norm, _packed(found))
+
+
+def store(tx: Transaction, file: Digest, found: EncodedInspection) -> None:
     values: dict[str, Any] = {
         "file_digest": file.hex,
         "inspection": INSPECTION,
-        "tensors": len(found.tensors),
+        "tensors": found.tensors,
         "nan": found.nan,
         "infinite": found.infinite,
         "norm": found.norm,
-        "statistics": _packed(found),
+        "statistics": found.statistics,
     }
     if run_select(tx, _any, {"file": file.hex}):
         change(tx, _replace, {"of_file": file.hex, **values})

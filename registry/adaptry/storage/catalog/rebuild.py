@@ -106,7 +106,7 @@ def put_version(tx: Transaction, key: int, derived: Admission, at: datetime, by:
     versions.fill_derived(row, derived)
     detail = tx.get(VersionDetailRow, key) or VersionDetailRow(version_id=key, spec=b"", report=b"")
     detail.spec, detail.report, detail.forced = (
-        encode_model(spec),
+        spec.data,
         encode_model(base_check.report),
         derived.forced,
     )

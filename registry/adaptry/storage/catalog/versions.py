@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, cast
 
-from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.spec import Spec
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
@@ -23,6 +22,7 @@ from adaptry.storage.catalog import adapters, commits, inspections, stored_use, 
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
+from adaptry.storage.catalog.inspections import EncodedInspection
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.prepared import run_select
@@ -74,18 +74,47 @@ class BaseCheck:
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedSpec:
+    """A spec as it is stored: the values of columns, and all of it as `data`. That of an adapter of many
+    tensors is a tenth of the spec's size.
+    """
+
+    method: str
+    rank: int | None
+    alpha: float | None
+    parameters: int
+    targets: tuple[str, ...]
+    traits: tuple[str, ...]
+    base_name: str | None
+    data: bytes
+
+    @classmethod
+    def of(cls, spec: Spec) -> EncodedSpec:
+        return cls(
+            spec.method,
+            spec.rank,
+            spec.alpha,
+            spec.parameters,
+            spec.targets,
+            spec.traits,
+            spec.base_name,
+            encode_model(spec),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Admission:
     """A version to be admitted: its manifest, the data derived from its files, the requested number, those
     inspections of its weights files that are not stored yet, and the licences that its README states.
     """
 
     manifest: Manifest
-    spec: Spec
+    spec: EncodedSpec
     weights: Digest
     base_check: BaseCheck
     forced: str | None
     number: int | None = None
-    inspections: Mapping[Digest, WeightsInspection] = field(default_factory=dict)
+    inspections: Mapping[Digest, EncodedInspection] = field(default_factory=dict)
     licences: tuple[str, ...] = ()
 
 
@@ -106,7 +135,7 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
     stored_use.add_version(tx, adapter.name.namespace, by)
     details = {
         "version_id": key,
-        "spec": encode_model(new.spec),
+        "spec": new.spec.data,
         "report": encode_model(new.base_check.report),
         "forced": new.forced,
     }
@@ -243,7 +272,14 @@ def detail(tx: Reads, stored: VersionRecord) -> records.VersionDetail:
     return details(tx, columns_of(tx, [stored.key]))[0]
 
 
-def details(tx: Reads, found: Sequence[Columns]) -> tuple[records.VersionDetail, ...]:
+def decode_spec(data: bytes) -> Spec:
+    """A stored spec."""
+    return decode_model(Spec, data)
+
+
+def details(
+    tx: Reads, found: Sequence[Columns], spec_of: Callable[[bytes], Spec] = decode_spec
+) -> tuple[records.VersionDetail, ...]:
     """The versions of these columns, in their order, in three statements."""
     if not found:
         return ()
@@ -259,7 +295,7 @@ def details(tx: Reads, found: Sequence[Columns]) -> tuple[records.VersionDetail,
         records.VersionDetail(
             version=version,
             manifest=manifest,
-            spec=decode_model(Spec, row.spec),
+            spec=spec_of(row.spec),
             report=decode_model(CheckReport, row.report),
             forced=row.forced,
             inspection=summary,

@@ -22,12 +22,13 @@ from adaptry.storage.catalog import commits, events, git_refs, versions
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.commits import CommitRecord
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.version_info import by_keys
 from adaptry.storage.catalog.versions import Admission
 from adaptry.storage.local.admission import ResolvedBase, find_base
 from adaptry.storage.local.blob_content import BlobContent, check_content, check_draft, check_names
 from adaptry.storage.local.branch_head import branch_head
 from adaptry.storage.local.context import RegistryContext, require_sound
-from adaptry.storage.local.hidden_bases import hide_bases_in_details
+from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.inspections import inspect_weights
 from adaptry.storage.local.revision_admission import (
     TRIES,
@@ -213,12 +214,8 @@ class CommitAdmission:
     def _answer(
         self, tx: Transaction, adapter: AdapterRecord, commit: CommitRecord, *, is_new: bool
     ) -> CommitResult:
-        version = known_version(tx, adapter, commit.digest)
-        stored = [versions.detail(tx, version)] if version else []
-        detail = next(iter(hide_bases_in_details(tx, self.context.read_scope(tx), stored)), None)
-        return CommitResult(
-            commit=commit.info,
-            is_new=is_new,
-            version=detail.version if detail else None,
-            report=detail.report if detail else None,
-        )
+        shown, report = None, None
+        if version := known_version(tx, adapter, commit.digest):
+            (info,), report = by_keys(tx, [version.key]), versions.report(tx, version)
+            shown, report = hide_base_in_report(tx, self.context.read_scope(tx), info, report)
+        return CommitResult(commit=commit.info, is_new=is_new, version=shown, report=report)

@@ -36,6 +36,7 @@ from adaptry.storage.local.stale_uploads import UploadCleanup
 
 if TYPE_CHECKING:
     from adaptry.storage.local.idempotency import Answer, IdempotencyKey
+    from adaptry.storage.local.wide_adapters import DeriveWide
 
 
 def utc_now() -> datetime:
@@ -68,7 +69,8 @@ class RegistryContext:
         `idempotency_key`, a repeated request with the same key creates nothing new. `folder` is the
         registry's folder, if it has one. `log_key` signs the audit log; by default, a key in that folder.
         A server seals the log all the time, so that its readers need not (`seals_audit_on_read`), and stores
-        when tokens were used (`note_token_use`).
+        when tokens were used (`note_token_use`). It derives the data of adapters of very many tensors in
+        another process (`derive_wide`).
         """
         self.catalog = catalog
         self.blobs = blobs
@@ -84,6 +86,7 @@ class RegistryContext:
         self.log_key: LogKey = log_key or LogKey(folder / KEY_FILE if folder else None)
         self.seals_audit_on_read = seals_audit_on_read
         self.note_token_use: Callable[[Identity], object] = lambda identity: None
+        self.derive_wide: DeriveWide | None = None
         self._idempotency_key = idempotency_key
 
     def on_behalf_of(

@@ -98,7 +98,7 @@ class Ingestion:
             if file.weights is not None:
                 files.store_weights_digest(tx, file.digest, file.weights)
             if file.inspection is not None:
-                inspections.store(tx, file.digest, file.inspection)
+                inspections.store(tx, file.digest, inspections.EncodedInspection.of(file.inspection))
         files.clear_unneeded(tx, self.name, [file.digest for file in stored.values()])
 
     def _store_file(self, path: str, thread: ThreadPoolExecutor) -> StoredFile:

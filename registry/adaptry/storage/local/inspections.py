@@ -18,6 +18,7 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import CheckReport
 from adaptry.storage.catalog import cursors, inspections, versions
+from adaptry.storage.catalog.inspections import EncodedInspection
 from adaptry.storage.catalog.versions import VersionRecord
 from adaptry.storage.local.blob_content import BlobContent
 from adaptry.storage.local.context import RegistryContext, require_sound
@@ -52,7 +53,7 @@ def inspect_weights(
     if found:
         with context.write(is_durable=False) as tx:
             for digest, inspection in found.items():
-                inspections.store(tx, digest, inspection)
+                inspections.store(tx, digest, EncodedInspection.of(inspection))
     return {path: known.get(digest) or found[digest] for path, digest in requested.items()}
 
 

@@ -148,7 +148,7 @@ class RevisionAdmission:
         derived, derivation = None, RevisionDerivation(self.context)
         if known is None:
             derived = (
-                (yield from derivation.derive_sent(name, declared, options, sent))
+                (yield from derivation.derive_sent(name, declared, options, sent.content))
                 if sent
                 else derivation.derive(name, declared, options)
             )

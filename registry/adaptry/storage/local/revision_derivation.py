@@ -15,8 +15,9 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog import bases, files, inspections
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.inspections import EncodedInspection
 from adaptry.storage.catalog.prepared import PreparedReads
-from adaptry.storage.catalog.versions import Admission
+from adaptry.storage.catalog.versions import Admission, EncodedSpec
 from adaptry.storage.local.admission import (
     ResolvedBase,
     check_against_base,
@@ -26,15 +27,17 @@ from adaptry.storage.local.admission import (
     open_stored,
     stored_weights_digest,
 )
+from adaptry.storage.local.blob_content import BlobContent
 from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.inspections import inspect_weights, weights_files
 from adaptry.storage.local.licence_tags import licences_in
 from adaptry.storage.local.push_steps import InspectFiles, Steps
-from adaptry.storage.local.sent_files import SentFiles
+from adaptry.storage.local.wide_adapters import is_wide
 
 if TYPE_CHECKING:
     from adaptry.adapters.adapter import Adapter
     from adaptry.adapters.base_record import BaseRecord
+    from adaptry.adapters.content import MemoryContent
     from adaptry.registry.records import PushOptions
 
 
@@ -61,6 +64,8 @@ class RevisionDerivation:
         with self.context.catalog.read_prepared() as tx:
             require_files(tx, name, declared)
             require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
+        if self.context.derive_wide and is_wide(BlobContent(self.context.blobs, declared)):
+            return self.context.derive_wide(self.context.identity, name, declared, options, None)
         adapter = open_stored(self.context.blobs, declared)
         with self.context.catalog.read_prepared() as reads:
             opened = self._opened(reads, declared, adapter)
@@ -69,15 +74,17 @@ class RevisionDerivation:
         return self._admission(name, declared, options, opened, found), opened.base
 
     def derive_sent(
-        self, name: AdapterName, declared: Manifest, options: PushOptions, sent: SentFiles
+        self, name: AdapterName, declared: Manifest, options: PushOptions, content: MemoryContent
     ) -> Steps[tuple[Admission, ResolvedBase]]:
         """Like `derive`, for files that were sent with the push and are not stored yet."""
-        adapter = open_checked(sent.content)
+        if self.context.derive_wide and is_wide(content):
+            return self.context.derive_wide(self.context.identity, name, declared, options, content)
+        adapter = open_checked(content)
         with self.context.catalog.read_prepared() as reads:
             opened = self._opened(reads, declared, adapter)
             known = inspections.find(reads, set(declared.weights.values()))
         headers = {adapter.format.weights: adapter.header}
-        lacking = weights_files(sent.content, declared, headers, known)
+        lacking = weights_files(content, declared, headers, known)
         made: Mapping[Digest, WeightsInspection] = {}
         if lacking:
             made = cast("Mapping[Digest, WeightsInspection]", (yield InspectFiles(lacking)))
@@ -120,12 +127,12 @@ class RevisionDerivation:
             )
         return Admission(
             declared,
-            adapter.spec,
+            EncodedSpec.of(adapter.spec),
             opened.weights_digest or adapter.weights_digest(),
             base_check,
             forced,
             options.number,
-            new,
+            {digest: EncodedInspection.of(inspection) for digest, inspection in new.items()},
             licences_in(adapter.content),
         )
 

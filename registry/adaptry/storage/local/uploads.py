@@ -180,7 +180,7 @@ class LocalUploads(Uploads):
                 if weights:
                     files.store_weights_digest(tx, session.digest, weights)
                 if inspection:
-                    inspections.store(tx, session.digest, inspection)
+                    inspections.store(tx, session.digest, inspections.EncodedInspection.of(inspection))
                 files.add_owned(tx, session.owner, session.digest, session.size, session.created_by)
                 damage.clear_damage(tx, session.digest)
                 files.finish_session(tx, session.id, self.context.clock())

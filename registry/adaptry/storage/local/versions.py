@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from adaptry.core.digest import Digest
@@ -10,6 +10,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.versions import Versions
 from adaptry.storage.catalog import adapters, cursors, versions
+from adaptry.storage.catalog.encoded_specs import EncodedSpecs
 from adaptry.storage.catalog.version_info import info
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
@@ -19,6 +20,7 @@ from adaptry.storage.local.push_steps import BatchedPush, finish_together
 from adaptry.storage.local.revision_admission import RevisionAdmission
 
 if TYPE_CHECKING:
+    from adaptry.adapters.spec import Spec
     from adaptry.adapters.weight_statistics import MeasuredWeights, WeightDistance, WeightStatistics
     from adaptry.registry.records import (
         Page,
@@ -67,12 +69,20 @@ class LocalVersions(Versions):
         return self.details([ref])[0]
 
     def details(self, refs: Sequence[Ref]) -> tuple[VersionDetail, ...]:
+        return self._details(refs, versions.decode_spec)
+
+    def detail_json(self, ref: Ref) -> bytes:
+        encoded = EncodedSpecs()
+        (detail,) = self._details([ref], encoded.spec)
+        return encoded.insert(detail.model_dump_json(by_alias=True)).encode()
+
+    def _details(self, refs: Sequence[Ref], spec_of: Callable[[bytes], Spec]) -> tuple[VersionDetail, ...]:
         with self.context.catalog.read_prepared() as reads:
-            found = versions.details(reads, self.context.resolve_all(reads, refs))
+            found = versions.details(reads, self.context.resolve_all(reads, refs), spec_of)
             if all(self.context.sees_base(reads, each.version.base_id) for each in found):
                 return found
         with self.context.catalog.read() as tx:
-            found = versions.details(tx, self.context.resolve_all(tx, refs))
+            found = versions.details(tx, self.context.resolve_all(tx, refs), spec_of)
             return hide_bases_in_details(tx, self.context.read_scope(tx), found)
 
     def list(

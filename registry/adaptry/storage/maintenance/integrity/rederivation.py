@@ -15,7 +15,7 @@ from adaptry.storage.catalog.audit import IntegrityProblem
 from adaptry.storage.catalog.audit.problem import UNREADABLE, guard_problems
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rebuild import VersionSource
-from adaptry.storage.catalog.versions import Admission, BaseCheck
+from adaptry.storage.catalog.versions import Admission, BaseCheck, EncodedSpec
 from adaptry.storage.local.admission import (
     check_against_base,
     find_stored_base,
@@ -82,7 +82,9 @@ def rederive(catalog: Catalog, blobs: BlobStore, kept: VersionSource) -> Admissi
     """
     adapter = open_stored(blobs, kept.manifest)
     base_check = _check(catalog, kept, adapter)
-    return Admission(kept.manifest, adapter.spec, adapter.weights_digest(), base_check, kept.forced)
+    return Admission(
+        kept.manifest, EncodedSpec.of(adapter.spec), adapter.weights_digest(), base_check, kept.forced
+    )
 
 
 def _check(catalog: Catalog, kept: VersionSource, adapter: Adapter) -> BaseCheck:
