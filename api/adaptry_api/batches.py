@@ -13,6 +13,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
+from adaptry.core.errors import copies_of
 from adaptry.core.lazy_dataclass import dataclass
 
 Work = TypeVar("Work")
@@ -80,9 +81,9 @@ class BatchThreads(Generic[Work, Answer]):
         try:
             return self._run_all(batch)
         except Exception as error:  # noqa: BLE001  (each request of the batch reports it)
-            return [error] * len(batch)
+            return copies_of(error, len(batch))
         except BaseException as error:  # noqa: BLE001  (a panic in Rust must not end the thread)
-            return [RuntimeError(f"{type(error).__name__}: {error}")] * len(batch)
+            return [RuntimeError(f"{type(error).__name__}: {error}") for _ in batch]
 
     def _next(self) -> list[_Waiting[Work, Answer]]:
         """Waits for work and returns up to `together` pieces; none after `close`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import anyio
 
@@ -42,10 +42,16 @@ class UploadSlots:
         body = object()
         held: list[anyio.CapacityLimiter] = []
         try:
-            with anyio.move_on_after(WAIT_SECONDS):
-                for limiter in (own, self._all):
-                    await limiter.acquire_on_behalf_of(body)
+            limiters = own, self._all
+            with suppress(anyio.WouldBlock):  # waiting would yield to the event loop even for a free slot
+                for limiter in limiters:
+                    limiter.acquire_on_behalf_of_nowait(body)
                     held.append(limiter)
+            if len(held) < 2:
+                with anyio.move_on_after(WAIT_SECONDS):
+                    for limiter in limiters[len(held) :]:
+                        await limiter.acquire_on_behalf_of(body)
+                        held.append(limiter)
             if len(held) < 2:
                 raise Busy(
                     "this server is already receiving its maximum number of uploads; try again in a moment"

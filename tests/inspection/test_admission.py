@@ -77,7 +77,8 @@ def server(tmp_path: Path) -> Iterable[Server]:
 
 @pytest.fixture
 def adapter(tmp_path: Path) -> Adapter:
-    return open_dir(tiny_lora(tmp_path / "lora"))
+    """One whose weights are too large to be measured without a child process."""
+    return open_dir(tiny_lora(tmp_path / "lora", hidden=256))
 
 
 def inspected(registry: LocalRegistry) -> int:

@@ -93,11 +93,12 @@ def test_pushes_in_one_batch_cannot_exceed_a_quota_together(folder: Path, loras:
 
 
 def test_a_batch_does_not_wait_while_other_namespaces_occupy_all_inspecting_processes(
-    folder: Path, loras: Loras
+    folder: Path, loras: Loras, tmp_path: Path
 ) -> None:
     registry = open_local(folder)
     inspector, released, began = registry.context.inspector, Event(), Semaphore(0)
-    header = open_dir(loras(1)[0]).header
+    larger = [open_dir(tiny_lora(tmp_path / f"larger-{seed}", hidden=256, seed=seed)) for seed in range(3)]
+    header = larger[0].header
 
     def chunks(start: int) -> Iterator[bytes]:
         began.release()
@@ -109,9 +110,10 @@ def test_a_batch_does_not_wait_while_other_namespaces_occupy_all_inspecting_proc
         try:
             for _ in range(max(2, min(8, os.cpu_count() or 1))):  # all processes of the inspector
                 began.acquire()
-            outcomes = push_in_one_batch(registry, map(open_dir, loras(3)), TONE)
+            outcomes = push_in_one_batch(registry, [*larger, open_dir(loras(1)[0])], TONE)
         finally:
             released.set()
-        assert numbers(outcomes) == [InspectorBusy] * 3
+        # The last one has so few numbers that it needs no process.
+        assert numbers(outcomes) == [InspectorBusy] * 3 + [1]
         assert all(other.result() for other in others)
-    assert numbers(push_in_one_batch(registry, map(open_dir, loras(3)), TONE)) == [1, 2, 3]
+    assert numbers(push_in_one_batch(registry, larger, TONE)) == [2, 3, 4]

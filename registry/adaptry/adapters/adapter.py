@@ -5,13 +5,15 @@ A view is immutable and cheap: opening one reads two headers. Functions take vie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any, TypeVar
 
 from adaptry.adapters.config import LIMITS, AdapterConfig
-from adaptry.adapters.content import Content, FolderContent
+from adaptry.adapters.content import Content, FolderContent, MemoryContent
 from adaptry.adapters.folder_listing import list_folder
 from adaptry.adapters.formats import CONFIG, PEFT, WEIGHTS, AdapterFormat, detect_format
 from adaptry.adapters.header import SafetensorsHeader, TensorInfo, read_header
@@ -22,6 +24,14 @@ from adaptry.core.digest import Digest
 from adaptry.core.display import format_size, html_facts, short_repr
 from adaptry.core.errors import NotFound
 from adaptry.core.lazy_dataclass import dataclass
+
+Result = TypeVar("Result")
+
+_KEPT = 16  # shapes
+_LARGEST_KEPT = 16 << 10
+"""Largest size in bytes of the config and header of a shape that is kept; the values derived from them take
+some ten times as much.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,25 @@ class Adapter:
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
         return self.header.tensors
+
+    @cached_property
+    def _derived(self) -> dict[object, Any]:
+        return {}  # (`Any`: results of several functions)
+
+    def derived(self, function: Callable[[Adapter], Result]) -> Result:
+        """`function(self)`, which may use config, header and format, but not the content. Its result is kept
+        for the adapters that `with_content` makes of this one.
+        """
+        if function not in self._derived:
+            self._derived[function] = function(self)
+        result: Result = self._derived[function]
+        return result
+
+    def with_content(self, content: Content) -> Adapter:
+        """The adapter in other files with the same config and header."""
+        other = copy(self)
+        vars(other).update(content=content, spec=self.spec, _derived=self._derived)
+        return other
 
     def tensor_bytes(self, name: str) -> bytes:
         """The bytes of one tensor as stored: little-endian, row-major, in the dtype and shape of
@@ -94,6 +123,36 @@ def open_content(content: Content, left_out: Mapping[str, str] | None = None) ->
     data = content.read_all(format.config, LIMITS.size) if format.config else b""
     config = LAYOUTS[format.name].config(data, headers[format.weights], content.reader(format.weights))
     return Adapter(content, config, headers[format.weights], left_out or {}, format)
+
+
+def open_known(content: Content) -> Adapter:
+    """The same as `open_content`, for programs that open many adapters. Versions of an adapter usually differ
+    only in the values of their weights. So what follows from a config and a header is kept for adapters that
+    have the same, if they are small.
+    """
+    if detect_format(content.sizes) is PEFT and not any(
+        name.endswith(".safetensors") and name != WEIGHTS for name in content.sizes
+    ):
+        start = content.read(WEIGHTS, 0, 8)
+        length = 8 + int.from_bytes(start, "little")
+        if length + content.sizes[CONFIG] <= _LARGEST_KEPT:
+            head, config = content.read(WEIGHTS, 0, length), content.read_all(CONFIG, LIMITS.size)
+            if known := _of_shape(config, head, content.sizes[WEIGHTS]):
+                return known.with_content(content)
+    return open_content(content)
+
+
+@lru_cache(maxsize=_KEPT)
+def _of_shape(config: bytes, head: bytes, size: int) -> Adapter | None:
+    """The adapter with this config and this head of a weights file of `size` bytes, without its content; None
+    if what is derived may not be kept. Raises the errors of `open_content`, and those of deriving its spec.
+    """
+    header = read_header(lambda offset, length: head[offset : offset + length], size, WEIGHTS)
+    if format_by_keys(PEFT, header) is not PEFT:
+        return None
+    parsed = LAYOUTS[PEFT.name].config(config, header, lambda offset, length: b"")
+    adapter = Adapter(MemoryContent({}), parsed, header)
+    return None if parsed.has_patterns else adapter.with_content(adapter.content)
 
 
 def open_dir(folder: Path | str) -> Adapter:

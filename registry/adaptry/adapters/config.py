@@ -191,6 +191,11 @@ class AdapterConfig:
         layers = [pattern for item, both in self.layer_patterns.items() for pattern in (item, *both)]
         return (*texts, *self.excluding_patterns.values(), *layers)
 
+    @property
+    def has_patterns(self) -> bool:
+        """Whether it has patterns, which are matched within a time limit, so that results may differ."""
+        return bool(self.whole_patterns) or any(self.fields.get(key) for key in _MAPPINGS)
+
     @cached_property
     def patterns(self) -> PatternMatcher:
         """The matcher of the config's patterns. Pass the modules' names to its `prepare` before querying

@@ -78,10 +78,11 @@ class MemoryContent(Content):
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self._files = {name: files[name] for name in sorted(files)}
+        self._sizes = {name: len(data) for name, data in self._files.items()}
 
     @property
     def sizes(self) -> Mapping[str, int]:
-        return {name: len(data) for name, data in self._files.items()}
+        return self._sizes
 
     def read(self, path: str, offset: int, length: int) -> bytes:
         return self._files[path][offset : offset + length]

@@ -51,7 +51,7 @@ def check(
         adapter = bound.adapter if bound else as_read_on(adapter, base)
         if bound is None and adapter.format.names_modules:
             bound = bind(adapter, base)
-    findings = _check_alone(adapter, base, bound)
+    findings = [*adapter.derived(_findings_alone)] if base is None else _check_alone(adapter, base, bound)
     if base is None:
         findings.append(unknown_base(base_name or adapter.config.base_name))
     else:
@@ -68,6 +68,11 @@ def check(
             found = list(check_pipeline_fit(adapter, base))
         findings = [*_without_guesses(findings, found), *found, *check_tokenizer(adapter, base)]
     return CheckReport(findings=sort_findings(findings), base=base_name or (str(base.id) if base else None))
+
+
+def _findings_alone(adapter: Adapter) -> tuple[Finding, ...]:
+    """The findings about an adapter whose base is unknown."""
+    return tuple(_check_alone(adapter, None, None))
 
 
 def _check_alone(adapter: Adapter, base: BaseRecord | None, bound: BoundAdapter | None) -> list[Finding]:

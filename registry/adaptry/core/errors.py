@@ -228,6 +228,19 @@ class MissingDependency(AdaptryError):
     code = "missing"
 
 
+def copies_of(error: Exception, count: int) -> list[Exception]:
+    """One error for each of several callers, with `error` as its cause. If they raised the same object, each
+    would add its calls to the traceback of the others.
+    """
+    made = []
+    for _ in range(count):
+        copied = type(error).__new__(type(error), *error.args)
+        vars(copied).update(vars(error))
+        copied.__cause__ = error
+        made.append(copied)
+    return made
+
+
 def by_code() -> dict[str, type[AdaptryError]]:
     """Every error class by its stable code, with which a client turns responses back into errors."""
     found: dict[str, type[AdaptryError]] = {AdaptryError.code: AdaptryError}

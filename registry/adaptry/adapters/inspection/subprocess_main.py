@@ -12,32 +12,19 @@ from __future__ import annotations
 import importlib
 import io
 import json
-import math
 import os
 import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from adaptry.adapters.inspection import plain_norms
-from adaptry.adapters.inspection.dtypes import BLOCK, WIDTHS
 from adaptry.adapters.inspection.numpy_core import use_compiled_numpy
-from adaptry.adapters.inspection.plain_norms import Measured
 from adaptry.adapters.inspection.protocol import IDLE, IDLE_WITH_NUMPY, SHORT
+from adaptry.adapters.inspection.tensor_measurement import Measure, ShortFile, Source, measure_tensor
 
 _READ_AHEAD = 1 << 20
-
-Measure = Callable[[str, bytes], Measured]
-Answer = tuple[int, int, float | None, bool]
-
-
-class Source(Protocol):
-    """A sequential source of bytes."""
-
-    def read(self, size: int, /) -> bytes:
-        """The next `size` bytes; fewer at the end."""
 
 
 def serve(requests: socket.socket, target: io.BufferedWriter, numpy: str = "") -> None:
@@ -54,10 +41,9 @@ def serve(requests: socket.socket, target: io.BufferedWriter, numpy: str = "") -
         signal.setitimer(signal.ITIMER_PROF, request["seconds"])
         if measure is None and request["numpy"]:
             measure = _with_numpy(request["numpy"])
-        source = _OpenFile(files[0], request["start"], requests) if files else stream
-        answers = [
-            _tensor(source, dtype, size, measure or plain_norms.measure) for dtype, size in request["tensors"]
-        ]
+        source: Source = _OpenFile(files[0], request["start"], requests) if files else stream
+        numbers = measure or plain_norms.measure
+        answers = [measure_tensor(source, dtype, size, numbers) for dtype, size in request["tensors"]]
         for file in files:
             os.close(file)
         signal.setitimer(signal.ITIMER_PROF, 0)
@@ -109,32 +95,9 @@ def _with_numpy(folder: str) -> Measure:
     return measure
 
 
-def _tensor(source: Source, dtype: str, size: int, measure: Measure) -> Answer:
-    width = WIDTHS.get(dtype)
-    if width is None:
-        is_zero = size > 0
-        for start in range(0, size, BLOCK):
-            data = _read(source, min(BLOCK, size - start))
-            is_zero = is_zero and data.count(0) == len(data)
-        return 0, 0, None, is_zero
-    nan = infinite = 0
-    norms = []
-    for start in range(0, size, BLOCK * width):
-        found = measure(dtype, _read(source, min(BLOCK * width, size - start)))
-        nan, infinite = nan + found[0], infinite + found[1]
-        norms.append(found[2])
-    norm = math.hypot(*norms)
-    is_zero = size > 0 and not nan and not infinite and norm == 0
-    return nan, infinite, norm if math.isfinite(norm) else None, is_zero
-
-
-def _read(source: Source, size: int) -> bytes:
-    data = source.read(size)
-    if len(data) < size:
-        sys.exit(SHORT)
-    return data
-
-
 if __name__ == "__main__":
     with socket.socket(fileno=0) as standard_input, open(1, "wb") as standard_output:
-        serve(standard_input, standard_output, *sys.argv[1:2])
+        try:
+            serve(standard_input, standard_output, *sys.argv[1:2])
+        except ShortFile:
+            sys.exit(SHORT)

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import field
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from adaptry.core.errors import Unavailable
+from adaptry.core.errors import Unavailable, copies_of
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.dialect import busy_error
 from adaptry.storage.catalog.sqlite_transaction import SqliteTransaction, WriterConnection, begin_write
@@ -133,7 +133,7 @@ class GroupCommit:
             return outcomes
         if not isinstance(group.failure, Exception):
             raise group.failure
-        return [group.failure for _ in changes]
+        return [*copies_of(group.failure, len(changes))]
 
     @property
     def waiting(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from adaptry.adapters.adapter import Adapter, open_content
+from adaptry.adapters.adapter import Adapter, open_known
 from adaptry.adapters.content import Content
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks import check
@@ -55,7 +55,7 @@ def open_stored(blobs: BlobStore, manifest: Manifest) -> Adapter:
 def open_checked(content: Content) -> Adapter:
     """The adapter in uploaded files. Raises the errors of `open_content`, and `Unsupported`."""
     check_first_bytes(content)
-    return open_content(content)
+    return open_known(content)
 
 
 def stored_weights_digest(tx: Reads, manifest: Manifest, adapter: Adapter) -> Digest | None:

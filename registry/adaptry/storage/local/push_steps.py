@@ -17,6 +17,7 @@ from adaptry.adapters.inspection.files import WeightsFile, inspect_together
 from adaptry.adapters.inspection.inspector import PATIENCE, InspectorBusy
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.core.digest import Digest
+from adaptry.core.errors import copies_of
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext
@@ -182,6 +183,6 @@ def _write(pushes: Sequence[BatchedPush]) -> None:
     try:
         outcomes = pushes[0].context.catalog.write_each([push.write for push in pushes])
     except Exception as error:  # noqa: BLE001  (raised by each push)
-        outcomes = [error] * len(pushes)
+        outcomes = copies_of(error, len(pushes))
     for push, outcome in zip(pushes, outcomes, strict=True):
         push.advance(outcome)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
+from adaptry.adapters.inspection.files import inspect_tiny
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
@@ -85,9 +86,10 @@ class RevisionDerivation:
             known = inspections.find(reads, set(declared.weights.values()))
         headers = {adapter.format.weights: adapter.header}
         lacking = weights_files(content, declared, headers, known)
-        made: Mapping[Digest, WeightsInspection] = {}
-        if lacking:
-            made = cast("Mapping[Digest, WeightsInspection]", (yield InspectFiles(lacking)))
+        measured = {digest: inspect_tiny(file) for digest, file in lacking.items()}
+        made = {digest: one for digest, one in measured.items() if one is not None}
+        if larger := {digest: file for digest, file in lacking.items() if digest not in made}:
+            made |= cast("Mapping[Digest, WeightsInspection]", (yield InspectFiles(larger)))
         found = {path: known.get(digest) or made[digest] for path, digest in declared.weights.items()}
         return self._admission(name, declared, options, opened, found, made), opened.base
 

@@ -26,6 +26,8 @@ KEEP = timedelta(days=30)
 """How long messages stay in the log."""
 _AT_ONCE = 64
 _POLL = 5.0  # seconds, at most, until a message that is due again is sent
+_PAUSE = 0.25
+"""Seconds between two looks for webhooks while there are none: each commit would cause one."""
 _PRUNE_EVERY = 600.0
 _PRUNED = 1000
 
@@ -64,6 +66,7 @@ class WebhookSender:
         self._busy: dict[int, threading.Thread] = {}
         self._failing: set[int] = set()  # those of `_busy` whose last try failed
         self._is_stopping = threading.Event()
+        self._has_webhooks = True
         self._pruned_at = -_PRUNE_EVERY
 
     def run(self) -> None:
@@ -78,6 +81,8 @@ class WebhookSender:
                     LOG.warning("webhooks wait: %s", error.message)
                 except Exception:
                     LOG.exception("webhooks failed; they are tried again")
+                if not self._has_webhooks:
+                    self._is_stopping.wait(_PAUSE)
                 notifier.wait(seen, wait)
         for thread in self._threads():
             thread.join()
@@ -93,8 +98,9 @@ class WebhookSender:
         """
         if self._catalog.has_prepared:  # every commit with events comes here
             with self._catalog.read_prepared() as reads:
-                if not webhooks.is_any_enabled(reads):
-                    return _POLL
+                self._has_webhooks = webhooks.is_any_enabled(reads)
+            if not self._has_webhooks:
+                return _POLL
         now = self._clock()
         with self._catalog.read() as tx:
             found = webhook_deliveries.find_new(tx, now)
