@@ -81,7 +81,7 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
             address,
             connect_args={"connect_timeout": max(2, int(busy_timeout)), **LIBPQ},
             pool_size=_READERS,
-            max_overflow=1,
+            max_overflow=0,
             pool_timeout=busy_timeout,
             pool_pre_ping=True,  # reconnects after a restart of the server, instead of failing
         )
