@@ -44,12 +44,12 @@ class SqlalchemyDriver:
 
     count_changed = change
 
-    def insert(self, table: str, rows: Sequence[Mapping[str, object]]) -> int:
+    def insert(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+        self._connection.execute(Row.metadata.tables[table].insert(), rows)
+
+    def insert_keyed(self, table: str, row: Mapping[str, object]) -> int:
         definition = Row.metadata.tables[table]
-        if len(rows) > 1:
-            self._connection.execute(definition.insert(), rows)
-            return 0
-        made = self._connection.execute(definition.insert().values(rows[0])).inserted_primary_key
+        made = self._connection.execute(definition.insert().values(row)).inserted_primary_key
         return int(made[0]) if made and isinstance(made[0], int) else 0
 
 

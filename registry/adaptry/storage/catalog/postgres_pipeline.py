@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import select
 from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache, partial
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MOST_PREPARED = 300
 """Statements of a connection, which the server keeps in memory until it is closed."""
+_SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -75,6 +76,7 @@ class Pipeline:
         self._prepared: set[bytes] = set()
         self._expected = 0  # answers that were not read yet
         self._is_ending = False  # the last of them is followed by the end of the pipeline
+        self._is_ready = True  # for the next statement
         self.loader: Loader = Transformer(connection)
         self.is_usable = True
 
@@ -85,14 +87,18 @@ class Pipeline:
 
     def send_text(self, sql: bytes) -> None:
         """Sends a statement without parameters; `receive` or `settle` reads its answer."""
-        self._begin_sending()
+        if not self._is_ready:
+            self._get_ready()
+        self.is_usable = False
         self._libpq.send_query_params(sql, None)
         self._expected += 1
         self.is_usable = True
 
     def send(self, statement: ServerStatement, values: Sequence[Buffer | None]) -> None:
         """The same for a prepared statement."""
-        self._begin_sending()
+        if not self._is_ready:
+            self._get_ready()
+        self.is_usable = False
         name = statement.name if self._uses_names else b""
         if name not in self._prepared:
             self._libpq.send_prepare(name, statement.sql)
@@ -107,23 +113,23 @@ class Pipeline:
         """The answer to the statement that was sent last. Raises the first error of all that were sent."""
         self.is_usable = False
         self._libpq.send_flush_request()
-        self._flush()
         result = self._read_all()
         self.is_usable = True
         return result
 
     def end(self) -> None:
         """Ends what was sent, without waiting: its answers are read before the next statement."""
-        self.is_usable = False
+        self.is_usable = self._is_ready = False
         self._libpq.pipeline_sync()
         self._flush()
         self._is_ending = self.is_usable = True
 
     def settle(self) -> PGresult:
         """Ends what was sent. Returns the last answer, and raises the first error."""
-        self.end()
         self.is_usable = False
-        result = self._read_end()
+        self._libpq.pipeline_sync()
+        result = self._read_all()
+        self._require_end()
         self.is_usable = True
         return result
 
@@ -131,7 +137,7 @@ class Pipeline:
         """Waits for everything that was sent, so that the driver's cursors may use the connection."""
         if self._libpq.pipeline_status == PipelineStatus.OFF:
             return
-        self.is_usable = False
+        self.is_usable = self._is_ready = False
         if self._expected:
             self.settle()
         else:
@@ -154,45 +160,48 @@ class Pipeline:
         with suppress(psycopg.Error):
             self.connection.close()
 
-    def _begin_sending(self) -> None:
+    def _get_ready(self) -> None:
         self.is_usable = False
         if self._is_ending:
-            self._read_end()
-        elif self._libpq.pipeline_status == PipelineStatus.OFF:
+            self._is_ending = False
+            self._read_all()
+            self._require_end()
+        else:
             self._libpq.enter_pipeline_mode()
-
-    def _read_end(self) -> PGresult:
-        self._is_ending = False
-        result = self._read_all()
-        self._require_end()
-        return result
+        self._is_ready = True
 
     def _require_end(self) -> None:
-        if self._next().status != ExecStatus.PIPELINE_SYNC:
+        if self._libpq.is_busy():
+            self._wait()
+        result = self._libpq.get_result()
+        if result is None or result.status != ExecStatus.PIPELINE_SYNC:
             raise psycopg.OperationalError("the connection lost its order")
 
     def _read_all(self) -> PGresult:
+        libpq = self._libpq
+        if libpq.flush():
+            self._flush()
         while True:
-            result = self._next()
-            if result.status not in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
+            if libpq.is_busy():
+                self._wait()
+            result = libpq.get_result()
+            if result is None:
+                raise psycopg.OperationalError("the connection lost its order")
+            if result.status not in _SUCCESSES:
                 raise error_from_result(result)
-            self._next_or_none()  # ends it
+            if libpq.is_busy():
+                self._wait()
+            libpq.get_result()  # None, which ends it
             self._expected -= 1
             if not self._expected:
                 return result
 
-    def _next(self) -> PGresult:
-        result = self._next_or_none()
-        if result is None:
-            raise psycopg.OperationalError("the connection lost its order")
-        return result
-
-    def _next_or_none(self) -> PGresult | None:
-        libpq = self._libpq
-        while libpq.is_busy():
+    def _wait(self) -> None:
+        while True:
             self._waiting.poll()
-            libpq.consume_input()
-        return libpq.get_result()
+            self._libpq.consume_input()
+            if not self._libpq.is_busy():
+                return
 
     def _flush(self) -> None:
         while self._libpq.flush():  # the server reads what is left while it answers
@@ -228,6 +237,8 @@ class PostgresStatement(ServerStatement):
 
     def values(self, parameters: Mapping[str, object]) -> list[Buffer | None]:
         """The parameters in order. Raises `Invalid` for the character U+0000."""
+        if not self._constants:
+            return as_texts([parameters[name] for name in self._names])
         return [
             as_text(parameters[name]) if name in parameters else self._constants[name] for name in self._names
         ]
@@ -272,6 +283,13 @@ def as_text(value: object) -> bytes | None:
         case list() | tuple():
             return b"{" + b",".join(map(_as_element, value)) + b"}"
     raise TypeError(f"no parameter of a prepared statement: {type(value).__name__}")
+
+
+def as_texts(values: Iterable[object]) -> list[Buffer | None]:
+    """The same for each of several values."""
+    return [
+        value.encode() if type(value) is str and "\0" not in value else as_text(value) for value in values
+    ]
 
 
 def _as_element(value: object) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -106,15 +106,10 @@ class PostgresReaders:
         self._shared = threading.local()
         self._is_closed = False
 
-    @contextmanager
-    def read(self, *, is_search: bool = False) -> Iterator[PostgresReads]:
+    def read(self, *, is_search: bool = False) -> AbstractContextManager[PostgresReads]:
         """A transaction, in any thread; raises the errors of `Catalog.read`."""
         shared: PostgresReads | None = getattr(self._shared, "reads", None)
-        if shared is not None:
-            yield shared
-            return
-        with self._transaction(PostgresReads) as reads:
-            yield reads
+        return self._transaction(PostgresReads) if shared is None else nullcontext(shared)
 
     @contextmanager
     def read_together(self) -> Iterator[None]:

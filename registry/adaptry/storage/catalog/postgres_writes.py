@@ -20,10 +20,10 @@ from adaptry.storage.catalog.postgres_pipeline import (
     DIALECT,
     MOST_PREPARED,
     Pipeline,
-    PostgresStatement,
     PreparedNames,
     ServerStatement,
     as_text,
+    as_texts,
     is_stale,
     postgres_statement,
 )
@@ -32,7 +32,6 @@ from adaptry.storage.catalog.rows import Row
 from adaptry.storage.catalog.writer_transaction import WriterTransaction
 
 if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
     from sqlalchemy import Connection, Engine
     from sqlmodel import Session
 
@@ -93,7 +92,9 @@ class PostgresWriter:
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
         """The rows of a statement that is built once. (`Any`: named tuples.)"""
         made = postgres_statement(statement)
-        return made.rows(self._pipeline.loader, self._run(made, parameters))
+        pipeline = self._pipeline
+        pipeline.send(made, made.values(parameters))
+        return made.rows(pipeline.loader, pipeline.receive())
 
     def change(self, statement: Changes, parameters: Mapping[str, object]) -> None:
         """Runs an update or deletion that is built once."""
@@ -102,16 +103,21 @@ class PostgresWriter:
 
     def count_changed(self, statement: Changes, parameters: Mapping[str, object]) -> int:
         """The same; returns the number of changed rows."""
-        return self._run(postgres_statement(statement), parameters).command_tuples or 0
+        self.change(statement, parameters)
+        return self._pipeline.receive().command_tuples or 0
 
-    def insert(self, table: str, rows: Sequence[Mapping[str, object]]) -> int:
-        """Inserts rows with the same columns; returns the key of a single one if the database gives one."""
+    def insert(self, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """Inserts rows with the same columns."""
         names = tuple(rows[0])
-        if len(rows) > 1:
-            together = [as_text([row[name] for row in rows]) for name in names]
-            self._pipeline.send(_insert_many(table, names), together)
-            return 0
-        self._pipeline.send(_insert_one(table, names), [as_text(rows[0][name]) for name in names])
+        if len(rows) == 1:
+            self._pipeline.send(_insert_one(table, names), as_texts(rows[0].values()))
+            return
+        together = [as_text([row[name] for row in rows]) for name in names]
+        self._pipeline.send(_insert_many(table, names), together)
+
+    def insert_keyed(self, table: str, row: Mapping[str, object]) -> int:
+        """Inserts a row; returns its key if the database gives one, else 0."""
+        self._pipeline.send(_insert_one(table, tuple(row)), as_texts(row.values()))
         if table_texts()[table].key is None:
             return 0
         return int(self._pipeline.receive().get_value(0, 0) or 0)
@@ -158,10 +164,6 @@ class PostgresWriter:
     def close(self) -> None:
         self._pipeline.close()
 
-    def _run(self, statement: PostgresStatement, parameters: Mapping[str, object]) -> PGresult:
-        self._pipeline.send(statement, statement.values(parameters))
-        return self._pipeline.receive()
-
     def _end(self) -> None:
         self.is_new = False
         if self._seen is not None:
@@ -196,8 +198,18 @@ class PostgresWriters:
         """Commits durable transactions of several writers together: each is a savepoint. Returns the result
         of each, or the error for which it was undone. Raises the driver's errors, which undo all.
         """
+        if len(changes) == 1:
+            return [self._alone(changes[0])]
         with self._turn(), self._begun(is_durable=True) as writer:
             return [self._outcome(writer, change) for change in changes]
+
+    def _alone(self, change: Callable[[Session], Result]) -> Result | Exception:
+        try:
+            with self.write(is_durable=True) as transaction:
+                result = change(transaction)
+        except Exception as error:  # noqa: BLE001  (its writer raises it)
+            return error
+        return result
 
     def _outcome(self, writer: PostgresWriter, change: Callable[[Session], Result]) -> Result | Exception:
         writer.run(b"SAVEPOINT writer")

@@ -42,17 +42,22 @@ class TableText:
 
 def insert_new(tx: Session, table: str, values: Mapping[str, object]) -> int:
     """Inserts a row of these values and the defaults of its table; returns its key if the database gives one,
-    else 0.
+    else 0. PostgreSQL takes a round trip for the key.
     """
-    return insert_values(tx, table, [{**table_texts()[table].defaults, **values}])
-
-
-def insert_values(tx: Session, table: str, rows: Sequence[Mapping[str, object]]) -> int:
-    """Inserts rows with the same columns; returns the last one's key if the database gives one, else 0."""
-    driver = _writing_driver(tx)  # with other rows that these refer to
+    row = {**table_texts()[table].defaults, **values}
+    driver = _writing_driver(tx)  # with other rows that this refers to
     if isinstance(driver, sqlite3.Connection):
-        return _compiled_insert(table, tuple(rows[0])).run(driver, rows)
-    return driver.insert(table, rows)
+        return _compiled_insert(table, tuple(row)).run(driver, [row])
+    return driver.insert_keyed(table, row)
+
+
+def insert_values(tx: Session, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Inserts rows with the same columns, and no defaults."""
+    driver = _writing_driver(tx)
+    if isinstance(driver, sqlite3.Connection):
+        _compiled_insert(table, tuple(rows[0])).run(driver, rows)
+    else:
+        driver.insert(table, rows)
 
 
 def change(tx: Session, statement: Changes, parameters: Mapping[str, object]) -> None:
