@@ -80,20 +80,32 @@ class Client:
         self._received.close()
         self._socket.close()
 
+    def request(self, method: str, path: str, extra: str = "") -> bytes:
+        """A request with the client's headers and some `extra` lines."""
+        return f"{method} {path} HTTP/1.1\r\n{extra}{self._head}".encode()
+
     def ask(self, method: str, path: str) -> tuple[int, bytes]:
         """The status and the body."""
-        self._socket.sendall(f"{method} {path} HTTP/1.1\r\n{self._head}".encode())
+        return self._exchange(self.request(method, path))
+
+    def send(self, request: bytes) -> int:
+        """Sends a request that was made before; returns the status."""
+        return self._exchange(request)[0]
+
+    def _exchange(self, request: bytes) -> tuple[int, bytes]:
+        self._socket.sendall(request)
         status, length = int(self._received.readline().split()[1]), 0
         while (line := self._received.readline()) != b"\r\n":
             name, _, value = line.partition(b":")
             if name.lower() == b"content-length":
                 length = int(value)
-        return status, self._received.read(length if method != "HEAD" else 0)
+        has_body = status != 304 and not request.startswith(b"HEAD")
+        return status, self._received.read(length if has_body else 0)
 
 
-def snapshot(server: Served, folder: Path, number: int) -> Sequence[tuple[str, str]]:
+def snapshot(server: Served, folder: Path, number: int, namespace: str = "acme") -> Sequence[tuple[str, str]]:
     """The requests that a client sends for a small adapter, which is pushed before."""
-    name = f"acme/small-{number}"
+    name = f"{namespace}/small-{number}"
     push(server.registry, open_dir(tiny_lora(folder, seed=number)), name)
     with Client(server) as client:
         _, body = client.ask("GET", f"/api/models/{name}/revision/main")

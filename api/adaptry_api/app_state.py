@@ -179,8 +179,8 @@ class AppState:
         thread from its first byte to its last; a download holds one for each chunk.
         """
         self.uploads = UploadSlots(settings.uploads)
-        # Pushes into a bucket or a remote database wait for another machine, so each has its own thread.
-        is_local = self.catalog.is_local and isinstance(self.blobs, LocalBlobs)
+        # Pushes into a bucket wait for another machine, so each has its own thread.
+        is_local = self.catalog.writes_together and isinstance(self.blobs, LocalBlobs)
         self.has_short_pushes = self.quick_reads.is_available and is_local
         self.short_pushes = BatchThreads("pushes", finish_together, threads=2, together=_PUSHES)
         self.parse_slots = ParseSlots()

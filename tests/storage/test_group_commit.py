@@ -17,8 +17,8 @@ from sqlmodel import Session
 
 from adaptry.core.errors import Unavailable
 from adaptry.storage.catalog.group_commit import GroupCommit
-from adaptry.storage.catalog.prepared import sqlite_driver
-from adaptry.storage.catalog.sqlite_transaction import WriterConnection
+from adaptry.storage.catalog.prepared import driver_of
+from adaptry.storage.catalog.sqlite_writer_connection import WriterConnection
 
 Change = Callable[[Session], None]
 
@@ -87,8 +87,8 @@ def inserts(id: int, *, words: str = "INSERT", of: int | None = None) -> Change:
 
 def inserts_prepared(id: int) -> Change:
     def change(session: Session) -> None:
-        driver = sqlite_driver(session)
-        assert driver is not None
+        driver = driver_of(session)
+        assert isinstance(driver, sqlite3.Connection)
         driver.execute("INSERT INTO items (id) VALUES (?)", (id,))
 
     return change

@@ -25,7 +25,7 @@ from adaptry.registry.sort_keys import AdapterSortKey
 from adaptry.storage.catalog import adapters, cursors
 from adaptry.storage.catalog.access import ReadScope, is_among
 from adaptry.storage.catalog.adapter_rows import about_names
-from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow
 from adaptry.storage.catalog.rows.adapters import EXISTS
@@ -74,9 +74,7 @@ class AdapterPlace:
     name: str
 
 
-def page(
-    tx: Transaction, scope: ReadScope, listing: Listing, cursor: str | None, limit: int
-) -> Page[AdapterInfo]:
+def page(tx: Reads, scope: ReadScope, listing: Listing, cursor: str | None, limit: int) -> Page[AdapterInfo]:
     """Raises `Invalid` for a cursor of another listing."""
     if scope.namespaces is None and listing.sort == "name" and not listing.reverse:
         return page_by_name(tx, listing.namespace, cursor, limit)

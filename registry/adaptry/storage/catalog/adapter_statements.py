@@ -7,7 +7,8 @@ from typing import Any
 
 from adaptry.core.lifecycle import LATEST
 from adaptry.storage.catalog.lazy_modules import orm, sa, tables
-from adaptry.storage.catalog.statement_texts import Selection, statement
+from adaptry.storage.catalog.statement_texts import Selection, sized_statement, statement
+from adaptry.storage.catalog.version_info import key_parameters
 
 
 @statement
@@ -107,11 +108,6 @@ def shown_by_name() -> Selection:
     )
 
 
-@cache
-def keys() -> Any:
-    return sa.bindparam("keys", expanding=True)
-
-
-@statement
-def shown_many() -> Selection:
-    return _shown().where(tables.adapters.c.id.in_(keys()))
+@sized_statement()
+def shown_many(size: int) -> Selection:
+    return _shown().where(tables.adapters.c.id.in_(key_parameters(size)))

@@ -21,7 +21,7 @@ from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import change, insert_new
 from adaptry.storage.catalog.shown_adapters import adapter_of
 from adaptry.storage.catalog.statement_texts import ADAPTER_OF_NAME, Selection
-from adaptry.storage.catalog.version_info import Columns
+from adaptry.storage.catalog.version_info import Columns, values_of_keys
 
 TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
 """The fields of the search index that describe the adapter rather than the version."""
@@ -279,13 +279,12 @@ def info(tx: Reads, adapter: AdapterRecord) -> records.AdapterInfo:
     return adapter_of(run_select(tx, adapter_statements.shown_one, {"key": adapter.key})[0])
 
 
-def infos(tx: Transaction, keys: Sequence[int]) -> tuple[records.AdapterInfo, ...]:
+def infos(tx: Reads, keys: Sequence[int]) -> tuple[records.AdapterInfo, ...]:
     """The adapters with these keys, which must exist, in their order."""
-    tx.flush()
-    found = {
-        row.id: row
-        for row in tx.connection().execute(adapter_statements.shown_many.definition, {"keys": list(keys)})
-    }
+    if not keys:
+        return ()
+    size, parameters = values_of_keys(keys)
+    found = {row.id: row for row in run_select(tx, adapter_statements.shown_many(size), parameters)}
     return tuple(adapter_of(found[key]) for key in keys)
 
 

@@ -152,7 +152,9 @@ class Catalog:
             nonlocal has_events
             result = change(session)
             recording.write_pending(session)
-            has_events |= HAS_EVENTS in session.info
+            if HAS_EVENTS in session.info:
+                self._database.notify(session)
+                has_events = True
             return result
 
         with self._span("write"), self._errors_translated():
@@ -160,6 +162,11 @@ class Catalog:
         if has_events:
             self.notifier.notify()
         return [self._translated(one) if isinstance(one, Exception) else one for one in outcomes]
+
+    @property
+    def writes_together(self) -> bool:
+        """Whether `write_each` commits its transactions together."""
+        return self._database.write_each is not None
 
     def _outcome(self, change: Callable[[Transaction], Result]) -> Result | Exception:
         try:
@@ -254,7 +261,7 @@ class Catalog:
             yield
         except AdaptryError:
             raise
-        except sqlite3.Error as error:  # an error of a prepared statement
+        except self._database.driver_error as error:  # of a prepared statement
             raise self._database.translate_error(error) or error from error
         except sa.exc.TimeoutError as error:
             raise Unavailable("the registry's database is overloaded; try again in a moment") from error

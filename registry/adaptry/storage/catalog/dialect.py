@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import selectors
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -92,7 +93,7 @@ class Readers(Protocol):
         ...
 
     def read_together(self) -> AbstractContextManager[None]:
-        """During the block, reads of this thread are one transaction if that makes them faster."""
+        """One transaction for all that this thread reads during the block."""
         ...
 
     def last_commit(self) -> int | None:
@@ -125,7 +126,7 @@ class DatabaseDialect:
     None for a programming error. `notify`, called in a transaction that recorded an event, notifies other
     processes, which receive it by `listen`. `prepared` reads by prepared statements; None for a database in
     memory. `open_counters` connects to the shared counts of requests, whose writers wait for no other writer.
-    `close` closes what the engines do not.
+    `driver_error` is raised by prepared statements. `close` closes what the engines do not.
     """
 
     open_readers: Callable[[], Engine]
@@ -143,6 +144,7 @@ class DatabaseDialect:
     prepared: Readers | None
     close: Callable[[], None]
     write_each: JointWrite | None = None
+    driver_error: type[Exception] = sqlite3.Error
 
     @cached_property
     def readers(self) -> Engine:

@@ -22,7 +22,7 @@ from adaptry.storage.catalog.dialect import HAS_EVENTS
 from adaptry.storage.catalog.encoding import decode_map, encode_map
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import insert_new
+from adaptry.storage.catalog.prepared_changes import insert_values
 from adaptry.storage.catalog.statement_texts import Selection, statement
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def record(
         "number": number,
         "detail": encode_map(texts),
     }
-    insert_new(tx, "events", values)
+    insert_values(tx, "events", [values])
     tx.info[HAS_EVENTS] = True
     record_event(tx, kind, at, by, adapter.name if adapter else None, number, detail or {}, before)
 

@@ -13,7 +13,7 @@ from adaptry.storage.catalog.commits import CommitRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import change, insert_new
+from adaptry.storage.catalog.prepared_changes import count_changed, insert_new
 from adaptry.storage.catalog.statement_texts import Selection, statement
 from adaptry.storage.catalog.version_info import Columns
 
@@ -87,7 +87,7 @@ def put(
 ) -> GitRef:
     """Creates the branch or tag, or moves it to the commit."""
     moved = {"kind": kind, "commit_id": to.key, "message": message, "set_at": at, "set_by": by}
-    if not change(tx, _move, {"of_adapter": adapter.key, "of_name": name, **moved}):
+    if not count_changed(tx, _move, {"of_adapter": adapter.key, "of_name": name, **moved}):
         key = {"adapter_id": adapter.key, "name": name, "folded": case_conflicts.fold(name)}
         insert_new(tx, "marks", {**key, **moved})
     return GitRef(name, kind, to.digest, message)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from adaptry.core.errors import Unavailable, copies_of
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.dialect import busy_error
-from adaptry.storage.catalog.sqlite_transaction import SqliteTransaction, WriterConnection, begin_write
+from adaptry.storage.catalog.sqlite_writer_connection import WriterConnection, begin_write
+from adaptry.storage.catalog.writer_transaction import WriterTransaction
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -256,7 +257,7 @@ def _outcome(group: _Group, change: Callable[[Session], Result]) -> Result | Exc
 def _savepoint(group: _Group) -> Iterator[Session]:
     """A transaction whose changes become part of the group's at the end of the block."""
     driver = group.connection.driver
-    transaction = SqliteTransaction(driver, group.connection.as_seen)
+    transaction = WriterTransaction(driver, group.connection.as_seen)
     driver.execute("SAVEPOINT writer")
     try:
         yield cast("Session", transaction)  # it has the methods of one

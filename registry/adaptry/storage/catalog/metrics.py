@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping
 from dataclasses import field
 from datetime import datetime
@@ -10,8 +11,8 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import records
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
-from adaptry.storage.catalog.prepared import run_select, sqlite_driver
-from adaptry.storage.catalog.prepared_changes import change, insert_new
+from adaptry.storage.catalog.prepared import driver_of, run_select
+from adaptry.storage.catalog.prepared_changes import count_changed, insert_new
 from adaptry.storage.catalog.statement_texts import Selection, statement
 from adaptry.storage.catalog.versions import VersionRecord
 
@@ -55,7 +56,7 @@ class MetricKeys:
     def apply(self, tx: Transaction) -> None:
         """To a transaction that begins, for the first time or again."""
         self.used = 0
-        if sqlite_driver(tx) is None:  # SQLite's keys do go back
+        if not isinstance(driver_of(tx), sqlite3.Connection):  # SQLite's keys do go back
             tx.info[_KEYS] = self
 
     def next(self) -> int | None:
@@ -79,7 +80,7 @@ def append(
 
 def _summarise(tx: Transaction, version: int, metric: str, value: float) -> None:
     key = {"of_version": version, "of_metric": metric}
-    if not change(tx, _add_to_summary, {**key, "value": value}):
+    if not count_changed(tx, _add_to_summary, {**key, "value": value}):
         summary = {"version_id": version, "metric": metric}
         insert_new(tx, "metric_summaries", {**summary, "newest": value, "highest": value, "lowest": value})
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import URL, Connection, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlmodel import Session
 
 from adaptry.core.errors import (
     AdaptryError,
@@ -33,21 +32,22 @@ from adaptry.core.errors import (
 from adaptry.storage.catalog.dialect import (
     DatabaseDialect,
     busy_error,
-    separate_writes,
     wait_readable,
     writer_lock,
 )
+from adaptry.storage.catalog.prepared import DRIVER
 from adaptry.storage.catalog.rows import name_postgres_conditions
 
 if TYPE_CHECKING:
     from adaptry.storage.catalog.postgres_reads import PostgresReaders
+    from adaptry.storage.catalog.postgres_writes import PostgresWriters
     from adaptry.storage.catalog.prepared import ErrorTranslator
 
-_WRITES = "adaptry_writes"  # the execution option of connections whose transactions write: True, or _NOTES
-_NOTES = "notes"  # commits that a power failure may undo
+_WRITES = "adaptry_writes"  # the execution option of connections whose transactions write
 _LOCK = int.from_bytes(b"adaptry", "big")
 _READERS = 12  # connections of one process for readers with a session; more readers wait
 _CHANNEL = "adaptry_events"
+_NOTIFY = f"NOTIFY {_CHANNEL}".encode()  # delivered when the transaction commits, or never
 _LOOKS = 1.0  # seconds between polls for events without a notification, as behind a pooler without LISTEN
 _LONGEST_PAUSE = 60  # seconds without a statement after which a writer counts as dead and loses its lock
 _AWAY = "the registry's database is not answering; its administrator has the details; try again in a moment"
@@ -62,11 +62,6 @@ LIBPQ: dict[
     # The name in pg_stat_activity, unless the address or PGAPPNAME gives another.
     "fallback_application_name": "adaptry",
 }
-_BEGIN = text(
-    "SELECT set_config('lock_timeout', :patience, true), "
-    "set_config('idle_in_transaction_session_timeout', :pause, true), pg_advisory_xact_lock(:key)"
-)
-_NOT_FLUSHED = text("SET LOCAL synchronous_commit TO off")
 _NEEDED = {
     "synchronous_commit": "on",  # or any other value except `off`
     "fsync": "on",
@@ -86,7 +81,7 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
             address,
             connect_args={"connect_timeout": max(2, int(busy_timeout)), **LIBPQ},
             pool_size=_READERS,
-            max_overflow=1,
+            max_overflow=0,
             pool_timeout=busy_timeout,
             pool_pre_ping=True,  # reconnects after a restart of the server, instead of failing
         )
@@ -94,8 +89,10 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
         raise MissingDependency(f"PostgreSQL needs {error.name}: pip install 'adaptry[postgres]'") from error
     event.listen(engine, "connect", _check)
     event.listen(engine, "begin", partial(_begin, busy_timeout))
-    # Each statement sees committed data, and no other process commits while the lock is held.
+    # For migrations. Each statement sees committed data, and no other process commits while the lock is held.
     writers = engine.execution_options(isolation_level="READ COMMITTED", **{_WRITES: True})
+    plain_address = plain.render_as_string(hide_password=False)
+    prepared, changes = _on_the_driver(plain_address, busy_timeout, translate_error)
     return DatabaseDialect(
         open_readers=lambda: engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -104,33 +101,46 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
         has_schema=lambda number: False,
         open_counters=lambda: engine.execution_options(isolation_level="READ COMMITTED"),
         read_context=nullcontext,
-        write=separate_writes(
-            writer_lock(busy_timeout),  # so that at most one of them holds a connection while it waits
-            writers,
-            writers.execution_options(**{_WRITES: _NOTES}),
-        ),
+        write=changes.write,
+        write_each=changes.write_each,
         open_context=nullcontext,
         hold=lambda: lambda: None,  # the server itself knows its connections
         after_migrate=_compare_bytes,
         translate_error=translate_error,
-        notify=_announce,
-        listen=partial(_listen, plain.render_as_string(hide_password=False)),
-        prepared=_prepared_readers(
-            plain.render_as_string(hide_password=False), busy_timeout, translate_error
-        ),
-        close=lambda: None,
+        notify=lambda session: session.info[DRIVER].run(_NOTIFY),
+        listen=partial(_listen, plain_address),
+        prepared=prepared,
+        close=changes.close,
+        driver_error=changes.error,
     )
 
 
-def _prepared_readers(address: str, busy_timeout: float, translate_error: ErrorTranslator) -> PostgresReaders:
+def _on_the_driver(
+    address: str, busy_timeout: float, translate_error: ErrorTranslator
+) -> tuple[PostgresReaders, PostgresWriters]:
     import psycopg
 
     from adaptry.storage.catalog.postgres_reads import PostgresReaders
+    from adaptry.storage.catalog.postgres_writes import PostgresWriterConnection, PostgresWriters
 
-    def connect() -> psycopg.Connection:
-        return psycopg.connect(address, autocommit=True, connect_timeout=max(2, int(busy_timeout)), **LIBPQ)
+    connect: dict[str, Any] = {  # options of the driver, which have many types
+        "autocommit": True,
+        "connect_timeout": max(2, int(busy_timeout)),
+        **LIBPQ,
+    }
 
-    return PostgresReaders(connect, busy_timeout, translate_error)
+    def connect_writer() -> PostgresWriterConnection:
+        connection = PostgresWriterConnection.connect(address, **connect)
+        _check(connection)
+        return connection
+
+    return PostgresReaders(
+        partial(psycopg.connect, address, **connect), busy_timeout, translate_error
+    ), PostgresWriters(
+        connect_writer,
+        writer_lock(busy_timeout),  # so that at most one of them holds a connection while it waits
+        _lock_statement(busy_timeout),
+    )
 
 
 def find_problems(connection: Connection) -> Iterator[str]:
@@ -146,7 +156,7 @@ def _address(url: str) -> URL:
         raise Invalid("not a database: expected postgresql://user@host:port/database") from error
 
 
-def _check(connection: Any, record: ConnectionPoolEntry) -> None:
+def _check(connection: Any, record: ConnectionPoolEntry | None = None) -> None:
     """Refuses a database without durable commits. (`Any`: a connection of an optional driver.)"""
     settings = ", ".join(f"current_setting('{name}')" for name in _NEEDED)
     with connection.cursor() as cursor:
@@ -164,19 +174,17 @@ def _check(connection: Any, record: ConnectionPoolEntry) -> None:
 
 
 def _begin(busy_timeout: float, connection: Connection) -> None:
-    writes = connection.get_execution_options().get(_WRITES)
-    if not writes:
-        return
-    parameters = {"patience": f"{int(busy_timeout * 1000)}ms", "pause": f"{_LONGEST_PAUSE}s", "key": _LOCK}
-    connection.execute(_BEGIN, parameters)
-    if writes == _NOTES:
-        connection.execute(_NOT_FLUSHED)
+    if connection.get_execution_options().get(_WRITES):
+        connection.exec_driver_sql(_lock_statement(busy_timeout))
 
 
-def _announce(session: Session) -> None:
-    session.connection().exec_driver_sql(
-        f"NOTIFY {_CHANNEL}"
-    )  # delivered when the transaction commits, or never
+def _lock_statement(busy_timeout: float) -> str:
+    """Takes the lock of writers, at the beginning of a transaction."""
+    return (
+        f"SELECT set_config('lock_timeout', '{int(busy_timeout * 1000)}ms', true),"
+        f" set_config('idle_in_transaction_session_timeout', '{_LONGEST_PAUSE}s', true),"
+        f" pg_advisory_xact_lock({_LOCK})"
+    )
 
 
 def _listen(address: str, stop: socket.socket) -> Iterator[bool]:

@@ -2,6 +2,8 @@
 
 Two equal snapshots see the same committed transactions (`pg_current_snapshot`: the oldest transaction under
 way, the next number, and those under way in between). So nothing was committed between two equal answers.
+After a crash, PostgreSQL may give a number again, to another transaction. The process of the server that
+answers is new then, also behind a pooler, whose clients keep their connections. So it is part of the answer.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from contextlib import suppress
 import psycopg
 from psycopg.pq import ExecStatus
 
-_QUERY = b"SELECT pg_current_snapshot()"
+SNAPSHOT = "pg_backend_pid() || ' ' || pg_current_snapshot()"
+_QUERY = f"SELECT {SNAPSHOT}".encode()
 _RESULTS = 3  # of each query: its row, its end, and the end of its transaction
 
 

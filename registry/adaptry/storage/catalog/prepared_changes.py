@@ -2,7 +2,7 @@
 
 On SQLite they run on the transaction's own connection, in a tenth of the time that a session needs to track a
 new row. What an insert needs to know of a table is stored in `table_texts.json`, so none imports SQLAlchemy.
-On PostgreSQL, SQLAlchemy runs them.
+On PostgreSQL they are sent without waiting for their answers (`postgres_writes`).
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.storage.catalog.lazy_modules import orm
-from adaptry.storage.catalog.prepared import compiled, definition_of, sqlite_driver
+from adaptry.storage.catalog.prepared import compiled, driver_of
 from adaptry.storage.catalog.statement_texts import BINDINGS, PreparedStatement
 
 if TYPE_CHECKING:
-    from sqlalchemy import Delete, Table, Update
+    from sqlalchemy import Delete, Update
     from sqlmodel import Session
+
+    from adaptry.storage.catalog.postgres_writes import PostgresWriter
 
 Changes: TypeAlias = "Update | PreparedStatement[Update] | PreparedStatement[Delete]"
 FILE = Path(__file__).with_name("table_texts.json")
@@ -41,40 +42,55 @@ class TableText:
 
 def insert_new(tx: Session, table: str, values: Mapping[str, object]) -> int:
     """Inserts a row of these values and the defaults of its table; returns its key if the database gives one,
-    else 0.
+    else 0. PostgreSQL takes a round trip for the key.
     """
-    return insert_values(tx, table, [{**table_texts()[table].defaults, **values}])
+    row = {**table_texts()[table].defaults, **values}
+    driver = _writing_driver(tx)  # with other rows that this refers to
+    if isinstance(driver, sqlite3.Connection):
+        return _compiled_insert(table, tuple(row)).run(driver, [row])
+    return driver.insert_keyed(table, row)
 
 
-def insert_values(tx: Session, table: str, rows: Sequence[Mapping[str, object]]) -> int:
-    """Inserts rows with the same columns; returns the last one's key if the database gives one, else 0."""
-    driver = sqlite_driver(tx)  # with other rows that these refer to
-    if driver is not None:
-        return _compiled_insert(table, tuple(rows[0])).run(driver, rows)
-    definition: Table = orm.Row.metadata.tables[table]
-    connection = tx.connection()
-    if len(rows) > 1:
-        connection.execute(definition.insert(), rows)
-        return 0
-    made = connection.execute(definition.insert().values(rows[0])).inserted_primary_key
-    return int(made[0]) if made and isinstance(made[0], int) else 0
+def insert_values(tx: Session, table: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Inserts rows with the same columns, and no defaults."""
+    driver = _writing_driver(tx)
+    if isinstance(driver, sqlite3.Connection):
+        _compiled_insert(table, tuple(rows[0])).run(driver, rows)
+    else:
+        driver.insert(table, rows)
 
 
-def change(tx: Session, statement: Changes, parameters: Mapping[str, object]) -> int:
-    """Runs an update or deletion that is built once; returns the number of changed rows."""
-    driver = sqlite_driver(tx)
-    if driver is not None:
+def change(tx: Session, statement: Changes, parameters: Mapping[str, object]) -> None:
+    """Runs an update or deletion that is built once."""
+    driver = _writing_driver(tx)
+    if isinstance(driver, sqlite3.Connection):
+        compiled(statement).change(driver, parameters)
+    else:
+        driver.change(statement, parameters)
+
+
+def count_changed(tx: Session, statement: Changes, parameters: Mapping[str, object]) -> int:
+    """The same; returns the number of changed rows, for which PostgreSQL takes a round trip."""
+    driver = _writing_driver(tx)
+    if isinstance(driver, sqlite3.Connection):
         return compiled(statement).change(driver, parameters)
-    return tx.connection().execute(definition_of(statement), parameters).rowcount
+    return driver.count_changed(statement, parameters)
 
 
 def change_each(tx: Session, statement: Changes, parameters: Sequence[Mapping[str, object]]) -> None:
     """Runs an update that is built once for each of the parameters."""
-    driver = sqlite_driver(tx)
-    if driver is not None:
+    driver = _writing_driver(tx)
+    if isinstance(driver, sqlite3.Connection):
         compiled(statement).change_each(driver, parameters)
-    elif parameters:
-        tx.connection().execute(definition_of(statement), parameters)
+        return
+    for each in parameters:
+        driver.change(statement, each)
+
+
+def _writing_driver(tx: Session) -> sqlite3.Connection | PostgresWriter:
+    driver = driver_of(tx)
+    assert driver is not None, "this transaction only reads"
+    return driver
 
 
 def encode(texts: Mapping[str, TableText]) -> str:

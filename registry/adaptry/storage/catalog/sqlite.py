@@ -28,7 +28,7 @@ from adaptry.storage.catalog.dialect import (
 from adaptry.storage.catalog.group_commit import GroupCommit
 from adaptry.storage.catalog.in_use import IN_USE, PRIVATE, in_use_file
 from adaptry.storage.catalog.prepared import PreparedReaders
-from adaptry.storage.catalog.sqlite_transaction import WriterConnection
+from adaptry.storage.catalog.sqlite_writer_connection import WriterConnection
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

@@ -17,7 +17,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import change, insert_new
+from adaptry.storage.catalog.prepared_changes import count_changed, insert_new
 from adaptry.storage.catalog.statement_texts import PreparedStatement, Selection, statement
 
 BASES = "bases"
@@ -160,7 +160,7 @@ def largest(tx: Transaction, most: int) -> list[tuple[QuotaSubject, int, int]]:
 
 def _add(tx: Transaction, subject: QuotaSubject, size: int, versions: int) -> None:
     more = {"more_bytes": size, "more_versions": versions}
-    if not change(tx, _add_update, {"of_scope": subject.scope, "of_name": subject.name, **more}):
+    if not count_changed(tx, _add_update, {"of_scope": subject.scope, "of_name": subject.name, **more}):
         row = {"scope": subject.scope, "name": subject.name, "bytes": size, "versions": versions}
         insert_new(tx, "stored_use", row)
 

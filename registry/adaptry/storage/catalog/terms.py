@@ -7,13 +7,11 @@ search reads only one ordered list. An edit of the adapter therefore rewrites te
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
-from operator import itemgetter
 
 from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
-from adaptry.storage.catalog.prepared import run_select, sqlite_driver
+from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import change, insert_new, insert_values
 from adaptry.storage.catalog.statement_texts import Selection, statement
 
@@ -21,7 +19,6 @@ Terms = Iterable[tuple[str, str]]
 """Pairs of field and text."""
 
 _WORD = lazy_pattern(r"[^\W_]+")
-_IDS_AT_ONCE = 400
 _AT_ONCE = 16  # terms in one prepared statement, as many as most versions have
 
 
@@ -110,23 +107,6 @@ def _ids(tx: Transaction, terms: Terms) -> set[int]:
 
 
 def _known(tx: Transaction, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    if sqlite_driver(tx) is not None:  # a look-up takes microseconds, and building a query longer
-        return _known_prepared(tx, wanted)
-    found: dict[tuple[str, str], int] = {}
-    for at in range(0, len(wanted), _IDS_AT_ONCE):
-        by_field = groupby(wanted[at : at + _IDS_AT_ONCE], key=itemgetter(0))
-        any_of = [
-            sa.and_(
-                sm.col(orm.TermRow.field) == field, sm.col(orm.TermRow.text).in_([text for _, text in some])
-            )
-            for field, some in by_field
-        ]
-        query = sm.select(orm.TermRow.field, orm.TermRow.text, orm.TermRow.id).where(sa.or_(*any_of))
-        found |= {(field, text): key for field, text, key in tx.exec(query) if key is not None}
-    return found
-
-
-def _known_prepared(tx: Transaction, wanted: Sequence[tuple[str, str]]) -> dict[tuple[str, str], int]:
     found: dict[tuple[str, str], int] = {}
     for at in range(0, len(wanted), _AT_ONCE):
         some = wanted[at : at + _AT_ONCE]

@@ -15,8 +15,9 @@ from adaptry.registry.records import VersionInfo
 from adaptry.registry.sort_keys import parse_version_sort
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.adapters import AdapterRecord
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm
+from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.catalog.shown_versions import about_newest, newest_page
 from adaptry.storage.catalog.version_info import by_keys
 
@@ -38,6 +39,11 @@ class VersionListing:
     sort: str = "newest"
     reverse: bool = False
 
+    @property
+    def is_prepared(self) -> bool:
+        """Whether its pages need no session."""
+        return self == VersionListing()
+
     def about(self, adapter: AdapterRecord) -> str:
         """Identifies the listing in its cursors."""
         order = "" if self == VersionListing() else f" by {self.sort} {self.reverse:d}"
@@ -45,12 +51,15 @@ class VersionListing:
 
 
 def page(
-    tx: Transaction, adapter: AdapterRecord, listing: VersionListing, cursor: str | None, limit: int
+    tx: Reads, adapter: AdapterRecord, listing: VersionListing, cursor: str | None, limit: int
 ) -> records.Page[VersionInfo]:
-    """Raises `Invalid` for an unknown sort key, and for a cursor of another listing."""
+    """`tx` is a session unless the listing is prepared. Raises `Invalid` for an unknown sort key, and for a
+    cursor of another listing.
+    """
     about = listing.about(adapter)
-    if listing == VersionListing():
+    if listing.is_prepared:
         return newest_page(tx, adapter.key, cursor, limit)
+    assert not isinstance(tx, PreparedReads)
     last = cursors.decode_number(cursor, about)
     column, metric = parse_version_sort(listing.sort)
     value: Any = sm.col(orm.MetricSummaryRow.newest) if column is None else _columns()[column]  # a column

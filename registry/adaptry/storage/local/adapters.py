@@ -55,7 +55,7 @@ class LocalAdapters(Adapters):
     ) -> Page[AdapterInfo]:
         cursors.check_limit(limit)
         listing = adapter_pages.Listing(namespace, parse_adapter_sort(sort), reverse)
-        with self.context.catalog.read() as tx:
+        with self.context.catalog.read_prepared() as tx:
             return adapter_pages.page(tx, self.context.read_scope(tx), listing, cursor, limit)
 
     def edit(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:

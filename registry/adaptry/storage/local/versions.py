@@ -98,7 +98,9 @@ class LocalVersions(Versions):
 
         cursors.check_limit(limit)
         listing = version_pages.VersionListing(sort, reverse)
-        with self.context.catalog.read() as tx:
+        with (
+            self.context.catalog.read_prepared() if listing.is_prepared else self.context.catalog.read() as tx
+        ):
             page = version_pages.page(tx, self.context.readable_adapter(tx, name), listing, cursor, limit)
             return page.model_copy(update={"items": hide_bases(tx, self.context.read_scope(tx), page.items)})
 

@@ -34,7 +34,7 @@ from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
 from adaptry.storage.catalog.audit_log.subtrees import store_subtrees
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import change, change_each, insert_new
+from adaptry.storage.catalog.prepared_changes import change_each, count_changed, insert_new
 from adaptry.storage.catalog.rows import AuditCheckpointRow, AuditEntryRow, AuditStateRow
 from adaptry.storage.catalog.version_info import Columns, table_of
 
@@ -234,7 +234,7 @@ def _state_of(columns: Columns) -> AuditStateRow:
 
 
 def _store_state(tx: Transaction, row: AuditStateRow) -> None:
-    if not change(tx, _SET_STATE, {f"new_{name}": getattr(row, name) for name in _STATE_FIELDS}):
+    if not count_changed(tx, _SET_STATE, {f"new_{name}": getattr(row, name) for name in _STATE_FIELDS}):
         insert_new(tx, "audit_state", row.model_dump())
 
 

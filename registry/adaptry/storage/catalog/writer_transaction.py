@@ -1,4 +1,4 @@
-"""A writer's part of a transaction on the driver of SQLite, with a session only if one is needed.
+"""A writer's part of a transaction on the driver of the database, with a session only if one is needed.
 
 A push runs only prepared statements. A session would import SQLAlchemy, and creating it takes longer than a
 statement.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from adaptry.storage.catalog.lazy_modules import sm
 from adaptry.storage.catalog.prepared import DRIVER
@@ -17,35 +17,18 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlmodel import Session
 
+    from adaptry.storage.catalog.postgres_writes import PostgresWriter
 
-class WriterConnection(sqlite3.Connection):
-    """A connection of the group of writers. Only the group ends its transactions, by SQL statements; `commit`
-    and `rollback` do nothing, because SQLAlchemy rolls back when it first uses a connection.
-    """
-
-    def commit(self) -> None:
-        pass
-
-    def rollback(self) -> None:
-        pass
+Driver: TypeAlias = "sqlite3.Connection | PostgresWriter"
 
 
-def begin_write(connection: sqlite3.Connection, *, is_durable: bool) -> None:
-    """Begins a transaction that may change rows. A reader that becomes a writer fails at once if another
-    wrote in the meantime, so writers take the lock first.
-    """
-    # Set each time, since connections are used for both; in WAL mode the next FULL commit syncs both.
-    connection.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
-    connection.execute("BEGIN IMMEDIATE")
-
-
-class SqliteTransaction:
+class WriterTransaction:
     """Has the methods of a `Session`. The session and prepared statements see each other's changes.
 
     `connect` gives SQLAlchemy's view of the same connection. The session makes a savepoint of its own.
     """
 
-    def __init__(self, driver: sqlite3.Connection, connect: Callable[[], Connection]) -> None:
+    def __init__(self, driver: Driver, connect: Callable[[], Connection]) -> None:
         self.info: dict[str, Any] = {DRIVER: driver}
         """As of a session. (`Any`: each key has its type.)"""
         self._connect = connect

@@ -1,0 +1,118 @@
+"""Writers on PostgreSQL: prepared changes, which are sent together, and sessions see each other's changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy import text
+
+from adaptry.core.errors import Conflict, Invalid
+from adaptry.storage.catalog import adapter_statements
+from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.prepared import run_select
+from adaptry.storage.catalog.prepared_changes import count_changed, insert_new, insert_values
+from adaptry.storage.catalog.rows import NamespaceRow
+from adaptry.testing.postgres import PostgresServer
+
+
+@pytest.fixture
+def catalog(postgres: PostgresServer) -> Iterator[Catalog]:
+    catalog = Catalog(postgres.url(postgres.create_migrated()))
+    yield catalog
+    catalog.close()
+
+
+def add(tx: Transaction, *names: str) -> None:
+    for name in names:
+        insert_new(tx, "namespaces", {"name": name, "folded": name})
+
+
+def adds(*names: str) -> Callable[[Transaction], None]:
+    return lambda tx: add(tx, *names)
+
+
+def stored(tx: Transaction) -> list[str]:
+    return list(tx.connection().execute(text("SELECT name FROM namespaces ORDER BY name")).scalars())
+
+
+def committed(catalog: Catalog) -> list[str]:
+    with catalog.read() as tx:
+        return stored(tx)
+
+
+def test_prepared_changes_and_a_session_see_each_other(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        add(tx, "a", "b")
+        assert stored(tx) == ["a", "b"]
+        tx.add(NamespaceRow(name="c", folded="c"))
+        add(tx, "d")
+        assert stored(tx) == ["a", "b", "c", "d"]
+        insert_values(tx, "namespaces", [{"name": name, "folded": name} for name in "ef"])
+    assert committed(catalog) == [*"abcdef"]
+
+
+def test_nothing_is_changed_if_a_change_that_was_not_waited_for_fails(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        add(tx, "a")
+    with pytest.raises(Exception, match="duplicate key"), catalog.write() as tx:
+        add(tx, "b", "a")
+    with pytest.raises(Exception, match="duplicate key"), catalog.write() as tx:
+        add(tx, "b", "a")
+        stored(tx)
+    with pytest.raises(Invalid, match=r"U\+0000"), catalog.write() as tx:
+        add(tx, "b", "\0")
+    with catalog.write() as tx:
+        add(tx, "c")
+    assert committed(catalog) == ["a", "c"]
+
+
+def test_values_of_all_kinds_are_stored_as_given(catalog: Catalog) -> None:
+    awkward = 'a "quoted" \\ text, {with} commas, NULL and ü'
+    rows = [
+        {"name": "x", "folded": None},
+        {"name": awkward, "folded": "NULL"},
+        {"name": "", "folded": "{}"},
+    ]
+    with catalog.write() as tx:
+        insert_values(tx, "namespaces", rows)
+        insert_new(tx, "revisions", {"digest": "f" * 64, "manifest": b'\0\\"\xff'})
+    with catalog.read() as tx:
+        found = tx.connection().execute(text("SELECT name, folded FROM namespaces")).all()
+        (manifest,) = tx.connection().execute(text("SELECT manifest FROM revisions")).scalars()
+    assert sorted(map(repr, found)) == sorted(repr((row["name"], row["folded"])) for row in rows)
+    assert manifest == b'\0\\"\xff'
+
+
+def test_an_update_of_no_row_counts_none(catalog: Catalog) -> None:
+    with catalog.write() as tx:
+        assert count_changed(tx, adapter_statements.more_downloads, {"key": 1, "count": 1}) == 0
+        assert run_select(tx, adapter_statements.next_number, {"key": 1}) == []
+
+
+def test_several_transactions_are_committed_together_without_those_that_fail(catalog: Catalog) -> None:
+    def refused(tx: Transaction) -> None:
+        add(tx, "b")
+        tx.add(NamespaceRow(name="c", folded="c"))
+        tx.flush()
+        raise Conflict("taken")
+
+    def sees_nothing_committed(tx: Transaction) -> None:
+        assert committed(catalog) == []
+        add(tx, "d", "e")
+
+    outcomes = catalog.write_each([adds("a"), refused, sees_nothing_committed])
+    assert [type(one) for one in outcomes] == [type(None), Conflict, type(None)]
+    assert committed(catalog) == ["a", "d", "e"]
+    assert isinstance(catalog.write_each([refused])[0], Conflict)
+    assert committed(catalog) == ["a", "d", "e"]
+
+
+def test_an_error_of_the_database_undoes_all_transactions_that_were_to_be_committed_together(
+    catalog: Catalog,
+) -> None:
+    with pytest.raises(Exception, match="duplicate key"):
+        catalog.write_each([adds("a"), adds("a"), adds("b")])
+    assert committed(catalog) == []
+    assert catalog.write_each([adds("b")]) == [None]
+    assert committed(catalog) == ["b"]
