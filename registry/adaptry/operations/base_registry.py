@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from adaptry.adapters.base_record import BaseRecord, Level
 from adaptry.adapters.content import FolderContent
@@ -27,10 +27,12 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import is_folder, parse_base_name
 from adaptry.core.settings import data_folder
 from adaptry.core.tree_paths import check_path
-from adaptry.registry.base_info import BaseEdit, BaseInfo, BaseMatch
 from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
+
+if TYPE_CHECKING:
+    from adaptry.registry.base_info import BaseInfo, BaseMatch
 
 _STRENGTH: Mapping[str, int] = {level: number for number, level in enumerate(get_args(Level))}
 
@@ -64,6 +66,8 @@ def register_base(
         record = record.model_copy(update={"roots": hashes.roots, "file_hashes": dict(hashes.files)})
     info = registry.bases.put(record, names)
     if visibility is not None:
+        from adaptry.registry.base_info import BaseEdit
+
         info = registry.bases.edit(record.id, BaseEdit(visibility=visibility))
     record_path(cache or _cache(), record.id, checkpoint.folder)
     if store:
@@ -83,6 +87,8 @@ def find_record_matches(bases: Bases, record: BaseRecord) -> tuple[BaseMatch, ..
 
 def iter_matches(bases: Bases, record: BaseRecord) -> Iterator[BaseMatch]:
     """The known bases that may be like `record`, each compared when it is taken: for callers with a limit."""
+    from adaptry.registry.base_info import BaseMatch  # imports all models, which merges do not need
+
     for info in _candidates(bases, record):
         yield BaseMatch(base=info, match=match_bases(record, bases.record(info.id)))
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName, Latest, Ref
-from adaptry.registry.adapters import Adapters
+
+if TYPE_CHECKING:
+    from adaptry.registry.adapters import Adapters
 
 
 @contextmanager

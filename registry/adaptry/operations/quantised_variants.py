@@ -6,7 +6,7 @@ directions.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
@@ -16,9 +16,11 @@ from adaptry.core.errors import CheckFailed, NotFound
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.base_registry import find_record_matches, open_base
-from adaptry.registry.base_info import BaseInfo
 from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
+
+if TYPE_CHECKING:
+    from adaptry.registry.base_info import BaseInfo
 
 VariantRole = Literal["original", "copy", "sibling"]
 """The other base's relation to this one: its original, a quantised copy, or another copy of the same

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-from adaptry.registry.records import Item, Page
+if TYPE_CHECKING:
+    from adaptry.registry.records import Item, Page
 
 
 def iter_items(page_at: Callable[[str | None], Page[Item]]) -> Iterator[Item]:

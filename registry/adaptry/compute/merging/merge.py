@@ -72,13 +72,16 @@ def merge(
     `StorageFull`, `Unavailable`.
     """
     _check_new(target)
-    with ThreadPoolExecutor(1) as pool:  # another process reads the factors while this one plans and compiles
-        checked = pool.submit(check_inputs, [source.weighted for source in sources])
+    entries = [source.weighted for source in sources]
+    with ThreadPoolExecutor(2) as pool:  # planning and compiling leave the other cores idle
+        checked = pool.submit(check_inputs, entries)
+        digests = pool.submit(lambda: [entry.named.weights_digest() for entry in entries])
         decided = plan_recipe(recipe, checkpoint, sources, base_evidence)
         kernels = choose_kernels(options.device, options.kernel)
         kernels.check(decided.changed_tensors)
         kernels.prepare(decided.changed_tensors)
         checked.result()
+        weights = digests.result()
     with output_folder(target) as folder:
         written = write_merged_weights(
             decided, folder, kernels, hashing=options.hashing, threads=options.threads, progress=progress
@@ -89,7 +92,7 @@ def merge(
         )
         revisions = tuple(source.revision for source in sources)
         changed = sum(file.changed for file in written)
-        made = build_merge_record(recipe, decided, files, kernels.names, revisions, changed)
+        made = build_merge_record(recipe, decided, files, kernels.names, revisions, changed, weights)
         write_merge_record(made, folder)
     return made
 

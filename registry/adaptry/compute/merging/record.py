@@ -5,6 +5,7 @@ Inputs are identified by digest, so that the result can be checked and reproduce
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -90,17 +91,20 @@ def build_merge_record(
     kernels: tuple[str, ...],
     revisions: tuple[Digest | None, ...],
     changed: int | None = None,
+    weights: Sequence[Digest] | None = None,
 ) -> MergeRecord:
-    """Builds the record. Reads the adapters' weights again, for their digests."""
+    """Builds the record. `weights`: the adapters' digests; if None, their weights are read for them."""
+    if weights is None:
+        weights = [entry.named.weights_digest() for entry in plan.inputs]
     inputs = tuple(
         MergedInput(
             source=entry.label,
             weight=entry.weight,
-            weights=entry.named.weights_digest(),
+            weights=digest,
             config=_config_digest(entry.named),
             revision=revision,
         )
-        for entry, revision in zip(plan.inputs, revisions, strict=True)
+        for entry, digest, revision in zip(plan.inputs, weights, revisions, strict=True)
     )
     return MergeRecord(
         recipe=recipe,

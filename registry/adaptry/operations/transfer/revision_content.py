@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from adaptry.adapters.content import StreamedContent
 from adaptry.core.manifest import Manifest
 from adaptry.registry.files import FileReader
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import VersionDetail, VersionInfo
+
+if TYPE_CHECKING:
+    from adaptry.registry.records import VersionDetail, VersionInfo
 
 
 class RevisionContent(StreamedContent):
