@@ -243,7 +243,11 @@ def _shared_vectors(model: LoadedModel) -> Iterator[str]:
 
 def _empty_tensors(adapter: Adapter) -> Iterator[str]:
     """Shards of DeepSpeed ZeRO-3 that were not gathered before saving, or tensors that were cut off."""
-    empty = [name for name, info in adapter.tensors.items() if not info.numel]
+    roles = METHODS[adapter.spec.method].empty_roles(adapter.config)
+    complete = {
+        name for module in adapter.spec.modules for role, name in module.tensors.items() if role in roles
+    }
+    empty = [name for name, info in adapter.tensors.items() if not info.numel and name not in complete]
     if empty:
         count, have = format_count(len(empty), "tensor"), verb_form(len(empty), "has", "have")
         yield f"{count} {have} no elements: {shorten_names(fold_layer_numbers(empty))}"
