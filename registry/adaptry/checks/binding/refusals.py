@@ -17,7 +17,7 @@ from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.method import WeightSides
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.model_names import ModelNames
-from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap, is_conv1d
+from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap
 from adaptry.bases.parameterless_modules import parameterless_modules
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, path_today
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
@@ -326,5 +326,5 @@ def _sides(model: LoadedModel, path: str) -> WeightSides | None:
     is_router = path.rpartition(".")[2] in _ROUTERS and model.targets.is_all_linear
     if shape is None or len(shape) != 2 or is_embedding(path) or is_router:
         return None
-    fan_out, fan_in = shape[::-1] if is_conv1d(path, model.model_type) else shape
+    fan_out, fan_in = shape[::-1] if model.classes.is_conv1d(path) else shape
     return WeightSides(fan_out, fan_in)
