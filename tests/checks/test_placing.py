@@ -115,6 +115,23 @@ def test_orientation_follows_from_shapes_or_else_from_the_architecture(
     assert [item.orientation for item in found.placed] == [orientation]
 
 
+@pytest.mark.parametrize(
+    ("wide", "flag", "certainty"),
+    [((24, 8), False, "assumed"), ((24, 8), True, "unknown"), ((8, 24), False, "unknown")],
+    ids=["beside linear layers", "with the flag", "beside conv1d layers"],
+)
+def test_nothing_shows_the_class_of_a_square_matrix_in_an_unknown_model(
+    wide: tuple[int, int], flag: bool, certainty: str
+) -> None:
+    tensors = shapes(a__weight=(8, 8), a__bias=(8,), b__weight=wide, b__bias=(24,))
+    spec = Spec(method="lora", modules=(module("a"), module("b", 8, 24)))
+    found = place(spec, tensors, {"model_type": "unheard"}, fan_in_fan_out=flag)
+    assert [(item.orientation, item.certainty) for item in found.placed] == [
+        ("linear", certainty),
+        ("linear" if wide == (24, 8) else "conv1d", "known"),
+    ]
+
+
 def test_a_fused_attention_maps_to_its_in_proj_weight() -> None:
     found = placed(
         [module("mha", 8, 24)], shapes(mha__in_proj_weight=(24, 8), mha__out_proj__weight=(8, 8)), LLAMA

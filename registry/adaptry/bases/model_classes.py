@@ -173,6 +173,11 @@ def body_attribute(model_type: str) -> str:
     return model_type.replace("-", "_") if model_type in _OWN_NAME else _OTHER.get(model_type, "")
 
 
+def is_known_type(model_type: str) -> bool:
+    """Whether it is a type of transformers 5.24 in the tables above, which lack types without a head."""
+    return bool(body_attribute(model_type)) or converts_adapters(model_type)
+
+
 def converts_adapters(model_type: str) -> bool:
     """Whether PEFT accepts a LoRA with the model's names on disk as well as with those in memory."""
     return model_type in _ADAPTERS_CONVERTED

@@ -17,6 +17,7 @@ from adaptry.adapters.fused_experts import FusedExpert, expert_tensors
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.adapters.tensor_names import layer_of
 from adaptry.adapters.transformers_loading import LoadedTensor
+from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.parameter_lookup import MissingReason, ParameterNames
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -26,14 +27,14 @@ Orientation = Literal["linear", "conv1d", "embedding", "conv", "attention", "par
 transpose.
 """
 
-# Modules that are transformers' Conv1D in these architectures: if in = out, the shape does not show it.
-_CONV1D_MODELS = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer"])
-_CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
 # Models whose experts are stored as [experts, in, out]: if in = out, the shape does not show it
 # (transformers' is_transposed).
 TURNED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
 PACKED_WEIGHTS = ("qweight", "weight_packed")
 _EXPERT = re.compile(r"(?P<path>.+\.experts)\.\d+\..+")
+
+Certainty = Literal["known", "assumed", "unknown"]
+"""Whether files show a matrix's orientation. `assumed`: nothing in them speaks against `linear`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class TargetTensor:
 
     Fused experts have an entry for each separately stored matrix of each `expert`. `is_plain`: the update is
     a LoRA's W + scale · B·A and nothing else. `is_turned`: the factors belong to experts that are stored as
-    [in, out].
+    [in, out]. `certainty`: whether files show that a matrix is `linear` or `conv1d`; otherwise `orientation`
+    is `linear`.
     """
 
     module: ModuleSpec
@@ -52,6 +54,7 @@ class TargetTensor:
     expert: FusedExpert | None = None
     is_plain: bool = False
     is_turned: bool = False
+    certainty: Certainty = "known"
 
     @property
     def tensor(self) -> str:
@@ -100,11 +103,18 @@ class ModuleMap:
     reasons: Mapping[str, MissingReason] = field(default_factory=dict)
 
 
-def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> ModuleMap:
+def place(
+    spec: Spec,
+    tensors: Mapping[str, TensorShape],
+    facts: Mapping[str, Any],
+    *,
+    fan_in_fan_out: bool = False,
+) -> ModuleMap:
     """Maps the modules of `spec` to a base with these tensors on disk and these config facts (`Any`: JSON).
 
     Shapes determine the orientation, and which of several parameters is meant; the checks test whether they
-    fit.
+    fit. `fan_in_fan_out` is the adapter's setting. PEFT ignores it and looks at the module's class, but
+    saves the class in it, so it is a hint if the base does not show the class.
     """
     names = ParameterNames(tensors, facts)
     placed: list[TargetTensor] = []
@@ -116,7 +126,7 @@ def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, An
     for module in spec.modules:
         if module in blocks:
             continue
-        found = _place_module(module, names, "layer_replication" in spec.traits)
+        found = _place_module(module, names, "layer_replication" in spec.traits, fan_in_fan_out)
         if isinstance(found, MissingReason):
             missing.append(module)
             reasons[module.path] = found
@@ -136,9 +146,12 @@ def place(spec: Spec, tensors: Mapping[str, TensorShape], facts: Mapping[str, An
     )
 
 
-def orientation_of(module: ModuleSpec, tensor: str, shape: tuple[int, ...], model_type: str) -> Orientation:
-    """How the weight of a plain module is stored: by its shape first, since configs and flags may be wrong;
-    by the architecture's list if in = out.
+def orientation_of(
+    module: ModuleSpec, path: str, shape: tuple[int, ...], classes: LinearClasses
+) -> Orientation | None:
+    """How the weight of the plain module at `path` of the base is stored: by its shape first, since configs
+    and flags may be wrong; by its class if in = out, or the adapter does not determine both. None if nothing
+    shows it.
     """
     if module.kind in ("embedding", "conv", "parameter"):
         return module.kind
@@ -149,16 +162,16 @@ def orientation_of(module: ModuleSpec, tensor: str, shape: tuple[int, ...], mode
             return "linear"
     if module.kind == "flat" and len(shape) > 2:
         return "conv"
-    return "conv1d" if is_conv1d(tensor.removesuffix(".weight"), model_type) else "linear"
-
-
-def is_conv1d(path: str, model_type: str) -> bool:
-    """Whether the module at `path` is transformers' Conv1D, whose weight is [in, out]."""
-    return model_type in _CONV1D_MODELS and path.rpartition(".")[2] in _CONV1D_MODULES
+    match classes.is_conv1d(path):
+        case True:
+            return "conv1d"
+        case False:
+            return "linear"
+    return None
 
 
 def _place_module(
-    module: ModuleSpec, names: ParameterNames, is_replicated: bool
+    module: ModuleSpec, names: ParameterNames, is_replicated: bool, fan_in_fan_out: bool
 ) -> list[TargetTensor] | MissingReason:
     """The module's tensors, or why it has none."""
     if is_replicated:
@@ -170,8 +183,12 @@ def _place_module(
         return _place_parameter(module, path, names)
     where = names.find(f"{path}.weight")
     if where.tensor:
-        orientation = orientation_of(module, where.tensor.parts[0], where.tensor.shape, names.model_type)
-        return [TargetTensor(module, where.tensor, orientation, where.tied)]
+        stored, classes = where.tensor.parts[0].removesuffix(".weight"), names.linear_classes
+        orientation = orientation_of(module, stored, where.tensor.shape, classes)
+        certainty: Certainty = "known"
+        if orientation is None:
+            certainty = "unknown" if fan_in_fan_out or classes.has_conv1d else "assumed"
+        return [TargetTensor(module, where.tensor, orientation or "linear", where.tied, certainty=certainty)]
     fused = names.find(f"{path}.in_proj_weight")
     if fused.tensor:
         return [TargetTensor(module, fused.tensor, "attention")]

@@ -22,6 +22,7 @@ from adaptry.adapters.tensor_names import (
     is_output_head,
 )
 from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
+from adaptry.bases.conv1d import LinearClasses
 from adaptry.core.lazy_dataclass import dataclass
 
 _OLD_ENDS = (
@@ -75,6 +76,7 @@ class ParameterNames:
         on_disk = {name: LoadedTensor(name, (name,), tensor.shape) for name, tensor in tensors.items()}
         self.tensors: Mapping[str, LoadedTensor] = in_memory | on_disk
         self._is_tied = facts.get("tie_word_embeddings") is True
+        self.linear_classes = LinearClasses(self._shape_of, self.tensors, facts)
 
     def find(self, parameter: str) -> LookupResult:
         """The tensor of `parameter`: under its name, an old one, one with another prefix, or tied."""
@@ -141,6 +143,10 @@ class ParameterNames:
         for name, tensor in self.tensors.items():
             owners.setdefault(name.rpartition(".")[0], []).append(tensor)
         return owners
+
+    def _shape_of(self, parameter: str) -> tuple[int, ...] | None:
+        tensor = self.tensors.get(parameter)
+        return None if tensor is None else tensor.shape
 
     def _found(self, tensor: LoadedTensor) -> LookupResult:
         name = tensor.parts[0]

@@ -116,7 +116,8 @@ def _module(
         ValueError,
     ):  # a tensor is missing, or has dimensions that the method does not write
         return None
-    if width.rank and any(0 in tensors[name].shape for name in roles.values()):
+    filled = roles.keys() - method.empty_roles(config)
+    if width.rank and any(0 in tensors[roles[role]].shape for role in filled):
         return None
     bare = ModuleSpec(
         path=path,

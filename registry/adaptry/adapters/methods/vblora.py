@@ -128,6 +128,12 @@ def _piece_arrays(parts: ModuleArrays, side: str) -> Floats:
     return total
 
 
+def _empty_roles(config: AdapterConfig) -> frozenset[str]:
+    """PEFT saves the weights of all chosen vectors except the last."""
+    is_alone = config.flag("save_only_topk_weights") and config.rank("topk", 2) == 1
+    return frozenset({"A_weights", "B_weights"}) if is_alone else frozenset()
+
+
 METHOD = Method(
     name="vblora",
     title="VB-LoRA",
@@ -145,4 +151,5 @@ METHOD = Method(
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
     integer_roles=frozenset({"A_choices", "B_choices"}),
+    empty_roles=_empty_roles,
 )

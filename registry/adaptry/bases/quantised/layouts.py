@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from adaptry.adapters.header import TensorInfo
+from adaptry.bases.conv1d import is_named_conv1d
 from adaptry.bases.quantised.four_bit import parse_four_bit_state
 from adaptry.bases.quantised.packed_weight import CODES, PackedPart, PackedWeight
 from adaptry.core.lazy_dataclass import dataclass
@@ -22,9 +23,6 @@ _BESIDE = (
 )  # fmt: skip
 _EIGHT_BITS = {"F8_E4M3": "fp8", "F8_E5M2": "fp8", "I8": "compressed-tensors"}
 _PER_BLOCK = 32  # MXFP4: values per scale
-# Models whose matrices are transformers' Conv1D: bitsandbytes packs them transposed.
-_CONV1D_MODELS = frozenset(["gpt2", "openai-gpt", "imagegpt", "decision_transformer"])
-_CONV1D_MODULES = frozenset(["c_attn", "c_proj", "c_fc", "q_attn"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +43,8 @@ class CheckpointTensors:
         return PackedPart(name, self.shard_of[name], self.tensors[name])
 
     def is_turned(self, stem: str) -> bool:
-        is_conv1d = stem.rpartition(".")[2] in _CONV1D_MODULES
-        return is_conv1d and self.config.get("model_type") in _CONV1D_MODELS
+        """Whether it is a Conv1D, which bitsandbytes packs transposed."""
+        return is_named_conv1d(stem, str(self.config.get("model_type")))
 
 
 def bitsandbytes_four_bit(name: str, files: CheckpointTensors) -> PackedWeight | None:

@@ -50,7 +50,12 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
     is_loaded_by_name = _is_loaded_by_name(adapter, base)
     is_lora = adapter.spec.method == "lora" and adapter.format is PEFT
     variant = lora_variant(adapter.config) if is_lora else None
-    found = place(_without_replication(adapter.spec), base.tensors, base.facts)
+    found = place(
+        _without_replication(adapter.spec),
+        base.tensors,
+        base.facts,
+        fan_in_fan_out=adapter.config.flag("fan_in_fan_out"),
+    )
     meant = formed_places(found, adapter, base, variant)
     tolerant = BoundAdapter(adapter, base, meant, meant, variant=variant, layers=layers)
     if not is_loaded_by_name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.config import AdapterConfig
+from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.model_classes import body_attribute, expert_family
 from adaptry.bases.model_names import ModelNames, model_names
 from adaptry.bases.parameter_lookup import ParameterNames
@@ -18,7 +19,8 @@ BASE_LAYER = ".base_layer"
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A base as transformers loads it for an adapter. `known` finds the intended module of a name.
-    `experts` are the targets that PEFT made of the config's, if it converts the family.
+    `classes` are those of the matrices. `experts` are the targets that PEFT made of the config's, if it
+    converts the family.
     """
 
     adapter: Adapter
@@ -26,6 +28,7 @@ class LoadedModel:
     names: ModelNames
     targets: ModuleTargets
     known: ParameterNames
+    classes: LinearClasses
     experts: ExpertTargets | None = None
 
     def why_not(self, path: str) -> str | None:
@@ -83,7 +86,8 @@ def load_model(adapter: Adapter, base: BaseRecord) -> LoadedModel:
         listed, parameters = config.fields.get("target_modules"), config.names("target_parameters")
         if experts := expert_targets(targets, listed, parameters, names, model_type):
             targets = targets.replaced_by(experts.modules, experts.parameters)
-    return LoadedModel(adapter, model_type, names, targets, known, experts)
+    classes = LinearClasses(names.parameters.get, names.parameters, base.facts)
+    return LoadedModel(adapter, model_type, names, targets, known, classes, experts)
 
 
 def bare_path(path: str) -> str:

@@ -17,7 +17,7 @@ from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.method import WeightSides
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.model_names import ModelNames
-from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap, is_conv1d
+from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap
 from adaptry.bases.parameterless_modules import parameterless_modules
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, path_today
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
@@ -243,7 +243,11 @@ def _shared_vectors(model: LoadedModel) -> Iterator[str]:
 
 def _empty_tensors(adapter: Adapter) -> Iterator[str]:
     """Shards of DeepSpeed ZeRO-3 that were not gathered before saving, or tensors that were cut off."""
-    empty = [name for name, info in adapter.tensors.items() if not info.numel]
+    roles = METHODS[adapter.spec.method].empty_roles(adapter.config)
+    complete = {
+        name for module in adapter.spec.modules for role, name in module.tensors.items() if role in roles
+    }
+    empty = [name for name, info in adapter.tensors.items() if not info.numel and name not in complete]
     if empty:
         count, have = format_count(len(empty), "tensor"), verb_form(len(empty), "has", "have")
         yield f"{count} {have} no elements: {shorten_names(fold_layer_numbers(empty))}"
@@ -322,5 +326,5 @@ def _sides(model: LoadedModel, path: str) -> WeightSides | None:
     is_router = path.rpartition(".")[2] in _ROUTERS and model.targets.is_all_linear
     if shape is None or len(shape) != 2 or is_embedding(path) or is_router:
         return None
-    fan_out, fan_in = shape[::-1] if is_conv1d(path, model.model_type) else shape
+    fan_out, fan_in = shape[::-1] if model.classes.is_conv1d(path) else shape
     return WeightSides(fan_out, fan_in)

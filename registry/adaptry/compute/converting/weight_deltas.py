@@ -19,6 +19,7 @@ from adaptry.compute.converting.base_shapes import ConversionBase
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.merging.bound_input import bind_inputs
+from adaptry.compute.merging.requirements import require_orientation
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
@@ -73,6 +74,7 @@ def changed_weights(parent: ParentAdapter, base: ConversionBase | None) -> tuple
     found = []
     for target in _placement(parent, base).placed:
         _refuse_unplain(parent.label, target)
+        require_orientation(parent.label, target)
         found.append(
             ChangedWeight(
                 target.module,

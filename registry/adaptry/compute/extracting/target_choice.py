@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from adaptry.adapters.config import HEADS_OF_TASKS
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, is_input_embedding, is_output_head
-from adaptry.bases.module_map import TURNED_EXPERTS, is_conv1d
+from adaptry.bases.conv1d import is_named_conv1d
+from adaptry.bases.module_map import TURNED_EXPERTS
 from adaptry.compute.extracting.weight_pairs import WeightPair
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.core.lazy_dataclass import dataclass
@@ -80,7 +81,7 @@ class TargetChooser:
         if len(shape) == 2 and not self._is_router(path):
             if not is_output_head(weight.name) and (name in _EMBEDDINGS or "embed" in name):
                 return self._embedding(weight)
-            if is_conv1d(path, self._model_type):
+            if is_named_conv1d(path, self._model_type):
                 return TargetChoice(
                     weight, "lora", WeightSite(path, "linear", shape[1], shape[0]), is_transposed=True
                 )

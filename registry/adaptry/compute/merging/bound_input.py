@@ -13,7 +13,12 @@ from adaptry.checks import check
 from adaptry.checks.binding import BoundAdapter, bind, require_whole
 from adaptry.compute.merging.lora_requirements import require_lora
 from adaptry.compute.merging.replication import replicate_layers
-from adaptry.compute.merging.requirements import check_base, require_places, require_shapes
+from adaptry.compute.merging.requirements import (
+    check_base,
+    orientation_notes,
+    require_places,
+    require_shapes,
+)
 from adaptry.compute.merging.vocabulary import RowCounts, check_single_input, new_rows
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.core.errors import CheckFailed
@@ -137,4 +142,5 @@ def _require(
     if report.is_blocked:
         raise CheckFailed(f"{entry.label}: {report.sentence()}")
     notes = (f"{entry.label}: {found.reason}" for found in report.findings if found.code in _TOLD)
-    return BoundInput(entry, bound, rows, (*notes, *of_variant, *of_base))
+    of_classes = orientation_notes(entry.label, bound.module_map)
+    return BoundInput(entry, bound, rows, (*notes, *of_variant, *of_base, *of_classes))

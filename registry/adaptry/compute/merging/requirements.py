@@ -10,8 +10,9 @@ from adaptry.adapters.header import PLAIN_FLOATS
 from adaptry.adapters.methods import METHODS
 from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import HfCheckpoint
-from adaptry.bases.module_map import ExtraTarget, TargetTensor
+from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.checks.binding import BoundAdapter
+from adaptry.checks.formatting import fold_layer_numbers, shorten_names
 from adaptry.compute.merging.vocabulary import RowCounts
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.core.errors import CheckFailed, InvalidConfig, Unsupported
@@ -41,6 +42,7 @@ def require_places(label: str, bound: BoundAdapter, checkpoint: HfCheckpoint) ->
         raise CheckFailed(f"{label} adapts no module, so merging it would change nothing")
     for placed in placement.placed:
         _refuse_loaded(label, placed)
+        require_orientation(label, placed)
 
 
 def require_shapes(label: str, bound: BoundAdapter, checkpoint: HfCheckpoint, rows: RowCounts) -> None:
@@ -71,6 +73,28 @@ def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> li
             " base, or pass --other-base if you want the other model"
         )
     return [f"{between}, another model with the same shapes, which was allowed"]
+
+
+def require_orientation(label: str, target: TargetTensor) -> None:
+    """Raises `Unsupported` for a matrix that may be stored as [out, in] or as [in, out]."""
+    if target.certainty == "unknown":
+        raise Unsupported(
+            f"{label}: {target.module.path} is a square matrix of an unknown model type. It may be a"
+            " torch.nn.Linear or transformers' Conv1D, which is stored transposed: merge it with PEFT, which"
+            " sees the class"
+        )
+
+
+def orientation_notes(label: str, module_map: ModuleMap) -> tuple[str, ...]:
+    """A note on matrices whose class is assumed."""
+    assumed = [target.module.path for target in module_map.placed if target.certainty == "assumed"]
+    if not assumed:
+        return ()
+    return (
+        f"{label}: {shorten_names(fold_layer_numbers(assumed))}: no file shows whether these square matrices"
+        " belong to a torch.nn.Linear or to transformers' Conv1D, which is stored transposed; they are merged"
+        " as those of a torch.nn.Linear",
+    )
 
 
 def _refuse_loaded(label: str, target: TargetTensor) -> None:
