@@ -7,6 +7,7 @@ They are pure functions of headers, config and the base's record. `check` reads 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.formats import PEFT
@@ -112,6 +113,7 @@ def without_base(report: CheckReport, base_name: str | None, written: str | None
     return CheckReport(findings=sort_findings([*alone, unknown_base(base_name or written)]), base=base_name)
 
 
+@lru_cache(maxsize=64)
 def unknown_base(name: str | None, folder: str | None = None) -> Finding:
     """The finding about an adapter of the base `name`, which is not registered.
 

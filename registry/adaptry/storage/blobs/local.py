@@ -37,6 +37,7 @@ class LocalBlobs(BlobStore):
         super().__init__()
         self.folder = Path(folder)
         self._blobs = self.folder / "sha256"
+        self._prefix = f"{self._blobs}{os.sep}"
         self._stagings = self.folder / "tmp"
         self._hold = self.folder / "held.lock"
         self._flush = ParallelFlush()
@@ -44,11 +45,11 @@ class LocalBlobs(BlobStore):
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def has(self, digest: Digest) -> bool:
-        return self._path(digest).is_file()
+        return os.path.isfile(self._name(digest))  # noqa: PTH113  (here and below: a `Path` takes longer)
 
     def size(self, digest: Digest) -> int:
         with _absent_is_not_found(digest):
-            return self._path(digest).stat().st_size
+            return os.stat(self._name(digest)).st_size  # noqa: PTH116
 
     def read(self, digest: Digest, start: int, length: int) -> bytes:
         with _absent_is_not_found(digest):
@@ -74,11 +75,11 @@ class LocalBlobs(BlobStore):
             staged = {digest: stack.enter_context(self._new_file(data)) for digest, data in blobs.items()}
             reach("blobs.before_fsync")
             self._flush.flush([descriptor for _, descriptor in staged.values()])
-            folders = {self._path(digest).parent for digest in staged}
+            folders = {Path(f"{self._prefix}{fan}") for fan in {digest.hex[:2] for digest in staged}}
             is_new_fan = bool([folder for folder in folders if _create(folder)])
             reach("blobs.before_rename")
             for digest, (path, _) in staged.items():
-                path.replace(self._path(digest))
+                os.replace(path, self._name(digest))  # noqa: PTH105
             reach("blobs.after_rename")
             self._flush_folders([*folders, self._blobs] if is_new_fan else folders)
 
@@ -221,6 +222,10 @@ class LocalBlobs(BlobStore):
 
     def _path(self, digest: Digest) -> Path:
         return self._blobs / digest.hex[:2] / digest.hex
+
+    def _name(self, digest: Digest) -> str:
+        """The same as a text, without the work of making a `Path`."""
+        return f"{self._prefix}{digest.hex[:2]}{os.sep}{digest.hex}"
 
     def _staging_path(self, key: str) -> Path:
         if not _KEY.fullmatch(key):

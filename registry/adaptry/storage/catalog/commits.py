@@ -34,6 +34,14 @@ def _manifest() -> Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class CommitKey:
+    """A commit in the catalog: its key and its revision."""
+
+    key: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class CommitRecord:
     """A commit in the catalog: its key, its revision and its columns."""
 
@@ -167,6 +175,23 @@ def add_stored(
     parent: CommitRecord | None,
 ) -> CommitRecord:
     """The same for a revision that is stored."""
+    added = insert(tx, adapter, branch, digest, note, carries, at=at, by=by, parent=parent)
+    return _record(run_select(tx, _by_key, {"key": added.key})[0])
+
+
+def insert(
+    tx: Transaction,
+    adapter: AdapterRecord,
+    branch: str,
+    digest: Digest,
+    note: CommitNote,
+    carries: int | None,
+    *,
+    at: datetime,
+    by: str,
+    parent: CommitRecord | None,
+) -> CommitKey:
+    """The same, without reading the new row."""
     values = {
         "adapter_id": adapter.key,
         "digest": digest.hex,
@@ -178,7 +203,7 @@ def add_stored(
         "at": at,
         "carries": carries,
     }
-    return _record(run_select(tx, _by_key, {"key": insert_new(tx, "commits", values)})[0])
+    return CommitKey(insert_new(tx, "commits", values), digest)
 
 
 def store_revision(tx: Transaction, manifest: Manifest) -> Digest:

@@ -41,6 +41,15 @@ def _reason() -> Selection:
     )
 
 
+@statement
+def _is_marked() -> Selection:
+    marks = (
+        sa.exists().where(tables.damaged_files.c.digest == sa.bindparam("file")),
+        sa.exists().where(tables.damaged_revisions.c.file == sa.bindparam("file")),
+    )
+    return sa.select(sa.or_(*marks).label("is_marked"))
+
+
 @dataclass(frozen=True, slots=True)
 class DamageSummary:
     """The extent of known damage: stored files or manifests, and versions that need one of them."""
@@ -65,6 +74,8 @@ def mark_damaged(
 
 def clear_damage(tx: Transaction, file: Digest) -> None:
     """Removes the marks of a file that is intact again; it will be inspected again. No error if unmarked."""
+    if not run_select(tx, _is_marked, {"file": file.hex})[0].is_marked:
+        return
     if run_select(tx, _reason, {"file": file.hex}):
         tx.execute(sa.delete(orm.DamagedFileRow).where(sm.col(orm.DamagedFileRow.digest) == file.hex))
         inspections.forget(tx, file)

@@ -23,7 +23,7 @@ from adaptry.core.quotas import QuotaSubject
 from adaptry.core.settings import is_postgres
 from adaptry.storage.catalog import epochs, sqlite
 from adaptry.storage.catalog.audit_log import recording
-from adaptry.storage.catalog.dialect import HAS_EVENTS, DatabaseDialect
+from adaptry.storage.catalog.dialect import BEFORE_COMMIT, HAS_EVENTS, DatabaseDialect
 from adaptry.storage.catalog.epochs import Epoch
 from adaptry.storage.catalog.lazy_modules import sa, sm
 from adaptry.storage.catalog.migrate import migrate, schema_of
@@ -151,7 +151,7 @@ class Catalog:
         def run(change: Callable[[Transaction], Result], session: Transaction) -> Result:
             nonlocal has_events
             result = change(session)
-            recording.write_pending(session)
+            _write_pending(session)
             if HAS_EVENTS in session.info:
                 self._database.notify(session)
                 has_events = True
@@ -242,7 +242,7 @@ class Catalog:
         database = self._database
         with self._span("write"), self._errors_translated(), database.write(is_durable) as session:
             yield session
-            recording.write_pending(session)
+            _write_pending(session)
             if HAS_EVENTS in session.info:
                 database.notify(session)
         if HAS_EVENTS in session.info:
@@ -278,6 +278,13 @@ def _opened(url: str, busy_timeout: float) -> DatabaseDialect:
 
         return postgres.open_database(url, busy_timeout)
     return sqlite.open_database(url, busy_timeout)
+
+
+def _write_pending(session: Transaction) -> None:
+    """Writes what functions have put off until the end of the transaction."""
+    for write in session.info.pop(BEFORE_COMMIT, ()):
+        write(session)
+    recording.write_pending(session)
 
 
 def _let_go(database: DatabaseDialect, notifier: CommitNotifier) -> None:

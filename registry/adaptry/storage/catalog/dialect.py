@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from adaptry.storage.catalog.postgres_probe import SnapshotProbe
 
+BEFORE_COMMIT = "adaptry_before_commit"
+"""Key in the `info` of a transaction: functions of it that are called before its changes are committed."""
 HAS_EVENTS = "adaptry_happened"
 """Key in the `info` of a transaction that has recorded an event."""
 ContextFactory = Callable[[], AbstractContextManager[object]]

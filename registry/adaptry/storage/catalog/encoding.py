@@ -17,12 +17,26 @@ Model = TypeVar("Model", bound="BaseModel | FrozenValue")
 
 _KEPT = 6  # decoded values
 _LARGEST_KEPT = 1 << 15  # bytes of each, compressed
+_MOST_ENCODED, _LARGEST_ENCODED = 64, 2 << 10  # the same for encoded values
+_ENCODED: dict[int, tuple[FrozenValue, bytes]] = {}
+"""Encoded values by their identity: a spec that several versions share is encoded once. The value is kept
+too, so that no other value can have its identity.
+"""
 
 
 def encode_model(value: BaseModel | FrozenValue) -> bytes:
     """Compressed JSON of a value; `decode_model` decodes it."""
-    text = to_json(value) if isinstance(value, FrozenValue) else value.model_dump_json()
-    return zlib.compress(text.encode(), level=1)
+    if not isinstance(value, FrozenValue):
+        return zlib.compress(value.model_dump_json().encode(), level=1)
+    found = _ENCODED.get(id(value))
+    if found is not None:
+        return found[1]
+    data = zlib.compress(to_json(value).encode(), level=1)
+    if len(data) <= _LARGEST_ENCODED:
+        if len(_ENCODED) >= _MOST_ENCODED:
+            _ENCODED.clear()
+        _ENCODED[id(value)] = value, data
+    return data
 
 
 def decode_model(kind: type[Model], data: bytes) -> Model:

@@ -9,7 +9,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog import case_conflicts
 from adaptry.storage.catalog.adapters import AdapterRecord
-from adaptry.storage.catalog.commits import CommitRecord
+from adaptry.storage.catalog.commits import CommitKey, CommitRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
@@ -80,7 +80,7 @@ def put(
     adapter: AdapterRecord,
     name: str,
     kind: GitRefKind,
-    to: CommitRecord,
+    to: CommitKey | CommitRecord,
     at: datetime,
     by: str,
     message: str = "",

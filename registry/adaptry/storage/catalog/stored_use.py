@@ -15,8 +15,9 @@ from typing import Any
 from adaptry.core.quotas import QuotaScope, QuotaSubject, StoredUse
 from adaptry.core.refs import AdapterName
 from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.dialect import BEFORE_COMMIT
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
-from adaptry.storage.catalog.prepared import run_select
+from adaptry.storage.catalog.prepared import PreparedReads, run_select
 from adaptry.storage.catalog.prepared_changes import count_changed, insert_new
 from adaptry.storage.catalog.statement_texts import PreparedStatement, Selection, statement
 
@@ -72,6 +73,8 @@ _OPEN_IN: Mapping[QuotaScope, PreparedStatement[sa.Select[Any]]] = {
 
 Use = dict[QuotaSubject, tuple[int, int]]
 """Bytes and versions of each."""
+_PENDING = "adaptry_stored_use"
+"""Key in the `info` of a transaction: the `Use` that it has added and not yet written."""
 
 
 def namespace_of(owner: str) -> QuotaSubject:
@@ -84,6 +87,8 @@ def find(tx: Reads, subject: QuotaSubject) -> StoredUse:
     """The use of a name, and the bytes reserved by its open uploads: each file once, however often it is
     being sent.
     """
+    if not isinstance(tx, PreparedReads):
+        write_pending(tx)
     parameters = {"of_scope": subject.scope, "of_name": subject.name}
     rows = run_select(tx, _find, parameters)
     uploads = run_select(tx, _OPEN_IN[subject.scope], {"of_name": subject.name})
@@ -137,6 +142,7 @@ def computed(tx: Transaction) -> Use:
 
 def recorded(tx: Transaction) -> Use:
     """What the counters say, without those that are zero."""
+    write_pending(tx)
     rows = run_select(tx, sa.select(tables.stored_use), {})
     return {
         QuotaSubject(row.scope, row.name): (row.bytes, row.versions)
@@ -147,6 +153,7 @@ def recorded(tx: Transaction) -> Use:
 
 def rebuild(tx: Transaction) -> None:
     """Sets the counters to what the rows of files and versions give."""
+    write_pending(tx)
     tx.execute(sa.delete(orm.StoredUseRow))
     for subject, (size, versions) in computed(tx).items():
         _add(tx, subject, size, versions)
@@ -154,11 +161,31 @@ def rebuild(tx: Transaction) -> None:
 
 def largest(tx: Transaction, most: int) -> list[tuple[QuotaSubject, int, int]]:
     """Whoever stores most bytes, with their bytes and versions."""
+    write_pending(tx)
     query = sa.select(tables.stored_use).order_by(tables.stored_use.c.bytes.desc()).limit(most)
     return [(QuotaSubject(row.scope, row.name), row.bytes, row.versions) for row in run_select(tx, query, {})]
 
 
 def _add(tx: Transaction, subject: QuotaSubject, size: int, versions: int) -> None:
+    """Adds to the use of a name at the end of the transaction, or when it is read: a push adds several
+    times.
+    """
+    pending: Use | None = tx.info.get(_PENDING)
+    if pending is None:
+        pending = tx.info[_PENDING] = {}
+        tx.info.setdefault(BEFORE_COMMIT, []).append(write_pending)
+    had = pending.get(subject, (0, 0))
+    pending[subject] = had[0] + size, had[1] + versions
+
+
+def write_pending(tx: Transaction) -> None:
+    """Writes what this transaction has added so far."""
+    pending: Use = tx.info.pop(_PENDING, {})
+    for subject, (size, versions) in pending.items():
+        _write(tx, subject, size, versions)
+
+
+def _write(tx: Transaction, subject: QuotaSubject, size: int, versions: int) -> None:
     more = {"more_bytes": size, "more_versions": versions}
     if not count_changed(tx, _add_update, {"of_scope": subject.scope, "of_name": subject.name, **more}):
         row = {"scope": subject.scope, "name": subject.name, "bytes": size, "versions": versions}

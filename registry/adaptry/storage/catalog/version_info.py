@@ -111,6 +111,11 @@ def by_keys(tx: Reads, keys: Sequence[int]) -> tuple[VersionInfo, ...]:
     return infos(tx, columns_of(tx, keys))
 
 
+def without_labels(tx: Reads, key: int) -> VersionInfo:
+    """The version with this key, which has neither aliases nor metrics, in one statement."""
+    return version_of(columns_of(tx, [key])[0], ())
+
+
 def columns_of(tx: Reads, keys: Sequence[int]) -> tuple[Columns, ...]:
     """The columns of the versions with these keys, which must exist, in their order, in one statement."""
     if not keys:

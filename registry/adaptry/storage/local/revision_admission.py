@@ -39,7 +39,7 @@ from adaptry.storage.catalog.audit_log.recording import set_actor
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.ref_resolution import find
 from adaptry.storage.catalog.same_content import SameContent, find_same_content
-from adaptry.storage.catalog.version_info import by_keys
+from adaptry.storage.catalog.version_info import by_keys, without_labels
 from adaptry.storage.catalog.versions import Admission, VersionRecord
 from adaptry.storage.local.admission import (
     ResolvedBase,
@@ -210,7 +210,9 @@ class RevisionAdmission:
                 binding.store(self.context, tx, adapter, stored)
             report = versions.report(tx, stored)
         self._attach(tx, adapter, stored, options)
-        version, report = hide_base_in_report(tx, scope, by_keys(tx, [stored.key])[0], report)
+        is_bare = is_new and options.alias is None and not options.metrics
+        info = without_labels(tx, stored.key) if is_bare else by_keys(tx, [stored.key])[0]
+        version, report = hide_base_in_report(tx, scope, info, report)
         return PushResult(version=version, is_new=is_new, report=report)
 
     def _pushable(self, tx: Reads, name: AdapterName, options: PushOptions) -> AdapterRecord | None:
@@ -252,7 +254,7 @@ class RevisionAdmission:
             made = summarise_recipe(recipe)
         commit_note = note or CommitNote(title=f"Version {stored.number}", message=made)
         parent = commits.find_by_ref(tx, adapter, MAIN)
-        commit = commits.add_stored(
+        commit = commits.insert(
             tx, adapter, MAIN, stored.digest, commit_note, stored.number, at=now, by=by, parent=parent
         )
         git_refs.put(tx, adapter, MAIN, "branch", commit, now, by)
