@@ -22,13 +22,22 @@ class EarlyWriteback:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._waiting = 0
+        self._has_started = False
 
     def add_written(self, size: int) -> None:
         """Counts `size` more bytes as written."""
         self._waiting += size
         if self._waiting >= _EVERY:
-            self._waiting = 0
-            _start_writing()(self._descriptor)
+            self._start()
+
+    def add_last(self) -> None:
+        """All bytes are written, for now."""
+        if self._has_started and self._waiting:
+            self._start()
+
+    def _start(self) -> None:
+        self._waiting, self._has_started = 0, True
+        _start_writing()(self._descriptor)
 
 
 @cache

@@ -61,6 +61,7 @@ def download(read: ReadFrom, entry: FileToFetch, path: Path, progress: Progress,
             while piece:
                 piece = piece[file.write(piece[:WRITE]) :]
             writeback.add_written(len(chunk))
+        writeback.add_last()
     found = hasher.hexdigest()
     if found != entry.sha256.hex:
         raise DigestMismatch(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from hashlib import sha256
 
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.errors import NotFound
 from adaptry.core.files.background_io import BackgroundHasher
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName
@@ -23,27 +25,37 @@ def hash_files(content: Content, progress: Progress) -> dict[str, tuple[int, Dig
     return {path: (size, hash_file(content, path, progress)) for path, size in content.sizes.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class HashedFiles:
+    """Size and digest of every file by path, and the digests of those that the registry has received."""
+
+    digests: Mapping[str, tuple[int, Digest]]
+    stored: frozenset[Digest] = frozenset()
+
+
 def store_or_hash(
     registry: Registry, name: AdapterName, content: Content, progress: Progress, retry: RetryPolicy
-) -> dict[str, tuple[int, Digest]]:
-    """Size and digest of every file. Of a large adapter, the same pass also stores the files, if the registry
-    supports that, or sends the largest file.
+) -> HashedFiles:
+    """Hashes every file. Of a large adapter, the same pass also stores the files, if the registry supports
+    that, or sends the largest file, and small files at the same time.
 
     Raises as `Uploads.ingest` and `upload_unhashed`.
     """
-    if sum(content.sizes.values()) <= MAX_SENT:
-        return hash_files(content, progress)
+    sizes = content.sizes
+    if sum(sizes.values()) <= MAX_SENT:
+        return HashedFiles(hash_files(content, progress))
     stored = registry.uploads.ingest(name, content, progress)
-    if stored is not None:
-        return {path: (content.sizes[path], digest) for path, digest in stored.items()}
-    from adaptry.operations.transfer.unhashed_upload import upload_unhashed  # for large adapters only
+    if stored is None:
+        from adaptry.operations.transfer.unhashed_upload import send_while_hashing  # for large adapters only
 
-    largest = max(content.sizes, key=content.sizes.__getitem__)
-    sent = upload_unhashed(registry, name, content, largest, progress, retry)
-    return {
-        path: (size, sent if sent and path == largest else hash_file(content, path, progress))
-        for path, size in content.sizes.items()
-    }
+        stored = send_while_hashing(registry, name, content, progress, retry)
+    return HashedFiles(
+        {
+            path: (size, stored.get(path) or hash_file(content, path, progress))
+            for path, size in sizes.items()
+        },
+        frozenset(stored.values()),
+    )
 
 
 def hash_file(content: Content, path: str, progress: Progress) -> Digest:
@@ -61,14 +73,17 @@ def upload_missing(
     manifest: Manifest,
     progress: Progress,
     retry: RetryPolicy,
+    stored: frozenset[Digest] = frozenset(),
 ) -> None:
-    """Uploads the files of `manifest` that the adapter lacks. Raises as `upload`."""
+    """Uploads the files of `manifest` that the adapter lacks; those that are `stored` are not queried. Raises
+    as `upload`.
+    """
     for entry in manifest.files:
-        if not _has(registry.files, name, entry.sha256):
+        if entry.sha256 not in stored and not has_file(registry.files, name, entry.sha256):
             upload(registry, name, content, entry.path, entry.sha256, progress, retry)
 
 
-def _has(files: Files, name: AdapterName, digest: Digest) -> bool:
+def has_file(files: Files, name: AdapterName, digest: Digest) -> bool:
     """Whether the file is stored. An invisible adapter counts as empty; the upload checks rights."""
     try:
         return files.has(name, digest)

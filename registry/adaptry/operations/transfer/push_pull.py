@@ -73,8 +73,9 @@ def push(
             require_sound()
             progress(text, done, size)
 
+        files = store_or_hash(registry, name, adapter.content, checked_progress, retry)
         manifest = Manifest.of(
-            store_or_hash(registry, name, adapter.content, checked_progress, retry),
+            files.digests,
             base=found.claim,
             parents=parents,
             recipe=recipe,
@@ -82,7 +83,7 @@ def push(
         )
     if not (parents or recipe or provenance):
         options = options.model_copy(update={"reuse": True})
-    pushed = send_revision(registry, name, adapter.content, manifest, options, progress, retry)
+    pushed = send_revision(registry, name, adapter.content, manifest, options, progress, retry, files.stored)
     if not isinstance(base, RecognisedBase) and (reason := unserved_reason(pushed, found)):
         _LOG.warning("%s: %s", pushed.version.label, reason)
     return pushed

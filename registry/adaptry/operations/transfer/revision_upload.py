@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adaptry.adapters.content import Content
+from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, NotFound, ReadOnly, StorageFull, Unavailable
 from adaptry.core.manifest import Manifest
 from adaptry.core.progress import Progress
@@ -23,15 +24,18 @@ def send_revision(
     options: PushOptions,
     progress: Progress,
     retry: RetryPolicy,
+    stored: frozenset[Digest] = frozenset(),
 ) -> PushResult:
-    """Sends the files and the manifest, which are then a version. Raises as `versions.put` and `upload`."""
+    """Sends the files that are not `stored`, and the manifest, which are then a version. Raises as
+    `versions.put` and `upload`.
+    """
     if manifest.size <= MAX_SENT:
         try:
             return _send_whole(registry, name, content, manifest, options, progress, retry)
         except NotFound:  # from a server of an older version, unless the adapter has to be created first
             if not options.create and not _exists(registry, name):
                 raise
-    upload_missing(registry, name, content, manifest, progress, retry)
+    upload_missing(registry, name, content, manifest, progress, retry, stored)
     return registry.versions.put(name, manifest.to_bytes(), options)
 
 

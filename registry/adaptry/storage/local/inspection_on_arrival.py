@@ -74,6 +74,7 @@ def inspection_on_arrival(
         yield InspectionOnArrival()
         return
     tenant = owner.namespace if isinstance(owner, AdapterName) else ""
+    context.inspector.prepare(session.size, tenant)  # while the first bytes arrive
     thread = ThreadPoolExecutor(1, "inspection")
     growing = GrowingFileInspection(context.inspector, thread, descriptor, tenant)
     try:
