@@ -110,6 +110,10 @@ class Readers(Protocol):
     def close(self) -> None: ...
 
 
+def _nothing() -> None:
+    """The default of `shrink`."""
+
+
 @dataclass(frozen=True)
 class DatabaseDialect:
     """An open database.
@@ -125,7 +129,7 @@ class DatabaseDialect:
     None for a programming error. `notify`, called in a transaction that recorded an event, notifies other
     processes, which receive it by `listen`. `prepared` reads by prepared statements; None for a database in
     memory. `open_counters` connects to the shared counts of requests, whose writers wait for no other writer.
-    `close` closes what the engines do not.
+    `close` closes what the engines do not. `shrink` frees memory of connections that are not in use.
     """
 
     open_readers: Callable[[], Engine]
@@ -143,6 +147,7 @@ class DatabaseDialect:
     prepared: Readers | None
     close: Callable[[], None]
     write_each: JointWrite | None = None
+    shrink: Callable[[], None] = _nothing
 
     @cached_property
     def readers(self) -> Engine:
