@@ -32,6 +32,7 @@ from adaptry_api.process_memory import use_few_arenas
 from adaptry_api.proxies import networks_of
 from adaptry_api.settings import ServerSettings
 from adaptry_api.sign_in_link import SIGN_IN_LINK, create_sign_in_code
+from adaptry_api.unused_libraries import refuse_old_pydantic
 
 KEEP_ALIVE_SECONDS = 75
 GRACE_SECONDS = 30
@@ -74,6 +75,7 @@ def serve(
     are answered. Raises `Unavailable` if the address or the folder cannot be used, and `Invalid` for a
     malformed proxy address.
     """
+    refuse_old_pydantic()
     networks_of(settings.proxies)  # a worker that cannot start would be restarted endlessly
     token_file = _first_token(settings)
     listening = bind(host, port)
@@ -93,7 +95,7 @@ def serve(
 def make_server(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server:
     """The server as `serve` runs it, without a socket yet."""
     config = uvicorn.Config(
-        functools.partial(_application, settings),
+        functools.partial(_application if workers == 1 else _worker_application, settings),
         factory=True,
         workers=workers,
         http=_protocol(),
@@ -110,6 +112,12 @@ def make_server(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server
         timeout_worker_healthcheck=WORKER_SECONDS,
     )
     return uvicorn.Server(config)
+
+
+def _worker_application(settings: ServerSettings) -> FastAPI:
+    """Made in each process of several."""
+    refuse_old_pydantic()
+    return _application(settings)
 
 
 def _application(settings: ServerSettings) -> FastAPI:

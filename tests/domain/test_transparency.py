@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adaptry.core.errors import Invalid
-from adaptry.core.transparency import ed25519, merkle
+from adaptry.core.transparency import ed25519, merkle, openssl
 from adaptry.core.transparency.checkpoint import LogCheckpoint, VerifierKey
 
 SEED = bytes(range(32))
@@ -74,6 +74,22 @@ def test_signatures_are_those_of_rfc_8032(seed: str, public: str, message: str, 
     assert ed25519.public_key(bytes.fromhex(seed)).hex() == public
     assert ed25519.sign(bytes.fromhex(seed), bytes.fromhex(message)).hex() == signature
     assert ed25519.is_signature(bytes.fromhex(public), bytes.fromhex(message), bytes.fromhex(signature))
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=300))
+def test_pythons_own_openssl_signs_as_the_cryptography_package_does(seed: bytes, message: bytes) -> None:
+    own = openssl.find_ed25519()
+    assert own is not None, "this Python has no OpenSSL that can be called"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(openssl, "find_ed25519", lambda: None)
+        public, signature = ed25519.public_key(seed), ed25519.sign(seed, message)
+        assert ed25519.is_signature(public, message, own.sign(seed, message))
+    assert own.public_key(seed) == public
+    assert own.sign(seed, message) == signature
+    assert own.is_signature(public, message, signature)
+    assert not own.is_signature(public, message + b"!", signature)
+    assert not own.is_signature(public, message, signature[:-1])
+    assert not own.is_signature(public[:-1], message, signature)
 
 
 @pytest.mark.parametrize("place", [0, 31, 32, 63])

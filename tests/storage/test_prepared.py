@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import _sqlite3
+import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from adaptry.core.errors import NotFound, Unavailable
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.records import PushOptions, StateChange
-from adaptry.storage.catalog import adapters, aliases, commits, git_refs
+from adaptry.storage.catalog import adapters, aliases, commits, git_refs, prepared
 from adaptry.storage.catalog.database import Catalog, Reads
 from adaptry.storage.catalog.version_info import info
 from adaptry.storage.connect import open_local
@@ -95,3 +97,25 @@ def test_a_database_that_cannot_be_read_is_unavailable_to_prepared_reads(tmp_pat
     with pytest.raises(Unavailable, match="cannot use the database"), catalog.read_prepared():
         pass
     catalog.close()
+
+
+def test_idle_connections_free_the_pages_that_they_keep(
+    registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepared, "_IDLE", -1.0)
+    with registry.catalog.read_prepared() as reads, registry.catalog.read_prepared(is_search=True) as search:
+        expected = everything(registry, reads)
+        assert everything(registry, search) == expected
+    kept = sqlite_memory()
+    registry.catalog.shrink()
+    assert sqlite_memory() < kept - 100_000
+    with registry.catalog.read_prepared() as reads:
+        assert everything(registry, reads) == expected
+    registry.versions.count_download(Ref.parse("acme/tone@1"))
+
+
+def sqlite_memory() -> int:
+    """Bytes that SQLite holds in this process."""
+    library = ctypes.CDLL(_sqlite3.__file__)
+    library.sqlite3_memory_used.restype = ctypes.c_int64
+    return int(library.sqlite3_memory_used())

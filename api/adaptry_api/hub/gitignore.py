@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from itertools import accumulate, chain, islice
 from typing import TYPE_CHECKING
 
-import re2
-
 from adaptry.core.errors import Invalid
 
 if TYPE_CHECKING:
@@ -28,6 +26,7 @@ def parse_gitignore(text: str) -> GitIgnoreSpec:
     """The patterns in `text`; at most `MAX_RULES`, without those that git skips too. Raises `Invalid` if the
     patterns together exceed the memory limit.
     """
+    import re2  # 3 MB with its libraries; few repositories have this file
     from pathspec import GitIgnoreSpec
 
     lines = (line for line in text.splitlines() if len(line) <= _LONGEST)
@@ -51,6 +50,7 @@ def is_ignored(path: str, ignored: GitIgnoreSpec) -> bool:
 
 def _patterns(line: str) -> Sequence[GitIgnoreSpecPattern]:
     """The pattern in a line; none for a comment or a pattern that `pathspec`, `re` or RE2 cannot read."""
+    import re2
     from pathspec import GitIgnoreSpec
 
     try:

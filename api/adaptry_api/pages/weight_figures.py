@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from adaptry.adapters.module_layers import NO_LAYER, in_model_order, layer_and_kind
@@ -179,6 +178,8 @@ def _by_kind(found: WeightStatistics) -> dict[str, list[ModuleStatistics]]:
 
 
 def _line(modules: Sequence[ModuleStatistics]) -> SpectrumLine:
+    import statistics  # not for servers without such pages
+
     shares = [
         [value / module.singular_values[0] for value in module.singular_values]
         for module in modules

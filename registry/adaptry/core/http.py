@@ -11,13 +11,14 @@ import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-import urllib3
-
 from adaptry.core.errors import Invalid
+
+if TYPE_CHECKING:
+    import urllib3
 
 _SOCKETS = 16  # connections kept alive; further threads wait for a free one
 
@@ -50,6 +51,8 @@ def pool_factory(url: str, ca_bundle: str | None, proxy: str | None) -> Callable
     For requests that must not be repeated: each gets a separate pool, because a server may close an idle
     connection at the moment in which it is used again.
     """
+    import urllib3  # not for a server that never sends requests
+
     # (`Any`: urllib3's keyword options have many types.)
     options: dict[str, Any] = {"maxsize": _SOCKETS, "block": True}
     if ca_bundle:

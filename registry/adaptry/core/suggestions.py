@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -10,6 +9,8 @@ def closest_words(text: str, candidates: Iterable[str], *, most: int = 3, cutoff
     """The candidates that are close to `text`, the closest first. `cutoff`: the least similarity, of which 1
     is the same word (`difflib.SequenceMatcher.ratio`).
     """
+    import difflib  # few requests have mistakes
+
     folded = {one.lower(): one for one in candidates}
     return [folded[one] for one in difflib.get_close_matches(text.lower(), folded, n=most, cutoff=cutoff)]
 

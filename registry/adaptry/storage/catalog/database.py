@@ -229,6 +229,10 @@ class Catalog:
         with self._errors_translated(), self._database.readers.connect() as connection:
             connection.execute(sa.select(1))
 
+    def shrink(self) -> None:
+        """Frees memory of connections that are not in use; their next reads take a millisecond more."""
+        self._database.shrink()
+
     def close(self) -> None:
         """Closes the database's files and connections."""
         self.notifier.close()

@@ -113,6 +113,10 @@ class Readers(Protocol):
     def close(self) -> None: ...
 
 
+def _nothing() -> None:
+    """The default of `shrink`."""
+
+
 @dataclass(frozen=True)
 class DatabaseDialect:
     """An open database.
@@ -128,7 +132,8 @@ class DatabaseDialect:
     None for a programming error. `notify`, called in a transaction that recorded an event, notifies other
     processes, which receive it by `listen`. `prepared` reads by prepared statements; None for a database in
     memory. `open_counters` connects to the shared counts of requests, whose writers wait for no other writer.
-    `driver_error` is raised by prepared statements. `close` closes what the engines do not.
+    `driver_error` is raised by prepared statements. `close` closes what the engines do not. `shrink` frees
+    memory of connections that are not in use.
     """
 
     open_readers: Callable[[], Engine]
@@ -147,6 +152,7 @@ class DatabaseDialect:
     close: Callable[[], None]
     write_each: JointWrite | None = None
     driver_error: type[Exception] = sqlite3.Error
+    shrink: Callable[[], None] = _nothing
 
     @cached_property
     def readers(self) -> Engine:

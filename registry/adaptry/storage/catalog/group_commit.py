@@ -192,6 +192,17 @@ class GroupCommit:
         finally:
             self._give_turn()
 
+    def shrink(self) -> None:
+        """Frees the pages that the connection keeps, unless a writer uses it."""
+        with self._lock:
+            if self._is_taken or self._idle is None:
+                return
+            self._is_taken = True
+        try:
+            self._idle.driver.execute("PRAGMA shrink_memory")
+        finally:
+            self._give_turn()
+
     def close(self) -> None:
         """Closes the connection that is kept for the next group."""
         with self._lock:

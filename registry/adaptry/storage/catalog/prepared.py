@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ DRIVER = "adaptry_driver"
 _MOST_KEPT = 1024  # values of one kind that a connection keeps
 _KEPT = 4  # connections kept for later; more are opened if more threads read at once
 _KEPT_FOR_SEARCHES = 2
+_IDLE = 1.0  # seconds after which an idle connection need not keep pages
 ErrorTranslator = Callable[[BaseException], AdaptryError | None]
 Query: TypeAlias = "Select[Any] | CompoundSelect[Any] | PreparedStatement[Any]"
 """(`Any`: statements are typed by their columns.)"""
@@ -48,6 +50,8 @@ class _Reader:
     def __init__(self, path: str, timeout: float, cache: int) -> None:
         self.connection = _connect(path, timeout)
         self.connection.execute(f"PRAGMA cache_size=-{cache}")
+        self.last_used = 0.0  # when it was last given back (`time.monotonic`)
+        self.is_small = False  # has not been used since `shrink`
         self._commit: int | None = None
         self._kept: dict[str, dict[Any, Any]] = {}
 
@@ -57,6 +61,11 @@ class _Reader:
         if commit != self._commit:
             self._kept.clear()
         self._commit = commit
+
+    def shrink(self) -> None:
+        """Frees the database's pages that it keeps."""
+        self.connection.execute("PRAGMA shrink_memory")
+        self.is_small = True
 
     def kept(self, kind: str) -> dict[Any, Any]:
         """(`Any`: keys and values of any kind.)"""
@@ -203,11 +212,27 @@ class PreparedReaders:
         with self._lock:
             idle = self._idle_for_searches if is_search else self._idle
             if idle:
-                return idle.pop()
+                reader = idle.pop()
+                reader.is_small = False
+                return reader
         with _translated(self._translate_error):
             return _Reader(self._path, self._busy_timeout, _SEARCH_CACHE if is_search else _CACHE)
 
+    def shrink(self) -> None:
+        """Frees the pages that idle connections keep. The system keeps them too, so that reading them again
+        takes microseconds each.
+        """
+        for idle in (self._idle, self._idle_for_searches):
+            with self._lock:
+                now = time.monotonic()
+                unused = [reader for reader in idle if now - reader.last_used > _IDLE and not reader.is_small]
+                idle[:] = [reader for reader in idle if reader not in unused]
+            for reader in unused:
+                reader.shrink()
+                self._give_back(reader, is_search=idle is self._idle_for_searches)
+
     def _give_back(self, reader: _Reader, *, is_search: bool = False) -> None:
+        reader.last_used = time.monotonic()
         with self._lock:
             idle = self._idle_for_searches if is_search else self._idle
             if len(idle) < (_KEPT_FOR_SEARCHES if is_search else _KEPT):

@@ -47,6 +47,12 @@ def _in_file(url: str, path: str, busy_timeout: float) -> DatabaseDialect:
     engine = _EngineMaker(path, busy_timeout)
     # SQLite's own writers poll with growing pauses, so one among many may never get its turn.
     writers = GroupCommit(partial(_connect_writer, path, busy_timeout), busy_timeout)
+    prepared = PreparedReaders(path, busy_timeout, partial(_translate_error, url))
+
+    def shrink() -> None:
+        prepared.shrink()
+        writers.shrink()
+
     return DatabaseDialect(
         open_readers=engine,
         open_writers=lambda: _writing(engine()),
@@ -60,9 +66,10 @@ def _in_file(url: str, path: str, busy_timeout: float) -> DatabaseDialect:
         translate_error=partial(_translate_error, url),
         notify=lambda session: None,  # listeners poll the file
         listen=partial(_listen, path),
-        prepared=PreparedReaders(path, busy_timeout, partial(_translate_error, url)),
+        prepared=prepared,
         close=writers.close,
         write_each=writers.write_each,
+        shrink=shrink,
     )
 
 
