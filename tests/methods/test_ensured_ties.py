@@ -45,6 +45,19 @@ def _bigcode() -> Any:
     return transformers.GPTBigCodeForCausalLM(config)
 
 
+def _whisper() -> Any:
+    sides = {
+        f"{side}_{size}": number
+        for side in ("encoder", "decoder")
+        for size, number in {"layers": 1, "attention_heads": 4, "ffn_dim": 48}.items()
+    }
+    config = transformers.WhisperConfig(
+        d_model=32, vocab_size=96, num_mel_bins=8, max_source_positions=20, max_target_positions=20,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3, **sides,
+    )  # fmt: skip
+    return transformers.WhisperForConditionalGeneration(config)
+
+
 EMBEDDINGS = {"embed_tokens": _llama, "word_embeddings": _falcon, "wte": _bigcode}
 
 
@@ -83,4 +96,43 @@ def test_a_merge_answers_like_the_live_adapter(
     tokens = torch.tensor([[1, 2, 3, 5]])
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         found, expected = family.load(tmp_path / "merged").eval()(tokens).logits, live(tokens).logits
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["q_proj", "proj_out"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["proj_out"]},
+    ],
+    ids=["embedding adapted", "head adapted", "embedding saved", "head saved"],
+)
+def test_a_head_with_a_name_of_its_own_is_tied_like_in_the_live_adapter(
+    fields: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """Whisper's `proj_out`. PEFT's own merge changes an embedding and a head that share a weight twice."""
+    kind = transformers.WhisperForConditionalGeneration
+    family = Family(_whisper, kind, None, [])
+    base = family.save(tmp_path / "base", torch.float32)
+    torch.manual_seed(1)
+    with warnings.catch_warnings(action="ignore"):
+        trained = peft.get_peft_model(
+            family.load(base), peft.LoraConfig(r=4, ensure_weight_tying=True, **fields)
+        )
+        with torch.no_grad():
+            for parameter in trained.parameters():
+                if parameter.requires_grad:
+                    parameter += torch.randn(parameter.shape) * 0.1
+        trained.save_pretrained(tmp_path / "adapter")
+        live = peft.PeftModel.from_pretrained(family.load(base), tmp_path / "adapter").eval()
+
+    ours = ask_us(base, tmp_path / "adapter", tmp_path / "merged")
+
+    assert not ours.blocked and not ours.refusal
+    inputs = {"input_features": torch.randn(1, 8, 40), "decoder_input_ids": torch.tensor([[3, 5, 9, 60]])}
+    with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+        found, expected = family.load(tmp_path / "merged").eval()(**inputs).logits, live(**inputs).logits
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
+import peft
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from .corpus import Made, cases, make
-from .families import FAMILIES
+from .families import FAMILIES, Family
 from .judging import ByUs, State, ask_peft, ask_us, verdict, write
 from .mutations import PREFIX
 
@@ -72,3 +75,34 @@ def test_a_lora_of_a_head_that_peft_saves_whole_is_refused(made: Made, tmp_path:
     targets = ["value", "intermediate.dense", "query", "classifier"]
     ours = judged(made, tensors, {"modules_to_save": None, "target_modules": targets}, tmp_path)
     assert ours.blocked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bias", ["none", "lora_only", "all"])
+def test_a_head_of_several_modules_is_merged_with_the_biases_that_peft_saves(
+    bias: str, tmp_path: Path
+) -> None:
+    """With `all`, PEFT also writes the biases of RoBERTa's head under their names inside its wrapper."""
+    config = transformers.RobertaConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, vocab_size=96,
+        max_position_embeddings=64, num_labels=3,
+    )  # fmt: skip
+    kind = transformers.RobertaForSequenceClassification
+    family = Family(lambda: kind(config), kind, "SEQ_CLS", [])
+    base = family.save(tmp_path / "base", torch.float32)
+    torch.manual_seed(1)
+    with warnings.catch_warnings(action="ignore"):
+        trained = peft.get_peft_model(
+            family.load(base),
+            peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query"], bias=bias),
+        )
+        with torch.no_grad():
+            for parameter in trained.parameters():
+                if parameter.requires_grad:
+                    parameter += torch.randn(parameter.shape) * 0.1
+        trained.save_pretrained(tmp_path / "adapter")
+
+    ours = ask_us(base, tmp_path / "adapter", tmp_path / "merged")
+
+    assert not ours.blocked and not ours.refusal
+    assert verdict(family, ask_peft(family, base, tmp_path / "adapter"), ours) is None

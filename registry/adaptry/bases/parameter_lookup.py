@@ -110,7 +110,7 @@ class ParameterNames:
         if name in OUTPUT_HEADS:
             return True
         if path in _HEADS_BY_MODEL:
-            return self.model_type in _HEADS_BY_MODEL[path]
+            return is_head_of_type(path, self.model_type)
         beside = f"{around}." if around else f"{path}."
         return name in TIED_HEADS and any(known.startswith(beside) for known in self.tensors)
 
@@ -183,6 +183,11 @@ class ParameterNames:
                 end = ".".join(parts[start:])
                 ends[end] = (*ends.get(end, ()), name)
         return ends
+
+
+def is_head_of_type(path: str, model_type: str) -> bool:
+    """Whether the module is the output head of models of this type, by a name that others use differently."""
+    return model_type in _HEADS_BY_MODEL.get(path, ())
 
 
 def _spellings(parameter: str) -> Iterator[str]:

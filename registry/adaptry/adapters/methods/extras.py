@@ -20,7 +20,9 @@ INSIDE_WRAPPER = lazy_pattern(r"\.(?:modules_to_save|original_module)\.")
 
 _TOKEN_ROWS = lazy_pattern(r"(?P<path>.+?)(?:\.token_adapter)?\.trainable_tokens_delta")
 _BASE_LAYER = lazy_pattern(r"(?P<path>.+)\.base_layer\.(?P<parameter>(?:in_proj_)?(?:weight|bias))")
-_WRAPPED = lazy_pattern(r"(?P<path>.+)\.(?:modules_to_save|original_module)\.(?P<parameter>weight|bias)")
+_WRAPPED = lazy_pattern(
+    r"(?P<path>.+)\.(?:modules_to_save|original_module)\.(?P<parameter>(?:.+\.)?(?:weight|bias))"
+)
 _EMBEDDINGS = frozenset(
     ["embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out", "tok_embeddings", "output",
      "embeddings", "shared"]
@@ -56,12 +58,16 @@ def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -
 def is_duplicate_of_saved(key: str, tensors: Mapping[str, TensorInfo], config: AdapterConfig) -> bool:
     """Whether `key` repeats a module of `modules_to_save` that the file has under its own name.
 
-    PEFT writes the whole wrapper if the vocabulary was resized, but reads only the module's name back.
+    PEFT writes the whole wrapper if the vocabulary was resized, and all biases in it with `bias="all"`, but
+    reads only the module's name back.
     """
     match = _WRAPPED.fullmatch(key)
     if match is None or not config.is_saved(match["path"]):
         return False
-    return f"{PREFIX}{match['path']}.{match['parameter']}" in tensors
+    inside = [match["parameter"]]
+    if config.fields.get("bias") == "all" and inside[0].endswith("bias"):
+        inside.append(inside[0].partition(".")[2])  # a bias of a module inside, behind the adapter's name
+    return any(name and f"{PREFIX}{match['path']}.{name}" in tensors for name in inside)
 
 
 def extra_traits(extras: list[ExtraWeight]) -> list[str]:

@@ -17,6 +17,7 @@ from adaptry.adapters.spec import ExtraWeight
 from adaptry.adapters.tensor_names import is_buffer
 from adaptry.bases.model_classes import body_attribute, converts_adapters
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
+from adaptry.bases.parameter_lookup import is_head_of_type
 from adaptry.checks.binding.bound_adapter import Dropped
 from adaptry.checks.binding.expert_factors import expert_matrix, why_expert_not_loaded
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
@@ -47,13 +48,14 @@ def loaded_parts(model: LoadedModel, meant: ModuleMap) -> LoadedParts:
         reasons[path] = reasons.get(path) or _dropped_module(model, target)
     weights = [(extra, _dropped_weight(model, extra)) for extra in meant.extras]
     extras = [extra for extra, reason in weights if reason is None]
-    unlisted = list(_unlisted_weights(model))
-    dropped = (*reasons.values(), *(reason for _, reason in weights), *_unknown_tensors(model, unlisted))
+    unlisted, tied = list(_unlisted_weights(model)), list(_tied_copies(model))
+    unknown = _unknown_tensors(model, [*unlisted, *tied])
+    dropped = (*reasons.values(), *(reason for _, reason in weights), *unknown)
     return LoadedParts(
         replace(
             meant,
             placed=tuple(target for target in meant.placed if reasons[target.module.path] is None),
-            extras=(*extras, *unlisted),
+            extras=(*extras, *tied, *unlisted),
         ),
         tuple(reason for reason in dropped if reason is not None),
         (*(extra for extra in extras if _is_unlisted(model, extra)), *unlisted),
@@ -187,6 +189,20 @@ def _unlisted_weights(model: LoadedModel) -> Iterator[ExtraTarget]:
             shape = model.adapter.tensors[name].shape
             extra = ExtraWeight(target=target, kind="module", tensor=name, shape=shape)
             yield ExtraTarget(extra, found.tensor, found.tied)
+
+
+def _tied_copies(model: LoadedModel) -> Iterator[ExtraTarget]:
+    """The weight of a head that PEFT saves with the embedding to which it ties it. A head with a common name
+    is recognised without the base.
+    """
+    for name in model.adapter.spec.unclaimed if model.adapter.config.ties_saved else ():
+        target = name.removeprefix(PREFIX)
+        if is_head_of_type(target.removesuffix(".weight"), model.model_type):
+            found = model.known.find(target)
+            if found.tensor is not None and found.tied:
+                shape = model.adapter.tensors[name].shape
+                extra = ExtraWeight(target=target, kind="module", tensor=name, shape=shape)
+                yield ExtraTarget(extra, found.tensor, found.tied)
 
 
 def _unknown_tensors(model: LoadedModel, unlisted: Iterable[ExtraTarget]) -> Iterator[Dropped]:

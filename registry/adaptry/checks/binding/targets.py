@@ -13,6 +13,7 @@ from copy import copy
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.plain_patterns import dotted_suffixes
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, OUTPUT_HEADS
+from adaptry.bases.parameter_lookup import is_head_of_type
 from adaptry.checks.binding.default_targets import default_targets
 
 _NO_TARGETS = frozenset(["adaption_prompt", "shadow", "xlora", "trainable_tokens"])
@@ -110,6 +111,7 @@ class ModuleTargets:
         self._config = config
         self._fields = config.fields
         self._method = method
+        self._model_type = model_type
         targets = config.fields.get("target_modules")
         self.is_free: bool = method in _NO_TARGETS
         self._is_default = targets is None and not self.is_free
@@ -170,7 +172,8 @@ class ModuleTargets:
 
     def _is_tied_head(self, path: str) -> bool:
         """Whether it is a head that shares the adapter of the embedding to which it is tied."""
-        return is_head(path) and self._config.ties_updates
+        has_its_name = is_head(path) or is_head_of_type(path, self._model_type)
+        return has_its_name and self._config.ties_updates
 
     def _is_targeted(self, path: str) -> bool:
         targets = self._targets

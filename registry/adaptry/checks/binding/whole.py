@@ -18,7 +18,7 @@ def require_whole(label: str, bound: BoundAdapter) -> None:
             f"{label}: PEFT would silently drop {format_count(count, 'tensor')} of it"
             f" ({first.path}: {first.reason}); `adaptry check` shows the remedy"
         )
-    loaded = {extra.extra.tensor for extra in bound.unlisted}
+    loaded = {extra.extra.tensor for extra in bound.module_map.extras}
     tensors = bound.adapter.tensors
     unknown = [
         name

@@ -78,7 +78,7 @@ def unclaimed_by_peft(subject: CheckSubject, runtime: Runtime) -> ConditionMatch
     """`unclaimed`, except for whole weights that PEFT loads because the base has a parameter of that name."""
     if subject.bound is None or subject.bound.adapter.format is not PEFT:
         return unclaimed(subject, runtime)
-    loaded = {extra.extra.tensor for extra in subject.bound.unlisted}
+    loaded = {extra.extra.tensor for extra in subject.bound.module_map.extras}
     names = tuple(name for name in subject.spec.unclaimed if name not in loaded)
     if not names:
         return None
