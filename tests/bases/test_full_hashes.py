@@ -130,6 +130,7 @@ def test_large_and_small_tensors_have_the_digests_of_hashlib(
     ]
     assert found.roots.exact == Digest.of("".join(lines).encode())
     assert found.roots.canon == found.roots.exact
+    assert full_hashes(checkpoint, fingerprint(checkpoint), files=False).roots == found.roots
 
 
 def test_a_file_truncated_during_the_read_is_an_error(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 A shard is read from its beginning to its end, in pieces that stay in a core's cache, and each piece is hashed
 for the file and for its tensors at the same time (`core.sha256_streams`). If there are fewer shards than
-threads, tensors are read apart from the files, two at a time, so that all threads have work. A thread gives
-a range back after some MiB and continues with the one that has most left, so that all end together.
+threads, tensors are read apart from the files, so that all threads have work. A thread gives a range back
+after some MiB and continues with the one that has most left, so that all end together.
 """
 
 from __future__ import annotations
@@ -82,8 +82,8 @@ def _ranges(
     sizes = {shard: (checkpoint.folder / shard).stat().st_size for shard in checkpoint.shards}
     tensors = {shard: _tensors(checkpoint, shard, stored) for shard in sizes}
     weights = sum(tensor.end - tensor.start for tensor in chain.from_iterable(tensors.values()))
-    is_interleaved = pays(weights + (sum(sizes.values()) if files else 0))
     is_joint = files and len(sizes) >= threads
+    is_interleaved = is_joint and pays(weights + sum(sizes.values()))
 
     def range_of(
         shard: str, span: tuple[int, int], within: Sequence[RangeTensor], is_file: bool
@@ -151,7 +151,7 @@ class _HashRun:
     def __init__(self, ranges: Sequence[ShardRange], progress: Progress) -> None:
         self._left = [each for each in ranges if each.left]
         self._busy: set[ShardRange] = set()
-        self._has_failed = False
+        self._is_stopped = False
         self._changed = threading.Condition()
         self._progress = progress
         self._total = sum(
@@ -164,53 +164,53 @@ class _HashRun:
         """Hashes everything. Raises what reading raises."""
         self._progress("hashing", 0, self._total)
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(lambda _: self._work(2 * threads), range(threads)):
-                pass
+            working = [pool.submit(self._work, 2 * threads) for _ in range(threads)]
+            try:
+                for each in working:
+                    each.result()
+            except BaseException:  # Ctrl-C, too
+                self._stop()
+                raise
 
     def _work(self, ahead: int) -> None:
         try:
             while taken := self._take(ahead):
-                for _ in range(0, _TURN, PIECE):
-                    if not all(each.left for each in taken):
-                        break
-                    self._hash_pieces(taken)
+                for _ in range(0, min(_TURN, taken.left), PIECE):
+                    self._hash_piece(taken)
                 self._give_back(taken)
         except BaseException:
-            with self._changed:
-                self._has_failed = True
-                self._changed.notify_all()
+            self._stop()
             raise
 
-    def _hash_pieces(self, taken: Sequence[ShardRange]) -> None:
-        pieces = [each.read_piece() for each in taken]
-        update_together([part for _, parts in pieces for part in parts])
-        for each in taken:
-            each.end_piece()
+    def _stop(self) -> None:
         with self._changed:
-            self._done += sum(hashed for hashed, _ in pieces)
+            self._is_stopped = True
+            self._changed.notify_all()
+
+    def _hash_piece(self, taken: ShardRange) -> None:
+        hashed, parts = taken.read_piece()
+        update_together(parts)
+        taken.end_piece()
+        with self._changed:
+            self._done += hashed
             if self._done - self._reported >= _REPORTED or self._done == self._total:
                 self._reported = self._done
-                self._progress(f"hashing {taken[0].shard}", self._done, self._total)
+                self._progress(f"hashing {taken.shard}", self._done, self._total)
 
-    def _take(self, ahead: int) -> list[ShardRange]:
-        """One of the next `ahead` ranges, that with most left; of tensors without a file, two. None are left
-        if it is empty.
-        """
+    def _take(self, ahead: int) -> ShardRange | None:
+        """Of the next `ahead` ranges, the one with most left; None at the end."""
         with self._changed:
-            while self._left and not self._has_failed:
+            while self._left and not self._is_stopped:
                 free = [each for each in self._left[:ahead] if each not in self._busy]
                 if free:
-                    free.sort(key=lambda each: -each.left)
-                    taken = free[:1]
-                    if not taken[0].is_file:
-                        taken += [each for each in free[1:] if not each.is_file][:1]
-                    self._busy.update(taken)
+                    taken = max(free, key=lambda each: each.left)
+                    self._busy.add(taken)
                     return taken
                 self._changed.wait()
-            return []
+            return None
 
-    def _give_back(self, taken: Sequence[ShardRange]) -> None:
+    def _give_back(self, taken: ShardRange) -> None:
         with self._changed:
-            self._busy.difference_update(taken)
+            self._busy.remove(taken)
             self._left = [each for each in self._left if each.left]
             self._changed.notify_all()

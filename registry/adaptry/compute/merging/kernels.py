@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from adaptry.adapters.methods.row_formula import RowFormula
+from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.compute.merging.formulas import formula_of
 from adaptry.compute.merging.io import ShardReader
 from adaptry.compute.merging.layout import OutputTensor
@@ -221,6 +223,21 @@ def choose_kernels(device: str = "cpu", kernel: str = "auto") -> KernelChoice:
         raise MissingDependency(_TORCH_REMEDY)
     names, kernels = zip(*makers, strict=True)
     return KernelChoice(names, BLOCK, kernels, None if kernel == "auto" else kernel)
+
+
+def compile_ahead(checkpoint: HfCheckpoint, device: str, kernel: str) -> None:
+    """Compiles the loop that the merge of a LoRA into most of these weights needs, while a merge is planned.
+    If the plan needs another one, this one is not used.
+    """
+    if device != "cpu" or kernel == "torch" or not (_has("llvmlite") and _has("numpy")):
+        return
+    from adaptry.compute.tensors.llvm_kernel import LlvmKernel
+
+    sizes: Counter[str] = Counter()
+    for tensor in checkpoint.tensors.values():
+        sizes[tensor.dtype] += tensor.size
+    for dtype, _ in sizes.most_common(1):
+        LlvmKernel.prepare(KernelWeight(dtype, dtype, 1, 1), None)
 
 
 def _has(module: str) -> bool:

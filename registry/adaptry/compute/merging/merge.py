@@ -14,7 +14,7 @@ from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.checks.weights import check_weights
 from adaptry.compute.merging.combined_changes import MethodChoice
 from adaptry.compute.merging.execute import write_merged_weights
-from adaptry.compute.merging.kernels import choose_kernels
+from adaptry.compute.merging.kernels import choose_kernels, compile_ahead
 from adaptry.compute.merging.model_files import write_side_files
 from adaptry.compute.merging.plan import MergePlan, plan_merge
 from adaptry.compute.merging.record import MergeRecord, build_merge_record, write_merge_record
@@ -73,7 +73,8 @@ def merge(
     """
     _check_new(target)
     entries = [source.weighted for source in sources]
-    with ThreadPoolExecutor(2) as pool:  # planning and compiling leave the other cores idle
+    with ThreadPoolExecutor(3) as pool:  # planning leaves the other cores idle
+        pool.submit(compile_ahead, checkpoint, options.device, options.kernel)
         checked = pool.submit(check_inputs, entries)
         digests = pool.submit(lambda: [entry.named.weights_digest() for entry in entries])
         decided = plan_recipe(recipe, checkpoint, sources, base_evidence)

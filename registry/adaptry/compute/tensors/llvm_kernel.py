@@ -79,8 +79,10 @@ class LlvmKernel(MergeKernel):
 
     @staticmethod
     def prepare(weight: KernelWeight, formula: RowFormula | None) -> None:
-        """Compiles the loop for such a weight, unless it was compiled before. `formula` is None for LoRAs."""
-        if is_supported(weight.dtype):
+        """Compiles the loop for such a weight, unless it was compiled before or the dtype is not supported.
+        `formula` is None for LoRAs.
+        """
+        if weight.dtype in CONVERT and is_supported(weight.dtype):
             _compiled(formula.kind if formula else "sum", weight.dtype)
 
     def begin(self, weight: KernelWeight, terms: Sequence[LoraTerm]) -> None:
