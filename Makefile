@@ -110,7 +110,7 @@ format: $(FOR_TESTS) ## format the code and mend what the linter can
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
 bench: $(FOR_TESTS) ## ratios against a peer or a physical limit, measured here and now
-	@for each in $(filter-out bench/table.py bench/figures.py,$(wildcard bench/*.py)); do echo "== $$each"; $(BIN)/python $$each || exit 1; done
+	@for each in $(filter-out bench/table.py bench/figures.py bench/flame.py,$(wildcard bench/*.py)); do echo "== $$each"; $(BIN)/python $$each || exit 1; done
 
 lock: $(FOR_TESTS) ## write requirements/*.txt, what the images install, from pyproject.toml (UPGRADE=--upgrade: the newest versions)
 	@PATH="$(abspath $(BIN)):$$PATH" UPGRADE="$(UPGRADE)" requirements/lock.sh

@@ -126,10 +126,11 @@ def test_only_copies_for_steps_that_compute_with_torch_have_it_in_memory(
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system has no pidfds")
 def test_a_closing_launcher_does_not_wait_for_a_warm_process_that_still_starts(tmp_path: Path) -> None:
-    launcher = StepLauncher()
+    launcher, others = StepLauncher(), fork_servers()
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(launcher.start, str(tmp_path))
-        until(stop_the_fork_server, bool)  # it never answers now, as if its imports took hours
+        (server,) = until(lambda: fork_servers() - others, bool)
+        os.kill(server, signal.SIGSTOP)  # it never answers now, as if its imports took hours
         launcher.close()
         child = starting.result()
     child.kill()
@@ -139,13 +140,14 @@ def test_a_closing_launcher_does_not_wait_for_a_warm_process_that_still_starts(t
         stream.close()
 
 
-def stop_the_fork_server() -> bool:
-    """Stops the fork server that this process started; False if there is none yet."""
-    for child in " ".join(one.read_text() for one in Path("/proc/self/task").glob("*/children")).split():
-        if b"adaptry.jobs.fork_server" in Path(f"/proc/{child}/cmdline").read_bytes():
-            os.kill(int(child), signal.SIGSTOP)
-            return True
-    return False
+def fork_servers() -> set[int]:
+    """Those that this process started."""
+    children = " ".join(one.read_text() for one in Path("/proc/self/task").glob("*/children")).split()
+    return {
+        int(child)
+        for child in children
+        if b"adaptry.jobs.fork_server" in Path(f"/proc/{child}/cmdline").read_bytes()
+    }
 
 
 def parent_of(child: StepProcess) -> int:

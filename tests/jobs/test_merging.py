@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import NotFound
+from adaptry.jobs.context import JobContext, Processors
+from adaptry.jobs.dispatch import run_handler
 from adaptry.operations.base_registry import open_base
 from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.job_types.tasks import parse_task
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.runners import MERGE, RunnerProcess, make_merge_registry, start_runner, wait_for_job
@@ -39,6 +42,22 @@ def test_the_stored_base_is_what_the_command_writes(
     written = merged_by_command(data, tmp_path / "written", order)
     assert stored_files(busy, tmp_path) == written
     assert busy.bases.get("acme/merged").id == open_and_identify(tmp_path / "written")
+
+
+def test_a_piece_has_the_same_bytes_with_one_and_with_two_processors(
+    busy: LocalRegistry, tmp_path: Path
+) -> None:
+    task, before = parse_task("merge", MERGE.task), dict[str, object]()
+    made = []
+    for count in (1, 2):
+        context = JobContext(
+            busy, before, "cpu", tmp_path, {}, lambda *at: None, lambda text: None, Processors(count)
+        )
+        first = run_handler("merge", task, "start", context)
+        before["start"] = first.result
+        made.append([run_handler("merge", task, piece.name, context).result for piece in first.pieces])
+
+    assert made[0] == made[1]
 
 
 def test_a_job_whose_result_would_be_infinite_fails_and_stores_no_base(

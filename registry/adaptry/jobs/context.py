@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from adaptry.adapters.base_record import BaseRecord
     from adaptry.registry.records import VersionInfo
     from adaptry.storage.local import LocalRegistry
+
+
+@dataclass(slots=True)
+class Processors:
+    """The number of processors that a step may use now; it changes while other steps begin and end."""
+
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,7 @@ class JobContext:
     remotes: Mapping[str, str]
     progress: Progress
     log: Callable[[str], None]
+    processors: Processors = field(default_factory=Processors)
 
     def open_version(self, ref: Ref) -> tuple[VersionInfo, Adapter, BaseRecord | None]:
         """Opens a version: its record, its adapter, and its base record if the base is verified.

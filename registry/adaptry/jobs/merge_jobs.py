@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
         limit_process_threads(choose_kernels(context.device).names_for(model.plan.changed_tensors))
         computed = _with_progress(model.merged.read(file.name, 0, file.size), file, context)
-        digest, size = context.registry.bases.store_generated_file(computed)
+        digest, size = context.registry.bases.store_generated_file(_computed_ahead(computed, context))
         changed = len(model.merged.changed)
     reach("merge.stored")
     return StepResult(result={"path": file.name, "size": size, "sha256": str(digest), "changed": changed})
@@ -210,6 +211,22 @@ def _with_progress(
         yield data
         done += len(data)
         context.progress("merging", done, file.size)
+
+
+def _computed_ahead(
+    computed: Iterator[bytes | memoryview], context: JobContext
+) -> Iterator[bytes | memoryview]:
+    """The same bytes. While the step may use a second processor, it computes each piece while the caller
+    stores and hashes the one before.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        upcoming: Future[bytes | memoryview | None] | None = None
+        while (data := upcoming.result() if upcoming else next(computed, None)) is not None:
+            upcoming = None
+            if context.processors.count > 1:
+                data = bytes(data)  # the next piece is computed in the same memory
+                upcoming = pool.submit(next, computed, None)
+            yield data
 
 
 def _pinned(context: JobContext, text: str) -> Ref:

@@ -74,6 +74,14 @@ class StepProcess:
             _close_quietly(stream)
         return outcome
 
+    def set_processors(self, count: int) -> None:
+        """Sends the number of processors that the step may use from now on."""
+        stdin = self.process.stdin
+        with contextlib.suppress(OSError, ValueError):  # the process has ended, or its input is closed
+            if stdin is not None:
+                stdin.write(f"{count}\n")
+                stdin.flush()
+
     def cancel(self) -> None:
         """Kills the process at once; it cannot change the registry afterwards."""
         self.is_cancelled = True

@@ -1,8 +1,8 @@
 """`python -m adaptry.jobs.step_process_main`: the process that runs one step of a job.
 
 It reads a `StepRequest` from standard input and writes `ChildMessage` lines to standard output. The runner
-keeps the input open during the step. When the input closes, the process exits immediately, so that no step
-outlives its runner.
+keeps the input open during the step, and writes the number of processors that the step may use whenever it
+changes. When the input closes, the process exits immediately, so that no step outlives its runner.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from adaptry.core.failpoints import reach
 from adaptry.core.option_names import ArgumentNames
 from adaptry.core.request_id import REQUEST_ID
 from adaptry.core.telemetry import exporting_telemetry
-from adaptry.jobs.context import JobContext
+from adaptry.jobs.context import JobContext, Processors
 from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
 from adaptry.registry.job_types.records import JobFault
 from adaptry.registry.job_types.tasks import argument_names, parse_task
@@ -38,10 +38,11 @@ def main() -> None:
     os.dup2(2, 1)  # output that libraries print is written to the job's log
     request = StepRequest.model_validate_json(sys.stdin.readline())
     pipe.names = argument_names(request.kind)
-    threading.Thread(target=_exit_at_eof, daemon=True).start()
+    processors = Processors()
+    threading.Thread(target=_follow_runner, args=(processors,), daemon=True).start()
     try:
         with exporting_telemetry("adaptry-job"), tracing.span("job step process", parent=request.trace):
-            outcome = _run_step(request, pipe)
+            outcome = _run_step(request, pipe, processors)
         pipe.send(ChildMessage(what="outcome", outcome=outcome))
     except AdaptryError as error:
         if error.public_message != error.message:
@@ -56,7 +57,7 @@ def main() -> None:
         pipe.send(ChildMessage(what="fault", fault=fault))
 
 
-def _run_step(request: StepRequest, pipe: _RunnerPipe) -> StepResult:
+def _run_step(request: StepRequest, pipe: _RunnerPipe, processors: Processors) -> StepResult:
     from adaptry.jobs.dispatch import run_handler  # imports the libraries that compute
 
     place = request.place
@@ -77,6 +78,7 @@ def _run_step(request: StepRequest, pipe: _RunnerPipe) -> StepResult:
         request.remotes,
         pipe.report_progress,
         pipe.log,
+        processors,
     )
     return run_handler(request.kind, parse_task(request.kind, request.task), request.step, context)
 
@@ -105,9 +107,9 @@ class _RunnerPipe:
             self.send(ChildMessage(what="stage", text=text, done=done, total=total))
 
 
-def _exit_at_eof() -> None:
-    while sys.stdin.readline():
-        continue
+def _follow_runner(processors: Processors) -> None:
+    while line := sys.stdin.readline():
+        processors.count = int(line)
     os._exit(3)
 
 

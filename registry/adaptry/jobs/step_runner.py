@@ -8,6 +8,7 @@ a few times.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import threading
 import time
@@ -37,6 +38,8 @@ _TRIES = 9  # tries of a step that cannot reach a store: over half a minute, lon
 _EVERY = 1.0  # seconds between two progress updates in the catalog
 GONE: Mapping[str, Any] = {"gone": True}
 """The result of a step whose job has ended."""
+BUSY: Mapping[str, Any] = {"busy": True}
+"""The result of a step for which this runner has no capacity now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +75,12 @@ class StepRunner:
         """Runs a step unless it has a result already. Returns the result; `{"fault": …}` if the step failed,
         `GONE` if its job has ended or another attempt has begun."""
         with self.capacity.reserve(memory):
-            for tried in range(1, _TRIES + 1):
-                outcome = self._try_step(id, step)
-                if not isinstance(outcome, _Failure):
-                    return outcome
-                if tried >= outcome.tries:
-                    return {"fault": outcome.fault.model_dump()}
-                time.sleep(outcome.pause * tried)  # an unavailable store may be back by then
-        raise AssertionError("unreachable: the last try returns")
+            return self._run_reserved(id, step)
+
+    def run_step_if_free(self, id: str, step: str, memory: int) -> dict[str, Any]:
+        """Like `run_step`, but returns `BUSY` instead of waiting for capacity."""
+        with self.capacity.try_reserve(memory) as is_reserved:
+            return self._run_reserved(id, step) if is_reserved else dict(BUSY)
 
     def kill_cancelled(self) -> None:
         """Kills the processes of steps whose job has ended, or has a newer attempt on another runner."""
@@ -104,6 +105,16 @@ class StepRunner:
         with self.lock:
             for child in self.children:
                 child.cancel()
+
+    def _run_reserved(self, id: str, step: str) -> dict[str, Any]:
+        for tried in range(1, _TRIES + 1):
+            outcome = self._try_step(id, step)
+            if not isinstance(outcome, _Failure):
+                return outcome
+            if tried >= outcome.tries:
+                return {"fault": outcome.fault.model_dump()}
+            time.sleep(outcome.pause * tried)  # an unavailable store may be back by then
+        raise AssertionError("unreachable: the last try returns")
 
     def _try_step(self, id: str, step: str) -> dict[str, Any] | _Failure:
         """Begins the next attempt and runs it in a process. Returns the result, or why the attempt failed."""
@@ -154,6 +165,7 @@ class StepRunner:
         child = StepProcess.start(request, self.launcher)
         with self.lock:
             self.children.add(child)
+            self._divide_processors()
             if self.stopping.is_set():
                 child.cancel()
         try:
@@ -161,6 +173,7 @@ class StepRunner:
         finally:
             with self.lock:
                 self.children.remove(child)
+                self._divide_processors()
             log.flush()
         if self.stopping.is_set():
             threading.Event().wait()  # the runner is exiting; block, so that nothing of this step is recorded
@@ -192,6 +205,13 @@ class StepRunner:
             return dict(GONE)
         reach("runner.concluded")
         return result
+
+    def _divide_processors(self) -> None:
+        """Called with the lock, when a step has begun or ended."""
+        if self.children:
+            count = max(1, (os.cpu_count() or 1) // len(self.children))
+            for child in self.children:
+                child.set_processors(count)
 
     def _is_ours(self, request: StepRequest) -> bool:
         try:

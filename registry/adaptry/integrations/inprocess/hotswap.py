@@ -157,7 +157,7 @@ def _submodule(module: Any, path: str) -> Any:
 
 def _has_adapter(layer: Any, name: str) -> bool:
     held = getattr(layer, "_modules", {})
-    return any(part in held and name in held[part] for part in ("lora_A", "lora_embedding_A"))
+    return name in held.get("lora_A", ()) or name in held.get("lora_embedding_A", ())
 
 
 def _require_unmerged(layers: Mapping[str, Any], name: str) -> None:
@@ -247,7 +247,7 @@ def _set_scale(scaling: Any, name: str, scale: float) -> None:
 
 def _as_it_is(swaps: Sequence[_Swap], config: Any) -> Any:
     """The new config, with the tensors' rank: they keep their size if the new adapter's are smaller."""
-    rank = max((len(swap.parameters["A"]) for swap in swaps), default=config.r)
+    rank = max((swap.parameters["A"].shape[0] for swap in swaps), default=config.r)
     if rank == config.r or config.rank_pattern or config.alpha_pattern:
         return config
     grown = math.sqrt(rank / config.r) if config.use_rslora else rank / config.r

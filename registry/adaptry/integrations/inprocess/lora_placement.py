@@ -253,22 +253,21 @@ def _sides(module: ModuleSpec) -> tuple[int, int]:
 
 def _read(
     files: FetchedFiles, modules: Mapping[str, ModuleSpec], layers: Mapping[str, Any]
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> list[tuple[Tensor, Tensor]]:
     """A and B for each layer, on its device. PEFT keeps adapters of half precision in float32."""
     import torch
 
     adapter = files.adapter
+    found: dict[str, Tensor] = {}
     with closing(TensorReader(files.folder / adapter.format.weights, adapter.tensors)) as stored:
-
-        def read(name: str, device: torch.device) -> Tensor:
-            found = torch.empty(adapter.tensors[name].shape, dtype=torch.float32, device=device)
-            stored.require(name)
-            stored.read_into(name, found)
-            return found
-
         for path, layer in layers.items():
-            device, tensors = layer.base_layer.weight.device, modules[path].tensors
-            yield read(tensors["A"], device), read(tensors["B"], device)
+            device = layer.base_layer.weight.device
+            for name in modules[path].tensors.values():
+                stored.require(name)
+                found[name] = torch.empty(stored.shape(name), dtype=torch.float32, device=device)
+        stored.read_all_into(found.items())
+    names = (modules[path].tensors for path in layers)
+    return [(found[each["A"]], found[each["B"]]) for each in names]
 
 
 def _linear(weight: Tensor) -> Module:
