@@ -50,8 +50,17 @@ class TokenAuthenticator:
         """The same, if it is known without a look-up; otherwise None."""
         if authorization is None:
             return ANONYMOUS if self._anonymous_read else None
+        key = self.token_key(authorization)
+        return self.identify_key(key) if key else None
+
+    def token_key(self, authorization: str) -> bytes | None:
+        """The hash under which the token in this header is remembered; None if it has none."""
         secret = _secret_in(authorization)
-        believed = self._known.get(_key_of(secret)) if secret else None
+        return _key_of(secret) if secret else None
+
+    def identify_key(self, key: bytes) -> Identity | None:
+        """The identity of the token with this hash, if it is known without a look-up."""
+        believed = self._known.get(key)
         if believed and believed[0] > time.monotonic():
             return self.note_use(believed[1])
         return None

@@ -38,6 +38,9 @@ class DeadlineProtocol(ImmediateProtocol):
         if self._deadline is not None and self._waiting_bytes > HEAD_BYTES:
             self._drop()  # the parser buffers a header line without an end and calls nothing
 
+    def on_unparsed_request(self) -> None:
+        self._stop_waiting()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._wait_for_head()

@@ -20,6 +20,7 @@ from starlette.types import Scope
 from adaptry.core.identity import Identity
 from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.app_state import AppState
+from adaptry_api.commit_watch import Commit
 from adaptry_api.envelope import with_our_headers
 from adaptry_api.metrics import RequestMetrics
 from adaptry_api.quick_routes import QuickRoutes
@@ -46,6 +47,9 @@ which have no immediate answers.)
 """
 
 
+_MOST_REQUESTS = 4096
+
+
 class EncodedAnswer(NamedTuple):
     """A response, except for the status line and the headers that the protocol puts before `head`."""
 
@@ -67,10 +71,19 @@ class _Kept(NamedTuple):
     on_sending: Callable[[], object] | None
 
 
+class _Request(NamedTuple):
+    """A parsed request: `key` names its answer, `token` is the hash of its token."""
+
+    method: str
+    key: str
+    token: bytes
+
+
 class ImmediateAnswers:
     """Answers requests of `app`'s routes. Only to be called on the event loop.
 
-    Encoded answers are kept for the caller until the next commit, as in `answer_cache`.
+    Encoded answers are kept for the caller until the next commit, as in `answer_cache`. Equal bytes are equal
+    requests, so they are parsed once; only a hash of the bytes is kept, because they have tokens.
     """
 
     def __init__(self, app: FastAPI, state: AppState, counts: RequestMetrics) -> None:
@@ -80,9 +93,13 @@ class ImmediateAnswers:
         self._ids = RequestIds()
         self._find = QuickRoutes(app, app.routes).find
         self._answers: AnswerCache[_Kept] = AnswerCache(state.commits.last_commit)
+        self._commit: Commit | None = None
+        self._requests: dict[bytes, _Request] = {}
 
-    def __call__(self, scope: Scope) -> EncodedAnswer | None:
-        """The response; None if the request must be answered in the usual way. Raises no errors."""
+    def __call__(self, scope: Scope, fingerprint: bytes | None = None) -> EncodedAnswer | None:
+        """The response; None if the request must be answered in the usual way. Raises no errors. With the
+        fingerprint of the request's bytes, `again` can answer the same request.
+        """
         began, authorization = time.perf_counter(), None
         for name, value in scope["headers"]:
             if name not in _IGNORED_HEADERS:
@@ -91,33 +108,49 @@ class ImmediateAnswers:
                 authorization = value.decode("latin-1")
         if self._state.request_limits.is_limiting:
             return None
-        identity = self._state.authenticator.identify_at_once(authorization)
-        request_id = self._ids.next()
+        authenticator, request_id = self._state.authenticator, self._ids.next()
+        identity = authenticator.identify_at_once(authorization)
+        key = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()}"
         try:
-            kept = self._answer(scope, identity, request_id)
+            kept = self._find_kept(key, identity) if identity else None
             if kept is None:
-                return None
-            if kept.on_sending is not None:
-                kept.on_sending()
+                kept = self._encode(scope, identity, request_id)
+                if kept is None:
+                    return None
+                if identity is not None:
+                    self._answers.keep(key, identity, kept, self._commit)
         except Exception:  # noqa: BLE001  (answered in the usual way, the same error is reported)
             return None
-        method, seconds, sent = scope["method"], time.perf_counter() - began, len(kept.body)
+        if fingerprint and authorization and (token := authenticator.token_key(authorization)):
+            if len(self._requests) >= _MOST_REQUESTS:
+                self._requests.clear()
+            self._requests[fingerprint] = _Request(scope["method"], key, token)
+        return self._send(scope["method"], kept, request_id, began)
+
+    def again(self, fingerprint: bytes) -> EncodedAnswer | None:
+        """The response to a request with the bytes of an earlier one; None if it must be parsed."""
+        began, request = time.perf_counter(), self._requests.get(fingerprint)
+        if request is None or self._state.request_limits.is_limiting:
+            return None
+        identity = self._state.authenticator.identify_key(request.token)
+        kept = self._find_kept(request.key, identity) if identity else None
+        return self._send(request.method, kept, self._ids.next(), began) if kept else None
+
+    def _find_kept(self, key: str, identity: Identity) -> _Kept | None:
+        self._commit = self._state.catalog.last_commit()
+        self._answers.look_at(self._commit)
+        return self._answers.find(key, identity)
+
+    def _send(self, method: str, kept: _Kept, request_id: str, began: float) -> EncodedAnswer | None:
+        if kept.on_sending is not None:
+            try:
+                kept.on_sending()
+            except Exception:  # noqa: BLE001  (answered in the usual way, the same error is reported)
+                return None
+        seconds, sent = time.perf_counter() - began, len(kept.body)
         self._counts.record(method, kept.route, kept.status, seconds, 0, sent)
         log_request(RequestRecord(request_id, kept.caller, method, kept.route, kept.status, seconds, 0, sent))
         return EncodedAnswer(kept.status, request_id.encode().join(kept.pieces), kept.body)
-
-    def _answer(self, scope: Scope, identity: Identity | None, request_id: str) -> _Kept | None:
-        if identity is None:
-            return self._encode(scope, None, request_id)
-        commit = self._state.catalog.last_commit()
-        self._answers.look_at(commit)
-        key = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()}"
-        kept = self._answers.find(key, identity)
-        if kept is None:
-            kept = self._encode(scope, identity, request_id)
-            if kept is not None:
-                self._answers.keep(key, identity, kept, commit)
-        return kept
 
     def _encode(self, scope: Scope, identity: Identity | None, request_id: str) -> _Kept | None:
         """The answer of a route. Raises any error."""

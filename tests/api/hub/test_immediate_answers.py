@@ -4,45 +4,50 @@ from __future__ import annotations
 
 import json
 import socket
+import uuid
 from http.client import HTTPResponse, parse_headers
 from typing import IO
 from urllib.parse import urlsplit
 
 import pytest
-from starlette.types import Scope
 
 from adaptry.adapters.adapter import Adapter
+from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
+from adaptry.registry.records import StateChange
 from adaptry_api.immediate_answers import EncodedAnswer, ImmediateAnswers
 from adaptry_api.testing import Server, until
 
 from .pushed import CONFIG
 
 pytest.importorskip("adaptry_api.deadlines", reason="httptools is not installed")
+NAME = AdapterName.parse("acme/tone")
 _FILE, _TEXT, _JSON = "application/octet-stream", "text/plain; charset=utf-8", "application/json"
 _OTHER_EACH_TIME = {"request-id", "x-request-id", "date"}
 _USUAL = "Cache-Control: no-cache\r\n"  # a header for which no request is answered from memory
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """The requests that were answered from memory."""
-    answered: list[tuple[str, str]] = []
-    answer = ImmediateAnswers.__call__
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How requests were answered from memory: after parsing them, or because of equal bytes."""
+    answered: list[str] = []
+    after_parsing, again = ImmediateAnswers.__call__, ImmediateAnswers.again
 
-    def noted(self: ImmediateAnswers, scope: Scope) -> EncodedAnswer | None:
-        found = answer(self, scope)
+    def noted(how: str, found: EncodedAnswer | None) -> EncodedAnswer | None:
         if found is not None:
-            answered.append((scope["method"], scope["path"]))
+            answered.append(how)
         return found
 
-    monkeypatch.setattr(ImmediateAnswers, "__call__", noted)
+    monkeypatch.setattr(
+        ImmediateAnswers, "__call__", lambda *given: noted("after parsing", after_parsing(*given))
+    )
+    monkeypatch.setattr(ImmediateAnswers, "again", lambda *given: noted("again", again(*given)))
     return answered
 
 
 def requests_of(server: Server, tone: Adapter) -> tuple[str, list[tuple[str, str]]]:
     """The requests of a snapshot, of which the last ones are those of a file."""
-    push(server.registry(), tone, "acme/tone")
+    push(server.registry(), tone, NAME)
     info = "/api/models/acme/tone/revision/main"
     commit = json.loads(server.call("GET", info).body)["sha"]
     file = f"/acme/tone/resolve/{commit}/{CONFIG}"
@@ -77,34 +82,36 @@ def type_of_next(stream: IO[bytes]) -> str:
 
 
 def test_an_answer_from_memory_has_the_bytes_of_the_usual_one(
-    server: Server, tone: Adapter, at_once: list[tuple[str, str]]
+    server: Server, tone: Adapter, at_once: list[str]
 ) -> None:
     _, asked = requests_of(server, tone)
     with connect(server) as connection:
         for method, path in asked:
 
-            def ask_both(method: str = method, path: str = path) -> list[tuple[str, str]]:
+            def ask_thrice(method: str = method, path: str = path) -> list[str]:
                 at_once.clear()
                 connection.sendall(request(server, method, path, _USUAL))
                 usual = received(connection, method)
                 assert usual[0] == 200
                 assert not at_once
-                connection.sendall(request(server, method, path))
-                assert received(connection, method) == usual
+                trace = str(uuid.uuid4())
+                for more in (f"X-Amzn-Trace-Id: {trace}\r\n", f"X-Amzn-Trace-Id: {trace[::-1]}\r\n"):
+                    connection.sendall(request(server, method, path, more))
+                    assert received(connection, method) == usual
                 return at_once
 
-            # The server may commit something between the two, and then looks the repository up again.
-            assert until(ask_both, bool) == [(method, path.partition("?")[0])]
+            # The server may commit something in the meantime, and then looks the repository up again.
+            assert "again" in until(ask_thrice, lambda found: len(found) == 2)
 
 
 def test_requests_that_are_sent_together_are_answered_in_their_order(
-    server: Server, tone: Adapter, at_once: list[tuple[str, str]]
+    server: Server, tone: Adapter, at_once: list[str]
 ) -> None:
     info, asked = requests_of(server, tone)
     method, file = asked[-1]
     paths = [file, "/healthz", file, info, "/readyz", file]
 
-    def ask_together() -> list[tuple[str, str]]:
+    def ask_together() -> list[str]:
         at_once.clear()
         with connect(server) as connection:
             connection.sendall(b"".join(request(server, method, path) for path in paths))
@@ -113,7 +120,7 @@ def test_requests_that_are_sent_together_are_answered_in_their_order(
         assert types == [_FILE, _TEXT, _FILE, _JSON, _TEXT, _FILE]
         return at_once
 
-    assert until(ask_together, bool)[0] == (method, file)
+    assert "after parsing" in until(ask_together, bool)
 
 
 def test_the_last_answer_of_a_connection_closes_it(server: Server, tone: Adapter) -> None:
@@ -125,3 +132,33 @@ def test_the_last_answer_of_a_connection_closes_it(server: Server, tone: Adapter
         )
         stream = connection.makefile("rb").read()
     assert stream.count(b"HTTP/1.1 200 OK\r\n") == 2
+
+
+def test_a_request_with_the_bytes_of_an_earlier_one_is_authorized_again(
+    server: Server, tone: Adapter, at_once: list[str]
+) -> None:
+    _, asked = requests_of(server, tone)
+    method, file = asked[-1]
+    reader, other = (server.token(name, "reader", ("acme",)) for name in ("ann", "ben"))
+    registry = server.registry()
+
+    def status(connection: socket.socket, token: str) -> int:
+        connection.sendall(request(server, method, file).replace(server.admin.encode(), token.encode()))
+        return received(connection, method)[0]
+
+    with connect(server) as connection:
+        for token in (reader, other):
+
+            def ask(token: str = token) -> list[str]:
+                assert status(connection, token) == 200
+                return at_once[-1:]
+
+            assert until(ask, lambda found: found == ["again"])
+            at_once.clear()
+        (ann,) = [one for one in registry.tokens.list().items if one.principal == "ann"]
+        registry.tokens.revoke(ann.id)
+        assert (status(connection, reader), status(connection, other)) == (401, 200)
+        version = registry.versions.list(NAME).items[0]
+        change = StateChange(state="revoked", reason="leaks")
+        registry.versions.set_state(NAME, version.digest, change, 0)
+        assert (status(connection, other), status(connection, server.admin)) == (403, 200)
