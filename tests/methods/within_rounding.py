@@ -26,8 +26,12 @@ def is_pefts_merge(name: str, ours: Any, theirs: Any, before: Any) -> bool:
     size = ours.abs()
     unit = torch.nextafter(size, torch.full_like(size, torch.inf)).double() - size.double()
     update = (ours.double() - before.double()).abs()
-    # PEFT's transforms add in as many steps as the logarithm of their size, its other products in a row.
-    steps = math.log2(ours.numel()) if name.startswith(("c3a", "fourierft")) else ours.shape[-1]
+    # PEFT's transforms add in as many steps as the logarithm of their size, RandLoRA's products over the
+    # shorter side, its other products over a row.
+    if name.startswith(("c3a", "fourierft")):
+        steps = math.log2(ours.numel())
+    else:
+        steps = min(ours.shape) if name == "randlora" else ours.shape[-1]
     sums = steps * 2.0**-24 * theirs.double().abs().max()
     bound = unit + torch.finfo(ours.dtype).eps * update + sums
     return bool(((ours.double() - theirs.double()).abs() <= bound).all())
