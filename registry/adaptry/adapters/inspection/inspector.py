@@ -45,9 +45,8 @@ class InspectorBusy(Unavailable):
 class Inspector:
     """Inspects files' tensors, with at most `processes` children at once, which tenants take in turn.
 
-    Safe for many threads. Children start on demand. They end after half a minute without work (5 s with
-    numpy), on `close`, and when this process ends for any reason. `started` is a child that is already
-    running.
+    Safe for many threads. Children start on demand. They end after 5 seconds without work, on `close`, and
+    when this process ends for any reason. `started` is a child that is already running.
     """
 
     def __init__(self, processes: int | None = None, started: InspectionProcess | None = None) -> None:

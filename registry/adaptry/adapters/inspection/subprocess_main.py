@@ -3,8 +3,7 @@
 Requests and answers are those of `protocol`. Each request resets the timer that ends the process.
 
 The process stays for the next request, since a start costs more than measuring a small adapter. It ends when
-its input closes (because the process that started it has ended) or after `IDLE` seconds without a request
-(`IDLE_WITH_NUMPY` if it has imported numpy).
+its input closes (because the process that started it has ended) or after `IDLE` seconds without a request.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from typing import Any
 
 from adaptry.adapters.inspection import plain_norms
 from adaptry.adapters.inspection.numpy_core import use_compiled_numpy
-from adaptry.adapters.inspection.protocol import IDLE, IDLE_WITH_NUMPY, SHORT
+from adaptry.adapters.inspection.protocol import IDLE, SHORT
 from adaptry.adapters.inspection.tensor_measurement import Measure, ShortFile, Source, measure_tensor
 
 _READ_AHEAD = 1 << 20
@@ -33,7 +32,7 @@ def serve(requests: socket.socket, target: io.BufferedWriter, numpy: str = "") -
     """
     stream = io.BufferedReader(socket.SocketIO(requests, "r"), _READ_AHEAD)
     measure = _with_numpy(numpy) if numpy else None
-    while select.select([requests], [], [], IDLE_WITH_NUMPY if measure else IDLE)[0]:
+    while select.select([requests], [], [], IDLE)[0]:
         head, files = _receive_head(requests)
         if len(head) < 4:
             return
