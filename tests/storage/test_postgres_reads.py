@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Integer, bindparam, literal, select
+from sqlalchemy import Integer, String, bindparam, func, literal, select
 from tests.storage.test_prepared import everything
 
 from adaptry.adapters.adapter import open_dir
@@ -28,6 +28,8 @@ from adaptry.testing.samples import tiny_lora
 TONE = AdapterName.parse("acme/tone")
 PROD = Ref.parse("acme/tone@prod")
 _DIVISION = select((literal(1) / bindparam("by", type_=Integer)).label("result"))
+
+_PLANNING = select(func.current_setting("plan_cache_mode", type_=String).label("mode"))
 
 
 @pytest.fixture
@@ -97,3 +99,23 @@ def test_a_reader_of_one_namespace_counts_findings(registry: LocalRegistry) -> N
     for text in ("findings>0", "findings<0.5", "-findings>=1", "findings=1 OR findings>2.5"):
         assert reader.versions.search(text).items == registry.versions.search(text).items, text
     assert reader.versions.search("findings>0").items
+
+
+def test_a_search_is_planned_for_its_values_and_other_reads_once_for_all(registry: LocalRegistry) -> None:
+    with registry.catalog.read_prepared(is_search=True) as reads:
+        assert run_select(reads, _PLANNING, {})[0].mode == "force_custom_plan"
+    with registry.catalog.read_prepared() as reads:
+        assert run_select(reads, _PLANNING, {})[0].mode == "auto"
+
+
+def test_reads_in_a_block_see_one_moment(
+    registry: LocalRegistry, postgres: PostgresServer, name: str
+) -> None:
+    other = LocalRegistry(RegistryContext(Catalog(postgres.url(name)), MemoryBlobs()))
+    second = registry.versions.get(Ref.parse("acme/tone@2")).digest
+    with contextlib.closing(other), registry.catalog.read_together():
+        assert registry.versions.get(PROD).number == 1
+        other.aliases.move(TONE, "prod", second, 1)
+        assert [found.version.number for found in registry.versions.details([PROD])] == [1]
+        assert registry.versions.list(TONE).items[1].aliases == ("prod",)
+    assert registry.versions.get(PROD).number == 2

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 _MOST = 10  # connections; more readers wait
 _BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+_PLAN_EACH = b"SET LOCAL plan_cache_mode TO force_custom_plan"
+"""For searches: which index is best depends on the values. By default, PostgreSQL plans a statement five
+times, and from then on may use one plan for any values, which reads all versions with a common term.
+"""
 _MOST_KEPT = 1024  # values of a kind
 _SNAPSHOT = select(literal_column(SNAPSHOT, String).label("snapshot"))
 
@@ -41,8 +45,11 @@ class PostgresReads(PreparedReads):
 
     is_postgres = True
 
-    def __init__(self, open_reader: Callable[[], _Reader], translate_error: ErrorTranslator) -> None:
+    def __init__(
+        self, open_reader: Callable[[], _Reader], translate_error: ErrorTranslator, *, is_search: bool = False
+    ) -> None:
         self._open = open_reader
+        self._is_search = is_search
         self._translate_error = translate_error
         self.reader: _Reader | None = None
         self._snapshot: str | None = None
@@ -80,6 +87,7 @@ class PostgresReads(PreparedReads):
         while True:
             reader = self._open()
             try:
+                reader.begin(is_search=self._is_search)
                 return reader, reader.run(compiled, values)
             except psycopg.Error as error:
                 reader.close()
@@ -109,12 +117,14 @@ class PostgresReaders:
     def read(self, *, is_search: bool = False) -> AbstractContextManager[PostgresReads]:
         """A transaction, in any thread; raises the errors of `Catalog.read`."""
         shared: PostgresReads | None = getattr(self._shared, "reads", None)
-        return self._transaction(PostgresReads) if shared is None else nullcontext(shared)
+        if shared is not None:
+            return nullcontext(shared)
+        return self._transaction(PostgresReads(self._reader, self._translate_error, is_search=is_search))
 
     @contextmanager
     def read_together(self) -> Iterator[None]:
         """One transaction for all that this thread reads during the block."""
-        with self._transaction(_SharedPostgresReads) as reads:
+        with self._transaction(_SharedPostgresReads(self._reader, self._translate_error)) as reads:
             self._shared.reads = reads
             try:
                 yield
@@ -122,10 +132,9 @@ class PostgresReaders:
                 self._shared.reads = None
 
     @contextmanager
-    def _transaction(self, kind: type[PostgresReads]) -> Iterator[PostgresReads]:
+    def _transaction(self, reads: PostgresReads) -> Iterator[PostgresReads]:
         if not self._places.acquire(timeout=self._busy_timeout):
             raise Unavailable("the registry's database is overloaded; try again in a moment")
-        reads = kind(self._reader, self._translate_error)
         try:
             yield reads
         finally:
@@ -175,13 +184,17 @@ class _Reader(Pipeline):
         self.is_new = True
 
     def run(self, compiled: PostgresStatement, values: Sequence[Buffer | None]) -> PGresult:
-        """The rows of a statement in the transaction, which this begins if it is the first."""
-        if not self._is_begun:
-            self.send_text(_BEGIN)
+        """The rows of a statement in the transaction."""
         self.send(compiled, values)
         result = self.receive()
         self._is_begun = True
         return result
+
+    def begin(self, *, is_search: bool) -> None:
+        """Begins a transaction with the next statement."""
+        self.send_text(_BEGIN)
+        if is_search:
+            self.send_text(_PLAN_EACH)
 
     def kept(self, snapshot: str, kind: str) -> dict[Any, Any]:
         """A place for values that were computed from a snapshot. (`Any`: of this kind.)"""

@@ -182,11 +182,12 @@ def keys_where(
 
 
 def keys_of(tx: Reads, statement: Selection, parameters: Mapping[str, object]) -> list[int]:
-    """The keys that a statement selects. SQLite returns them in one row, because its driver releases
-    the interpreter lock for each row and then has to wait for it.
+    """The keys that a statement selects. The database returns them in one row: SQLite's driver releases the
+    interpreter lock for each row and then has to wait for it, and PostgreSQL's makes a tuple of each row.
     """
     if is_postgres(tx):
-        return [row[0] for row in run_select(tx, statement, parameters)]
+        (row,) = run_select(tx, _in_one_array(statement), parameters)
+        return row[0] or []
     (row,) = run_select(tx, _in_one_row(statement), parameters)
     keys: list[int] = json.loads(row[0])
     return keys
@@ -222,3 +223,10 @@ def _statement(
         return statement
     directed = (one.desc() if order.is_descending else one.asc() for one in order.columns)
     return statement.order_by(*directed).limit(_COUNT)
+
+
+@lru_cache(maxsize=_KEPT)
+def _in_one_array(statement: Selection) -> Selection:
+    """The same for PostgreSQL; None if there are none."""
+    (key,) = statement.subquery().c
+    return select(func.array_agg(key).label("keys"))

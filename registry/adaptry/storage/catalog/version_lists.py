@@ -37,9 +37,8 @@ class VersionList:
 
     def few(self, tx: Reads, most: int) -> Sequence[int] | None:
         """All keys; None if there are `most` or more."""
-        if self.reach(tx, most) is not None:
-            return None
-        return keys_where(tx, self.selection, [self.where])
+        keys = keys_where(tx, _first(self.selection, most), [self.where])
+        return keys if len(keys) < most else None
 
     def reach(self, tx: Reads, count: int) -> int | None:
         """The `count`-th key, the newest first if the list is ordered; None if there are fewer."""
@@ -96,6 +95,11 @@ def is_in_few(tx: Reads, listed: KeyList, column: ColumnElement[int], most: int)
             return next((one for one in found if one is not None), None)
     keys = listed.few(tx, most)
     return None if keys is None else one_of(tx, column, keys)
+
+
+@lru_cache(maxsize=64)
+def _first(selection: Selection, count: int) -> Selection:
+    return selection.limit(count)
 
 
 @lru_cache(maxsize=64)
