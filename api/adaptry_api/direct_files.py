@@ -32,7 +32,8 @@ class DirectFiles(DirectBodies):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        if self.cycle is not None and self.transport.get_extra_info("sslcontext") is None:
+        is_plain = self.transport.get_extra_info("sslcontext") is None
+        if self.cycle is not None and is_plain and hasattr(os, "sendfile"):
             self.cycle.scope["extensions"][ZERO_COPY_SEND] = {}
             cycle: Any = self.cycle  # one of whose methods is replaced
             cycle.send = functools.partial(self._send, self.cycle, self.cycle.send)

@@ -37,7 +37,7 @@ def store_or_hash(
     registry: Registry, name: AdapterName, content: Content, progress: Progress, retry: RetryPolicy
 ) -> HashedFiles:
     """Hashes every file. Of a large adapter, the same pass also stores the files, if the registry supports
-    that, or sends the largest file, and small files at the same time.
+    that, or sends the largest file.
 
     Raises as `Uploads.ingest` and `upload_unhashed`.
     """
@@ -46,9 +46,11 @@ def store_or_hash(
         return HashedFiles(hash_files(content, progress))
     stored = registry.uploads.ingest(name, content, progress)
     if stored is None:
-        from adaptry.operations.transfer.unhashed_upload import send_while_hashing  # for large adapters only
+        from adaptry.operations.transfer.unhashed_upload import upload_unhashed  # for large adapters only
 
-        stored = send_while_hashing(registry, name, content, progress, retry)
+        largest = max(sizes, key=sizes.__getitem__)
+        digest = upload_unhashed(registry, name, content, largest, progress, retry)
+        stored = {largest: digest} if digest else {}
     return HashedFiles(
         {
             path: (size, stored.get(path) or hash_file(content, path, progress))
@@ -79,11 +81,11 @@ def upload_missing(
     as `upload`.
     """
     for entry in manifest.files:
-        if entry.sha256 not in stored and not has_file(registry.files, name, entry.sha256):
+        if entry.sha256 not in stored and not _has(registry.files, name, entry.sha256):
             upload(registry, name, content, entry.path, entry.sha256, progress, retry)
 
 
-def has_file(files: Files, name: AdapterName, digest: Digest) -> bool:
+def _has(files: Files, name: AdapterName, digest: Digest) -> bool:
     """Whether the file is stored. An invisible adapter counts as empty; the upload checks rights."""
     try:
         return files.has(name, digest)

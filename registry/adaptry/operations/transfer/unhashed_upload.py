@@ -7,7 +7,6 @@ client is killed before it knows the digest, the upload cannot be resumed, so la
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from hashlib import sha256
 
@@ -15,10 +14,10 @@ from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Conflict, Invalid, NotFound, Unavailable
 from adaptry.core.files.background_io import BackgroundHasher
-from adaptry.core.progress import Progress, no_progress
+from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.file_upload import upload, with_progress
-from adaptry.operations.transfer.files import has_file, hash_file
+from adaptry.operations.transfer.files import hash_file
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import UploadInfo
@@ -28,39 +27,6 @@ MOST = 256 << 20
 """Size in bytes of the largest file that is sent before its digest is known: hashing it takes a fraction of a
 second, sending it again a few.
 """
-
-
-_SMALL = 1 << 20  # bytes
-_ONCE = RetryPolicy(tries=1, longest_queue=0.0)
-
-
-def send_while_hashing(
-    registry: Registry, name: AdapterName, content: Content, progress: Progress, retry: RetryPolicy
-) -> dict[str, Digest]:
-    """Sends the largest file while hashing it, if it can be, and on a second connection the small files, for
-    whose flushes the client then need not wait. The digests of the files that the registry has now, by path.
-
-    Raises as `upload_unhashed`.
-    """
-    largest = max(content.sizes, key=content.sizes.__getitem__)
-    with ThreadPoolExecutor(1, "small-files") as thread:
-        small = thread.submit(_send_small, registry, name, content, largest)
-        digest = upload_unhashed(registry, name, content, largest, progress, retry)
-    for path in small.result():
-        progress(f"uploading {path}", content.sizes[path], content.sizes[path])
-    return small.result() | ({largest: digest} if digest else {})
-
-
-def _send_small(registry: Registry, name: AdapterName, content: Content, largest: str) -> dict[str, Digest]:
-    sent: dict[str, Digest] = {}
-    with suppress(AdaptryError):  # the rest is sent later, with retries
-        for path, size in content.sizes.items():
-            if path != largest and size <= _SMALL:
-                digest = hash_file(content, path, no_progress)
-                if not has_file(registry.files, name, digest):
-                    upload(registry, name, content, path, digest, no_progress, _ONCE)
-                    sent[path] = digest
-    return sent
 
 
 def upload_unhashed(
