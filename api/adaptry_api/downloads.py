@@ -167,7 +167,7 @@ def _opened(read: Read, start: int) -> FileChunks | None:
 
 
 def _begun(read: Read, start: int, length: int) -> tuple[Iterator[bytes] | None, bytes]:
-    """The first piece, and the iterator of the others; None if there are none."""
+    """The first piece, and the iterator of the others, or None."""
     pieces = read(start)
     first = next(pieces, b"")
     if len(first) < length:

@@ -26,6 +26,10 @@ from transformers.pytorch_utils import Conv1D
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.extracting.extraction import build_extracted_adapter
+from adaptry.compute.extracting.plan import plan_extraction
+from adaptry.compute.extracting.recipe import ExtractRecipe
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.merging.merge import MergeSource, plan_recipe
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
@@ -177,3 +181,24 @@ def test_the_class_of_a_layer_decides_its_orientation_whatever_the_flag_says(
             merged += ours.folder is not None and not theirs.error
     assert wrong == []
     assert merged
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set:UserWarning")
+@pytest.mark.parametrize("kind", ["linear", "conv1d"])
+def test_an_extracted_lora_gives_the_fine_tune_in_peft_whatever_the_class(kind: str, tmp_path: Path) -> None:
+    layers = [Layer("alef", kind, 24, 32), Layer("bet", kind, 24, 24), Layer("gimel", kind, 32, 24)]
+    family = family_of(layers)
+    base, fine = family.save(tmp_path / "base", torch.float32), tmp_path / "fine"
+    tuned = family.load(base)
+    with torch.no_grad():
+        for parameter in tuned.parameters():
+            parameter += torch.randn(parameter.shape) * 0.1
+    tuned.save_pretrained(fine)
+    plan = plan_extraction(ExtractRecipe(rank=32), open_checkpoint(base), open_checkpoint(fine))
+    write_adapter(build_extracted_adapter(plan, str(base)), tmp_path / "lora")
+
+    merged = peft.PeftModel.from_pretrained(family.load(base), tmp_path / "lora").merge_and_unload()
+
+    for name, weight in tuned.state_dict().items():
+        assert torch.allclose(merged.state_dict()[name], weight, atol=1e-5), name

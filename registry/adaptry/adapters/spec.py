@@ -110,7 +110,7 @@ class Spec(FrozenValue):
         return max((module.alpha for module in self.modules if module.rank and module.alpha), default=None)
 
     def replacement_of(self, parameter: str) -> ExtraWeight | None:
-        """The whole tensor of the file that replaces this parameter of the base; None if it has none."""
+        """The whole tensor of the file that replaces this parameter of the base, or None."""
         whole = (extra for extra in self.extras if extra.kind != "token_rows")
         return next((extra for extra in whole if extra.target == parameter), None)
 

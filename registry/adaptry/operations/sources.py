@@ -114,7 +114,7 @@ def open_parent(
 def open_gguf(
     path: Path, base: Callable[[], BaseRecord | None], label: str | None = None
 ) -> ParentAdapter | None:
-    """The GGUF LoRA at `path`, or in that folder, in PEFT's layout; None if there is none. Raises what
+    """The GGUF LoRA at `path`, or in that folder, in PEFT's layout, or None. Raises what
     `open_gguf_as_peft` raises.
     """
     from adaptry.compute.foreign_layouts.gguf_lora import open_gguf_as_peft

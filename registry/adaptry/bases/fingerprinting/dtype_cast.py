@@ -17,7 +17,7 @@ _FORMATS = {"F32": "f", "F16": "e", "F64": "d"}
 
 
 def find_cast(dtype_a: str, samples_a: str, dtype_b: str, samples_b: str) -> str | None:
-    """The cast that makes the samples equal, in words (`equal` if none is needed); None if there is none.
+    """The cast that makes the samples equal, in words (`equal` if none is needed), or None.
 
     Samples are base64 of stored elements, in the given dtype.
     """

@@ -63,7 +63,7 @@ def check_tokenizer(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
 
 
 def _compare(adapter: Adapter, known: Vocabulary) -> Mapping[str, Any] | None:
-    """The result of `vocabulary.compare` for the adapter's files; None if it has none. (`Any`: JSON.)"""
+    """The result of `vocabulary.compare` for the adapter's files, or None. (`Any`: JSON.)"""
     sizes = adapter.content.sizes
     names = (
         [TOKENIZER] if TOKENIZER in sizes else [name for name in (VOCABULARY, ADDED) if VOCABULARY in sizes]

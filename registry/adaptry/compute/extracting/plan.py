@@ -54,7 +54,7 @@ def plan_extraction(
             f"{tuned.folder} has the same weights as {base.folder}: there is nothing to extract"
         )
     selected = _matching(changed, recipe.modules)
-    chooser = TargetChooser((weight.name for weight in found.weights), tuned.config)
+    chooser = TargetChooser({weight.name: weight.shape for weight in found.weights}, tuned.config)
     choices = [chooser.choose(weight) for weight in selected]
     lora = [each for each in choices if each.kind == "lora"]
     if not lora:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from adaptry.adapters.config import HEADS_OF_TASKS
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, is_input_embedding, is_output_head
-from adaptry.bases.conv1d import is_named_conv1d
+from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.module_map import TURNED_EXPERTS
 from adaptry.compute.extracting.weight_pairs import WeightPair
 from adaptry.compute.lazy_adapters.sites import WeightSite
@@ -49,9 +49,12 @@ class TargetChoice:
 class TargetChooser:
     """Chooses by the model's other weights: siblings and submodules show what a module is."""
 
-    def __init__(self, names: Iterable[str], config: Mapping[str, Any]) -> None:
-        """`config` is the fine-tune's. (`Any`: its fields depend on the model.)"""
-        self._names = tuple(names)
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], config: Mapping[str, Any]) -> None:
+        """`shapes` are those of all weights, and `config` is the fine-tune's. (`Any`: its fields depend on
+        the model.)
+        """
+        self._names = tuple(shapes)
+        self._classes = LinearClasses(shapes.get, shapes, config)
         self._model_type = str(config.get("model_type") or "")
         self._task = task_of(config)
         self._owners = {
@@ -81,7 +84,10 @@ class TargetChooser:
         if len(shape) == 2 and not self._is_router(path):
             if not is_output_head(weight.name) and (name in _EMBEDDINGS or "embed" in name):
                 return self._embedding(weight)
-            if is_named_conv1d(path, self._model_type):
+            is_conv1d = self._classes.is_conv1d(path)
+            if is_conv1d is None and self._classes.has_conv1d:
+                return None  # it may be stored either way
+            if is_conv1d:
                 return TargetChoice(
                     weight, "lora", WeightSite(path, "linear", shape[1], shape[0]), is_transposed=True
                 )

@@ -94,7 +94,7 @@ class GgufLora:
 
 
 def find_gguf(path: Path) -> Path | None:
-    """The GGUF file at `path`, or the only one in a folder without another adapter; None if it has none."""
+    """The GGUF file at `path`, or the only one in a folder without another adapter, or None."""
     if path.suffix == ".gguf" and path.is_file():
         return path
     files = sorted(path.glob("*.gguf")) if path.is_dir() else []

@@ -70,7 +70,7 @@ def matches(name: str, names: str) -> bool:
 
 
 def common_names(first: str, second: str) -> str | None:
-    """The names in both resources; None if there are none."""
+    """The names in both resources, or None."""
     for narrow, wide in ((first, second), (second, first)):
         if wide.endswith("*") and narrow.startswith(wide[:-1]):
             return narrow

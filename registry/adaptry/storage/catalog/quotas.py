@@ -26,7 +26,7 @@ def _every() -> Selection:
 
 
 def own(tx: Reads, subject: QuotaSubject) -> QuotaLimits | None:
-    """The limits set for exactly this name; None if there are none."""
+    """The limits set for exactly this name, or None."""
     return _by_name(tx, subject).get(subject.name)
 
 
