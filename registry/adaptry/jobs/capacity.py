@@ -22,36 +22,13 @@ class CapacityLimiter:
         """Waits for a slot and `memory` bytes, and holds them for the block."""
         memory = min(memory, self.memory)
         with self._changed:
-            self._changed.wait_for(lambda: self._has_room(memory))
-            self._take(memory)
+            self._changed.wait_for(lambda: self._in_use < self._slots and memory <= self._free)
+            self._in_use += 1
+            self._free -= memory
         try:
             yield
         finally:
-            self._give_back(memory)
-
-    @contextmanager
-    def try_reserve(self, memory: int) -> Iterator[bool]:
-        """Like `reserve`, but never waits: False if that would be necessary."""
-        memory = min(memory, self.memory)
-        with self._changed:
-            is_reserved = self._has_room(memory)
-            if is_reserved:
-                self._take(memory)
-        try:
-            yield is_reserved
-        finally:
-            if is_reserved:
-                self._give_back(memory)
-
-    def _has_room(self, memory: int) -> bool:
-        return self._in_use < self._slots and memory <= self._free
-
-    def _take(self, memory: int) -> None:
-        self._in_use += 1
-        self._free -= memory
-
-    def _give_back(self, memory: int) -> None:
-        with self._changed:
-            self._in_use -= 1
-            self._free += memory
-            self._changed.notify_all()
+            with self._changed:
+                self._in_use -= 1
+                self._free += memory
+                self._changed.notify_all()

@@ -146,7 +146,7 @@ def _callbacks(steps: StepRunner) -> RunnerCallbacks:
         with steps.catalog.read() as tx:
             return jobs.find(tx, id)
 
-    return RunnerCallbacks(steps.run_step, steps.run_step_if_free, end, find)
+    return RunnerCallbacks(steps.run_step, end, find)
 
 
 class _RunnerLoop:

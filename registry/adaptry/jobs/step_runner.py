@@ -38,8 +38,6 @@ _TRIES = 9  # tries of a step that cannot reach a store: over half a minute, lon
 _EVERY = 1.0  # seconds between two progress updates in the catalog
 GONE: Mapping[str, Any] = {"gone": True}
 """The result of a step whose job has ended."""
-BUSY: Mapping[str, Any] = {"busy": True}
-"""The result of a step for which this runner has no capacity now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +73,14 @@ class StepRunner:
         """Runs a step unless it has a result already. Returns the result; `{"fault": …}` if the step failed,
         `GONE` if its job has ended or another attempt has begun."""
         with self.capacity.reserve(memory):
-            return self._run_reserved(id, step)
-
-    def run_step_if_free(self, id: str, step: str, memory: int) -> dict[str, Any]:
-        """Like `run_step`, but returns `BUSY` instead of waiting for capacity."""
-        with self.capacity.try_reserve(memory) as is_reserved:
-            return self._run_reserved(id, step) if is_reserved else dict(BUSY)
+            for tried in range(1, _TRIES + 1):
+                outcome = self._try_step(id, step)
+                if not isinstance(outcome, _Failure):
+                    return outcome
+                if tried >= outcome.tries:
+                    return {"fault": outcome.fault.model_dump()}
+                time.sleep(outcome.pause * tried)  # an unavailable store may be back by then
+        raise AssertionError("unreachable: the last try returns")
 
     def kill_cancelled(self) -> None:
         """Kills the processes of steps whose job has ended, or has a newer attempt on another runner."""
@@ -105,16 +105,6 @@ class StepRunner:
         with self.lock:
             for child in self.children:
                 child.cancel()
-
-    def _run_reserved(self, id: str, step: str) -> dict[str, Any]:
-        for tried in range(1, _TRIES + 1):
-            outcome = self._try_step(id, step)
-            if not isinstance(outcome, _Failure):
-                return outcome
-            if tried >= outcome.tries:
-                return {"fault": outcome.fault.model_dump()}
-            time.sleep(outcome.pause * tried)  # an unavailable store may be back by then
-        raise AssertionError("unreachable: the last try returns")
 
     def _try_step(self, id: str, step: str) -> dict[str, Any] | _Failure:
         """Begins the next attempt and runs it in a process. Returns the result, or why the attempt failed."""

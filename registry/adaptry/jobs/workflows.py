@@ -21,12 +21,6 @@ from adaptry.registry.job_types.records import JobInfo
 
 VERSION = "1"  # workflows of another version are left to runners of that version
 _PATIENCE = 0.05  # seconds between two looks at whether a step is done, for each job that is overseen here
-_RUNS_HERE = "runs_here"
-"""Whether the runner that oversees a job also runs its first and last step, if it has capacity. Absent in
-workflows that began with an older release, whose recorded steps a resumed workflow must repeat.
-"""
-_SHORT_KINDS = frozenset({"merge"})
-"""Kinds of jobs whose first and last steps are so short that waiting for another runner takes longer."""
 _PAUSE = 1.0  # seconds between tries to reach an unreachable catalog
 Json = dict[str, Any]  # what steps come to
 Answer = TypeVar("Answer")
@@ -34,12 +28,9 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class RunnerCallbacks:
-    """The runner's functions that the workflows call: run a step, or only with free capacity; finish a job,
-    find a job.
-    """
+    """The runner's functions that the workflows call: run a step, finish a job, find a job."""
 
     run_step: Callable[[str, str, int], Json]
-    run_step_if_free: Callable[[str, str, int], Json]
     finish_job: Callable[[str, Json | None, Json | None], None]
     find_job: Callable[[str], JobInfo | None]
 
@@ -61,17 +52,12 @@ class Workflows:
         """The job if it is open, else None; called from its workflow."""
         return self._is_open(id)
 
-    def run_if_free(self, id: str, step: str, memory: int) -> Json:
-        """Runs a step on this runner, which may be busy; called from its job's workflow."""
-        return self._do_if_free(id, step, memory)
-
     def _job(self, id: str, tries: int) -> None:
         job = self._is_open(id)
         if job is None:
             return
-        runs_here = bool(job.pop(_RUNS_HERE, False))
-        run = _Run(id, tries, JobInfo.model_validate(job), self, runs_here)
-        first = run.run_one("start", job["needs"]["memory"])
+        run = _Run(id, tries, JobInfo.model_validate(job), self)
+        (first,) = run.run_all([("start", job["needs"]["memory"])])
         if first is None:
             return
         pieces = first.pop("pieces", None)
@@ -82,7 +68,7 @@ class Workflows:
                 return
             fault = next((each["fault"] for each in done if each and "fault" in each), None)
         if pieces and not fault:
-            last = run.run_one("end", job["needs"]["memory"])
+            (last,) = run.run_all([("end", job["needs"]["memory"])])
             if last is None:
                 return
             fault, result = last.get("fault"), last
@@ -105,17 +91,11 @@ class Workflows:
         @DBOS.step(name="is_open")
         def is_open(id: str) -> Json | None:
             found = _retry_unavailable(lambda: work.find_job(id))
-            if found is None or not found.is_open:
-                return None
-            return {**found.model_dump(mode="json"), _RUNS_HERE: found.kind in _SHORT_KINDS}
+            return found.model_dump(mode="json") if found and found.is_open else None
 
         @DBOS.step(name="do")
         def do(id: str, step: str, memory: int) -> Json:
             return _run_caught(lambda: work.run_step(id, step, memory))
-
-        @DBOS.step(name="do_if_free")
-        def do_if_free(id: str, step: str, memory: int) -> Json:
-            return _run_caught(lambda: work.run_step_if_free(id, step, memory))
 
         @DBOS.step(name="end")
         def end(id: str, result: Json | None, fault: Json | None) -> None:
@@ -131,7 +111,7 @@ class Workflows:
             with self._marked_active():
                 self._job(id, tries)
 
-        self._is_open, self._do_if_free, self._end = is_open, do_if_free, end
+        self._is_open, self._end = is_open, end
 
 
 @dataclass(slots=True)
@@ -142,16 +122,6 @@ class _Run:
     tries: int
     job: JobInfo
     workflows: Workflows
-    runs_here: bool
-
-    def run_one(self, step: str, memory: int) -> Json | None:
-        """Runs a step on this runner if it has capacity, else on any; see `run_all`."""
-        if self.runs_here:
-            outcome = self.workflows.run_if_free(self.id, step, memory)
-            if not (outcome.get("busy") or outcome.get("gone")):
-                return outcome
-        (found,) = self.run_all([(step, memory)])
-        return found
 
     def run_all(self, steps: list[tuple[str, int]]) -> list[Json | None]:
         """Runs the steps concurrently. Returns their results; None for steps that were cancelled because the

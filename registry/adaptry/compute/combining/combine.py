@@ -103,12 +103,15 @@ class _CombinedModules:
     def _guess(self, planned: PlannedSite) -> Tensor | None:
         """The right singular vectors of the weighted sum [..., k, in], close to those of a pruned one."""
         from adaptry.compute.tensors.lowrank import concatenate, decompose
+        from adaptry.compute.tensors.torch_kernel import single_torch_threads
 
         if planned.rank is None:
             return None
         updates = [self.plan.updates[place].factors(planned.site) for place in planned.inputs]
         pairs = zip(updates, planned.weights, strict=True)
-        return decompose(concatenate([each.scaled_by(weight) for each, weight in pairs]), planned.rank).right
+        total = concatenate([each.scaled_by(weight) for each, weight in pairs])
+        with single_torch_threads():  # for thin factors, torch's threads wait for longer than they compute
+            return decompose(total, planned.rank).right
 
 
 def combine_deltas(plan: CombinePlan, planned: PlannedSite) -> Factors | Tensor:
