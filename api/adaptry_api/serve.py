@@ -28,7 +28,7 @@ from adaptry_api import request_log
 from adaptry_api.admin_token import admit_admin_token, ensure_admin_token
 from adaptry_api.app import create_app
 from adaptry_api.app_state import AppState
-from adaptry_api.process_memory import use_few_arenas
+from adaptry_api.process_memory import use_one_heap
 from adaptry_api.proxies import networks_of
 from adaptry_api.settings import ServerSettings
 from adaptry_api.sign_in_link import SIGN_IN_LINK, create_sign_in_code
@@ -122,7 +122,7 @@ def _worker_application(settings: ServerSettings) -> FastAPI:
 
 def _application(settings: ServerSettings) -> FastAPI:
     """Made in each process that serves."""
-    use_few_arenas()
+    use_one_heap()
     sys.setswitchinterval(SWITCH_SECONDS)
     yield_to_this_process()
     if settings.log_level is not None:
