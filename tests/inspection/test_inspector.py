@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 import torch
 
-from adaptry.adapters.content import FolderContent
-from adaptry.adapters.header import TensorInfo
+from adaptry.adapters.content import FolderContent, MemoryContent
+from adaptry.adapters.header import SafetensorsHeader, TensorInfo, read_header
 from adaptry.adapters.inspection import inspector as inspectors
 from adaptry.adapters.inspection import process as processes
 from adaptry.adapters.inspection.fair_slots import FairSlots
-from adaptry.adapters.inspection.files import inspect_content
+from adaptry.adapters.inspection.files import WeightsFile, inspect_content, inspect_tiny
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.inspection.protocol import MOST_TENSORS
 from adaptry.adapters.inspection.result import TensorStatistics
@@ -110,6 +110,43 @@ def test_the_answer_does_not_depend_on_how_the_bytes_arrive(inspector: Inspector
     with (tmp_path / "whole").open("rb") as file:
         from_file = inspector.inspect(infos, file.fileno())
     assert all(inspector.inspect(infos, pieces) == from_file for _ in range(3))
+
+
+def test_tiny_files_are_measured_without_a_process_with_the_same_result(
+    inspector: Inspector, tmp_path: Path
+) -> None:
+    tiny = {name: tensor for name, tensor in mixed().items() if len(tensor[2]) < 1000}
+    nan = {"nan.F32": ("F32", (2,), struct.pack("<2f", float("nan"), 2.0))}
+    write_safetensors(tmp_path / "tiny.safetensors", {**tiny, **nan})
+    content = FolderContent(tmp_path, ["tiny.safetensors"])
+    header = read_header(content.reader("tiny.safetensors"), content.sizes["tiny.safetensors"], "it")
+    before = children()
+    found = inspect_tiny(WeightsFile(content, "tiny.safetensors", header))
+    assert children() == before
+    assert found is not None
+    with content.descriptor("tiny.safetensors") as descriptor:
+        assert descriptor is not None
+        assert found == inspector.inspect(header.tensors, descriptor)
+    assert (found.nan, len(found.tensors)) == (1, len(tiny) + 1)
+
+
+@pytest.mark.parametrize(
+    ("count", "numbers", "is_tiny"), [(256, 16, True), (257, 1, False), (1, 4097, False)]
+)
+def test_a_file_with_many_or_large_tensors_is_not_tiny(
+    tmp_path: Path, count: int, numbers: int, is_tiny: bool
+) -> None:
+    tensors = {f"t{number}": ("F32", (numbers,), bytes(4 * numbers)) for number in range(count)}
+    write_safetensors(tmp_path / "it.safetensors", tensors)
+    content = FolderContent(tmp_path, ["it.safetensors"])
+    header = read_header(content.reader("it.safetensors"), content.sizes["it.safetensors"], "it")
+    assert (inspect_tiny(WeightsFile(content, "it.safetensors", header)) is not None) == is_tiny
+
+
+def test_a_tiny_file_that_became_shorter_is_corrupt() -> None:
+    header = SafetensorsHeader({"a": TensorInfo("F32", (4,), 8, 24)}, {}, 8)
+    with pytest.raises(CorruptData, match="shorter than its header says"):
+        inspect_tiny(WeightsFile(MemoryContent({"it": bytes(20)}), "it", header))
 
 
 def test_a_process_that_dies_amid_a_file_is_unavailable_and_the_next_try_works(inspector: Inspector) -> None:

@@ -111,6 +111,12 @@ def test_transactions_in_one_turn_are_committed_together_without_the_one_that_fa
 def test_if_the_commit_of_one_turn_fails_all_its_transactions_fail(writers: Writers) -> None:
     outcomes = writers.group.write_each([inserts(1), inserts(2, of=99)])
     assert [type(one) for one in outcomes] == [sqlite3.IntegrityError] * 2
+    first, second = outcomes
+    assert first is not second  # two threads raise them
+    assert isinstance(first, sqlite3.IntegrityError)
+    assert isinstance(second, sqlite3.IntegrityError)
+    assert first.__cause__ is second.__cause__
+    assert (first.args, first.sqlite_errorcode) == (second.args, second.sqlite_errorcode)
     assert writers.items == []
     assert writers.group.write_each([inserts(3)]) == [None]
     assert writers.items == [3]

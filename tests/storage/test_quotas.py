@@ -233,6 +233,23 @@ def test_wrong_counters_are_found_and_corrected(admin: LocalRegistry, tmp_path: 
     assert (shown(admin, ACME), shown(admin, ANN)) == right
 
 
+def test_use_that_is_read_in_a_transaction_includes_what_the_transaction_added(
+    admin: LocalRegistry, tmp_path: Path
+) -> None:
+    push(as_user(admin, "ann"), open_dir(tiny_lora(tmp_path / "one")), TONE)
+    with admin.catalog.write() as tx:
+        before = stored_use.find(tx, ACME)
+        stored_use.add_file(tx, "acme/tone", 5, "ann")
+        stored_use.add_version(tx, "acme", "ann")
+        stored_use.add_file(tx, "acme/tone", 7, None)
+        within = stored_use.find(tx, ACME)
+    with admin.catalog.read() as tx:
+        after = stored_use.find(tx, ACME), stored_use.find(tx, ANN)
+    assert (within.bytes, within.versions) == (before.bytes + 12, before.versions + 1)
+    assert after[0] == within
+    assert (after[1].bytes, after[1].versions) == (before.bytes + 5, before.versions + 1)
+
+
 def test_files_stored_in_one_pass_count_as_those_that_are_sent(admin: LocalRegistry, tmp_path: Path) -> None:
     content = open_dir(tiny_lora(tmp_path / "out")).content
     size = sum(content.sizes.values())

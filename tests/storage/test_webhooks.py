@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -196,6 +197,21 @@ def test_a_receiver_that_hangs_delays_no_other(scene: Scene) -> None:
         slow.gate.set()
         scene.sender.wait_until_idle()
         assert slow.wait_for(2)
+
+
+def test_a_running_sender_notices_the_first_webhook(scene: Scene) -> None:
+    running = threading.Thread(target=scene.sender.run)
+    running.start()
+    try:
+        with receiving() as receiver:
+            scene.happen()
+            assert receiver.messages == []
+            scene.add(receiver.url)
+            scene.happen(AdapterName.parse("acme/voice"))
+            assert receiver.wait_for(1)
+    finally:
+        scene.sender.stop()
+        running.join()
 
 
 def test_two_senders_send_each_message_once(scene: Scene) -> None:
