@@ -10,7 +10,9 @@ from typing import Literal
 from adaptry.testing.fault_proxy import PIECE, FaultDirection, FaultProxy, reset
 
 When = Literal["before", "during", "after"]
-_COMMIT = b"Q\x00\x00\x00\x0bCOMMIT\x00"
+_BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED\x00"
+"""Only writers send it; readers end their transactions by COMMIT too."""
+_COMMIT = b"COMMIT\x00"
 
 
 class CommitProxy(FaultProxy):
@@ -22,6 +24,7 @@ class CommitProxy(FaultProxy):
         self._when: When | None = None
         self._passing = 0
         self._swallowing: set[asyncio.StreamWriter] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
 
     def cut_commit(self, when: When, passing: int = 0) -> None:
         self._when, self._passing = when, passing
@@ -37,7 +40,9 @@ class CommitProxy(FaultProxy):
             while data := await reader.read(PIECE):
                 if way == "down" and to in self._swallowing:
                     raise ConnectionResetError  # the server has done it, and nobody will hear
-                when = self._strikes(data) if way == "up" else None
+                if way == "up" and _BEGIN in data:
+                    self._writers.add(to)
+                when = self._strikes(data) if to in self._writers else None
                 if when == "before":
                     raise ConnectionResetError
                 if when == "after":
@@ -52,9 +57,10 @@ class CommitProxy(FaultProxy):
             reset(back)
         finally:
             self._swallowing.discard(to)
+            self._writers.discard(to)
 
     def _strikes(self, data: bytes) -> When | None:
-        if self._when is None or not data.endswith(_COMMIT):
+        if self._when is None or _COMMIT not in data:
             return None
         if self._passing:
             self._passing -= 1
