@@ -54,6 +54,13 @@ class AnswerCache(Generic[Answer]):
         kept = self._kept.get((path, id(identity)))
         return kept.answer if kept else None
 
+    def find_at(self, path: str, identity: Identity, commit: Commit | None) -> Answer | None:
+        """The same as of the last commit, which was looked up without waiting. None if it is unknown."""
+        if commit is None:
+            return None
+        self.look_at(commit)
+        return self.find(path, identity)
+
     def keep(self, path: str, identity: Identity, answer: Answer, commit: Commit | None) -> None:
         """Caches a response that was read after `look` returned `commit`, unless the catalog has changed
         since."""

@@ -42,12 +42,14 @@ _IGNORED_HEADERS = frozenset(
         b"x-hf-download-counter",
     }
 )
-"""No answer depends on these, except on the caller. (The host is checked by servers with a list of hosts,
-which have no immediate answers.)
+"""No answer depends on these, except on the caller. Beside them, `If-None-Match` is understood.
+(The host is checked by servers with a list of hosts, which have no immediate answers.)
 """
 
 
 _MOST_REQUESTS = 4096
+_LARGEST_KEPT = 64 << 10  # bytes of a body
+_MOST_KEPT = 8 << 20  # bytes of all bodies since the last commit
 
 
 class EncodedAnswer(NamedTuple):
@@ -94,23 +96,26 @@ class ImmediateAnswers:
         self._find = QuickRoutes(app, app.routes).find
         self._answers: AnswerCache[_Kept] = AnswerCache(state.commits.last_commit)
         self._commit: Commit | None = None
+        self._kept_bytes = 0
         self._requests: dict[bytes, _Request] = {}
 
     def __call__(self, scope: Scope, fingerprint: bytes | None = None) -> EncodedAnswer | None:
         """The response; None if the request must be answered in the usual way. Raises no errors. With the
         fingerprint of the request's bytes, `again` can answer the same request.
         """
-        began, authorization = time.perf_counter(), None
+        began, authorization, condition = time.perf_counter(), None, ""
         for name, value in scope["headers"]:
-            if name not in _IGNORED_HEADERS:
+            if name == b"if-none-match" and not condition:
+                condition = value.decode("latin-1")
+            elif name not in _IGNORED_HEADERS:
                 return None
-            if authorization is None and name == b"authorization":
+            elif authorization is None and name == b"authorization":
                 authorization = value.decode("latin-1")
         if self._state.request_limits.is_limiting:
             return None
         authenticator, request_id = self._state.authenticator, self._ids.next()
         identity = authenticator.identify_at_once(authorization)
-        key = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()}"
+        key = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()} {condition}"
         try:
             kept = self._find_kept(key, identity) if identity else None
             if kept is None:
@@ -118,7 +123,7 @@ class ImmediateAnswers:
                 if kept is None:
                     return None
                 if identity is not None:
-                    self._answers.keep(key, identity, kept, self._commit)
+                    self._keep(key, identity, kept)
         except Exception:  # noqa: BLE001  (answered in the usual way, the same error is reported)
             return None
         if fingerprint and authorization and (token := authenticator.token_key(authorization)):
@@ -137,9 +142,16 @@ class ImmediateAnswers:
         return self._send(request.method, kept, self._ids.next(), began) if kept else None
 
     def _find_kept(self, key: str, identity: Identity) -> _Kept | None:
-        self._commit = self._state.catalog.last_commit()
-        self._answers.look_at(self._commit)
-        return self._answers.find(key, identity)
+        commit = self._state.catalog.last_commit()
+        if commit != self._commit:
+            self._commit, self._kept_bytes = commit, 0
+        return self._answers.find_at(key, identity, commit)
+
+    def _keep(self, key: str, identity: Identity, kept: _Kept) -> None:
+        size = len(kept.body)
+        if size <= _LARGEST_KEPT and self._kept_bytes + size <= _MOST_KEPT:
+            self._kept_bytes += size
+            self._answers.keep(key, identity, kept, self._commit)
 
     def _send(self, method: str, kept: _Kept, request_id: str, began: float) -> EncodedAnswer | None:
         if kept.on_sending is not None:

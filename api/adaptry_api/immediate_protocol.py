@@ -60,9 +60,9 @@ class ImmediateProtocol(DirectFiles):
         method, url = self.parser.get_method(), self.url
         if answers is None or method not in (b"GET", b"HEAD") or not self._is_free() or not self._is_usual():
             return False
-        if not url.startswith(b"/") or b"%" in url or b"#" in url or not url.isascii():
-            return False
         path, _, query = url.partition(b"?")
+        if not path.startswith(b"/") or b"%" in path or b"#" in url or not url.isascii():
+            return False
         scope: dict[str, Any] = cast(Any, self.scope)  # uvicorn sets the same keys later
         scope.update(method=method.decode(), path=path.decode(), raw_path=path, query_string=query)
         answer = answers(scope, self._fingerprint)

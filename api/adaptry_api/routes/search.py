@@ -13,7 +13,13 @@ from adaptry.core.identity import Identity
 from adaptry.registry import protocol
 from adaptry.registry.records import Page, VersionInfo
 from adaptry.registry.sort_keys import SEARCH_SORT_KEYS
-from adaptry_api.auth_policy import CallersRegistry, answered_quickly, app_state_of, guarded_router
+from adaptry_api.auth_policy import (
+    AnswerInMemory,
+    CallersRegistry,
+    answered_quickly,
+    app_state_of,
+    guarded_router,
+)
 from adaptry_api.routes.parameters import Cursor, Limit, Reverse
 
 _SORT = (
@@ -65,8 +71,14 @@ async def _quick_search(request: Request, identity: Identity) -> Response:
     return Response(body, media_type="application/json")
 
 
+def _search_at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
+    state, address = app_state_of(request), request.scope["query_string"].decode("latin-1")
+    body = state.searches.find_at(address, identity, state.catalog.last_commit())
+    return AnswerInMemory(Response(body, media_type="application/json")) if body is not None else None
+
+
 @ROUTES.get("")
-@answered_quickly(_quick_search, _is_plain)
+@answered_quickly(_quick_search, _is_plain, _search_at_once)
 def search_versions(
     registry: CallersRegistry,
     q: Annotated[str, Query(description=query.GRAMMAR)] = "",

@@ -162,3 +162,28 @@ def test_a_request_with_the_bytes_of_an_earlier_one_is_authorized_again(
         change = StateChange(state="revoked", reason="leaks")
         registry.versions.set_state(NAME, version.digest, change, 0)
         assert (status(connection, other), status(connection, server.admin)) == (403, 200)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/adapters/acme/tone/versions/1", "/api/v1/search?q=rank%3E1"])
+def test_versions_and_searches_in_memory_have_the_bytes_of_the_usual_answers(
+    server: Server, tone: Adapter, at_once: list[str], path: str
+) -> None:
+    push(server.registry(), tone, NAME)
+    with connect(server) as connection:
+
+        def ask(more: str = "") -> list[str]:
+            connection.sendall(request(server, "GET", path, _USUAL + more))
+            usual = received(connection, "GET")
+            at_once.clear()
+            for _ in range(2):
+                connection.sendall(request(server, "GET", path, more))
+                assert received(connection, "GET") == usual
+            tags.update(value for name, value in usual[1] if name == "etag")
+            statuses.add(usual[0])
+            return at_once
+
+        tags, statuses = set[str](), set[int]()
+        until(ask, lambda found: len(found) == 2)
+        for tag in sorted(tags):
+            until(lambda: ask(f"If-None-Match: {tag}\r\n"), lambda found: len(found) == 2)  # noqa: B023
+    assert statuses == ({200, 304} if tags else {200})
