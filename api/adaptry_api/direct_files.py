@@ -12,6 +12,7 @@ import functools
 import os
 import select
 import time
+from threading import Lock
 from typing import Any
 
 from anyio import to_thread
@@ -55,22 +56,22 @@ class DirectFiles(DirectBodies):
         file, offset, count = message["file"], message["offset"], message["count"]
         if not await self._drain(cycle):
             return 0
-        connection, sent = os.dup(self.transport.get_extra_info("socket").fileno()), 0
+        sender, sent = _Sender(self.transport.get_extra_info("socket").fileno(), file), 0
         try:
             while sent < count and not cycle.disconnected:
                 most = min(count - sent, _AT_ONCE)
-                work = functools.partial(_send_some, connection, file, offset + sent, most)
+                work = functools.partial(sender.send, offset + sent, most)
                 piece = await to_thread.run_sync(work, limiter=message.get("limiter"))
                 if piece is None:
                     break
                 sent += piece
                 if piece < most:
-                    await self._writable(connection)
+                    await self._writable(sender.connection)
         except (OSError, TimeoutError):
             self.transport.abort()
             cycle.disconnected = True
         finally:
-            os.close(connection)
+            sender.close()
         return sent
 
     async def _drain(self, cycle: RequestResponseCycle) -> bool:
@@ -96,6 +97,29 @@ class DirectFiles(DirectBodies):
                 await is_writable.wait()
         finally:
             self.loop.remove_writer(connection)
+
+
+class _Sender:
+    """Sends pieces of a file to a connection. If the server cancels a download, its thread goes on, so both
+    descriptors are ours, and `close` waits for the thread: others would get their numbers, and its bytes.
+    """
+
+    def __init__(self, connection: int, file: int) -> None:
+        self._lock = Lock()
+        self._is_closed = False
+        self.connection = os.dup(connection)
+        self._file = os.dup(file)
+
+    def send(self, offset: int, count: int) -> int | None:
+        """Like `_send_some`; None after `close`."""
+        with self._lock:
+            return None if self._is_closed else _send_some(self.connection, self._file, offset, count)
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            os.close(self.connection)
+            os.close(self._file)
 
 
 def _send_some(connection: int, file: int, offset: int, count: int) -> int | None:

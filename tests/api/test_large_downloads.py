@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from asyncio import Task
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event, Thread
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -171,6 +173,33 @@ def test_a_client_that_reads_slowly_occupies_no_thread(tmp_path: Path) -> None:
             reader.join()
     assert sent is not None
     assert sent < size
+
+
+def test_a_thread_that_sends_keeps_its_descriptors_when_the_server_cancels_the_download(
+    server: Server, path: str, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does 30 seconds after it was asked to stop."""
+    send_file, send, downloads_ = direct_files.DirectFiles._send_file, os.sendfile, list[Task[Any]]()
+    found = SimpleQueue[bool]()
+
+    async def noted(protocol: direct_files.DirectFiles, *given: Any) -> int:
+        downloads_.append(cast("Task[Any]", asyncio.current_task()))
+        return await send_file(protocol, *given)
+
+    def cancelled(connection: int, file: int, offset: int, count: int) -> int:
+        (download,) = downloads_
+        has_ended = Event()
+        download.add_done_callback(lambda _: has_ended.set())
+        download.get_loop().call_soon_threadsafe(download.cancel)
+        has_ended.wait(0.5)
+        found.put(os.path.sameopenfile(file, kept.fileno()))
+        return send(connection, file, offset, count)
+
+    monkeypatch.setattr(direct_files.DirectFiles, "_send_file", noted)
+    monkeypatch.setattr(os, "sendfile", cancelled)
+    with blob(server, weights).open("rb") as kept, ask_slowly(server, path):
+        assert found.get(timeout=30)
+    until(lambda: open_descriptors(blob(server, weights)), (0).__eq__)
 
 
 def test_a_large_answer_after_one_from_memory_may_take_longer_than_connections_are_kept(
