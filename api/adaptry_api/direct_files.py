@@ -11,6 +11,8 @@ import asyncio
 import functools
 import os
 import select
+import time
+from threading import Lock
 from typing import Any
 
 from anyio import to_thread
@@ -21,7 +23,7 @@ from adaptry_api.direct_bodies import DirectBodies
 from adaptry_api.downloads import ZERO_COPY_SEND
 
 _AT_ONCE = 16 << 20  # bytes that a thread sends before others may use it
-_PATIENCE_MS = 20  # how long a thread waits for a client to read, in milliseconds; then the event loop waits
+_PATIENCE = 0.02  # seconds that a thread waits for a client to read, altogether; then the event loop waits
 
 
 class DirectFiles(DirectBodies):
@@ -52,32 +54,40 @@ class DirectFiles(DirectBodies):
         """Returns how many bytes were sent: fewer than requested if the file is shorter, or the connection
         broke.
         """
-        await self._drain()
         file, offset, count = message["file"], message["offset"], message["count"]
-        connection, sent = os.dup(self.transport.get_extra_info("socket").fileno()), 0
+        if not await self._drain(cycle):
+            return 0
+        sender, sent = _Sender(self.transport.get_extra_info("socket").fileno(), file), 0
         try:
             while sent < count and not cycle.disconnected:
                 most = min(count - sent, _AT_ONCE)
-                work = functools.partial(_send_some, connection, file, offset + sent, most)
+                work = functools.partial(sender.send, offset + sent, most)
                 piece = await to_thread.run_sync(work, limiter=message.get("limiter"))
                 if piece is None:
                     break
                 sent += piece
                 if piece < most:
-                    await self._writable(connection)
+                    await self._writable(sender.connection)
         except (OSError, TimeoutError):
             self.transport.abort()
             cycle.disconnected = True
         finally:
-            os.close(connection)
+            sender.close()
         return sent
 
-    async def _drain(self) -> None:
-        """Waits until the transport has sent everything, since the file follows it."""
-        pause = 0.0
+    async def _drain(self, cycle: RequestResponseCycle) -> bool:
+        """Waits until the transport has sent everything, since the file follows it. False if the connection
+        is closed, also because the client does not read.
+        """
+        end, pause = self.loop.time() + self.read_seconds, 0.0
         while self.transport.get_write_buffer_size() and not self.transport.is_closing():
+            if self.loop.time() > end:
+                self.transport.abort()
+                break
             await asyncio.sleep(pause)
             pause = 0.01
+        cycle.disconnected = cycle.disconnected or self.transport.is_closing()
+        return not cycle.disconnected
 
     async def _writable(self, connection: int) -> None:
         """Waits until the client has read enough. Raises `TimeoutError` if it does not."""
@@ -90,19 +100,44 @@ class DirectFiles(DirectBodies):
             self.loop.remove_writer(connection)
 
 
+class _Sender:
+    """Sends pieces of a file to a connection. If the server cancels a download, its thread goes on, so both
+    descriptors are ours, and `close` waits for the thread: others would get their numbers, and its bytes.
+    """
+
+    def __init__(self, connection: int, file: int) -> None:
+        self._lock = Lock()
+        self._is_closed = False
+        self.connection = os.dup(connection)
+        self._file = os.dup(file)
+
+    def send(self, offset: int, count: int) -> int | None:
+        """Like `_send_some`; None after `close`."""
+        with self._lock:
+            return None if self._is_closed else _send_some(self.connection, self._file, offset, count)
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            os.close(self.connection)
+            os.close(self._file)
+
+
 def _send_some(connection: int, file: int, offset: int, count: int) -> int | None:
-    """Sends up to `count` bytes; fewer if the client does not read them. None at the end of the file. Raises
-    `OSError` if the connection broke.
+    """Sends up to `count` bytes; fewer if the client does not read them as fast as the system sends. None at
+    the end of the file. Raises `OSError` if the connection broke.
     """
     writable = select.poll()
     writable.register(connection, select.POLLOUT)
-    sent = 0
+    sent, patience = 0, _PATIENCE
     while sent < count:
         try:
             piece = os.sendfile(connection, file, offset + sent, count - sent)
         except BlockingIOError:
-            if not writable.poll(_PATIENCE_MS):
+            began = time.monotonic()
+            if patience <= 0 or not writable.poll(patience * 1000):
                 return sent
+            patience -= time.monotonic() - began
             continue
         if not piece:
             return sent or None

@@ -48,6 +48,7 @@ class ImmediateProtocol(DirectFiles):
     def on_headers_complete(self) -> None:
         self._is_answered = self._answer_at_once()
         if not self._is_answered:
+            self._unset_keepalive_if_required()  # set by an answer to what came before in these bytes
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -94,6 +95,8 @@ class ImmediateProtocol(DirectFiles):
         for name, value in self.server_state.default_headers:
             pieces += (name, b": ", value, b"\r\n")
         pieces += (answer.head, b"\r\n", answer.body)
+        if self.cycle is not None:
+            self.cycle.transport.write(b"")  # the answer before, if it is still held back (`ResponseWriter`)
         self.transport.write(b"".join(pieces))
         self.on_response_complete()
 

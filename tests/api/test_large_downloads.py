@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from asyncio import Task
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Event, Thread
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,7 +22,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
 from adaptry.testing.samples import tiny_lora
-from adaptry_api import deadlines, downloads
+from adaptry_api import deadlines, direct_files, downloads
 from adaptry_api.testing import Server, until
 
 pytest.importorskip("httptools", reason="httptools is not installed")
@@ -54,6 +60,19 @@ def get(server: Server, connection: HTTPConnection, path: str, **headers: str) -
     connection.request("GET", path, headers={"Authorization": f"Bearer {server.admin}", **headers})
     response = connection.getresponse()
     return response.status, response.read()
+
+
+@contextmanager
+def ask_slowly(server: Server, path: str) -> Iterator[None]:
+    """Reads only the beginning of the answer, and has little room for the rest."""
+    parts = urlsplit(server.url)
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.connect((parts.hostname, parts.port))
+        head = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {server.admin}\r\n\r\n"
+        slow.sendall(head.encode())
+        assert slow.recv(15) == b"HTTP/1.1 200 OK"
+        yield
 
 
 def blob(server: Server, weights: bytes) -> Path:
@@ -108,14 +127,99 @@ def test_a_client_that_stops_reading_is_dropped(
     server: Server, path: str, weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(deadlines.DeadlineProtocol, "read_seconds", 0.2)
-    parts = urlsplit(server.url)
-    with socket.socket() as slow:
-        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.connect((parts.hostname, parts.port))
-        head = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Bearer {server.admin}\r\n\r\n"
-        slow.sendall(head.encode())
-        assert slow.recv(15) == b"HTTP/1.1 200 OK"
+    with ask_slowly(server, path):
         until(lambda: open_descriptors(blob(server, weights)), (0).__eq__)
+
+
+def test_a_client_that_did_not_read_the_answer_before_is_dropped(
+    server: Server, path: str, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = direct_files.DirectFiles._send_file
+
+    async def send_after_others(protocol: direct_files.DirectFiles, *given: Any) -> int:
+        while not protocol.transport.get_write_buffer_size():  # still after two turns of the event loop
+            protocol.transport.write(bytes(1 << 14))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return await send(protocol, *given)
+
+    monkeypatch.setattr(direct_files.DirectFiles, "_send_file", send_after_others)
+    monkeypatch.setattr(deadlines.DeadlineProtocol, "read_seconds", 0.2)
+    with ask_slowly(server, path):
+        until(lambda: open_descriptors(blob(server, weights)), (0).__eq__)
+
+
+def test_a_client_that_reads_slowly_occupies_no_thread(tmp_path: Path) -> None:
+    size, has_ended = 8 << 20, Event()
+    (tmp_path / "file").write_bytes(bytes(size))
+    with socket.socket() as listening, socket.socket() as slow:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 << 10)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 10)
+        slow.connect(listening.getsockname())
+        connection, _ = listening.accept()
+
+        def read() -> None:
+            while not has_ended.wait(0.002):
+                slow.recv(32 << 10)
+
+        reader = Thread(target=read)
+        with connection, (tmp_path / "file").open("rb") as file:
+            connection.setblocking(False)
+            reader.start()
+            sent = direct_files._send_some(connection.fileno(), file.fileno(), 0, size)
+            has_ended.set()
+            reader.join()
+    assert sent is not None
+    assert sent < size
+
+
+def test_a_thread_that_sends_keeps_its_descriptors_when_the_server_cancels_the_download(
+    server: Server, path: str, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does 30 seconds after it was asked to stop."""
+    send_file, send, downloads_ = direct_files.DirectFiles._send_file, os.sendfile, list[Task[Any]]()
+    found = SimpleQueue[bool]()
+
+    async def noted(protocol: direct_files.DirectFiles, *given: Any) -> int:
+        downloads_.append(cast("Task[Any]", asyncio.current_task()))
+        return await send_file(protocol, *given)
+
+    def cancelled(connection: int, file: int, offset: int, count: int) -> int:
+        (download,) = downloads_
+        has_ended = Event()
+        download.add_done_callback(lambda _: has_ended.set())
+        download.get_loop().call_soon_threadsafe(download.cancel)
+        has_ended.wait(0.5)
+        found.put(os.path.sameopenfile(file, kept.fileno()))
+        return send(connection, file, offset, count)
+
+    monkeypatch.setattr(direct_files.DirectFiles, "_send_file", noted)
+    monkeypatch.setattr(os, "sendfile", cancelled)
+    with blob(server, weights).open("rb") as kept, ask_slowly(server, path):
+        assert found.get(timeout=30)
+    until(lambda: open_descriptors(blob(server, weights)), (0).__eq__)
+
+
+def test_a_large_answer_after_one_from_memory_may_take_longer_than_connections_are_kept(
+    server: Server, path: str, weights: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once = property(lambda self: 0, lambda self, value: None)
+    monkeypatch.setattr(deadlines.DeadlineProtocol, "timeout_keep_alive", at_once, raising=False)
+    parts = urlsplit(server.url)
+    head = f"Host: {parts.netloc}\r\nAuthorization: Bearer {server.admin}\r\n\r\n"
+
+    def connect() -> socket.socket:
+        return socket.create_connection((str(parts.hostname), int(parts.port or 0)), timeout=30)
+
+    with connect() as slow:
+        slow.sendall(f"GET /healthz HTTP/1.1\r\n{head}GET {path} HTTP/1.1\r\n{head}".encode())
+        for _ in range(20):  # turns of the event loop
+            with connect() as other:
+                other.sendall(f"GET /healthz HTTP/1.1\r\nConnection: close\r\n{head}".encode())
+                assert other.makefile("rb").read().endswith(b"ok\n")
+        assert slow.makefile("rb").read().endswith(weights)
 
 
 def test_a_file_that_is_shorter_than_it_was_ends_the_connection(

@@ -86,9 +86,10 @@ def _join_all(
         early = state.early_joins.take(upload)
         try:
             joined = resolve_files(files, _XorbFinder(state, writer, spool))
-            for done, file in enumerate(joined, 1):
-                earlier = early.claim(file, state.blobs.chunks) if early else None
-                _deliver(state, writer, file, earlier)
+            begun, earlier = (early and early.claim(joined, state.blobs.chunks)) or (None, None)
+            # It is first: while it is open, it takes part of the number of uploads that the name may have.
+            for done, file in enumerate(sorted(joined, key=lambda each: each is not begun), 1):
+                _deliver(state, writer, file, earlier if file is begun else None)
                 yield done
         finally:
             if early:

@@ -15,6 +15,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.records import StateChange
+from adaptry_api.deadlines import DeadlineProtocol
 from adaptry_api.immediate_answers import EncodedAnswer, ImmediateAnswers
 from adaptry_api.testing import Server, until
 
@@ -121,6 +122,28 @@ def test_requests_that_are_sent_together_are_answered_in_their_order(
         return at_once
 
     assert "after parsing" in until(ask_together, bool)
+
+
+def test_an_answer_from_memory_follows_an_answer_that_is_still_held_back(
+    server: Server, tone: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop reads connections before the next turn of the event loop, which sends the head."""
+    file = requests_of(server, tone)[1][-1][1]
+    complete, came = DeadlineProtocol.on_response_complete, list[str]()
+
+    def receive_the_next(protocol: DeadlineProtocol) -> None:
+        complete(protocol)
+        if protocol.cycle is not None and protocol.cycle.scope["method"] == "HEAD" and not came:
+            came.append("next")
+            protocol.data_received(request(server, "GET", "/healthz"))
+
+    monkeypatch.setattr(DeadlineProtocol, "on_response_complete", receive_the_next)
+    with connect(server) as connection:
+        connection.sendall(request(server, "HEAD", file, _USUAL))
+        stream = connection.makefile("rb")
+        assert stream.readline() == b"HTTP/1.1 200 OK\r\n"
+        assert parse_headers(stream)["Content-Type"] == _FILE
+        assert type_of_next(stream) == _TEXT
 
 
 def test_the_last_answer_of_a_connection_closes_it(server: Server, tone: Adapter) -> None:

@@ -11,6 +11,7 @@ import pytest
 from adaptry.adapters.header import parse_header
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
+from adaptry.registry.quotas import QuotaRequest
 from adaptry.storage.catalog import inspections
 from adaptry_api.hub.xet import early_join
 from adaptry_api.testing import Server, until
@@ -112,6 +113,29 @@ def test_a_file_that_has_the_xorbs_in_another_order_is_joined_as_usual(
     assert upload.shard(shard(entry([0, 2, 1], content))).json == {"result": 1}
     assert has(server, content)
     assert open_uploads(server) == []
+
+
+def test_bytes_stored_early_take_no_quota_from_the_files(server: Server) -> None:
+    limits = QuotaRequest(scope="namespace", name="acme", bytes=len(WEIGHTS) * 3 // 2, uploads=1)
+    server.registry().quotas.set(limits)
+    upload = XetUpload.start(server, token=server.token("ann", "writer", ("acme",)))
+    content = b"".join(chunk for number in (0, 2, 1) for chunk in XORBS[number])
+    for number in range(3):
+        send(upload, number)
+    until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
+    assert upload.shard(shard(entry([0, 2, 1], content))).json == {"result": 1}
+    assert has(server, content)
+
+
+def test_a_file_that_is_stored_early_takes_no_place_from_another(server: Server) -> None:
+    server.registry().quotas.set(QuotaRequest(scope="namespace", name="acme", uploads=1))
+    upload = XetUpload.start(server, token=server.token("ann", "writer", ("acme",)))
+    for number in range(3):
+        send(upload, number)
+    second = b"".join(XORBS[1])
+    assert upload.shard(shard(entry([1], second), entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
+    assert has(server, WEIGHTS)
+    assert has(server, second)
 
 
 def test_a_file_whose_order_is_known_only_from_its_shard_is_stored_from_there_on(

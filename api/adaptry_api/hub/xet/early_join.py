@@ -13,6 +13,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore, Condition, Lock, Thread
 
@@ -100,6 +101,9 @@ class EarlyJoin:
     def add(self, number: int, xorb: StoredXorb) -> None:
         """The xorb with this number is complete."""
         with self._changed:
+            if self._is_cancelled:
+                self._xorbs.clear()  # their tables of chunks take memory
+                return
             self._xorbs[number] = xorb
             self._changed.notify_all()
         if number == 0:
@@ -111,17 +115,25 @@ class EarlyJoin:
             self._is_cancelled = True
             self._changed.notify_all()
 
-    def claim(self, file: JoinedFile, stored: ReadStored) -> str | None:
-        """The id of the upload that has the bytes of `file` and waits for its digest; None if other bytes
-        were taken, or storing them failed.
+    def claim(self, files: Iterable[JoinedFile], stored: ReadStored) -> tuple[JoinedFile, str] | None:
+        """One of the files, and the id of the upload that has its bytes and waits for its digest. None if
+        other bytes were taken, or storing them failed: then they are dropped, since they would count against
+        the quotas of the files.
         """
         with self._changed:
-            taken = sum(run.length for run in self._taken)
-            if self._size != file.size or merge_runs(self._taken) != merge_runs(_first(taken, file.runs)):
-                return None
-            self._rest = lambda start: file.read(start, stored)
-            self._changed.notify_all()
-        return self._result()
+            file = next(filter(self._is_begun, files), None)
+            if file is not None:
+                self._rest = partial(file.read, stored=stored)
+                self._changed.notify_all()
+        if file is not None and (complete := self._result()) is not None:
+            return file, complete
+        self.discard()
+        return None
+
+    def _is_begun(self, file: JoinedFile) -> bool:
+        """Whether what was taken is the beginning of this file."""
+        taken = sum(run.length for run in self._taken)
+        return self._size == file.size and merge_runs(self._taken) == merge_runs(_first(taken, file.runs))
 
     def discard(self) -> None:
         """Drops what is stored, unless it has become a file of the adapter."""
