@@ -23,6 +23,7 @@ DOMAIN = "tests/domain/test_access.py::"
 GUARD = "tests/api/test_guard.py::"
 PEOPLE = "tests/api/test_permissions.py::"
 QUOTAS = "tests/storage/test_quotas.py::"
+AT_ONCE = "tests/api/hub/test_immediate_answers.py::"
 REQUESTS = "tests/api/test_request_limits.py::"
 SHARED = "tests/api/test_request_sharing.py::"
 INVITED = "tests/api/test_invitations.py::"
@@ -193,14 +194,20 @@ FAULTS = (
     ),
     AccessFault(
         "a quick route asks who calls", "api/adaptry_api/auth_policy.py",
-        "        identity = await admit(request)\n        self._require",
-        "        from adaptry.core.identity import LOCAL as identity\n\n        self._require",
+        "        identity = await admit(request) if self._asks_who else ANONYMOUS\n",
+        "        from adaptry.core.identity import LOCAL as identity\n",
         GUARD + "test_every_other_route_refuses_a_caller_without_a_token_or_with_a_bad_one",
     ),
     AccessFault(
         "a caller without a token is anonymous only where that is allowed", "api/adaptry_api/auth.py",
-        "if self._anonymous_read:", "if True:",
+        "return ANONYMOUS if self._anonymous_read else None", "return ANONYMOUS",
         GUARD + "test_every_other_route_refuses_a_caller_without_a_token_or_with_a_bad_one",
+    ),
+    AccessFault(
+        "an answer from memory asks who calls", "api/adaptry_api/immediate_answers.py",
+        "identity = self._state.authenticator.identify_key(request.token)",
+        "from adaptry.core.identity import LOCAL as identity",
+        AT_ONCE + "test_a_request_with_the_bytes_of_an_earlier_one_is_authorized_again",
     ),
     AccessFault(
         "a revoked token opens nothing", "registry/adaptry/storage/tokens.py",
