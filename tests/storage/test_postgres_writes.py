@@ -21,6 +21,7 @@ from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import count_changed, insert_new, insert_values
 from adaptry.storage.catalog.rows import NamespaceRow
 from adaptry.storage.connect import open_local
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 
@@ -139,4 +140,5 @@ def test_a_push_with_too_long_a_base_name_does_not_fail_its_neighbours(
         fields = json.loads(config.read_text())
         config.write_text(json.dumps({**fields, "base_model_name_or_path": secrets.token_urlsafe(4000)}))
         outcomes = push_in_one_batch(registry, map(open_dir, folders), AdapterName.parse("acme/tone"))
+        assert verify(registry.catalog, registry.blobs) == ()
     assert [type(one) for one in outcomes] == [PushResult, TooLarge, PushResult]
