@@ -1,4 +1,4 @@
-"""Counts downloads in memory, and stores them once a minute.
+"""Counts downloads in memory, and stores them every ten seconds.
 
 Storing counts is a commit, and after each commit the server drops its cached responses (`answer_cache`). If
 downloads were stored at once, or every second, clients that download many adapters one after the other would

@@ -82,7 +82,7 @@ def test_without_a_process_a_push_can_be_repeated(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(sys, "executable", "/bin/false")
-        with pytest.raises(Unavailable, match=r"ended with code 1.*try again"):
+        with pytest.raises(Unavailable, match=r"ended with code 1.*push it again"):
             push(server.registry(), uploaded, TONE, retry=RetryPolicy(tries=1, first_wait=0.0))
     assert push(server.registry(), uploaded, TONE).version.number == 1
 
@@ -96,7 +96,7 @@ def test_a_process_that_hangs_is_ended(
     with monkeypatch.context() as patched:
         patched.setattr(sys, "executable", str(hanging))
         patched.setattr(derivation_process, "_LONGEST", 3.0)
-        with pytest.raises(Unavailable, match=r"did not answer.*try again"):
+        with pytest.raises(Unavailable, match=r"did not answer.*push it again"):
             push(server.registry(), uploaded, "acme/hung", retry=RetryPolicy(tries=1, first_wait=0.0))
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -128,7 +128,7 @@ class _Order:
 
 
 def _failure(reason: str) -> Unavailable:
-    return Unavailable(f"the adapter could not be read ({reason}); try again")
+    return Unavailable(f"the adapter could not be read ({reason}); push it again")
 
 
 if __name__ == "__main__":

@@ -137,10 +137,10 @@ def _require(
     require_places(entry.label, bound, checkpoint)
     require_shapes(entry.label, bound, checkpoint, rows)
     of_base = check_base(entry, base, other_base)
+    of_classes = orientation_notes(entry.label, bound.module_map)
     of_variant = require_lora(entry.label, bound, bound.variant, rows) if bound.variant else ()
     report = check(bound.adapter, bound.base, bound.adapter.config.base_name, bound=bound)
     if report.is_blocked:
         raise CheckFailed(f"{entry.label}: {report.sentence()}")
     notes = (f"{entry.label}: {found.reason}" for found in report.findings if found.code in _TOLD)
-    of_classes = orientation_notes(entry.label, bound.module_map)
     return BoundInput(entry, bound, rows, (*notes, *of_variant, *of_base, *of_classes))
