@@ -24,6 +24,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
+from adaptry_api.testing import until
 
 
 @pytest.fixture
@@ -142,3 +143,13 @@ def test_a_push_with_too_long_a_base_name_does_not_fail_its_neighbours(
         outcomes = push_in_one_batch(registry, map(open_dir, folders), AdapterName.parse("acme/tone"))
         assert verify(registry.catalog, registry.blobs) == ()
     assert [type(one) for one in outcomes] == [PushResult, TooLarge, PushResult]
+
+
+def test_a_catalog_that_is_closed_during_a_write_leaves_no_connection(postgres: PostgresServer) -> None:
+    name = postgres.create_migrated()
+    catalog = Catalog(postgres.url(name))
+    with catalog.write() as tx:
+        add(tx, "a")
+        catalog.close()
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+    until(lambda: postgres.execute(query, name), [(0,)].__eq__)

@@ -188,6 +188,7 @@ class PostgresWriters:
         self._lock = ServerStatement(lock)
         self._names = PreparedNames()
         self._idle: PostgresWriter | None = None  # belongs to the writer that has the turn
+        self._is_closed = False
 
     @contextmanager
     def write(self, is_durable: bool) -> Iterator[Session]:
@@ -231,7 +232,8 @@ class PostgresWriters:
         return result
 
     def close(self) -> None:
-        """Closes the connection that is kept for the next writer."""
+        """Closes the connection that is kept for the next writer; none is kept from now on."""
+        self._is_closed = True
         idle, self._idle = self._idle, None
         if idle is not None:
             idle.close()
@@ -275,6 +277,8 @@ class PostgresWriters:
     def _give_back(self, writer: PostgresWriter) -> None:
         if writer.is_usable and writer.prepared < MOST_PREPARED:
             self._idle = writer
+            if self._is_closed:
+                self.close()
         else:
             writer.close()
 
