@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from adaptry.operations.transfer.drafts import push_draft
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.interface import Registry
+from adaptry.storage import derivation_process
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
@@ -80,6 +82,22 @@ def test_without_a_process_a_push_can_be_repeated(
 ) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(sys, "executable", "/bin/false")
-        with pytest.raises(Unavailable, match=r"ended with code 1.*try again"):
+        with pytest.raises(Unavailable, match=r"ended with code 1.*push it again"):
             push(server.registry(), uploaded, TONE, retry=RetryPolicy(tries=1, first_wait=0.0))
     assert push(server.registry(), uploaded, TONE).version.number == 1
+
+
+def test_a_process_that_hangs_is_ended(
+    server: Server, uploaded: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hanging = tmp_path / "python"
+    hanging.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec tail -f /dev/null\n")
+    hanging.chmod(0o700)
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", str(hanging))
+        patched.setattr(derivation_process, "_LONGEST", 3.0)
+        with pytest.raises(Unavailable, match=r"did not answer.*push it again"):
+            push(server.registry(), uploaded, "acme/hung", retry=RetryPolicy(tries=1, first_wait=0.0))
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    assert push(server.registry(), uploaded, "acme/hung").version.number == 1

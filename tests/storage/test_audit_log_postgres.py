@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adaptry.core.errors import CorruptData
 from adaptry.core.refs import AdapterName
 from adaptry.core.transparency.checkpoint import LogCheckpoint, VerifierKey
 from adaptry.operations.audit_verification import verify_log
@@ -140,3 +141,14 @@ def test_another_server_takes_over_from_one_that_died_between_sealing_and_signin
     found = registry.audit.checkpoint()
     assert LogCheckpoint.verify(found.note or "", VerifierKey.parse(found.key or "")).size == 2
     assert len(registry.audit.list(AuditFilter(denied=False)).items) == 2
+
+
+def test_an_entry_with_the_next_number_is_reported_as_an_altered_log(
+    registry: LocalRegistry, url: str
+) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for actor in ("ann", "bob"):
+            connection.execute(INSERT, [actor])
+        connection.execute("UPDATE audit_entries SET seq = 0, leaf = '' WHERE actor = 'ann'")
+    with pytest.raises(CorruptData, match="an entry has the next number already"):
+        Sequencer(registry.catalog, registry.context.log_key).run(NOW)

@@ -9,6 +9,7 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -102,3 +103,20 @@ def test_a_full_disk_discards_only_the_last_piece_of_a_session(small_disk: Path)
 def test_a_file_larger_than_the_free_space_is_refused_before_it_is_sent(small_disk: Path) -> None:
     with pytest.raises(StorageFull):
         LocalBlobs(small_disk).require_room(5 << 20)
+
+
+def test_a_large_file_is_replaced_even_if_no_thread_can_free_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blobs, data = LocalBlobs(tmp_path / "blobs"), bytes(9 << 20)
+    digest = Digest.of(data)
+    blobs.put(digest, [data])
+    staged = tmp_path / "staged"
+    staged.write_bytes(data)
+
+    def no_thread(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", no_thread)
+    blobs.place(staged, digest)
+    assert blobs.size(digest) == len(data)

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import secrets
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from tests.storage.pushing import push_in_one_batch
 
-from adaptry.core.errors import Conflict, Invalid
+from adaptry.adapters.adapter import open_dir
+from adaptry.core.errors import Conflict, Invalid, TooLarge
+from adaptry.core.refs import AdapterName
+from adaptry.registry.records import PushResult
 from adaptry.storage.catalog import adapter_statements
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import count_changed, insert_new, insert_values
 from adaptry.storage.catalog.rows import NamespaceRow
+from adaptry.storage.connect import open_local
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
+from adaptry.testing.samples import tiny_lora
+from adaptry_api.testing import until
 
 
 @pytest.fixture
@@ -108,11 +119,37 @@ def test_several_transactions_are_committed_together_without_those_that_fail(cat
     assert committed(catalog) == ["a", "d", "e"]
 
 
-def test_an_error_of_the_database_undoes_all_transactions_that_were_to_be_committed_together(
+def test_a_transaction_that_the_database_refuses_does_not_fail_those_committed_with_it(
     catalog: Catalog,
 ) -> None:
-    with pytest.raises(Exception, match="duplicate key"):
-        catalog.write_each([adds("a"), adds("a"), adds("b")])
-    assert committed(catalog) == []
-    assert catalog.write_each([adds("b")]) == [None]
-    assert committed(catalog) == ["b"]
+    def refused_by_a_session(tx: Transaction) -> None:
+        add(tx, "a")
+        stored(tx)
+
+    outcomes = catalog.write_each([adds("a"), adds("a"), refused_by_a_session, adds("b")])
+    assert outcomes[0] is outcomes[3] is None
+    assert all("duplicate key" in str(error) for error in outcomes[1:3])
+    assert committed(catalog) == ["a", "b"]
+
+
+def test_a_push_with_too_long_a_base_name_does_not_fail_its_neighbours(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    with open_local(tmp_path / "registry", catalog=postgres.url(postgres.create_migrated())) as registry:
+        folders = [tiny_lora(tmp_path / str(seed), seed=seed) for seed in range(3)]
+        config = folders[1] / "adapter_config.json"
+        fields = json.loads(config.read_text())
+        config.write_text(json.dumps({**fields, "base_model_name_or_path": secrets.token_urlsafe(4000)}))
+        outcomes = push_in_one_batch(registry, map(open_dir, folders), AdapterName.parse("acme/tone"))
+        assert verify(registry.catalog, registry.blobs) == ()
+    assert [type(one) for one in outcomes] == [PushResult, TooLarge, PushResult]
+
+
+def test_a_catalog_that_is_closed_during_a_write_leaves_no_connection(postgres: PostgresServer) -> None:
+    name = postgres.create_migrated()
+    catalog = Catalog(postgres.url(name))
+    with catalog.write() as tx:
+        add(tx, "a")
+        catalog.close()
+    query = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+    until(lambda: postgres.execute(query, name), [(0,)].__eq__)

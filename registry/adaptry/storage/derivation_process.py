@@ -34,6 +34,8 @@ from adaptry.storage.local.push_steps import InspectFiles
 from adaptry.storage.local.revision_derivation import RevisionDerivation
 
 _SLOTS = ProcessSlots(running=1, waiting=8, patience=300.0)  # it may need 200 MB
+_LONGEST = 600.0
+"""Seconds after which a process counts as hung, and is ended: others wait for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,16 @@ class DerivationProcess:
         with _SLOTS.acquire("adapters of many tensors"):
             try:
                 ended = subprocess.run(
-                    [sys.executable, "-P", "-m", __name__], input=order, stdout=subprocess.PIPE, check=False
+                    [sys.executable, "-P", "-m", __name__],
+                    input=order,
+                    stdout=subprocess.PIPE,
+                    check=False,
+                    timeout=_LONGEST,
                 )
             except OSError as error:
                 raise _failure(str(error)) from error
+            except subprocess.TimeoutExpired as error:
+                raise _failure("its process did not answer") from error
         if ended.returncode:
             raise _failure(f"its process ended with code {ended.returncode}")
         answer = pickle.loads(ended.stdout)

@@ -350,7 +350,10 @@ def _freed_later(path: Path) -> Iterator[None]:
         if os.fstat(replaced).st_size < _SLOW_TO_FREE:
             os.close(replaced)
         else:
-            Thread(target=os.close, args=(replaced,), name="free").start()
+            try:
+                Thread(target=os.close, args=(replaced,), name="free").start()
+            except RuntimeError:  # no more threads
+                os.close(replaced)
 
 
 def _fsync_folder(folder: Path) -> None:

@@ -27,6 +27,7 @@ from adaptry.core.errors import (
     Invalid,
     MissingDependency,
     StorageFull,
+    TooLarge,
     Unavailable,
 )
 from adaptry.storage.catalog.dialect import (
@@ -241,6 +242,11 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
             return busy_error()
         case _, "22021":
             return Invalid("a text cannot hold the character U+0000")
+        case "54", "54000":
+            return TooLarge(
+                "a name or text is too long for the registry's database, which finds texts of at most 2,700"
+                " bytes; shorten it"
+            )
         case "53", "53100":
             return StorageFull("no space left for the registry's database; free some space and try again")
         case "XX", "XX001" | "XX002":

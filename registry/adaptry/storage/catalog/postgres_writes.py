@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from adaptry.storage.catalog.prepared_changes import Changes
 
 Result = TypeVar("Result")
+_REFUSALS = ("22", "23", "54")  # classes of SQLSTATE: values, constraints, limits
 _NOT_FLUSHED = b"SET LOCAL synchronous_commit TO off"
 
 
@@ -187,6 +188,7 @@ class PostgresWriters:
         self._lock = ServerStatement(lock)
         self._names = PreparedNames()
         self._idle: PostgresWriter | None = None  # belongs to the writer that has the turn
+        self._is_closed = False
 
     @contextmanager
     def write(self, is_durable: bool) -> Iterator[Session]:
@@ -196,12 +198,17 @@ class PostgresWriters:
 
     def write_each(self, changes: Sequence[Callable[[Session], Result]]) -> list[Result | Exception]:
         """Commits durable transactions of several writers together: each is a savepoint. Returns the result
-        of each, or the error for which it was undone. Raises the driver's errors, which undo all.
+        of each, or the error for which it was undone. If the database refuses a statement, all are undone,
+        and each is run again alone. Raises the driver's other errors, which undo all.
         """
-        if len(changes) == 1:
-            return [self._alone(changes[0])]
-        with self._turn(), self._begun(is_durable=True) as writer:
-            return [self._outcome(writer, change) for change in changes]
+        if len(changes) > 1:
+            try:
+                with self._turn(), self._begun(is_durable=True) as writer:
+                    return [self._outcome(writer, change) for change in changes]
+            except Exception as error:
+                if not _is_refusal(error):
+                    raise
+        return [self._alone(change) for change in changes]
 
     def _alone(self, change: Callable[[Session], Result]) -> Result | Exception:
         try:
@@ -225,7 +232,8 @@ class PostgresWriters:
         return result
 
     def close(self) -> None:
-        """Closes the connection that is kept for the next writer."""
+        """Closes the connection that is kept for the next writer; none is kept from now on."""
+        self._is_closed = True
         idle, self._idle = self._idle, None
         if idle is not None:
             idle.close()
@@ -269,8 +277,18 @@ class PostgresWriters:
     def _give_back(self, writer: PostgresWriter) -> None:
         if writer.is_usable and writer.prepared < MOST_PREPARED:
             self._idle = writer
+            if self._is_closed:
+                self.close()
         else:
             writer.close()
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the database refused a statement for its values, so that nothing was committed. The error may
+    be one of SQLAlchemy.
+    """
+    state = getattr(getattr(error, "orig", error), "sqlstate", None)
+    return state is not None and state[:2] in _REFUSALS
 
 
 @contextmanager

@@ -15,14 +15,12 @@ found while it runs; afterwards, only by a checkpoint that was kept elsewhere.
 from __future__ import annotations
 
 import secrets
-import sqlite3
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import bindparam, func, update
 from sqlalchemy import select as select_columns
-from sqlalchemy.exc import IntegrityError
 
 from adaptry.core.errors import Conflict, CorruptData
 from adaptry.core.failpoints import reach
@@ -150,7 +148,9 @@ class Sequencer:
         """Seals one batch; nothing if another process holds the lease."""
         try:
             return self._seal_batch(now, waits_for_lease)
-        except (IntegrityError, sqlite3.IntegrityError) as error:
+        except Exception as error:
+            if not _violates_constraint(error):
+                raise
             raise CorruptData(f"{_ALTERED}: an entry has the next number already") from error
 
     def _seal_batch(self, now: datetime, waits_for_lease: bool) -> int:
@@ -191,6 +191,13 @@ class Sequencer:
 
     def _verifier(self, origin: str) -> VerifierKey:
         return VerifierKey(origin, self._key.public)
+
+
+def _violates_constraint(error: Exception) -> bool:
+    """Whether a driver, or SQLAlchemy, raised it for a row that violates a constraint: all use the name that
+    PEP 249 gives this error.
+    """
+    return any(kind.__name__ == "IntegrityError" for kind in type(error).__mro__)
 
 
 def log_state(tx: Reads) -> LogState:
