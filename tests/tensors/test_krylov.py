@@ -4,6 +4,10 @@ work.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -110,3 +114,27 @@ def test_a_guess_without_the_largest_direction_does_not_hide_it(largest: float, 
     found = decompose_dense(delta, 15, right[:, 1:16].mT.contiguous())
     best = float(values[:15].square().sum())
     assert best - float(found.values.square().sum()) <= 1e-6 * best
+
+
+_SEVERAL_TIMES = """
+import os
+import torch
+from adaptry.compute.tensors import krylov
+
+torch.set_num_threads(2)
+generator = torch.Generator().manual_seed(0)
+delta = torch.randn(3001, 1031, generator=generator) * torch.linspace(3, 0, 1031) ** 6
+found = []
+for processors in (1, 2, 4, 4, 4, 4):
+    os.cpu_count = lambda count=processors: count
+    found.append(krylov.leading_triplets(delta, 8)[0])
+print(all(torch.equal(one, other) for each in found for one, other in zip(each, found[0])))
+"""
+
+
+def test_threads_do_not_change_bits() -> None:
+    """In a process whose torch uses several threads, unlike that of the tests."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-c", _SEVERAL_TIMES]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

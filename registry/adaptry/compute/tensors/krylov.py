@@ -148,12 +148,14 @@ class _Passes:
 
 @contextmanager
 def _passes(matrix: Tensor) -> Iterator[_Passes]:
-    """Each thread computes with one thread of torch: torch's own threads would wait for each other."""
+    """Each thread computes with one thread of torch: torch's own threads would wait for each other, and
+    change bits. The setting has to be repeated in each thread, where MKL would otherwise not follow it.
+    """
     with single_torch_threads():
         if matrix.numel() < _WORTH_THREADS:
             yield _Passes(matrix, None)
             return
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield _Passes(matrix, pool)
 
 
