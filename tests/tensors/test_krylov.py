@@ -4,6 +4,10 @@ work.
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -85,3 +89,52 @@ def test_an_empty_update_has_no_energy() -> None:
     found = decompose_dense(torch.zeros(300, 200), 4)
     assert found.energy == 0 and found.lost_energy(4) == 0
     assert not found.truncate(4).dense().any()
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-30, 1e-24, 1e-20, 1e-13, 1e13, 1e22, 1e36])
+def test_tiny_and_huge_updates_lose_no_more_than_others(scale: float) -> None:
+    """Squares of their values do not fit into float32."""
+    delta = (noisy(300, 200, 0.5).double() * (scale / 100)).float()
+    found = decompose_dense(delta, 8)
+    best = float(torch.linalg.svdvals(delta.double())[:8].square().sum())
+    assert best - float(found.values.square().sum()) <= 1e-6 * best
+
+
+@pytest.mark.parametrize("largest", [1.1, 2.0, 10.0])
+@pytest.mark.parametrize("tail", [0.0, 1e-3, 0.1])
+def test_a_guess_without_the_largest_direction_does_not_hide_it(largest: float, tail: float) -> None:
+    """Updates that cancel in the sum, but not in the elected result: the guess has exact singular vectors of
+    the result, except that of the largest value.
+    """
+    generator = torch.Generator().manual_seed(0)
+    sides = (torch.randn(1024, 216, dtype=torch.float64, generator=generator) for _ in range(2))
+    left, right = (torch.linalg.qr(side)[0] for side in sides)
+    values = torch.tensor([largest, *[1.0] * 15, *[tail] * 200], dtype=torch.float64)
+    delta = ((left * values) @ right.mT).float()
+    found = decompose_dense(delta, 15, right[:, 1:16].mT.contiguous())
+    best = float(values[:15].square().sum())
+    assert best - float(found.values.square().sum()) <= 1e-6 * best
+
+
+_SEVERAL_TIMES = """
+import os
+import torch
+from adaptry.compute.tensors import krylov
+
+torch.set_num_threads(2)
+generator = torch.Generator().manual_seed(0)
+delta = torch.randn(3001, 1031, generator=generator) * torch.linspace(3, 0, 1031) ** 6
+found = []
+for processors in (1, 2, 4, 4, 4, 4):
+    os.cpu_count = lambda count=processors: count
+    found.append(krylov.leading_triplets(delta, 8)[0])
+print(all(torch.equal(one, other) for each in found for one, other in zip(each, found[0])))
+"""
+
+
+def test_threads_do_not_change_bits() -> None:
+    """In a process whose torch uses several threads, unlike that of the tests."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    command = [sys.executable, "-c", _SEVERAL_TIMES]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

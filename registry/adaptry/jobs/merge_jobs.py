@@ -70,9 +70,12 @@ def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
     """Computes one weight file into the store."""
     with _reopen_planned(task, context) as model:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
-        limit_process_threads(choose_kernels(context.device).names_for(model.plan.changed_tensors))
+        kernels = choose_kernels(context.device).names_for(model.plan.changed_tensors)
+        limit_process_threads(kernels)
         computed = _with_progress(model.merged.read(file.name, 0, file.size), file, context)
-        digest, size = context.registry.bases.store_generated_file(_computed_ahead(computed, context))
+        digest, size = context.registry.bases.store_generated_file(
+            _computed_ahead(computed, context, kernels)
+        )
         changed = len(model.merged.changed)
     reach("merge.stored")
     return StepResult(result={"path": file.name, "size": size, "sha256": str(digest), "changed": changed})
@@ -214,12 +217,13 @@ def _with_progress(
 
 
 def _computed_ahead(
-    computed: Iterator[bytes | memoryview], context: JobContext
+    computed: Iterator[bytes | memoryview], context: JobContext, kernels: tuple[str, ...]
 ) -> Iterator[bytes | memoryview]:
     """The same bytes. While the step may use a second processor, it computes each piece while the caller
-    stores and hashes the one before.
+    stores and hashes the one before. The limit of threads is repeated in the thread, where MKL would
+    otherwise not follow it.
     """
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1, initializer=limit_process_threads, initargs=(kernels,)) as pool:
         upcoming: Future[bytes | memoryview | None] | None = None
         while (data := upcoming.result() if upcoming else next(computed, None)) is not None:
             upcoming = None

@@ -34,6 +34,11 @@ _STEPS_IN_FLOAT32 = 8  # later steps are for values that float32 does not tell a
 _ELEMENTS = 1 << 18  # of a block of rows, which stays in a core's cache
 _PARTS = 8  # of the rows, for as many threads at most
 _WORTH_THREADS = 1 << 21  # elements of the matrix
+_SMALLEST, _LARGEST = 1e-12, 1e12  # of a matrix' largest magnitude, so that sums of squares fit into float32
+_NOISE = 0.05
+"""The norm of what is added to each guess. The residual of an exact singular vector is zero, so without noise
+the iteration would end before it finds larger values, whose vectors the guess may lack completely.
+"""
 
 
 def leading_triplets(matrix: Tensor, rank: int, guess: Tensor | None = None) -> tuple[Triplets, float] | None:
@@ -50,7 +55,7 @@ def leading_triplets(matrix: Tensor, rank: int, guess: Tensor | None = None) -> 
         return None
     with _passes(matrix) as passes:
         block, is_converged = _first_block(matrix.shape[1], rank, guess), False
-        if matrix.dtype == torch.float32:
+        if matrix.dtype == torch.float32 and _is_squared_by_float32(matrix):
             few = min(most, _STEPS_IN_FLOAT32 * columns)
             block, is_converged = _iterate(passes, torch.float32, block, rank, few)
         if not is_converged:
@@ -72,14 +77,20 @@ def _energy(values: Tensor) -> float:
     return float(flat @ flat)
 
 
+def _is_squared_by_float32(matrix: Tensor) -> bool:
+    low, high = (float(each) for each in torch.aminmax(matrix))
+    return _SMALLEST <= max(-low, high) <= _LARGEST
+
+
 def _first_block(width: int, rank: int, guess: Tensor | None) -> Tensor:
-    """Orthonormal columns [in, rank + spare]: those of the guess, at most `rank`, and random ones."""
+    """Orthonormal columns [in, rank + spare]: near those of the guess, at most `rank`, and random ones."""
     known = torch.empty(width, 0) if guess is None else guess[:rank].mT
     generator = torch.Generator().manual_seed(_SEED)
-    count = rank + _SPARE - known.shape[1]
-    drawn = torch.randn(width, count, dtype=torch.float64, generator=generator)
-    block: Tensor = torch.linalg.qr(torch.cat([known.double(), drawn], dim=1))[0]
-    return block
+    block = torch.randn(width, rank + _SPARE, dtype=torch.float64, generator=generator)
+    count = known.shape[1]
+    block[:, :count] = known.double() + block[:, :count] * (_NOISE / width**0.5)
+    orthonormal: Tensor = torch.linalg.qr(block)[0]
+    return orthonormal
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +148,14 @@ class _Passes:
 
 @contextmanager
 def _passes(matrix: Tensor) -> Iterator[_Passes]:
-    """Each thread computes with one thread of torch: torch's own threads would wait for each other."""
+    """Each thread computes with one thread of torch: torch's own threads would wait for each other, and
+    change bits. The setting has to be repeated in each thread, where MKL would otherwise not follow it.
+    """
     with single_torch_threads():
         if matrix.numel() < _WORTH_THREADS:
             yield _Passes(matrix, None)
             return
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             yield _Passes(matrix, pool)
 
 
