@@ -197,7 +197,7 @@ def _is_supported() -> bool:
         return False
     try:
         from adaptry.core.compiled_module import has_cpu_feature
-    except ImportError:
+    except (ImportError, OSError, RuntimeError):  # missing, or its library does not load
         return False
     return all(has_cpu_feature(name) for name in ("sha", "ssse3", "sse4.1"))
 
