@@ -226,7 +226,7 @@ class AppState:
 
     def read_request_limits(self) -> None:
         """Reads the request limits of all names, every few seconds, since other servers may change them."""
-        with self.catalog.read() as tx:
+        with self.catalog.read_prepared() as tx:
             self.request_limits.set_limits(quotas.every(tx))
 
     def confirm_users(self) -> None:

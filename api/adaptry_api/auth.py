@@ -1,7 +1,8 @@
 """Finds the identity of a request's token.
 
 A valid token and its principal's grants are cached for five seconds, so a revoked token or grant stops
-working within five seconds in every process of the server. If a later look-up finds an equal identity, the
+working within five seconds in every process of the server. A token that is used in the last of them is looked
+up again in the background, so requests with it do not wait. If a later look-up finds an equal identity, the
 existing object is kept, so answers cached for that object stay valid.
 """
 
@@ -19,6 +20,8 @@ from adaptry.core.errors import Unauthenticated
 from adaptry.core.identity import ANONYMOUS, Identity
 
 BELIEVED_SECONDS = 5.0
+_RENEWED_SECONDS = 1.0
+"""How long before its end a cached identity is looked up again."""
 _REMEMBERED = 4096
 
 
@@ -40,18 +43,18 @@ class TokenAuthenticator:
             raise Unauthenticated("a token is needed: set ADAPTRY_TOKEN or run `adaptry login`")
         if (secret := _secret_in(authorization)) is None:
             raise Unauthenticated("send the token as `Authorization: Bearer adr_…`")
-        key = _key_of(secret)
-        asking = self._asking.get(key)
-        if asking is None:  # a thousand listeners with one token cause one look-up
-            asking = self._asking[key] = asyncio.ensure_future(self._ask(key, secret))
-        return self.note_use(await asyncio.shield(asking))
+        return self.note_use(await asyncio.shield(self._looking_up(_key_of(secret), secret)))
 
     def identify_at_once(self, authorization: str | None) -> Identity | None:
         """The same, if it is known without a look-up; otherwise None."""
         if authorization is None:
             return ANONYMOUS if self._anonymous_read else None
-        key = self.token_key(authorization)
-        return self.identify_key(key) if key else None
+        if (secret := _secret_in(authorization)) is None:
+            return None
+        key = _key_of(secret)
+        if self._ends_soon(key):
+            self._looking_up(key, secret).add_done_callback(_note_result)
+        return self._believed(key)
 
     def token_key(self, authorization: str) -> bytes | None:
         """The hash under which the token in this header is remembered; None if it has none."""
@@ -59,11 +62,10 @@ class TokenAuthenticator:
         return _key_of(secret) if secret else None
 
     def identify_key(self, key: bytes) -> Identity | None:
-        """The identity of the token with this hash, if it is known without a look-up."""
-        believed = self._known.get(key)
-        if believed and believed[0] > time.monotonic():
-            return self.note_use(believed[1])
-        return None
+        """The identity of the token with this hash, if it is known without a look-up; None also if the token
+        has to be looked up again soon, for which it is needed itself.
+        """
+        return None if self._ends_soon(key) else self._believed(key)
 
     def take_uses(self) -> dict[int, datetime]:
         """When each token was last used, by token id, since the previous call."""
@@ -76,10 +78,32 @@ class TokenAuthenticator:
             self._used[identity.token] = datetime.now(UTC)
         return identity
 
+    def _believed(self, key: bytes) -> Identity | None:
+        believed = self._known.get(key)
+        if believed and believed[0] > time.monotonic():
+            return self.note_use(believed[1])
+        return None
+
+    def _ends_soon(self, key: bytes) -> bool:
+        """Whether a cached identity ends soon, and is not being looked up."""
+        if key in self._asking or (believed := self._known.get(key)) is None:
+            return False
+        return 0 < believed[0] - time.monotonic() < _RENEWED_SECONDS
+
+    def _looking_up(self, key: bytes, secret: str) -> asyncio.Future[Identity]:
+        """The only look-up of this token that is under way: a thousand listeners with one token cause one."""
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = self._asking[key] = asyncio.ensure_future(self._ask(key, secret))
+        return asking
+
     async def _ask(self, key: bytes, secret: str) -> Identity:
         now, known, asking = time.monotonic(), self._known, self._asking
         try:
             identity = await to_thread.run_sync(self._look_up, secret)
+        except Unauthenticated:
+            known.pop(key, None)
+            raise
         finally:
             asking.pop(key, None)
         believed = known.get(key)
@@ -95,6 +119,14 @@ class TokenAuthenticator:
         cached.
         """
         self._known, self._asking = {}, {}
+
+
+def _note_result(asking: asyncio.Future[Identity]) -> None:
+    """For a look-up that nobody waits for. After an error, a later request looks the token up and reports
+    it.
+    """
+    if not asking.cancelled():
+        asking.exception()
 
 
 def _secret_in(authorization: str) -> str | None:

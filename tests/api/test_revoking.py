@@ -51,6 +51,34 @@ def test_a_token_revoked_during_its_look_up_is_not_cached() -> None:
     asyncio.run(scene())
 
 
+def test_a_token_in_use_is_looked_up_again_in_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "_RENEWED_SECONDS", auth.BELIEVED_SECONDS + 1)  # at each use
+    looked_up: list[str] = []
+
+    def look_up(secret: str) -> Identity:
+        looked_up.append(secret)
+        if len(looked_up) > 2:
+            raise Unauthenticated("revoked")
+        return ADA
+
+    async def scene() -> None:
+        callers = TokenAuthenticator(look_up, anonymous_read=False)
+        key = callers.token_key(SHOWN)
+        assert key is not None
+        assert await callers.identify(SHOWN) == ADA
+        assert callers.identify_key(key) is None, "the look-up takes the token itself"
+        assert callers.identify_at_once(SHOWN) == ADA
+        assert callers.identify_key(key) == ADA, "it is being looked up"
+        async with asyncio.timeout(30):
+            while callers.identify_at_once(SHOWN) is not None:
+                await asyncio.sleep(0)
+        assert len(looked_up) == 3
+        with pytest.raises(Unauthenticated):
+            await callers.identify(SHOWN)
+
+    asyncio.run(scene())
+
+
 def test_a_caller_revoked_during_a_read_gets_no_events() -> None:
     registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs()))
     registry.adapters.create(AdapterName.parse("acme/unheard"), AdapterEdit())
