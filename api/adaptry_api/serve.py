@@ -42,12 +42,12 @@ machine takes many times the usual three seconds; uvicorn's limit of five would 
 again.
 """
 SWITCH_SECONDS = 0.0005
+"""Seconds that a thread may keep the event loop waiting for the interpreter: a tenth of Python's default.
+While other threads compute, the loop waits this long at each step of each request.
+"""
 GC_THRESHOLDS = 4_000, 20, 100
 """A full collection took 80 ms on a busy machine, every 8 seconds under load. Little garbage is cyclic here,
 and `FreedMemory` collects it when the process grows.
-"""
-"""Seconds that a thread may keep the event loop waiting for the interpreter: a tenth of Python's default.
-While other threads compute, the loop waits this long at each step of each request.
 """
 
 
