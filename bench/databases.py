@@ -2,12 +2,12 @@
 
     python bench/databases.py [--size 20000] [--requests 200] [--pushes 60] [--rounds 3] [--only resolve ...]
 
-Two servers run at once: one on a SQLite file, one on PostgreSQL, with as many versions. One client sends the
-same requests to both in turns, over one connection. The time is that of the server and its children, user and
-system, without the time of PostgreSQL's own processes. Before each turn a download is counted, which is a
-commit, so nothing is kept from the turn before. What a server uses for its periodic work while nobody asks is
-measured first and taken off. Shown are medians of the rounds, and the lowest and highest
-ratio of a round. Other programs on the machine can double the times.
+Two servers run at once: one on a SQLite file, one on PostgreSQL, with the same number of versions. One client
+sends the same requests to both in turns, over one connection. The time is that of the server and its
+children, user and system, without the time of PostgreSQL's own processes. Before each turn a download is
+counted, which is a commit, so nothing is cached from the turn before. The time that an idle server uses for
+its periodic work is measured first and subtracted. Prints the medians of the rounds, and the lowest and
+highest ratio of a round. Other programs on the machine can double the times.
 """
 
 from __future__ import annotations
@@ -132,13 +132,13 @@ def kinds(side: Side, folder: Path, asked: argparse.Namespace) -> Mapping[str, C
         "nothing new since the last time (304)": get(
             *[resolved] * asked.requests, extra=f"If-None-Match: {tag}\r\n"
         ),
-        "search, each time another": searches,
+        "search, a different one each time": searches,
         "list an adapter's versions": get(*(f"{one}/versions" for one in adapter)),
         "list a page of adapters": get(*(f"/api/v1/adapters?namespace=team-{n % 10}" for n in some)),
         "one version with its details": get(
             *(f"/api/v1/adapters/hub/small-{n % 20}/versions/1/detail" for n in some)
         ),
-        "one request of a Hub client's six": lambda: hub,
+        "one of the six requests of a Hub client": lambda: hub,
         "push of a small adapter": partial(pushes, lambda number: f"acme/tone-{number % 7}"),
         "push of a new adapter": partial(pushes, lambda number: f"acme/new-{number}"),
     }

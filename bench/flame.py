@@ -48,10 +48,10 @@ def main() -> None:
     benches = {bench.script: bench for bench in BENCHES}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bench", choices=sorted(benches))
-    parser.add_argument("-o", "--output", type=Path, help="a file .svg, or .json for speedscope.app")
+    parser.add_argument("-o", "--output", type=Path, help="an .svg file, or a .json file for speedscope.app")
     parser.add_argument("--small", action="store_true", help="only to see that it works")
-    parser.add_argument("--least", type=float, default=2.0, help="percent that a frame of the tree has")
-    parser.add_argument("--only", default="", help="stacks under frames whose text contains this")
+    parser.add_argument("--least", type=float, default=2.0, help="smallest percentage that the tree shows")
+    parser.add_argument("--only", default="", help="show only stacks below frames that contain this text")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="flame-") as scratch:
         command = command_of(benches[asked.bench], Path(scratch), is_small=asked.small)
@@ -97,7 +97,9 @@ def record(command: list[str], format: str, target: Path, scratch: str) -> None:
 
 
 def stacks_of(text: str, only: str) -> Iterator[tuple[list[str], int]]:
-    """The stacks of py-spy's raw format, from the outermost frame, without line numbers and the importer."""
+    """The stacks of py-spy's raw format, from the outermost frame, without line numbers and the import
+    system.
+    """
     found: Counter[tuple[str, ...]] = Counter()
     for line in text.splitlines():
         stack, _, count = line.rpartition(" ")

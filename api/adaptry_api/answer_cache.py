@@ -55,7 +55,7 @@ class AnswerCache(Generic[Answer]):
         return kept.answer if kept else None
 
     def find_at(self, path: str, identity: Identity, commit: Commit | None) -> Answer | None:
-        """The same as of the last commit, which was looked up without waiting. None if it is unknown."""
+        """Like `find`, as of this last commit, which was looked up without waiting; None if it is unknown."""
         if commit is None:
             return None
         self.look_at(commit)

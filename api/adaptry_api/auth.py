@@ -1,9 +1,9 @@
 """Finds the identity of a request's token.
 
 A valid token and its principal's grants are cached for five seconds, so a revoked token or grant stops
-working within five seconds in every process of the server. A token that is used in the last of them is looked
-up again in the background, so requests with it do not wait. If a later look-up finds an equal identity, the
-existing object is kept, so answers cached for that object stay valid.
+working within five seconds in every process of the server. A token that is used in the last second before it
+expires is looked up again in the background, so requests with it do not wait. If a later look-up finds an
+equal identity, the existing object is kept, so answers cached for that object stay valid.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from adaptry.core.identity import ANONYMOUS, Identity
 
 BELIEVED_SECONDS = 5.0
 _RENEWED_SECONDS = 1.0
-"""How long before its end a cached identity is looked up again."""
+"""How long before it expires a cached identity is looked up again."""
 _REMEMBERED = 4096
 
 
@@ -46,7 +46,7 @@ class TokenAuthenticator:
         return self.note_use(await asyncio.shield(self._looking_up(_key_of(secret), secret)))
 
     def identify_at_once(self, authorization: str | None) -> Identity | None:
-        """The same, if it is known without a look-up; otherwise None."""
+        """The identity of the token in this header if it is cached; otherwise None."""
         if authorization is None:
             return ANONYMOUS if self._anonymous_read else None
         if (secret := _secret_in(authorization)) is None:
@@ -62,8 +62,8 @@ class TokenAuthenticator:
         return _key_of(secret) if secret else None
 
     def identify_key(self, key: bytes) -> Identity | None:
-        """The identity of the token with this hash, if it is known without a look-up; None also if the token
-        has to be looked up again soon, for which it is needed itself.
+        """The identity of the token with this hash, if it is cached. None also if it expires soon, because
+        the next look-up needs the token itself.
         """
         return None if self._ends_soon(key) else self._believed(key)
 
@@ -85,13 +85,13 @@ class TokenAuthenticator:
         return None
 
     def _ends_soon(self, key: bytes) -> bool:
-        """Whether a cached identity ends soon, and is not being looked up."""
+        """Whether a cached identity expires soon and is not being looked up."""
         if key in self._asking or (believed := self._known.get(key)) is None:
             return False
         return 0 < believed[0] - time.monotonic() < _RENEWED_SECONDS
 
     def _looking_up(self, key: bytes, secret: str) -> asyncio.Future[Identity]:
-        """The only look-up of this token that is under way: a thousand listeners with one token cause one."""
+        """The one look-up of this token that is under way: a thousand listeners with one token share it."""
         asking = self._asking.get(key)
         if asking is None:
             asking = self._asking[key] = asyncio.ensure_future(self._ask(key, secret))
@@ -122,8 +122,8 @@ class TokenAuthenticator:
 
 
 def _note_result(asking: asyncio.Future[Identity]) -> None:
-    """For a look-up that nobody waits for. After an error, a later request looks the token up and reports
-    it.
+    """Takes the error of a look-up that nobody waits for. A later request looks the token up again and
+    reports the error.
     """
     if not asking.cancelled():
         asking.exception()

@@ -182,8 +182,8 @@ QuickAnswer = Callable[[Request, Identity], Awaitable[Response]]
 
 
 class AnswerInMemory(NamedTuple):
-    """A complete response, which the same caller may get again until the next commit; HEAD has no body.
-    `on_sending` is called each time before it is sent, and raises an error if it may no longer be sent.
+    """A complete response, which the same caller may get again until the next commit; for HEAD, without a
+    body. `on_sending` is called each time before it is sent, and raises an error if it may no longer be sent.
     """
 
     response: Response
@@ -242,8 +242,8 @@ class GuardedRoute(APIRoute):
         return await answer(request, identity)
 
     def answer_at_once(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
-        """The answer from memory for this caller, None if unknown; None if it must be made in the usual way.
-        May raise any error: then, too.
+        """The answer from memory for this caller (`identity` is None if unknown). If the result is None, or
+        any error is raised, the answer must be made in the usual way.
         """
         answer: ImmediateAnswer | None = getattr(self.endpoint, _AT_ONCE, None)
         if answer is None:

@@ -1,5 +1,5 @@
-"""Extends uvicorn with the extension "zero copy send" of ASGI: the system sends an open file to the
-connection, and no thread copies its bytes.
+"""Adds ASGI's extension "zero copy send" to uvicorn: the system sends an open file to the connection, and no
+thread copies its bytes.
 
 Otherwise, a thread reads each piece of the file, and the event loop writes it to the socket. Connections that
 the server encrypts do not have the extension.
@@ -23,7 +23,7 @@ from adaptry_api.direct_bodies import DirectBodies
 from adaptry_api.downloads import ZERO_COPY_SEND
 
 _AT_ONCE = 16 << 20  # bytes that a thread sends before others may use it
-_PATIENCE = 0.02  # seconds that a thread waits for a client to read, altogether; then the event loop waits
+_PATIENCE = 0.02  # seconds in total that a thread waits for a client to read; then the event loop waits
 
 
 class DirectFiles(DirectBodies):
@@ -41,7 +41,7 @@ class DirectFiles(DirectBodies):
             cycle.send = functools.partial(self._send, self.cycle, self.cycle.send)
 
     async def _send(self, cycle: RequestResponseCycle, send: Any, message: Message) -> None:
-        """`send` is the method of uvicorn, which has no type for other messages."""
+        """`send` is uvicorn's method, whose type allows only its own messages."""
         if message["type"] != ZERO_COPY_SEND:
             await send(message)
             return
@@ -77,7 +77,7 @@ class DirectFiles(DirectBodies):
 
     async def _drain(self, cycle: RequestResponseCycle) -> bool:
         """Waits until the transport has sent everything, since the file follows it. False if the connection
-        is closed, also because the client does not read.
+        is closed, or if the client does not read.
         """
         end, pause = self.loop.time() + self.read_seconds, 0.0
         while self.transport.get_write_buffer_size() and not self.transport.is_closing():
@@ -101,8 +101,9 @@ class DirectFiles(DirectBodies):
 
 
 class _Sender:
-    """Sends pieces of a file to a connection. If the server cancels a download, its thread goes on, so both
-    descriptors are ours, and `close` waits for the thread: others would get their numbers, and its bytes.
+    """Sends pieces of a file to a connection. If the server cancels a download, its thread continues, so the
+    sender duplicates both descriptors, and `close` waits for the thread: otherwise a new file or connection
+    could reuse their numbers, and get its bytes.
     """
 
     def __init__(self, connection: int, file: int) -> None:

@@ -1,5 +1,5 @@
-"""A stored file as an answer: its bytes or one range of them, with caching headers. The system sends large
-files on this machine by itself; others are read in 1 MiB pieces.
+"""A stored file as an answer: its bytes or one range of them, with caching headers. Large files
+on this machine are sent by the system; others are read in 1 MiB pieces.
 
 A file of a revision never changes, so a client may cache it permanently.
 """
@@ -31,8 +31,8 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 """For the description of a route that answers with a file. (`Any`: OpenAPI's own JSON.)"""
 
 ZERO_COPY_SEND = "http.response.zerocopysend"
-"""Name of an extension of ASGI, and of its message. Its fields `file` (a descriptor), `offset` and `count`
-are required; `limiter`, a field of ours, limits the threads that send (`direct_files`).
+"""Name of an extension of ASGI, and of its message. The message's fields `file` (a descriptor), `offset` and
+`count` are required; `limiter`, our own field, limits the threads that send (`direct_files`).
 """
 _SMALL = 1 << 20  # files up to this size are read and sent at once
 
@@ -43,7 +43,7 @@ Read = Callable[[int], Iterator[bytes]]
 
 
 class _Unread(NamedTuple):
-    """A part of a file that must be read, and the head of the response with it."""
+    """A part of a file that must be read, and the head of the response that contains it."""
 
     part: HttpRange
     status: int
@@ -124,7 +124,7 @@ def _saved_as(path: str) -> str:
 
 
 class _SentFile(Response):
-    """A response with the next `length` bytes of an open file, which the system sends by itself."""
+    """A response with the next `length` bytes of an open file, which the system sends."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class _SentFile(Response):
 
 
 def _opened(read: Read, start: int) -> FileChunks | None:
-    """The file, if it is one on this machine."""
+    """The file if it is on this machine; otherwise None."""
     pieces = read(start)
     if isinstance(pieces, FileChunks):
         return pieces

@@ -131,7 +131,7 @@ class _Traffic:
 def with_our_headers(
     sent: Iterable[RawHeader], request_id: str, ours: Sequence[RawHeader] = _RAW_HEADERS
 ) -> list[RawHeader]:
-    """The headers of a response, with those that every response has."""
+    """The headers of a response, including those that every response has."""
     headers = [(name, value) for name, value in sent if name not in _OURS]
     if not any(name == _CACHE_CONTROL for name, _ in headers):
         headers.append((_CACHE_CONTROL, b"private, no-store"))

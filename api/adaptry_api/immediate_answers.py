@@ -3,8 +3,9 @@
 A quick answer (`quick_routes`) runs as a task, behind uvicorn's and our middleware, which takes longer than
 finding an answer in memory. Routes with such answers (`answered_quickly(at_once=…)`) are tried first, by the
 protocol itself (`immediate_protocol`). Whatever the middleware does for a request is done here too: identity,
-headers, metrics, log. Requests with anything unusual, such as a body, a range or a header of a proxy, take
-the usual way; so do requests whose answer is an error, and all requests if their number is limited.
+headers, metrics, log. Requests with anything unusual, such as a body, a range or a header of a proxy, are
+answered in the usual way; so are requests whose answer is an error, and all requests if their number is
+limited.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ _IGNORED_HEADERS = frozenset(
         b"x-hf-download-counter",
     }
 )
-"""No answer depends on these, except on the caller. Beside them, `If-None-Match` is understood.
-(The host is checked by servers with a list of hosts, which have no immediate answers.)
+"""Headers on which no answer depends, except through the caller. `If-None-Match` is also understood.
+(Only servers with a list of hosts check the host, and they give no immediate answers.)
 """
 
 
@@ -61,8 +62,8 @@ class EncodedAnswer(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """An encoded answer, and what is recorded of its requests. The id of a request belongs between the
-    pieces of the head.
+    """An encoded answer, and what is recorded about its requests. The id of a request belongs between
+    the pieces of the head.
     """
 
     route: str
@@ -85,7 +86,7 @@ class ImmediateAnswers:
     """Answers requests of `app`'s routes. Only to be called on the event loop.
 
     Encoded answers are kept for the caller until the next commit, as in `answer_cache`. Equal bytes are equal
-    requests, so they are parsed once; only a hash of the bytes is kept, because they have tokens.
+    requests, so they are parsed once; only a hash of the bytes is kept, because they contain tokens.
     """
 
     def __init__(self, app: FastAPI, state: AppState, counts: RequestMetrics) -> None:

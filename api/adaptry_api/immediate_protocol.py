@@ -1,7 +1,7 @@
 """Extends uvicorn's HTTP protocol: writes answers from memory as soon as a request's head is parsed.
 
-This needs no task, and one write. If the same bytes were answered before, they are not even parsed. All other
-requests, and pipelined ones whose turn has not come, are passed to the application as usual.
+This needs no task, and only one write. If the same bytes were answered before, they are not even parsed. All
+other requests, and pipelined ones whose turn has not come, are passed to the application as usual.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class ImmediateProtocol(DirectFiles):
     """uvicorn's protocol with immediate answers, if the application's state has them."""
 
     _is_between_requests = True  # whether the parser waits for the first byte of a request
-    _is_answered = False  # whether the current request has its answer
-    _fingerprint: bytes | None = None  # of what was received last, if that can be a whole request
+    _is_answered = False  # whether the current request has been answered
+    _fingerprint: bytes | None = None  # of the last received bytes, if they can be a whole request
 
     def data_received(self, data: bytes) -> None:
         self._fingerprint = None
@@ -48,7 +48,7 @@ class ImmediateProtocol(DirectFiles):
     def on_headers_complete(self) -> None:
         self._is_answered = self._answer_at_once()
         if not self._is_answered:
-            self._unset_keepalive_if_required()  # set by an answer to what came before in these bytes
+            self._unset_keepalive_if_required()  # set by the answer to an earlier request in these bytes
             super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -81,7 +81,7 @@ class ImmediateProtocol(DirectFiles):
         )
 
     def _is_usual(self) -> bool:
-        """Whether the connection stays open after this request's answer, and speaks HTTP 1.1."""
+        """Whether the connection stays open after this request's answer, and uses HTTP/1.1."""
         return (
             self.parser.get_http_version() == "1.1"
             and self.parser.should_keep_alive()
@@ -102,14 +102,14 @@ class ImmediateProtocol(DirectFiles):
 
 
 def fingerprint(received: bytes) -> bytes | None:
-    """Identifies these bytes, if they look like a single GET or HEAD request without a body. An id that
-    clients draw for each request makes no difference.
+    """Identifies these bytes, if they look like a single GET or HEAD request without a body. A trace id that
+    clients generate for each request makes no difference.
     """
     if not received.endswith(b"\r\n\r\n") or received[:4] not in (b"GET ", b"HEAD"):
         return None
     lines = received.count(b"\r\n")
     if received.count(b"\r") != lines or received.count(b"\n") != lines:
-        return None  # parsers differ in what ends such lines
+        return None  # parsers disagree on what ends such lines
     if received.index(b"\r\n\r\n") != len(received) - 4:
         return None
     at = received.find(_TRACE)

@@ -119,7 +119,7 @@ def make_server(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server
 
 
 def _worker_application(settings: ServerSettings) -> FastAPI:
-    """Made in each process of several."""
+    """Made in each process, if there are several."""
     refuse_old_pydantic()
     return _application(settings)
 

@@ -7,8 +7,8 @@ from typing import cast
 
 
 def refuse_old_pydantic() -> None:
-    """Makes `pydantic.v1` impossible to import in this process, unless it was imported. FastAPI would import
-    its 23 modules (2.5 MB) to find out that no route has a model of it.
+    """Prevents `pydantic.v1` from being imported in this process, unless it already was. FastAPI would import
+    its 23 modules (2.5 MB) only to find that no route has one of its models.
     """
     modules = cast("dict[str, object]", sys.modules)
     modules.setdefault("pydantic.v1", None)

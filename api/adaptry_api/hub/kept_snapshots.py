@@ -83,7 +83,7 @@ class KeptSnapshots:
         return commit
 
     def look_at_once(self) -> bool:
-        """The same without waiting. False if it is not possible."""
+        """Like `look`, without waiting; False if that is not possible."""
         commit = self.catalog.last_commit()
         if commit is None:
             return False

@@ -87,7 +87,7 @@ def _join_all(
         try:
             joined = resolve_files(files, _XorbFinder(state, writer, spool))
             begun, earlier = (early and early.claim(joined, state.blobs.chunks)) or (None, None)
-            # It is first: while it is open, it takes part of the number of uploads that the name may have.
+            # `begun` is first: its open upload counts towards the uploads that the name may have.
             for done, file in enumerate(sorted(joined, key=lambda each: each is not begun), 1):
                 _deliver(state, writer, file, earlier if file is begun else None)
                 yield done

@@ -178,7 +178,7 @@ def _by_kind(found: WeightStatistics) -> dict[str, list[ModuleStatistics]]:
 
 
 def _line(modules: Sequence[ModuleStatistics]) -> SpectrumLine:
-    import statistics  # not for servers without such pages
+    import statistics  # servers without such pages do not need it
 
     shares = [
         [value / module.singular_values[0] for value in module.singular_values]

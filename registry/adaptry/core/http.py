@@ -51,7 +51,7 @@ def pool_factory(url: str, ca_bundle: str | None, proxy: str | None) -> Callable
     For requests that must not be repeated: each gets a separate pool, because a server may close an idle
     connection at the moment in which it is used again.
     """
-    import urllib3  # not for a server that never sends requests
+    import urllib3  # a server that never sends requests does not need it
 
     # (`Any`: urllib3's keyword options have many types.)
     options: dict[str, Any] = {"maxsize": _SOCKETS, "block": True}

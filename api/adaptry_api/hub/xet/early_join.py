@@ -26,7 +26,7 @@ from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, merge_runs
 from adaptry_api.hub.xet.xorb import MAX_CHUNK_BYTES, MAX_XORB_BYTES
 
 IDLE_SECONDS = 60.0
-"""Seconds after which a client that sends no further xorb is given up."""
+"""Seconds without another xorb after which an upload is considered abandoned."""
 _MOST = 4  # files stored early at once, with a thread each
 _KNOWN = 64  # uploads whose xorbs are followed
 _LONGEST_HEADER = 1 << 20
@@ -44,7 +44,7 @@ class EarlyJoins:
 
     @contextmanager
     def receiving(self, id: str, uploads: Uploads, name: AdapterName, path: Path) -> Iterator[None]:
-        """Surrounds receiving the next xorb of the upload `id`, which is at `path` when the block ends."""
+        """Surrounds the receipt of the next xorb of the upload `id`; it is at `path` when the block ends."""
         with self._lock:
             join = self._joins.get(id)
             if join is None:
@@ -82,7 +82,7 @@ class EarlyJoin:
         self._changed = Condition()
         self._announced = 0
         self._xorbs: dict[int, StoredXorb | None] = {}  # those not taken yet; None while one arrives
-        self._taken: list[Run] = []  # the first bytes of the file, supposedly
+        self._taken: list[Run] = []  # the first bytes of the file, presumably
         self._rest: Callable[[int], Iterator[bytes]] | None = (
             None  # reads the other bytes, once they are certain
         )
@@ -92,14 +92,14 @@ class EarlyJoin:
         self._complete: str | None = None  # the upload that has all bytes
 
     def announce(self) -> int:
-        """The number of a xorb that begins to arrive."""
+        """Numbers a xorb that begins to arrive."""
         with self._changed:
             number, self._announced = self._announced, self._announced + 1
             self._xorbs[number] = None
             return number
 
     def add(self, number: int, xorb: StoredXorb) -> None:
-        """The xorb with this number is complete."""
+        """Adds the xorb with this number, which is complete."""
         with self._changed:
             if self._is_cancelled:
                 self._xorbs.clear()  # their tables of chunks take memory
@@ -143,7 +143,7 @@ class EarlyJoin:
                 self._uploads.drop(left)
 
     def _result(self) -> str | None:
-        """Waits for the last byte."""
+        """Waits until storing has ended; the id of the complete upload, or None."""
         if self._thread is not None:
             self._thread.join()
         return self._complete
@@ -158,7 +158,7 @@ class EarlyJoin:
 
     def _store(self) -> None:
         try:
-            with suppress(AdaptryError):  # storing the joined file will raise it again, if it lasts
+            with suppress(AdaptryError):  # if it persists, storing the joined file raises it again
                 session = self._uploads.open(self._name, None, self._size)
                 try:
                     sent = self._uploads.append(session, 0, self._bytes(), self._size)
@@ -219,7 +219,7 @@ def _first(size: int, runs: Iterable[Run]) -> Iterator[Run]:
 
 def _declared_size(first: StoredXorb) -> int:
     """The size of the safetensors file that begins with this xorb, according to its header; 0 if the xorb
-    begins otherwise. A header that means something else is no danger: then the sizes differ.
+    begins otherwise. A misread header does no harm: the sizes then differ.
     """
     run = first.runs[0]
     if not isinstance(run.source, Path):

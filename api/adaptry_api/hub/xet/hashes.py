@@ -40,7 +40,7 @@ def sha256_of(data: bytes) -> Digest:
 
 def chunk_hash(data: bytes) -> bytes:
     """The hash of a chunk, 32 bytes."""
-    from blake3 import blake3  # not for servers without such uploads
+    from blake3 import blake3  # servers without such uploads do not need it
 
     return blake3(data, key=_CHUNK_KEY).digest()
 
