@@ -27,10 +27,10 @@ from adaptry.core.lazy_dataclass import dataclass
 
 Result = TypeVar("Result")
 
-_KEPT = 16  # shapes
+_KEPT = 16  # pairs of a config and a header
 _LARGEST_KEPT = 16 << 10
-"""Largest size in bytes of the config and header of a shape that is kept; the values derived from them take
-some ten times as much.
+"""Largest size in bytes of a config and header for which derived values are kept; those take about ten times
+as much.
 """
 
 
@@ -59,8 +59,8 @@ class Adapter:
         return {}  # (`Any`: results of several functions)
 
     def derived(self, function: Callable[[Adapter], Result]) -> Result:
-        """`function(self)`, which may use config, header and format, but not the content. Its result is kept
-        for the adapters that `with_content` makes of this one.
+        """The result of `function(self)`, which may use config, header and format, but not the content. It is
+        cached, also for the adapters that `with_content` makes from this one.
         """
         if function not in self._derived:
             self._derived[function] = function(self)
@@ -68,7 +68,7 @@ class Adapter:
         return result
 
     def with_content(self, content: Content) -> Adapter:
-        """The adapter in other files with the same config and header."""
+        """The same adapter with other content, which has the same config and header."""
         other = copy(self)
         vars(other).update(content=content, spec=self.spec, _derived=self._derived)
         return other
@@ -127,8 +127,8 @@ def open_content(content: Content, left_out: Mapping[str, str] | None = None) ->
 
 def open_known(content: Content) -> Adapter:
     """The same as `open_content`, for programs that open many adapters. Versions of an adapter usually differ
-    only in the values of their weights. So what follows from a config and a header is kept for adapters that
-    have the same, if they are small.
+    only in the values of their weights. So data derived from a small config and header is cached, for
+    adapters that have the same ones.
     """
     if detect_format(content.sizes) is PEFT and not any(
         name.endswith(".safetensors") and name != WEIGHTS for name in content.sizes
@@ -145,7 +145,8 @@ def open_known(content: Content) -> Adapter:
 @lru_cache(maxsize=_KEPT)
 def _of_shape(config: bytes, head: bytes, size: int) -> Adapter | None:
     """The adapter with this config and this head of a weights file of `size` bytes, without its content; None
-    if what is derived may not be kept. Raises the errors of `open_content`, and those of deriving its spec.
+    if the derived data may not be cached. Raises the errors of `open_content`, and those of deriving its
+    spec.
     """
     header = read_header(lambda offset, length: head[offset : offset + length], size, WEIGHTS)
     if format_by_keys(PEFT, header) is not PEFT:

@@ -193,7 +193,7 @@ class AdapterConfig:
 
     @property
     def has_patterns(self) -> bool:
-        """Whether it has patterns, which are matched within a time limit, so that results may differ."""
+        """Whether it has patterns, which are matched within a time limit, so results may vary."""
         return bool(self.whole_patterns) or any(self.fields.get(key) for key in _MAPPINGS)
 
     @cached_property

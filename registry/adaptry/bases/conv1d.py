@@ -1,7 +1,7 @@
 """Which modules are transformers' `Conv1D`, whose weight is stored as [in, out] and not as [out, in].
 
-A checkpoint does not contain the classes of its modules. A model type that is known shows the class; in
-other models, a `Conv1D` always has a bias, with one element for each output.
+A checkpoint does not contain the classes of its modules. A known model type determines the class; in other
+models, a `Conv1D` always has a bias, with one element for each output.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class LinearClasses:
         return any(True in answers for answers in self._by_name.values())
 
     def _by_bias(self, path: str) -> bool | None:
-        """What the module's own parameters show."""
+        """Whether the module is a `Conv1D`, by its own parameters; None if they do not show it."""
         weight, bias = self._shape_of(f"{path}.weight"), self._shape_of(f"{path}.bias")
         if weight is None or len(weight) != 2 or bias is None or len(bias) != 1:
             return False
@@ -61,7 +61,7 @@ class LinearClasses:
 
     @cached_property
     def _by_name(self) -> Mapping[str, frozenset[bool]]:
-        """What the matrices show whose parameters show it, by the last part of a module's name."""
+        """Whether modules whose parameters show it are a `Conv1D`, by the last part of their names."""
         found: dict[str, set[bool]] = {}
         for name in self._names:
             path, _, parameter = name.rpartition(".")
@@ -74,7 +74,7 @@ class LinearClasses:
 
 
 def is_named_conv1d(path: str, model_type: str) -> bool:
-    """Whether the module at `path` is a `Conv1D` by the names of a known model type."""
+    """Whether the module at `path` has the name of a `Conv1D` of a known model type."""
     return model_type in _MODELS and path.rpartition(".")[2] in _MODULES
 
 

@@ -174,7 +174,7 @@ def body_attribute(model_type: str) -> str:
 
 
 def is_known_type(model_type: str) -> bool:
-    """Whether it is a type of transformers 5.24 in the tables above, which lack types without a head."""
+    """Whether the tables above have this type of transformers 5.24; they lack types without a head."""
     return bool(body_attribute(model_type)) or converts_adapters(model_type)
 
 

@@ -13,7 +13,7 @@ import llvmlite.binding as llvm
 
 
 class CompiledModule:
-    """LLVM IR compiled for this machine; its functions are safe from several threads."""
+    """LLVM IR compiled for this machine; its functions are safe to call from several threads."""
 
     def __init__(self, source: str) -> None:
         llvm.initialize_native_target()

@@ -230,14 +230,14 @@ class MissingDependency(AdaptryError):
 
 def copies_of(error: Exception, count: int) -> list[Exception]:
     """One error for each of several callers, with `error` as its cause; a `RuntimeError` if its class allows
-    no copies. If they raised the same object, each would add its calls to the traceback of the others.
+    no copies. If they raised the same object, each would add its frames to the traceback of the others.
     """
     made: list[Exception] = []
     for _ in range(count):
         try:
             copied = type(error).__new__(type(error), *error.args)
             vars(copied).update(vars(error))
-        except Exception:  # noqa: BLE001  (a class that others cannot make, such as pydantic's)
+        except Exception:  # noqa: BLE001  (a class that cannot be made here, such as pydantic's)
             copied = RuntimeError(f"{type(error).__name__}: {error}")
         copied.__cause__ = error
         made.append(copied)

@@ -37,7 +37,7 @@ Bytes = bytes | bytearray | memoryview
 
 
 class Sha256Stream:
-    """The SHA-256 of the bytes given to `update`, as `hashlib.sha256()`. One thread may use it at a time.
+    """The SHA-256 of the bytes given to `update`, like `hashlib.sha256()`. One thread may use it at a time.
 
     Without `is_interleaved`, hashlib computes it, and llvmlite is not loaded: for small amounts of data.
     """
@@ -63,7 +63,7 @@ class Sha256Stream:
         return _digest(state)
 
     def hexdigest(self) -> str:
-        """As `digest`, in 64 hexadecimal digits."""
+        """Like `digest`, in 64 hexadecimal digits."""
         return self.digest().hex()
 
     def _take(self, view: _BufferView) -> _Lane:
@@ -109,12 +109,14 @@ def update_together(pieces: Sequence[tuple[Sha256Stream, Bytes]]) -> None:
 
 
 def can_interleave() -> bool:
-    """Whether this machine hashes streams together, not one after another."""
+    """Whether this machine can hash streams together instead of one after another."""
     return _program() is not None
 
 
 def pays(size: int) -> bool:
-    """Whether so many bytes, of all streams together, are worth compiling the loop, unless it is already."""
+    """Whether hashing this many bytes, of all streams, justifies compiling the loop; True once it is
+    compiled.
+    """
     return size >= _WORTH_COMPILING or bool(_compiled)
 
 

@@ -219,9 +219,9 @@ def _with_progress(
 def _computed_ahead(
     computed: Iterator[bytes | memoryview], context: JobContext, kernels: tuple[str, ...]
 ) -> Iterator[bytes | memoryview]:
-    """The same bytes. While the step may use a second processor, it computes each piece while the caller
-    stores and hashes the one before. The limit of threads is repeated in the thread, where MKL would
-    otherwise not follow it.
+    """The same bytes. As long as the step may use a second processor, it computes each piece while the caller
+    stores and hashes the one before. The limit on threads is repeated in the thread, because
+    MKL ignores that of another one.
     """
     with ThreadPoolExecutor(1, initializer=limit_process_threads, initargs=(kernels,)) as pool:
         upcoming: Future[bytes | memoryview | None] | None = None

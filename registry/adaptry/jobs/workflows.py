@@ -20,7 +20,7 @@ from adaptry.jobs.queues import step_queue
 from adaptry.registry.job_types.records import JobInfo
 
 VERSION = "1"  # workflows of another version are left to runners of that version
-_PATIENCE = 0.05  # seconds between two looks at whether a step is done, for each job that is overseen here
+_PATIENCE = 0.05  # seconds between two checks whether a step is done, for each job supervised here
 _PAUSE = 1.0  # seconds between tries to reach an unreachable catalog
 Json = dict[str, Any]  # what steps come to
 Answer = TypeVar("Answer")

@@ -35,7 +35,7 @@ from adaptry.storage.local.revision_derivation import RevisionDerivation
 
 _SLOTS = ProcessSlots(running=1, waiting=8, patience=300.0)  # it may need 200 MB
 _LONGEST = 600.0
-"""Seconds after which a process counts as hung, and is ended: others wait for it."""
+"""Seconds after which a process is considered hung and is ended, since others wait for it."""
 
 
 @dataclass(frozen=True, slots=True)

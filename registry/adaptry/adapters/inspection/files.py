@@ -89,7 +89,7 @@ def inspect_tiny(file: WeightsFile) -> WeightsInspection | None:
     size = sum(info.size for info in tensors.values()) if len(tensors) <= _MOST_HERE else _MEASURED_HERE + 1
     if size > _MEASURED_HERE:
         return None
-    from adaptry.adapters.inspection import plain_norms, tensor_measurement  # for tiny files alone
+    from adaptry.adapters.inspection import plain_norms, tensor_measurement  # only for tiny files
 
     source = io.BytesIO(file.content.read(file.path, start, size))
     measure = partial(tensor_measurement.measure_tensor, source, measure=plain_norms.measure)

@@ -38,7 +38,7 @@ def _seterr(*, all: Literal["ignore"]) -> None:
 
 
 def _package(name: str, folder: Path) -> ModuleType:
-    """An empty package, so that modules of it can be imported without its own code."""
+    """An empty package, so that its modules can be imported without running its own code."""
     spec = ModuleSpec(name, None, is_package=True)
     spec.submodule_search_locations = [str(folder)]
     package = importlib.util.module_from_spec(spec)

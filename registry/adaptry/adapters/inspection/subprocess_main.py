@@ -2,8 +2,9 @@
 
 Requests and answers are those of `protocol`. Each request resets the timer that ends the process.
 
-The process stays for the next request, since a start costs more than measuring a small adapter. It ends when
-its input closes (because the process that started it has ended) or after `IDLE` seconds without a request.
+The process stays for the next request, since starting one costs more than measuring a small adapter. It ends
+when its input closes (because the process that started it has ended) or after `IDLE` seconds without a
+request.
 """
 
 from __future__ import annotations

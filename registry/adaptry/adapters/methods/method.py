@@ -85,7 +85,7 @@ class ModuleTensors(Protocol):
         ...
 
     def bias(self) -> Tensor | None:
-        """The base's bias of the module [out], unchanged and in its stored dtype, or None."""
+        """The module's bias in the base [out], unchanged and in its stored dtype, or None."""
         ...
 
     @property

@@ -3,7 +3,7 @@
 A shard is read from its beginning to its end, in pieces that stay in a core's cache, and each piece is hashed
 for the file and for its tensors at the same time (`core.sha256_streams`). If there are fewer shards than
 threads, tensors are read apart from the files, so that all threads have work. A thread gives a range back
-after some MiB and continues with the one that has most left, so that all end together.
+after some MiB and continues with the one that has the most bytes left, so that all threads end together.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class _HashRun:
                 self._progress(f"hashing {taken.shard}", self._done, self._total)
 
     def _take(self, ahead: int) -> ShardRange | None:
-        """Of the next `ahead` ranges, the one with most left; None at the end."""
+        """Of the next `ahead` ranges, the one with the most bytes left; None at the end."""
         with self._changed:
             while self._left and not self._is_stopped:
                 free = [each for each in self._left[:ahead] if each not in self._busy]

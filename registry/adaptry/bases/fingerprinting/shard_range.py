@@ -65,8 +65,8 @@ class ShardRange:
         self._at, self._end = span
         self._is_interleaved = is_interleaved
         self._whole = Sha256Stream(is_interleaved) if is_file else None
-        self._begun = 0  # number of tensors that have been begun
-        self._open: _TensorHashes | None = None  # the one whose end is still to come
+        self._begun = 0  # number of tensors whose hashing has begun
+        self._open: _TensorHashes | None = None  # the tensor that has not ended yet
         self._ended: list[_TensorHashes] = []
         self._exact: dict[str, str] = {}
         self._canon: dict[str, str | None] = {}
@@ -128,7 +128,7 @@ class ShardRange:
         return self.tensors[self._begun]
 
     def _piece_end(self) -> int:
-        """The end of the next piece, which divides no element."""
+        """The end of the next piece, which splits no element."""
         end = min(self._at + PIECE, self._end)
         for place in range(self._begun, len(self.tensors)):
             tensor = self.tensors[place]

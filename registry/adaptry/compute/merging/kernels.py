@@ -124,7 +124,7 @@ class KernelChoice:
 
 def limit_process_threads(kernels: Iterable[str]) -> None:
     """Limits numpy and torch to one thread for the rest of this process, as in a merge, if these kernels use
-    them: more threads would change bits. Names may have a version behind them.
+    them: more threads would change bits. Names may be followed by a version.
     """
     kernels = tuple(kernels)
     if any(kernel.startswith("llvm") for kernel in kernels):

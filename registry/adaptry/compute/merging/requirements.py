@@ -81,7 +81,7 @@ def require_orientation(label: str, target: TargetTensor) -> None:
         raise Unsupported(
             f"{label}: {target.module.path} is a square matrix of an unknown model type. It may be a"
             " torch.nn.Linear or transformers' Conv1D, which is stored transposed: merge it with PEFT, which"
-            " sees the class"
+            " knows the class"
         )
 
 

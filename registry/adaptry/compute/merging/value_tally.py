@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Bytes = memoryview | bytes
 
-_FIRST = 1024  # elements that are compared first, since a changed tensor mostly differs everywhere
+_FIRST = 1024  # elements that are compared first, since a changed tensor usually differs everywhere
 
 # For each floating-point dtype: bytes per value, and the bits of infinity, which exceed those of finite
 # values.

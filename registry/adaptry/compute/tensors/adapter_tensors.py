@@ -82,7 +82,7 @@ class AdapterTensors:
         return replace(self, _given={**self._given, **tensors})
 
     def bias(self) -> Tensor | None:
-        """The base's bias [out] of the module, in its stored dtype, or None."""
+        """The module's bias in the base [out], in its stored dtype, or None."""
         return self.read_bias()
 
     def weight(self) -> Tensor:

@@ -29,15 +29,16 @@ TOLERANCE = 1e-7
 """The share of the best approximation's energy that may be missed."""
 _SPARE = 8  # additional columns, which make the last requested values converge faster
 _SEED = 0
-_FEW = 4  # steps after which the matrix' whole energy is computed for the bound
-_STEPS_IN_FLOAT32 = 8  # later steps are for values that float32 does not tell apart
+_FEW = 4  # steps after which the matrix's whole energy is computed for the bound
+_STEPS_IN_FLOAT32 = 8  # later steps are for values that float32 cannot distinguish
 _ELEMENTS = 1 << 18  # of a block of rows, which stays in a core's cache
 _PARTS = 8  # of the rows, for as many threads at most
 _WORTH_THREADS = 1 << 21  # elements of the matrix
-_SMALLEST, _LARGEST = 1e-12, 1e12  # of a matrix' largest magnitude, so that sums of squares fit into float32
+_SMALLEST, _LARGEST = 1e-12, 1e12  # of a matrix's largest magnitude, so that sums of squares fit into float32
 _NOISE = 0.05
-"""The norm of what is added to each guess. The residual of an exact singular vector is zero, so without noise
-the iteration would end before it finds larger values, whose vectors the guess may lack completely.
+"""The norm of the noise that is added to each guess. The residual of an exact singular vector is zero, so
+without noise the iteration would end before it finds larger values, whose vectors the guess may lack
+completely.
 """
 
 
@@ -149,7 +150,7 @@ class _Passes:
 @contextmanager
 def _passes(matrix: Tensor) -> Iterator[_Passes]:
     """Each thread computes with one thread of torch: torch's own threads would wait for each other, and
-    change bits. The setting has to be repeated in each thread, where MKL would otherwise not follow it.
+    change bits. The setting is repeated in each thread, because MKL ignores that of another one.
     """
     with single_torch_threads():
         if matrix.numel() < _WORTH_THREADS:
@@ -175,7 +176,7 @@ def _iterate(passes: _Passes, dtype: torch.dtype, block: Tensor, rank: int, most
         residuals = (upper @ vectors[-columns:, :rank]).norm(dim=0)
         kept = float(values[:rank].sum())
         is_converged = _missed(values, residuals, rank) <= TOLERANCE * kept
-        if not is_converged and len(images) == _FEW:  # of a low rank, nothing may be left
+        if not is_converged and len(images) == _FEW:  # if the rank is low, nothing may be left
             is_converged = passes.energy() - kept <= TOLERANCE * kept
         if is_converged or basis.shape[1] + columns > most:
             return basis @ vectors[:, :columns], is_converged

@@ -59,8 +59,8 @@ class BackgroundHasher:
 
 
 class _WorkThread:
-    """A thread that calls `work` with each piece. An executor would take the interpreter lock, which the
-    threads of a server compete for, several times as long for each piece.
+    """A thread that calls `work` with each piece. An executor would hold the interpreter lock, for which the
+    threads of a server compete, several times as long for each piece.
     """
 
     def __init__(self, work: Callable[[memoryview], object]) -> None:
@@ -68,7 +68,7 @@ class _WorkThread:
         from threading import Thread
 
         self.waiting = 0
-        """How many pieces may not be processed yet."""
+        """The number of pieces that may not be processed yet."""
         self._pieces: SimpleQueue[memoryview | None] = SimpleQueue()
         self._results: SimpleQueue[BaseException | None] = SimpleQueue()
         self._thread: Thread = Thread(target=self._run, args=(work,), name="beside", daemon=True)

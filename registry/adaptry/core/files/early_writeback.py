@@ -31,7 +31,7 @@ class EarlyWriteback:
             self._start()
 
     def add_last(self) -> None:
-        """All bytes are written, for now."""
+        """Notes that all bytes have been written, at least for now."""
         if self._has_started and self._waiting:
             self._start()
 

@@ -1,6 +1,6 @@
-"""Ed25519 signatures (RFC 8032), by the OpenSSL that Python itself uses, else by the cryptography package.
+"""Ed25519 signatures (RFC 8032), by the OpenSSL that Python itself uses, or else by the cryptography package.
 
-The package has an OpenSSL of its own, of which a server would keep 10 MB in memory. It comes with the extras
+The package has its own OpenSSL, which would take 10 MB of a server's memory. It comes with the extras
 `audit` and `server`, for a Python whose OpenSSL cannot be called.
 """
 

@@ -27,7 +27,7 @@ _FUNCTIONS = {
 
 
 class _Failed(ValueError):
-    """OpenSSL refused a key, or offers no Ed25519."""
+    """OpenSSL refused a key, or does not support Ed25519."""
 
 
 class OpensslEd25519:
@@ -94,7 +94,9 @@ class OpensslEd25519:
 
 @cache
 def find_ed25519() -> OpensslEd25519 | None:
-    """None if Python was built without OpenSSL or with a copy inside it, or if OpenSSL offers no Ed25519."""
+    """None if Python was built without OpenSSL or with a copy inside it, or if OpenSSL does not support
+    Ed25519.
+    """
     try:
         import _hashlib
 
@@ -105,7 +107,7 @@ def find_ed25519() -> OpensslEd25519 | None:
 
 
 def _is_right(found: OpensslEd25519) -> bool:
-    """Whether it makes the first signature of the examples in RFC 8032 (section 7.1)."""
+    """Whether it reproduces the first example signature in RFC 8032 (section 7.1)."""
     seed = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
     public = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
     signature = found.sign(seed, b"")

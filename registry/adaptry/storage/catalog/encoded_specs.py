@@ -22,7 +22,7 @@ class EncodedSpecs:
         self._encoded: dict[str, bytes] = {}
 
     def spec(self, data: bytes) -> Spec:
-        """The stored spec; if it is long, another one in its place, until `insert`."""
+        """The stored spec; if it is long, a placeholder for it, which `insert` replaces."""
         if len(data) <= _LONG:
             return decode_spec(data)
         stand_in = Spec(method=secrets.token_hex(16))

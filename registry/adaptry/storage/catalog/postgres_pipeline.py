@@ -2,7 +2,7 @@
 
 A statement is compiled once, to PostgreSQL's own text, and prepared once on each connection. Several
 statements may be sent before the first answer is read. A thread that waits for an answer does not hold the
-interpreter.
+interpreter lock.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ class PreparedNames:
 
 
 class ServerStatement:
-    """A text with the parameters `$1`, `$2`, …"""
+    """The text of a statement with the parameters `$1`, `$2`, …, and its name on the server."""
 
     def __init__(self, sql: str) -> None:
         self.sql = sql.encode()
-        # The same name never means another statement, also where clients share connections behind a pooler.
+        # A name always means the same statement, even where clients share connections behind a pooler.
         self.name = b"adaptry_" + sha256(self.sql).hexdigest()[:32].encode()
 
 
@@ -65,7 +65,7 @@ class Pipeline:
     """
 
     def __init__(self, connection: psycopg.Connection[Any], names: PreparedNames) -> None:
-        """`connection` commits by itself. (`Any`: its rows are never read by its cursors.)"""
+        """`connection` is in autocommit mode. (`Any`: its rows are never read by its cursors.)"""
         self.connection = connection
         self._names, self._uses_names = names, names.are_kept
         self._libpq = connection.pgconn
@@ -74,8 +74,8 @@ class Pipeline:
         self._waiting = select.poll()
         self._waiting.register(self._libpq.socket, select.POLLIN)
         self._prepared: set[bytes] = set()
-        self._expected = 0  # answers that were not read yet
-        self._is_ending = False  # the last of them is followed by the end of the pipeline
+        self._expected = 0  # answers that have not been read yet
+        self._is_ending = False  # whether the end of the pipeline follows the last of them
         self._is_ready = True  # for the next statement
         self.loader: Loader = Transformer(connection)
         self.is_usable = True
@@ -175,7 +175,7 @@ class Pipeline:
             self._wait()
         result = self._libpq.get_result()
         if result is None or result.status != ExecStatus.PIPELINE_SYNC:
-            raise psycopg.OperationalError("the connection lost its order")
+            raise psycopg.OperationalError("PostgreSQL sent an unexpected answer")
 
     def _read_all(self) -> PGresult:
         libpq = self._libpq
@@ -186,7 +186,7 @@ class Pipeline:
                 self._wait()
             result = libpq.get_result()
             if result is None:
-                raise psycopg.OperationalError("the connection lost its order")
+                raise psycopg.OperationalError("PostgreSQL sent an unexpected answer")
             if result.status not in _SUCCESSES:
                 raise error_from_result(result)
             if libpq.is_busy():
@@ -282,7 +282,7 @@ def as_text(value: object) -> bytes | None:
             return f"{{{','.join(map(str, value))}}}".encode()
         case list() | tuple():
             return b"{" + b",".join(map(_as_element, value)) + b"}"
-    raise TypeError(f"no parameter of a prepared statement: {type(value).__name__}")
+    raise TypeError(f"unsupported parameter of a prepared statement: {type(value).__name__}")
 
 
 def as_texts(values: Iterable[object]) -> list[Buffer | None]:

@@ -2,8 +2,8 @@
 
 Two equal snapshots see the same committed transactions (`pg_current_snapshot`: the oldest transaction under
 way, the next number, and those under way in between). So nothing was committed between two equal answers.
-After a crash, PostgreSQL may give a number again, to another transaction. The process of the server that
-answers is new then, also behind a pooler, whose clients keep their connections. So it is part of the answer.
+After a crash, PostgreSQL may give a number again, to another transaction. The server process that answers is
+then a new one, also behind a pooler, whose clients keep their connections. So its id is part of the answer.
 """
 
 from __future__ import annotations

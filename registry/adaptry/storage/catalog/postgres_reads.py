@@ -34,7 +34,7 @@ _MOST = 10  # connections; more readers wait
 _BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PLAN_EACH = b"SET LOCAL plan_cache_mode TO force_custom_plan"
 """For searches: which index is best depends on the values. By default, PostgreSQL plans a statement five
-times, and from then on may use one plan for any values, which reads all versions with a common term.
+times, and from then on may use a generic plan, which reads all versions with a common term.
 """
 _MOST_KEPT = 1024  # values of a kind
 _SNAPSHOT = select(literal_column(SNAPSHOT, String).label("snapshot"))
@@ -76,7 +76,7 @@ class PostgresReads(PreparedReads):
         except psycopg.Error as error:
             if self.reader is not None and self.reader.lost_a_name(error):
                 raise Unavailable(
-                    "the pooler before PostgreSQL loses prepared statements; try again"
+                    "the pooler in front of PostgreSQL loses prepared statements; try again"
                 ) from error
             raise self._translate_error(error) or error from error
 

@@ -1,7 +1,7 @@
 """Writers on PostgreSQL: prepared statements on one connection, with a session only if one is needed.
 
 Changes are sent without waiting for their answers, which are read with the next result that is needed, at the
-latest with the commit. So a push takes one transaction, and a round trip for each of its reads.
+latest with that of the commit. So a push takes one transaction, and a round trip for each of its reads.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class PostgresWriter:
                 "postgresql+psycopg://",
                 creator=lambda: connection,
                 poolclass=StaticPool,
-                use_native_hstore=False,  # not asked for at the first use
+                use_native_hstore=False,  # else SQLAlchemy queries for it at the first use
             )
         if self._seen is None:
             self._seen = self._engine.connect()
@@ -255,7 +255,7 @@ class PostgresWriters:
         except psycopg.Error as error:
             if writer is not None and writer.lost_a_name(error):
                 raise Unavailable(
-                    "the pooler before PostgreSQL loses prepared statements; try again"
+                    "the pooler in front of PostgreSQL loses prepared statements; try again"
                 ) from error
             raise
 

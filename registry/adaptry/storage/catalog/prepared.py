@@ -281,8 +281,8 @@ def _connect(path: str, timeout: float) -> sqlite3.Connection:
 
 
 def driver_of(tx: Session) -> sqlite3.Connection | PostgresWriter | None:
-    """What runs prepared statements in a transaction, with all changes of its session. None for a session
-    that only reads, on PostgreSQL.
+    """The object that runs prepared statements in a transaction, after all changes of its session. None for a
+    session that only reads, on PostgreSQL.
     """
     tx.flush()
     known: sqlite3.Connection | PostgresWriter | None = tx.info.get(DRIVER)

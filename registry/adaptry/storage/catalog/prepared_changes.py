@@ -1,8 +1,8 @@
 """Prepared changes: the inserts and updates of every push, compiled once like prepared reads.
 
 On SQLite they run on the transaction's own connection, in a tenth of the time that a session needs to track a
-new row. What an insert needs to know of a table is stored in `table_texts.json`, so none imports SQLAlchemy.
-On PostgreSQL they are sent without waiting for their answers (`postgres_writes`).
+new row. The properties of tables that inserts need are stored in `table_texts.json`, so no insert imports
+SQLAlchemy. On PostgreSQL, changes are sent without waiting for their answers (`postgres_writes`).
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ _OPEN_IN: Mapping[QuotaScope, PreparedStatement[sa.Select[Any]]] = {
 Use = dict[QuotaSubject, tuple[int, int]]
 """Bytes and versions of each."""
 _PENDING = "adaptry_stored_use"
-"""Key in the `info` of a transaction: the `Use` that it has added and not yet written."""
+"""Key in the `info` of a transaction: the `Use` that it has added but not yet written."""
 
 
 def namespace_of(owner: str) -> QuotaSubject:

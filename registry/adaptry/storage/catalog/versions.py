@@ -75,7 +75,7 @@ class BaseCheck:
 
 @dataclass(frozen=True, slots=True)
 class EncodedSpec:
-    """A spec as it is stored: the values of columns, and all of it as `data`. That of an adapter of many
+    """A spec as it is stored: the values of columns, and all of it as `data`, which for an adapter of many
     tensors is a tenth of the spec's size.
     """
 

@@ -68,7 +68,7 @@ class RegistryContext:
         With `presign_uploads`, clients upload large files directly to the bucket, by presigned URLs. With an
         `idempotency_key`, a repeated request with the same key creates nothing new. `folder` is the
         registry's folder, if it has one. `log_key` signs the audit log; by default, a key in that folder.
-        A server seals the log all the time, so that its readers need not (`seals_audit_on_read`), and stores
+        A server seals the log continuously, so that its readers need not (`seals_audit_on_read`), and stores
         when tokens were used (`note_token_use`). It derives the data of adapters of very many tensors in
         another process (`derive_wide`).
         """

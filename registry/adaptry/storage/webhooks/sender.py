@@ -27,7 +27,7 @@ KEEP = timedelta(days=30)
 _AT_ONCE = 64
 _POLL = 5.0  # seconds, at most, until a message that is due again is sent
 _PAUSE = 0.25
-"""Seconds between two looks for webhooks while there are none: each commit would cause one."""
+"""Minimum seconds between two queries for webhooks while there are none: each commit would cause one."""
 _PRUNE_EVERY = 600.0
 _PRUNED = 1000
 
