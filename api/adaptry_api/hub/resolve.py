@@ -95,7 +95,7 @@ def _headers(snapshot: Snapshot, file: RepositoryFile) -> dict[str, str]:
 
 
 def _counted(request: Request, response: Response, snapshot: Snapshot, file: RepositoryFile) -> Ref | None:
-    """The version whose download the response is, if it is one."""
+    """The version whose download the response counts as, or None."""
     is_sent = request.method == "GET" and response.status_code in (200, 302)
     return snapshot.version if is_sent and file.path == snapshot.counted else None
 

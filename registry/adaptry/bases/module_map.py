@@ -34,7 +34,7 @@ PACKED_WEIGHTS = ("qweight", "weight_packed")
 _EXPERT = re.compile(r"(?P<path>.+\.experts)\.\d+\..+")
 
 Certainty = Literal["known", "assumed", "unknown"]
-"""Whether files show a matrix's orientation. `assumed`: nothing in them speaks against `linear`."""
+"""Whether files show a matrix's orientation. `assumed`: nothing in them contradicts `linear`."""
 
 
 @dataclass(frozen=True, slots=True)

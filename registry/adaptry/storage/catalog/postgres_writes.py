@@ -58,7 +58,7 @@ class PostgresWriterConnection(psycopg.Connection[Any]):
         pass
 
     def cursor(self, *args: Any, **options: Any) -> Any:
-        """A cursor needs the connection outside of pipeline mode. (`Any`: as of the driver.)"""
+        """Cursors need the connection outside of pipeline mode, so it leaves that. (`Any`: as in the driver.)"""
         self.before_cursor()
         return super().cursor(*args, **options)
 
@@ -260,7 +260,7 @@ class PostgresWriters:
             raise
 
     def _begin(self, is_durable: bool) -> PostgresWriter:
-        """A connection that broke while it was idle is replaced."""
+        """Begins a transaction; replaces a connection that broke while it was idle."""
         while True:
             writer, self._idle = self._idle or PostgresWriter(self._connect(), self._names), None
             try:
@@ -284,8 +284,8 @@ class PostgresWriters:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the database refused a statement for its values, so that nothing was committed. The error may
-    be one of SQLAlchemy.
+    """Whether the database refused a statement because of its values, so that nothing was committed. The
+    error may be one of SQLAlchemy's.
     """
     state = getattr(getattr(error, "orig", error), "sqlstate", None)
     return state is not None and state[:2] in _REFUSALS
