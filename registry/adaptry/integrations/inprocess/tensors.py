@@ -131,7 +131,7 @@ class TensorReader:
         self._fill_run(run)
 
     def _memory_of(self, target: Tensor, name: str) -> memoryview | None:
-        """The bytes of a tensor into which the file's can be read unchanged, or None."""
+        """The memory of `target` if the file's bytes can be read into it unchanged; otherwise None."""
         info = self._infos[name]
         if not (info.size and target.is_cpu and target.is_contiguous()):
             return None

@@ -36,10 +36,10 @@ class HashedFiles:
 def store_or_hash(
     registry: Registry, name: AdapterName, content: Content, progress: Progress, retry: RetryPolicy
 ) -> HashedFiles:
-    """Hashes every file. Of a large adapter, the same pass also stores the files, if the registry supports
+    """Hashes every file. For a large adapter, the same pass also stores the files, if the registry supports
     that, or sends the largest file.
 
-    Raises as `Uploads.ingest` and `upload_unhashed`.
+    Raises the errors of `Uploads.ingest` and `upload_unhashed`.
     """
     sizes = content.sizes
     if sum(sizes.values()) <= MAX_SENT:
@@ -78,7 +78,7 @@ def upload_missing(
     stored: frozenset[Digest] = frozenset(),
 ) -> None:
     """Uploads the files of `manifest` that the adapter lacks; those that are `stored` are not queried. Raises
-    as `upload`.
+    the errors of `upload`.
     """
     for entry in manifest.files:
         if entry.sha256 not in stored and not _has(registry.files, name, entry.sha256):

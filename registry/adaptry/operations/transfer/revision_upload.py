@@ -26,8 +26,8 @@ def send_revision(
     retry: RetryPolicy,
     stored: frozenset[Digest] = frozenset(),
 ) -> PushResult:
-    """Sends the files that are not `stored`, and the manifest, which are then a version. Raises as
-    `versions.put` and `upload`.
+    """Sends the files that are not `stored`, and the manifest, which together become a version. Raises the
+    errors of `versions.put` and `upload`.
     """
     if manifest.size <= MAX_SENT:
         try:

@@ -58,7 +58,7 @@ class PostgresWriterConnection(psycopg.Connection[Any]):
         pass
 
     def cursor(self, *args: Any, **options: Any) -> Any:
-        """Cursors need the connection outside of pipeline mode, so it leaves that. (`Any`: as in the driver.)"""
+        """Leaves pipeline mode, in which cursors do not work. (`Any`: as in the driver.)"""
         self.before_cursor()
         return super().cursor(*args, **options)
 

@@ -110,12 +110,12 @@ class PreparedReads:
 
 
 class ResultsOfEqualStatements:
-    """Mixed into a transaction for several functions: equal statements run once, as their rows cannot
+    """Mixin for a transaction for several functions: equal statements run once, since their rows cannot
     differ.
     """
 
     def __init__(self, *of_transaction: Any) -> None:
-        """(`Any`: what the transaction is made of.)"""
+        """(`Any`: the arguments of the transaction's own constructor.)"""
         super().__init__(*of_transaction)
         self._results: dict[tuple[object, ...], Sequence[Any]] = {}
 
