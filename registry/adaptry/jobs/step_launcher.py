@@ -96,16 +96,17 @@ class _WarmProcess:
         self._options = options
         self._lock = threading.Lock()
         self._server: _ForkServer | None = None
+        self._is_closed = False
 
     def start(self) -> None:
         """Starts the server, unless it runs; does not wait for its imports. Raises `OSError`."""
         with self._lock:
-            self._server = self._server or _ForkServer(self._environ, self._options)
+            self._running()
 
     def fork(self, variables: Mapping[str, str]) -> LaunchedProcess:
         """Raises `OSError`; the next call tries with another server."""
         with self._lock:
-            server = self._server = self._server or _ForkServer(self._environ, self._options)
+            server = self._running()
             try:
                 return server.fork(variables)
             except OSError:
@@ -113,7 +114,14 @@ class _WarmProcess:
                 server.close()
                 raise
 
+    def _running(self) -> _ForkServer:
+        server = self._server = self._server or _ForkServer(self._environ, self._options)
+        if self._is_closed:  # `close` may have found no server to kill, and waits for the lock
+            server.kill()
+        return server
+
     def close(self) -> None:
+        self._is_closed = True
         if starting := self._server:
             starting.kill()  # before the lock: a fork that waits for the server's imports ends at once
         with self._lock:
