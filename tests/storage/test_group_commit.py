@@ -16,9 +16,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
 from adaptry.core.errors import Unavailable
-from adaptry.storage.catalog.group_commit import GroupCommit
+from adaptry.storage.catalog.group_commit import GroupCommit, WriterConnection
 from adaptry.storage.catalog.prepared import driver_of
-from adaptry.storage.catalog.sqlite_writer_connection import WriterConnection
 
 Change = Callable[[Session], None]
 

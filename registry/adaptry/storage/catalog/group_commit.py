@@ -7,6 +7,7 @@ only they are undone. Nobody sees any of the changes before all are on the disk.
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,6 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from adaptry.core.errors import Unavailable, copies_of
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.dialect import busy_error
-from adaptry.storage.catalog.sqlite_writer_connection import WriterConnection, begin_write
 from adaptry.storage.catalog.writer_transaction import WriterTransaction
 
 if TYPE_CHECKING:
@@ -26,6 +26,27 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 _MOST = 16  # maximum writers in one transaction: the first and other processes wait for the last
+
+
+class WriterConnection(sqlite3.Connection):
+    """A connection of the group of writers. Only the group ends its transactions, by SQL statements; `commit`
+    and `rollback` do nothing, because SQLAlchemy rolls back when it first uses a connection.
+    """
+
+    def commit(self) -> None:
+        pass
+
+    def rollback(self) -> None:
+        pass
+
+
+def begin_write(connection: sqlite3.Connection, *, is_durable: bool) -> None:
+    """Begins a transaction that may change rows. A reader that becomes a writer fails at once if another
+    wrote in the meantime, so writers take the lock first.
+    """
+    # Set each time, since connections are used for both; in WAL mode the next FULL commit syncs both.
+    connection.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
+    connection.execute("BEGIN IMMEDIATE")
 
 
 @dataclass(eq=False)

@@ -25,10 +25,9 @@ from adaptry.storage.catalog.dialect import (
     separate_writes,
     wait_readable,
 )
-from adaptry.storage.catalog.group_commit import GroupCommit
+from adaptry.storage.catalog.group_commit import GroupCommit, WriterConnection
 from adaptry.storage.catalog.in_use import IN_USE, PRIVATE, in_use_file
 from adaptry.storage.catalog.prepared import PreparedReaders
-from adaptry.storage.catalog.sqlite_writer_connection import WriterConnection
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

@@ -33,12 +33,11 @@ from adaptry.storage.local.context import RegistryContext, require_sound
 from adaptry.storage.local.inspections import inspect_weights, weights_files
 from adaptry.storage.local.licence_tags import licences_in
 from adaptry.storage.local.push_steps import InspectFiles, Steps
-from adaptry.storage.local.wide_adapters import is_wide
 
 if TYPE_CHECKING:
     from adaptry.adapters.adapter import Adapter
     from adaptry.adapters.base_record import BaseRecord
-    from adaptry.adapters.content import MemoryContent
+    from adaptry.adapters.content import Content, MemoryContent
     from adaptry.registry.records import PushOptions
 
 
@@ -65,7 +64,7 @@ class RevisionDerivation:
         with self.context.catalog.read_prepared() as tx:
             require_files(tx, name, declared)
             require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
-        if self.context.derive_wide and is_wide(BlobContent(self.context.blobs, declared)):
+        if self.context.derive_wide and _is_wide(BlobContent(self.context.blobs, declared)):
             return self.context.derive_wide(self.context.identity, name, declared, options, None)
         adapter = open_stored(self.context.blobs, declared)
         with self.context.catalog.read_prepared() as reads:
@@ -78,7 +77,7 @@ class RevisionDerivation:
         self, name: AdapterName, declared: Manifest, options: PushOptions, content: MemoryContent
     ) -> Steps[tuple[Admission, ResolvedBase]]:
         """Like `derive`, for files that were sent with the push and are not stored yet."""
-        if self.context.derive_wide and is_wide(content):
+        if self.context.derive_wide and _is_wide(content):
             return self.context.derive_wide(self.context.identity, name, declared, options, content)
         adapter = open_checked(content)
         with self.context.catalog.read_prepared() as reads:
@@ -148,6 +147,12 @@ class RevisionDerivation:
                 return self._base(tx, declared, written)
         base = find_base(reads, self.context.read_scope(reads), declared, written)
         return base, bases.record(reads, base.id) if base.id else None
+
+
+def _is_wide(content: Content) -> bool:
+    from adaptry.storage.local.wide_adapters import is_wide  # for servers alone
+
+    return is_wide(content)
 
 
 def require_files(tx: Reads, name: AdapterName, manifest: Manifest) -> None:

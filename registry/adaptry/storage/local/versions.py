@@ -10,7 +10,6 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.versions import Versions
 from adaptry.storage.catalog import adapters, cursors, versions
-from adaptry.storage.catalog.encoded_specs import EncodedSpecs
 from adaptry.storage.catalog.version_info import info
 from adaptry.storage.catalog.versions import to_record
 from adaptry.storage.local.context import RegistryContext
@@ -72,6 +71,8 @@ class LocalVersions(Versions):
         return self._details(refs, versions.decode_spec)
 
     def detail_json(self, ref: Ref) -> bytes:
+        from adaptry.storage.catalog.encoded_specs import EncodedSpecs  # for servers alone
+
         encoded = EncodedSpecs()
         (detail,) = self._details([ref], encoded.spec)
         return encoded.insert(detail.model_dump_json(by_alias=True)).encode()
