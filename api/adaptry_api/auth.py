@@ -122,15 +122,15 @@ class TokenAuthenticator:
 
 
 def _note_result(asking: asyncio.Future[Identity]) -> None:
-    """Takes the error of a look-up that nobody waits for. A later request looks the token up again and
-    reports the error.
+    """Marks the error of a background look-up as handled: the next request looks the token up again and
+    reports it.
     """
     if not asking.cancelled():
         asking.exception()
 
 
 def _secret_in(authorization: str) -> str | None:
-    """The token in an `Authorization` header; None if there is none."""
+    """The token in an `Authorization` header, or None for a header without one."""
     scheme, _, secret = authorization.partition(" ")
     return secret.strip() or None if scheme.lower() == "bearer" else None
 

@@ -125,7 +125,8 @@ class ResultsOfEqualStatements:
         key = (statement, *parameters, *values)
         rows = self._results.get(key)
         if rows is None:
-            rows = self._results[key] = super().select(statement, parameters)  # type: ignore[misc]  # mixed in
+            rows = super().select(statement, parameters)  # type: ignore[misc]  # mixed in
+            self._results[key] = rows
         return rows
 
 
