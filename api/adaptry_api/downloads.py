@@ -147,7 +147,7 @@ class _SentFile(Response):
             await send(
                 {
                     "type": ZERO_COPY_SEND,
-                    "file": self._file.file.fileno(),
+                    "file": self._file.fileno(),
                     "offset": self._file.position,
                     "count": self._length,
                     "limiter": self._limiter,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -283,10 +284,15 @@ def refused(server: Server, adapter: Adapter) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("entries", "module", "function"),
+    [(300_000, header_process, "run_in_worker"), (400_000, subprocess, "run")],
+    ids=["a limited process", "a derivation process"],
+)
 def test_an_honest_request_is_answered_while_a_long_header_is_read(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: Server, monkeypatch: pytest.MonkeyPatch, entries: int, module: object, function: str
 ) -> None:
-    raw = b'{"a":[' + b"[]," * 400_000 + b"[]]}"
+    raw = b'{"a":[' + b"[]," * entries + b"[]]}"
     config = b'{"peft_type":"LORA","r":8,"lora_alpha":16,"target_modules":["q"]}'
     files = {"adapter_config.json": config, "adapter_model.safetensors": len(raw).to_bytes(8, "little") + raw}
     for data in files.values():
@@ -300,8 +306,8 @@ def test_an_honest_request_is_answered_while_a_long_header_is_read(
             "schema": 1,
         }
     )
-    held = Held(header_process.run_in_worker)
-    monkeypatch.setattr(header_process, "run_in_worker", held)
+    held = Held(getattr(module, function))
+    monkeypatch.setattr(module, function, held)
 
     def hostile() -> RawResponse:
         body = {"manifest": base64.b64encode(manifest).decode()}

@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
-from io import FileIO
 from pathlib import Path
 from threading import Thread
 
@@ -63,7 +62,7 @@ class LocalBlobs(BlobStore):
 
     def chunks(self, digest: Digest, start: int = 0) -> Iterator[bytes]:
         with _absent_is_not_found(digest):
-            return FileChunks(self._path(digest).open("rb", buffering=0), start)
+            return FileChunks(self._path(digest), start)
 
     def delete(self, digest: Digest) -> None:
         path = self._path(digest)
@@ -290,23 +289,32 @@ class FileChunks(Iterator[bytes]):
     `close`, and with this iterator. A server may also send the file without reading it.
     """
 
-    def __init__(self, file: FileIO, position: int) -> None:
-        self.file = file
+    def __init__(self, path: Path, position: int) -> None:
+        self._descriptor: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.position = position
 
     def __next__(self) -> bytes:
-        piece = b"" if self.file.closed else os.pread(self.file.fileno(), CHUNK, self.position)
+        piece = b"" if self._descriptor is None else os.pread(self._descriptor, CHUNK, self.position)
         if not piece:
             self.close()
             raise StopIteration
         self.position += len(piece)
         return piece
 
+    def fileno(self) -> int:
+        """The descriptor. Raises `ValueError` if the file is closed."""
+        if self._descriptor is None:
+            raise ValueError("the file is closed")
+        return self._descriptor
+
     def close(self) -> None:
-        self.file.close()
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
 
     def __del__(self) -> None:
-        self.close()
+        if hasattr(self, "_descriptor"):  # it was opened
+            self.close()
 
 
 def _lock(path: Path) -> int | None:
