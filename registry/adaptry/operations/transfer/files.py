@@ -48,9 +48,7 @@ def store_or_hash(
     if stored is None:
         from adaptry.operations.transfer.unhashed_upload import upload_unhashed  # for large adapters only
 
-        largest = max(sizes, key=sizes.__getitem__)
-        digest = upload_unhashed(registry, name, content, largest, progress, retry)
-        stored = {largest: digest} if digest else {}
+        stored = upload_unhashed(registry, name, content, progress, retry)
     return HashedFiles(
         {
             path: (size, stored.get(path) or hash_file(content, path, progress))
@@ -81,8 +79,22 @@ def upload_missing(
     the errors of `upload`.
     """
     for entry in manifest.files:
-        if entry.sha256 not in stored and not _has(registry.files, name, entry.sha256):
-            upload(registry, name, content, entry.path, entry.sha256, progress, retry)
+        if entry.sha256 not in stored:
+            upload_if_missing(registry, name, content, entry.path, entry.sha256, progress, retry)
+
+
+def upload_if_missing(
+    registry: Registry,
+    name: AdapterName,
+    content: Content,
+    path: str,
+    digest: Digest,
+    progress: Progress,
+    retry: RetryPolicy,
+) -> None:
+    """Uploads the file `path`, with this digest, unless the adapter has it. Raises the errors of `upload`."""
+    if not _has(registry.files, name, digest):
+        upload(registry, name, content, path, digest, progress, retry)
 
 
 def _has(files: Files, name: AdapterName, digest: Digest) -> bool:

@@ -17,7 +17,7 @@ from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.file_upload import upload, with_progress
-from adaptry.operations.transfer.files import hash_file
+from adaptry.operations.transfer.files import hash_file, upload_if_missing
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import UploadInfo
@@ -30,22 +30,37 @@ second, sending it again a few.
 
 
 def upload_unhashed(
-    registry: Registry, name: AdapterName, content: Content, path: str, progress: Progress, retry: RetryPolicy
-) -> Digest | None:
-    """Uploads a file and returns its digest; None if the registry requires the digest first.
+    registry: Registry, name: AdapterName, content: Content, progress: Progress, retry: RetryPolicy
+) -> dict[str, Digest]:
+    """Uploads the largest file, and before it the others, if they are small: after it, they would wait while
+    the disk stores it. Returns the digests of what was uploaded: nothing if the largest file is too small or
+    too large for this; without it if the registry requires the digest first.
 
     Raises as `upload`, and what `progress` raises.
     """
-    size = content.sizes[path]
-    if not MAX_SENT < size <= MOST:
-        return None
+    sizes = content.sizes
+    largest = max(sizes, key=sizes.__getitem__)
+    if not MAX_SENT < sizes[largest] <= MOST:
+        return {}
+    others = sorted(sizes.keys() - {largest})
+    digests: dict[str, Digest] = {}
+    if sum(sizes[path] for path in others) <= MAX_SENT:
+        for path in others:
+            digests[path] = hash_file(content, path, progress)
+            upload_if_missing(registry, name, content, path, digests[path], progress, retry)
+    if (session := _opened(registry, name, sizes[largest])) is None:
+        return digests
+    sent = _send(registry, session, content, largest, progress)
+    digests[largest] = sent or hash_file(content, largest, progress)
+    upload(registry, name, content, largest, digests[largest], progress, retry, session.id)
+    return digests
+
+
+def _opened(registry: Registry, name: AdapterName, size: int) -> UploadInfo | None:
     try:
-        session = registry.uploads.open(name, None, size)
+        return registry.uploads.open(name, None, size)
     except (Invalid, Conflict, NotFound, Unavailable):  # `upload` reports other faults
         return None
-    digest = _send(registry, session, content, path, progress) or hash_file(content, path, progress)
-    upload(registry, name, content, path, digest, progress, retry, session.id)
-    return digest
 
 
 def _send(
