@@ -1,7 +1,7 @@
-"""Counts downloads in memory, and stores them every ten seconds.
+"""Counts downloads in memory, and stores them once a minute.
 
 Storing counts is a commit, and after each commit the server drops its cached responses (`answer_cache`). If
-downloads were stored at once, or every second, clients that download many adapters one after the other would
+downloads were stored at once, or every ten seconds, clients that download many adapters one after the other would
 hardly find a cached response. Counts that are not stored yet are lost if the process is killed.
 """
 

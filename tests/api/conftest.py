@@ -42,7 +42,7 @@ def confirmed_by_tests_only() -> Iterator[None]:
 
 @pytest.fixture
 def stores_downloads_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers that start now store downloads after a moment, not after ten seconds."""
+    """Servers that start now store downloads after a moment, not after a minute."""
     monkeypatch.setattr(cleanup, "DOWNLOADS_EVERY", 0.1)
 
 
