@@ -1,8 +1,8 @@
 """Counts downloads in memory, and stores them once a minute.
 
 Storing counts is a commit, and after each commit the server drops its cached responses (`answer_cache`). If
-downloads were stored at once, or every ten seconds, clients that download many adapters one after the other would
-hardly find a cached response. Counts that are not stored yet are lost if the process is killed.
+downloads were stored at once, or every ten seconds, clients that download many adapters one after the other
+would hardly find a cached response. Counts that are not stored yet are lost if the process is killed.
 """
 
 from __future__ import annotations
