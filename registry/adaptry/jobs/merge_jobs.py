@@ -123,8 +123,8 @@ def _reopen_planned(task: MergeTask, context: JobContext) -> Iterator[_Model]:
     with _open_model(task, context, cut["inputs"], cut["base"]) as model:
         if str(model.merged.identity) != cut["model"]:
             raise Conflict(
-                "the same inputs give other bytes here (computed by {', '.join(model.merged.computed_by)}) "
-                "than where the job was planned; run its steps with one version of torch on one type of "
+                f"the same inputs give other bytes here (computed by {', '.join(model.merged.computed_by)})"
+                " than where the job was planned; run its steps with one version of torch on one type of "
                 "processor, or give these runners a tag"
             )
         yield model
