@@ -68,17 +68,20 @@ def measure(made: Generated, scratch: Path, rounds: int, *, is_brief: bool) -> N
     starting = {"a job, one runner": 1, **({} if is_brief else {"a job, two runners": 2})}
     costs: dict[str, list[Cost]] = {name: [] for name in ("adaptry merge", "a job", *starting)}
     with running_runner(scratch / "data") as runner:
-        on_running_runner(registry, runner, "acme/first")  # its first job waits for imports
+        _, files = on_running_runner(registry, runner, "acme/first")  # its first job waits for imports
+        remove(registry, files)
         for number in range(rounds):
             cost, target = counted(lambda: by_command(scratch))
             costs["adaptry merge"].append(cost)
             expected = digests(target)
             cost, files = on_running_runner(registry, runner, f"acme/running-{number}")
             require_same("a job", files, expected)
+            remove(registry, files)
             costs["a job"].append(cost)
             for name, runners in starting.items():
                 cost, files = counted(partial(by_job, registry, scratch / "data", number, runners))
                 require_same(name, files, expected)
+                remove(registry, files)
                 costs[name].append(cost)
     print(
         f"{size / 1e9:.2f} GB in three files, {rounds} rounds (the median), {os.cpu_count()} cores, "
@@ -99,6 +102,12 @@ def measure(made: Generated, scratch: Path, rounds: int, *, is_brief: bool) -> N
 def require_same(name: str, files: Files, expected: Files) -> None:
     if files != expected:
         sys.exit(f"{name}: other files than the command's: {files} and {expected}")
+
+
+def remove(registry: LocalRegistry, files: Files) -> None:
+    """Deletes stored weight files, so that the next job stores new files, like the command."""
+    for digest in files.values():
+        registry.blobs.delete(digest)
 
 
 def counted(action: Callable[[], Result]) -> tuple[Cost, Result]:
@@ -133,13 +142,10 @@ def digests(target: Path) -> Files:
 
 
 def by_job(registry: LocalRegistry, data: Path, number: int, runners: int) -> Files:
-    """After the first round the files are already stored, since equal bytes are one blob; they are computed
-    nevertheless.
-    """
     task = {"base": "org/base", "inputs": ["acme/tone@1"], "to": f"acme/merged-{number}-{runners}"}
     needs = JobNeeds(tag="once")  # which the running runner does not have
     job = registry.jobs.submit(JobOrder(kind="merge", task=task, needs=needs))
-    work = [*COMMAND, "work", "--data", str(data), "--once", "--poll", "0.2", "--tag", "once"]
+    work = [*COMMAND, "work", "--data", str(data), "--once", "--tag", "once"]
     at_work = [
         subprocess.Popen(work, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(runners)
     ]
@@ -151,7 +157,7 @@ def by_job(registry: LocalRegistry, data: Path, number: int, runners: int) -> Fi
 
 @contextmanager
 def running_runner(data: Path) -> Iterator[subprocess.Popen[bytes]]:
-    words = ["work", "--data", str(data), "--poll", "0.1", "--concurrency", str(os.cpu_count() or 1)]
+    words = ["work", "--data", str(data), "--concurrency", str(os.cpu_count() or 1)]
     runner = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield runner

@@ -64,7 +64,7 @@ def measure(folder: Path, jobs: int, rounds: int, concurrency: int) -> None:
             for job in range(jobs)
         ]
         began, used = datetime.now(UTC), processor_seconds()
-        words = ("--once", "--poll", "0.2", "--concurrency", str(concurrency))
+        words = ("--once", "--concurrency", str(concurrency))
         timed("work", "--data", str(data), *words)
         busy.append((processor_seconds() - used) / jobs)
         ends = sorted(end_of(registry.jobs.get(order.id)) for order in orders)

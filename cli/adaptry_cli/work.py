@@ -70,9 +70,8 @@ from adaptry_cli.storage_options import storage_options
     "--poll",
     type=DecimalNumber(0.05, 60),
     metavar="SECONDS",
-    default=1.0,
-    show_default=True,
-    help="How long to wait between two checks for new jobs.",
+    help="How long to wait between two checks for new jobs and steps. Default: 0.2, or 1 if the catalog is"
+    " in PostgreSQL.",
 )
 @click.option(
     "--remote",
@@ -112,7 +111,7 @@ def work(
     concurrency: int,
     memory: int,
     lease: float,
-    poll: float,
+    poll: float | None,
     remotes: tuple[str, ...],
     keep: timedelta,
     allowed: tuple[str, ...],

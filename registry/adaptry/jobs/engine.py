@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from adaptry.core.errors import MissingDependency, Unavailable
+from adaptry.jobs.queue_wakeup import QueueWakeup
 from adaptry.jobs.queues import job_queue, step_queue
 from adaptry.storage.catalog.jobs import UnfinishedJob
 from adaptry.storage.catalog.postgres import LIBPQ
@@ -71,7 +72,7 @@ class WorkflowEngine:
         self._poll = poll
         self._runner = runner
         self._idle_before: set[str] = set()
-        DBOS(
+        engine = DBOS(
             config={
                 "name": "adaptry",
                 "system_database_url": url,
@@ -84,7 +85,9 @@ class WorkflowEngine:
                 "notification_listener_polling_interval_sec": poll,
             }
         )
-        self._workflows = Workflows(work)
+        self._engine = engine
+        self._wakeup = QueueWakeup()
+        self._workflows = Workflows(work, self._wakeup.wake)
         DBOS.listen_queues([*map(job_queue, self._queues), *self._queues])
 
     def launch(self) -> None:
@@ -92,6 +95,8 @@ class WorkflowEngine:
         many = 2 * self._concurrency + _SPARE
         with _database_errors():
             DBOS.launch()
+            for event in getattr(self._engine, "background_thread_stop_events", ()):
+                self._wakeup.extend(event)
             for queue in self._queues:
                 for name, count in ((job_queue(queue), many), (queue, self._concurrency)):
                     DBOS.register_queue(name, worker_concurrency=count, polling_interval_sec=self._poll)
@@ -110,6 +115,7 @@ class WorkflowEngine:
                 job.id,
                 job.tries,
             )
+        self._wakeup.wake()
 
     def failed_jobs(self, jobs: Iterable[UnfinishedJob]) -> tuple[UnfinishedJob, ...]:
         """Jobs whose workflows the engine gave up; they would otherwise never end."""

@@ -24,24 +24,33 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from adaptry.compute.tensors.kernel import KernelWeight
 from adaptry.jobs.step_launcher import WITH_TORCH
 from adaptry.jobs.step_process_main import main as run_step
 
 _MODULES = (
+    "adaptry.adapters.layouts.peft",
+    "adaptry.checks.base.bound",
+    "adaptry.checks.base.identity",
+    "adaptry.checks.base.pipelines",
+    "adaptry.checks.base.tokenizer",
+    "adaptry.checks.other_formats",
     "adaptry.checks.runtimes",
     "adaptry.jobs.derive_jobs",
     "adaptry.jobs.maintenance_jobs",
     "adaptry.jobs.merge_jobs",
+    "adaptry.operations.transfer.revision_download",
     "adaptry.operations.transfer.revision_upload",
     "adaptry.storage.blobs.factory",
     "adaptry.storage.catalog.factory",
+    "adaptry.storage.catalog.sqlite_engine",
+    "adaptry.storage.catalog.statement_compiler",
     "adaptry.storage.local.bases",
     "adaptry.storage.local.revision_admission",
     "adaptry.storage.local.small_files",
     "adaptry.storage.local.versions",
+    "platformdirs",
 )
-_KERNEL = "adaptry.compute.tensors.llvm_kernel"
-"""The modules that merges compute with, if their libraries are installed."""
 _TORCH_MODULES = (
     "torch",
     "adaptry.compute.combining.combine",
@@ -63,14 +72,18 @@ def main() -> None:
 
 
 def _import_libraries(with_torch: bool) -> None:
-    """Does what every step would do before its own work: imports, and SQLAlchemy's look at the tables."""
+    """Does what every step would do before its own work: imports, SQLAlchemy's look at the tables, and, if
+    the libraries are installed, compiling the loop that merges a LoRA into weights of bfloat16.
+    """
     from sqlalchemy.orm import configure_mappers
 
     for name in _MODULES:
         importlib.import_module(name)
     configure_mappers()
     if all(importlib.util.find_spec(library) for library in ("llvmlite", "numpy")):
-        importlib.import_module(_KERNEL)
+        from adaptry.compute.tensors.llvm_kernel import LlvmKernel
+
+        LlvmKernel.prepare(KernelWeight("BF16", "BF16", 1, 1), None)
     if with_torch and importlib.util.find_spec("torch"):  # without it, the step raises `MissingDependency`
         for name in _TORCH_MODULES:
             importlib.import_module(name)

@@ -36,10 +36,13 @@ class RunnerCallbacks:
 
 
 class Workflows:
-    """The workflows, registered with DBOS for this process. `active_ids` are those running in it."""
+    """The workflows, registered with DBOS for this process. `active_ids` are those running in it; `wake` is
+    called when there may be work in a queue.
+    """
 
-    def __init__(self, work: RunnerCallbacks) -> None:
+    def __init__(self, work: RunnerCallbacks, wake: Callable[[], None]) -> None:
         self.active_ids: set[str] = set()
+        self.wake = wake
         self._work = work
         self._register()
 
@@ -104,7 +107,10 @@ class Workflows:
         @DBOS.workflow(name="step")
         def step(id: str, step: str, memory: int) -> Json:
             with self._marked_active():
-                return do(id, step, memory)
+                try:
+                    return do(id, step, memory)
+                finally:
+                    self.wake()  # a step that waits can take the place of this one
 
         @DBOS.workflow(name="job")
         def job(id: str, tries: int) -> None:
@@ -130,6 +136,7 @@ class _Run:
         After a failure, the job ends without waiting for other steps, which cancels them.
         """
         given = [(step, memory, self._enqueue_step(step, memory, 0)) for step, memory in steps]
+        self.workflows.wake()
         found: list[Json | None] = []
         for step, memory, handle in given:
             outcome = handle.get_result(polling_interval_sec=self.workflows.poll_interval)

@@ -1,0 +1,64 @@
+"""The engine's queue threads look for work as soon as there may be some."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import dbos
+import pytest
+
+from adaptry.jobs.queue_wakeup import QueueWakeup
+
+LONG = 600.0
+
+
+@pytest.fixture
+def thread() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+def waiting(thread: ThreadPoolExecutor, event: threading.Event) -> Future[bool]:
+    """A wait in the thread, which has begun."""
+    thread.submit(int).result()
+    return thread.submit(event.wait, LONG)
+
+
+def test_a_thread_that_waits_is_woken(thread: ThreadPoolExecutor) -> None:
+    wakeup, event = QueueWakeup(), threading.Event()
+    wakeup.extend(event)
+    wait = waiting(thread, event)
+    wakeup.wake()
+    assert wait.result(LONG) is False
+
+
+def test_a_thread_that_works_when_it_is_woken_does_not_wait_afterwards(thread: ThreadPoolExecutor) -> None:
+    wakeup, event = QueueWakeup(), threading.Event()
+    wakeup.extend(event)
+    assert thread.submit(event.wait, 0).result() is False
+    wakeup.wake()
+    assert waiting(thread, event).result(LONG) is False
+
+
+def test_a_wait_ends_at_its_timeout(thread: ThreadPoolExecutor) -> None:
+    wakeup, event = QueueWakeup(), threading.Event()
+    wakeup.extend(event)
+    assert thread.submit(event.wait, 0.01).result(LONG) is False
+
+
+def test_setting_the_event_ends_every_wait(thread: ThreadPoolExecutor) -> None:
+    wakeup, event = QueueWakeup(), threading.Event()
+    wakeup.extend(event)
+    wait = waiting(thread, event)
+    event.set()
+    assert wait.result(LONG) is True
+    assert event.wait(LONG) is True
+
+
+def test_the_engine_has_the_events_that_are_extended() -> None:
+    source = inspect.getsource(dbos.DBOS)
+    assert "self.background_thread_stop_events: List[threading.Event]" in source
+    assert "target=queue_thread, args=(evt, self)" in source
