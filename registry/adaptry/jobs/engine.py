@@ -72,7 +72,7 @@ class WorkflowEngine:
         self._poll = poll
         self._runner = runner
         self._idle_before: set[str] = set()
-        engine = DBOS(
+        self._engine = DBOS(
             config={
                 "name": "adaptry",
                 "system_database_url": url,
@@ -85,7 +85,6 @@ class WorkflowEngine:
                 "notification_listener_polling_interval_sec": poll,
             }
         )
-        self._engine = engine
         self._wakeup = QueueWakeup()
         self._workflows = Workflows(work, self._wakeup.wake)
         DBOS.listen_queues([*map(job_queue, self._queues), *self._queues])

@@ -73,7 +73,7 @@ def main() -> None:
 
 def _import_libraries(with_torch: bool) -> None:
     """Does what every step would do before its own work: imports, SQLAlchemy's look at the tables, and, if
-    the libraries are installed, compiling the loop that merges a LoRA into weights of bfloat16.
+    the libraries are installed, compiling the loop that merges a LoRA into weights of the usual dtype.
     """
     from sqlalchemy.orm import configure_mappers
 
@@ -83,7 +83,8 @@ def _import_libraries(with_torch: bool) -> None:
     if all(importlib.util.find_spec(library) for library in ("llvmlite", "numpy")):
         from adaptry.compute.tensors.llvm_kernel import LlvmKernel
 
-        LlvmKernel.prepare(KernelWeight("BF16", "BF16", 1, 1), None)
+        with suppress(Exception):  # a merge tries again, and reports it
+            LlvmKernel.prepare(KernelWeight("BF16", "BF16", 1, 1), None)
     if with_torch and importlib.util.find_spec("torch"):  # without it, the step raises `MissingDependency`
         for name in _TORCH_MODULES:
             importlib.import_module(name)

@@ -1,23 +1,26 @@
-"""Wakes the engine's queue threads, which otherwise look for work at fixed intervals.
+"""Wakes the engine's queue threads, which otherwise check for work at fixed intervals.
 
-DBOS polls its queues: after each enqueued step, and after each step that ended, the next one would wait for
-the rest of an interval. Its threads wait on events, which are set when it ends; here, those of a process are
-given a `wait` that also returns when there may be work. Other runners notice work by polling. If a version of
-DBOS has no such events, so does this one.
+DBOS polls its queues, so each step would wait for the rest of an interval. Its queue threads wait on an event
+that is set at shutdown; here, the event's `wait` is replaced by one that also returns when `wake` is called.
+Other runners still notice work by polling, and so does this one if a version of DBOS has no such event.
 """
 
 from __future__ import annotations
 
 import threading
 
-_PAUSE = 0.02
-"""Seconds between a wake-up and the look for work: several come at once, and DBOS counts a step that has
-ended as running for a few milliseconds more.
+_THREADS = "queue-worker-"
+"""The beginning of the names of DBOS's queue threads. Other threads wait on the same event."""
+_PAUSE = 0.03
+_AGAIN = 0.25
+"""Seconds between a wake-up and the check for work, and between that and another check. Often several
+wake-ups come at once, and DBOS counts a step that it has taken as running, or one that has ended as ended,
+only after some milliseconds, or more if its database is slow.
 """
 
 
 class QueueWakeup:
-    """Wakes the threads that wait on some events, from any thread."""
+    """Wakes the queue threads that wait on some events, from any thread."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -25,28 +28,30 @@ class QueueWakeup:
         self._seen = threading.local()
 
     def wake(self) -> None:
-        """Lets every thread look for work soon, also one that is looking now."""
+        """Lets every queue thread check for work soon, also one that is checking now."""
         with self._changed:
             self._calls += 1
             self._changed.notify_all()
 
     def extend(self, event: threading.Event) -> None:
-        """Wakes threads that wait on this event from now on: its `wait` returns early, and its `set` ends
-        that.
-        """
-        set_event, is_set = event.set, event.is_set
+        """From now on, `wake` also ends waits on this event."""
+        set_event, wait_for_event, is_set = event.set, event.wait, event.is_set
 
         def set_and_wake() -> None:
             set_event()
             self.wake()
 
         def wait(timeout: float | None = None) -> bool:
-            seen = getattr(self._seen, "calls", 0)
+            if not threading.current_thread().name.startswith(_THREADS):
+                return wait_for_event(timeout)
+            seen, was_woken = getattr(self._seen, "state", (0, False))
+            if was_woken:
+                timeout = _AGAIN if timeout is None else min(timeout, _AGAIN)
             with self._changed:
-                self._changed.wait_for(lambda: is_set() or self._calls != seen, timeout)
-                if not is_set() and self._calls != seen:
+                is_woken = self._changed.wait_for(lambda: is_set() or self._calls != seen, timeout)
+                if is_woken:
                     self._changed.wait_for(is_set, _PAUSE)
-                self._seen.calls = self._calls
+                self._seen.state = (self._calls, is_woken)
             return is_set()
 
         setattr(event, "set", set_and_wake)  # noqa: B010  (a method, to the type checker)

@@ -46,8 +46,9 @@ _PURGE_BATCH = 200
 _LEAST = 64 << 20  # bytes; every step process takes more
 POLL_SQLITE = 0.2
 POLL_POSTGRESQL = 1.0
-"""Seconds between two checks for work. Each check is a few queries. On SQLite, those of one runner take 3 %
-of a processor; PostgreSQL answers the runners of many machines.
+"""Seconds between two checks for work, by the catalog's database. Each check is a few queries. On SQLite,
+those of a runner take 3 % of a processor. PostgreSQL serves the runners of many machines, so they check less
+often.
 """
 
 

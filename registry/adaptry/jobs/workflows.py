@@ -110,7 +110,7 @@ class Workflows:
                 try:
                     return do(id, step, memory)
                 finally:
-                    self.wake()  # a step that waits can take the place of this one
+                    self.wake()  # a waiting step can take this one's slot
 
         @DBOS.workflow(name="job")
         def job(id: str, tries: int) -> None:
@@ -136,7 +136,6 @@ class _Run:
         After a failure, the job ends without waiting for other steps, which cancels them.
         """
         given = [(step, memory, self._enqueue_step(step, memory, 0)) for step, memory in steps]
-        self.workflows.wake()
         found: list[Json | None] = []
         for step, memory, handle in given:
             outcome = handle.get_result(polling_interval_sec=self.workflows.poll_interval)
@@ -157,7 +156,7 @@ class _Run:
     def _enqueue_step(self, step: str, memory: int, again: int) -> WorkflowHandle[Any]:
         """Enqueues a step in the queue that matches its needs. (`Any`: JSON.)"""
         needs = self.job.needs.model_copy(update={"memory": memory})
-        return DBOS.enqueue_workflow_with_options(
+        handle: WorkflowHandle[Any] = DBOS.enqueue_workflow_with_options(
             {
                 "queue_name": step_queue(needs),
                 "workflow_name": "step",
@@ -169,6 +168,8 @@ class _Run:
             step,
             memory,
         )
+        self.workflows.wake()
+        return handle
 
 
 def _retry_unavailable(action: Callable[[], Answer]) -> Answer:

@@ -37,7 +37,7 @@ def store_or_hash(
     registry: Registry, name: AdapterName, content: Content, progress: Progress, retry: RetryPolicy
 ) -> HashedFiles:
     """Hashes every file. For a large adapter, the same pass also stores the files, if the registry supports
-    that, or sends the largest file.
+    that, or sends the largest file, and the others if they are small.
 
     Raises the errors of `Uploads.ingest` and `upload_unhashed`.
     """

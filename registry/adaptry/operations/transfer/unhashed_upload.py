@@ -1,4 +1,4 @@
-"""Sends a file while hashing it, so that it is read once and the server does not wait for the digest.
+"""Sends the largest file while hashing it, so it is read once and the server does not wait for the digest.
 
 If the connection breaks, the file is hashed to its end, and the upload continues like any other. If the
 client is killed before it knows the digest, the upload cannot be resumed, so larger files are hashed first.
@@ -32,9 +32,10 @@ second, sending it again a few.
 def upload_unhashed(
     registry: Registry, name: AdapterName, content: Content, progress: Progress, retry: RetryPolicy
 ) -> dict[str, Digest]:
-    """Uploads the largest file, and before it the others, if they are small: after it, they would wait while
-    the disk stores it. Returns the digests of what was uploaded: nothing if the largest file is too small or
-    too large for this; without it if the registry requires the digest first.
+    """Uploads the largest file while hashing it. If the other files are small, they are uploaded first;
+    otherwise they would wait while the server's disk stores the large one. Returns the digests of the files
+    that the registry now has: none if the largest file is too small or too large, and only those of the other
+    files if the registry requires a digest first.
 
     Raises as `upload`, and what `progress` raises.
     """

@@ -285,12 +285,15 @@ class _StagedFile(StagedBlob):
 
 
 class FileChunks(Iterator[bytes]):
-    """The bytes of an open file from `position` on, in pieces of at most 1 MiB. It is closed at its end, by
-    `close`, and with this iterator. A server may also send the file without reading it.
+    """Opens a file and yields its bytes from `position` on, in pieces of at most 1 MiB. The file is closed at
+    its end, by `close`, or when the iterator is deleted. A server may also send it without reading it. One
+    thread may use it at a time.
     """
 
+    _descriptor: int | None = None
+
     def __init__(self, path: Path, position: int) -> None:
-        self._descriptor: int | None = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self.position = position
 
     def __next__(self) -> bytes:
@@ -313,8 +316,7 @@ class FileChunks(Iterator[bytes]):
             os.close(descriptor)
 
     def __del__(self) -> None:
-        if hasattr(self, "_descriptor"):  # it was opened
-            self.close()
+        self.close()
 
 
 def _lock(path: Path) -> int | None:
