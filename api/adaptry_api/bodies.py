@@ -241,10 +241,13 @@ async def _timely(request: Request) -> AsyncIterator[bytes]:
     stream, pace = request.stream(), BodyPace()
     while True:
         began = time.monotonic()
-        with anyio.move_on_after(body_pace.IDLE_SECONDS):
+        with anyio.move_on_after(body_pace.IDLE_SECONDS) as timeout:
             chunk: bytes | None = b""
             chunk = await anext(stream, None)
-        pace.add(len(chunk or b""), time.monotonic() - began)
+        waited = time.monotonic() - began
+        if timeout.cancelled_caught:  # by the loop's clock, which may be some milliseconds ahead
+            waited = max(waited, body_pace.IDLE_SECONDS)
+        pace.add(len(chunk or b""), waited)
         if chunk is None:
             return
         if chunk:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from http.client import HTTPResponse
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,7 +16,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.samples import tiny_lora
-from adaptry_api import body_pace
+from adaptry_api import bodies, body_pace
 from adaptry_api.testing import Server
 
 deadlines = pytest.importorskip("adaptry_api.deadlines", reason="httptools is not installed")
@@ -80,10 +81,13 @@ def test_a_keep_alive_connection_has_no_deadline_between_requests(
                 assert until_closed(stalled) == b""  # more than the deadline has passed
 
 
+@pytest.mark.parametrize("is_late", [False, True], ids=["", "by a clock behind the loop's"])
 def test_a_stalled_body_gets_a_response_and_received_bytes_are_kept(
-    server: Server, monkeypatch: pytest.MonkeyPatch
+    server: Server, monkeypatch: pytest.MonkeyPatch, is_late: bool
 ) -> None:
     monkeypatch.setattr(body_pace, "IDLE_SECONDS", 0.3)
+    if is_late:
+        monkeypatch.setattr(bodies, "time", SimpleNamespace(monotonic=float))
     registry = server.registry()
     registry.adapters.create(NAME, AdapterEdit())
     upload = registry.uploads.open(NAME, Digest.of(b"x" * 1000), 1000)
