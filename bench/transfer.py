@@ -2,10 +2,10 @@
 
     python bench/transfer.py [--size-mb 200] [--rounds 3] [--folder DIR]
 
-One generated adapter is pushed and pulled over loopback HTTP through the real server (a process of its own)
-and client, beside `sha256sum` of the same bytes and `curl` from the same server; then pushed into an embedded
-registry, beside hashing, copying and flushing the same file. They take turns, and the medians count; files
-are in the page cache; everything is verified.
+A generated adapter, another one in each round, is pushed over loopback HTTP through the real server (a
+process of its own) and client, and into an embedded registry, beside hashing, copying and flushing the same
+file. The first one is pulled, beside `sha256sum` of the same bytes and `curl` from the same server. They take
+turns, and the medians count; files are in the page cache; everything is verified.
 """
 
 from __future__ import annotations
@@ -54,23 +54,27 @@ def main() -> None:
 
 
 def measure(folder: Path, size: int, rounds: int) -> None:
-    source = large_lora(folder / "adapter", size)
-    file = source / WEIGHTS
-    size = file.stat().st_size
+    sources = [large_lora(folder / f"adapter-{number}", size, seed=number) for number in range(rounds + 1)]
+    first, files = sources.pop(), [source / WEIGHTS for source in sources]
+    size = files[0].stat().st_size
     with served(folder / "served") as server:
         registry = server.registry
-        push(registry, open_dir(source), "acme/tone-first")
+        push(registry, open_dir(first), "acme/tone-first")
         curl = ["curl", "--silent", "--fail", "--header", f"Authorization: Bearer {server.token}"]
         curl += [file_url(registry), "--output"]
         taken = in_turns(
             rounds,
             {
-                "sha256sum": lambda number: run("sha256sum", file),
-                "sha256sum, cp and fsync": lambda number: hash_copy_flush(file, folder / f"copy-{number}"),
-                "push, embedded": lambda number: push(
-                    open_local(folder / f"local-{number}"), open_dir(source), "acme/tone"
+                "sha256sum": lambda number: run("sha256sum", files[number]),
+                "sha256sum, cp and fsync": lambda number: hash_copy_flush(
+                    files[number], folder / f"copy-{number}"
                 ),
-                "push over HTTP": lambda number: push(registry, open_dir(source), f"acme/tone-{number}"),
+                "push, embedded": lambda number: push(
+                    open_local(folder / f"local-{number}"), open_dir(sources[number]), "acme/tone"
+                ),
+                "push over HTTP": lambda number: push(
+                    registry, open_dir(sources[number]), f"acme/tone-{number}"
+                ),
                 "curl, thrown away": lambda number: run(*curl, os.devnull),
                 "curl to a file": lambda number: run(*curl, folder / f"curled-{number}"),
                 "curl, sha256sum and fsync": lambda number: curl_hash_flush(
