@@ -103,6 +103,8 @@ def stacks_of(text: str, only: str) -> Iterator[tuple[list[str], int]]:
     found: Counter[tuple[str, ...]] = Counter()
     for line in text.splitlines():
         stack, _, count = line.rpartition(" ")
+        if not count.isdecimal():
+            continue  # the beginning of a process's command line that has line breaks
         frames = [LINE.sub(")", frame) for frame in stack.split(";") if "importlib" not in frame]
         start = next((place for place, frame in enumerate(frames) if only in frame), None)
         if start is not None:
