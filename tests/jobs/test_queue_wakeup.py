@@ -42,14 +42,6 @@ def waiting(thread: ThreadPoolExecutor, event: Watched) -> Future[bool]:
     return wait
 
 
-def test_a_thread_that_waits_is_woken(thread: ThreadPoolExecutor) -> None:
-    wakeup, event = QueueWakeup(), Watched()
-    wakeup.extend(event)
-    wait = waiting(thread, event)
-    wakeup.wake()
-    assert wait.result(LONG) is False
-
-
 def test_a_thread_that_works_when_it_is_woken_does_not_wait_afterwards(thread: ThreadPoolExecutor) -> None:
     wakeup, event = QueueWakeup(), Watched()
     wakeup.extend(event)
@@ -73,7 +65,9 @@ def test_setting_the_event_ends_every_wait(thread: ThreadPoolExecutor) -> None:
     assert event.wait(LONG) is True
 
 
-def test_a_woken_thread_checks_once_more_before_its_whole_interval(thread: ThreadPoolExecutor) -> None:
+def test_a_thread_that_waits_is_woken_and_checks_once_more_before_its_interval(
+    thread: ThreadPoolExecutor,
+) -> None:
     wakeup, event = QueueWakeup(), Watched()
     wakeup.extend(event)
     wait = waiting(thread, event)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +14,6 @@ ROUNDED = (
 """Cases of methods that are merged without torch, although only torch's sums, solvers and transforms give
 PEFT's bits (see `tests/merging/test_formulas_within_rounding.py` and `test_products_with_weights.py`).
 """
-ON_INTEL = ("gralora", "gralora hybrid", "vblora of choices")
-"""Cases whose bits are PEFT's on Intel's processors. On AMD's (Zen 5), MKL adds up their small products in
-another order.
-"""
 
 
 def is_pefts_merge(name: str, ours: Any, theirs: Any, before: Any) -> bool:
@@ -27,8 +21,7 @@ def is_pefts_merge(name: str, ours: Any, theirs: Any, before: Any) -> bool:
     may differ by one unit in the last place. PEFT also rounds some updates to the dtype twice before it adds
     them, and sums each row in float32, with an error of at most 2⁻²⁴ of the largest number per addition.
     """
-    is_rounded = name in ROUNDED or (name in ON_INTEL and not _is_intel())
-    if not is_rounded or ours.dim() > 2:
+    if name not in ROUNDED or ours.dim() > 2:
         return torch.equal(ours, theirs)
     size = ours.abs()
     unit = torch.nextafter(size, torch.full_like(size, torch.inf)).double() - size.double()
@@ -42,12 +35,3 @@ def is_pefts_merge(name: str, ours: Any, theirs: Any, before: Any) -> bool:
     sums = steps * 2.0**-24 * theirs.double().abs().max()
     bound = unit + torch.finfo(ours.dtype).eps * update + sums
     return bool(((ours.double() - theirs.double()).abs() <= bound).all())
-
-
-@cache
-def _is_intel() -> bool:
-    """Whether the processor is not AMD's, as far as is known."""
-    try:
-        return "AuthenticAMD" not in Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return True
