@@ -85,6 +85,9 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     (blocks, width, rank), height = parts.shape("A"), parts.shape("B")[2]
     if (blocks * height, blocks * width) != shape or rank % blocks:
         return None
+    # torch multiplies the blocks of outputs one by one.
+    if not parts.multiplies((blocks * width, rank), (parts.shape("B")[1], height)):
+        return None
     depth, is_hybrid = blocks * rank, bool(_hybrid_rank(parts.config))
     if is_hybrid and (parts.shape("B_general")[0], parts.shape("A_general")[1]) != shape:
         return None

@@ -143,7 +143,8 @@ def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     if "t2" in parts or any(
-        f"w{n}" not in parts and not parts.multiplies(f"w{n}_a", f"w{n}_b") for n in (1, 2)
+        f"w{n}" not in parts and not parts.multiplies(parts.shape(f"w{n}_a"), parts.shape(f"w{n}_b"))
+        for n in (1, 2)
     ):
         return None
     left, right = (_shape(parts, n) for n in (1, 2))

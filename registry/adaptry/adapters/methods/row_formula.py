@@ -130,12 +130,12 @@ class ModuleArrays(Protocol):
         """The shape of a role's tensor, from the header."""
         ...
 
-    def multiplies(self, up: str, down: str) -> bool:
-        """Whether `product` sums the product of these roles' matrices in the order in which torch does."""
+    def multiplies(self, up: tuple[int, ...], down: tuple[int, ...]) -> bool:
+        """Whether compiled code sums a product of matrices of these shapes in the order that torch does."""
         ...
 
     def product(self, up: str, down: str, rows: slice = slice(None)) -> Floats:
-        """Rows of the matrix product of two roles, bit-equal to torch's if `multiplies`."""
+        """Rows of the matrix product of two roles, bit-equal to torch's if it `multiplies` them."""
         ...
 
     def rotated(self, rows: Floats, blocks: Floats) -> Floats:

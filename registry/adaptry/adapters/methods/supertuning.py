@@ -83,7 +83,9 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     has_product = bool(parts.module.rank)
-    if not _has_places(parts.config) or (has_product and not parts.multiplies("B", "A")):
+    if not _has_places(parts.config) or (
+        has_product and not parts.multiplies(parts.shape("B"), parts.shape("A"))
+    ):
         return None
 
     def read() -> FormulaArrays:

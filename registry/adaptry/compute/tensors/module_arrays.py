@@ -64,9 +64,9 @@ class StoredModule:
         """Raises `KeyError` for a role that the module lacks."""
         return self._info(role).shape
 
-    def multiplies(self, up: str, down: str) -> bool:
-        """Whether `product` sums the product of these roles' matrices in the order in which torch does."""
-        (rows, rank), (inner, columns) = self.shape(up), self.shape(down)
+    def multiplies(self, up: tuple[int, ...], down: tuple[int, ...]) -> bool:
+        """Whether compiled code sums a product of matrices of these shapes in the order that torch does."""
+        (rows, rank), (inner, columns) = up, down
         return rank == inner and 1 <= rank <= DEEP and min(rows, columns) >= THIN
 
     def product(self, up: str, down: str, rows: slice = slice(None)) -> NDArray[np.float32]:
