@@ -41,6 +41,14 @@ CASES: dict[str, Case] = {
     "attention in one module": ("layers", {"target_modules": ["heads"]}, {"attention"}),
     "attention with the base's biases": (
         "layers", {"target_modules": ["heads"], "bias": "all"}, {"attention", "bias"}),
+    "attention with its own rank and alpha": (
+        "layers",
+        {
+            "target_modules": ["heads", "linear"],
+            "rank_pattern": {"heads": 2, "out_proj": 3}, "alpha_pattern": {"heads": 5, "out_proj": 7},
+        },
+        {"attention"},
+    ),
     "an embedding and a linear": ("layers", {"target_modules": ["words", "linear"]}, {"embedding"}),
     "saved embeddings under a LoRA": (
         "llama", {"target_modules": ["embed_tokens", "lm_head"]}, {"embedding", "saved_embedding"}),

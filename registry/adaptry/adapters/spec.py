@@ -49,9 +49,11 @@ class ModuleSpec(FrozenValue):
     @property
     def name(self) -> str:
         """The name that PEFT's patterns match: the path without `base_layer`, with the parameter if there is
-        one.
+        one. The output projection of a `MultiheadAttention` has the attention's.
         """
         path = self.path.replace(".base_layer", "")
+        if self.kind == "attention":
+            path = path.removesuffix(".out_proj")
         return f"{path}.{self.parameter}" if self.parameter else path
 
 

@@ -44,6 +44,10 @@ _ROLES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 
 
+_OUT_PROJ = ".base_layer.out_proj"
+"""How the path of a `MultiheadAttention`'s output projection ends."""
+
+
 def describe(
     config: AdapterConfig, tensors: Mapping[str, TensorInfo]
 ) -> tuple[list[ModuleSpec], list[ExtraWeight], list[str]]:
@@ -66,7 +70,7 @@ def describe(
             extras.append(extra)
         else:
             unclaimed.append(name)
-    config.patterns.prepare(path.replace(".base_layer", "") for path in roles)
+    config.patterns.prepare(path.removesuffix(_OUT_PROJ).replace(".base_layer", "") for path in roles)
     wrapped = target_parameters.parameter_paths(config, roles)
     config.patterns.prepare(
         f"{path.replace('.base_layer', '')}.{parameter}" for path, parameter in wrapped.items() if parameter
@@ -138,7 +142,7 @@ def _module(
 
 
 def _linear_kind(path: str, wrapped: Mapping[str, str | None]) -> ModuleKind:
-    if path.endswith(".base_layer.out_proj"):
+    if path.endswith(_OUT_PROJ):
         return "attention"
     return "parameter" if path in wrapped or path.endswith(".base_layer") else "linear"
 

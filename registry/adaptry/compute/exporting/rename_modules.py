@@ -61,7 +61,11 @@ def _is_plain(kind: str) -> bool:
 def _patterns(adapter: Adapter, paths: Mapping[str, str]) -> Json:
     """Values by new names, for patterns that would give a renamed module another value."""
     config = adapter.config
-    modules = {module.name: _new_name(module.path, module.name, paths) for module in adapter.spec.modules}
+    modules = {
+        module.name: _new_name(module.path, module.name, paths)
+        for module in adapter.spec.modules
+        if module.kind != "attention"  # it has the name of another module
+    }
     fields: dict[str, object] = {}
     for key in _PATTERNS:
         if not config.fields.get(key):
