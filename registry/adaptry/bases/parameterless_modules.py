@@ -15,7 +15,7 @@ _EXPERTS = ("layers.*.mlp.experts.act_fn", "rotary_emb")
 _BERT = (
     "embeddings.dropout", "encoder.layer.*.attention.output.dropout",
     "encoder.layer.*.attention.self.dropout", "encoder.layer.*.intermediate.intermediate_act_fn",
-    "encoder.layer.*.output.dropout",
+    "encoder.layer.*.output.dropout", "pooler.activation",
 )  # fmt: skip
 _T5 = tuple(
     f"{side}.{end}"
@@ -57,6 +57,10 @@ PARAMETERLESS: Mapping[str, tuple[str, ...]] = {
         *("emb_dropout", "layers.*.mlp.act", "layers.*.post_attention_dropout"),
         *("layers.*.post_mlp_dropout", "rotary_emb"),
     ),
+    "llava": (
+        *("language_model.layers.*.mlp.act_fn", "language_model.rotary_emb", "multi_modal_projector.act"),
+        "vision_tower.encoder.layers.*.mlp.activation_fn",
+    ),
     "opt": ("decoder.layers.*.activation_fn",),
     "phi": ("embed_dropout", "layers.*.mlp.activation_fn", "layers.*.resid_dropout", "rotary_emb"),
     "phi3": (
@@ -67,7 +71,9 @@ PARAMETERLESS: Mapping[str, tuple[str, ...]] = {
     "stablelm": ("layers.*.dropout", *_LLAMA),
     "starcoder2": ("layers.*.mlp.act", "rotary_emb"),
 }
-"""Model type → names in the bare model, with `*` for numbers."""
+"""Model type → names in the bare model, with `*` for numbers. A model without a module's parent, such as a
+pooler, lacks it.
+"""
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
