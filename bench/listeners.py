@@ -15,16 +15,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
+import multiprocessing
 import os
 import re
 import statistics
 import tempfile
 import time
+from array import array
+from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import uvloop
 from served import Served, served
 
 from adaptry.adapters.adapter import Adapter, open_dir
@@ -35,6 +42,8 @@ from adaptry.testing.postgres import postgres_server
 from adaptry.testing.samples import tiny_lora
 
 TICKS = os.sysconf("SC_CLK_TCK")
+LONGEST = 120.0
+PUSHED = re.compile(rb'"version.pushed".*?"(acme/tone-\d+)"')
 
 
 def main() -> None:
@@ -62,14 +71,16 @@ def made(folder: Path, count: int) -> list[Adapter]:
 
 
 async def under_pushes(server: Served, count: int, rate: int, adapters: Sequence[Adapter]) -> None:
-    """Pushes at a rate, by as many threads as it takes, and waits until all listeners received everything."""
-    streams = [await listen(server) for _ in range(count)]
+    """Pushes at a rate, by as many threads as it takes, and waits until all listeners received everything.
+
+    The listeners are in another process, which would otherwise slow the pushes.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    hearing = spawn.Process(target=hear_all, args=(server.url, server.token, count, len(adapters), theirs))
+    hearing.start()
+    ours.recv()  # all streams have begun
     ended: dict[str, float] = {}
-    arrivals: list[dict[str, float]] = [{} for _ in streams]
-    hearing = [
-        asyncio.create_task(note_versions(reader, seen, len(adapters)))
-        for (reader, _), seen in zip(streams, arrivals, strict=True)
-    ]
     registries = [server.registry for _ in range(8)]
     waiting = asyncio.Semaphore(len(registries))
 
@@ -86,9 +97,10 @@ async def under_pushes(server: Served, count: int, rate: int, adapters: Sequence
         await asyncio.sleep(max(0.0, began + (number + 1) / rate - time.perf_counter()))
     await asyncio.gather(*pushing)
     lasted = time.perf_counter() - began
-    await asyncio.wait(hearing, timeout=60)
+    arrivals: dict[str, array[float]] = await asyncio.to_thread(ours.recv)
     used = processor(server.process) - used
-    delays = sorted(at - ended[name] for seen in arrivals for name, at in seen.items())
+    hearing.join()
+    delays = sorted(at - ended[name] for name, times in arrivals.items() for at in times)
     lost = count * len(adapters) - len(delays)
     cuts = [delays[int(len(delays) * share)] * 1e3 for share in (0.5, 0.99)] if delays else [0, 0]
     print(
@@ -97,18 +109,63 @@ async def under_pushes(server: Served, count: int, rate: int, adapters: Sequence
         f" listeners; {used / lasted:.2f} of a processor for the server, {used / len(adapters) * 1e3:.0f} ms"
         " for each push"
     )
-    for task in hearing:
-        task.cancel()
-    for _, writer in streams:
-        writer.close()
 
 
-async def note_versions(reader: asyncio.StreamReader, seen: dict[str, float], count: int) -> None:
-    """Notes when the push of each version is received."""
-    while len(seen) < count:
-        line = await reader.readuntil(b"\n")
-        if b'"version.pushed"' in line and (found := re.search(rb'"(acme/tone-\d+)"', line)):
-            seen.setdefault(found[1].decode(), time.perf_counter())
+def hear_all(url: str, token: str, count: int, events: int, pipe: Connection) -> None:
+    """Opens the streams, tells that they have begun, and sends when each of them received which push."""
+    uvloop.run(_hear_all(url, token, count, events, pipe))
+
+
+async def _hear_all(url: str, token: str, count: int, events: int, pipe: Connection) -> None:
+    loop, parts = asyncio.get_running_loop(), urlsplit(url)
+    heard = Arrivals(count * events)
+    for _ in range(count):
+        stream = Stream(token, heard)
+        await loop.create_connection(lambda stream=stream: stream, parts.hostname, parts.port)
+        await stream.has_begun
+    pipe.send(None)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LONGEST):
+            await heard.all
+    pipe.send(heard.times)
+
+
+class Arrivals:
+    """By adapter, when its event arrived at each listener."""
+
+    def __init__(self, expected: int) -> None:
+        self.times: dict[str, array[float]] = defaultdict(partial(array, "d"))
+        self.all = asyncio.get_running_loop().create_future()
+        self._missing = expected
+
+    def note(self, name: str, at: float) -> None:
+        self.times[name].append(at)
+        self._missing -= 1
+        if not self._missing:
+            self.all.set_result(None)
+
+
+class Stream(asyncio.Protocol):
+    """A listener's connection."""
+
+    def __init__(self, token: str, heard: Arrivals) -> None:
+        self.has_begun = asyncio.get_running_loop().create_future()
+        self._token, self._heard, self._rest = token, heard, b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.write(request(self._token))
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        if not self.has_begun.done():
+            self._rest += data
+            if b"\nid: " in self._rest:
+                self.has_begun.set_result(None)
+                self._rest = b""
+            return
+        whole, _, self._rest = (self._rest + data).rpartition(b"\n\n")
+        for found in PUSHED.finditer(whole):
+            self._heard.note(found[1].decode(), now)
 
 
 async def measure(server: Served, count: int, seconds: float, events: int) -> None:
@@ -156,12 +213,16 @@ async def listen(server: Served, query: str = "") -> tuple[asyncio.StreamReader,
     """A stream that has begun."""
     parts = urlsplit(server.url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    writer.write(
-        f"GET /api/v1/events{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.token}\r\nAccept:"
-        " text/event-stream\r\n\r\n".encode()
-    )
+    writer.write(request(server.token, query))
     await reader.readuntil(b"\nid: ")
     return reader, writer
+
+
+def request(token: str, query: str = "") -> bytes:
+    return (
+        f"GET /api/v1/events{query} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nAccept:"
+        " text/event-stream\r\n\r\n".encode()
+    )
 
 
 async def drain(reader: asyncio.StreamReader, seconds: float) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 
@@ -31,10 +31,13 @@ LONG = 60.0
 class Stream:
     """A stream of server-sent events; `read` gives the next event, past comments and marks."""
 
-    def __init__(self, server: Server, token: str, after: int | None = None, **headers: str) -> None:
+    def __init__(
+        self, server: Server, token: str, after: int | None = None, about: str | None = None, **headers: str
+    ) -> None:
         parts = urlsplit(server.url)
         self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=LONG)
-        path = EVENTS if after is None else f"{EVENTS}?after={after}"
+        query = {"after": after, "about": about}
+        path = f"{EVENTS}?{urlencode({name: value for name, value in query.items() if value is not None})}"
         sent = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream", **headers}
         self._connection.request("GET", path, headers=sent)
         self.answer = self._connection.getresponse()
@@ -63,7 +66,7 @@ class Stream:
 
 
 @contextmanager
-def streaming(server: Server, token: str, **options: str | int) -> Iterator[Stream]:
+def streaming(server: Server, token: str, **options: str | int | None) -> Iterator[Stream]:
     stream = Stream(server, token, **options)  # type: ignore[arg-type]  # passed on as given
     try:
         yield stream
@@ -98,6 +101,34 @@ def test_a_stream_sends_keep_alive_lines_that_skip_hidden_events(
         create(server, "acme/a")
         while stream.block().get("id") != "1":
             pass
+
+
+def test_each_of_many_streams_gets_the_events_of_its_token_and_its_filter(
+    start: Callable[..., Server],
+) -> None:
+    server = start(heartbeat=0.05)
+    tokens = {namespace: server.token(namespace, "reader", (namespace,)) for namespace in ("acme", "evil")}
+    expected = {
+        ("acme", None): ["acme/a", "acme/b", "acme/last"],
+        ("acme", "acme/b"): ["acme/b"],
+        ("evil", None): ["evil/a", "evil/last"],
+        ("evil", "acme/*"): [],
+        ("evil", "*/last"): ["evil/last"],
+    }
+    created = ("acme/a", "evil/a", "acme/b", "acme/last", "evil/last")
+    with ExitStack() as stack:
+        streams = [
+            (names, stack.enter_context(streaming(server, tokens[namespace], about=about)).begun())
+            for (namespace, about), names in expected.items()
+            for _ in range(3)
+        ]
+        for name in created:
+            create(server, name)
+        for names, stream in streams:
+            heard = []
+            while "data" in (fields := stream.block()) or fields.get("id") != str(len(created)):
+                heard += [json.loads(fields["data"])["name"]] if "data" in fields else []
+            assert heard == names
 
 
 @pytest.mark.parametrize(

@@ -79,11 +79,11 @@ async def list_events(
 
 async def _stream(
     state: AppState, identify: Identify, after: int | None, about: NameFilter
-) -> AsyncIterator[str]:
+) -> AsyncIterator[bytes]:
     """Streams events until the caller disconnects, the token expires, or the server stops; a new connection
     can resume where this one ended.
     """
-    yield f"retry: {_RETRY}\n\n"
+    yield b"retry: %d\n\n" % _RETRY
     wait = 0.0
     while not state.draining.has_begun:
         try:
@@ -91,8 +91,7 @@ async def _stream(
         except AdaptryError:
             return
         after, wait = news.seq, state.heartbeat
-        # The last line moves a listener past events that it may not see, and keeps the connection alive.
-        yield "".join(map(state.event_broadcaster.texts.of, news.items)) + f": at {after}\nid: {after}\n\n"
+        yield state.event_broadcaster.texts.of(news)
 
 
 def _wants_stream(request: Request) -> bool:

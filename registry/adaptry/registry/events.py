@@ -75,7 +75,7 @@ class NameFilter:
     """
 
     def __init__(self, globs: Sequence[str]) -> None:
-        self._is_open = not globs
+        self.globs = tuple(globs)
         self._patterns = tuple(re.compile(translate(glob)) for glob in globs if _needs_engine(glob))
         plain = [glob for glob in globs if not _needs_engine(glob)]
         self._names = frozenset(glob for glob in plain if not glob.endswith("*"))
@@ -83,7 +83,7 @@ class NameFilter:
 
     def matches(self, event: Event) -> bool:
         """Whether a glob matches one of the event's adapters; without globs every event matches."""
-        return self._is_open or any(map(self._fits_name, map(str, adapters_of(event))))
+        return not self.globs or any(map(self._fits_name, map(str, adapters_of(event))))
 
     def _fits_name(self, name: str) -> bool:
         return (
