@@ -202,6 +202,19 @@ def listing_a_dropout_by_a_pattern(files: Files) -> None:
     files.config["target_modules"] = r".*(query|value|intermediate\.dense|output\.dropout)"
 
 
+def with_a_bias_inside_a_module_that_it_does_not_adapt(files: Files) -> None:
+    name = "base_model.model.bert.encoder.layer.1.attention.self.key.base_layer.bias"
+    files.tensors[name] = torch.ones(32)
+
+
+def keeping_more_directions_by_a_pattern(files: Files) -> None:
+    files.config["rank_pattern"] = {r".*\.0\..*query": 5}
+
+
+def keeping_more_directions_by_a_pattern_that_matches_nothing(files: Files) -> None:
+    files.config["rank_pattern"] = {r".*\.7\..*query": 5}
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpus")
@@ -247,6 +260,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("oft-plain-llama-fp32", listing_an_activation, True),
         ("vera-plain-llama-fp32", listing_the_rotary_embedding, True),
         ("osf-plain-llama-fp32", listing_an_activation, False),
+        ("osf-plain-bert-fp32", keeping_more_directions_by_a_pattern, True),
+        ("osf-plain-bert-fp32", keeping_more_directions_by_a_pattern_that_matches_nothing, False),
+        ("trainable_tokens-plain-bert-fp32", with_a_bias_inside_a_module_that_it_does_not_adapt, True),
         ("lora-plain-gpt2-fp32", listing_an_activation, False),  # which it does not have
         ("lora-plain-bert-fp32", listing_a_dropout_by_a_pattern, True),
         ("lora-plain-llama-fp32", by_a_pattern_of_containers_too, True),

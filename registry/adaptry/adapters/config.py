@@ -172,6 +172,21 @@ class AdapterConfig:
         }
 
     @cached_property
+    def searched_patterns(self) -> Mapping[str, str]:
+        """Keys of OSF's `rank_pattern` that are not plain names, each with a pattern of the names in which
+        PEFT finds the key anywhere.
+        """
+        keys = self.pattern_values("rank_pattern") if self.fields.get("peft_type") == "OSF" else ()
+        return {key: f"(?s:.*?)(?:{key})(?s:.*)" for key in keys if _PLAIN_NAME.fullmatch(key) is None}
+
+    def finds(self, key: str, name: str) -> bool:
+        """Whether a key of OSF's `rank_pattern` is found anywhere in the module `name`. Raises
+        `InvalidConfig` if the pattern is refused, and `Unavailable`.
+        """
+        pattern = self.searched_patterns.get(key)
+        return bool(re.search(key, name)) if pattern is None else self.patterns.matches(pattern, name)
+
+    @cached_property
     def layer_patterns(self) -> Mapping[str, tuple[str, str]]:
         """Items of `layers_pattern` that are not plain names, each with two patterns: of the modules in which
         PEFT finds the item, and of those whose layer is also in `layers_to_transform`. PEFT takes the number
@@ -189,7 +204,7 @@ class AdapterConfig:
         """The config's patterns of whole names, all of which PEFT must be able to compile."""
         texts = [value for key in _WHOLE if isinstance(value := self.fields.get(key), str)]
         layers = [pattern for item, both in self.layer_patterns.items() for pattern in (item, *both)]
-        return (*texts, *self.excluding_patterns.values(), *layers)
+        return (*texts, *self.excluding_patterns.values(), *self.searched_patterns.values(), *layers)
 
     @property
     def has_patterns(self) -> bool:

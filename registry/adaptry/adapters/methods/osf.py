@@ -6,7 +6,6 @@ The file has the trained directions. They replace those of the base's decomposit
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
@@ -20,11 +19,10 @@ from adaptry.adapters.methods.method import (
 )
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.adapters.spec import ModuleSpec
+from adaptry.core.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_PLAIN = re.compile(r"[\w.]+", re.ASCII)
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -41,9 +39,11 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     """
     least, kept = min(weight.fan_out, weight.fan_in), config.fields.get("effective_rank")
     for pattern, rank in config.pattern_values("rank_pattern").items():
-        if not _PLAIN.fullmatch(pattern):
-            return None  # searched anywhere in the name, which may take long
-        if re.search(pattern, module.path):
+        try:
+            is_found = config.finds(pattern, module.path)
+        except InvalidConfig:
+            return None  # the pattern was refused, which is reported
+        if is_found:
             kept = rank
             break
     trained = least - _resolved(kept, least)

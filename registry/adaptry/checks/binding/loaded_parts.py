@@ -138,7 +138,7 @@ def _dropped_weight(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
         return None
     if _TOKEN_ADAPTER in key or _has_token_adapter(model, placed):
         return _dropped_beside_rows(model, placed)
-    is_adapted = model.why_not(path) is None and _can_be_adapted(model, path)
+    is_adapted = _is_adapted(model, path)
     if f"{BASE_LAYER}.{parameter}" in key and not is_adapted:
         reason = "PEFT does not adapt the module, so it has no base_layer there"
         return Dropped(path, (extra.tensor,), "no_place", reason, extra.target)
@@ -182,7 +182,7 @@ def _unlisted_weights(model: LoadedModel) -> Iterator[ExtraTarget]:
         if not name.startswith(PREFIX) or target not in model.names.parameters or "lora_" in target:
             continue  # PEFT accepts names on disk for factors only
         path = target.rpartition(".")[0]
-        if model.why_not(path) is None and _can_be_adapted(model, path):
+        if _is_adapted(model, path):
             continue  # PEFT has it as base_layer
         found = model.known.find(target)
         if found.tensor is not None:
@@ -277,6 +277,14 @@ def _has_token_adapter(model: LoadedModel, placed: ExtraTarget) -> bool:
     path = placed.extra.target.rpartition(".")[0]
     is_listed = any(map(path.endswith, indices)) if isinstance(indices, dict) else is_embedding(path)
     return is_listed or placed.tied
+
+
+def _is_adapted(model: LoadedModel, path: str) -> bool:
+    """Whether PEFT wraps the module, and so holds its weights as `base_layer`."""
+    if model.adapter.spec.method == "trainable_tokens":
+        is_default = model.adapter.config.fields.get("target_modules") is None
+        return is_embedding(path) if is_default else model.targets.names(path)
+    return model.why_not(path) is None and _can_be_adapted(model, path)
 
 
 def _can_be_adapted(model: LoadedModel, path: str) -> bool:
