@@ -16,7 +16,7 @@ from pathlib import Path
 
 from adaptry.compute.merging.dense_change import merge_dense_tensor
 from adaptry.compute.merging.io import ShardReader, TensorSink
-from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, row_layout
+from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, limit_this_thread, row_layout
 from adaptry.compute.merging.layout import OutputTensor
 from adaptry.compute.merging.output import OutputWriter, WriteOp
 from adaptry.compute.merging.plan import MergePlan
@@ -109,8 +109,12 @@ class _Work:
 
     def run(self, workers: int) -> Tallies:
         """Executes all steps; returns the tally of each tensor that is not only copied."""
-        with self._kernels.limit_threads(self._plan.changed_tensors):
-            threads = [threading.Thread(target=self._work, daemon=True) for _ in range(workers)]
+        changed = self._plan.changed_tensors
+        names = self._kernels.names_for(changed)
+        with self._kernels.limit_threads(changed):
+            threads = [
+                threading.Thread(target=self._work, args=(names,), daemon=True) for _ in range(workers)
+            ]
             for thread in threads:
                 thread.start()
             try:
@@ -125,8 +129,9 @@ class _Work:
             raise self._error
         return self._tallies
 
-    def _work(self) -> None:
+    def _work(self, names: Sequence[str]) -> None:
         try:
+            limit_this_thread(names)
             kernels = self._kernels.for_thread(self._plan.changed_tensors)
             while (taken := self._take()) is not None:
                 output, step = taken

@@ -122,9 +122,10 @@ class KernelChoice:
         return ThreadKernels(self, room)
 
 
-def limit_process_threads(kernels: Iterable[str]) -> None:
-    """Limits numpy and torch to one thread for the rest of this process, as in a merge, if these kernels use
-    them: more threads would change bits. Names may be followed by a version.
+def limit_this_thread(kernels: Iterable[str]) -> None:
+    """Limits numpy in this process, and torch in this thread, to one thread from now on, if these kernels use
+    them: more would change bits. MKL ignores torch's limit in other threads. Names may be followed by a
+    version.
     """
     kernels = tuple(kernels)
     if any(kernel.startswith("llvm") for kernel in kernels):

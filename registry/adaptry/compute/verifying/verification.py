@@ -17,7 +17,7 @@ from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.shards import Shards
 from adaptry.compute.merging.execute import merge_tensor
-from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, choose_kernels
+from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, choose_kernels, limit_this_thread
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.verifying.configs import config_differences, facts_of_merge
 from adaptry.compute.verifying.diagnosis import diagnose
@@ -135,7 +135,11 @@ class _Work:
 
         with (
             self._kernels.limit_threads(changed),
-            ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool,
+            ThreadPoolExecutor(
+                threads or os.cpu_count() or 1,
+                initializer=limit_this_thread,
+                initargs=(self._kernels.names_for(changed),),
+            ) as pool,
         ):
             return list(pool.map(compare, pairs))
 
