@@ -61,6 +61,16 @@ CASES: dict[str, Case] = {
     "PiSSA": ("llama", {"init_lora_weights": "pissa"}, {"pissa"}),
     "PiSSA of Conv1D": ("gpt2", {"target_modules": CONV1D, "init_lora_weights": "pissa"}, {"pissa"}),
     "PiSSA with DoRA": ("llama", {"init_lora_weights": "pissa", "use_dora": True}, {"pissa", "dora"}),
+    "PiSSA of an embedding too": (
+        "layers",
+        {"target_modules": ["words", "linear"], "init_lora_weights": "pissa"},
+        {"pissa", "embedding"},
+    ),
+    "OLoRA of an embedding too": (
+        "layers",
+        {"target_modules": ["words", "linear"], "init_lora_weights": "olora"},
+        {"olora", "embedding"},
+    ),
     "OLoRA": ("llama", {"init_lora_weights": "olora"}, {"olora"}),
     "KaSA": ("llama", {"kasa_config": KasaConfig()}, {"kasa"}),
     "MiCA": ("llama", {"init_lora_weights": "mica"}, set()),
@@ -161,9 +171,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "CorDA": ("llama", {}, {"init_lora_weights": "corda"}, "path_initial_model_for_weight_conversion"),
     "LoRA-GA": ("llama", {}, {"init_lora_weights": "lora_ga"}, "path_initial_model_for_weight_conversion"),
     "LoftQ": ("llama", {}, {"init_lora_weights": "loftq"}, "LoftQ changed the base before training"),
-    "PiSSA of an embedding": (
-        "layers", {"target_modules": ["words"]}, {"init_lora_weights": "pissa"},
-        "is not defined by PEFT either"),
     "a config that speaks of DoRA and a file without": (
         "llama", {}, {"use_dora": True}, "modules have magnitudes (use_dora), but the file has none"),
     "a file with DoRA and a config without": (

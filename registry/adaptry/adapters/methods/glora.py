@@ -57,7 +57,7 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
     """Of A and B: a product's left factor has a row for each output, and so has a matrix or a column."""
-    tall = [f"path.{path}.{role}" for path in "AB" for role in ("Xd", "X")]
+    tall = [f"path.{path}.{role}" for path in "AB" for role in ("Xd", "X", "zeros")]
     is_short = [role for role in tall if role in parts and parts[role].shape[:1] != shape[:1]]
     return by_rows(_weight, *(role for role in tall if role not in is_short))(parts, shape)
 
@@ -81,8 +81,9 @@ def _path_rank(parts: ModuleArrays, path: str, shape: tuple[int, int]) -> int:
     if f"path.{path}.Xd" in parts:
         up, down = parts.shape(f"path.{path}.Xd"), parts.shape(f"path.{path}.Xu")
         return up[1] if (up[0], down[1]) == shape and up[1] == down[0] else 0
-    found = parts.shape(f"path.{path}.zeros" if f"path.{path}.zeros" in parts else f"path.{path}.X")
-    return int(found in ((1,), (1, 1), (shape[0], 1)))
+    if f"path.{path}.zeros" in parts:
+        return int(parts.shape(f"path.{path}.zeros") in (shape, (1,), (1, 1), (shape[0], 1)))
+    return int(parts.shape(f"path.{path}.X") in ((1,), (1, 1), (shape[0], 1)))
 
 
 def _path_factors(

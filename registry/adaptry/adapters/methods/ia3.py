@@ -31,6 +31,8 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
         raise ValueError(f"{list(shape)} is not a vector")
     if len(shape) > 2:
         return ModuleSize(0, 0, 0, "conv")
+    if shape == (1, 1):
+        return ModuleSize(0, 0, 0)  # for one input or one output
     return ModuleSize(0, shape[1] if shape[0] == 1 else 0, shape[0] if shape[0] != 1 else 0)
 
 

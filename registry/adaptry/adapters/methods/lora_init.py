@@ -24,6 +24,8 @@ def initial_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     match lora_variant(parts.config).removed:
         case "KaSA":
             return _without_tail(weight, rank)
+        case _ if parts.orientation == "embedding":
+            return weight  # PEFT initialises it as a plain LoRA
         case "pissa":
             turned = parts.orientation == "conv1d"
             rest = _without_head(weight.T if turned else weight, rank, scale)

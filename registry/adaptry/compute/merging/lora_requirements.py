@@ -89,12 +89,11 @@ def _fits(target: TargetTensor, down: tuple[int, ...], shape: tuple[int, ...]) -
 def _check_start(label: str, target: TargetTensor, variant: LoraVariant, shape: tuple[int, ...]) -> None:
     """Raises `Unsupported` for a variant on a kind of layer for which PEFT does not define it."""
     is_matrix = target.orientation in ("linear", "conv1d") and target.module.kind == "linear"
+    is_embedding = target.module.kind == "embedding"
     name = variant.removed
-    if name is not None and not is_matrix:
-        raise Unsupported(
-            f"{label}: {name} on {target.module.path}, a {target.module.kind} layer,"
-            " is not defined by PEFT either"
-        )
+    if name is not None and not is_matrix and (name == "KaSA" or not is_embedding):
+        layer = "an embedding" if is_embedding else f"a {target.module.kind} layer"
+        raise Unsupported(f"{label}: {name} on {target.module.path}, {layer}, is not defined by PEFT either")
     if name == "KaSA" and (target.orientation != "linear" or target.module.rank >= min(shape)):
         raise Unsupported(
             f"{label}: KaSA on {target.module.path} is not defined: it needs a Linear wider than its rank"
