@@ -47,7 +47,9 @@ def check_replay(recipe: CombineRecipe, parents: Sequence[ParentAdapter], method
 
 
 def check_site(site: WeightSite, method: CombineMethod, rank: int) -> None:
-    """Raises `CheckFailed` if PEFT's decomposition of this module raises."""
+    """Raises `CheckFailed` if PEFT's decomposition of this module raises, or gives factors of a lower rank
+    than the config, which PEFT cannot load.
+    """
     if method.delta_form != "dense":
         return
     if len(site.kernel) not in (0, 2):
@@ -56,8 +58,8 @@ def check_site(site: WeightSite, method: CombineMethod, rank: int) -> None:
         )
     if rank > min(site.fan_out, site.width):
         raise CheckFailed(
-            f"{site.key} is {site.fan_out}×{site.width} and cannot have rank {rank}, so PEFT raises an error:"
-            " choose a lower rank"
+            f"{site.key} is {site.fan_out}×{site.width} and cannot have rank {rank}, so PEFT could not load"
+            " the result: choose a lower rank"
         )
 
 
