@@ -5,7 +5,7 @@ A view is immutable and cheap: opening one reads two headers. Functions take vie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import field
 from functools import cached_property, lru_cache
@@ -18,7 +18,7 @@ from adaptry.adapters.folder_listing import list_folder
 from adaptry.adapters.formats import CONFIG, PEFT, WEIGHTS, AdapterFormat, detect_format
 from adaptry.adapters.header import SafetensorsHeader, TensorInfo, read_header
 from adaptry.adapters.layouts import LAYOUTS, format_by_keys
-from adaptry.adapters.spec import Spec
+from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.adapters.weights import weights_digest
 from adaptry.core.digest import Digest
 from adaptry.core.display import format_size, html_facts, short_repr
@@ -66,6 +66,12 @@ class Adapter:
             self._derived[function] = function(self)
         result: Result = self._derived[function]
         return result
+
+    def with_modules(self, modules: Iterable[ModuleSpec]) -> Adapter:
+        """The same adapter with other modules in its spec."""
+        other = copy(self)
+        vars(other).update(spec=self.spec.model_copy(update={"modules": tuple(modules)}), _derived={})
+        return other
 
     def with_content(self, content: Content) -> Adapter:
         """The same adapter with other content, which has the same config and header."""

@@ -27,8 +27,10 @@ from adaptry.compute.converting.delta import (
 from adaptry.compute.converting.lora_normalisation import is_plain, normalisation_notes, normalise_lora
 from adaptry.compute.converting.options import ConvertOptions
 from adaptry.compute.converting.weight_deltas import ChangedWeight, changed_weights
+from adaptry.compute.lazy_adapters.deltas import refuse_unclaimed
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter, ParentAdapter
 from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
+from adaptry.compute.lazy_adapters.read_by_peft import as_read_by_peft
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.lazy_adapters.whole_weights import choose_whole_weights
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter, refuse_unmergeable
@@ -54,6 +56,8 @@ def convert(
     and missing, a rank must be chosen, or biases that a LoRA cannot represent), each with a remedy.
     """
     refuse_unconvertible(parent)
+    parent = as_read_by_peft(parent, base.record if base else None)
+    refuse_unclaimed(parent)
     notes = check_conversion_base(parent, base, options.other_base) if base else []
     if base and parent.base is None and needs_base_values(parent, options):
         notes.append(

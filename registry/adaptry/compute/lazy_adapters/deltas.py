@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.adapters.spec import ModuleSpec
+from adaptry.adapters.tensor_names import is_buffer
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.lazy_adapters.read_by_peft import as_read_by_peft
 from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, site_of
+from adaptry.core.display import format_count
 from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -49,6 +52,8 @@ def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
             f"{label} is in the layout of {adapter.format.tool}, but this needs PEFT's: convert it first"
             f" (`adaptry convert {label} -o ./peft`)"
         )
+    parent = as_read_by_peft(parent)
+    adapter = parent.adapter
     refuse_unclaimed(parent)
     if reason := plain_reason(adapter):
         raise Unsupported(
@@ -60,10 +65,11 @@ def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
 
 
 def refuse_unclaimed(parent: ParentAdapter) -> None:
-    """Raises `CheckFailed` if the adapter has tensors that no method reads."""
-    unclaimed = parent.adapter.spec.unclaimed
+    """Raises `CheckFailed` if the adapter has tensors that no method reads, except buffers."""
+    tensors = parent.adapter.tensors
+    unclaimed = [name for name in parent.adapter.spec.unclaimed if not is_buffer(name, tensors[name].shape)]
     if unclaimed:
         raise CheckFailed(
-            f"{parent.label} has {len(unclaimed)} tensors of unknown use (first: {unclaimed[0]}), which would"
-            " be lost: save the adapter again from the trained model"
+            f"{parent.label} has {format_count(len(unclaimed), 'tensor')} of unknown use (first:"
+            f" {unclaimed[0]}), which would be lost: save the adapter again from the trained model"
         )

@@ -1,0 +1,57 @@
+"""A parent with the names and scales that PEFT gives it on its base, if they differ from those in its files.
+
+PEFT fuses the factors of a layer's single experts, and then takes their scales from the config's entries for
+the fused parameter (`checks.binding.expert_factors`). Without the base, these are unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.base_record import BaseRecord
+from adaptry.checks.binding import as_read_on, bind
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.core.errors import CheckFailed
+
+_ONE_EXPERT = re.compile(r"(?:.*\.)?experts\.\d+\.[^.]+")
+
+
+def as_read_by_peft(parent: ParentAdapter, base: BaseRecord | None = None) -> ParentAdapter:
+    """`parent` on `base`, or on its own base if that is known.
+
+    Raises `CheckFailed` if its scales depend on a base and none is known.
+    """
+    record = base or parent.base
+    adapter = parent.adapter if record is None else as_read_on(parent.adapter, record)
+    if _has_scaled_experts(adapter):
+        if record is None:
+            raise CheckFailed(
+                f"{parent.label} changes single experts, and its config has rsLoRA or patterns. PEFT takes"
+                " their scales from the parameters in which the base holds its experts, but the base is"
+                " unknown here: push the adapter with its base, or pass --base if the command has it"
+            )
+        adapter = _with_scales(adapter, record)
+    return parent if adapter is parent.adapter else replace(parent, adapter=adapter)
+
+
+def _has_scaled_experts(adapter: Adapter) -> bool:
+    """Whether it has single experts whose scale may differ from `lora_alpha / r`."""
+    fields = adapter.config.fields
+    is_scaled = any(fields.get(key) for key in ("use_rslora", "rank_pattern", "alpha_pattern"))
+    return (
+        is_scaled
+        and adapter.spec.method == "lora"
+        and any(_ONE_EXPERT.fullmatch(module.path) for module in adapter.spec.modules)
+    )
+
+
+def _with_scales(adapter: Adapter, base: BaseRecord) -> Adapter:
+    found = {target.module.path: target.module for target in bind(adapter, base).meant.placed}
+    return adapter.with_modules(
+        module.model_copy(update={"scale": own.scale, "alpha": own.alpha})
+        if (own := found.get(module.path))
+        else module
+        for module in adapter.spec.modules
+    )
