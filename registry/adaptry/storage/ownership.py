@@ -6,11 +6,17 @@ garbage, and the next sweep would delete them.
 
 from __future__ import annotations
 
+import time
+
 from adaptry.core.errors import Conflict
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.store import BlobStore
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.factory import CatalogPlace
+
+_PATIENCE = 2.0
+"""Seconds that another process's first push may take from its bytes, which come first, to its rows."""
+_PAUSE = 0.1
 
 
 def open_owned(place: CatalogPlace, store: BlobStore) -> Catalog:
@@ -32,16 +38,17 @@ def open_owned(place: CatalogPlace, store: BlobStore) -> Catalog:
 
 def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
     """`catalog` is None if there is none yet. Raises `Conflict`, `Unavailable`."""
-    # Check the rows again after the bytes, since others may push in the meantime: an upload has a row before
-    # its first bytes.
-    if isinstance(store, LocalBlobs) or not _is_untouched(catalog):
+    if isinstance(store, LocalBlobs):
         return
-    if next(store.digests(), None) is not None and _is_untouched(catalog):
-        raise Conflict(
-            "the blob store has files that are not in the catalog: they belong to another registry,"
-            " and would be deleted as garbage; pass an empty prefix, or that registry's catalog"
-            " (--catalog, ADAPTRY_CATALOG)"
-        )
+    until = time.monotonic() + _PATIENCE
+    while _is_untouched(catalog) and next(store.digests(), None) is not None:
+        if catalog is None or time.monotonic() > until:
+            raise Conflict(
+                "the blob store has files that are not in the catalog: they belong to another registry,"
+                " and would be deleted as garbage; pass an empty prefix, or that registry's catalog"
+                " (--catalog, ADAPTRY_CATALOG)"
+            )
+        time.sleep(_PAUSE)
 
 
 def _is_untouched(catalog: Catalog | None) -> bool:
