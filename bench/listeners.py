@@ -112,7 +112,9 @@ async def under_pushes(server: Served, count: int, rate: int, adapters: Sequence
 
 
 def hear_all(url: str, token: str, count: int, events: int, pipe: Connection) -> None:
-    """Opens the streams, tells that they have begun, and sends when each of them received which push."""
+    """Opens the streams, reports when all have begun, and then sends the time at which each stream received
+    each push.
+    """
     uvloop.run(_hear_all(url, token, count, events, pipe))
 
 
@@ -151,6 +153,7 @@ class Stream(asyncio.Protocol):
     def __init__(self, token: str, heard: Arrivals) -> None:
         self.has_begun = asyncio.get_running_loop().create_future()
         self._token, self._heard, self._rest = token, heard, b""
+        self._seen: set[bytes] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.write(request(self._token))
@@ -165,7 +168,9 @@ class Stream(asyncio.Protocol):
             return
         whole, _, self._rest = (self._rest + data).rpartition(b"\n\n")
         for found in PUSHED.finditer(whole):
-            self._heard.note(found[1].decode(), now)
+            if found[1] not in self._seen:
+                self._seen.add(found[1])
+                self._heard.note(found[1].decode(), now)
 
 
 async def measure(server: Served, count: int, seconds: float, events: int) -> None:

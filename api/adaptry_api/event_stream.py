@@ -28,11 +28,13 @@ from adaptry_api.shutdown import DrainState
 LOG = logging.getLogger("adaptry.api")
 
 _KEPT = 4096
+_BATCHES = 64
 _PAUSE = 1.0  # seconds before a failed database read is tried again
-_REST = 20e-6
-"""Seconds to wait for further events, for each listener that was woken. Waking it takes about as long, so a
-burst of events takes half of the event loop's time, and reaches the listeners in fewer pieces.
+_BATCHING_DELAY = 20e-6
+"""Seconds to wait for further events after a delivery, for each listener that was woken. A burst then reaches
+the listeners in fewer, larger batches, and waking them takes about half of the event loop's time.
 """
+_LONGEST_DELAY = 1.0
 _LOOKING = 4  # threads for reads of events that are not kept
 _TO_END = 5.0  # seconds that a read which has begun may take when the server stops
 
@@ -62,7 +64,7 @@ class _Listener:
     woken: asyncio.Future[_Offer | None]
 
     def wake(self, offer: _Offer | None = None) -> bool:
-        """Whether it was asleep."""
+        """Wakes the listener; returns whether it was still waiting."""
         if self.woken.done():
             return False
         self.woken.set_result(offer)
@@ -78,13 +80,14 @@ class _Selection:
         self._after, self._new_events, self._epoch = after, new_events, epoch
         self._offers: dict[tuple[int, tuple[str, ...], int], _Offer | None] = {}
 
-    def wakes(self, listener: _Listener) -> bool:
-        """Wakes the listener if new events concern it."""
-        # All listeners with one token have the same identity object.
-        asked = (id(listener.identity), listener.about.globs, listener.limit)
-        if asked not in self._offers:
-            self._offers[asked] = self._offer_for(listener)
-        offer = self._offers[asked]
+    def wake_if_concerned(self, listener: _Listener) -> bool:
+        """Wakes the listener if new events concern it; returns whether it did."""
+        # `id` is unique here, since every waiting listener holds its identity; listeners with one token share
+        # the object.
+        key = (id(listener.identity), listener.about.globs, listener.limit)
+        if key not in self._offers:
+            self._offers[key] = self._offer_for(listener)
+        offer = self._offers[key]
         return offer is not None and listener.wake(offer)
 
     def _offer_for(self, listener: _Listener) -> _Offer | None:
@@ -97,21 +100,25 @@ class _Selection:
 
 
 class EventTexts:
-    """The encoded texts of recent events and of the last batch. Each is encoded once for all listeners."""
+    """The encoded texts of recent events and batches, each for all listeners that get it."""
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Event, str]] = {}
-        self._batch: EventBatch | None = None
-        self._text = b""
+        self._batches: dict[int, tuple[EventBatch, bytes]] = {}  # by `id`, which is its own while it is here
 
     def of(self, batch: EventBatch) -> bytes:
         """The events, and a line that moves a listener past those that it may not see and keeps the
         connection alive.
         """
-        if batch is not self._batch:
-            end = f": at {batch.seq}\nid: {batch.seq}\n\n"
-            self._batch, self._text = batch, ("".join(map(self._of_event, batch.items)) + end).encode()
-        return self._text
+        kept = self._batches.get(id(batch))
+        if kept is not None:
+            return kept[1]
+        end = f": at {batch.seq}\nid: {batch.seq}\n\n"
+        text = ("".join(map(self._of_event, batch.items)) + end).encode()
+        if len(self._batches) >= _BATCHES:
+            self._batches.clear()
+        self._batches[id(batch)] = batch, text
+        return text
 
     def _of_event(self, event: Event) -> str:
         kept = self._kept.get(event.seq)
@@ -230,9 +237,9 @@ class EventBroadcaster:
                 if new_events:
                     selection = _Selection(self._kept_to, new_events, self._epoch)
                     self._keep(new_events)
-                    woken = sum(map(selection.wakes, self._waiting))
+                    woken = sum(map(selection.wake_if_concerned, self._waiting))
                     await asyncio.sleep(0)  # they run before this goes on
-                    await asyncio.sleep(min(woken * _REST, _PAUSE))
+                    await asyncio.sleep(min(woken * _BATCHING_DELAY, _LONGEST_DELAY))
                 if len(new_events) < events.SPAN and not self._is_closed:
                     await self._rung.wait()
 

@@ -316,3 +316,14 @@ def test_generated_sets_of_keys_are_resolved_as_peft_resolves_them() -> None:
     from peft.utils.other import get_pattern_key
 
     assert compare_with_peft(3, 400, get_pattern_key) > 150
+
+
+@pytest.mark.parametrize("peft_type", ["OSF", "osf"])
+def test_keys_that_osf_searches_are_matched_like_all_patterns(peft_type: str) -> None:
+    """Not by `re` in this process, which an uploaded pattern could occupy."""
+    config = AdapterConfig({"peft_type": peft_type, "rank_pattern": {"a)(b": 1, "(?i)Q_PROJ": 2, "proj": 3}})
+    with pytest.raises(InvalidConfig):
+        config.matches_rank_key("a)(b", "model.q_proj")
+    assert config.matches_rank_key("(?i)Q_PROJ", "model.q_proj")
+    assert not config.matches_rank_key("(?i)Q_PROJ", "model.v_proj")
+    assert config.matches_rank_key("proj", "model.v_proj")

@@ -211,6 +211,10 @@ def keeping_more_directions_by_a_pattern(files: Files) -> None:
     files.config["rank_pattern"] = {r".*\.0\..*query": 5}
 
 
+def keeping_more_directions_by_a_pattern_with_a_flag(files: Files) -> None:
+    files.config["rank_pattern"] = {r"(?i)Q[UV]ERY": 5}
+
+
 def keeping_more_directions_by_a_pattern_that_matches_nothing(files: Files) -> None:
     files.config["rank_pattern"] = {r".*\.7\..*query": 5}
 
@@ -261,6 +265,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("vera-plain-llama-fp32", listing_the_rotary_embedding, True),
         ("osf-plain-llama-fp32", listing_an_activation, False),
         ("osf-plain-bert-fp32", keeping_more_directions_by_a_pattern, True),
+        ("osf-plain-bert-fp32", keeping_more_directions_by_a_pattern_with_a_flag, True),
         ("osf-plain-bert-fp32", keeping_more_directions_by_a_pattern_that_matches_nothing, False),
         ("trainable_tokens-plain-bert-fp32", with_a_bias_inside_a_module_that_it_does_not_adapt, True),
         ("lora-plain-gpt2-fp32", listing_an_activation, False),  # which it does not have

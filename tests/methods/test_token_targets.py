@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-pytest.importorskip("transformers")
-pytest.importorskip("peft")
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file  # noqa: E402  (needs torch)
 
-from .corpus import cases, make
-from .families import FAMILIES
-from .judging import ask_peft, ask_us, verdict, write
+from .corpus import cases, make  # noqa: E402  (needs PEFT)
+from .families import FAMILIES  # noqa: E402  (needs PEFT)
+from .judging import ask_peft, ask_us, verdict, write  # noqa: E402  (needs PEFT)
 
 CASES = {case.family: case for case in cases(dtypes=["fp32"]) if case.method == "trainable_tokens"}
 
@@ -39,3 +40,27 @@ def test_token_rows_of_any_module_are_judged_as_peft_does(
         if answer := verdict(FAMILIES[family], ask_peft(FAMILIES[family], made.base, adapter), ours):
             wrong[name] = answer
     assert wrong == {}
+
+
+@pytest.mark.parametrize("targets", [["lm_head"], ["embed_tokens"], None])
+def test_token_rows_of_a_tied_head_are_those_of_the_embedding(
+    targets: list[str] | None, tmp_path: Path
+) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "vocab_size": 96}
+    config = transformers.LlamaConfig(**sizes, num_attention_heads=4, tie_word_embeddings=True)
+    family = dataclasses.replace(
+        FAMILIES["llama"], build=lambda: transformers.LlamaForCausalLM(config), linear=[]
+    )
+    base = family.save(tmp_path / "base", torch.float32)
+    model = peft.get_peft_model(
+        family.load(base),
+        peft.TrainableTokensConfig(target_modules=targets, token_indices=[1, 5], task_type="CAUSAL_LM"),
+    )
+    for parameter in filter(lambda one: one.requires_grad, model.parameters()):
+        torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path / "tone")
+
+    ours = ask_us(base, tmp_path / "tone", tmp_path / "merged")
+
+    assert not ours.blocked
+    assert verdict(family, ask_peft(family, base, tmp_path / "tone"), ours) is None

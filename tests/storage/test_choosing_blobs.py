@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Unavailable
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
+from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.factory import open_blobs
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.tiered import TieredBlobs
@@ -61,6 +63,17 @@ def test_a_new_registry_refuses_a_bucket_with_files_of_another(tmp_path: Path, s
     pull(first, "acme/tone", tmp_path / "pulled")
     first.close()
     open_local(tmp_path / "second", blobs=s3_place.replace("?", "-other?")).close()
+
+
+def test_a_first_push_under_way_does_not_keep_a_second_process_out(tmp_path: Path, s3_place: str) -> None:
+    """Its bytes come before its rows."""
+    first = open_local(tmp_path / "registry", blobs=s3_place)
+    first.blobs.put(HELLO, [b"hello"])
+    with ThreadPoolExecutor(1) as pool:
+        second = pool.submit(open_local, tmp_path / "registry")
+        first.adapters.create(AdapterName.parse("acme/tone"), AdapterEdit())
+        second.result().close()
+    first.close()
 
 
 def test_a_registry_whose_first_push_was_interrupted_keeps_its_bucket(tmp_path: Path, s3_place: str) -> None:

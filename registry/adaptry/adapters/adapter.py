@@ -67,12 +67,6 @@ class Adapter:
         result: Result = self._derived[function]
         return result
 
-    def with_modules(self, modules: Iterable[ModuleSpec]) -> Adapter:
-        """The same adapter with other modules in its spec."""
-        other = copy(self)
-        vars(other).update(spec=self.spec.model_copy(update={"modules": tuple(modules)}), _derived={})
-        return other
-
     def with_content(self, content: Content) -> Adapter:
         """The same adapter with other content, which has the same config and header."""
         other = copy(self)
@@ -113,6 +107,13 @@ class Adapter:
     def weights_digest(self) -> Digest:
         """The digest of all weights, independent of the file's layout; reads everything once."""
         return weights_digest(self.tensors, self.content.reader(self.format.weights))
+
+
+def with_modules(adapter: Adapter, modules: Iterable[ModuleSpec]) -> Adapter:
+    """The same adapter with other modules in its spec."""
+    other = copy(adapter)
+    vars(other).update(spec=adapter.spec.model_copy(update={"modules": tuple(modules)}), _derived={})
+    return other
 
 
 def open_content(content: Content, left_out: Mapping[str, str] | None = None) -> Adapter:

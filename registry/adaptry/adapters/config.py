@@ -37,6 +37,7 @@ _MODEL_LIBRARIES = frozenset(
 _MAPPINGS = ("rank_pattern", "alpha_pattern", "n_frequency_pattern", "block_size_pattern")
 _WHOLE = ("target_modules", "exclude_modules", "feedforward_modules")
 _PLAIN_NAME = lazy_pattern(r"[\w.-]*", re.ASCII)
+_FLAGS = lazy_pattern(r"(?:\(\?[aiLmsux]+\))*")
 _WITHOUT_SAVED_MODULES = frozenset(["TRAINABLE_TOKENS", "ADAPTION_PROMPT", "XLORA"])
 HEADS_OF_TASKS = {
     "SEQ_CLS": ("classifier", "score"),
@@ -47,6 +48,13 @@ HEADS_OF_TASKS = {
 _TIED_NAMES = frozenset(["embed_tokens", "lm_head"])
 """PEFT's `EMBEDDING_LAYER_NAMES`."""
 _LOADER_PATHS = {"corda_config": ("cache_file", "covariance_file")}
+
+
+def _anywhere(pattern: str) -> str:
+    """A pattern of the whole names in which `pattern` is found."""
+    found = _FLAGS.match(pattern)
+    flags = found[0] if found else ""
+    return f"{flags}(?s:.*?)(?:{pattern[len(flags) :]})(?s:.*)"
 
 
 @dataclass(frozen=True)
@@ -176,15 +184,17 @@ class AdapterConfig:
         """Keys of OSF's `rank_pattern` that are not plain names, each with a pattern of the names in which
         PEFT finds the key anywhere.
         """
-        keys = self.pattern_values("rank_pattern") if self.fields.get("peft_type") == "OSF" else ()
-        return {key: f"(?s:.*?)(?:{key})(?s:.*)" for key in keys if _PLAIN_NAME.fullmatch(key) is None}
+        keys = self.pattern_values("rank_pattern") if self.peft_type == "OSF" else ()
+        return {key: _anywhere(key) for key in keys if _PLAIN_NAME.fullmatch(key) is None}
 
-    def finds(self, key: str, name: str) -> bool:
+    def matches_rank_key(self, key: str, name: str) -> bool:
         """Whether a key of OSF's `rank_pattern` is found anywhere in the module `name`. Raises
         `InvalidConfig` if the pattern is refused, and `Unavailable`.
         """
-        pattern = self.searched_patterns.get(key)
-        return bool(re.search(key, name)) if pattern is None else self.patterns.matches(pattern, name)
+        if _PLAIN_NAME.fullmatch(key) is not None:
+            return re.search(key, name) is not None
+        # The first call raises an error for a key that only becomes a pattern by what surrounds it.
+        return self.patterns.matches(key, name) or self.patterns.matches(self.searched_patterns[key], name)
 
     @cached_property
     def layer_patterns(self) -> Mapping[str, tuple[str, str]]:
@@ -204,7 +214,8 @@ class AdapterConfig:
         """The config's patterns of whole names, all of which PEFT must be able to compile."""
         texts = [value for key in _WHOLE if isinstance(value := self.fields.get(key), str)]
         layers = [pattern for item, both in self.layer_patterns.items() for pattern in (item, *both)]
-        return (*texts, *self.excluding_patterns.values(), *self.searched_patterns.values(), *layers)
+        searched = [pattern for both in self.searched_patterns.items() for pattern in both]
+        return (*texts, *self.excluding_patterns.values(), *searched, *layers)
 
     @property
     def has_patterns(self) -> bool:

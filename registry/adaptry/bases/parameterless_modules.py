@@ -71,8 +71,8 @@ PARAMETERLESS: Mapping[str, tuple[str, ...]] = {
     "stablelm": ("layers.*.dropout", *_LLAMA),
     "starcoder2": ("layers.*.mlp.act", "rotary_emb"),
 }
-"""Model type → names in the bare model, with `*` for numbers. A model without a module's parent, such as a
-pooler, lacks it.
+"""Model type → names in the bare model, with `*` for numbers. A name applies only if the model has its
+parent module (some have no pooler).
 """
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 

@@ -92,7 +92,7 @@ def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         declared = config.rank(default=of_config)
         if spec.method in _WITH_RANK_PATTERN:
             declared = config.rank_for(module.path, declared)
-        if spec.method == "tinylora":  # which has no more ranks than the weight
+        if spec.method == "tinylora":  # PEFT limits the rank to the weight's smaller side
             declared = min(declared, module.fan_in, module.fan_out)
         if module.rank and module.rank != declared:
             reason = f"the tensors have rank {module.rank}, but the config declares {declared}"

@@ -18,7 +18,7 @@ from adaptry.adapters.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint, build_checkpoint, read_config
 from adaptry.bases.quantised import open_logical_view
-from adaptry.compute.merging.kernels import choose_kernels, limit_this_thread
+from adaptry.compute.merging.kernels import choose_kernels, compute_on_one_thread
 from adaptry.compute.merging.layout import OutputFile
 from adaptry.compute.merging.merge import MergeSource, check_inputs, plan_recipe
 from adaptry.compute.merging.plan import MergePlan
@@ -71,7 +71,7 @@ def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
     with _reopen_planned(task, context) as model:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
         kernels = choose_kernels(context.device).names_for(model.plan.changed_tensors)
-        limit_this_thread(kernels)
+        compute_on_one_thread(kernels)
         computed = _with_progress(model.merged.read(file.name, 0, file.size), file, context)
         digest, size = context.registry.bases.store_generated_file(
             _computed_ahead(computed, context, kernels)
@@ -222,7 +222,7 @@ def _computed_ahead(
     """The same bytes. As long as the step may use a second processor, it computes each piece while the caller
     stores and hashes the one before.
     """
-    with ThreadPoolExecutor(1, initializer=limit_this_thread, initargs=(kernels,)) as pool:
+    with ThreadPoolExecutor(1, initializer=compute_on_one_thread, initargs=(kernels,)) as pool:
         upcoming: Future[bytes | memoryview | None] | None = None
         while (data := upcoming.result() if upcoming else next(computed, None)) is not None:
             upcoming = None

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from adaptry.adapters.adapter import open_content, open_dir
+from adaptry.adapters.adapter import Adapter, open_content, open_dir
 from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
@@ -31,10 +31,13 @@ def temporary_updates(registry: Registry, version: VersionInfo) -> Iterator[Adap
     they are not sums of factors, and what reading a registry raises.
     """
     detail = registry.versions.detail(version.revision_ref)
-    label = version.label
-    open_adapter_deltas(
-        ParentAdapter(open_content(RevisionContent(registry, version, detail.manifest)), label)
-    )
+    is_known = version.base_id is not None and version.base_status == "verified"
+    base = registry.bases.record(version.base_id) if is_known and version.base_id else None
+
+    def parent(adapter: Adapter) -> ParentAdapter:
+        return ParentAdapter(adapter, version.label, base=base)
+
+    open_adapter_deltas(parent(open_content(RevisionContent(registry, version, detail.manifest))))
 
     def reader(entry: FileEntry) -> Callable[[int], Iterator[bytes]]:
         return lambda start: registry.files.read(version.name, version.digest, entry.path, start)
@@ -43,4 +46,4 @@ def temporary_updates(registry: Registry, version: VersionInfo) -> Iterator[Adap
         for entry in detail.manifest.files:
             if entry.path in (CONFIG, WEIGHTS):
                 download(reader(entry), entry, Path(folder) / entry.path, no_progress, DEFAULT_RETRY)
-        yield open_adapter_deltas(ParentAdapter(open_dir(folder), label))
+        yield open_adapter_deltas(parent(open_dir(folder)))

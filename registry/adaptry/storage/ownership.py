@@ -15,7 +15,7 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.factory import CatalogPlace
 
 _PATIENCE = 2.0
-"""Seconds that another process's first push may take from its bytes, which come first, to its rows."""
+"""Seconds to wait for the rows of another process's first push, which writes small files before its rows."""
 _PAUSE = 0.1
 
 
@@ -40,9 +40,12 @@ def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
     """`catalog` is None if there is none yet. Raises `Conflict`, `Unavailable`."""
     if isinstance(store, LocalBlobs):
         return
-    until = time.monotonic() + _PATIENCE
+    until: float | None = None
     while _is_untouched(catalog) and next(store.digests(), None) is not None:
-        if catalog is None or time.monotonic() > until:
+        now = time.monotonic()
+        until = until or now + _PATIENCE
+        # A listing may take long, so the rows are read again after it.
+        if catalog is None or (now >= until and _is_untouched(catalog)):
             raise Conflict(
                 "the blob store has files that are not in the catalog: they belong to another registry,"
                 " and would be deleted as garbage; pass an empty prefix, or that registry's catalog"

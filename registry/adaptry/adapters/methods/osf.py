@@ -40,7 +40,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     least, kept = min(weight.fan_out, weight.fan_in), config.fields.get("effective_rank")
     for pattern, rank in config.pattern_values("rank_pattern").items():
         try:
-            is_found = config.finds(pattern, module.path)
+            is_found = config.matches_rank_key(pattern, module.path)
         except InvalidConfig:
             return None  # the pattern was refused, which is reported
         if is_found:

@@ -21,7 +21,7 @@ from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap
 from adaptry.bases.parameterless_modules import parameterless_modules
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, path_today
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
-from adaptry.checks.binding.targets import is_embedding, is_head
+from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
 
 _MATRICES = ("in_proj_weight", *PACKED_WEIGHTS)
@@ -82,7 +82,7 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
     yield from _saved_modules(model.adapter, model.names)
     yield from _token_rows(model.adapter, module_map)
     yield from _adapted_rows(model, module_map)
-    yield from _selected_for_tokens(model)
+    yield from _modules_without_token_rows(model, module_map)
     yield from _empty_tensors(model.adapter)
     yield from _unadaptable(model, uncovered)
     yield from _other_shapes(model, module_map)
@@ -212,9 +212,9 @@ def _adapted_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
             yield f"the config adapts {path} (target_modules) and also trains token rows of it"
 
 
-def _selected_for_tokens(model: LoadedModel) -> Iterator[str]:
-    """TRAINABLE_TOKENS trains rows of the modules in `target_modules`, if the config has it. It can do so in
-    embeddings and `nn.Linear`.
+def _modules_without_token_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
+    """Modules in a TRAINABLE_TOKENS config's `target_modules` whose rows PEFT cannot train: it needs an
+    embedding or an `nn.Linear` that has these rows.
     """
     config = model.adapter.config
     if model.adapter.spec.method != "trainable_tokens" or config.fields.get("target_modules") is None:
@@ -227,16 +227,18 @@ def _selected_for_tokens(model: LoadedModel) -> Iterator[str]:
     rows = config.fields.get("token_indices", [])
     last = max((row for row in rows if type(row) is int), default=0) if isinstance(rows, list) else 0
     parameters = model.names.parameters
+    held = {extra.extra.target for extra in _held(module_map)}  # a missing row of theirs is found elsewhere
     for path in selected:
-        if any(f"{path}.{packed}" in parameters for packed in _MATRICES):
+        weight = f"{path}.weight"
+        is_tied_head = weight in parameters and parameters[weight] is None
+        if is_tied_head or any(f"{path}.{packed}" in parameters for packed in PACKED_WEIGHTS):
             continue
-        is_tied_head = is_head(path) and path not in model.names.modules
-        shape = (last + 1, 0) if is_tied_head else parameters.get(f"{path}.weight") or ()
+        shape = parameters.get(weight) or ()
         (name,) = fold_layer_numbers([path])
         if len(shape) != 2 or model.classes.is_conv1d(path) or _is_router(model, path):
             yield f"the config selects {name}, in which PEFT cannot train token rows"
             return
-        if shape[0] <= last:
+        if shape[0] <= last and weight not in held:
             yield f"the config trains row {last:,} of {name}, which has {format_count(shape[0], 'row')}"
             return
 

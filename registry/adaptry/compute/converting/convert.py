@@ -30,7 +30,7 @@ from adaptry.compute.converting.weight_deltas import ChangedWeight, changed_weig
 from adaptry.compute.lazy_adapters.deltas import refuse_unclaimed
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter, ParentAdapter
 from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
-from adaptry.compute.lazy_adapters.read_by_peft import as_read_by_peft
+from adaptry.compute.lazy_adapters.parent_on_base import as_read_by_peft
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.lazy_adapters.whole_weights import choose_whole_weights
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter, refuse_unmergeable

@@ -13,7 +13,7 @@ from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.tensor_names import is_buffer
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.compute.lazy_adapters.read_by_peft import as_read_by_peft
+from adaptry.compute.lazy_adapters.parent_on_base import as_read_by_peft
 from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, site_of
 from adaptry.core.display import format_count
 from adaptry.core.errors import CheckFailed, Unsupported

@@ -29,13 +29,15 @@ Json: TypeAlias = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class ParentAdapter:
     """An adapter from which another is derived: the user's name for it, its revision if a registry has it,
-    and its base, if that is known.
+    and its base, if that is known. `written` is the adapter as in its files, if `adapter` is what PEFT reads
+    of them.
     """
 
     adapter: Adapter
     label: str
     revision: Digest | None = None
     base: BaseRecord | None = None
+    written: Adapter | None = None
 
     def __repr__(self) -> str:
         return short_repr(self, self.label)
@@ -44,10 +46,11 @@ class ParentAdapter:
         """Its identification in a recipe: its revision, else the digests of its weights and config."""
         if self.revision is not None:
             return {"revision": str(self.revision)}
-        config = self.adapter.format.config
-        named = {"weights": str(self.adapter.weights_digest())}
+        adapter = self.written or self.adapter
+        config = adapter.format.config
+        named = {"weights": str(adapter.weights_digest())}
         if config:
-            named["config"] = str(Digest.of_chunks(self.adapter.content.chunks(config)))
+            named["config"] = str(Digest.of_chunks(adapter.content.chunks(config)))
         return named
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from adaptry.compute.merging.dense_change import merge_dense_tensor
 from adaptry.compute.merging.io import ShardReader, TensorSink
-from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, limit_this_thread, row_layout
+from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, compute_on_one_thread, row_layout
 from adaptry.compute.merging.layout import OutputTensor
 from adaptry.compute.merging.output import OutputWriter, WriteOp
 from adaptry.compute.merging.plan import MergePlan
@@ -131,7 +131,7 @@ class _Work:
 
     def _work(self, names: Sequence[str]) -> None:
         try:
-            limit_this_thread(names)
+            compute_on_one_thread(names)
             kernels = self._kernels.for_thread(self._plan.changed_tensors)
             while (taken := self._take()) is not None:
                 output, step = taken

@@ -97,8 +97,7 @@ class KernelChoice:
         tensors uses it.
         """
         tensors = list(tensors)
-        is_streamed = "torch" in self.names and ("llvm" not in self.names or any(_beyond_llvm(tensors)))
-        uses_torch = is_streamed or not all(self.is_streamed(tensor) for tensor in tensors)
+        uses_torch = any(name != "llvm" for name in self.names_for(tensors))
         if uses_torch or any((found := self.formula(each)) and found.kind == "dense" for each in tensors):
             from adaptry.compute.tensors.freed_memory import keep_freed_memory
 
@@ -122,10 +121,10 @@ class KernelChoice:
         return ThreadKernels(self, room)
 
 
-def limit_this_thread(kernels: Iterable[str]) -> None:
-    """Limits numpy in this process, and torch in this thread, to one thread from now on, if these kernels use
-    them: more would change bits. MKL ignores torch's limit in other threads. Names may be followed by a
-    version.
+def compute_on_one_thread(kernels: Iterable[str]) -> None:
+    """From now on, numpy in this process and torch in this thread compute on one thread, if these kernels use
+    them; more threads would change bits. Each thread must call this, because MKL does not apply the limit
+    that another thread set. Names may be followed by a version.
     """
     kernels = tuple(kernels)
     if any(kernel.startswith("llvm") for kernel in kernels):

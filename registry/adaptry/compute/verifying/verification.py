@@ -17,7 +17,7 @@ from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.shards import Shards
 from adaptry.compute.merging.execute import merge_tensor
-from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, choose_kernels, limit_this_thread
+from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, choose_kernels, compute_on_one_thread
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.verifying.configs import config_differences, facts_of_merge
 from adaptry.compute.verifying.diagnosis import diagnose
@@ -137,7 +137,7 @@ class _Work:
             self._kernels.limit_threads(changed),
             ThreadPoolExecutor(
                 threads or os.cpu_count() or 1,
-                initializer=limit_this_thread,
+                initializer=compute_on_one_thread,
                 initargs=(self._kernels.names_for(changed),),
             ) as pool,
         ):

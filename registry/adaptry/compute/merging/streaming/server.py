@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from adaptry.adapters.content import read_at
-from adaptry.compute.merging.kernels import limit_this_thread
+from adaptry.compute.merging.kernels import compute_on_one_thread
 from adaptry.compute.merging.streaming.assembly import open_merged_model
 from adaptry.compute.merging.streaming.hashes import FileHashCache
 from adaptry.compute.merging.streaming.open_models import ModelPool
@@ -56,7 +56,7 @@ class ComputeServer:
         try:
             request = ComputeRequest.model_validate_json(payload)
             model = self._open.get(request.ingredients)
-            limit_this_thread(model.computed_by)
+            compute_on_one_thread(model.computed_by)
             if request.file is None:
                 response = self._described(model).model_dump_json().encode()
                 for start in range(0, len(response), frames.MAX_FRAME):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
-from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.adapter import Adapter, with_modules
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.binding import as_read_on, bind
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
@@ -33,7 +33,9 @@ def as_read_by_peft(parent: ParentAdapter, base: BaseRecord | None = None) -> Pa
                 " unknown here: push the adapter with its base, or pass --base if the command has it"
             )
         adapter = _with_scales(adapter, record)
-    return parent if adapter is parent.adapter else replace(parent, adapter=adapter)
+    if adapter is parent.adapter:
+        return parent
+    return replace(parent, adapter=adapter, written=parent.written or parent.adapter)
 
 
 def _has_scaled_experts(adapter: Adapter) -> bool:
@@ -49,9 +51,12 @@ def _has_scaled_experts(adapter: Adapter) -> bool:
 
 def _with_scales(adapter: Adapter, base: BaseRecord) -> Adapter:
     found = {target.module.path: target.module for target in bind(adapter, base).meant.placed}
-    return adapter.with_modules(
-        module.model_copy(update={"scale": own.scale, "alpha": own.alpha})
-        if (own := found.get(module.path))
-        else module
-        for module in adapter.spec.modules
+    return with_modules(
+        adapter,
+        (
+            module.model_copy(update={"scale": own.scale, "alpha": own.alpha})
+            if (own := found.get(module.path))
+            else module
+            for module in adapter.spec.modules
+        ),
     )
