@@ -72,7 +72,7 @@ def test_scales_of_single_experts_need_the_base_that_fuses_them(field: str, tmp_
     parent = ParentAdapter(open_dir(adapter), "tone")
 
     with pytest.raises(
-        CheckFailed, match="tone changes single experts, and its config has rsLoRA or patterns"
+        CheckFailed, match="tone changes single experts or routers, and its config has rsLoRA or patterns"
     ):
         converted(adapter, None, tmp_path / "plain")
     with pytest.raises(CheckFailed, match="the base is unknown here"):
@@ -85,3 +85,16 @@ def test_scales_of_single_experts_need_the_base_that_fuses_them(field: str, tmp_
         if ".experts." in module.path
     }
     assert scales["gate_proj"] != scales["down_proj"]
+
+
+def test_the_scale_of_a_router_needs_the_base_too(tmp_path: Path) -> None:
+    base = experts.FAMILIES["mixtral"].save(tmp_path / "base", torch.float32)
+    tensors = experts.factors(base, lambda path: 2 if path.endswith(".gate") else 0)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["gate"]}
+    adapter = write(tmp_path / "adapter", tensors, {**config, "alpha_pattern": {"gate": 8}})
+
+    with pytest.raises(CheckFailed, match="the base is unknown here"):
+        converted(adapter, None, tmp_path / "plain")
+    plain = converted(adapter, base, tmp_path / "plain").adapter
+
+    assert {module.scale for module in plain.spec.modules} == {2.0}

@@ -1,7 +1,8 @@
 """A parent with the names and scales that PEFT gives it on its base, if they differ from those in its files.
 
-PEFT fuses the factors of a layer's single experts, and then takes their scales from the config's entries for
-the fused parameter (`checks.binding.expert_factors`). Without the base, these are unknown.
+PEFT fuses the factors of a layer's single experts, and adapts its router as a parameter. It then takes their
+scales from the config's entries for these parameters (`checks.binding.expert_factors`). Without the base,
+they are unknown.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from adaptry.checks.binding import as_read_on, bind
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import CheckFailed
 
-_ONE_EXPERT = re.compile(r"(?:.*\.)?experts\.\d+\.[^.]+")
+_EXPERT = re.compile(r"(?:.*\.)?experts\.\d+\.[^.]+")
+_ROUTER = re.compile(r".*\.(?:mlp|block_sparse_moe)\.(?:gate|router)")
 
 
 def as_read_by_peft(parent: ParentAdapter, base: BaseRecord | None = None) -> ParentAdapter:
@@ -28,8 +30,8 @@ def as_read_by_peft(parent: ParentAdapter, base: BaseRecord | None = None) -> Pa
     if _has_scaled_experts(adapter):
         if record is None:
             raise CheckFailed(
-                f"{parent.label} changes single experts, and its config has rsLoRA or patterns. PEFT takes"
-                " their scales from the parameters in which the base holds its experts, but the base is"
+                f"{parent.label} changes single experts or routers, and its config has rsLoRA or patterns."
+                " PEFT takes their scales from the parameters in which the base holds them, but the base is"
                 " unknown here: push the adapter with its base, or pass --base if the command has it"
             )
         adapter = _with_scales(adapter, record)
@@ -39,13 +41,14 @@ def as_read_by_peft(parent: ParentAdapter, base: BaseRecord | None = None) -> Pa
 
 
 def _has_scaled_experts(adapter: Adapter) -> bool:
-    """Whether it has single experts whose scale may differ from `lora_alpha / r`."""
+    """Whether it has single experts or routers whose scale may differ from `lora_alpha / r`."""
     fields = adapter.config.fields
-    is_scaled = any(fields.get(key) for key in ("use_rslora", "rank_pattern", "alpha_pattern"))
-    return (
-        is_scaled
-        and adapter.spec.method == "lora"
-        and any(_ONE_EXPERT.fullmatch(module.path) for module in adapter.spec.modules)
+    has_patterns = bool(fields.get("rank_pattern") or fields.get("alpha_pattern"))
+    if adapter.spec.method != "lora" or not (has_patterns or fields.get("use_rslora")):
+        return False
+    return any(
+        _EXPERT.fullmatch(module.path) or (has_patterns and _ROUTER.fullmatch(module.path))
+        for module in adapter.spec.modules
     )
 
 
