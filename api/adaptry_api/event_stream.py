@@ -29,6 +29,7 @@ LOG = logging.getLogger("adaptry.api")
 
 _KEPT = 4096
 _BATCHES = 64
+_LARGEST_BATCH = 64 << 10  # bytes
 _PAUSE = 1.0  # seconds before a failed database read is tried again
 _BATCHING_DELAY = 20e-6
 """Seconds to wait for further events after a delivery, for each listener that was woken. A burst then reaches
@@ -104,7 +105,7 @@ class EventTexts:
 
     def __init__(self) -> None:
         self._kept: dict[int, tuple[Event, str]] = {}
-        self._batches: dict[int, tuple[EventBatch, bytes]] = {}  # by `id`, which is its own while it is here
+        self._batches: dict[int, tuple[EventBatch, bytes]] = {}  # by `id`
 
     def of(self, batch: EventBatch) -> bytes:
         """The events, and a line that moves a listener past those that it may not see and keeps the
@@ -115,9 +116,10 @@ class EventTexts:
             return kept[1]
         end = f": at {batch.seq}\nid: {batch.seq}\n\n"
         text = ("".join(map(self._of_event, batch.items)) + end).encode()
-        if len(self._batches) >= _BATCHES:
-            self._batches.clear()
-        self._batches[id(batch)] = batch, text
+        if len(text) <= _LARGEST_BATCH:  # a larger one is what one listener missed
+            if len(self._batches) >= _BATCHES:
+                self._batches.clear()
+            self._batches[id(batch)] = batch, text  # while it is here, no other has its `id`
         return text
 
     def _of_event(self, event: Event) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from adaptry.core.errors import Conflict, Unavailable
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.records import AdapterEdit
+from adaptry.storage import ownership
 from adaptry.storage.blobs.factory import open_blobs
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.tiered import TieredBlobs
@@ -65,15 +67,22 @@ def test_a_new_registry_refuses_a_bucket_with_files_of_another(tmp_path: Path, s
     open_local(tmp_path / "second", blobs=s3_place.replace("?", "-other?")).close()
 
 
-def test_a_first_push_under_way_does_not_keep_a_second_process_out(tmp_path: Path, s3_place: str) -> None:
-    """Its bytes come before its rows."""
+def test_a_first_push_under_way_does_not_keep_a_second_process_out(
+    tmp_path: Path, s3_place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes come before its rows, which are written while the second process waits."""
     first = open_local(tmp_path / "registry", blobs=s3_place)
     first.blobs.put(HELLO, [b"hello"])
-    with ThreadPoolExecutor(1) as pool:
-        second = pool.submit(open_local, tmp_path / "registry")
+    waits = []
+
+    def write_rows(seconds: float) -> None:
+        waits.append(seconds)
         first.adapters.create(AdapterName.parse("acme/tone"), AdapterEdit())
-        second.result().close()
+
+    monkeypatch.setattr(ownership, "time", SimpleNamespace(monotonic=time.monotonic, sleep=write_rows))
+    open_local(tmp_path / "registry").close()
     first.close()
+    assert len(waits) == 1
 
 
 def test_a_registry_whose_first_push_was_interrupted_keeps_its_bucket(tmp_path: Path, s3_place: str) -> None:

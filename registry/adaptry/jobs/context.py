@@ -47,6 +47,7 @@ class JobContext:
         Raises `Withdrawn` if the version is withdrawn, and the registry's errors.
         """
         from adaptry.operations.transfer import open_revision
+        from adaptry.operations.verified_base import verified_base
         from adaptry.registry.state_warnings import require_usable, state_warning
 
         version = self.registry.versions.get(ref)
@@ -55,6 +56,4 @@ class JobContext:
             self.log(f"warns: {warning}")
         exact = version.revision_ref
         adapter = open_revision(self.registry, exact, progress=self.progress)
-        is_known = version.base_id is not None and version.base_status == "verified"
-        base = self.registry.bases.record(version.base_id) if is_known and version.base_id else None
-        return version, adapter, base
+        return version, adapter, verified_base(self.registry, version)

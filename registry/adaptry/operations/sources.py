@@ -28,6 +28,7 @@ from adaptry.operations.base_recognition import BaseRecogniser, fingerprint_fold
 from adaptry.operations.empty_adapter import explain_empty_adapter
 from adaptry.operations.transfer import open_revision
 from adaptry.operations.transfer.revision_content import RevisionContent
+from adaptry.operations.verified_base import verified_base
 from adaptry.registry.bases import base_record_or_none
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
@@ -106,9 +107,7 @@ def open_parent(
     if warning := state_warning(version):
         warn(warning)
     adapter = open_revision(registry, version.revision_ref, progress=progress)
-    is_known = version.base_id is not None and version.base_status == "verified"
-    base = registry.bases.record(version.base_id) if is_known and version.base_id else None
-    return ParentAdapter(adapter, version.label, version.digest, base)
+    return ParentAdapter(adapter, version.label, version.digest, verified_base(registry, version))
 
 
 def open_gguf(

@@ -19,6 +19,7 @@ from adaptry.core.progress import no_progress
 from adaptry.operations.transfer.file_download import download
 from adaptry.operations.transfer.retry import DEFAULT_RETRY
 from adaptry.operations.transfer.revision_content import RevisionContent
+from adaptry.operations.verified_base import verified_base
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 
@@ -31,8 +32,7 @@ def temporary_updates(registry: Registry, version: VersionInfo) -> Iterator[Adap
     they are not sums of factors, and what reading a registry raises.
     """
     detail = registry.versions.detail(version.revision_ref)
-    is_known = version.base_id is not None and version.base_status == "verified"
-    base = registry.bases.record(version.base_id) if is_known and version.base_id else None
+    base = verified_base(registry, version)
 
     def parent(adapter: Adapter) -> ParentAdapter:
         return ParentAdapter(adapter, version.label, base=base)

@@ -26,6 +26,11 @@ _ONE_EXPERT = re.compile(r"(?P<experts>(?:.*\.)?experts)\.(?P<index>\d+)\.(?P<na
 _RENAMED = (".block_sparse_moe.", ".mlp.")  # Mixtral's, in transformers 4 and 5
 
 
+def is_single_expert(path: str) -> bool:
+    """Whether the module is one matrix of one expert, by its name."""
+    return _ONE_EXPERT.fullmatch(path) is not None
+
+
 def path_today(path: str) -> str:
     """A module's path in transformers 5."""
     return path.replace(*_RENAMED)

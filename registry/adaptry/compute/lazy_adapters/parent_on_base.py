@@ -13,10 +13,10 @@ from dataclasses import replace
 from adaptry.adapters.adapter import Adapter, with_modules
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.binding import as_read_on, bind
+from adaptry.checks.binding.expert_factors import is_single_expert
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import CheckFailed
 
-_EXPERT = re.compile(r"(?:.*\.)?experts\.\d+\.[^.]+")
 _ROUTER = re.compile(r".*\.(?:mlp|block_sparse_moe)\.(?:gate|router)")
 
 
@@ -47,7 +47,7 @@ def _has_scaled_experts(adapter: Adapter) -> bool:
     if adapter.spec.method != "lora" or not (has_patterns or fields.get("use_rslora")):
         return False
     return any(
-        _EXPERT.fullmatch(module.path) or (has_patterns and _ROUTER.fullmatch(module.path))
+        is_single_expert(module.path) or (has_patterns and _ROUTER.fullmatch(module.path))
         for module in adapter.spec.modules
     )
 

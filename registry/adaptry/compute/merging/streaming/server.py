@@ -15,6 +15,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from adaptry.adapters.content import read_at
@@ -24,7 +25,7 @@ from adaptry.compute.merging.streaming.hashes import FileHashCache
 from adaptry.compute.merging.streaming.open_models import ModelPool
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
 from adaptry.compute.sidecar_client import frames
-from adaptry.compute.sidecar_client.inputs import ComputeRequest, MergedFile, ModelDescription, ModelInputs
+from adaptry.compute.sidecar_client.inputs import ComputeRequest, MergedFile, ModelDescription
 from adaptry.core.errors import AdaptryError, Conflict, NotFound
 from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.files.disk_cache import DiskLruCache
@@ -40,7 +41,7 @@ class ComputeServer:
         self._scratch = folder
         self._hashes = FileHashCache(folder / "hashes")
         self._finished = DiskLruCache(folder / "files", cache)
-        self._open = ModelPool(self._assembled)
+        self._open = ModelPool(partial(open_merged_model, scratch=folder))
 
     def serve(self, channel: socket.socket) -> None:
         """Handles one request, read from the channel. Raises nothing: errors are sent as responses."""
@@ -72,9 +73,6 @@ class ComputeServer:
             frames.send(channel, "error", frames.error_frame(AdaptryError(_FAILED)))
         else:
             frames.send(channel, "end")
-
-    def _assembled(self, inputs: ModelInputs) -> VirtualCheckpoint:
-        return open_merged_model(inputs, self._scratch)
 
     def _described(self, model: VirtualCheckpoint) -> ModelDescription:
         beside = [
