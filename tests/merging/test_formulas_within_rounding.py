@@ -163,12 +163,11 @@ def _noise(name: str, dtype: Any, change: Any, layer: Any) -> Any:
 
 
 def _float32_additions(layer: Any, dtype: Any) -> int:
-    """Of an element of RandLoRA's update: BLAS adds up to 256 or 1,024 terms at a time, whose sums are then
-    added, in float64 for a float32 weight.
+    """Of an element of RandLoRA's update: over the bases, and then over the ranks. For a float32 weight, the
+    sums of 256 terms are added in float64.
     """
     rank, bases = layer.randlora_lambda["default"].shape
-    together = max(1, (256 if dtype == torch.float32 else 1024) // bases)  # ranks, each with all bases
-    return min(rank, together) * bases + (0 if dtype == torch.float32 else math.ceil(rank / together))
+    return bases + (min(rank, max(1, 256 // bases)) if dtype == torch.float32 else rank)
 
 
 def _sizes_of_terms(layer: Any) -> Any:

@@ -6,7 +6,6 @@ PEFT saves the bases for the whole model and again in every module; here those o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
@@ -113,9 +112,9 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 
 _GROUP = 1 << 20
-"""Number of elements of the update that are computed together."""
-_SUMMED = 1024
-"""Number of terms that BLAS adds in float32. For float32 weights it is 256, and their sums are float64."""
+"""Number of elements of the update, and of B, that are computed together."""
+_SUMMED = 256
+"""For float32 weights, number of terms that are summed in float32; their sums are added in float64."""
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
@@ -124,22 +123,19 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
         return None
     if parts.shape("B")[0] < max(shape) or parts.shape("A")[2] < min(shape):
         return None
-    return RowFormula(
-        "dense", 0, lambda: FormulaArrays(write_rows=_UpdateRows(parts, shape)), uses_numpy=True
-    )
+    return RowFormula("dense", 0, lambda: FormulaArrays(write_rows=_UpdateRows(parts, shape)))
 
 
 class _UpdateRows:
-    """Computes rows of the update. B, as large as the weight, is read in parts for each group of rows."""
+    """Computes rows of the update, in groups. B, as large as the weight, is read in parts for each group."""
 
     def __init__(self, parts: ModuleArrays, shape: tuple[int, int]) -> None:
         import numpy as np
 
         self._parts, (self._fan_out, self._fan_in) = parts, shape
         self._down = parts["A"][:, 0, : min(shape)]
-        self._trained = parts["lambda"] * np.float32(parts.module.scale)
         self._gamma = parts["gamma"]
-        self._depth = self._trained.size
+        self._trained = parts["lambda"] * np.float32(parts.module.scale)
         self._size = max(1, _GROUP // self._fan_in)
         self._first, self._group = 0, np.empty((0, self._fan_in), np.float32)
 
@@ -157,34 +153,34 @@ class _UpdateRows:
     def _compute(self, first: int, last: int) -> None:
         import numpy as np
 
-        precision = np.float64 if self._parts.dtype == "F32" else np.float32
-        total = np.zeros((last - first, self._fan_in), precision)
         if self._fan_in <= self._fan_out:
-            up = self._up(first, last)
-            for terms, down in self._scaled(slice(None)):
-                total += up[:, terms] @ down
+            found = self._update(first, last, slice(None))
         else:
-            step = max(1, _GROUP // self._depth)
+            found = np.empty((last - first, self._fan_in), np.float32)
+            step = max(1, _GROUP // self._trained.size)
             for begin in range(0, self._fan_in, step):
-                up = self._up(begin, min(begin + step, self._fan_in))
-                for terms, down in self._scaled(slice(first, last)):
-                    total[:, begin : begin + step] += down.T @ up[:, terms].T
-        self._first, self._group = first, total.astype(np.float32, copy=False)
+                end = min(begin + step, self._fan_in)
+                found[:, begin:end] = self._update(begin, end, slice(first, last)).T
+        self._first, self._group = first, found
 
-    def _up(self, first: int, last: int) -> Floats:
-        """Rows of B, [n, bases · r]."""
-        rows: Floats = self._parts.rows("B", first, last).reshape(last - first, -1)[:, : self._depth]
-        return rows
+    def _update(self, first: int, last: int, columns: slice) -> Floats:
+        """Rows of the update of a weight that has at least as many rows as columns. PEFT flattens λ·A·γ as
+        [r, bases], but B as [bases, r].
+        """
+        import numpy as np
 
-    def _scaled(self, columns: slice) -> Iterator[tuple[slice, Floats]]:
-        """λ·A·γ, a few terms at a time. PEFT flattens λ·A·γ as [r, bases], but B as [bases, r]."""
         rank, bases = self._trained.shape
-        step = max(1, (256 if self._parts.dtype == "F32" else _SUMMED) // bases)
-        for first in range(0, rank, step):
-            part = slice(first, min(first + step, rank))
-            scaled: Floats = self._trained[part, :, None] * self._down[part, None, columns]
-            scaled *= self._gamma[:, columns]
-            yield slice(part.start * bases, part.stop * bases), scaled.reshape(-1, scaled.shape[2])
+        up = self._parts.rows("B", first, last).reshape(last - first, -1)[:, : rank * bases]
+        up = up.reshape(-1, rank, bases) * self._trained
+        down, gamma = self._down[:, columns], self._gamma[:, columns]
+        if self._parts.dtype != "F32":
+            return self._parts.weighted_products(up, gamma, down)
+        step = max(1, _SUMMED // bases)
+        total = np.zeros((len(up), gamma.shape[1]))
+        for begin in range(0, rank, step):
+            part = slice(begin, begin + step)
+            total += self._parts.weighted_products(up[:, part], gamma, down[part])
+        return total.astype(np.float32)
 
 
 METHOD = Method(

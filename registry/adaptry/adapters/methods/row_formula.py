@@ -138,6 +138,12 @@ class ModuleArrays(Protocol):
         """Rows of the matrix product of two roles, bit-equal to torch's if it `multiplies` them."""
         ...
 
+    def weighted_products(self, ups: Floats, down: Floats, weights: Floats) -> Floats:
+        """Σₙ (ups[:, n] · down) ∘ weights[n] in float32, with ups [rows, n, r], down [r, columns] and weights
+        [n, columns]. Each product is summed rank by rank, then the products term by term.
+        """
+        ...
+
     def rotated(self, rows: Floats, blocks: Floats) -> Floats:
         """rows [n, in] times the matrix with `blocks` [in/b, b, b] on its diagonal, bit-equal to torch's; b
         is 16 or a multiple of 32.

@@ -15,6 +15,7 @@ from adaptry.adapters.spec import ModuleSpec
 from adaptry.compute.tensors.kernel import DEEP, THIN
 from adaptry.compute.tensors.llvm_kernel import product, rotated
 from adaptry.compute.tensors.stored_array import READABLE, as_array
+from adaptry.compute.tensors.weighted_products import weighted_products
 from adaptry.core.errors import InvalidWeights
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -72,6 +73,12 @@ class StoredModule:
     def product(self, up: str, down: str, rows: slice = slice(None)) -> NDArray[np.float32]:
         """Rows of the matrix product of two roles in float32."""
         return product(self[up][rows], self[down])
+
+    def weighted_products(
+        self, ups: NDArray[np.float32], down: NDArray[np.float32], weights: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Σₙ (ups[:, n] · down) ∘ weights[n], with ups [rows, n, r]."""
+        return weighted_products(ups, down, weights)
 
     def rotated(self, rows: NDArray[np.float32], blocks: NDArray[np.float32]) -> NDArray[np.float32]:
         """rows [n, in] times the matrix with `blocks` [in/b, b, b] on its diagonal."""

@@ -18,7 +18,7 @@ from adaptry.compute.merging.kernels import KernelChoice
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.core.digest import Digest
 
-ARITHMETIC = 2
+ARITHMETIC = 3
 """Incremented whenever a change to the code gives other bytes for the same inputs, so that old caches are not
 used."""
 
