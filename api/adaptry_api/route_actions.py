@@ -71,6 +71,7 @@ ROUTE_ACTIONS: Mapping[str, str] = {
     "POST /api/v1/tokens": "token.create",
     "DELETE /api/v1/tokens/{id}": "token.revoke",
     "POST /api/v1/tokens/revoke": "token.revoke",
+    f"POST {_ADAPTER}/blobs": "upload.open",
     f"POST {_ADAPTER}/uploads": "upload.open",
     "POST /api/v1/bases/{base}/uploads": "upload.open",
     "DELETE /api/v1/uploads/{id}": "upload.drop",

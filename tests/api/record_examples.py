@@ -341,6 +341,13 @@ def _first_push(recorder: Recorder, folder: Path) -> None:
         headers={"Content-Type": BYTES},
         example="(the JSON document and the bytes of the files, each after its length)",
     )
+    call(
+        "POST",
+        f"{at}/blobs",
+        join_parts(parts[1:]),
+        headers={"Content-Type": BYTES},
+        example="(the bytes of the files, each after its length)",
+    )
 
 
 def _commits(recorder: Recorder) -> None:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,11 +15,12 @@ from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.adapters.content import MemoryContent
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, DigestMismatch, Invalid
+from adaptry.core.errors import Conflict, DigestMismatch, Invalid, NotFound
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.files import Owner
+from adaptry.registry.http.connection import Connection
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import UploadInfo
 from adaptry.registry.versions import MAX_SENT
@@ -63,6 +65,30 @@ def test_an_upload_gets_its_digest_after_its_bytes(either: Registry) -> None:
     assert (named.id, named.offset) == (session.id, len(DATA))
     either.uploads.finish(named)
     assert either.files.has(TONE, DIGEST)
+    assert either.uploads.list().items == ()
+
+
+def test_an_upload_can_be_finished_with_its_digest(either: Registry) -> None:
+    session = begun(either)
+    for _ in range(2):
+        either.uploads.finish(session, DIGEST)
+    assert either.files.has(TONE, DIGEST)
+    assert either.uploads.list().items == ()
+
+
+def test_an_upload_that_has_a_digest_is_not_finished_with_another(either: Registry) -> None:
+    session = either.uploads.append(either.uploads.open(TONE, DIGEST, len(DATA)), 0, [DATA])
+    with pytest.raises(Conflict, match="another digest"):
+        either.uploads.finish(session, Digest.of(b"other bytes"))
+    either.uploads.finish(session, DIGEST)
+    assert either.files.has(TONE, DIGEST)
+
+
+def test_bytes_that_do_not_have_the_digest_given_at_the_end_are_not_kept(either: Registry) -> None:
+    wrong = Digest.of(b"other bytes")
+    with pytest.raises(DigestMismatch):
+        either.uploads.finish(begun(either), wrong)
+    assert not either.files.has(TONE, wrong)
     assert either.uploads.list().items == ()
 
 
@@ -128,13 +154,12 @@ class CountedContent(MemoryContent):
             yield chunk
 
 
-def test_a_push_over_http_reads_a_large_file_once_and_stores_the_same_version(
+def test_a_push_over_http_reads_each_file_once_and_stores_the_same_version(
     server: Server, large: Adapter
 ) -> None:
     content = CountedContent({path: b"".join(large.content.chunks(path)) for path in large.content.sizes})
     pushed = push(server.registry(), replace(large, content=content), TONE).version
-    config = content.sizes["adapter_config.json"]  # hashed, then sent
-    assert content.counted == sum(content.sizes.values()) + config
+    assert content.counted == sum(content.sizes.values())
     with open_in_memory() as other:
         sent = push_file_by_file(other, large, TONE).version
     assert (pushed.digest, pushed.weights) == (sent.digest, sent.weights)
@@ -161,12 +186,40 @@ class OlderUploads(RemoteUploads):
         return super().open(owner, digest, size)
 
 
-def test_a_push_to_an_older_server_hashes_the_file_first(tmp_path: Path, large: Adapter) -> None:
+class AskingUploads(RemoteUploads):
+    """Like a server of an older version, wants the digest of an upload when it is opened again."""
+
+    def finish(self, upload: UploadInfo, digest: Digest | None = None) -> None:
+        if digest is not None:
+            raise Invalid("digest: Extra inputs are not permitted")
+        super().finish(upload)
+
+
+@pytest.mark.parametrize("kind", [OlderUploads, AskingUploads])
+def test_a_push_succeeds_with_an_older_server(
+    tmp_path: Path, large: Adapter, kind: type[RemoteUploads]
+) -> None:
     with open_local(tmp_path / "data") as opened:
         older = LocalRegistry(opened.context)
-        older.uploads = OlderUploads(opened.context)
+        older.uploads = kind(opened.context)
         assert push(older, large, TONE).is_new
         assert older.uploads.list().items == ()
+
+
+def test_small_files_are_sent_one_by_one_to_an_older_server(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = Connection.request_bytes
+
+    def older(self: Connection, method: str, path: str, **given: Any) -> bytes:
+        if path.endswith("/blobs"):
+            raise NotFound("there is nothing at this address")
+        return current(self, method, path, **given)
+
+    monkeypatch.setattr(Connection, "request_bytes", older)
+    contents = [b"one", b"two"]
+    server.registry().uploads.put_all(TONE, contents)
+    assert all(server.registry().files.has(TONE, Digest.of(data)) for data in contents)
 
 
 def test_a_push_that_is_cut_at_every_chunk_sends_each_byte_once(tmp_path: Path, large: Adapter) -> None:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from anyio import to_thread
 from fastapi import Header, Path, Query, Request
 from pydantic import BaseModel, Field
 
 from adaptry.core.digest import Digest
+from adaptry.core.manifest import MAX_FILES
 from adaptry.registry import protocol
 from adaptry.registry.files import Owner
 from adaptry.registry.records import Page, UploadInfo, UploadSession
 from adaptry.registry.uploads import Uploads
+from adaptry.registry.versions import MAX_SENT
 from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of, guarded_router
-from adaptry_api.bodies import stream_body
+from adaptry_api.bodies import read_bytes, stream_body
 from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit, Name
 
 ROUTES = guarded_router(protocol.PREFIX, "uploads")
@@ -36,8 +39,8 @@ _BYTES = {
 class UploadOpenRequest(BaseModel, extra="forbid"):
     """The file to upload.
 
-    Without a `digest`, the file may be sent while it is hashed. Then open the upload again, with the digest
-    and with the id of the `earlier` upload, and finish it.
+    Without a `digest`, the file may be sent while it is hashed. Then finish the upload with its digest; or
+    open it again, with the digest and with the id of the `earlier` upload.
     """
 
     digest: Digest | None = None
@@ -46,10 +49,11 @@ class UploadOpenRequest(BaseModel, extra="forbid"):
 
 
 class UploadFinishRequest(BaseModel, extra="forbid"):
-    """The digest and size that the caller expects."""
+    """The size that the caller expects; and the digest, if the upload was opened without one."""
 
     offset: int = Field(ge=0)
     size: int = Field(ge=0)
+    digest: Digest | None = None
 
 
 class BlobPresence(BaseModel):
@@ -73,6 +77,20 @@ def has_adapter_blob(name: Name, digest: Blob, registry: CallersRegistry) -> Blo
 def has_base_blob(base: BaseId, digest: Blob, registry: CallersRegistry) -> BlobPresence:
     """Check whether a base already has a file with this digest."""
     return BlobPresence(is_here=registry.files.has(base, digest))
+
+
+@ROUTES.post(f"{OF_ADAPTER}/blobs", status_code=204, openapi_extra=_BYTES)
+async def store_small_adapter_files(
+    request: Request, name: Name, identity: Caller, registry: CallersRegistry
+) -> None:
+    """Store several small files of an adapter in one request.
+
+    They have at most 8 MiB in total. The body is the bytes of each file, after their length in four bytes
+    (big-endian). The request may be repeated.
+    """
+    async with app_state_of(request).uploads.slot(identity.namespaces) as threads:
+        contents = protocol.split_parts(await read_bytes(request, MAX_SENT + 4 * MAX_FILES))
+        await to_thread.run_sync(registry.uploads.put_all, name, contents, limiter=threads)
 
 
 @ROUTES.post(f"{OF_ADAPTER}/uploads")
@@ -139,10 +157,10 @@ async def append_to_upload(
 def finish_upload(id: Id, body: UploadFinishRequest, registry: CallersRegistry) -> None:
     """Finish an upload.
 
-    The server checks the bytes against the digest given when the upload was opened. Finishing twice has no
-    further effect.
+    The server checks the bytes against the digest, which is given now or was given when the upload was
+    opened. Finishing twice has no further effect.
     """
-    registry.uploads.finish(UploadInfo(id=id, offset=body.offset, size=body.size))
+    registry.uploads.finish(UploadInfo(id=id, offset=body.offset, size=body.size), body.digest)
 
 
 def _open(uploads: Uploads, owner: Owner, body: UploadOpenRequest) -> UploadInfo:

@@ -46,14 +46,18 @@ class Uploads(ABC):
         """
 
     @abstractmethod
-    def finish(self, upload: UploadInfo) -> None:
-        """Verifies and publishes the file; repeating this has no effect. Raises `DigestMismatch` (then
-        nothing is kept), and `Conflict` if bytes are missing.
+    def finish(self, upload: UploadInfo, digest: Digest | None = None) -> None:
+        """Verifies and publishes the file; repeating this has no effect. `digest` is needed if the upload was
+        opened without one.
+
+        Raises `DigestMismatch` (then nothing is kept), `Conflict` if bytes are missing or the upload has
+        another digest, `Unavailable` while the same bytes are being deleted, and `Invalid` if a registry of
+        an older version is given a digest.
         """
 
     def put_all(self, owner: AdapterName, contents: Sequence[bytes]) -> None:
-        """Stores several small files of an adapter; a registry on this machine waits for its disk only once
-        for all.
+        """Stores several small files of an adapter, of at most `MAX_SENT` bytes in total; the registry waits
+        for its disk only once for all. Files that the adapter has already are sent again.
 
         May be repeated. Raises `QuotaExceeded`, `Busy`, `Unavailable`, `StorageFull`, `PermissionDenied` and
         `Conflict` as `open` does.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
@@ -39,6 +39,9 @@ class _FlakyUploads(RemoteUploads):
         self, upload: UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
     ) -> UploadInfo:
         return super().append(upload, offset, self.cut(chunks))
+
+    def put_all(self, owner: AdapterName, contents: Sequence[bytes]) -> None:
+        super().put_all(owner, [b"".join(self.cut([data])) for data in contents])
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,12 @@ def with_progress(
         progress(text, done, size)
 
 
+def read_file(content: Content, path: str, progress: Progress) -> bytes:
+    """All bytes of a small file."""
+    size = content.sizes[path]
+    return b"".join(with_progress(content.chunks(path), f"uploading {path}", 0, size, progress))
+
+
 def _with_progress(
     chunks: Iterator[bytes], path: str, session: UploadInfo, progress: Progress
 ) -> Iterator[bytes]:

@@ -15,7 +15,6 @@ from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.file_upload import upload, with_progress
 from adaptry.operations.transfer.retry import RetryPolicy
-from adaptry.registry.files import Files
 from adaptry.registry.interface import Registry
 from adaptry.registry.versions import MAX_SENT
 
@@ -93,13 +92,13 @@ def upload_if_missing(
     retry: RetryPolicy,
 ) -> None:
     """Uploads the file `path`, with this digest, unless the adapter has it. Raises the errors of `upload`."""
-    if not _has(registry.files, name, digest):
+    if not is_stored(registry, name, digest):
         upload(registry, name, content, path, digest, progress, retry)
 
 
-def _has(files: Files, name: AdapterName, digest: Digest) -> bool:
-    """Whether the file is stored. An invisible adapter counts as empty; the upload checks rights."""
+def is_stored(registry: Registry, name: AdapterName, digest: Digest) -> bool:
+    """Whether the adapter has the file. An invisible adapter counts as empty; the upload checks rights."""
     try:
-        return files.has(name, digest)
+        return registry.files.has(name, digest)
     except NotFound:
         return False

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
-from adaptry.core.errors import Busy
+from adaptry.core.errors import Busy, ReadOnly, StorageFull, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,23 @@ class Failures:
         """Waits before the next attempt."""
         pause = self.policy.first_wait * 2 ** max(self.count - 1, 0)
         time.sleep(min(pause, self.policy.longest_wait))
+
+
+def retried(action: Callable[[], Answer], policy: RetryPolicy) -> Answer:
+    """The result of an action that may be repeated. Raises its errors, `Busy` and `Unavailable` only after as
+    many tries as the policy allows, `StorageFull` and `ReadOnly` immediately.
+    """
+    failures, queued = Failures(policy), 0.0
+    while True:
+        try:
+            return action()
+        except (StorageFull, ReadOnly):
+            raise
+        except Busy as busy:
+            queued = policy.wait_in_queue(busy, queued)
+        except Unavailable as error:
+            failures.add(error)
+            failures.wait()
 
 
 DEFAULT_RETRY = RetryPolicy()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Busy, NotFound, ReadOnly, StorageFull, Unavailable
+from adaptry.core.errors import NotFound
 from adaptry.core.manifest import Manifest
 from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName
-from adaptry.operations.transfer.file_upload import with_progress
+from adaptry.operations.transfer.file_upload import read_file
 from adaptry.operations.transfer.files import upload_missing
-from adaptry.operations.transfer.retry import Failures, RetryPolicy
+from adaptry.operations.transfer.retry import RetryPolicy, retried
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult
 from adaptry.registry.versions import MAX_SENT
@@ -48,23 +48,8 @@ def _send_whole(
     progress: Progress,
     retry: RetryPolicy,
 ) -> PushResult:
-    files = [
-        b"".join(
-            with_progress(content.chunks(entry.path), f"uploading {entry.path}", 0, entry.size, progress)
-        )
-        for entry in manifest.files
-    ]
-    failures, queued = Failures(retry), 0.0
-    while True:
-        try:
-            return registry.versions.put_with_files(name, manifest.to_bytes(), options, files)
-        except (StorageFull, ReadOnly):
-            raise
-        except Busy as busy:
-            queued = retry.wait_in_queue(busy, queued)
-        except Unavailable as error:
-            failures.add(error)
-            failures.wait()
+    files = [read_file(content, entry.path, progress) for entry in manifest.files]
+    return retried(lambda: registry.versions.put_with_files(name, manifest.to_bytes(), options, files), retry)
 
 
 def _exists(registry: Registry, name: AdapterName) -> bool:

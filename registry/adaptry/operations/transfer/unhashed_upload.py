@@ -6,7 +6,7 @@ client is killed before it knows the digest, the upload cannot be resumed, so la
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import sha256
 
@@ -17,8 +17,8 @@ from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.file_upload import upload, with_progress
-from adaptry.operations.transfer.files import hash_file, upload_if_missing
-from adaptry.operations.transfer.retry import RetryPolicy
+from adaptry.operations.transfer.files import hash_file, is_stored
+from adaptry.operations.transfer.retry import RetryPolicy, retried
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import UploadInfo
 from adaptry.registry.versions import MAX_SENT
@@ -26,6 +26,11 @@ from adaptry.registry.versions import MAX_SENT
 MOST = 256 << 20
 """Size in bytes of the largest file that is sent before its digest is known: hashing it takes a fraction of a
 second, sending it again a few.
+"""
+
+_ASKED_ABOUT = 64 << 10
+"""Total size in bytes above which small files are sent only if the registry lacks them: sending less takes no
+longer than asking.
 """
 
 
@@ -46,14 +51,33 @@ def upload_unhashed(
     others = sorted(sizes.keys() - {largest})
     digests: dict[str, Digest] = {}
     if sum(sizes[path] for path in others) <= MAX_SENT:
-        for path in others:
-            digests[path] = hash_file(content, path, progress)
-            upload_if_missing(registry, name, content, path, digests[path], progress, retry)
+        digests.update(_sent_together(registry, name, content, others, progress, retry))
     if (session := _opened(registry, name, sizes[largest])) is None:
         return digests
     sent = _send(registry, session, content, largest, progress)
     digests[largest] = sent or hash_file(content, largest, progress)
-    upload(registry, name, content, largest, digests[largest], progress, retry, session.id)
+    if sent is None or not _is_finished(registry, session, sent):
+        upload(registry, name, content, largest, digests[largest], progress, retry, session.id)
+    return digests
+
+
+def _sent_together(
+    registry: Registry,
+    name: AdapterName,
+    content: Content,
+    paths: Sequence[str],
+    progress: Progress,
+    retry: RetryPolicy,
+) -> dict[str, Digest]:
+    """The digests of small files, once the registry has them."""
+    files = {path: b"".join(content.chunks(path)) for path in paths}
+    digests = {path: Digest.of(data) for path, data in files.items()}
+    if sum(map(len, files.values())) > _ASKED_ABOUT:
+        files = {path: data for path, data in files.items() if not is_stored(registry, name, digests[path])}
+    if files:
+        retried(lambda: registry.uploads.put_all(name, [*files.values()]), retry)
+    for path, data in files.items():
+        progress(f"uploading {path}", len(data), len(data))
     return digests
 
 
@@ -62,6 +86,14 @@ def _opened(registry: Registry, name: AdapterName, size: int) -> UploadInfo | No
         return registry.uploads.open(name, None, size)
     except (Invalid, Conflict, NotFound, Unavailable):  # `upload` reports other faults
         return None
+
+
+def _is_finished(registry: Registry, session: UploadInfo, digest: Digest) -> bool:
+    try:
+        registry.uploads.finish(session, digest)
+    except (Invalid, Conflict, NotFound, Unavailable):  # `upload` continues, and reports other faults
+        return False
+    return True
 
 
 def _send(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import TypeAdapter
 
 from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.refs import AdapterName
 from adaptry.registry import protocol
 from adaptry.registry.files import Owner
 from adaptry.registry.http.connection import VERIFY_SECONDS, Connection, api_path
@@ -50,14 +52,22 @@ class HttpUploads(Uploads):
         headers = {protocol.OFFSET_HEADER: str(offset), protocol.SIZE_HEADER: str(upload.size)}
         return self.server.upload(_UPLOAD, api_path("uploads", upload.id), chunks, headers, length)
 
-    def finish(self, upload: UploadInfo) -> None:
+    def finish(self, upload: UploadInfo, digest: Digest | None = None) -> None:
+        body: dict[str, object] = {"offset": upload.offset, "size": upload.size}
+        if digest is not None:  # older servers do not know it
+            body["digest"] = str(digest)
         self.server.request_bytes(
-            "POST",
-            api_path("uploads", upload.id, "finish"),
-            body={"offset": upload.offset, "size": upload.size},
-            again=True,
-            patience=VERIFY_SECONDS,
+            "POST", api_path("uploads", upload.id, "finish"), body=body, again=True, patience=VERIFY_SECONDS
         )
+
+    def put_all(self, owner: AdapterName, contents: Sequence[bytes]) -> None:
+        data = protocol.join_parts(contents)
+        try:
+            self.server.request_bytes(
+                "POST", owner_path(owner, "blobs"), data=data, again=True, patience=VERIFY_SECONDS
+            )
+        except NotFound:  # from a server of an older version, unless the caller may not see the adapter
+            super().put_all(owner, contents)
 
     def list(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50

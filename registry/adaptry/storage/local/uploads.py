@@ -146,10 +146,12 @@ class LocalUploads(Uploads):
             if staged.offset == session.size:
                 inspection.keep(digests, session.id)
 
-    def finish(self, upload: records.UploadInfo) -> None:
+    def finish(self, upload: records.UploadInfo, digest: Digest | None = None) -> None:
         session = self._session(upload.id)
         if session.is_finished:
             return
+        if digest not in (None, session.digest):
+            session = self._named(session, digest)
         with self.context.blobs.staging(session.id) as staged:
             if staged.offset < session.size:
                 if self._session(upload.id).is_finished:  # by its previous holder
@@ -184,6 +186,18 @@ class LocalUploads(Uploads):
                 files.add_owned(tx, session.owner, session.digest, session.size, session.created_by)
                 damage.clear_damage(tx, session.digest)
                 files.finish_session(tx, session.id, self.context.clock())
+
+    def _named(self, session: UploadSessionRecord, digest: Digest) -> UploadSessionRecord:
+        """The session, which waited for this digest. Raises `Conflict`, `Unavailable`."""
+        from adaptry.storage.local import unhashed_uploads  # used only by servers
+
+        with self.context.write(is_durable=False) as tx:
+            if pending_deletes.is_deleting(tx, digest):
+                raise Unavailable("these bytes are being deleted; wait a moment and send them again")
+            named = unhashed_uploads.name(tx, session.owner, digest, session.size, session.id)
+        if named is None:
+            raise Conflict("this upload is one of a file with another digest; open an upload of this file")
+        return named
 
     def put_all(self, owner: AdapterName, contents: Sequence[bytes]) -> None:
         sent = SmallFiles(self.context, owner, {Digest.of(data): data for data in contents})
