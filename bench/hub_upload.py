@@ -51,8 +51,8 @@ def main() -> None:
         null_server() as (null, null_process),
     ):
         places = (
-            (Place(null, ours.token), null_process),
-            (Place(ours.url, ours.token), ours.process),
+            (Place(null, ours.token, Path(folder)), null_process),
+            (Place(ours.url, ours.token, Path(folder)), ours.process),
         )
         for way, settings in WAYS.items():
             measure(Path(folder), way, settings, places, asked.size_mb << 20, asked.rounds)

@@ -177,7 +177,7 @@ class ImmediateAnswers:
         answer = route.answer_at_once(request, identity)
         if answer is None:
             return None
-        headers = with_our_headers(answer.response.raw_headers, request_id)
+        headers = with_our_headers(answer.response.raw_headers, request_id, scope)
         head = b"".join(piece for name, value in headers for piece in (name, b": ", value, b"\r\n"))
         if head.count(b"\r") != len(headers) or head.count(b"\n") != len(headers) or b"\0" in head:
             raise RuntimeError("a header of the response has a control character")

@@ -11,16 +11,13 @@ import ipaddress
 from starlette.requests import Request
 
 from adaptry.core.errors import Invalid, PermissionDenied
-from adaptry.registry import protocol
-from adaptry_api.envelope import RawHeader, host_name
+from adaptry_api.envelope import RawHeader, host_name, raw_headers
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';"
     " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
-    **protocol.versions(),
-    protocol.OLDEST_HEADER: str(protocol.API_OLDEST),
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -32,8 +29,7 @@ _REFERRER = b"referrer-policy"
 
 def page_headers(referrer_policy: str) -> list[RawHeader]:
     """The headers of every answer of a page, in place of those of other answers."""
-    raw = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
-    return [*raw, (_REFERRER, referrer_policy.encode())]
+    return [*raw_headers(_HEADERS), (_REFERRER, referrer_policy.encode())]
 
 
 def require_known_host(request: Request, has_host_list: bool) -> None:
