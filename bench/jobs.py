@@ -143,6 +143,7 @@ def digests(target: Path) -> Files:
 
 def by_job(registry: LocalRegistry, data: Path, number: int, runners: int) -> Files:
     task = {"base": "org/base", "inputs": ["acme/tone@1"], "to": f"acme/merged-{number}-{runners}"}
+    task |= {"divide": runners > 1}
     needs = JobNeeds(tag="once")  # which the running runner does not have
     job = registry.jobs.submit(JobOrder(kind="merge", task=task, needs=needs))
     work = [*COMMAND, "work", "--data", str(data), "--once", "--tag", "once"]

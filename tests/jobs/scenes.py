@@ -36,7 +36,12 @@ def order(kind: str, number: int) -> JobOrder:
     """One that makes something of a name of its own; of a merge, also bytes of its own."""
     to = f"acme/made-{number}"
     tasks: dict[str, dict[str, Any]] = {
-        "merge": {"base": "org/tiny", "inputs": [f"acme/tone@1={1 + number / 1024}"], "to": to},
+        "merge": {
+            "base": "org/tiny",
+            "inputs": [f"acme/tone@1={1 + number / 1024}"],
+            "to": to,
+            "divide": number % 3 != 0,
+        },
         "combine": {"inputs": ["acme/tone", "acme/voice=0.5"], "to": to, "method": "ties"},
         "export": {"source": "acme/rooted", "runtime": "sglang", "to": to},
         "verify": {},

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import NotFound
+from adaptry.registry.job_types.records import JobOrder
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.runners import (
     MERGE,
+    WHOLE_MERGE,
     RunnerProcess,
     has_steps,
     is_stopped,
@@ -37,8 +39,11 @@ def test_a_database_that_falls_and_comes_back_ends_no_job(
     registry.close()
 
 
-def test_a_cancelled_job_is_stopped_and_leaves_nothing(busy: LocalRegistry, data: Path) -> None:
-    job = busy.jobs.submit(MERGE)
+@pytest.mark.parametrize("order", [MERGE, WHOLE_MERGE], ids=["divided", "in one step"])
+def test_a_cancelled_job_is_stopped_and_leaves_nothing(
+    busy: LocalRegistry, data: Path, order: JobOrder
+) -> None:
+    job = busy.jobs.submit(order)
     with start_runner(data, armed="stop:merge.stored") as working:
         wait_until(lambda: is_stopped(working.process.pid), "a piece to stand still")
         assert busy.jobs.get(job.id).runners != ()

@@ -16,16 +16,25 @@ from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.job_types.tasks import parse_task
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
-from adaptry.testing.runners import MERGE, RunnerProcess, make_merge_registry, start_runner, wait_for_job
+from adaptry.testing.runners import (
+    MERGE,
+    WHOLE_MERGE,
+    RunnerProcess,
+    make_merge_registry,
+    start_runner,
+    wait_for_job,
+)
 
 TORCH = JobOrder(kind="merge", task={**MERGE.task, "dtype": "BF16", "max_shard_size": 1 << 20})
 
 
 @pytest.mark.parametrize(
-    "order", [MERGE, pytest.param(TORCH, marks=pytest.mark.heavy)], ids=["as it is", "cast into one file"]
+    ("order", "pieces"),
+    [(MERGE, 2), (WHOLE_MERGE, 0), pytest.param(TORCH, 1, marks=pytest.mark.heavy)],
+    ids=["divided", "in one step", "cast into one file"],
 )
 def test_the_stored_base_is_what_the_command_writes(
-    busy: LocalRegistry, data: Path, tmp_path: Path, order: JobOrder
+    busy: LocalRegistry, data: Path, tmp_path: Path, order: JobOrder, pieces: int
 ) -> None:
     job = busy.jobs.submit(order)
 
@@ -33,10 +42,9 @@ def test_the_stored_base_is_what_the_command_writes(
 
     done = busy.jobs.get(job.id)
     assert (done.state, done.fault) == ("done", None)
-    assert done.pieces == (1 if order is TORCH else 2)
-    assert done.pieces == len(
-        [file for file in done.result["files"] if file["path"].endswith(".safetensors")]
-    )
+    assert done.pieces == pieces
+    weights = [file for file in done.result["files"] if file["path"].endswith(".safetensors")]
+    assert len(weights) == (1 if order is TORCH else 2)
     assert done.stage is not None
     assert done.stage.done == done.stage.total > 0
     written = merged_by_command(data, tmp_path / "written", order)
@@ -60,10 +68,11 @@ def test_a_piece_has_the_same_bytes_with_one_and_with_two_processors(
     assert made[0] == made[1]
 
 
+@pytest.mark.parametrize("order", [MERGE, WHOLE_MERGE], ids=["divided", "in one step"])
 def test_a_job_whose_result_would_be_infinite_fails_and_stores_no_base(
-    busy: LocalRegistry, data: Path
+    busy: LocalRegistry, data: Path, order: JobOrder
 ) -> None:
-    task = {**MERGE.task, "inputs": ["acme/tone@1=1e9"], "dtype": "F16"}
+    task = {**order.task, "inputs": ["acme/tone@1=1e9"], "dtype": "F16"}
     job = busy.jobs.submit(JobOrder(kind="merge", task=task))
 
     assert RunnerProcess(data, "--once").wait() == 0

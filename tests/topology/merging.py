@@ -27,7 +27,12 @@ def ordered(registry: Registry, folder: Path, name: str) -> JobInfo:
     patiently(lambda: register_base(registry, open_checkpoint(base), (f"org/{name}",), store=True))
     lora = open_dir(tiny_lora(folder / "lora", base_name=f"org/{name}"))
     patiently(lambda: push(registry, lora, f"acme/{name}"))
-    task = {"base": f"org/{name}", "inputs": [f"acme/{name}"], "to": f"org/{name}-merged"}
+    task = {
+        "base": f"org/{name}",
+        "inputs": [f"acme/{name}"],
+        "to": f"org/{name}-merged",
+        "divide": True,
+    }
     return patiently(lambda: registry.jobs.submit(JobOrder(kind="merge", task=task)))
 
 

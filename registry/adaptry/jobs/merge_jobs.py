@@ -1,4 +1,4 @@
-"""A merge as a job: planned once, each weight file computed by any free runner, then stored as one base.
+"""A merge as a job. A small one is a single step; of a large one, any free runner computes each weight file.
 
 All steps open the same model from the same inputs and compare its identity, so that files computed on
 different machines belong to one model. The bytes of a file are stored directly. They become visible when the
@@ -8,10 +8,11 @@ last step registers the base, in one transaction.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from adaptry.adapters.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
@@ -42,24 +43,36 @@ from adaptry.registry.job_types.tasks import MergeTask
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.local.context import require_sound
 
+_UNDIVIDED = 4 << 30
+"""Size in bytes of the largest result that is computed by a single step: that takes seconds, and each other
+step 0.2 seconds more.
+"""
 _AROUND = 1 << 30  # bytes that a process with torch in it takes before it computes anything
 _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
 
 
 def start(task: MergeTask, context: JobContext) -> StepResult:
-    """Pins the inputs, plans, and returns a shard step for each weight file. Invalid merges fail here."""
+    """Pins the inputs and plans. Computes a small merge; returns a step for each weight file of a large one.
+    Invalid merges fail here.
+    """
     pinned = [(str(_pinned(context, text)), weight) for text, weight in map(split_weight, task.inputs)]
     base = context.registry.bases.get(task.base)
     with _open_model(task, context, pinned, str(base.id)) as model:
         check_inputs(model.plan.inputs)  # later steps read the same bytes, by their digests
         for note in model.plan.notes:
             context.log(f"note: {note}")
+        context.log(
+            f"{model.plan.adapted_count} weights change; {len(model.plan.files)} files,"
+            f" {model.plan.size:,} bytes"
+        )
+        if not _is_divided(task, context, model):
+            reach("merge.planned")
+            made = _store_files(context, model, model.plan.files)
+            reach("merge.stored")
+            return _register(task, context, model, made, len(model.merged.changed))
         pieces = tuple(
             ShardStep(name=f"piece-{number}", size=file.size, memory=_memory(file))
             for number, file in enumerate(model.plan.files, 1)
-        )
-        context.log(
-            f"{model.plan.adapted_count} weights change; {len(pieces)} files, {model.plan.size:,} bytes"
         )
         cut = {"inputs": pinned, "base": str(base.id), "model": str(model.merged.identity)}
     reach("merge.planned")
@@ -70,15 +83,10 @@ def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
     """Computes one weight file into the store."""
     with _reopen_planned(task, context) as model:
         file = model.plan.files[int(step.removeprefix("piece-")) - 1]
-        kernels = choose_kernels(context.device).names_for(model.plan.changed_tensors)
-        compute_on_one_thread(kernels)
-        computed = _with_progress(model.merged.read(file.name, 0, file.size), file, context)
-        digest, size = context.registry.bases.store_generated_file(
-            _computed_ahead(computed, context, kernels)
-        )
+        (made,) = _store_files(context, model, (file,))
         changed = len(model.merged.changed)
     reach("merge.stored")
-    return StepResult(result={"path": file.name, "size": size, "sha256": str(digest), "changed": changed})
+    return StepResult(result={**made.model_dump(mode="json"), "changed": changed})
 
 
 def end(task: MergeTask, context: JobContext) -> StepResult:
@@ -86,16 +94,23 @@ def end(task: MergeTask, context: JobContext) -> StepResult:
     with _reopen_planned(task, context) as model:
         results = [dict(context.previous_results[f"piece-{n}"]) for n in range(1, len(model.plan.files) + 1)]
         counts = [result.pop("changed", None) for result in results]
-        made = [FileEntry.model_validate(result) for result in results]
+        made = tuple(FileEntry.model_validate(result) for result in results)
         changed = None if None in counts else sum(counts)  # None: a piece of an older release
-        files = (*made, *_store_side_files(context, model, tuple(made), changed))
-        with context.registry.catalog.read() as tx:
-            require_sound(tx, {entry.path: entry.sha256 for entry in files})
-        with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
-            stored = _stored(context.registry.blobs, files, {entry.path for entry in made}, Path(folder))
-            known = fingerprint(stored)
-        reach("merge.before_adoption")
-        info = context.registry.bases.adopt(known, (task.to,), files)
+        return _register(task, context, model, made, changed)
+
+
+def _register(
+    task: MergeTask, context: JobContext, model: _Model, made: tuple[FileEntry, ...], changed: int | None
+) -> StepResult:
+    """Stores all files except the weights, which are `made`, and registers the base."""
+    files = (*made, *_store_side_files(context, model, made, changed))
+    with context.registry.catalog.read() as tx:
+        require_sound(tx, {entry.path: entry.sha256 for entry in files})
+    with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
+        stored = _stored(context.registry.blobs, files, {entry.path for entry in made}, Path(folder))
+        known = fingerprint(stored)
+    reach("merge.before_adoption")
+    info = context.registry.bases.adopt(known, (task.to,), files)
     reach("merge.adopted")
     return StepResult(
         result={
@@ -157,6 +172,35 @@ def _base(context: JobContext, key: str) -> HfCheckpoint:
     return open_base(context.registry, key, cache=kept, progress=context.progress)
 
 
+def _is_divided(task: MergeTask, context: JobContext, model: _Model) -> bool:
+    """Whether each weight file is a step. So is one with a tensor that is computed as a whole, since each
+    step declares how much memory it needs.
+    """
+    kernels = choose_kernels(context.device)
+    is_streamed = all(kernels.is_streamed(tensor) for tensor in model.plan.changed_tensors)
+    return task.divide or model.plan.size > _UNDIVIDED or not is_streamed
+
+
+def _store_files(context: JobContext, model: _Model, files: Sequence[OutputFile]) -> tuple[FileEntry, ...]:
+    """Computes weight files into the store, several at once: one more than there are processors, so that
+    none is idle when few are left.
+    """
+    kernels = choose_kernels(context.device).names_for(model.plan.changed_tensors)
+    progress = _MergeProgress(context, sum(file.size for file in files))
+
+    def store(file: OutputFile) -> FileEntry:
+        computed = progress.of(model.merged.read(file.name, 0, file.size))
+        digest, size = context.registry.bases.store_generated_file(
+            _computed_ahead(computed, context, kernels) if is_few else computed
+        )
+        return FileEntry(path=file.name, size=size, sha256=digest)
+
+    processors = context.processors.count
+    is_few, threads = len(files) < max(2, processors), min(len(files), processors + 1)
+    with ThreadPoolExecutor(threads, initializer=compute_on_one_thread, initargs=(kernels,)) as pool:
+        return tuple(pool.map(store, files))
+
+
 def _store_side_files(
     context: JobContext, model: _Model, made: tuple[FileEntry, ...], changed: int | None
 ) -> Iterator[FileEntry]:
@@ -206,14 +250,22 @@ def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], f
     )
 
 
-def _with_progress(
-    computed: Iterator[bytes | memoryview], file: OutputFile, context: JobContext
-) -> Iterator[bytes | memoryview]:
-    done = 0
-    for data in computed:
-        yield data
-        done += len(data)
-        context.progress("merging", done, file.size)
+class _MergeProgress:
+    """Reports how many of `size` bytes several threads have computed."""
+
+    def __init__(self, context: JobContext, size: int) -> None:
+        self._context = context
+        self._size = size
+        self._done = 0
+        self._lock = Lock()
+
+    def of(self, computed: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """The same bytes of one of the files."""
+        for data in computed:
+            yield data
+            with self._lock:
+                self._done += len(data)
+                self._context.progress("merging", self._done, self._size)
 
 
 def _computed_ahead(

@@ -24,7 +24,12 @@ from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.testing.warm_python import WarmPython
 
 PATIENCE = 180.0  # seconds, for a busy machine
-MERGE = JobOrder(kind="merge", task={"base": "org/tiny", "inputs": ["acme/tone@1"], "to": "acme/merged"})
+WHOLE_MERGE = JobOrder(
+    kind="merge", task={"base": "org/tiny", "inputs": ["acme/tone@1"], "to": "acme/merged"}
+)
+"""A merge in one step."""
+MERGE = JobOrder(kind="merge", task={**WHOLE_MERGE.task, "divide": True})
+"""The same merge, in a step for each weight file."""
 
 
 def make_merge_registry(

@@ -74,10 +74,12 @@ class _FromOne(JobTask):
 
 
 class MergeTask(_FromSeveral):
-    """`adaptry merge`, whose result is stored as a new base with the name `to`."""
+    """`adaptry merge`, whose result is stored as a new base with the name `to`. `divide`: each file of
+    weights is a step, also if the result is small.
+    """
 
     summary: ClassVar[str] = (
-        "Merge adapters into a base, one part for each file of weights; the result is a stored base."
+        "Merge adapters into a base; the result is a stored base. Several runners share a large merge."
     )
     base: BaseKey
     to: BaseName
@@ -86,12 +88,14 @@ class MergeTask(_FromSeveral):
     resize_vocab: bool = False
     base_copy: Literal["original", "dequantised"] | None = None
     rounding: Literal["float32", "peft"] = "float32"
+    divide: bool = False
 
     @property
     def recipe(self) -> MergeRecipe:
         from adaptry.compute.recipes.merge import MergeRecipe
 
-        return MergeRecipe(inputs=self.weighted_inputs(), **self.model_dump(exclude={"inputs", "to"}))
+        how = self.model_dump(exclude={"inputs", "to", "divide"})
+        return MergeRecipe(inputs=self.weighted_inputs(), **how)
 
 
 class CombineTask(_FromSeveral):
