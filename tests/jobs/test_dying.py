@@ -39,7 +39,7 @@ def test_a_database_that_falls_and_comes_back_ends_no_job(
     registry.close()
 
 
-@pytest.mark.parametrize("order", [MERGE, WHOLE_MERGE], ids=["divided", "in one step"])
+@pytest.mark.parametrize("order", [MERGE, WHOLE_MERGE], ids=["divided", "in one piece"])
 def test_a_cancelled_job_is_stopped_and_leaves_nothing(
     busy: LocalRegistry, data: Path, order: JobOrder
 ) -> None:

@@ -8,30 +8,37 @@ from pathlib import Path
 
 import pytest
 
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import NotFound
+from adaptry.jobs import merge_jobs
 from adaptry.jobs.context import JobContext, Processors
 from adaptry.jobs.dispatch import run_handler
 from adaptry.operations.base_registry import open_base
+from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.job_types.tasks import parse_task
+from adaptry.registry.records import PushOptions
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.runners import (
     MERGE,
     WHOLE_MERGE,
     RunnerProcess,
+    is_stopped,
     make_merge_registry,
     start_runner,
     wait_for_job,
+    wait_until,
 )
+from adaptry.testing.samples import tiny_lora
 
 TORCH = JobOrder(kind="merge", task={**MERGE.task, "dtype": "BF16", "max_shard_size": 1 << 20})
 
 
 @pytest.mark.parametrize(
     ("order", "pieces"),
-    [(MERGE, 2), (WHOLE_MERGE, 0), pytest.param(TORCH, 1, marks=pytest.mark.heavy)],
-    ids=["divided", "in one step", "cast into one file"],
+    [(MERGE, 2), (WHOLE_MERGE, 1), pytest.param(TORCH, 1, marks=pytest.mark.heavy)],
+    ids=["divided", "in one piece", "cast into one file"],
 )
 def test_the_stored_base_is_what_the_command_writes(
     busy: LocalRegistry, data: Path, tmp_path: Path, order: JobOrder, pieces: int
@@ -52,10 +59,11 @@ def test_the_stored_base_is_what_the_command_writes(
     assert busy.bases.get("acme/merged").id == open_and_identify(tmp_path / "written")
 
 
+@pytest.mark.parametrize("order", [MERGE, WHOLE_MERGE], ids=["divided", "in one piece"])
 def test_a_piece_has_the_same_bytes_with_one_and_with_two_processors(
-    busy: LocalRegistry, tmp_path: Path
+    busy: LocalRegistry, tmp_path: Path, order: JobOrder
 ) -> None:
-    task, before = parse_task("merge", MERGE.task), dict[str, object]()
+    task, before = parse_task("merge", order.task), dict[str, object]()
     made = []
     for count in (1, 2):
         context = JobContext(
@@ -68,7 +76,7 @@ def test_a_piece_has_the_same_bytes_with_one_and_with_two_processors(
     assert made[0] == made[1]
 
 
-@pytest.mark.parametrize("order", [MERGE, WHOLE_MERGE], ids=["divided", "in one step"])
+@pytest.mark.parametrize("order", [MERGE, WHOLE_MERGE], ids=["divided", "in one piece"])
 def test_a_job_whose_result_would_be_infinite_fails_and_stores_no_base(
     busy: LocalRegistry, data: Path, order: JobOrder
 ) -> None:
@@ -83,6 +91,35 @@ def test_a_job_whose_result_would_be_infinite_fails_and_stores_no_base(
     assert "infinite or NaN values that the base does not have" in failed.fault.message
     with pytest.raises(NotFound):
         busy.bases.get("acme/merged")
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"dtype": "BF16"}, {"divide": True}], ids=["large", "computed by torch", "on request"]
+)
+def test_each_file_is_a_piece(
+    busy: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, object]
+) -> None:
+    if not how:
+        monkeypatch.setattr(merge_jobs, "_ONE_PIECE_LIMIT", 1000)
+    task = parse_task("merge", {**WHOLE_MERGE.task, **how})
+    context = JobContext(busy, {}, "cpu", tmp_path, {}, lambda *at: None, lambda text: None)
+    assert len(run_handler("merge", task, "start", context).pieces) == 2
+
+
+def test_a_merge_that_is_repeated_after_its_registration_uses_the_pinned_version(
+    busy: LocalRegistry, data: Path, tmp_path: Path
+) -> None:
+    task = {**WHOLE_MERGE.task, "inputs": ["acme/tone"]}
+    job = busy.jobs.submit(JobOrder(kind="merge", task=task))
+    with start_runner(data, armed="stop:merge.adopted") as killed:
+        wait_until(lambda: is_stopped(killed.process.pid), "the base to be registered")
+    other = open_dir(tiny_lora(tmp_path / "other", base_name="org/tiny", seed=9))
+    push(busy, other, "acme/tone", options=PushOptions(force_reason="another version"))
+
+    assert RunnerProcess(data, "--once").wait() == 0
+
+    done = busy.jobs.get(job.id)
+    assert (done.state, done.fault) == ("done", None)
 
 
 def test_two_runners_share_the_parts_on_postgresql(

@@ -1,4 +1,4 @@
-"""A merge as a job. A small one is a single step; of a large one, any free runner computes each weight file.
+"""A merge as a job: planned once, its weight files computed by any free runner, then stored as one base.
 
 All steps open the same model from the same inputs and compare its identity, so that files computed on
 different machines belong to one model. The bytes of a file are stored directly. They become visible when the
@@ -43,17 +43,18 @@ from adaptry.registry.job_types.tasks import MergeTask
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.local.context import require_sound
 
-_UNDIVIDED = 4 << 30
-"""Size in bytes of the largest result that is computed by a single step: that takes seconds, and each other
-step 0.2 seconds more.
+_ONE_PIECE_LIMIT = 4 << 30
+"""Size in bytes of the largest result whose files are one piece: computing it takes seconds, and each
+additional piece adds 0.2 seconds.
 """
+_ALL_FILES = "piece-all"
 _AROUND = 1 << 30  # bytes that a process with torch in it takes before it computes anything
 _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
 
 
 def start(task: MergeTask, context: JobContext) -> StepResult:
-    """Pins the inputs and plans. Computes a small merge; returns a step for each weight file of a large one.
-    Invalid merges fail here.
+    """Pins the inputs, plans, and returns the pieces: one for all weight files of a small result, otherwise
+    one for each file. Invalid merges fail here.
     """
     pinned = [(str(_pinned(context, text)), weight) for text, weight in map(split_weight, task.inputs)]
     base = context.registry.bases.get(task.base)
@@ -61,18 +62,16 @@ def start(task: MergeTask, context: JobContext) -> StepResult:
         check_inputs(model.plan.inputs)  # later steps read the same bytes, by their digests
         for note in model.plan.notes:
             context.log(f"note: {note}")
+        if _is_divided(task, context, model.plan):
+            pieces = tuple(
+                ShardStep(name=f"piece-{number}", size=file.size, memory=_memory(file))
+                for number, file in enumerate(model.plan.files, 1)
+            )
+        else:
+            pieces = (ShardStep(name=_ALL_FILES, size=model.plan.size, memory=_AROUND),)
         context.log(
             f"{model.plan.adapted_count} weights change; {len(model.plan.files)} files,"
             f" {model.plan.size:,} bytes"
-        )
-        if not _is_divided(task, context, model):
-            reach("merge.planned")
-            made = _store_files(context, model, model.plan.files)
-            reach("merge.stored")
-            return _register(task, context, model, made, len(model.merged.changed))
-        pieces = tuple(
-            ShardStep(name=f"piece-{number}", size=file.size, memory=_memory(file))
-            for number, file in enumerate(model.plan.files, 1)
         )
         cut = {"inputs": pinned, "base": str(base.id), "model": str(model.merged.identity)}
     reach("merge.planned")
@@ -80,37 +79,30 @@ def start(task: MergeTask, context: JobContext) -> StepResult:
 
 
 def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
-    """Computes one weight file into the store."""
+    """Computes one weight file into the store, or all of them."""
     with _reopen_planned(task, context) as model:
-        file = model.plan.files[int(step.removeprefix("piece-")) - 1]
-        (made,) = _store_files(context, model, (file,))
+        files = model.plan.files
+        if step != _ALL_FILES:
+            files = files[int(step.removeprefix("piece-")) - 1 :][:1]
+        made = [entry.model_dump(mode="json") for entry in _store_files(context, model, files)]
         changed = len(model.merged.changed)
     reach("merge.stored")
-    return StepResult(result={**made.model_dump(mode="json"), "changed": changed})
+    found: dict[str, Any] = {"files": made} if step == _ALL_FILES else made[0]
+    return StepResult(result={**found, "changed": changed})
 
 
 def end(task: MergeTask, context: JobContext) -> StepResult:
     """Stores the side files, then registers the base."""
     with _reopen_planned(task, context) as model:
-        results = [dict(context.previous_results[f"piece-{n}"]) for n in range(1, len(model.plan.files) + 1)]
-        counts = [result.pop("changed", None) for result in results]
-        made = tuple(FileEntry.model_validate(result) for result in results)
-        changed = None if None in counts else sum(counts)  # None: a piece of an older release
-        return _register(task, context, model, made, changed)
-
-
-def _register(
-    task: MergeTask, context: JobContext, model: _Model, made: tuple[FileEntry, ...], changed: int | None
-) -> StepResult:
-    """Stores all files except the weights, which are `made`, and registers the base."""
-    files = (*made, *_store_side_files(context, model, made, changed))
-    with context.registry.catalog.read() as tx:
-        require_sound(tx, {entry.path: entry.sha256 for entry in files})
-    with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
-        stored = _stored(context.registry.blobs, files, {entry.path for entry in made}, Path(folder))
-        known = fingerprint(stored)
-    reach("merge.before_adoption")
-    info = context.registry.bases.adopt(known, (task.to,), files)
+        made, changed = _computed_files(context, model.plan)
+        files = (*made, *_store_side_files(context, model, made, changed))
+        with context.registry.catalog.read() as tx:
+            require_sound(tx, {entry.path: entry.sha256 for entry in files})
+        with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
+            stored = _stored(context.registry.blobs, files, {entry.path for entry in made}, Path(folder))
+            known = fingerprint(stored)
+        reach("merge.before_adoption")
+        info = context.registry.bases.adopt(known, (task.to,), files)
     reach("merge.adopted")
     return StepResult(
         result={
@@ -172,33 +164,55 @@ def _base(context: JobContext, key: str) -> HfCheckpoint:
     return open_base(context.registry, key, cache=kept, progress=context.progress)
 
 
-def _is_divided(task: MergeTask, context: JobContext, model: _Model) -> bool:
-    """Whether each weight file is a step. So is one with a tensor that is computed as a whole, since each
-    step declares how much memory it needs.
+def _is_divided(task: MergeTask, context: JobContext, plan: MergePlan) -> bool:
+    """Whether each weight file is a piece of its own: if the result is large, and if torch or a GPU computes
+    it, since then several files at once could need too much memory.
     """
-    kernels = choose_kernels(context.device)
-    is_streamed = all(kernels.is_streamed(tensor) for tensor in model.plan.changed_tensors)
-    return task.divide or model.plan.size > _UNDIVIDED or not is_streamed
+    if task.divide or plan.size > _ONE_PIECE_LIMIT or context.device != "cpu":
+        return True
+    return any(name != "llvm" for name in choose_kernels().names_for(plan.changed_tensors))
 
 
 def _store_files(context: JobContext, model: _Model, files: Sequence[OutputFile]) -> tuple[FileEntry, ...]:
     """Computes weight files into the store, several at once: one more than there are processors, so that
-    none is idle when few are left.
+    none is idle when few files are left. After an error, the others stop at their next chunk.
     """
     kernels = choose_kernels(context.device).names_for(model.plan.changed_tensors)
     progress = _MergeProgress(context, sum(file.size for file in files))
 
     def store(file: OutputFile) -> FileEntry:
-        computed = progress.of(model.merged.read(file.name, 0, file.size))
-        digest, size = context.registry.bases.store_generated_file(
-            _computed_ahead(computed, context, kernels) if is_few else computed
-        )
+        computed = progress.follow(model.merged.read(file.name, 0, file.size))
+        try:
+            digest, size = context.registry.bases.store_generated_file(
+                _computed_ahead(computed, context, kernels) if is_few else computed
+            )
+        except BaseException:
+            progress.stop()
+            raise
         return FileEntry(path=file.name, size=size, sha256=digest)
 
     processors = context.processors.count
     is_few, threads = len(files) < max(2, processors), min(len(files), processors + 1)
     with ThreadPoolExecutor(threads, initializer=compute_on_one_thread, initargs=(kernels,)) as pool:
-        return tuple(pool.map(store, files))
+        stored = [pool.submit(store, file) for file in files]
+        errors = [error for each in stored if (error := each.exception()) is not None]
+    for error in errors:
+        if not isinstance(error, _Stopped):
+            raise error
+    return tuple(each.result() for each in stored)
+
+
+def _computed_files(context: JobContext, plan: MergePlan) -> tuple[tuple[FileEntry, ...], int | None]:
+    """The weight files that the pieces have stored, and the number of changed weights; None if a piece of an
+    older release did not count them.
+    """
+    results = context.previous_results
+    if _ALL_FILES in results:
+        whole = results[_ALL_FILES]
+        return tuple(map(FileEntry.model_validate, whole["files"])), whole["changed"]
+    pieces = [dict(results[f"piece-{number}"]) for number in range(1, len(plan.files) + 1)]
+    counts = [found.pop("changed", None) for found in pieces]
+    return tuple(map(FileEntry.model_validate, pieces)), None if None in counts else sum(counts)
 
 
 def _store_side_files(
@@ -250,22 +264,33 @@ def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], f
     )
 
 
+class _Stopped(Exception):
+    """Another thread failed."""
+
+
 class _MergeProgress:
-    """Reports how many of `size` bytes several threads have computed."""
+    """Reports how many of `size` bytes several threads have computed, until one of them stops all."""
 
     def __init__(self, context: JobContext, size: int) -> None:
         self._context = context
         self._size = size
         self._done = 0
         self._lock = Lock()
+        self._is_stopped = False
 
-    def of(self, computed: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """The same bytes of one of the files."""
+    def follow(self, computed: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+        """The same bytes of one of the files. Raises `_Stopped`."""
         for data in computed:
             yield data
             with self._lock:
+                if self._is_stopped:
+                    raise _Stopped
                 self._done += len(data)
                 self._context.progress("merging", self._done, self._size)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._is_stopped = True
 
 
 def _computed_ahead(

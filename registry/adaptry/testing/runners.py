@@ -27,9 +27,9 @@ PATIENCE = 180.0  # seconds, for a busy machine
 WHOLE_MERGE = JobOrder(
     kind="merge", task={"base": "org/tiny", "inputs": ["acme/tone@1"], "to": "acme/merged"}
 )
-"""A merge in one step."""
+"""A merge whose files are one piece."""
 MERGE = JobOrder(kind="merge", task={**WHOLE_MERGE.task, "divide": True})
-"""The same merge, in a step for each weight file."""
+"""The same merge, with a piece for each weight file."""
 
 
 def make_merge_registry(
