@@ -33,7 +33,10 @@ def test_every_response_has_security_headers_and_those_of_the_api_have_its_versi
         versions = {name: answer.headers.get(name) for name in (protocol.API_HEADER, protocol.SCHEMA_HEADER)}
         assert set(versions.values()) == ({"1"} if has_version else {None})
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert len(answer.headers.get("Request-Id") or answer.headers["X-Request-Id"]) == 16
+        (request_id,) = (
+            answer.headers[name] for name in ("Request-Id", "X-Request-Id") if name in answer.headers
+        )
+        assert len(request_id) == 16
 
 
 def test_a_server_reports_its_version_and_the_callers_identity(

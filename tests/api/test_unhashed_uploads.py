@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.adapters.content import MemoryContent
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, DigestMismatch, Invalid, NotFound
+from adaptry.core.errors import Conflict, DigestMismatch, Invalid, NotFound, TooLarge
 from adaptry.core.refs import AdapterName
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
@@ -81,6 +81,8 @@ def test_an_upload_that_has_a_digest_is_not_finished_with_another(either: Regist
     with pytest.raises(Conflict, match="another digest"):
         either.uploads.finish(session, Digest.of(b"other bytes"))
     either.uploads.finish(session, DIGEST)
+    with pytest.raises(Conflict, match="another digest"):
+        either.uploads.finish(session, Digest.of(b"other bytes"))
     assert either.files.has(TONE, DIGEST)
 
 
@@ -113,9 +115,11 @@ def test_bytes_that_do_not_have_the_digest_given_later_are_not_kept(either: Regi
 
 def test_an_upload_without_a_digest_cannot_be_finished(either: Registry) -> None:
     session = begun(either)
-    with pytest.raises(DigestMismatch):
+    with pytest.raises(Invalid, match="finish it with the digest"):
         either.uploads.finish(session)
     assert not either.files.has(TONE, DIGEST)
+    either.uploads.finish(session, DIGEST)
+    assert either.files.has(TONE, DIGEST)
 
 
 def test_a_digest_is_given_only_to_the_same_owners_upload_of_the_same_size(either: Registry) -> None:
@@ -165,6 +169,63 @@ def test_a_push_over_http_reads_each_file_once_and_stores_the_same_version(
     assert (pushed.digest, pushed.weights) == (sent.digest, sent.weights)
 
 
+def test_a_push_of_a_large_adapter_takes_five_requests(
+    server: Server, large: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, sent = Connection._request, list[str]()
+
+    def counted(self: Connection, method: str, path: str, *rest: Any, **named: Any) -> Any:
+        sent.append(f"{method} {path.rpartition('/')[2]}")
+        return current(self, method, path, *rest, **named)
+
+    monkeypatch.setattr(Connection, "_request", counted)
+    push(server.registry(), large, TONE)
+    assert [sent[0], sent[1], sent[3], sent[4]] == [
+        "POST blobs",
+        "POST uploads",
+        "POST finish",
+        "POST revisions",
+    ]
+    assert sent[2].startswith("PATCH ")
+    assert len(sent) == 5
+
+
+def test_small_files_of_which_some_are_large_are_sent_only_if_they_are_lacking(
+    tmp_path: Path, large: Adapter
+) -> None:
+    files = {path: b"".join(large.content.chunks(path)) for path in large.content.sizes}
+    adapter = replace(large, content=MemoryContent({**files, "tokenizer.json": bytes(100_000)}))
+    with open_local(tmp_path / "data") as opened:
+        remote = FlakyRegistry(opened.context)
+        push(remote, adapter, TONE)
+        assert remote.sent == sum(adapter.content.sizes.values())
+        changed = {**files, "adapter_model.safetensors": files["adapter_model.safetensors"][:-1] + b"1"}
+        push(
+            remote, replace(large, content=MemoryContent({**changed, "tokenizer.json": bytes(100_000)})), TONE
+        )
+        assert remote.sent == sum(adapter.content.sizes.values()) + len(files["adapter_model.safetensors"])
+
+
+def test_bytes_that_were_damaged_on_their_way_are_reported_and_not_sent_again(
+    tmp_path: Path, large: Adapter
+) -> None:
+    with open_local(tmp_path / "data") as opened:
+        damaging = FlakyRegistry(opened.context)
+        damaging.uploads = DamagingUploads(opened.context)
+        with pytest.raises(DigestMismatch):
+            push(damaging, large, TONE, retry=NO_WAIT)
+
+
+@pytest.mark.parametrize(("count", "size", "reason"), [(33, 1, "32 parts"), (2, (4 << 20) + 1, "8 MiB")])
+def test_too_many_or_too_large_small_files_are_refused(
+    server: Server, count: int, size: int, reason: str
+) -> None:
+    contents = [bytes([number]) * size for number in range(count)]
+    with pytest.raises(TooLarge, match=reason):
+        server.registry().uploads.put_all(TONE, contents)
+    assert not server.registry().files.has(TONE, Digest.of(contents[0]))
+
+
 def test_weights_that_arrived_in_one_request_are_inspected_before_they_are_admitted(
     server: Server, large: Adapter
 ) -> None:
@@ -184,6 +245,15 @@ class OlderUploads(RemoteUploads):
         if digest is None or earlier is not None:
             raise Invalid("digest: Field required")
         return super().open(owner, digest, size)
+
+
+class DamagingUploads(RemoteUploads):
+    """Changes the bytes of large files."""
+
+    def append(
+        self, upload: UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
+    ) -> UploadInfo:
+        return super().append(upload, offset, (bytes(len(chunk)) for chunk in chunks), length)
 
 
 class AskingUploads(RemoteUploads):

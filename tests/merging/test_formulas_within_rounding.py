@@ -156,18 +156,16 @@ def _noise(name: str, dtype: Any, change: Any, layer: Any) -> Any:
     of about √n roundings of the sum of the terms' sizes (Higham and Mary, 2019).
     """
     if "randlora" in name:
-        return math.sqrt(_float32_additions(layer, dtype)) * 2.0**-24 * _sizes_of_terms(layer)
+        return math.sqrt(_float32_additions(layer)) * 2.0**-24 * _sizes_of_terms(layer)
     if "fourierft" in name and dtype != torch.float32:
         return torch.full_like(change, math.ceil(math.log2(IN)) * 2.0**-24 * change.max().item())
     return torch.zeros_like(change)
 
 
-def _float32_additions(layer: Any, dtype: Any) -> int:
-    """Of an element of RandLoRA's update: over the bases, and then over the ranks. For a float32 weight, the
-    sums of 256 terms are added in float64.
-    """
+def _float32_additions(layer: Any) -> int:
+    """Of an element of RandLoRA's update: over the bases, and then over the ranks."""
     rank, bases = layer.randlora_lambda["default"].shape
-    return bases + (min(rank, max(1, 256 // bases)) if dtype == torch.float32 else rank)
+    return int(rank + bases)
 
 
 def _sizes_of_terms(layer: Any) -> Any:

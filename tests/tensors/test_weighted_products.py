@@ -52,6 +52,14 @@ def test_factors_may_be_parts_of_larger_arrays() -> None:
     assert (weighted_products(*parts) == _expected(*parts)).all()
 
 
+@pytest.mark.parametrize("empty", range(4), ids=["rows", "terms", "ranks", "columns"])
+def test_empty_factors_sum_to_zero(empty: int) -> None:
+    shape = [0 if place == empty else 3 for place in range(4)]
+    found = weighted_products(*_arrays(shape, np.ones))
+    assert found.shape == (shape[0], shape[3])
+    assert not found.any()
+
+
 @pytest.mark.parametrize(
     ("down", "weights"), [((4, 8), (2, 8)), ((5, 8), (3, 8)), ((5, 8), (2, 9))], ids=["r", "terms", "columns"]
 )

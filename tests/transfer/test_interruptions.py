@@ -56,6 +56,14 @@ def test_an_interrupted_upload_continues_where_it_stopped(breaking: FlakyRegistr
     assert breaking.sent == size
 
 
+def test_small_files_are_sent_again_if_the_answer_was_lost(breaking: FlakyRegistry, large: Path) -> None:
+    breaking.lost_answers = 2
+
+    assert transfer.push(breaking, open_dir(large), "acme/tone", retry=NO_WAIT).is_new
+
+    assert breaking.lost_answers == 0
+
+
 def test_an_upload_gives_up_when_nothing_moves(breaking: FlakyRegistry, large: Path) -> None:
     dead = LocalRegistry(breaking.context)
     dead.uploads = UnreachableUploads(breaking.context)

@@ -113,7 +113,7 @@ async def _push_with_files(
     state = app_state_of(request)
     async with state.uploads.slot(identity.namespaces) as threads:
         body = await read_bytes(request, _MAX_BODY)
-        head, *files = protocol.split_parts(body) or [b""]
+        head, *files = protocol.split_parts(body, MAX_FILES + 1) or [b""]
         document = await read_json(head, _HEAD, state.parse_slots, _push_request)
         headers, manifest, options = MutableHeaders(), document.manifest, document.options
 

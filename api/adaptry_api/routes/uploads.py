@@ -13,6 +13,7 @@ from fastapi import Header, Path, Query, Request
 from pydantic import BaseModel, Field
 
 from adaptry.core.digest import Digest
+from adaptry.core.errors import TooLarge
 from adaptry.core.manifest import MAX_FILES
 from adaptry.registry import protocol
 from adaptry.registry.files import Owner
@@ -85,11 +86,14 @@ async def store_small_adapter_files(
 ) -> None:
     """Store several small files of an adapter in one request.
 
-    They have at most 8 MiB in total. The body is the bytes of each file, after their length in four bytes
+    At most 32 files, and 8 MiB in total. The body is the bytes of each file, after their length in four bytes
     (big-endian). The request may be repeated.
     """
     async with app_state_of(request).uploads.slot(identity.namespaces) as threads:
-        contents = protocol.split_parts(await read_bytes(request, MAX_SENT + 4 * MAX_FILES))
+        body = await read_bytes(request, MAX_SENT + 4 * MAX_FILES)
+        contents = protocol.split_parts(body, MAX_FILES)
+        if sum(map(len, contents)) > MAX_SENT:
+            raise TooLarge(f"the files have more than {MAX_SENT >> 20} MiB together; upload each of them")
         await to_thread.run_sync(registry.uploads.put_all, name, contents, limiter=threads)
 
 

@@ -1,7 +1,7 @@
 """Maps each kind of job to its handler.
 
-A handler is one function of a task and a `JobContext`; or a module with three: `start` splits the job into
-shard steps, `piece` runs one of them on any runner with capacity, and `end` combines their results. Only the
+A handler is one function of a task and a `JobContext`; or a module with three: `start` divides the job into
+pieces, `piece` runs one of them on any runner with capacity, and `end` combines their results. Only the
 handler that is needed is imported.
 """
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from adaptry import __version__
-from adaptry.core.errors import Invalid, ProtocolMismatch
+from adaptry.core.errors import Invalid, ProtocolMismatch, TooLarge
 from adaptry.core.manifest import SCHEMA
 
 API = 1
@@ -42,11 +42,13 @@ def join_parts(parts: Iterable[bytes]) -> bytes:
     return b"".join(piece for part in parts for piece in (len(part).to_bytes(4, "big"), part))
 
 
-def split_parts(body: bytes) -> list[bytes]:
-    """The parts of `join_parts`. Raises `Invalid`."""
+def split_parts(body: bytes, most: int) -> list[bytes]:
+    """The parts of `join_parts`. Raises `Invalid`, and `TooLarge` if there are more than `most`."""
     parts: list[bytes] = []
     at = 0
     while at < len(body):
+        if len(parts) == most:
+            raise TooLarge(f"the body has more than {most} parts, the most that this address accepts")
         start = at + 4
         at = start + int.from_bytes(body[at:start], "big")
         if at > len(body) or start > len(body):
@@ -59,7 +61,7 @@ def split_parts(body: bytes) -> list[bytes]:
 
 
 def versions() -> dict[str, str]:
-    """The version headers of every request and response."""
+    """The version headers of every request of our client, and of every response to it."""
     return {API_HEADER: str(API), SCHEMA_HEADER: str(SCHEMA)}
 
 

@@ -24,9 +24,9 @@ class Uploads(ABC):
         """Opens a session for a file of `size` bytes, or resumes an idle one for the same bytes.
 
         Without a `digest`, the file of an adapter may be sent while it is hashed. Once the digest is known,
-        opening the upload again with it and with the `earlier` session's id gives that session the digest,
-        without which it can be neither resumed by digest nor finished. A registry that requires the digest
-        first raises `Conflict`; one of an older version raises `Invalid`.
+        `finish` takes it; or opening the upload again with it and with the `earlier` session's id gives that
+        session the digest, so that it can be resumed by digest. A registry that requires the digest first
+        raises `Conflict`; one of an older version raises `Invalid`.
 
         Raises `Busy` while the namespace has too many open that are not abandoned, `Conflict` if the adapter
         would have a base's name, `Unavailable` while the same bytes are being deleted, `TooLarge`,
@@ -51,16 +51,16 @@ class Uploads(ABC):
         opened without one.
 
         Raises `DigestMismatch` (then nothing is kept), `Conflict` if bytes are missing or the upload has
-        another digest, `Unavailable` while the same bytes are being deleted, and `Invalid` if a registry of
-        an older version is given a digest.
+        another digest, `Unavailable` while the same bytes are being deleted, and `Invalid` if the digest is
+        unknown, or if a registry of an older version is given one.
         """
 
     def put_all(self, owner: AdapterName, contents: Sequence[bytes]) -> None:
-        """Stores several small files of an adapter, of at most `MAX_SENT` bytes in total; the registry waits
-        for its disk only once for all. Files that the adapter has already are sent again.
+        """Stores several small files of an adapter, over HTTP at most `MAX_FILES` with `MAX_SENT` bytes in
+        total. A registry on this machine waits for its disk once for all of them.
 
-        May be repeated. Raises `QuotaExceeded`, `Busy`, `Unavailable`, `StorageFull`, `PermissionDenied` and
-        `Conflict` as `open` does.
+        May be repeated, and may include files that the adapter has. Raises `TooLarge`, `QuotaExceeded`,
+        `Busy`, `Unavailable`, `StorageFull`, `PermissionDenied` and `Conflict` as `open` does.
         """
         for data in contents:
             session = self.open(owner, Digest.of(data), len(data))

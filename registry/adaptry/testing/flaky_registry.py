@@ -34,6 +34,7 @@ class RemoteUploads(LocalUploads):
 @dataclass(frozen=True)
 class _FlakyUploads(RemoteUploads):
     cut: StreamChange
+    lose_answer: Callable[[], None]
 
     def append(
         self, upload: UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
@@ -42,6 +43,7 @@ class _FlakyUploads(RemoteUploads):
 
     def put_all(self, owner: AdapterName, contents: Sequence[bytes]) -> None:
         super().put_all(owner, [b"".join(self.cut([data])) for data in contents])
+        self.lose_answer()
 
 
 @dataclass(frozen=True)
@@ -55,15 +57,23 @@ class ChangedReads(LocalFiles):
 
 
 class FlakyRegistry(LocalRegistry):
-    """Breaks each of the next `cuts` uploads or reads after a chunk; `sent` counts bytes both ways."""
+    """Breaks each of the next `cuts` uploads or reads after a chunk, and loses the answers to the next
+    `lost_answers` requests that store small files; `sent` counts bytes both ways.
+    """
 
     cuts = 0
+    lost_answers = 0
     sent = 0
 
     def __init__(self, context: RegistryContext) -> None:
         super().__init__(context)
-        self.uploads = _FlakyUploads(context, self._cut)
+        self.uploads = _FlakyUploads(context, self._cut, self._lose_answer)
         self.files = ChangedReads(context, self._cut)
+
+    def _lose_answer(self) -> None:
+        if self.lost_answers:
+            self.lost_answers -= 1
+            raise Unavailable("the answer was lost")
 
     def _cut(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         breaks = self.cuts > 0

@@ -113,8 +113,6 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 _GROUP = 1 << 20
 """Number of elements of the update, and of B, that are computed together."""
-_SUMMED = 256
-"""For float32 weights, number of terms that are summed in float32; their sums are added in float64."""
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
@@ -167,20 +165,10 @@ class _UpdateRows:
         """Rows of the update of a weight that has at least as many rows as columns. PEFT flattens λ·A·γ as
         [r, bases], but B as [bases, r].
         """
-        import numpy as np
-
         rank, bases = self._trained.shape
         up = self._parts.rows("B", first, last).reshape(last - first, -1)[:, : rank * bases]
         up = up.reshape(-1, rank, bases) * self._trained
-        down, gamma = self._down[:, columns], self._gamma[:, columns]
-        if self._parts.dtype != "F32":
-            return self._parts.weighted_products(up, gamma, down)
-        step = max(1, _SUMMED // bases)
-        total = np.zeros((len(up), gamma.shape[1]))
-        for begin in range(0, rank, step):
-            part = slice(begin, begin + step)
-            total += self._parts.weighted_products(up[:, part], gamma, down[part])
-        return total.astype(np.float32)
+        return self._parts.weighted_products(up, self._gamma[:, columns], self._down[:, columns])
 
 
 METHOD = Method(

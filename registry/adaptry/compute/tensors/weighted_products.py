@@ -25,6 +25,8 @@ def weighted_products(ups: Floats, down: Floats, weights: Floats) -> Floats:
     columns = down.shape[1]
     require_shape(down.shape, (ranks, columns))
     require_shape(weights.shape, (terms, columns))
+    if not ups.size or not columns:  # the compiled loops run at least once
+        return np.zeros((rows, columns), np.float32)
     tiles, padding = -(-columns // WIDTH), -rows % rows_at_once()
     up = np.ascontiguousarray(np.pad(ups, ((0, padding), (0, 0), (0, 0))) if padding else ups)
     found = np.empty((len(up), tiles * WIDTH), np.float32)

@@ -73,9 +73,9 @@ class Failures:
         time.sleep(min(pause, self.policy.longest_wait))
 
 
-def retried(action: Callable[[], Answer], policy: RetryPolicy) -> Answer:
-    """The result of an action that may be repeated. Raises its errors, `Busy` and `Unavailable` only after as
-    many tries as the policy allows, `StorageFull` and `ReadOnly` immediately.
+def with_retries(action: Callable[[], Answer], policy: RetryPolicy) -> Answer:
+    """The result of an action that may be repeated. Raises its errors: `Unavailable` only after as many
+    tries, and `Busy` only after as long a wait, as the policy allows.
     """
     failures, queued = Failures(policy), 0.0
     while True:

@@ -10,7 +10,7 @@ from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.file_upload import read_file
 from adaptry.operations.transfer.files import upload_missing
-from adaptry.operations.transfer.retry import RetryPolicy, retried
+from adaptry.operations.transfer.retry import RetryPolicy, with_retries
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult
 from adaptry.registry.versions import MAX_SENT
@@ -49,7 +49,9 @@ def _send_whole(
     retry: RetryPolicy,
 ) -> PushResult:
     files = [read_file(content, entry.path, progress) for entry in manifest.files]
-    return retried(lambda: registry.versions.put_with_files(name, manifest.to_bytes(), options, files), retry)
+    return with_retries(
+        lambda: registry.versions.put_with_files(name, manifest.to_bytes(), options, files), retry
+    )
 
 
 def _exists(registry: Registry, name: AdapterName) -> bool:

@@ -12,13 +12,13 @@ from hashlib import sha256
 
 from adaptry.adapters.content import Content
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, Conflict, Invalid, NotFound, Unavailable
+from adaptry.core.errors import AdaptryError, Conflict, DigestMismatch, Invalid, NotFound, Unavailable
 from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.progress import Progress
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.file_upload import upload, with_progress
 from adaptry.operations.transfer.files import hash_file, is_stored
-from adaptry.operations.transfer.retry import RetryPolicy, retried
+from adaptry.operations.transfer.retry import RetryPolicy, with_retries
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import UploadInfo
 from adaptry.registry.versions import MAX_SENT
@@ -28,9 +28,9 @@ MOST = 256 << 20
 second, sending it again a few.
 """
 
-_ASKED_ABOUT = 64 << 10
-"""Total size in bytes above which small files are sent only if the registry lacks them: sending less takes no
-longer than asking.
+_CHECK_FIRST_ABOVE = 64 << 10
+"""Total size in bytes of the small files above which the registry is asked first which of them it has; below,
+sending them takes no longer than asking.
 """
 
 
@@ -51,17 +51,17 @@ def upload_unhashed(
     others = sorted(sizes.keys() - {largest})
     digests: dict[str, Digest] = {}
     if sum(sizes[path] for path in others) <= MAX_SENT:
-        digests.update(_sent_together(registry, name, content, others, progress, retry))
+        digests.update(_send_small_files(registry, name, content, others, progress, retry))
     if (session := _opened(registry, name, sizes[largest])) is None:
         return digests
     sent = _send(registry, session, content, largest, progress)
     digests[largest] = sent or hash_file(content, largest, progress)
-    if sent is None or not _is_finished(registry, session, sent):
+    if sent is None or not _try_finish(registry, session, sent):
         upload(registry, name, content, largest, digests[largest], progress, retry, session.id)
     return digests
 
 
-def _sent_together(
+def _send_small_files(
     registry: Registry,
     name: AdapterName,
     content: Content,
@@ -69,13 +69,13 @@ def _sent_together(
     progress: Progress,
     retry: RetryPolicy,
 ) -> dict[str, Digest]:
-    """The digests of small files, once the registry has them."""
+    """Sends small files that the registry may lack; returns the digests of all."""
     files = {path: b"".join(content.chunks(path)) for path in paths}
     digests = {path: Digest.of(data) for path, data in files.items()}
-    if sum(map(len, files.values())) > _ASKED_ABOUT:
+    if sum(map(len, files.values())) > _CHECK_FIRST_ABOVE:
         files = {path: data for path, data in files.items() if not is_stored(registry, name, digests[path])}
     if files:
-        retried(lambda: registry.uploads.put_all(name, [*files.values()]), retry)
+        with_retries(lambda: registry.uploads.put_all(name, [*files.values()]), retry)
     for path, data in files.items():
         progress(f"uploading {path}", len(data), len(data))
     return digests
@@ -88,10 +88,15 @@ def _opened(registry: Registry, name: AdapterName, size: int) -> UploadInfo | No
         return None
 
 
-def _is_finished(registry: Registry, session: UploadInfo, digest: Digest) -> bool:
+def _try_finish(registry: Registry, session: UploadInfo, digest: Digest) -> bool:
+    """Whether the upload was finished. If not, `upload` continues it, and reports the fault if it persists.
+    Raises `DigestMismatch`.
+    """
     try:
         registry.uploads.finish(session, digest)
-    except (Invalid, Conflict, NotFound, Unavailable):  # `upload` continues, and reports other faults
+    except DigestMismatch:
+        raise
+    except (Invalid, Conflict, NotFound, Unavailable):
         return False
     return True
 

@@ -1,7 +1,7 @@
 """Uploads that begin before the client knows the digest of the file, and get it later.
 
-Until then, a session expects a digest that no file has, so it can be neither resumed by its digest nor
-finished. It is listed, limited and cleaned up like any other.
+Until then, a session expects a digest that no file has, so it cannot be resumed by its digest. It is listed,
+limited and cleaned up like any other.
 """
 
 from __future__ import annotations
@@ -35,10 +35,15 @@ def placeholder(key: str) -> Digest:
     return Digest.of(f"upload without a digest: {key}".encode())
 
 
+def is_unnamed(session: UploadSessionRecord) -> bool:
+    """Whether the session waits for its digest."""
+    return not session.is_finished and session.digest == placeholder(session.id)
+
+
 def name(tx: Transaction, owner: Owner, digest: Digest, size: int, id: str) -> UploadSessionRecord | None:
     """Gives the owner's session `id` its digest; None if no such session waits for one."""
     session = files.find_session(tx, id)
-    if session is None or session.is_finished or session.digest != placeholder(id):
+    if session is None or not is_unnamed(session):
         return None
     if (session.owner, session.size) != (owner, size):
         return None

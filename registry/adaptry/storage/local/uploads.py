@@ -17,6 +17,7 @@ from adaptry.core.errors import (
     Busy,
     Conflict,
     DigestMismatch,
+    Invalid,
     NotFound,
     PermissionDenied,
     TooLarge,
@@ -147,11 +148,15 @@ class LocalUploads(Uploads):
                 inspection.keep(digests, session.id)
 
     def finish(self, upload: records.UploadInfo, digest: Digest | None = None) -> None:
+        from adaptry.storage.local import unhashed_uploads  # used only by servers
+
         session = self._session(upload.id)
-        if session.is_finished:
-            return
+        if digest is None and unhashed_uploads.is_unnamed(session):
+            raise Invalid("this upload was opened without the file's digest: finish it with the digest")
         if digest not in (None, session.digest):
             session = self._named(session, digest)
+        if session.is_finished:
+            return
         with self.context.blobs.staging(session.id) as staged:
             if staged.offset < session.size:
                 if self._session(upload.id).is_finished:  # by its previous holder
@@ -189,7 +194,7 @@ class LocalUploads(Uploads):
 
     def _named(self, session: UploadSessionRecord, digest: Digest) -> UploadSessionRecord:
         """The session, which waited for this digest. Raises `Conflict`, `Unavailable`."""
-        from adaptry.storage.local import unhashed_uploads  # used only by servers
+        from adaptry.storage.local import unhashed_uploads
 
         with self.context.write(is_durable=False) as tx:
             if pending_deletes.is_deleting(tx, digest):
