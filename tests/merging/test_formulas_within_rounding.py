@@ -75,6 +75,7 @@ CASES = {
     "randlora of more than 1,024 terms": Case(
         lambda: peft.RandLoraConfig(r=32, target_modules=TARGETS), _added, LARGE
     ),
+    "randlora of rank one": Case(lambda: peft.RandLoraConfig(r=1, target_modules=TARGETS), _added, LARGE),
     "randlora of few bases": Case(
         lambda: peft.RandLoraConfig(r=640, target_modules=TARGETS), _added, LARGE[::-1]
     ),
@@ -156,15 +157,20 @@ def _noise(name: str, dtype: Any, change: Any, layer: Any) -> Any:
     of about √n roundings of the sum of the terms' sizes (Higham and Mary, 2019).
     """
     if "randlora" in name:
-        return math.sqrt(_float32_additions(layer)) * 2.0**-24 * _sizes_of_terms(layer)
+        return math.sqrt(_float32_additions(layer, dtype)) * 2.0**-24 * _sizes_of_terms(layer)
     if "fourierft" in name and dtype != torch.float32:
         return torch.full_like(change, math.ceil(math.log2(IN)) * 2.0**-24 * change.max().item())
     return torch.zeros_like(change)
 
 
-def _float32_additions(layer: Any) -> int:
-    """Of an element of RandLoRA's update: over the bases, and then over the ranks."""
+def _float32_additions(layer: Any, dtype: Any) -> int:
+    """Of an element of RandLoRA's update: over the bases, and then over the ranks. For a float32 weight, sums
+    of 64 bases, and of 256 terms in all, are added in float64.
+    """
     rank, bases = layer.randlora_lambda["default"].shape
+    if dtype == torch.float32:
+        bases = min(bases, 64)
+        rank = min(rank, max(1, 256 // bases))
     return int(rank + bases)
 
 

@@ -6,6 +6,7 @@ PEFT saves the bases for the whole model and again in every module; here those o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
@@ -113,6 +114,10 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 _GROUP = 1 << 20
 """Number of elements of the update, and of B, that are computed together."""
+_SUMMED, _ADDED = 256, 64
+"""For float32 weights, numbers of terms, and of bases among them, that are summed in float32; these sums are
+added in float64.
+"""
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
@@ -165,10 +170,23 @@ class _UpdateRows:
         """Rows of the update of a weight that has at least as many rows as columns. PEFT flattens λ·A·γ as
         [r, bases], but B as [bases, r].
         """
+        import numpy as np
+
         rank, bases = self._trained.shape
         up = self._parts.rows("B", first, last).reshape(last - first, -1)[:, : rank * bases]
         up = up.reshape(-1, rank, bases) * self._trained
-        return self._parts.weighted_products(up, self._gamma[:, columns], self._down[:, columns])
+        gamma, down = self._gamma[:, columns], self._down[:, columns]
+        if self._parts.dtype != "F32":
+            return self._parts.weighted_products(up, gamma, down)
+        total = np.zeros((len(up), gamma.shape[1]))
+        for some in _slices(bases, _ADDED):
+            for ranks in _slices(rank, max(1, _SUMMED // min(bases, _ADDED))):
+                total += self._parts.weighted_products(up[:, ranks, some], gamma[some], down[ranks])
+        return total.astype(np.float32)
+
+
+def _slices(count: int, size: int) -> Iterator[slice]:
+    return (slice(begin, begin + size) for begin in range(0, count, size))
 
 
 METHOD = Method(
