@@ -119,6 +119,10 @@ CASES: dict[str, Case] = {
         tensors=renamed("o_proj", "dense"), fields={"target_modules": [*ALL, "dense"]}, as_of="plain"),
     "a tensor more": Case(tensors=with_another("lora_C")),
     "a factor missing": Case(tensors=without("layers.0.mlp.down_proj.lora_B")),
+    "a factor of a packed module missing": Case(tensors=without("layers.0.mlp.up_proj.lora_B")),
+    "that factor missing, with a scale": Case(
+        {"lora_alpha": 16}, tensors=without("layers.0.mlp.up_proj.lora_B")
+    ),
     "a module missing": Case(tensors=without("layers.0.self_attn.v_proj")),
     "no alpha": Case(fields={"lora_alpha": None}),
     "no rank": Case(fields={"r": None}),

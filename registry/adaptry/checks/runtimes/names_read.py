@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Set
 
@@ -80,6 +81,24 @@ def lone_halves(*, of: Set[str] | None = None, but: Set[str] = frozenset()) -> C
         if not names:
             return None
         return ConditionMatch(f"{shorten_names(fold_layer_numbers(names))} has no other half", tuple(names))
+
+    return found
+
+
+def lone_a_with_scale(*, of: Set[str]) -> Condition:
+    """`lora_A` without `lora_B`, of modules with the last names `of`, if the config's scale is not 1: the
+    engine multiplies the missing factor by it.
+    """
+    lone = lone_halves(of=of)
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        match = lone(subject, runtime)
+        names = tuple(name for name in match.modules if ".lora_A." in name) if match else ()
+        rank = subject.config.rank()
+        rank_scale = math.sqrt(rank) if subject.config.flag("use_rslora") else rank
+        if not names or subject.config.number("lora_alpha", 8) == rank_scale:
+            return None
+        return ConditionMatch(f"{shorten_names(fold_layer_numbers(names))} has no `lora_B`", names)
 
     return found
 

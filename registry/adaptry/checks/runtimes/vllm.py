@@ -129,6 +129,14 @@ VLLM = RuntimeRules(
         ),
         RuntimeRule(
             "factors_missing",
+            "refuses",
+            "`lora_A` without `lora_B`, of a module that is packed with others, with a scale other than 1",
+            names_read.lone_a_with_scale(of=_PACKED),
+            repairs.SPELL,
+            "vllm/lora/lora_weights.py · optimize multiplies None",
+        ),
+        RuntimeRule(
+            "factors_missing",
             "changes",
             "one factor without the other, of a module that is packed with others (queries, keys, values,"
             " gate, up)",
