@@ -126,7 +126,8 @@ class Stage:
         """It is asked to end, and does."""
         self._players.remove(player)
         assert player.runner.stop() == 0
-        assert not live_processes(player.pid)
+        # A copy of the process with torch that was killed takes a moment to give its memory back.
+        wait_until(lambda: not live_processes(player.pid), "its processes to be gone")
         assert not self.hears(player)
 
     def whose(self, process: int) -> tuple[Player, Player]:

@@ -176,6 +176,6 @@ def test_a_job_ends_once_under_any_fault(
         wait_until(scene.is_over, "the end of the job")
         wait_until(stage.is_idle, "the engine to have ended everything")
         stage.ready()
-        assert not one.has_steps()
-        assert not other.has_steps()
+        # One that came too late may just be starting the process with torch, and is then refused.
+        wait_until(lambda: not one.has_steps() and not other.has_steps(), "all steps to end")
         scene.ended_once()
