@@ -159,3 +159,15 @@ def test_a_tensor_that_matches_no_rule_stays_unclaimed(tmp_path: Path) -> None:
     pair.rewrite(lambda tensors: tensors.update({"base_model.model.norm.miss_scale": torch.ones(2)}))
     assert open_dir(pair.adapter).spec.unclaimed == ("base_model.model.norm.miss_scale",)
     assert_refused(pair)
+
+
+def test_random_bases_that_are_too_few_are_reported_and_never_merged(tmp_path: Path) -> None:
+    pair = pair_of(tmp_path, "randlora")
+
+    def cut(tensors: dict[str, Any]) -> None:
+        for key in [name for name in tensors if name.endswith("randlora_B")]:
+            tensors[key] = tensors[key][:, :1].contiguous()
+
+    pair.rewrite(cut)
+    assert "config_mismatch" in pair.findings()
+    assert_refused(pair)

@@ -41,6 +41,8 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     common_number(bases, again, math.ceil(smaller / rank))
     if is_projection_saved(config):
         common_number(rank, shapes["A"][0], shapes["B"][2])
+        if shapes["B"][1] < bases:
+            raise ValueError(f"the module has {bases} bases, but the saved B has only {shapes['B'][1]}")
         if any(shapes.get(f"{side}_again", shapes[side]) != shapes[side] for side in "AB"):
             raise ValueError("the module's copy of a base has a different shape")
     return ModuleSize(rank, 0, 0)
