@@ -171,3 +171,25 @@ def test_random_bases_that_are_too_few_are_reported_and_never_merged(tmp_path: P
     pair.rewrite(cut)
     assert "config_mismatch" in pair.findings()
     assert_refused(pair)
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "side"),
+    [
+        ("pvera from a seed", "q_proj.pvera_lambda_d", 0),
+        ("gralora hybrid", "q_proj.gralora_A_general.weight", 1),
+        ("gralora hybrid", "q_proj.gralora_B_general.weight", 0),
+    ],
+)
+def test_a_tensor_of_another_size_is_reported_and_never_merged(
+    tmp_path: Path, name: str, end: str, side: int
+) -> None:
+    pair = pair_of(tmp_path, name)
+
+    def lengthen(tensors: dict[str, Any]) -> None:
+        key = first(tensors, end)
+        tensors[key] = torch.cat([tensors[key], tensors[key].narrow(side, 0, 1)], side)
+
+    pair.rewrite(lengthen)
+    assert {"keys_dropped", "config_mismatch"} & set(pair.findings())
+    assert_refused(pair)

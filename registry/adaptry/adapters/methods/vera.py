@@ -70,6 +70,7 @@ def vera(name: str, title: str, rows_per_rank: int) -> Method:
     def module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
         (length,) = shapes["d"]
         rank = trained_rank(config, length // rows_per_rank, 256)
+        common_number(length, rows_per_rank * rank)
         if is_projection_saved(config):
             columns = shapes["B"][1] if "B" in shapes else rank
             common_number(length, shapes["A"][0], rows_per_rank * columns)
