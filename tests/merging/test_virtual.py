@@ -179,5 +179,5 @@ def test_the_compiled_kernel_gives_the_recorded_bytes(dtype: str, digest: str, t
 
     virtual = opened(base, adapter, tmp_path)
 
-    assert (virtual.computed_by, ARITHMETIC) == (("llvm",), 2)
+    assert (virtual.computed_by, ARITHMETIC) == (("llvm",), 3)
     assert Digest.of(read(virtual, "model.safetensors")).hex[:16] == digest

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from adaptry import open_dir
+from adaptry.core.errors import AdaptryError
 
 torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
@@ -46,7 +47,7 @@ SPECS = {
         "conv": (8, 12), "embedding": (20, 8), "linear": (8, 16), "line": (8, 8), "one": (12, 8),
         "solid": (8, 4)}),
     "glora": ((4,), {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (80, 32)}),
-    "glora of vectors": ((), {"q_proj": (0, 32), "v_proj": (0, 16), "down_proj": (0, 32)}),
+    "glora of vectors": ((), {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (80, 32)}),
     "beft": ((), {"q_proj": (0, 32), "v_proj": (0, 16)}),
     "deft": ((4,), {"q_proj": (32, 32), "v_proj": (32, 16), "down_proj": (80, 32)}),
     "deft taking out": ((4,), {"q_proj": (0, 32), "v_proj": (0, 16), "down_proj": (0, 32)}),
@@ -102,3 +103,24 @@ def test_boft_of_two_butterfly_factors_is_the_product_of_pefts_permutations(tmp_
 
     expected = (product @ before[f"{name}.weight"].double().T).T * scales
     assert torch.allclose(merged[f"{name}.weight"].double(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("glora")])
+def test_paths_of_glora_with_other_shapes_than_pefts_are_never_merged(tmp_path: Path, name: str) -> None:
+    pair = pair_of(tmp_path, name)
+    path = pair.adapter / "adapter_model.safetensors"
+    original = path.read_bytes()
+    module = min(load_file(path)).partition(".glora_")[0]
+    for key in [key for key in load_file(path) if key.startswith(module)]:
+        for side in range(load_file(path)[key].dim()):
+            pair.rewrite(
+                lambda tensors, key=key, side=side: tensors.update({key: longer(tensors[key], side)})
+            )
+            with pytest.raises(AdaptryError):
+                pair.merged()
+            path.write_bytes(original)
+    assert pair.merged()
+
+
+def longer(tensor: Any, side: int) -> Any:
+    return torch.cat([tensor, tensor.narrow(side, 0, 1)], side)

@@ -7,7 +7,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, common_number
+from adaptry.adapters.methods.method import (
+    Method,
+    ModuleSize,
+    ModuleTensors,
+    Shapes,
+    common_number,
+    trained_rank,
+)
 from adaptry.adapters.methods.orientation import on_matrix
 from adaptry.adapters.methods.row_change import RowChange, by_rows
 from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
@@ -19,24 +26,30 @@ if TYPE_CHECKING:
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    """The sides, from paths A and B if they have any. Every path has a tensor, even if it is zero. Paths C to
-    E have as many rows as the weight has inputs (C) or outputs; a path of one number has one.
+    """The sides, of which every path has one or both, also an absent path of zeros; a path of one number has
+    none. Each has exactly the shape that PEFT loads.
     """
-    rank = fan_in = fan_out = 0
-    rows: dict[str, int] = {}
+    ranks, outputs, inputs = [0], list[int](), list[int]()
     for path in "ABCDE":
         shape = shapes.get(f"path.{path}.X") or shapes.get(f"path.{path}.zeros")
         if shape is None:
             up, down = shapes[f"path.{path}.Xd"], shapes[f"path.{path}.Xu"]
-            rank, shape = common_number(up[1], down[0]), (up[0], down[1])
-        rows[path] = shape[0]
-        if path in "AB":
-            fan_out = shape[0] if len(shape) == 2 else fan_out
-            fan_in = shape[1] if len(shape) == 2 and shape[1] > 1 else fan_in
-    for path, expected in (("C", fan_in), ("D", fan_out), ("E", fan_out)):
-        if expected and rows[path] not in (1, expected):
-            raise ValueError(f"path {path} has {rows[path]:,} rows, but the weight {expected:,}")
-    return ModuleSize(rank, fan_in, fan_out)
+            ranks.append(trained_rank(config, common_number(up[1], down[0])))
+            shape = (up[0], down[1])
+        if f"path.{path}.X" in shapes and shape == (1,) and path != "C":
+            continue
+        if path in "DE":
+            (rows,) = shape
+        else:
+            rows, columns = shape
+            if path == "C" or f"path.{path}.X" in shapes:
+                common_number(columns, 1)
+            else:
+                inputs.append(columns)
+        (inputs if path == "C" else outputs).append(rows)
+    return ModuleSize(
+        max(ranks), common_number(*inputs) if inputs else 0, common_number(*outputs) if outputs else 0
+    )
 
 
 def _path(parts: ModuleTensors, path: str, like: Tensor) -> Tensor:
