@@ -122,5 +122,16 @@ def test_paths_of_glora_with_other_shapes_than_pefts_are_never_merged(tmp_path: 
     assert pair.merged()
 
 
+def test_a_vector_of_glora_that_became_a_number_is_never_merged(tmp_path: Path) -> None:
+    pair = pair_of(tmp_path, "glora of vectors")
+    pair.rewrite(
+        lambda tensors: tensors.update(
+            {key: each[:1, 0] for key, each in tensors.items() if key.endswith("A.X")}
+        )
+    )
+    with pytest.raises(AdaptryError):
+        pair.merged()
+
+
 def longer(tensor: Any, side: int) -> Any:
     return torch.cat([tensor, tensor.narrow(side, 0, 1)], side)

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from adaptry.adapters.methods.row_formula import Floats
 
 
+_FORM_FIELDS = {"A": "config_A_B", "B": "config_A_B", "D": "config_D_E", "E": "config_D_E"}
+"""The config's fields with the forms of paths."""
+
+
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """The sides, of which every path has one or both, also an absent path of zeros; a path of one number has
     none. Each has exactly the shape that PEFT loads.
@@ -36,7 +40,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
             up, down = shapes[f"path.{path}.Xd"], shapes[f"path.{path}.Xu"]
             ranks.append(trained_rank(config, common_number(up[1], down[0])))
             shape = (up[0], down[1])
-        if f"path.{path}.X" in shapes and shape == (1,) and path != "C":
+        if shape == (1,) and config.fields.get(_FORM_FIELDS.get(path, "")) == "constant":
             continue
         if path in "DE":
             (rows,) = shape
