@@ -116,9 +116,9 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 _GROUP = 1 << 20
 """Number of elements of the update, and of B, that are computed together."""
-_SUMMED, _ADDED = 256, 64
-"""For float32 weights, numbers of terms, and of bases among them, that are summed in float32; these sums are
-added in float64.
+_TERMS_TOGETHER, _BASES_TOGETHER = 256, 64
+"""For float32 weights, the numbers of terms, and of bases among them, that are summed in float32; these sums
+are added in float64.
 """
 
 
@@ -181,8 +181,8 @@ class _UpdateRows:
         if self._parts.dtype != "F32":
             return self._parts.weighted_products(up, gamma, down)
         total = np.zeros((len(up), gamma.shape[1]))
-        for some in _slices(bases, _ADDED):
-            for ranks in _slices(rank, max(1, _SUMMED // min(bases, _ADDED))):
+        for some in _slices(bases, _BASES_TOGETHER):
+            for ranks in _slices(rank, max(1, _TERMS_TOGETHER // min(bases, _BASES_TOGETHER))):
                 total += self._parts.weighted_products(up[:, ranks, some], gamma[some], down[ranks])
         return total.astype(np.float32)
 
