@@ -101,7 +101,7 @@ def read_signing_secret(path: Path) -> bytes:
 
 
 def _stored_secret(path: Path) -> bytes:
-    """The secret in the file; if there is none, a new one, the same for concurrent callers. Raises
+    """The secret in the file; if it has none, a new one, the same for concurrent callers. Raises
     `Unavailable`.
     """
     try:

@@ -44,7 +44,7 @@ class ProviderMetadata:
     document: dict[str, Any]
 
     def endpoint(self, name: str) -> str:
-        """The URL of an endpoint, such as `token_endpoint`. Raises `Unavailable` if there is none."""
+        """The URL of an endpoint, such as `token_endpoint`. Raises `Unavailable` if it is not named."""
         found = self.document.get(name)
         if not isinstance(found, str):
             raise Unavailable(f"the provider {self.issuer} has no {name}")

@@ -63,7 +63,7 @@ class AliasMove(BaseModel):
 class AliasPage(BaseModel):
     """An alias and its moves, newest first. `current` is None if it was removed or never existed.
 
-    `back` is the version that a rollback goes to; if there is none, `no_rollback` says why. After a rollback
+    `back` is the version that a rollback goes to; without one, `no_rollback` says why. After a rollback
     that was refused, `problem` says why, and `meanwhile` lists the moves since the visitor looked.
     """
 

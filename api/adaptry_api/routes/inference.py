@@ -88,6 +88,6 @@ def _model(document: object) -> str:
 
 
 def _token(request: Request) -> SecretStr:
-    """The token of the request's sender; an invalid one if there is none."""
+    """The token of the request's sender; an invalid one if the request has no token."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return SecretStr(token.strip()[:LONGEST_TOKEN] if scheme.lower() == "bearer" else "")

@@ -94,6 +94,6 @@ def search_versions(
     such as `(alias:prod OR alias:canary) -tag:draft`.
 
     A request reads a limited number of rows. Where few versions match, a page has fewer than `limit` items,
-    maybe none, and still a `next`: continue until there is none.
+    maybe none, and still a `next`: continue until a page has no `next`.
     """
     return registry.versions.search(q, cursor, limit, sort=sort, reverse=reverse)

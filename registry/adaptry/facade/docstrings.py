@@ -13,7 +13,7 @@ _ITEM = re.compile(r"([A-Za-z_][\w, ]*): (.*)", re.DOTALL)
 
 
 def docstring_markdown(value: object) -> str:
-    """The docstring of a function or class. Raises `ValueError` where there is none."""
+    """The docstring of a function or class. Raises `ValueError` if it has none."""
     text = inspect.getdoc(value)
     if not text:
         raise ValueError(f"{value} has no docstring")

@@ -136,7 +136,7 @@ class Policies(ABC):
 
     @abstractmethod
     def withdraw_approval(self, name: AdapterName, alias: str, to: Digest) -> ApprovalInfo:
-        """Withdraws the caller's own approval. Raises `NotFound` if there is none in force."""
+        """Withdraws the caller's own approval. Raises `NotFound` if the caller has no approval in force."""
 
     @abstractmethod
     def approvals(self, name: AdapterName, alias: str) -> tuple[ApprovalInfo, ...]:

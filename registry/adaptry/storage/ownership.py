@@ -37,7 +37,7 @@ def open_owned(place: CatalogPlace, store: BlobStore) -> Catalog:
 
 
 def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
-    """`catalog` is None if there is none yet. Raises `Conflict`, `Unavailable`."""
+    """`catalog` is None before it is created. Raises `Conflict`, `Unavailable`."""
     if isinstance(store, LocalBlobs):
         return
     until: float | None = None

@@ -100,7 +100,7 @@ class ChunkMaps:
         return self.folder / name.namespace / name.name
 
     def _read(self, name: AdapterName, hex: str) -> tuple[Digest, ChunkTable]:
-        """A map. Raises `NotFound` if there is none or it is incomplete, as after a power failure."""
+        """A map. Raises `NotFound` if it is missing or incomplete, as after a power failure."""
         try:
             data = self._map(name, hex).read_bytes()
         except OSError:

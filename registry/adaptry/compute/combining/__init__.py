@@ -49,7 +49,7 @@ COMBINE_METHODS: Mapping[str, CombineMethod] = {
 
 
 def get_combine_method(name: str) -> CombineMethod:
-    """The method called `name`. Raises `Invalid`, with the list of names, if there is none."""
+    """The method called `name`. Raises `Invalid`, with the list of names, if it is unknown."""
     try:
         return COMBINE_METHODS[name]
     except KeyError:

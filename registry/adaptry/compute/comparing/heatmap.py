@@ -97,7 +97,7 @@ def _axes(modules: Sequence[ModuleReport]) -> tuple[list[str], list[str]]:
 def _grid(
     modules: Sequence[ModuleReport], panel: _Panel, rows: Sequence[str], columns: Sequence[str]
 ) -> list[list[float]]:
-    """The panel's values [layers, kinds]; NaN if there is none."""
+    """The panel's values [layers, kinds]; NaN where a value is missing."""
     at = {name: place for place, name in enumerate(rows)}, {name: place for place, name in enumerate(columns)}
     grid = [[math.nan] * len(columns) for _ in rows]
     for module in modules:

@@ -113,7 +113,7 @@ def _check_fits(found: PreparedExport, options: ExportOptions) -> None:
 
 
 def get_export_format(name: str) -> ExportFormat:
-    """The format called `name`. Raises `Invalid`, with the list of formats, if there is none."""
+    """The format called `name`. Raises `Invalid`, with the list of formats, if it is unknown."""
     if name not in FORMATS:
         raise Invalid(f"unknown format {name[:40]!r} (one of: {', '.join(FORMATS)})")
     return FORMATS[name]

@@ -17,7 +17,7 @@ _LIMITS = strictjson.JsonLimits(size=16 << 20, depth=16, nodes=500_000)
 
 
 def read_merge_record(folder: Path) -> MergeRecord:
-    """Raises `NotFound` if there is none, and `InvalidConfig` if it is not a valid record."""
+    """Raises `NotFound` if the record is missing, and `InvalidConfig` if it is not a valid record."""
     path = folder / RECORD_FILE
     if not path.is_file():
         raise NotFound(f"{folder} has no {RECORD_FILE} with its inputs: pass them with --base and --adapter")

@@ -192,7 +192,7 @@ class BlobStore(ABC):
 
     @abstractmethod
     def staged_size(self, key: str) -> int:
-        """How many bytes are in a staging; 0 if there is none."""
+        """How many bytes are in a staging; 0 if it does not exist."""
 
     @abstractmethod
     def is_held(self, key: str) -> bool:

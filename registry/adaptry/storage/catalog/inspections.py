@@ -90,7 +90,7 @@ def files_inspected(tx: Transaction) -> frozenset[Digest]:
 
 
 def forget(tx: Transaction, file: Digest) -> None:
-    """Drops a file's result, so that it is inspected again on demand. No error if there is none."""
+    """Drops a file's result, so that it is inspected again on demand. A missing result is no error."""
     tx.execute(sa.delete(orm.InspectionRow).where(sm.col(orm.InspectionRow.file_digest) == file.hex))
 
 

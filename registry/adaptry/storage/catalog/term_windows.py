@@ -79,7 +79,7 @@ def term_windows(tx: Reads, terms: tuple[int, ...]) -> TermWindows | None:
 
 
 def newest_key(tx: Reads) -> int:
-    """The key of the newest version; 0 if there is none."""
+    """The key of the newest version; 0 without versions."""
     return run_select(tx, NEWEST_KEY, {})[0].key or 0
 
 

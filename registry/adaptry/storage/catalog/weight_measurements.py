@@ -63,7 +63,7 @@ def forget_revision(tx: Transaction, digest: str) -> None:
 
 
 def forget(tx: Transaction, first: str, second: str) -> None:
-    """Drops one measurement. No error if there is none."""
+    """Drops one measurement. A missing one is no error."""
     row = orm.WeightMeasurementRow
     tx.execute(sa.delete(row).where(sm.col(row.first) == first, sm.col(row.second) == second))
 

@@ -126,7 +126,7 @@ def hold(layout: CacheLayout, digest: Digest, engine: EngineAddress, version: st
 
 
 def release(layout: CacheLayout, digest: Digest, key: str) -> None:
-    """Ends an engine's hold. No effect if there is none."""
+    """Ends an engine's hold. Without a hold, this has no effect."""
     folder = layout.held_folder(digest)
     (folder / key).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # other holds are in it, or it is gone
