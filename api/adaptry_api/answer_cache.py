@@ -7,11 +7,10 @@ responses are dropped. So a cached response equals a new one.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from adaptry.core.identity import Identity
-from adaptry_api.commit_watch import Commit
+from adaptry_api.commit_watch import Commit, CommitWatch
 
 _MOST = 2048
 Answer = TypeVar("Answer")
@@ -25,12 +24,10 @@ class _Kept(NamedTuple, Generic[Answer]):
 
 
 class AnswerCache(Generic[Answer]):
-    """Caches at most `most` responses. `watch` returns a value that changes with every commit, or None if
-    it is unknown. For use on the event loop only.
-    """
+    """Caches at most `most` responses. For use on the event loop only."""
 
-    def __init__(self, watch: Callable[[], Awaitable[Commit | None]], most: int = _MOST) -> None:
-        self._watch = watch
+    def __init__(self, commits: CommitWatch, most: int = _MOST) -> None:
+        self._commits = commits
         self._most = most
         self._commit: Commit | None = None
         self._kept: dict[tuple[str, int], _Kept[Answer]] = {}
@@ -39,7 +36,7 @@ class AnswerCache(Generic[Answer]):
         """Checks whether the catalog has changed. Returns its last commit, to pass to `keep`. Call `find`
         before the next `await`.
         """
-        commit = await self._watch()
+        commit = await self._commits.last_commit()
         self.look_at(commit)
         return commit
 

@@ -158,8 +158,8 @@ class AppState:
         self.quick_reads = QuickReads("reads", is_available=is_quick, is_local=is_local, together=16)
         self.searching = QuickReads("searches", is_available=is_quick, is_local=is_local, together=1)
         self.commits = CommitWatch(self.catalog)
-        self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.commits.last_commit)
-        self.searches: AnswerCache[bytes] = AnswerCache(self.commits.last_commit, _KEPT_SEARCHES)
+        self.answers: AnswerCache[TaggedAnswer] = AnswerCache(self.commits)
+        self.searches: AnswerCache[bytes] = AnswerCache(self.commits, _KEPT_SEARCHES)
         self.facet_counter = FacetCounter()
         self.domain_metrics = DomainMetrics(self.catalog)
 

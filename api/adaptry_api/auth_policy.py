@@ -231,6 +231,10 @@ class GuardedRoute(APIRoute):
     def quick_answer(self) -> QuickAnswer | None:
         return getattr(self.endpoint, _QUICK, None)
 
+    @property
+    def has_immediate_answer(self) -> bool:
+        return getattr(self.endpoint, _AT_ONCE, None) is not None
+
     def is_plain(self, request: Request) -> bool:
         """Whether its quick answer understands the request's parameters."""
         return bool(getattr(self.endpoint, _PLAIN)(request))

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from adaptry.storage.catalog.database import Catalog
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
 Commit: TypeAlias = int | str
 """Differs after each commit."""
+OnCommit: TypeAlias = Callable[["Commit | None"], object]
+"""Called with the last commit; None if it is unknown. Raises no errors."""
 _PAUSE = 1.0  # seconds between two attempts to connect
 _PATIENCE = 5.0  # seconds without an answer after which a connection counts as broken
-_Waiting: TypeAlias = list[asyncio.Future[Commit | None]]
+_Waiting: TypeAlias = list[OnCommit]
 
 
 class CommitWatch:
@@ -31,11 +34,33 @@ class CommitWatch:
         self._catalog = catalog
         self._remote = None if catalog.is_local else _RemoteWatch(catalog.open_probe)
 
+    @property
+    def is_immediate(self) -> bool:
+        """Whether `now` always tells the last commit, as far as it can be known."""
+        return self._remote is None
+
+    def now(self) -> Commit | None:
+        """The last commit, without waiting; None if it is unknown. On PostgreSQL, it is only known while
+        functions given to `ask` run.
+        """
+        return self._catalog.last_commit() if self._remote is None else self._remote.answered
+
+    def ask(self, then: OnCommit) -> None:
+        """Calls `then` with the state of the catalog at a moment after this call, at the latest when the
+        database has answered.
+        """
+        if self._remote is None:
+            then(self._catalog.last_commit())
+        else:
+            self._remote.ask(then)
+
     async def last_commit(self) -> Commit | None:
         """Identifies the catalog's state at a moment after this call; None if it is unknown."""
         if self._remote is None:
             return self._catalog.last_commit()
-        return await self._remote.last_commit()
+        answer: asyncio.Future[Commit | None] = asyncio.get_running_loop().create_future()
+        self._remote.ask(partial(_resolve, answer))
+        return await answer
 
     def close(self) -> None:
         if self._remote is not None:
@@ -51,22 +76,22 @@ class _RemoteWatch:
         self._connections = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connecting: asyncio.Task[None] | None = None
+        self.answered: Commit | None = None  # while those who asked are called
         self._next: _Waiting = []
         self._asked: deque[_Waiting] = deque()
         self._oldest: _Waiting | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def last_commit(self) -> Commit | None:
-        loop = asyncio.get_running_loop()
+    def ask(self, then: OnCommit) -> None:
         if self._probe is None:
             if self._connecting is None:
+                loop = asyncio.get_running_loop()
                 self._connecting = loop.create_task(self._connect(loop))
-            return None
-        answer: asyncio.Future[Commit | None] = loop.create_future()
-        if not self._next:
-            loop.call_soon(self._ask)
-        self._next.append(answer)
-        return await answer
+            then(None)
+            return
+        if not self._next and self._loop is not None:
+            self._loop.call_soon(self._send)
+        self._next.append(then)
 
     def close(self) -> None:
         """May be called from any thread."""
@@ -88,7 +113,7 @@ class _RemoteWatch:
             self._loop = loop
             loop.add_reader(self._probe.fileno(), self._receive)
 
-    def _ask(self) -> None:
+    def _send(self) -> None:
         waiting, self._next = self._next, []
         self._asked.append(waiting)
         if self._probe is None or self._loop is None:
@@ -110,7 +135,7 @@ class _RemoteWatch:
             return
         for answer in answers:
             # After a crash of the server, a snapshot may look like one from before it.
-            _settle(self._asked.popleft(), f"{self._connections} {answer}")
+            self._settle(self._asked.popleft(), f"{self._connections} {answer}")
 
     def _look_at_oldest(self) -> None:
         self._timer = None
@@ -126,15 +151,22 @@ class _RemoteWatch:
         """Closes the connection; the requests that wait for it are answered without it."""
         asked, self._asked = self._asked, deque()
         for waiting in asked:
-            _settle(waiting, None)
+            self._settle(waiting, None)
         probe, self._probe = self._probe, None
         if probe is not None:
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.remove_reader(probe.fileno())
             probe.close()
 
+    def _settle(self, waiting: _Waiting, answer: Commit | None) -> None:
+        self.answered = answer
+        try:
+            for each in waiting:
+                each(answer)
+        finally:
+            self.answered = None
 
-def _settle(waiting: _Waiting, answer: Commit | None) -> None:
-    for each in waiting:
-        if not each.done():  # its request was cancelled
-            each.set_result(answer)
+
+def _resolve(waiting: asyncio.Future[Commit | None], answer: Commit | None) -> None:
+    if not waiting.done():  # its request was cancelled
+        waiting.set_result(answer)

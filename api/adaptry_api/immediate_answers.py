@@ -21,7 +21,7 @@ from starlette.types import Scope
 from adaptry.core.identity import Identity
 from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.app_state import AppState
-from adaptry_api.commit_watch import Commit
+from adaptry_api.commit_watch import Commit, CommitWatch
 from adaptry_api.envelope import with_our_headers
 from adaptry_api.metrics import RequestMetrics
 from adaptry_api.quick_routes import QuickRoutes
@@ -49,6 +49,7 @@ _IGNORED_HEADERS = frozenset(
 
 
 _MOST_REQUESTS = 4096
+_FRUITLESS = 3  # attempts to answer a request from memory, after which there are no more
 _LARGEST_KEPT = 64 << 10  # bytes of a body
 _MOST_KEPT = 8 << 20  # bytes of all bodies since the last commit
 
@@ -95,10 +96,23 @@ class ImmediateAnswers:
         self._counts = counts
         self._ids = RequestIds()
         self._find = QuickRoutes(app, app.routes).find
-        self._answers: AnswerCache[_Kept] = AnswerCache(state.commits.last_commit)
+        self._answers: AnswerCache[_Kept] = AnswerCache(state.commits)
         self._commit: Commit | None = None
         self._kept_bytes = 0
         self._requests: dict[bytes, _Request] = {}
+        self._fruitless: dict[bytes, int] = {}
+
+    def awaits_commit(self, fingerprint: bytes) -> bool:
+        """Whether a request with this fingerprint was made before, and can be answered from memory only while
+        a function passed to `CommitWatch.ask` runs.
+        """
+        return not self._state.commits.is_immediate and (
+            fingerprint in self._requests or self._fruitless.get(fingerprint, _FRUITLESS) < _FRUITLESS
+        )
+
+    @property
+    def commits(self) -> CommitWatch:
+        return self._state.commits
 
     def __call__(self, scope: Scope, fingerprint: bytes | None = None) -> EncodedAnswer | None:
         """The response; None if the request must be answered in the usual way. Raises no errors. With the
@@ -122,6 +136,7 @@ class ImmediateAnswers:
             if kept is None:
                 kept = self._encode(scope, identity, request_id)
                 if kept is None:
+                    self._note_fruitless(fingerprint)
                     return None
                 if identity is not None:
                     self._keep(key, identity, kept)
@@ -131,19 +146,29 @@ class ImmediateAnswers:
             if len(self._requests) >= _MOST_REQUESTS:
                 self._requests.clear()
             self._requests[fingerprint] = _Request(scope["method"], key, token)
+            self._fruitless.pop(fingerprint, None)
         return self._send(scope["method"], kept, request_id, began)
 
-    def again(self, fingerprint: bytes) -> EncodedAnswer | None:
-        """The response to a request with the bytes of an earlier one; None if it must be parsed."""
-        began, request = time.perf_counter(), self._requests.get(fingerprint)
+    def again(self, fingerprint: bytes, began: float | None = None) -> EncodedAnswer | None:
+        """The response to a request with the bytes of an earlier one; None if it must be parsed. `began` is
+        when it arrived, by `time.perf_counter`, if that is not now.
+        """
+        began, request = began or time.perf_counter(), self._requests.get(fingerprint)
         if request is None or self._state.request_limits.is_limiting:
             return None
         identity = self._state.authenticator.identify_key(request.token)
         kept = self._find_kept(request.key, identity) if identity else None
         return self._send(request.method, kept, self._ids.next(), began) if kept else None
 
+    def _note_fruitless(self, fingerprint: bytes | None) -> None:
+        if fingerprint and not self._state.commits.is_immediate:
+            if len(self._fruitless) >= _MOST_REQUESTS:
+                self._fruitless.clear()
+            self._fruitless[fingerprint] = self._fruitless.get(fingerprint, 0) + 1
+
     def _find_kept(self, key: str, identity: Identity) -> _Kept | None:
-        commit = self._state.catalog.last_commit()
+        if (commit := self._state.commits.now()) is None:
+            return None
         if commit != self._commit:
             self._commit, self._kept_bytes = commit, 0
         return self._answers.find_at(key, identity, commit)

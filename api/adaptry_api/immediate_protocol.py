@@ -1,13 +1,15 @@
 """Extends uvicorn's HTTP protocol: writes answers from memory as soon as a request's head is parsed.
 
-This needs no task, and only one write. If the same bytes were answered before, they are not even parsed. All
+This needs no task, and only one write. If the same bytes were answered before, they are not even parsed. On
+PostgreSQL, such requests first wait until the last commit is known (`commit_watch`), also without a task. All
 other requests, and pipelined ones whose turn has not come, are passed to the application as usual.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, cast
+import time
+from typing import Any, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -19,27 +21,76 @@ _TRACE_SIZE = 36
 _TRACE_DIGITS = b"0123456789abcdef-"
 
 
+class _Deferred(NamedTuple):
+    """A request that is answered when the last commit is known. (Compare objects with `is`.)"""
+
+    data: bytes
+    fingerprint: bytes
+    began: float
+
+
 class ImmediateProtocol(DirectFiles):
     """uvicorn's protocol with immediate answers, if the application's state has them."""
 
     _is_between_requests = True  # whether the parser waits for the first byte of a request
     _is_answered = False  # whether the current request has been answered
     _fingerprint: bytes | None = None  # of the last received bytes, if they can be a whole request
+    _deferred: _Deferred | None = None
 
     def data_received(self, data: bytes) -> None:
+        self._end_deferral()
         self._fingerprint = None
         answers = cast(ImmediateAnswers | None, self.app_state.get(AT_ONCE))
         if answers and self._is_between_requests and not self._to_skip:
-            self._fingerprint = fingerprint(data)
-            if self._fingerprint and self._is_free() and (answer := answers.again(self._fingerprint)):
-                self._unset_keepalive_if_required()
-                self._write(answer)
-                self.on_unparsed_request()
-                return
+            self._fingerprint = known = fingerprint(data)
+            if known and self._is_free():
+                if answers.awaits_commit(known):
+                    self._defer(_Deferred(data, known, time.perf_counter()), answers)
+                    return
+                if answer := answers.again(known):
+                    self._unset_keepalive_if_required()
+                    self._write(answer)
+                    self.on_unparsed_request()
+                    return
         super().data_received(data)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deferred = None
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        self._end_deferral()
+        super().shutdown()
+
     def on_unparsed_request(self) -> None:
-        """Called after a request was answered without the parser."""
+        """Called when a whole request has arrived that may be answered without the parser."""
+
+    def _defer(self, request: _Deferred, answers: ImmediateAnswers) -> None:
+        """Answers the request when the last commit is known."""
+        self._unset_keepalive_if_required()
+        self.on_unparsed_request()
+        self._deferred = request
+        answers.commits.ask(lambda commit: self._on_commit(request, answers))
+
+    def _on_commit(self, request: _Deferred, answers: ImmediateAnswers) -> None:
+        if request is not self._deferred:
+            return
+        try:
+            answer = answers.again(request.fingerprint, request.began) if self._is_free() else None
+            if answer is None:
+                self._end_deferral()
+            else:
+                self._deferred = None
+                self._write(answer)
+        except Exception:
+            self.transport.abort()
+            raise
+
+    def _end_deferral(self) -> None:
+        """Lets the parser handle a deferred request."""
+        request, self._deferred = self._deferred, None
+        if request is not None and not self.transport.is_closing():
+            super().data_received(request.data)
 
     def on_message_begin(self) -> None:
         self._is_between_requests = False

@@ -22,7 +22,7 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.app_state import AppState
 from adaptry_api.auth_policy import Caller
-from adaptry_api.commit_watch import Commit
+from adaptry_api.commit_watch import Commit, CommitWatch
 from adaptry_api.hub.adapters import adapter_repository
 from adaptry_api.hub.addresses import repository_id
 from adaptry_api.hub.refusals import HubNotFound
@@ -53,6 +53,7 @@ class KeptSnapshots:
 
     by_revision: AnswerCache[Snapshot]
     by_commit: AnswerCache[Snapshot]
+    commits: CommitWatch
     catalog: Catalog
     reads: QuickReads
     known: set[tuple[str, str]] = field(default_factory=set)
@@ -62,8 +63,9 @@ class KeptSnapshots:
         """None for a mirror, whose reads may query the mirrored registry."""
         if not state.quick_reads.is_available:
             return None
-        watch = state.commits.last_commit
-        return cls(AnswerCache(watch, MOST), AnswerCache(watch, MOST), state.catalog, state.quick_reads)
+        by_revision = AnswerCache[Snapshot](state.commits, MOST)
+        by_commit = AnswerCache[Snapshot](state.commits, MOST)
+        return cls(by_revision, by_commit, state.commits, state.catalog, state.quick_reads)
 
     async def read(self, read: Callable[[], Found]) -> Found:
         """The result of `read`, which runs in one transaction, on a thread for quick reads."""
@@ -84,7 +86,7 @@ class KeptSnapshots:
 
     def look_at_once(self) -> bool:
         """Like `look`, without waiting; False if that is not possible."""
-        commit = self.catalog.last_commit()
+        commit = self.commits.now()
         if commit is None:
             return False
         self.by_revision.look_at(commit)

@@ -58,7 +58,7 @@ async def _quick_version(request: Request, identity: Identity) -> Response:
 
 def _version_at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
     state = app_state_of(request)
-    answer = state.answers.find_at(request.scope["path"], identity, state.catalog.last_commit())
+    answer = state.answers.find_at(request.scope["path"], identity, state.commits.now())
     return AnswerInMemory(answer.response(request)) if answer else None
 
 
