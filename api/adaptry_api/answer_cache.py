@@ -31,6 +31,18 @@ class AnswerCache(Generic[Answer]):
         self._most = most
         self._commit: Commit | None = None
         self._kept: dict[tuple[str, int], _Kept[Answer]] = {}
+        commits.on_change(self.look_at)
+
+    def is_absent(self, path: str, identity: Identity) -> bool:
+        """Whether there is no answer whatever the last commit is, and `CommitWatch.reading` will tell it."""
+        return self._commits.is_told_by_reads and (path, id(identity)) not in self._kept
+
+    async def look_up(self, path: str, identity: Identity) -> Answer | None:
+        """The answer that this identity got from this address, if nothing has been committed since."""
+        if self.is_absent(path, identity):
+            return None
+        await self.look()
+        return self.find(path, identity)
 
     async def look(self) -> Commit | None:
         """Checks whether the catalog has changed. Returns its last commit, to pass to `keep`. Call `find`
@@ -59,10 +71,13 @@ class AnswerCache(Generic[Answer]):
         return self.find(path, identity)
 
     def keep(self, path: str, identity: Identity, answer: Answer, commit: Commit | None) -> None:
-        """Caches a response that was read after `look` returned `commit`, unless the catalog has changed
-        since."""
-        if commit is None or commit != self._commit:
+        """Caches a response that was read as of `commit` (`CommitWatch.reading`)."""
+        if commit is None:
             return
+        if commit != self._commit:
+            if not self._commits.is_told_by_reads:
+                return  # the last look may have found a later one
+            self.look_at(commit)
         if len(self._kept) >= self._most:
             self._kept.clear()
         self._kept[path, id(identity)] = _Kept(identity, answer)

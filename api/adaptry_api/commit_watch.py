@@ -2,6 +2,11 @@
 
 On SQLite, this reads shared memory. On PostgreSQL, it is a query of one round trip. All requests that arrive
 before the query is sent share it, so its answer is not older than any of them.
+
+A read of PostgreSQL can tell its own snapshot. Two snapshots can be compared if no crash of the server came
+between them, after which transactions may get the numbers of lost ones. A crash ends all of the server's
+processes. So a read's snapshot is kept with the process that answered a query before it; if the same process
+answers a later query, it has lived all the time.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from adaptry.storage.catalog.database import Catalog
 
@@ -22,6 +27,8 @@ Commit: TypeAlias = int | str
 """Differs after each commit."""
 OnCommit: TypeAlias = Callable[["Commit | None"], object]
 """Called with the last commit; None if it is unknown. Raises no errors."""
+Result = TypeVar("Result")
+Read: TypeAlias = "Callable[[], tuple[Result, Commit | None]]"
 _PAUSE = 1.0  # seconds between two attempts to connect
 _PATIENCE = 5.0  # seconds without an answer after which a connection counts as broken
 _Waiting: TypeAlias = list[OnCommit]
@@ -54,6 +61,31 @@ class CommitWatch:
         else:
             self._remote.ask(then)
 
+    def reading(self, read: Callable[[], Result], *, is_search: bool = False) -> Read[Result]:
+        """A function for any thread that returns the result of `read` and the commit as of which it was read;
+        None if that is unknown. Call this on the event loop, and the function afterwards.
+        """
+        if self._remote is None:
+            commit = self._catalog.last_commit()
+            return lambda: (read(), commit)
+        process = self._remote.process
+
+        def run() -> tuple[Result, Commit | None]:
+            result, snapshot = self._catalog.read_with_snapshot(read, is_search=is_search)
+            return result, f"{process} {snapshot.partition(' ')[2]}" if process and snapshot else None
+
+        return run
+
+    @property
+    def is_told_by_reads(self) -> bool:
+        """Whether `reading` tells the commit, so that there is no need to ask for it first."""
+        return self._remote is not None and self._remote.process is not None
+
+    def on_change(self, act: Callable[[Commit], object]) -> None:
+        """Calls `act` with each new last commit that the database reports."""
+        if self._remote is not None:
+            self._remote.observers.append(act)
+
     async def last_commit(self) -> Commit | None:
         """Identifies the catalog's state at a moment after this call; None if it is unknown."""
         if self._remote is None:
@@ -77,6 +109,9 @@ class _RemoteWatch:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connecting: asyncio.Task[None] | None = None
         self.answered: Commit | None = None  # while those who asked are called
+        self.process: str | None = None  # of the database's server, and our connection to it
+        self.observers: list[Callable[[Commit], object]] = []
+        self._last: Commit | None = None
         self._next: _Waiting = []
         self._asked: deque[_Waiting] = deque()
         self._oldest: _Waiting | None = None
@@ -134,8 +169,15 @@ class _RemoteWatch:
             self._lose()
             return
         for answer in answers:
+            process, _, snapshot = answer.partition(" ")
             # After a crash of the server, a snapshot may look like one from before it.
-            self._settle(self._asked.popleft(), f"{self._connections} {answer}")
+            self.process = f"{self._connections} {process}"
+            commit = f"{self.process} {snapshot}"
+            if commit != self._last:
+                self._last = commit
+                for act in self.observers:
+                    act(commit)
+            self._settle(self._asked.popleft(), commit)
 
     def _look_at_oldest(self) -> None:
         self._timer = None

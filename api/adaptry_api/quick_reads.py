@@ -7,6 +7,7 @@ a time.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -17,6 +18,7 @@ Answer = TypeVar("Answer")
 
 _THREADS = 2  # two, so that one slow read does not delay all others
 _REMOTE_THREADS = 6  # most of them wait
+_ON_LOOP = 8  # reads at once, which need a connection each
 
 
 class QuickReads:
@@ -28,6 +30,7 @@ class QuickReads:
     def __init__(self, name: str, *, is_available: bool, is_local: bool, together: int) -> None:
         self.is_available = is_available
         self.is_local = is_local
+        self._on_loop = asyncio.Semaphore(_ON_LOOP)
         # `Any`: each read has its own type of result.
         self._threads: BatchThreads[Callable[[], Any], Any] = BatchThreads(
             name,
@@ -35,6 +38,17 @@ class QuickReads:
             threads=_THREADS if is_local else _REMOTE_THREADS,
             together=together if is_local else 1,
         )
+
+    async def run_query(self, read: Callable[[], Answer]) -> Answer:
+        """The same for a read that waits for nothing but the catalog, and computes for less than a
+        millisecond. On PostgreSQL, it runs on the event loop (`loop_reads`).
+        """
+        if self.is_local:
+            return await self.run(read)
+        from adaptry.storage.catalog.loop_reads import run_on_loop  # needs greenlet, which SQLite does not
+
+        async with self._on_loop:
+            return await run_on_loop(tracing.in_this_span(read), self.run)
 
     async def run(self, read: Callable[[], Answer]) -> Answer:
         """The result of `read`, or its error. The read begins after this call, so its result is not older."""

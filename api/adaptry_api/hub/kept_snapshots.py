@@ -67,14 +67,24 @@ class KeptSnapshots:
         by_commit = AnswerCache[Snapshot](state.commits, MOST)
         return cls(by_revision, by_commit, state.commits, state.catalog, state.quick_reads)
 
-    async def read(self, read: Callable[[], Found]) -> Found:
-        """The result of `read`, which runs in one transaction, on a thread for quick reads."""
+    async def read(self, read: Callable[[], Found]) -> tuple[Found, Commit | None]:
+        """The result of `read`, which runs in one transaction, on a thread for quick reads; and the commit as
+        of which it was read, to pass to `keep`.
+        """
+        if self.commits.is_immediate:
+            read = partial(self._together, read)
+        return await self.reads.run(self.commits.reading(read))
 
-        def run() -> Found:
-            with self.catalog.read_together():
-                return read()
+    def _together(self, read: Callable[[], Found]) -> Found:
+        with self.catalog.read_together():
+            return read()
 
-        return await self.reads.run(run)
+    async def look_up(self, key: str, identity: Identity) -> Snapshot | None:
+        """The kept snapshot, if the catalog has not changed since."""
+        if self.by_revision.is_absent(key, identity) and self.by_commit.is_absent(key, identity):
+            return None
+        await self.look()
+        return self.find(key, identity)
 
     async def look(self) -> Commit | None:
         """Drops everything if the catalog has changed. Returns its last commit, to pass to `keep`. Look for a
@@ -129,16 +139,16 @@ class SnapshotLookup:
         """Calls `use` with the snapshot, in a thread, and returns its result. Raises the errors of
         `Repository.snapshot` and of `use`.
         """
-        snapshot, commit = await self._kept_at(revision)
+        snapshot = await self._kept_at(revision)
         if snapshot is not None:
             return await to_thread.run_sync(use, snapshot)
-        return await self._look_up(revision, use, commit, None)
+        return await self._look_up(revision, use, None)
 
     async def answer(self, what: str, revision: str, make: Callable[[Snapshot], KeptAnswer]) -> KeptAnswer:
         """The answer that `make` gives for a snapshot, kept with it under the name `what`."""
-        snapshot, commit = await self._kept_at(revision)
+        snapshot = await self._kept_at(revision)
         if snapshot is None:
-            return await self._look_up(revision, keeping(what, make), commit, what)
+            return await self._look_up(revision, keeping(what, make), what)
         if (answer := snapshot.answers.get(what)) is not None:
             return answer
         return await to_thread.run_sync(keeping(what, make), snapshot)
@@ -149,19 +159,19 @@ class SnapshotLookup:
         """Like `answer`, for a `make` that uses only the list of files. A kept snapshot has few files, so
         `make` runs on the event loop.
         """
-        snapshot, commit = await self._kept_at(revision)
+        snapshot = await self._kept_at(revision)
         if snapshot is None:
-            return await self._look_up(revision, keeping(what, make), commit, what)
+            return await self._look_up(revision, keeping(what, make), what)
         if (answer := snapshot.answers.get(what)) is not None:
             return answer
         return keeping(what, make)(snapshot)
 
     async def file(self, revision: str, path: str) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
         """A file that may be read, its snapshot, and the warnings to send with it."""
-        snapshot, commit = await self._kept_at(revision)
+        snapshot = await self._kept_at(revision)
         if snapshot is not None:
             return file_of(path, snapshot)
-        return await self._look_up(revision, partial(file_of, path), commit, "file")
+        return await self._look_up(revision, partial(file_of, path), "file")
 
     def kept_now(self, revision: str) -> Snapshot | None:
         """The kept snapshot, without waiting for anything; None if it must be looked up."""
@@ -169,22 +179,19 @@ class SnapshotLookup:
             return None
         return self.kept.find(self._key(revision), self.identity)
 
-    async def _kept_at(self, revision: str) -> tuple[Snapshot | None, Commit | None]:
-        """The kept snapshot, and the last commit."""
-        if self.kept is None:
-            return None, None
-        commit = await self.kept.look()
-        return self.kept.find(self._key(revision), self.identity), commit
+    async def _kept_at(self, revision: str) -> Snapshot | None:
+        """The kept snapshot; None if it must be looked up."""
+        return await self.kept.look_up(self._key(revision), self.identity) if self.kept else None
 
-    async def _look_up(
-        self, revision: str, use: Callable[[Snapshot], Found], commit: Commit | None, what: str | None
-    ) -> Found:
+    async def _look_up(self, revision: str, use: Callable[[Snapshot], Found], what: str | None) -> Found:
         """Reads the snapshot, keeps it, and returns the result of `use`. `what` names `use`; None if `use`
         differs between calls.
         """
         reader, id, key = hub_reader(self.request, self.identity), self.id, self._key(revision)
 
         made: list[Snapshot] = []
+        refused: list[Exception] = []
+        commit: Commit | None = None
 
         def look_up(find: Callable[[], Repository | None]) -> Found | None:
             repository = find()
@@ -202,13 +209,22 @@ class SnapshotLookup:
                 has_small_files = (id, _SMALL_FILES) in self.kept.known
 
                 def look_up_again() -> Found | None:
-                    found = look_up(partial(adapter_repository, reader, id))
+                    try:
+                        found = look_up(partial(adapter_repository, reader, id))
+                    except Exception as error:
+                        if not made:
+                            raise
+                        refused.append(error)  # raised below, when the commit is known
+                        return None
                     if made and has_small_files:
                         keep_small_files(made[0])
                     return found
 
-                found = await self.kept.read(look_up_again)
+                found, commit = await self.kept.read(look_up_again)
+            if refused:
+                raise refused[0]
             if not made:
+                commit = await self.kept.look() if self.kept else None
                 find = partial(find_repository, reader, id, REPOSITORY_LOOKUPS)
                 found = await to_thread.run_sync(look_up, find)
         finally:

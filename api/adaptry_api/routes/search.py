@@ -46,28 +46,29 @@ def _is_plain(request: Request) -> bool:
 
 async def _quick_search(request: Request, identity: Identity) -> Response:
     state, address = app_state_of(request), request.scope["query_string"].decode("latin-1")
-    commit = await state.searches.look()
-    body = state.searches.find(address, identity)
-    if body is None:
-        given, registry = request.query_params, state.registry(identity)
-        text = given.get("q", "")
+    kept = await state.searches.look_up(address, identity)
+    if kept is not None:
+        return Response(kept, media_type="application/json")
+    given, registry = request.query_params, state.registry(identity)
+    text = given.get("q", "")
 
-        def read() -> bytes:
-            return registry.versions.search_json(
-                text,
-                given.get("cursor"),
-                int(given.get("limit", "50")),
-                sort=given.get("sort", "newest"),
-                reverse=given.get("reverse") == "true",
-            )
+    def search() -> bytes:
+        return registry.versions.search_json(
+            text,
+            given.get("cursor"),
+            int(given.get("limit", "50")),
+            sort=given.get("sort", "newest"),
+            reverse=given.get("reverse") == "true",
+        )
 
-        parsed = query.parse(text, datetime.now(UTC))
-        if parsed.reads_files or not state.searching.is_local:  # these wait for I/O
-            body = await to_thread.run_sync(read)
-        else:
-            body = await state.searching.run(read)
-        if not parsed.reads_files and not parsed.is_relative:
-            state.searches.keep(address, identity, body, commit)
+    parsed = query.parse(text, datetime.now(UTC))
+    read = state.commits.reading(search, is_search=True)
+    if parsed.reads_files or not state.searching.is_local:  # these wait for I/O
+        body, commit = await to_thread.run_sync(read)
+    else:
+        body, commit = await state.searching.run(read)
+    if not parsed.reads_files and not parsed.is_relative:
+        state.searches.keep(address, identity, body, commit)
     return Response(body, media_type="application/json")
 
 

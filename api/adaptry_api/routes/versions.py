@@ -45,14 +45,15 @@ def list_versions(
 
 async def _quick_version(request: Request, identity: Identity) -> Response:
     state, path = app_state_of(request), request.scope["path"]
-    commit = await state.answers.look()
-    answer = state.answers.find(path, identity)
-    if answer is None:
-        given = request.path_params
-        name = AdapterName.parse(f"{given['namespace']}/{given['name']}")
-        ref, registry = Ref(name, parse_selector(given["selector"])), state.registry(identity)
-        answer = await state.quick_reads.run(lambda: TaggedAnswer(registry.versions.get(ref)))
-        state.answers.keep(path, identity, answer, commit)
+    kept = await state.answers.look_up(path, identity)
+    if kept is not None:
+        return kept.response(request)
+    given = request.path_params
+    name = AdapterName.parse(f"{given['namespace']}/{given['name']}")
+    ref, registry = Ref(name, parse_selector(given["selector"])), state.registry(identity)
+    read = state.commits.reading(lambda: TaggedAnswer(registry.versions.get(ref)))
+    answer, commit = await state.quick_reads.run_query(read)
+    state.answers.keep(path, identity, answer, commit)
     return answer.response(request)
 
 

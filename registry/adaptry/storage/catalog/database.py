@@ -93,12 +93,21 @@ class Catalog:
         with self._span("read"), readers.read(is_search=is_search) as reads:
             yield reads
 
-    def read_together(self) -> AbstractContextManager[None]:
+    def read_together(self) -> AbstractContextManager[object]:
         """During the block, prepared reads of this thread share one transaction if that makes them faster.
         Use it around functions that read the same rows.
         """
         readers = self._database.prepared
         return readers.read_together() if readers else nullcontext()
+
+    def read_with_snapshot(
+        self, read: Callable[[], Result], *, is_search: bool = False
+    ) -> tuple[Result, str | None]:
+        """The result of `read`, and the snapshot on which its prepared reads ran, in one transaction, as a
+        `SnapshotProbe` reports it. The snapshot is None if nothing was read, or if the database is SQLite.
+        """
+        readers = self._database.prepared
+        return readers.read_with_snapshot(read, is_search=is_search) if readers else (read(), None)
 
     @property
     def has_prepared(self) -> bool:

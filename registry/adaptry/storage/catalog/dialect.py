@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from adaptry.storage.catalog.postgres_probe import SnapshotProbe
 
+Result = TypeVar("Result")
 BEFORE_COMMIT = "adaptry_before_commit"
 """Key in the `info` of a transaction: functions of it that are called before its changes are committed."""
 HAS_EVENTS = "adaptry_happened"
@@ -94,8 +95,12 @@ class Readers(Protocol):
         """A read-only transaction on a snapshot, in any thread."""
         ...
 
-    def read_together(self) -> AbstractContextManager[None]:
+    def read_together(self) -> AbstractContextManager[object]:
         """One transaction for all that this thread reads during the block."""
+        ...
+
+    def read_with_snapshot(self, read: Callable[[], Result], *, is_search: bool) -> tuple[Result, str | None]:
+        """As `Catalog.read_with_snapshot`."""
         ...
 
     def last_commit(self) -> int | None:

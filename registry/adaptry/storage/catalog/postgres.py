@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
         open_writers=lambda: writers,
         has_schema=lambda number: False,
         open_counters=lambda: engine.execution_options(isolation_level="READ COMMITTED"),
-        read_context=nullcontext,
+        read_context=_in_thread,
         write=changes.write,
         write_each=changes.write_each,
         open_context=nullcontext,
@@ -155,6 +155,15 @@ def _address(url: str) -> URL:
         return make_url(url).set(drivername="postgresql+psycopg")
     except ArgumentError as error:
         raise Invalid("not a database: expected postgresql://user@host:port/database") from error
+
+
+@contextmanager
+def _in_thread() -> Iterator[None]:
+    """Around reads with a session."""
+    from adaptry.storage.catalog.loop_reads import require_thread
+
+    require_thread()
+    yield
 
 
 def _check(connection: Any, record: ConnectionPoolEntry | None = None) -> None:

@@ -25,6 +25,7 @@ from sqlalchemy.dialects.postgresql import asyncpg  # writes `$1`, as the protoc
 
 from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.storage.catalog.loop_reads import LoopSocket, is_on_loop, require_thread
 from adaptry.storage.catalog.prepared import Query, definition_of
 from adaptry.storage.catalog.rows import Moment
 
@@ -73,6 +74,7 @@ class Pipeline:
         self._libpq.enter_pipeline_mode()
         self._waiting = select.poll()
         self._waiting.register(self._libpq.socket, select.POLLIN)
+        self._on_loop: LoopSocket | None = None
         self._prepared: set[bytes] = set()
         self._expected = 0  # answers that have not been read yet
         self._is_ending = False  # whether the end of the pipeline follows the last of them
@@ -111,11 +113,15 @@ class Pipeline:
 
     def receive(self) -> PGresult:
         """The answer to the statement that was sent last. Raises the first error of all that were sent."""
+        return self.receive_all()[-1]
+
+    def receive_all(self) -> list[PGresult]:
+        """The answers to all statements that were sent, in their order. Raises the first error."""
         self.is_usable = False
         self._libpq.send_flush_request()
-        result = self._read_all()
+        results = self._read_all()
         self.is_usable = True
-        return result
+        return results
 
     def end(self) -> None:
         """Ends what was sent, without waiting: its answers are read before the next statement."""
@@ -128,7 +134,7 @@ class Pipeline:
         """Ends what was sent. Returns the last answer, and raises the first error."""
         self.is_usable = False
         self._libpq.pipeline_sync()
-        result = self._read_all()
+        result = self._read_all()[-1]
         self._require_end()
         self.is_usable = True
         return result
@@ -157,6 +163,7 @@ class Pipeline:
         return True
 
     def close(self) -> None:
+        self._leave_loop()
         with suppress(psycopg.Error):
             self.connection.close()
 
@@ -177,8 +184,8 @@ class Pipeline:
         if result is None or result.status != ExecStatus.PIPELINE_SYNC:
             raise psycopg.OperationalError("PostgreSQL sent an unexpected answer")
 
-    def _read_all(self) -> PGresult:
-        libpq = self._libpq
+    def _read_all(self) -> list[PGresult]:
+        libpq, results = self._libpq, []
         if libpq.flush():
             self._flush()
         while True:
@@ -192,19 +199,41 @@ class Pipeline:
             if libpq.is_busy():
                 self._wait()
             libpq.get_result()  # None, which ends it
+            results.append(result)
             self._expected -= 1
             if not self._expected:
-                return result
+                return results
 
     def _wait(self) -> None:
         while True:
-            self._waiting.poll()
+            if is_on_loop():
+                self._wait_on_loop()
+            else:
+                self._waiting.poll()
             self._libpq.consume_input()
             if not self._libpq.is_busy():
                 return
 
+    def _wait_on_loop(self) -> None:
+        if self._on_loop is None:
+            self._on_loop = LoopSocket(self._libpq.socket, self._receive_idle)
+        self._on_loop.wait()
+
+    def _receive_idle(self) -> None:
+        """Takes what arrives between two reads on an event loop, such as the end of a transaction."""
+        try:
+            self._libpq.consume_input()
+        except psycopg.Error:  # the next read finds the connection broken
+            self._leave_loop()
+
+    def _leave_loop(self) -> None:
+        if self._on_loop is not None:
+            self._on_loop.close()
+            self._on_loop = None
+
     def _flush(self) -> None:
         while self._libpq.flush():  # the server reads what is left while it answers
+            require_thread()
             self._waiting.poll(10)
             self._libpq.consume_input()
 

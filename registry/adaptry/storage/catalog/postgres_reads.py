@@ -9,12 +9,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
+from psycopg.pq import ExecStatus
 from sqlalchemy import String, literal_column, select
 
 from adaptry.core.errors import Unavailable
+from adaptry.storage.catalog.loop_reads import is_on_loop, require_thread
 from adaptry.storage.catalog.postgres_pipeline import (
     MOST_PREPARED,
     Pipeline,
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from psycopg.abc import Buffer
     from psycopg.pq.abc import PGresult
 
+Result = TypeVar("Result")
 _MOST = 10  # connections; more readers wait
 _BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _PLAN_EACH = b"SET LOCAL plan_cache_mode TO force_custom_plan"
@@ -46,10 +50,17 @@ class PostgresReads(PreparedReads):
     is_postgres = True
 
     def __init__(
-        self, open_reader: Callable[[], _Reader], translate_error: ErrorTranslator, *, is_search: bool = False
+        self,
+        open_reader: Callable[[], _Reader],
+        translate_error: ErrorTranslator,
+        *,
+        is_search: bool = False,
+        tells_snapshot: bool = False,
     ) -> None:
+        """`tells_snapshot`: whether the first statement also reads the snapshot, for `snapshot`."""
         self._open = open_reader
         self._is_search = is_search
+        self._tells_snapshot = tells_snapshot
         self._translate_error = translate_error
         self.reader: _Reader | None = None
         self._snapshot: str | None = None
@@ -63,6 +74,11 @@ class PostgresReads(PreparedReads):
             ((self._snapshot,),) = self.select(_SNAPSHOT, {})
         assert self.reader is not None and self._snapshot is not None
         return self.reader.kept(self._snapshot, kind)
+
+    @property
+    def snapshot(self) -> str | None:
+        """As a `SnapshotProbe` reports it, if `tells_snapshot`; None if nothing has been read."""
+        return self._snapshot
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
         compiled = postgres_statement(statement)
@@ -88,15 +104,30 @@ class PostgresReads(PreparedReads):
             reader = self._open()
             try:
                 reader.begin(is_search=self._is_search)
-                return reader, reader.run(compiled, values)
+                if self._tells_snapshot:
+                    reader.send(postgres_statement(_SNAPSHOT), ())
+                results = reader.run_all(compiled, values)
+                if self._tells_snapshot:
+                    self._snapshot = _first_text(results)
+                return reader, results[-1]
             except psycopg.Error as error:
                 reader.close()
                 if not reader.lost_a_name(error) and (reader.is_new or not is_stale(error)):
                     raise
 
 
+def _first_text(results: Sequence[PGresult]) -> str:
+    """The value of the first result with rows."""
+    first = next(result for result in results if result.status == ExecStatus.TUPLES_OK)
+    return (first.get_value(0, 0) or b"").decode()
+
+
 class _SharedPostgresReads(ResultsOfEqualStatements, PostgresReads):
     """A transaction for several functions."""
+
+
+_shared: ContextVar[tuple[PostgresReaders, PostgresReads] | None] = ContextVar("shared reads", default=None)
+"""The transaction of `read_together` in the current thread, or in the current read on an event loop."""
 
 
 class PostgresReaders:
@@ -110,41 +141,55 @@ class PostgresReaders:
         self._places = threading.BoundedSemaphore(_MOST)
         self._lock = threading.Lock()
         self._idle: list[_Reader] = []
+        self._idle_on_loop: list[_Reader] = []
         self._names = PreparedNames()
-        self._shared = threading.local()
         self._is_closed = False
 
     def read(self, *, is_search: bool = False) -> AbstractContextManager[PostgresReads]:
         """A transaction, in any thread; raises the errors of `Catalog.read`."""
-        shared: PostgresReads | None = getattr(self._shared, "reads", None)
-        if shared is not None:
-            return nullcontext(shared)
+        shared = _shared.get()
+        if shared is not None and shared[0] is self:
+            return nullcontext(shared[1])
         return self._transaction(PostgresReads(self._reader, self._translate_error, is_search=is_search))
 
     @contextmanager
-    def read_together(self) -> Iterator[None]:
+    def read_together(
+        self, *, is_search: bool = False, tells_snapshot: bool = False
+    ) -> Iterator[PostgresReads]:
         """One transaction for all that this thread reads during the block."""
-        with self._transaction(_SharedPostgresReads(self._reader, self._translate_error)) as reads:
-            self._shared.reads = reads
+        reads = _SharedPostgresReads(
+            self._reader, self._translate_error, is_search=is_search, tells_snapshot=tells_snapshot
+        )
+        with self._transaction(reads):
+            token = _shared.set((self, reads))
             try:
-                yield
+                yield reads
             finally:
-                self._shared.reads = None
+                _shared.reset(token)
 
     @contextmanager
     def _transaction(self, reads: PostgresReads) -> Iterator[PostgresReads]:
-        if not self._places.acquire(timeout=self._busy_timeout):
-            raise Unavailable("the registry's database is overloaded; try again in a moment")
+        if not self._places.acquire(blocking=False):
+            require_thread()
+            if not self._places.acquire(timeout=self._busy_timeout):
+                raise Unavailable("the registry's database is overloaded; try again in a moment")
         try:
             yield reads
         finally:
-            if reads.reader is not None:
-                self._give_back(reads.reader)
-            self._places.release()
+            try:
+                if reads.reader is not None:
+                    self._give_back(reads.reader)
+            finally:
+                self._places.release()
 
     def last_commit(self) -> int | None:
         """None: PostgreSQL cannot tell without a round trip; use `open_probe`."""
         return None
+
+    def read_with_snapshot(self, read: Callable[[], Result], *, is_search: bool) -> tuple[Result, str | None]:
+        """As `Catalog.read_with_snapshot`."""
+        with self.read_together(is_search=is_search, tells_snapshot=True) as reads:
+            return read(), reads.snapshot
 
     def open_probe(self) -> SnapshotProbe:
         """Blocks until it is connected. Raises `OSError`."""
@@ -153,21 +198,27 @@ class PostgresReaders:
     def close(self) -> None:
         with self._lock:
             self._is_closed = True
-            idle, self._idle = self._idle, []
+            idle = [*self._idle, *self._idle_on_loop]
+            self._idle, self._idle_on_loop = [], []
         for reader in idle:
             reader.close()
 
     def _reader(self) -> _Reader:
         with self._lock:
+            if self._idle_on_loop and is_on_loop():
+                return self._idle_on_loop.pop()
             if self._idle:
                 return self._idle.pop()
+        require_thread()
         return _Reader(self._connect(), self._names)
 
     def _give_back(self, reader: _Reader) -> None:
         reader.end_transaction()
         with self._lock:
-            if reader.is_usable and reader.prepared < MOST_PREPARED and not self._is_closed:
-                self._idle.append(reader)
+            count = len(self._idle) + len(self._idle_on_loop)
+            if reader.is_usable and reader.prepared < MOST_PREPARED and not self._is_closed and count < _MOST:
+                # A read on an event loop may have used any connection, and keeps it.
+                (self._idle_on_loop if is_on_loop() else self._idle).append(reader)
                 return
         reader.close()
 
@@ -185,10 +236,14 @@ class _Reader(Pipeline):
 
     def run(self, compiled: PostgresStatement, values: Sequence[Buffer | None]) -> PGresult:
         """The rows of a statement in the transaction."""
+        return self.run_all(compiled, values)[-1]
+
+    def run_all(self, compiled: PostgresStatement, values: Sequence[Buffer | None]) -> list[PGresult]:
+        """The same, and before them the answers to everything that was sent and not received."""
         self.send(compiled, values)
-        result = self.receive()
+        results = self.receive_all()
         self._is_begun = True
-        return result
+        return results
 
     def begin(self, *, is_search: bool) -> None:
         """Begins a transaction with the next statement."""

@@ -17,7 +17,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from adaptry.core.errors import AdaptryError
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     Reads: TypeAlias = Session | "PreparedReads"
 
+Result = TypeVar("Result")
 _CACHE = 1000  # KiB of the database kept by each connection; the system keeps the rest
 _SEARCH_CACHE = 2000  # the same for connections that search: one search may read 1.5 MB
 DRIVER = "adaptry_driver"
@@ -114,9 +115,9 @@ class ResultsOfEqualStatements:
     differ.
     """
 
-    def __init__(self, *of_transaction: Any) -> None:
+    def __init__(self, *of_transaction: Any, **options: Any) -> None:
         """(`Any`: the arguments of the transaction's own constructor.)"""
-        super().__init__(*of_transaction)
+        super().__init__(*of_transaction, **options)
         self._results: dict[tuple[object, ...], Sequence[Any]] = {}
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
@@ -197,6 +198,10 @@ class PreparedReaders:
 
     def last_commit(self) -> int | None:
         return self.watch.last_commit()
+
+    def read_with_snapshot(self, read: Callable[[], Result], *, is_search: bool) -> tuple[Result, None]:
+        """As `Catalog.read_with_snapshot`."""
+        return read(), None
 
     def open_probe(self) -> None:
         """None: `last_commit` does not block."""
