@@ -61,9 +61,12 @@ class CommitWatch:
         else:
             self._remote.ask(then)
 
-    def reading(self, read: Callable[[], Result], *, is_search: bool = False) -> Read[Result]:
+    def reading(
+        self, read: Callable[[], Result], *, is_search: bool = False, about: object = None
+    ) -> Read[Result]:
         """A function for any thread that returns the result of `read` and the commit as of which it was read;
-        None if that is unknown. Call this on the event loop, and the function afterwards.
+        None if that is unknown. Call this on the event loop, and the function afterwards. `about`: see
+        `Catalog.read_prepared`.
         """
         if self._remote is None:
             commit = self._catalog.last_commit()
@@ -71,7 +74,7 @@ class CommitWatch:
         process = self._remote.process
 
         def run() -> tuple[Result, Commit | None]:
-            result, snapshot = self._catalog.read_with_snapshot(read, is_search=is_search)
+            result, snapshot = self._catalog.read_with_snapshot(read, is_search=is_search, about=about)
             return result, f"{process} {snapshot.partition(' ')[2]}" if process and snapshot else None
 
         return run

@@ -67,13 +67,13 @@ class KeptSnapshots:
         by_commit = AnswerCache[Snapshot](state.commits, MOST)
         return cls(by_revision, by_commit, state.commits, state.catalog, state.quick_reads)
 
-    async def read(self, read: Callable[[], Found]) -> tuple[Found, Commit | None]:
+    async def read(self, about: object, read: Callable[[], Found]) -> tuple[Found, Commit | None]:
         """The result of `read`, which runs in one transaction, on a thread for quick reads; and the commit as
-        of which it was read, to pass to `keep`.
+        of which it was read, to pass to `keep`. `about`: see `Catalog.read_prepared`.
         """
         if self.commits.is_immediate:
             read = partial(self._together, read)
-        return await self.reads.run(self.commits.reading(read))
+        return await self.reads.run(self.commits.reading(read, about=about))
 
     def _together(self, read: Callable[[], Found]) -> Found:
         with self.catalog.read_together():
@@ -220,7 +220,7 @@ class SnapshotLookup:
                         keep_small_files(made[0])
                     return found
 
-                found, commit = await self.kept.read(look_up_again)
+                found, commit = await self.kept.read((key, what), look_up_again)
             if refused:
                 raise refused[0]
             if not made:

@@ -81,16 +81,19 @@ class Catalog:
             yield session
 
     @contextmanager
-    def read_prepared(self, *, is_search: bool = False) -> Iterator[Reads]:
+    def read_prepared(self, *, is_search: bool = False, about: object = None) -> Iterator[Reads]:
         """The same as `read`, for prebuilt statements: several times as fast if the database can prepare them
         (`has_prepared`). A search reads more pages, so it uses separate connections, which cache more pages.
+
+        `about` (hashable) names reads that nearly always run the same statements. Where statements are round
+        trips, those of the last read about it are sent together.
         """
         readers = self._database.prepared
         if readers is None:
             with self.read() as tx:
                 yield tx
             return
-        with self._span("read"), readers.read(is_search=is_search) as reads:
+        with self._span("read"), readers.read(is_search=is_search, about=about) as reads:
             yield reads
 
     def read_together(self) -> AbstractContextManager[object]:
@@ -101,13 +104,16 @@ class Catalog:
         return readers.read_together() if readers else nullcontext()
 
     def read_with_snapshot(
-        self, read: Callable[[], Result], *, is_search: bool = False
+        self, read: Callable[[], Result], *, is_search: bool = False, about: object = None
     ) -> tuple[Result, str | None]:
         """The result of `read`, and the snapshot on which its prepared reads ran, in one transaction, as a
         `SnapshotProbe` reports it. The snapshot is None if nothing was read, or if the database is SQLite.
+        `about`: see `read_prepared`.
         """
         readers = self._database.prepared
-        return readers.read_with_snapshot(read, is_search=is_search) if readers else (read(), None)
+        if readers is None:
+            return read(), None
+        return readers.read_with_snapshot(read, is_search=is_search, about=about)
 
     @property
     def has_prepared(self) -> bool:

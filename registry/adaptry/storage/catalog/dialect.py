@@ -91,15 +91,17 @@ def busy_error() -> Unavailable:
 class Readers(Protocol):
     """Connections for reads by prepared statements."""
 
-    def read(self, *, is_search: bool = False) -> AbstractContextManager[PreparedReads]:
-        """A read-only transaction on a snapshot, in any thread."""
+    def read(self, *, is_search: bool = False, about: object = None) -> AbstractContextManager[PreparedReads]:
+        """A read-only transaction on a snapshot, in any thread. `about`: see `Catalog.read_prepared`."""
         ...
 
     def read_together(self) -> AbstractContextManager[object]:
         """One transaction for all that this thread reads during the block."""
         ...
 
-    def read_with_snapshot(self, read: Callable[[], Result], *, is_search: bool) -> tuple[Result, str | None]:
+    def read_with_snapshot(
+        self, read: Callable[[], Result], *, is_search: bool, about: object
+    ) -> tuple[Result, str | None]:
         """As `Catalog.read_with_snapshot`."""
         ...
 

@@ -7,10 +7,10 @@ one statement is one round trip to the server (`postgres_pipeline`).
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import psycopg
 from psycopg.pq import ExecStatus
@@ -27,7 +27,7 @@ from adaptry.storage.catalog.postgres_pipeline import (
     postgres_statement,
 )
 from adaptry.storage.catalog.postgres_probe import SNAPSHOT, SnapshotProbe
-from adaptry.storage.catalog.prepared import ErrorTranslator, PreparedReads, Query, ResultsOfEqualStatements
+from adaptry.storage.catalog.prepared import ErrorTranslator, PreparedReads, Query, key_of
 
 if TYPE_CHECKING:
     from psycopg.abc import Buffer
@@ -41,6 +41,11 @@ _PLAN_EACH = b"SET LOCAL plan_cache_mode TO force_custom_plan"
 times, and from then on may use a generic plan, which reads all versions with a common term.
 """
 _MOST_KEPT = 1024  # values of a kind
+_MOST_REPEATED = 1024  # subjects of reads whose statements are remembered
+_MOST_EXPECTED = 24  # statements of one of them
+_LONGEST = 256  # characters or elements of a parameter
+_Sent: TypeAlias = "tuple[PostgresStatement, Sequence[Buffer | None]]"
+"""A statement, and its parameters in PostgreSQL's form."""
 _SNAPSHOT = select(literal_column(SNAPSHOT, String).label("snapshot"))
 
 
@@ -81,14 +86,20 @@ class PostgresReads(PreparedReads):
         return self._snapshot
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
-        compiled = postgres_statement(statement)
-        values = compiled.values(parameters)
+        return self.select_all([(statement, parameters)])[0]
+
+    def select_all(self, asked: Sequence[tuple[Query, Mapping[str, object]]]) -> list[Sequence[Any]]:
+        """The rows of several statements with their parameters, in one round trip."""
+        compiled = [postgres_statement(statement) for statement, _ in asked]
+        values = [one.values(given) for one, (_, given) in zip(compiled, asked, strict=True)]
+        sent = list(zip(compiled, values, strict=True))
         try:
             if self.reader is None:
-                self.reader, result = self._begun(compiled, values)
+                self.reader, results = self._begun(sent)
             else:
-                result = self.reader.run(compiled, values)
-            return compiled.rows(self.reader.loader, result)
+                results = self.reader.run(sent)
+            loader = self.reader.loader
+            return [one.rows(loader, result) for one, result in zip(compiled, results, strict=True)]
         except psycopg.Error as error:
             if self.reader is not None and self.reader.lost_a_name(error):
                 raise Unavailable(
@@ -96,34 +107,55 @@ class PostgresReads(PreparedReads):
                 ) from error
             raise self._translate_error(error) or error from error
 
-    def _begun(
-        self, compiled: PostgresStatement, values: Sequence[Buffer | None]
-    ) -> tuple[_Reader, PGresult]:
-        """Begins with the first statement. A connection that broke while it was idle is replaced."""
+    def _begun(self, sent: Sequence[_Sent]) -> tuple[_Reader, Sequence[PGresult]]:
+        """Begins with the first statements. A connection that broke while it was idle is replaced."""
         while True:
             reader = self._open()
             try:
                 reader.begin(is_search=self._is_search)
-                if self._tells_snapshot:
-                    reader.send(postgres_statement(_SNAPSHOT), ())
-                results = reader.run_all(compiled, values)
-                if self._tells_snapshot:
-                    self._snapshot = _first_text(results)
-                return reader, results[-1]
+                if not self._tells_snapshot:
+                    return reader, reader.run(sent)
+                first, *results = reader.run([(postgres_statement(_SNAPSHOT), ()), *sent])
+                self._snapshot = (first.get_value(0, 0) or b"").decode()
+                return reader, results
             except psycopg.Error as error:
                 reader.close()
                 if not reader.lost_a_name(error) and (reader.is_new or not is_stale(error)):
                     raise
+            except BaseException:  # it goes on in a thread, or its request was cancelled
+                reader.close()
+                raise
 
 
-def _first_text(results: Sequence[PGresult]) -> str:
-    """The value of the first result with rows."""
-    first = next(result for result in results if result.status == ExecStatus.TUPLES_OK)
-    return (first.get_value(0, 0) or b"").decode()
+class _SharedPostgresReads(PostgresReads):
+    """A transaction for several functions: equal statements run once, since their rows cannot differ. With
+    the first statement, it sends all `expected` ones.
+    """
+
+    def __init__(self, *of_transaction: Any, **options: Any) -> None:
+        """(`Any`: the arguments of `PostgresReads`.)"""
+        super().__init__(*of_transaction, **options)
+        self._results: dict[tuple[Any, ...], Sequence[Any]] = {}
+        self.expected: Sequence[tuple[Any, ...]] = ()
+        self.asked: dict[tuple[Any, ...], None] = {}
+
+    def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
+        """(`Any`: named tuples of the statement's columns.)"""
+        if self.expected:
+            expected, self.expected = self.expected, ()
+            self._results.update(zip(expected, self.select_all(list(map(_asked, expected))), strict=True))
+        key = key_of(statement, parameters)
+        self.asked[key] = None
+        rows = self._results.get(key)
+        if rows is None:
+            rows = self._results[key] = super().select(statement, parameters)
+        return rows
 
 
-class _SharedPostgresReads(ResultsOfEqualStatements, PostgresReads):
-    """A transaction for several functions."""
+def _asked(key: tuple[Any, ...]) -> tuple[Query, dict[str, object]]:
+    """The statement and the parameters of a key."""
+    count = len(key) // 2
+    return key[0], dict(zip(key[1 : count + 1], key[count + 1 :], strict=True))
 
 
 _shared: ContextVar[tuple[PostgresReaders, PostgresReads] | None] = ContextVar("shared reads", default=None)
@@ -143,29 +175,44 @@ class PostgresReaders:
         self._idle: list[_Reader] = []
         self._idle_on_loop: list[_Reader] = []
         self._names = PreparedNames()
+        self._last_asked: dict[object, tuple[tuple[Any, ...], ...]] = {}
         self._is_closed = False
 
-    def read(self, *, is_search: bool = False) -> AbstractContextManager[PostgresReads]:
+    def read(self, *, is_search: bool = False, about: object = None) -> AbstractContextManager[PostgresReads]:
         """A transaction, in any thread; raises the errors of `Catalog.read`."""
         shared = _shared.get()
         if shared is not None and shared[0] is self:
             return nullcontext(shared[1])
+        if about is not None:
+            return self._repeated(about, _SharedPostgresReads(self._reader, self._translate_error))
         return self._transaction(PostgresReads(self._reader, self._translate_error, is_search=is_search))
 
     @contextmanager
     def read_together(
-        self, *, is_search: bool = False, tells_snapshot: bool = False
+        self, *, is_search: bool = False, tells_snapshot: bool = False, about: object = None
     ) -> Iterator[PostgresReads]:
         """One transaction for all that this thread reads during the block."""
         reads = _SharedPostgresReads(
             self._reader, self._translate_error, is_search=is_search, tells_snapshot=tells_snapshot
         )
-        with self._transaction(reads):
+        with self._repeated(about, reads):
             token = _shared.set((self, reads))
             try:
                 yield reads
             finally:
                 _shared.reset(token)
+
+    @contextmanager
+    def _repeated(self, about: object, reads: _SharedPostgresReads) -> Iterator[PostgresReads]:
+        """A transaction that expects the statements of the last one about the same."""
+        if about is not None:
+            reads.expected = self._last_asked.get(about, ())
+        with self._transaction(reads):
+            yield reads
+        if about is not None and _may_be_repeated(reads.asked):
+            if len(self._last_asked) >= _MOST_REPEATED:
+                self._last_asked.clear()
+            self._last_asked[about] = tuple(reads.asked)
 
     @contextmanager
     def _transaction(self, reads: PostgresReads) -> Iterator[PostgresReads]:
@@ -186,9 +233,11 @@ class PostgresReaders:
         """None: PostgreSQL cannot tell without a round trip; use `open_probe`."""
         return None
 
-    def read_with_snapshot(self, read: Callable[[], Result], *, is_search: bool) -> tuple[Result, str | None]:
+    def read_with_snapshot(
+        self, read: Callable[[], Result], *, is_search: bool, about: object
+    ) -> tuple[Result, str | None]:
         """As `Catalog.read_with_snapshot`."""
-        with self.read_together(is_search=is_search, tells_snapshot=True) as reads:
+        with self.read_together(is_search=is_search, tells_snapshot=True, about=about) as reads:
             return read(), reads.snapshot
 
     def open_probe(self) -> SnapshotProbe:
@@ -223,6 +272,13 @@ class PostgresReaders:
         reader.close()
 
 
+def _may_be_repeated(asked: Collection[tuple[Any, ...]]) -> bool:
+    """Whether the statements and their parameters are few and short."""
+    return len(asked) <= _MOST_EXPECTED and not any(
+        isinstance(value, Sized) and len(value) > _LONGEST for key in asked for value in key[1:]
+    )
+
+
 class _Reader(Pipeline):
     """A connection for read-only transactions."""
 
@@ -234,16 +290,14 @@ class _Reader(Pipeline):
         self._is_begun = False
         self.is_new = True
 
-    def run(self, compiled: PostgresStatement, values: Sequence[Buffer | None]) -> PGresult:
-        """The rows of a statement in the transaction."""
-        return self.run_all(compiled, values)[-1]
-
-    def run_all(self, compiled: PostgresStatement, values: Sequence[Buffer | None]) -> list[PGresult]:
-        """The same, and before them the answers to everything that was sent and not received."""
-        self.send(compiled, values)
+    def run(self, sent: Sequence[_Sent]) -> list[PGresult]:
+        """The rows of each statement, in the transaction."""
+        for compiled, values in sent:
+            self.send(compiled, values)
         results = self.receive_all()
         self._is_begun = True
-        return results
+        # Others are the answers to BEGIN and to the preparation of statements.
+        return [result for result in results if result.status == ExecStatus.TUPLES_OK]
 
     def begin(self, *, is_search: bool) -> None:
         """Begins a transaction with the next statement."""

@@ -110,6 +110,14 @@ class PreparedReads:
         return self._reader.kept(kind)
 
 
+def key_of(statement: Query, parameters: Mapping[str, object]) -> tuple[Any, ...]:
+    """Equal for equal statements with equal parameters: the statement, the parameters' names, and their
+    values. (`Any`: values of any type.)
+    """
+    values = (tuple(one) if isinstance(one, list) else one for one in parameters.values())
+    return statement, *parameters, *values
+
+
 class ResultsOfEqualStatements:
     """Mixin for a transaction for several functions: equal statements run once, since their rows cannot
     differ.
@@ -118,12 +126,11 @@ class ResultsOfEqualStatements:
     def __init__(self, *of_transaction: Any, **options: Any) -> None:
         """(`Any`: the arguments of the transaction's own constructor.)"""
         super().__init__(*of_transaction, **options)
-        self._results: dict[tuple[object, ...], Sequence[Any]] = {}
+        self._results: dict[tuple[Any, ...], Sequence[Any]] = {}
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
         """(`Any`: named tuples of the statement's columns.)"""
-        values = (tuple(one) if isinstance(one, list) else one for one in parameters.values())
-        key = (statement, *parameters, *values)
+        key = key_of(statement, parameters)
         rows = self._results.get(key)
         if rows is None:
             rows = super().select(statement, parameters)  # type: ignore[misc]  # mixed in
@@ -149,7 +156,7 @@ class PreparedReaders:
         self.watch = SqliteCommitWatch(path)
 
     @contextmanager
-    def read(self, *, is_search: bool = False) -> Iterator[PreparedReads]:
+    def read(self, *, is_search: bool = False, about: object = None) -> Iterator[PreparedReads]:
         """A transaction, in any thread; raises the errors of `Catalog.read`."""
         shared: PreparedReads | None = getattr(self._shared, "reads", None)
         if shared is not None:
@@ -199,7 +206,9 @@ class PreparedReaders:
     def last_commit(self) -> int | None:
         return self.watch.last_commit()
 
-    def read_with_snapshot(self, read: Callable[[], Result], *, is_search: bool) -> tuple[Result, None]:
+    def read_with_snapshot(
+        self, read: Callable[[], Result], *, is_search: bool, about: object
+    ) -> tuple[Result, None]:
         """As `Catalog.read_with_snapshot`."""
         return read(), None
 

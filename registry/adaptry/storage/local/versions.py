@@ -78,7 +78,7 @@ class LocalVersions(Versions):
         return encoded.insert(detail.model_dump_json(by_alias=True)).encode()
 
     def _details(self, refs: Sequence[Ref], spec_of: Callable[[bytes], Spec]) -> tuple[VersionDetail, ...]:
-        with self.context.catalog.read_prepared() as reads:
+        with self.context.catalog.read_prepared(about=("details", *refs)) as reads:
             found = versions.details(reads, self.context.resolve_all(reads, refs), spec_of)
             if all(self.context.sees_base(reads, each.version.base_id) for each in found):
                 return found
