@@ -77,7 +77,7 @@ class AnswerCache(Generic[Answer]):
         if commit != self._commit:
             if not self._commits.is_told_by_reads:
                 return  # the last look may have found a later one
-            self.look_at(commit)
+            self._commits.note(commit)
         if len(self._kept) >= self._most:
             self._kept.clear()
         self._kept[path, id(identity)] = _Kept(identity, answer)

@@ -184,10 +184,12 @@ QuickAnswer = Callable[[Request, Identity], Awaitable[Response]]
 class AnswerInMemory(NamedTuple):
     """A complete response, which the same caller may get again until the next commit; for HEAD, without a
     body. `on_sending` is called each time before it is sent, and raises an error if it may no longer be sent.
+    `depends_on_catalog`: whether a commit can change it.
     """
 
     response: Response
     on_sending: Callable[[], object] | None = None
+    depends_on_catalog: bool = True
 
 
 ImmediateAnswer = Callable[[Request, Identity], AnswerInMemory | None]
@@ -230,10 +232,6 @@ class GuardedRoute(APIRoute):
     @property
     def quick_answer(self) -> QuickAnswer | None:
         return getattr(self.endpoint, _QUICK, None)
-
-    @property
-    def has_immediate_answer(self) -> bool:
-        return getattr(self.endpoint, _AT_ONCE, None) is not None
 
     def is_plain(self, request: Request) -> bool:
         """Whether its quick answer understands the request's parameters."""

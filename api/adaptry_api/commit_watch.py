@@ -43,18 +43,18 @@ class CommitWatch:
 
     @property
     def is_immediate(self) -> bool:
-        """Whether `now` always tells the last commit, as far as it can be known."""
+        """Whether `presumed` is always the last commit."""
         return self._remote is None
 
-    def now(self) -> Commit | None:
-        """The last commit, without waiting; None if it is unknown. On PostgreSQL, it is only known while
-        functions given to `ask` run.
+    def presumed(self) -> Commit | None:
+        """The last commit that is known without waiting; None if none is. On PostgreSQL, there may be later
+        ones: use what was read as of it only if `ask` then tells the same.
         """
-        return self._catalog.last_commit() if self._remote is None else self._remote.answered
+        return self._catalog.last_commit() if self._remote is None else self._remote.last
 
     def ask(self, then: OnCommit) -> None:
-        """Calls `then` with the state of the catalog at a moment after this call, at the latest when the
-        database has answered.
+        """Calls `then` with the state of the catalog at a moment after this call: on PostgreSQL later, when
+        it has answered.
         """
         if self._remote is None:
             then(self._catalog.last_commit())
@@ -85,9 +85,14 @@ class CommitWatch:
         return self._remote is not None and self._remote.process is not None
 
     def on_change(self, act: Callable[[Commit], object]) -> None:
-        """Calls `act` with each new last commit that the database reports."""
+        """Calls `act` with each new last commit of PostgreSQL."""
         if self._remote is not None:
             self._remote.observers.append(act)
+
+    def note(self, commit: Commit) -> None:
+        """Notes the commit that a read told. It is presumed to be the last one."""
+        if self._remote is not None:
+            self._remote.note(commit)
 
     async def last_commit(self) -> Commit | None:
         """Identifies the catalog's state at a moment after this call; None if it is unknown."""
@@ -111,10 +116,9 @@ class _RemoteWatch:
         self._connections = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self.answered: Commit | None = None  # while those who asked are called
         self.process: str | None = None  # of the database's server, and our connection to it
         self.observers: list[Callable[[Commit], object]] = []
-        self._last: Commit | None = None
+        self.last: Commit | None = None
         self._next: _Waiting = []
         self._asked: deque[_Waiting] = deque()
         self._oldest: _Waiting | None = None
@@ -122,14 +126,20 @@ class _RemoteWatch:
 
     def ask(self, then: OnCommit) -> None:
         if self._probe is None:
+            loop = asyncio.get_running_loop()
             if self._connecting is None:
-                loop = asyncio.get_running_loop()
                 self._connecting = loop.create_task(self._connect(loop))
-            then(None)
+            loop.call_soon(then, None)
             return
         if not self._next and self._loop is not None:
             self._loop.call_soon(self._send)
         self._next.append(then)
+
+    def note(self, commit: Commit) -> None:
+        if commit != self.last:
+            self.last = commit
+            for act in self.observers:
+                act(commit)
 
     def close(self) -> None:
         """May be called from any thread."""
@@ -175,12 +185,8 @@ class _RemoteWatch:
             process, _, snapshot = answer.partition(" ")
             # After a crash of the server, a snapshot may look like one from before it.
             self.process = f"{self._connections} {process}"
-            commit = f"{self.process} {snapshot}"
-            if commit != self._last:
-                self._last = commit
-                for act in self.observers:
-                    act(commit)
-            self._settle(self._asked.popleft(), commit)
+            self.note(commit := f"{self.process} {snapshot}")
+            _settle(self._asked.popleft(), commit)
 
     def _look_at_oldest(self) -> None:
         self._timer = None
@@ -196,20 +202,17 @@ class _RemoteWatch:
         """Closes the connection; the requests that wait for it are answered without it."""
         asked, self._asked = self._asked, deque()
         for waiting in asked:
-            self._settle(waiting, None)
+            _settle(waiting, None)
         probe, self._probe = self._probe, None
         if probe is not None:
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.remove_reader(probe.fileno())
             probe.close()
 
-    def _settle(self, waiting: _Waiting, answer: Commit | None) -> None:
-        self.answered = answer
-        try:
-            for each in waiting:
-                each(answer)
-        finally:
-            self.answered = None
+
+def _settle(waiting: _Waiting, answer: Commit | None) -> None:
+    for each in waiting:
+        each(answer)
 
 
 def _resolve(waiting: asyncio.Future[Commit | None], answer: Commit | None) -> None:

@@ -49,7 +49,6 @@ _IGNORED_HEADERS = frozenset(
 
 
 _MOST_REQUESTS = 4096
-_FRUITLESS = 3  # attempts to answer a request from memory, after which there are no more
 _LARGEST_KEPT = 64 << 10  # bytes of a body
 _MOST_KEPT = 8 << 20  # bytes of all bodies since the last commit
 
@@ -73,6 +72,19 @@ class _Kept(NamedTuple):
     pieces: Sequence[bytes]
     body: bytes
     on_sending: Callable[[], object] | None
+    depends_on_catalog: bool
+
+
+class FoundAnswer(NamedTuple):
+    """An answer to a request that arrived at `began`, by `time.perf_counter`. `commit` is the last commit as
+    of which it holds; None if it depends on none.
+    """
+
+    method: str
+    kept: _Kept
+    id: str
+    began: float
+    commit: Commit | None
 
 
 class _Request(NamedTuple):
@@ -100,22 +112,14 @@ class ImmediateAnswers:
         self._commit: Commit | None = None
         self._kept_bytes = 0
         self._requests: dict[bytes, _Request] = {}
-        self._fruitless: dict[bytes, int] = {}
-
-    def awaits_commit(self, fingerprint: bytes) -> bool:
-        """Whether a request with this fingerprint was made before, and can be answered from memory only while
-        a function passed to `CommitWatch.ask` runs.
-        """
-        return not self._state.commits.is_immediate and (
-            fingerprint in self._requests or self._fruitless.get(fingerprint, _FRUITLESS) < _FRUITLESS
-        )
 
     @property
     def commits(self) -> CommitWatch:
+        """If it is not immediate, an answer may be sent only if `ask` tells the answer's commit."""
         return self._state.commits
 
-    def __call__(self, scope: Scope, fingerprint: bytes | None = None) -> EncodedAnswer | None:
-        """The response; None if the request must be answered in the usual way. Raises no errors. With the
+    def __call__(self, scope: Scope, fingerprint: bytes | None = None) -> FoundAnswer | None:
+        """The answer; None if the request must be answered in the usual way. Raises no errors. With the
         fingerprint of the request's bytes, `again` can answer the same request.
         """
         began, authorization, condition = time.perf_counter(), None, ""
@@ -128,15 +132,15 @@ class ImmediateAnswers:
                 authorization = value.decode("latin-1")
         if self._state.request_limits.is_limiting:
             return None
+        self._look()
         authenticator, request_id = self._state.authenticator, self._ids.next()
         identity = authenticator.identify_at_once(authorization)
         key = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()} {condition}"
         try:
-            kept = self._find_kept(key, identity) if identity else None
+            kept = self._answers.find_at(key, identity, self._commit) if identity else None
             if kept is None:
                 kept = self._encode(scope, identity, request_id)
                 if kept is None:
-                    self._note_fruitless(fingerprint)
                     return None
                 if identity is not None:
                     self._keep(key, identity, kept)
@@ -146,32 +150,37 @@ class ImmediateAnswers:
             if len(self._requests) >= _MOST_REQUESTS:
                 self._requests.clear()
             self._requests[fingerprint] = _Request(scope["method"], key, token)
-            self._fruitless.pop(fingerprint, None)
-        return self._send(scope["method"], kept, request_id, began)
+        return self._found(scope["method"], kept, request_id, began)
 
-    def again(self, fingerprint: bytes, began: float | None = None) -> EncodedAnswer | None:
-        """The response to a request with the bytes of an earlier one; None if it must be parsed. `began` is
-        when it arrived, by `time.perf_counter`, if that is not now.
-        """
-        began, request = began or time.perf_counter(), self._requests.get(fingerprint)
+    def again(self, fingerprint: bytes) -> FoundAnswer | None:
+        """The answer to a request with the bytes of an earlier one; None if it must be parsed."""
+        began, request = time.perf_counter(), self._requests.get(fingerprint)
         if request is None or self._state.request_limits.is_limiting:
             return None
         identity = self._state.authenticator.identify_key(request.token)
-        kept = self._find_kept(request.key, identity) if identity else None
-        return self._send(request.method, kept, self._ids.next(), began) if kept else None
+        self._look()
+        kept = self._answers.find_at(request.key, identity, self._commit) if identity else None
+        return self._found(request.method, kept, self._ids.next(), began) if kept else None
 
-    def _note_fruitless(self, fingerprint: bytes | None) -> None:
-        if fingerprint and not self._state.commits.is_immediate:
-            if len(self._fruitless) >= _MOST_REQUESTS:
-                self._fruitless.clear()
-            self._fruitless[fingerprint] = self._fruitless.get(fingerprint, 0) + 1
+    def send(self, found: FoundAnswer) -> EncodedAnswer | None:
+        """The response to send now; None if the request must be answered in the usual way."""
+        kept = found.kept
+        if kept.on_sending is not None:
+            try:
+                kept.on_sending()
+            except Exception:  # noqa: BLE001  (answered in the usual way, the same error is reported)
+                return None
+        seconds, sent = time.perf_counter() - found.began, len(kept.body)
+        self._counts.record(found.method, kept.route, kept.status, seconds, 0, sent)
+        log_request(
+            RequestRecord(found.id, kept.caller, found.method, kept.route, kept.status, seconds, 0, sent)
+        )
+        return EncodedAnswer(kept.status, found.id.encode().join(kept.pieces), kept.body)
 
-    def _find_kept(self, key: str, identity: Identity) -> _Kept | None:
-        if (commit := self._state.commits.now()) is None:
-            return None
+    def _look(self) -> None:
+        commit = self._state.commits.presumed()
         if commit != self._commit:
             self._commit, self._kept_bytes = commit, 0
-        return self._answers.find_at(key, identity, commit)
 
     def _keep(self, key: str, identity: Identity, kept: _Kept) -> None:
         size = len(kept.body)
@@ -179,16 +188,9 @@ class ImmediateAnswers:
             self._kept_bytes += size
             self._answers.keep(key, identity, kept, self._commit)
 
-    def _send(self, method: str, kept: _Kept, request_id: str, began: float) -> EncodedAnswer | None:
-        if kept.on_sending is not None:
-            try:
-                kept.on_sending()
-            except Exception:  # noqa: BLE001  (answered in the usual way, the same error is reported)
-                return None
-        seconds, sent = time.perf_counter() - began, len(kept.body)
-        self._counts.record(method, kept.route, kept.status, seconds, 0, sent)
-        log_request(RequestRecord(request_id, kept.caller, method, kept.route, kept.status, seconds, 0, sent))
-        return EncodedAnswer(kept.status, request_id.encode().join(kept.pieces), kept.body)
+    def _found(self, method: str, kept: _Kept, request_id: str, began: float) -> FoundAnswer:
+        commit = self._commit if kept.depends_on_catalog else None
+        return FoundAnswer(method, kept, request_id, began, commit)
 
     def _encode(self, scope: Scope, identity: Identity | None, request_id: str) -> _Kept | None:
         """The answer of a route. Raises any error."""
@@ -214,4 +216,5 @@ class ImmediateAnswers:
             head.split(request_id.encode()),  # the id is new, so it is nowhere else
             bytes(answer.response.body),
             answer.on_sending,
+            answer.depends_on_catalog,
         )

@@ -1,32 +1,32 @@
 """Extends uvicorn's HTTP protocol: writes answers from memory as soon as a request's head is parsed.
 
 This needs no task, and only one write. If the same bytes were answered before, they are not even parsed. On
-PostgreSQL, such requests first wait until the last commit is known (`commit_watch`), also without a task. All
-other requests, and pipelined ones whose turn has not come, are passed to the application as usual.
+PostgreSQL, an answer is held until it is known that nothing was committed since it was read (`commit_watch`);
+otherwise its request is handled again, in the usual way. All other requests, and pipelined ones whose turn
+has not come, are passed to the application as usual.
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
 from typing import Any, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from adaptry_api.commit_watch import Commit
 from adaptry_api.direct_files import DirectFiles
-from adaptry_api.immediate_answers import AT_ONCE, EncodedAnswer, ImmediateAnswers
+from adaptry_api.immediate_answers import AT_ONCE, EncodedAnswer, FoundAnswer, ImmediateAnswers
 
 _TRACE = b"\r\nX-Amzn-Trace-Id: "
 _TRACE_SIZE = 36
 _TRACE_DIGITS = b"0123456789abcdef-"
 
 
-class _Deferred(NamedTuple):
-    """A request that is answered when the last commit is known. (Compare objects with `is`.)"""
+class _Held(NamedTuple):
+    """A request, and its answer, which waits for the last commit to be known. (Compare objects with `is`.)"""
 
     data: bytes
-    fingerprint: bytes
-    began: float
+    answer: FoundAnswer
 
 
 class ImmediateProtocol(DirectFiles):
@@ -35,62 +35,72 @@ class ImmediateProtocol(DirectFiles):
     _is_between_requests = True  # whether the parser waits for the first byte of a request
     _is_answered = False  # whether the current request has been answered
     _fingerprint: bytes | None = None  # of the last received bytes, if they can be a whole request
-    _deferred: _Deferred | None = None
+    _whole = b""  # the bytes of `_fingerprint`
+    _held: _Held | None = None
+    _is_usual_only = False  # whether no request is answered from memory
 
     def data_received(self, data: bytes) -> None:
-        self._end_deferral()
+        self._let_go()
         self._fingerprint = None
         answers = cast(ImmediateAnswers | None, self.app_state.get(AT_ONCE))
         if answers and self._is_between_requests and not self._to_skip:
-            self._fingerprint = known = fingerprint(data)
-            if known and self._is_free():
-                if answers.awaits_commit(known):
-                    self._defer(_Deferred(data, known, time.perf_counter()), answers)
-                    return
-                if answer := answers.again(known):
-                    self._unset_keepalive_if_required()
-                    self._write(answer)
+            self._fingerprint, self._whole = fingerprint(data), data
+            if self._fingerprint and self._is_free() and (found := answers.again(self._fingerprint)):
+                self._unset_keepalive_if_required()
+                if self._answer(answers, found):
                     self.on_unparsed_request()
                     return
         super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._deferred = None
+        self._held = None
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        self._end_deferral()
+        self._let_go()
         super().shutdown()
 
     def on_unparsed_request(self) -> None:
-        """Called when a whole request has arrived that may be answered without the parser."""
+        """Called after a request was answered without the parser."""
 
-    def _defer(self, request: _Deferred, answers: ImmediateAnswers) -> None:
-        """Answers the request when the last commit is known."""
-        self._unset_keepalive_if_required()
-        self.on_unparsed_request()
-        self._deferred = request
-        answers.commits.ask(lambda commit: self._on_commit(request, answers))
+    def _answer(self, answers: ImmediateAnswers, found: FoundAnswer) -> bool:
+        """Sends an answer now, or when the last commit is known; False if it must be made in another way."""
+        if answers.commits.is_immediate or found.commit is None:
+            return self._send_found(answers, found)
+        if self._fingerprint is None:
+            return False  # only whole requests can be handled again
+        self._held = held = _Held(self._whole, found)
+        answers.commits.ask(lambda commit: self._on_commit(answers, held, commit))
+        return True
 
-    def _on_commit(self, request: _Deferred, answers: ImmediateAnswers) -> None:
-        if request is not self._deferred:
+    def _on_commit(self, answers: ImmediateAnswers, held: _Held, commit: Commit | None) -> None:
+        if held is not self._held:
             return
         try:
-            answer = answers.again(request.fingerprint, request.began) if self._is_free() else None
-            if answer is None:
-                self._end_deferral()
+            if commit == held.answer.commit and self._is_free() and self._send_found(answers, held.answer):
+                self._held = None
             else:
-                self._deferred = None
-                self._write(answer)
+                self._let_go()
         except Exception:
+            self.logger.exception("cannot answer a request")
             self.transport.abort()
-            raise
 
-    def _end_deferral(self) -> None:
-        """Lets the parser handle a deferred request."""
-        request, self._deferred = self._deferred, None
-        if request is not None and not self.transport.is_closing():
-            super().data_received(request.data)
+    def _let_go(self) -> None:
+        """Handles the request whose answer is held in the usual way."""
+        held, self._held = self._held, None
+        if held is None or self.transport.is_closing():
+            return
+        self._is_usual_only = True
+        try:
+            super().data_received(held.data)
+        finally:
+            self._is_usual_only = False
+
+    def _send_found(self, answers: ImmediateAnswers, found: FoundAnswer) -> bool:
+        if (answer := answers.send(found)) is None:
+            return False
+        self._write(answer)
+        return True
 
     def on_message_begin(self) -> None:
         self._is_between_requests = False
@@ -110,18 +120,17 @@ class ImmediateProtocol(DirectFiles):
     def _answer_at_once(self) -> bool:
         answers = cast(ImmediateAnswers | None, self.app_state.get(AT_ONCE))
         method, url = self.parser.get_method(), self.url
-        if answers is None or method not in (b"GET", b"HEAD") or not self._is_free() or not self._is_usual():
+        if answers is None or self._is_usual_only or method not in (b"GET", b"HEAD"):
+            return False
+        if not self._is_free() or not self._is_usual():
             return False
         path, _, query = url.partition(b"?")
         if not path.startswith(b"/") or b"%" in path or b"#" in url or not url.isascii():
             return False
         scope: dict[str, Any] = cast(Any, self.scope)  # uvicorn sets the same keys later
         scope.update(method=method.decode(), path=path.decode(), raw_path=path, query_string=query)
-        answer = answers(scope, self._fingerprint)
-        if answer is None:
-            return False
-        self._write(answer)
-        return True
+        found = answers(scope, self._fingerprint)
+        return found is not None and self._answer(answers, found)
 
     def _is_free(self) -> bool:
         """Whether an answer may be written now."""

@@ -96,7 +96,7 @@ class KeptSnapshots:
 
     def look_at_once(self) -> bool:
         """Like `look`, without waiting; False if that is not possible."""
-        commit = self.commits.now()
+        commit = self.commits.presumed()
         if commit is None:
             return False
         self.by_revision.look_at(commit)

@@ -74,7 +74,7 @@ async def _quick_search(request: Request, identity: Identity) -> Response:
 
 def _search_at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
     state, address = app_state_of(request), request.scope["query_string"].decode("latin-1")
-    body = state.searches.find_at(address, identity, state.commits.now())
+    body = state.searches.find_at(address, identity, state.commits.presumed())
     return AnswerInMemory(Response(body, media_type="application/json")) if body is not None else None
 
 

@@ -59,7 +59,7 @@ async def _quick_version(request: Request, identity: Identity) -> Response:
 
 def _version_at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
     state = app_state_of(request)
-    answer = state.answers.find_at(request.scope["path"], identity, state.commits.now())
+    answer = state.answers.find_at(request.scope["path"], identity, state.commits.presumed())
     return AnswerInMemory(answer.response(request)) if answer else None
 
 
