@@ -1,4 +1,4 @@
-"""Runs short reads on a few dedicated threads.
+"""Runs short reads on a few dedicated threads, or on the event loop if they can wait there.
 
 A slow disk or database can block these threads, but not the event loop, and other requests run on the
 server's other threads. Reads that wait for another machine get more threads, each of which takes one read at

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import uuid
+from collections.abc import Callable
 from http.client import HTTPResponse, parse_headers
 from typing import IO
 from urllib.parse import urlsplit
@@ -15,8 +17,10 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.records import StateChange
+from adaptry.testing.postgres import PostgresServer
+from adaptry_api.commit_watch import CommitWatch, OnCommit
 from adaptry_api.deadlines import DeadlineProtocol
-from adaptry_api.immediate_answers import EncodedAnswer, ImmediateAnswers
+from adaptry_api.immediate_answers import EncodedAnswer, FoundAnswer, ImmediateAnswers
 from adaptry_api.testing import Server, until
 
 from .pushed import CONFIG
@@ -28,21 +32,36 @@ _OTHER_EACH_TIME = {"request-id", "x-request-id", "date"}
 _USUAL = "Cache-Control: no-cache\r\n"  # a header for which no request is answered from memory
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def server(request: pytest.FixtureRequest, start: Callable[..., Server]) -> Server:
+    """On PostgreSQL, answers are held until the last commit is known."""
+    if request.param == "sqlite":
+        return start()
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    return start(catalog=postgres.url(postgres.create_migrated()))
+
+
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How requests were answered from memory: after parsing them, or because of equal bytes."""
-    answered: list[str] = []
-    after_parsing, again = ImmediateAnswers.__call__, ImmediateAnswers.again
+    ways, answered = dict[str, str](), list[str]()
+    after_parsing, again, send = ImmediateAnswers.__call__, ImmediateAnswers.again, ImmediateAnswers.send
 
-    def noted(how: str, found: EncodedAnswer | None) -> EncodedAnswer | None:
+    def noted(way: str, found: FoundAnswer | None) -> FoundAnswer | None:
         if found is not None:
-            answered.append(how)
+            ways[found.id] = way
         return found
+
+    def sent(answers: ImmediateAnswers, found: FoundAnswer) -> EncodedAnswer | None:
+        if (answer := send(answers, found)) is not None:
+            answered.append(ways[found.id])
+        return answer
 
     monkeypatch.setattr(
         ImmediateAnswers, "__call__", lambda *given: noted("after parsing", after_parsing(*given))
     )
     monkeypatch.setattr(ImmediateAnswers, "again", lambda *given: noted("again", again(*given)))
+    monkeypatch.setattr(ImmediateAnswers, "send", sent)
     return answered
 
 
@@ -110,7 +129,7 @@ def test_requests_that_are_sent_together_are_answered_in_their_order(
 ) -> None:
     info, asked = requests_of(server, tone)
     method, file = asked[-1]
-    paths = [file, "/healthz", file, info, "/readyz", file]
+    paths = ["/healthz", file, "/healthz", file, info, "/readyz", file]
 
     def ask_together() -> list[str]:
         at_once.clear()
@@ -118,7 +137,7 @@ def test_requests_that_are_sent_together_are_answered_in_their_order(
             connection.sendall(b"".join(request(server, method, path) for path in paths))
             stream = connection.makefile("rb")
             types = [type_of_next(stream) for _ in paths]
-        assert types == [_FILE, _TEXT, _FILE, _JSON, _TEXT, _FILE]
+        assert types == [_TEXT, _FILE, _TEXT, _FILE, _JSON, _TEXT, _FILE]
         return at_once
 
     assert "after parsing" in until(ask_together, bool)
@@ -210,3 +229,96 @@ def test_versions_and_searches_in_memory_have_the_bytes_of_the_usual_answers(
         for tag in sorted(tags):
             until(lambda: ask(f"If-None-Match: {tag}\r\n"), lambda found: len(found) == 2)  # noqa: B023
     assert statuses == ({200, 304} if tags else {200})
+
+
+@pytest.mark.slow
+class TestHeldAnswers:
+    """On PostgreSQL, a request may get company, or an end, while its answer is held."""
+
+    @pytest.fixture
+    def server(self, start: Callable[..., Server], postgres: PostgresServer) -> Server:
+        return start(catalog=postgres.url(postgres.create_migrated()))
+
+    @pytest.fixture
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[OnCommit]:
+        """Functions that wait for the last commit, which is not asked for before a test calls `ask_again`."""
+        asked: list[OnCommit] = []
+        monkeypatch.setattr(CommitWatch, "ask", lambda watch, then: asked.append(then))
+        return asked
+
+    @pytest.fixture
+    def file(self, server: Server, tone: Adapter, at_once: list[str]) -> str:
+        """The address of a small file, which is answered from memory."""
+        _, asked = requests_of(server, tone)
+        file = asked[-1][1]
+        with connect(server) as connection:
+
+            def ask() -> list[str]:
+                at_once.clear()
+                connection.sendall(request(server, "GET", file))
+                assert received(connection, "GET")[0] == 200
+                return at_once
+
+            until(ask, lambda found: found == ["again"])
+        return file
+
+    def test_the_next_request_lets_both_be_answered_in_the_usual_way(
+        self, server: Server, file: str, asked: list[OnCommit]
+    ) -> None:
+        with connect(server) as connection:
+            stream = connection.makefile("rb")
+            connection.sendall(request(server, "GET", file))
+            until(lambda: len(asked), bool)
+            connection.sendall(request(server, "GET", "/healthz"))
+            assert [type_of_next(stream), type_of_next(stream)] == [_FILE, _TEXT]
+            connection.sendall(request(server, "GET", "/readyz"))
+            assert type_of_next(stream) == _TEXT
+
+    def test_a_server_that_stops_answers_first(
+        self, server: Server, file: str, asked: list[OnCommit], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        protocols: list[DeadlineProtocol] = []
+        made = DeadlineProtocol.connection_made
+
+        def make(protocol: DeadlineProtocol, transport: asyncio.BaseTransport) -> None:
+            protocols.append(protocol)
+            made(protocol, transport)
+
+        monkeypatch.setattr(DeadlineProtocol, "connection_made", make)
+        with connect(server) as connection:
+            connection.sendall(request(server, "GET", file))
+            until(lambda: len(asked), bool)
+            protocols[0].loop.call_soon_threadsafe(protocols[0].shutdown)
+            assert received(connection, "GET")[0] == 200
+
+    def test_a_client_that_left_disturbs_nobody(
+        self, server: Server, file: str, asked: list[OnCommit], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with connect(server) as connection:
+            connection.sendall(request(server, "GET", file))
+            until(lambda: len(asked), bool)
+        monkeypatch.undo()
+        asked[0](None)
+        assert server.call("GET", file).status == 200
+
+    def test_a_commit_in_the_meantime_is_in_the_answer(
+        self, server: Server, file: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The answer from memory is allowed, the one that is sent is not."""
+        token = server.token("ann", "reader", ("acme",))
+        assert [server.call("GET", file, token=token).status for _ in range(3)] == [200] * 3
+        registry = server.registry()
+        version = registry.versions.list(NAME).items[0]
+        held, ask = list[tuple[CommitWatch, OnCommit]](), CommitWatch.ask
+        monkeypatch.setattr(CommitWatch, "ask", lambda watch, then: held.append((watch, then)))
+        with connect(server) as connection:
+            connection.sendall(request(server, "GET", file).replace(server.admin.encode(), token.encode()))
+            until(lambda: len(held), bool)
+            monkeypatch.setattr(CommitWatch, "ask", ask)
+            change = StateChange(state="revoked", reason="leaks")
+            registry.versions.set_state(NAME, version.digest, change, 0)
+            watch, then = held[0]
+            loop = watch._remote._loop  # type: ignore[union-attr]  # of the server, in its thread
+            assert loop is not None
+            loop.call_soon_threadsafe(watch.ask, then)
+            assert received(connection, "GET")[0] == 403
