@@ -6,7 +6,7 @@ PEFT saves the bases for the whole model and again in every module; here those o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
@@ -56,6 +56,17 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
         reach = f"{shapes['B'][0]:,}×{shapes['A'][2]:,}"
         return f"has bases for weights of up to {reach}, but this base's is {larger:,}×{smaller:,}"
     return None
+
+
+def _shapes_in_model(weights: Mapping[str, WeightSides], config: AdapterConfig) -> Mapping[str, Shapes]:
+    """The shapes of the bases, whose sides are the shorter and the longer of the largest sides."""
+    if not weights or not is_projection_saved(config):
+        return {}
+    rank = config.rank(default=32)
+    fan_in = max(weight.fan_in for weight in weights.values())
+    fan_out = max(weight.fan_out for weight in weights.values())
+    larger, smaller = max(fan_out, fan_in), min(fan_out, fan_in)
+    return {"": {"A": (rank, 1, smaller), "B": (larger, math.ceil(smaller / rank), rank)}}
 
 
 def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
@@ -207,4 +218,5 @@ METHOD = Method(
     formula=_formula,
     required_shared=saved_projections,
     mismatch=_mismatch,
+    shapes_in_model=_shapes_in_model,
 )
