@@ -32,7 +32,7 @@ async def run_on_loop(
         return await in_thread(read)
     except asyncio.CancelledError as error:
         if not reading.dead:
-            with suppress(asyncio.CancelledError):
+            with suppress(BaseException):
                 reading.throw(error)
         raise
 
