@@ -40,7 +40,7 @@ from adaptry.storage.catalog.prepared import DRIVER
 from adaptry.storage.catalog.rows import name_postgres_conditions
 
 if TYPE_CHECKING:
-    from adaptry.storage.catalog.postgres_reads import PostgresReaders
+    from adaptry.storage.catalog.postgres_readers import PostgresReaders
     from adaptry.storage.catalog.postgres_writes import PostgresWriters
     from adaptry.storage.catalog.prepared import ErrorTranslator
 
@@ -121,7 +121,7 @@ def _on_the_driver(
 ) -> tuple[PostgresReaders, PostgresWriters]:
     import psycopg
 
-    from adaptry.storage.catalog.postgres_reads import PostgresReaders
+    from adaptry.storage.catalog.postgres_readers import PostgresReaders
     from adaptry.storage.catalog.postgres_writes import PostgresWriterConnection, PostgresWriters
 
     connect: dict[str, Any] = {  # options of the driver, which have many types

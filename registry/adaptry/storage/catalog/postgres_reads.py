@@ -1,52 +1,33 @@
-"""Prepared reads on PostgreSQL: the statements of nearly every request, without a session or a pool.
+"""Read-only transactions of prepared statements on PostgreSQL, without a session.
 
-The beginning of a transaction travels with its first statement, and its end is not waited for, so a read of
-one statement is one round trip to the server (`postgres_pipeline`).
+A transaction about the same thing as an earlier one nearly always runs the same statements. It sends all of
+them with the first, so that it takes one round trip. Its code asks for rows as usual, and finds those of an
+expected statement with the same parameters; a statement that was not expected is sent when it is needed.
 """
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Sized
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from collections.abc import Callable, Collection, Mapping, Sequence, Sized
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psycopg
-from psycopg.pq import ExecStatus
 from sqlalchemy import String, literal_column, select
 
 from adaptry.core.errors import Unavailable
-from adaptry.storage.catalog.loop_reads import is_on_loop, require_thread
-from adaptry.storage.catalog.postgres_pipeline import (
-    MOST_PREPARED,
-    Pipeline,
-    PostgresStatement,
-    PreparedNames,
-    is_stale,
-    postgres_statement,
-)
-from adaptry.storage.catalog.postgres_probe import SNAPSHOT, SnapshotProbe
+from adaptry.storage.catalog.postgres_pipeline import is_stale, postgres_statement
+from adaptry.storage.catalog.postgres_probe import SNAPSHOT
+from adaptry.storage.catalog.postgres_reader import PostgresReader, Sent
 from adaptry.storage.catalog.prepared import ErrorTranslator, PreparedReads, Query, key_of
 
 if TYPE_CHECKING:
-    from psycopg.abc import Buffer
     from psycopg.pq.abc import PGresult
 
-Result = TypeVar("Result")
-_MOST = 10  # connections; more readers wait
-_BEGIN = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-_PLAN_EACH = b"SET LOCAL plan_cache_mode TO force_custom_plan"
-"""For searches: which index is best depends on the values. By default, PostgreSQL plans a statement five
-times, and from then on may use a generic plan, which reads all versions with a common term.
-"""
-_MOST_KEPT = 1024  # values of a kind
-_MOST_REPEATED = 1024  # subjects of reads whose statements are remembered
-_MOST_EXPECTED = 24  # statements of one of them
+_MOST_SUBJECTS = 1024  # whose statements are remembered
+_MOST_STATEMENTS = 24  # of a subject
 _LONGEST = 256  # characters or elements of a parameter
-_Sent: TypeAlias = "tuple[PostgresStatement, Sequence[Buffer | None]]"
-"""A statement, and its parameters in PostgreSQL's form."""
 _SNAPSHOT = select(literal_column(SNAPSHOT, String).label("snapshot"))
+Key: TypeAlias = "tuple[Any, ...]"
+"""A statement and its parameters (`key_of`). (`Any`: values of any type.)"""
 
 
 class PostgresReads(PreparedReads):
@@ -56,7 +37,7 @@ class PostgresReads(PreparedReads):
 
     def __init__(
         self,
-        open_reader: Callable[[], _Reader],
+        open_reader: Callable[[], PostgresReader],
         translate_error: ErrorTranslator,
         *,
         is_search: bool = False,
@@ -67,7 +48,7 @@ class PostgresReads(PreparedReads):
         self._is_search = is_search
         self._tells_snapshot = tells_snapshot
         self._translate_error = translate_error
-        self.reader: _Reader | None = None
+        self.reader: PostgresReader | None = None
         self._snapshot: str | None = None
 
     def kept(self, kind: str) -> dict[Any, Any]:
@@ -107,7 +88,7 @@ class PostgresReads(PreparedReads):
                 ) from error
             raise self._translate_error(error) or error from error
 
-    def _begun(self, sent: Sequence[_Sent]) -> tuple[_Reader, Sequence[PGresult]]:
+    def _begun(self, sent: Sequence[Sent]) -> tuple[PostgresReader, Sequence[PGresult]]:
         """Begins with the first statements. A connection that broke while it was idle is replaced."""
         while True:
             reader = self._open()
@@ -127,22 +108,22 @@ class PostgresReads(PreparedReads):
                 raise
 
 
-class _SharedPostgresReads(PostgresReads):
+class SharedPostgresReads(PostgresReads):
     """A transaction for several functions: equal statements run once, since their rows cannot differ. With
-    the first statement, it sends all `expected` ones.
+    the first statement, it sends all expected ones. `asked`: the keys of its statements (`key_of`).
     """
 
-    def __init__(self, *of_transaction: Any, **options: Any) -> None:
+    def __init__(self, expected: Sequence[Key], *of_transaction: Any, **options: Any) -> None:
         """(`Any`: the arguments of `PostgresReads`.)"""
         super().__init__(*of_transaction, **options)
-        self._results: dict[tuple[Any, ...], Sequence[Any]] = {}
-        self.expected: Sequence[tuple[Any, ...]] = ()
-        self.asked: dict[tuple[Any, ...], None] = {}
+        self._results: dict[Key, Sequence[Any]] = {}
+        self._expected = expected
+        self.asked: dict[Key, None] = {}
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
         """(`Any`: named tuples of the statement's columns.)"""
-        if self.expected:
-            expected, self.expected = self.expected, ()
+        if self._expected:
+            expected, self._expected = self._expected, ()
             self._results.update(zip(expected, self.select_all(list(map(_asked, expected))), strict=True))
         key = key_of(statement, parameters)
         self.asked[key] = None
@@ -152,175 +133,29 @@ class _SharedPostgresReads(PostgresReads):
         return rows
 
 
-def _asked(key: tuple[Any, ...]) -> tuple[Query, dict[str, object]]:
+def _asked(key: Key) -> tuple[Query, dict[str, object]]:
     """The statement and the parameters of a key."""
     count = len(key) // 2
     return key[0], dict(zip(key[1 : count + 1], key[count + 1 :], strict=True))
 
 
-_shared: ContextVar[tuple[PostgresReaders, PostgresReads] | None] = ContextVar("shared reads", default=None)
-"""The transaction of `read_together` in the current thread, or in the current read on an event loop."""
+class LastStatements:
+    """The statements of the last transaction about each subject."""
 
+    def __init__(self) -> None:
+        self._of: dict[object, tuple[Key, ...]] = {}
 
-class PostgresReaders:
-    """Connections for prepared reads, at most `_MOST`."""
+    def about(self, subject: object) -> Sequence[Key]:
+        return self._of.get(subject, ())
 
-    def __init__(self, connect: Callable[[], psycopg.Connection], busy_timeout: float,
-                 translate_error: ErrorTranslator) -> None:  # fmt: skip
-        self._connect = connect
-        self._busy_timeout = busy_timeout
-        self._translate_error = translate_error
-        self._places = threading.BoundedSemaphore(_MOST)
-        self._lock = threading.Lock()
-        self._idle: list[_Reader] = []
-        self._idle_on_loop: list[_Reader] = []
-        self._names = PreparedNames()
-        self._last_asked: dict[object, tuple[tuple[Any, ...], ...]] = {}
-        self._is_closed = False
-
-    def read(self, *, is_search: bool = False, about: object = None) -> AbstractContextManager[PostgresReads]:
-        """A transaction, in any thread; raises the errors of `Catalog.read`."""
-        shared = _shared.get()
-        if shared is not None and shared[0] is self:
-            return nullcontext(shared[1])
-        if about is not None:
-            return self._repeated(about, _SharedPostgresReads(self._reader, self._translate_error))
-        return self._transaction(PostgresReads(self._reader, self._translate_error, is_search=is_search))
-
-    @contextmanager
-    def read_together(
-        self, *, is_search: bool = False, tells_snapshot: bool = False, about: object = None
-    ) -> Iterator[PostgresReads]:
-        """One transaction for all that this thread reads during the block."""
-        reads = _SharedPostgresReads(
-            self._reader, self._translate_error, is_search=is_search, tells_snapshot=tells_snapshot
-        )
-        with self._repeated(about, reads):
-            token = _shared.set((self, reads))
-            try:
-                yield reads
-            finally:
-                _shared.reset(token)
-
-    @contextmanager
-    def _repeated(self, about: object, reads: _SharedPostgresReads) -> Iterator[PostgresReads]:
-        """A transaction that expects the statements of the last one about the same."""
-        if about is not None:
-            reads.expected = self._last_asked.get(about, ())
-        with self._transaction(reads):
-            yield reads
-        if about is not None and _may_be_repeated(reads.asked):
-            if len(self._last_asked) >= _MOST_REPEATED:
-                self._last_asked.clear()
-            self._last_asked[about] = tuple(reads.asked)
-
-    @contextmanager
-    def _transaction(self, reads: PostgresReads) -> Iterator[PostgresReads]:
-        if not self._places.acquire(blocking=False):
-            require_thread()
-            if not self._places.acquire(timeout=self._busy_timeout):
-                raise Unavailable("the registry's database is overloaded; try again in a moment")
-        try:
-            yield reads
-        finally:
-            try:
-                if reads.reader is not None:
-                    self._give_back(reads.reader)
-            finally:
-                self._places.release()
-
-    def last_commit(self) -> int | None:
-        """None: PostgreSQL cannot tell without a round trip; use `open_probe`."""
-        return None
-
-    def read_with_snapshot(
-        self, read: Callable[[], Result], *, is_search: bool, about: object
-    ) -> tuple[Result, str | None]:
-        """As `Catalog.read_with_snapshot`."""
-        with self.read_together(is_search=is_search, tells_snapshot=True, about=about) as reads:
-            return read(), reads.snapshot
-
-    def open_probe(self) -> SnapshotProbe:
-        """Blocks until it is connected. Raises `OSError`."""
-        return SnapshotProbe(self._connect)
-
-    def close(self) -> None:
-        with self._lock:
-            self._is_closed = True
-            idle = [*self._idle, *self._idle_on_loop]
-            self._idle, self._idle_on_loop = [], []
-        for reader in idle:
-            reader.close()
-
-    def _reader(self) -> _Reader:
-        with self._lock:
-            if self._idle_on_loop and is_on_loop():
-                return self._idle_on_loop.pop()
-            if self._idle:
-                return self._idle.pop()
-        require_thread()
-        return _Reader(self._connect(), self._names)
-
-    def _give_back(self, reader: _Reader) -> None:
-        reader.end_transaction()
-        with self._lock:
-            count = len(self._idle) + len(self._idle_on_loop)
-            if reader.is_usable and reader.prepared < MOST_PREPARED and not self._is_closed and count < _MOST:
-                # A read on an event loop may have used any connection, and keeps it.
-                (self._idle_on_loop if is_on_loop() else self._idle).append(reader)
-                return
-        reader.close()
-
-
-def _may_be_repeated(asked: Collection[tuple[Any, ...]]) -> bool:
-    """Whether the statements and their parameters are few and short."""
-    return len(asked) <= _MOST_EXPECTED and not any(
-        isinstance(value, Sized) and len(value) > _LONGEST for key in asked for value in key[1:]
-    )
-
-
-class _Reader(Pipeline):
-    """A connection for read-only transactions."""
-
-    def __init__(self, connection: psycopg.Connection, names: PreparedNames) -> None:
-        """`connection` commits by itself."""
-        super().__init__(connection, names)
-        self._kept: dict[str, dict[Any, Any]] = {}
-        self._kept_of = ""  # the snapshot from which it was computed
-        self._is_begun = False
-        self.is_new = True
-
-    def run(self, sent: Sequence[_Sent]) -> list[PGresult]:
-        """The rows of each statement, in the transaction."""
-        for compiled, values in sent:
-            self.send(compiled, values)
-        results = self.receive_all()
-        self._is_begun = True
-        # Others are the answers to BEGIN and to the preparation of statements.
-        return [result for result in results if result.status == ExecStatus.TUPLES_OK]
-
-    def begin(self, *, is_search: bool) -> None:
-        """Begins a transaction with the next statement."""
-        self.send_text(_BEGIN)
-        if is_search:
-            self.send_text(_PLAN_EACH)
-
-    def kept(self, snapshot: str, kind: str) -> dict[Any, Any]:
-        """A place for values that were computed from a snapshot. (`Any`: of this kind.)"""
-        if snapshot != self._kept_of:
-            self._kept, self._kept_of = {}, snapshot
-        kept = self._kept.setdefault(kind, {})
-        if len(kept) > _MOST_KEPT:
-            kept.clear()
-        return kept
-
-    def end_transaction(self) -> None:
-        """Ends it, without waiting for the answer."""
-        if not (self.is_usable and self._is_begun):
+    def note(self, subject: object, asked: Collection[Key]) -> None:
+        """Remembers them if they and their parameters are few and short."""
+        if len(asked) > _MOST_STATEMENTS or any(map(_is_long, asked)):
             return
-        try:
-            self.send_text(b"COMMIT")
-            self.end()
-        except psycopg.Error:
-            self.is_usable = False
-        self._is_begun = self.is_new = False
+        if len(self._of) >= _MOST_SUBJECTS:
+            self._of.clear()
+        self._of[subject] = tuple(asked)
+
+
+def _is_long(key: Key) -> bool:
+    return any(isinstance(value, Sized) and len(value) > _LONGEST for value in key[1:])

@@ -1,0 +1,133 @@
+"""Connections to PostgreSQL for prepared reads, without a pool of SQLAlchemy.
+
+A thread may use any idle one. A read on an event loop keeps the one that it has used for other reads there,
+since the loop listens to its socket (`loop_reads`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import TypeVar
+
+import psycopg
+
+from adaptry.core.errors import Unavailable
+from adaptry.storage.catalog.loop_reads import is_on_loop, require_thread
+from adaptry.storage.catalog.postgres_pipeline import MOST_PREPARED, PreparedNames
+from adaptry.storage.catalog.postgres_probe import SnapshotProbe
+from adaptry.storage.catalog.postgres_reader import PostgresReader
+from adaptry.storage.catalog.postgres_reads import LastStatements, PostgresReads, SharedPostgresReads
+from adaptry.storage.catalog.prepared import ErrorTranslator
+
+Result = TypeVar("Result")
+_MOST = 10  # connections; more readers wait
+_shared: ContextVar[tuple[PostgresReaders, PostgresReads] | None] = ContextVar("shared reads", default=None)
+"""The transaction of `read_together` in the current thread, or in the current read on an event loop."""
+
+
+class PostgresReaders:
+    """Connections for prepared reads, at most `_MOST`."""
+
+    def __init__(self, connect: Callable[[], psycopg.Connection], busy_timeout: float,
+                 translate_error: ErrorTranslator) -> None:  # fmt: skip
+        self._connect = connect
+        self._busy_timeout = busy_timeout
+        self._translate_error = translate_error
+        self._places = threading.BoundedSemaphore(_MOST)
+        self._lock = threading.Lock()
+        self._idle: list[PostgresReader] = []
+        self._idle_on_loop: list[PostgresReader] = []
+        self._names = PreparedNames()
+        self._last_statements = LastStatements()
+        self._is_closed = False
+
+    def read(self, *, is_search: bool = False, about: object = None) -> AbstractContextManager[PostgresReads]:
+        """A transaction, in any thread; raises the errors of `Catalog.read`."""
+        shared = _shared.get()
+        if shared is not None and shared[0] is self:
+            return nullcontext(shared[1])
+        if about is None:
+            return self._transaction(PostgresReads(self._reader, self._translate_error, is_search=is_search))
+        return self._repeated(about)
+
+    @contextmanager
+    def read_together(
+        self, *, is_search: bool = False, tells_snapshot: bool = False, about: object = None
+    ) -> Iterator[PostgresReads]:
+        """One transaction for all that this thread reads during the block."""
+        with self._repeated(about, is_search=is_search, tells_snapshot=tells_snapshot) as reads:
+            token = _shared.set((self, reads))
+            try:
+                yield reads
+            finally:
+                _shared.reset(token)
+
+    @contextmanager
+    def _repeated(self, about: object, **options: bool) -> Iterator[PostgresReads]:
+        """A transaction that expects the statements of the last one about the same, unless that is None."""
+        expected = () if about is None else self._last_statements.about(about)
+        reads = SharedPostgresReads(expected, self._reader, self._translate_error, **options)
+        with self._transaction(reads):
+            yield reads
+        if about is not None:
+            self._last_statements.note(about, reads.asked)
+
+    @contextmanager
+    def _transaction(self, reads: PostgresReads) -> Iterator[PostgresReads]:
+        if not self._places.acquire(blocking=False):
+            require_thread()
+            if not self._places.acquire(timeout=self._busy_timeout):
+                raise Unavailable("the registry's database is overloaded; try again in a moment")
+        try:
+            yield reads
+        finally:
+            try:
+                if reads.reader is not None:
+                    self._give_back(reads.reader)
+            finally:
+                self._places.release()
+
+    def last_commit(self) -> int | None:
+        """None: PostgreSQL cannot tell without a round trip; use `open_probe`."""
+        return None
+
+    def read_with_snapshot(
+        self, read: Callable[[], Result], *, is_search: bool, about: object
+    ) -> tuple[Result, str | None]:
+        """As `Catalog.read_with_snapshot`."""
+        with self.read_together(is_search=is_search, tells_snapshot=True, about=about) as reads:
+            return read(), reads.snapshot
+
+    def open_probe(self) -> SnapshotProbe:
+        """Blocks until it is connected. Raises `OSError`."""
+        return SnapshotProbe(self._connect)
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            idle = [*self._idle, *self._idle_on_loop]
+            self._idle, self._idle_on_loop = [], []
+        for reader in idle:
+            reader.close()
+
+    def _reader(self) -> PostgresReader:
+        with self._lock:
+            if self._idle_on_loop and is_on_loop():
+                return self._idle_on_loop.pop()
+            if self._idle:
+                return self._idle.pop()
+        require_thread()
+        return PostgresReader(self._connect(), self._names)
+
+    def _give_back(self, reader: PostgresReader) -> None:
+        reader.end_transaction()
+        with self._lock:
+            count = len(self._idle) + len(self._idle_on_loop)
+            if reader.is_usable and reader.prepared < MOST_PREPARED and not self._is_closed and count < _MOST:
+                # A read on an event loop may have used any connection, and keeps it.
+                (self._idle_on_loop if is_on_loop() else self._idle).append(reader)
+                return
+        reader.close()
