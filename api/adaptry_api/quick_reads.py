@@ -18,7 +18,7 @@ Answer = TypeVar("Answer")
 
 _THREADS = 2  # two, so that one slow read does not delay all others
 _REMOTE_THREADS = 6  # most of them wait
-_ON_LOOP = 8  # reads at once, which need a connection each
+_ON_LOOP = 6  # reads at once, each with a connection (`PostgresReaders`)
 
 
 class QuickReads:

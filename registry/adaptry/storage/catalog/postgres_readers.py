@@ -23,13 +23,14 @@ from adaptry.storage.catalog.postgres_reads import LastStatements, PostgresReads
 from adaptry.storage.catalog.prepared import ErrorTranslator
 
 Result = TypeVar("Result")
-_MOST = 10  # connections; more readers wait
+_MOST = 10  # connections of threads; more readers wait
+_MOST_ON_LOOP = 6  # connections of reads on an event loop; more are run in threads
 _shared: ContextVar[tuple[PostgresReaders, PostgresReads] | None] = ContextVar("shared reads", default=None)
 """The transaction of `read_together` in the current thread, or in the current read on an event loop."""
 
 
 class PostgresReaders:
-    """Connections for prepared reads, at most `_MOST`."""
+    """A pool of connections for prepared reads."""
 
     def __init__(self, connect: Callable[[], psycopg.Connection], busy_timeout: float,
                  translate_error: ErrorTranslator) -> None:  # fmt: skip
@@ -37,6 +38,7 @@ class PostgresReaders:
         self._busy_timeout = busy_timeout
         self._translate_error = translate_error
         self._places = threading.BoundedSemaphore(_MOST)
+        self._places_on_loop = threading.BoundedSemaphore(_MOST_ON_LOOP)
         self._lock = threading.Lock()
         self._idle: list[PostgresReader] = []
         self._idle_on_loop: list[PostgresReader] = []
@@ -77,18 +79,25 @@ class PostgresReaders:
 
     @contextmanager
     def _transaction(self, reads: PostgresReads) -> Iterator[PostgresReads]:
-        if not self._places.acquire(blocking=False):
-            require_thread()
-            if not self._places.acquire(timeout=self._busy_timeout):
-                raise Unavailable("the registry's database is overloaded; try again in a moment")
-        try:
-            yield reads
-        finally:
+        with self._place():
             try:
+                yield reads
+            finally:
                 if reads.reader is not None:
                     self._give_back(reads.reader)
-            finally:
-                self._places.release()
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Waits until a connection may be used."""
+        places = self._places_on_loop if is_on_loop() else self._places
+        if not places.acquire(blocking=False):
+            require_thread()
+            if not places.acquire(timeout=self._busy_timeout):
+                raise Unavailable("the registry's database is overloaded; try again in a moment")
+        try:
+            yield
+        finally:
+            places.release()
 
     def last_commit(self) -> int | None:
         """None: PostgreSQL cannot tell without a round trip; use `open_probe`."""
@@ -124,10 +133,11 @@ class PostgresReaders:
 
     def _give_back(self, reader: PostgresReader) -> None:
         reader.end_transaction()
+        # A read on an event loop may have used any connection, and keeps it.
+        idle, most = (self._idle_on_loop, _MOST_ON_LOOP) if is_on_loop() else (self._idle, _MOST)
         with self._lock:
-            count = len(self._idle) + len(self._idle_on_loop)
-            if reader.is_usable and reader.prepared < MOST_PREPARED and not self._is_closed and count < _MOST:
-                # A read on an event loop may have used any connection, and keeps it.
-                (self._idle_on_loop if is_on_loop() else self._idle).append(reader)
+            is_kept = reader.is_usable and reader.prepared < MOST_PREPARED and len(idle) < most
+            if is_kept and not self._is_closed:
+                idle.append(reader)
                 return
         reader.close()
