@@ -4,7 +4,7 @@
 
 Each bench runs as a process and records its rows (`figures.py`): ours and those of the peer or limit,
 measured in turns. A ratio is the median of the rounds' ratios, ours to the peer's, with the minimum and
-maximum in brackets. The column "asked" is the target (`table_rows.py`), set for two cores of an EPYC; "met"
+maximum in brackets. The column "target" (from `table_rows.py`) is set for two cores of an EPYC; "met"
 compares it with the median. Rows of a bench that fails or lacks a peer are named on stderr. Everything takes
 about a quarter of an hour. `--only` selects the benches that have rows whose names contain one of the texts.
 `--small` only checks that every bench works: its figures mean nothing. Generated models are kept in
@@ -31,7 +31,7 @@ from table_rows import BENCHES, Bench, Row
 
 HERE = Path(__file__).parent
 LONGEST = 600  # seconds of one bench
-HEADER = "| work | peer or limit | its figure | ours | ratio | asked | met |\n|---|---|---|---|---|---|---|"
+HEADER = "| work | peer or limit | its figure | ours | ratio | target | met |\n|---|---|---|---|---|---|---|"
 
 
 def main() -> None:

@@ -36,16 +36,16 @@ _SCREENS = {
     "A version": "show acme/both",
     "A search": "search 'base:org/model metric.accuracy>=0.9'",
     "A check with findings": "check ./bad --base org/model",
-    "The plan of a combination": "combine acme/tone@2 acme/facts=0.5 --method ties -o acme/x --dry-run",
-    "The differences of two versions": "diff acme/tone@2 acme/facts --weights --top 3",
-    "This machine": "doctor",
+    "The plan for combining adapters": "combine acme/tone@2 acme/facts=0.5 --method ties -o acme/x --dry-run",
+    "Differences between two versions": "diff acme/tone@2 acme/facts --weights --top 3",
+    "Diagnostics of this machine": "doctor",
     "Jobs": "jobs watch",
 }
-_HEAD = """# Screens
+_HEAD = """# Terminal output
 
-What the main commands print in a terminal of 80 and of 120 columns, recorded by
-`python -m tests.cli.record_screens` with colours off. The adapters are tiny and untrained. `jobs watch` is
-shown as it ends. Pipes and files get all columns and exact times.
+This page shows what the main commands print in terminals of 80 and 120 columns, recorded by
+`python -m tests.cli.record_screens` with colours off. The adapters are tiny and untrained. Of `jobs watch`,
+the final state is shown. Output to pipes and files has all columns and exact times.
 """
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _TO_THE_TOP = re.compile(r"\x1b\[\d*[AHJ]")

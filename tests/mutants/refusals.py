@@ -84,7 +84,7 @@ PUBLISH = _area(
      "claims = jwt.decode(token.text, matching[0], algorithms=ALGORITHMS).claims",
      'claims = _part(token.text.split(".")[1])',
      PUBLISHING + "test_changed_claims_are_refused"),
-    ("signed with a key that the token brings along (`jwk`, `jku`) or that its issuer does not have", GRANT,
+    ("signed with a key inside the token (`jwk`, `jku`), or one that its issuer does not have", GRANT,
      ID_TOKENS, "matching = [key for key in keys.keys if token.key_id is None or key.kid == token.key_id]",
      "matching = list(keys.keys)",
      PUBLISHING + "test_a_key_inside_the_token_is_not_used"),
@@ -98,7 +98,7 @@ PUBLISH = _area(
      "if False:", WRONG),
     ("without an id (`jti`)", GRANT, EXCHANGE, "if not isinstance(jti, str) or not jti:",
      "if not isinstance(jti, str):", WRONG),
-    ("used before, also by many at once", GRANT, STORAGE + "token_exchange.py",
+    ("used before, or by many callers at once", GRANT, STORAGE + "token_exchange.py",
      "if not publishers.use_id_token(tx, issuer.url, jti, expires_at + LEEWAY, now):",
      "if not publishers.use_id_token(tx, issuer.url, jti, expires_at + LEEWAY, now) and False:",
      PUBLISHING + "test_an_id_token_is_used_once_also_by_many_at_once"),
@@ -130,7 +130,7 @@ PUBLISH = _area(
     ("of a publisher whose account is disabled", GRANT, STORAGE + "token_exchange.py",
      " or account.info.disabled_at is not None", "",
      PUBLISHING + "test_a_disabled_account_stops_its_publisher"),
-    ("the job's token, used to create others", "403", STORAGE + "token_exchange.py",
+    ("the job's token, used to create other tokens", "403", STORAGE + "token_exchange.py",
      'limit = Limit(("push",), (Resource(name.namespace, name.name),))', "limit = None",
      PUBLISHING + "test_a_jobs_token_cannot_create_tokens"),
     ("an issuer whose metadata names another", "503 `temporarily_unavailable`", KEYS,
@@ -139,7 +139,7 @@ PUBLISH = _area(
     ("an issuer's RSA key of fewer than 2048 bits", "503 `temporarily_unavailable`", KEYS,
      "return key if key.public_key.key_size >= _MIN_RSA_BITS else None", "return key",
      ISSUERS + "test_keys_that_are_weak_or_not_for_signatures_are_not_used"),
-    ("an issuer's key for encryption", "503 `temporarily_unavailable`", KEYS,
+    ("an issuer's key that is meant for encryption", "503 `temporarily_unavailable`", KEYS,
      ' or document.get("use", "sig") != "sig"', "",
      ISSUERS + "test_keys_that_are_weak_or_not_for_signatures_are_not_used"),
     ("a flood of tokens with invented key ids", GRANT + ", and six fetches a minute", KEYS,
@@ -152,7 +152,8 @@ PUBLISH = _area(
 
 AT_A_PROVIDER = _area(
     "Signing in at an identity provider",
-    ("the answer of another sign-in (`nonce`)", "401", PROVIDER, 'if claims.get("nonce") != nonce:',
+    ("the provider's answer to another sign-in (`nonce`)", "401", PROVIDER,
+     'if claims.get("nonce") != nonce:',
      "if False:", ANSWERS),
     ("an ID token of another issuer", "401", PROVIDER, "if token.issuer != self.issuer:", "if False:",
      ANSWERS),
@@ -176,7 +177,7 @@ AT_A_PROVIDER = _area(
      "if (site is None and origin is None) or site not in (None, \"same-origin\")"
      " or origin not in (None, own):",
      "if False:", PAGES + "test_forms_of_other_sites_are_refused"),
-    ("a link to a confirmation whose button would do something else", "the dialog sends what it names",
+    ("a link to a confirmation whose button would do something else", "the dialog does only what it names",
      "api/adaptry_api/pages/settings/members.py", '{"kind": kind, "who": member}', "dict(fields)",
      "tests/pages/test_settings.py::test_a_confirmation_performs_only_the_action_that_it_names"),
     ("a user in no mapped group", "403", STORAGE + "sign_ins.py",
@@ -198,13 +199,15 @@ AT_A_PROVIDER = _area(
     ("a token of a user who left the provider", "401: revoked", CATALOG + "sign_ins.py",
      "    tokens.revoke_of_external(tx, user.key, now)\n", "",
      CANAILLE + "test_a_former_user_loses_session_and_derived_tokens"),
-    ("an administrator's own token after their group's claim ended", "403", STORAGE + "local/tokens.py",
+    ("a token that an administrator made for themselves, after leaving the provider's group", "403",
+     STORAGE + "local/tokens.py",
      "if external is not None and request.name == by:", "if False:",
      SIGN_IN + "test_an_administrator_by_a_group_loses_the_role_with_the_group"),
-    ("an administrator's given token after they left the provider", "403", STORAGE + "sign_ins.py",
+    ("a token that an administrator was given, after leaving the provider", "403", STORAGE + "sign_ins.py",
      "        _join_groups(tx, principal, (), now)\n", "",
      SIGN_IN + "test_an_administrator_who_left_loses_tokens_and_groups"),
-    ("an administrator of the provider who invites themselves", "403", STORAGE + "local/principals.py",
+    ("an administrator through a provider's group who invites themselves", "403",
+     STORAGE + "local/principals.py",
      "if self.context.identity.external is not None and request.name == self.context.identity.name:",
      "if False:", SIGN_IN + "test_an_administrator_by_a_group_loses_the_role_with_the_group"),
     ("a confirmation with another user's ID token", "the sign-in ends", PROVIDER,
@@ -226,16 +229,16 @@ PROGRAMS = _area(
     ("a device code that was used", "400 `expired_token`", STORAGE + "device_sign_ins.py",
      "        waiting.remove(tx, found)\n", "",
      DEVICE + "test_a_program_gets_one_token_after_its_user_approved_it"),
-    ("a program that asks all the time", "400 `slow_down`", STORAGE + "device_sign_ins.py",
+    ("a program that polls too often", "400 `slow_down`", STORAGE + "device_sign_ins.py",
      'return "slow_down" if', 'return "authorization_pending" if',
      DEVICE + "test_a_program_gets_one_token_after_its_user_approved_it"),
     ("an approval with a limited token", "403", STORAGE + "device_sign_ins.py",
      "if own is None or own.limit is not None:", "if own is None:",
      DEVICE + "test_a_limited_token_approves_no_program"),
-    ("an approval whose token was revoked before the program asked", "400 `expired_token`",
+    ("an approval whose token was revoked before the program polled", "400 `expired_token`",
      CATALOG + "tokens.py", "        _end_approvals(tx, id)\n", "        pass\n",
      DEVICE + "test_an_approval_ends_with_the_approving_token"),
-    ("an approval of a user who was disabled before the program asked", "400 `access_denied`",
+    ("an approval by a user who was disabled before the program polled", "400 `access_denied`",
      STORAGE + "device_sign_ins.py",
      " or principals.by_key(tx, found.principal).info.disabled_at is not None", "",
      DEVICE + "test_a_program_of_a_disabled_user_gets_no_token"),
@@ -247,7 +250,7 @@ PROGRAMS = _area(
      CATALOG + "refresh_tokens.py", "(self.retry_until is not None and now < self.retry_until)",
      "(self.retry_until is not None)",
      REFRESH + "test_an_exchange_may_be_repeated_after_a_lost_answer_for_a_few_minutes"),
-    ("tokens of an answer that was replaced", "401, and the sign-in ends", CATALOG + "refresh_tokens.py",
+    ("tokens of a response that a retry replaced", "401, and the sign-in ends", CATALOG + "refresh_tokens.py",
      "    tx.execute(update(RefreshTokenRow).where(*unused_others).values(used_at=now))\n", "",
      REFRESH + "test_a_stolen_refresh_token_is_detected_at_the_next_refresh"),
     ("a refresh token of another program", GRANT, STORAGE + "refresh_tokens.py",
@@ -261,10 +264,10 @@ PROGRAMS = _area(
      "503 `temporarily_unavailable`", STORAGE + "refresh_tokens.py",
      "if owner.external is not None and not tokens.is_confirmed(owner.confirmed_at, now):", "if False:",
      REFRESH + "test_the_provider_decides_about_refresh_tokens_as_about_access_tokens"),
-    ("tokens of a program of which one was revoked", "401", CATALOG + "tokens.py",
+    ("a program's other tokens, after one of them was revoked", "401", CATALOG + "tokens.py",
      "    for other in sorted(others):\n        revoke_alone(tx, other, at)\n", "",
      REFRESH + "test_revoking_an_access_token_ends_the_whole_sign_in"),
-    ("a refresh token that somebody reported as leaked", GRANT + ", and the sign-in ends",
+    ("a refresh token that was reported as leaked", GRANT + ", and the sign-in ends",
      STORAGE + "tokens.py", "            kept.revoke(tx, refresh.token, datetime.now(UTC))\n",
      "            pass\n", REFRESH + "test_a_reported_refresh_token_ends_its_sign_in_and_no_other"),
     ("a refresh token whose access token is revoked", GRANT, STORAGE + "refresh_tokens.py",
@@ -273,13 +276,13 @@ PROGRAMS = _area(
     ("an approval in a backup, after its restore", "400 `expired_token`", CATALOG + "epochs.py",
      "        tx.execute(sa.delete(orm.DeviceSignInRow))\n", "",
      REFRESH + "test_a_restore_that_revokes_tokens_signs_programs_out"),
-    ("a program that refreshes all the time", "503 `temporarily_unavailable`", STORAGE + "refresh_tokens.py",
+    ("a program that refreshes too often", "503 `temporarily_unavailable`", STORAGE + "refresh_tokens.py",
      "if kept.count_issued(tx, found.family, now - _WINDOW) >= _MOST:", "if False:",
      REFRESH + "test_a_program_that_refreshes_all_the_time_has_to_wait"),
 )  # fmt: skip
 
 OUTSIDE = _area(
-    "The server's own requests: keys, providers, webhooks",
+    "The server's outgoing requests: keys, providers, webhooks",
     ("a private, loopback or link-local address", "no connection", CONNECTOR, "if not is_public(address):",
      "if False:", OUTGOING + "test_a_server_on_this_machine_gets_no_connection"),
     ("such an address inside an IPv6 address", "no connection", ADDRESSES,
@@ -289,7 +292,8 @@ OUTSIDE = _area(
      "for address in addresses:\n            if is_inside",
      "for address in addresses[:1]:\n            if is_inside",
      OUTGOING + "test_one_private_address_among_several_refuses_the_name"),
-    ("a name that means another address at the second look-up", "looked up once", CONNECTOR,
+    ("a host name that resolves to another address the second time (DNS rebinding)", "looked up once",
+     CONNECTOR,
      "closing(_connect(addresses, where.port, deadline))",
      "closing(_connect([where.host], where.port, deadline))",
      OUTGOING + "test_a_name_is_resolved_once_and_its_meaning_cannot_change"),
@@ -305,7 +309,7 @@ OUTSIDE = _area(
      "self._tls = trusting_context(ca_bundle) if ca_bundle else ssl.create_default_context()",
      "self._tls = trusting_context(ca_bundle) if ca_bundle else ssl.create_default_context()\n"
      "        self._tls.check_hostname = False", OUTGOING + "test_a_certificate_must_be_valid_for_the_name"),
-    ("an answer without end", "cut off", CONNECTOR, "if size > self._max_bytes:", "if False:",
+    ("an endless response", "cut off", CONNECTOR, "if size > self._max_bytes:", "if False:",
      OUTGOING + "test_an_answer_that_is_too_long_is_given_up"),
     ("a URL with a password or a fragment", "400", URL,
      "if parts.username is not None or parts.password is not None or parts.fragment:", "if False:",
@@ -313,7 +317,7 @@ OUTSIDE = _area(
     ("a message to a webhook with another body, id or time", "the signature does not verify",
      STORAGE + "webhooks/messages.py", 'signed = f"{message}.{timestamp}.".encode() + body', "signed = body",
      WEBHOOKS + "test_while_a_secret_is_replaced_both_verify"),
-    ("a webhook in a private network", "no byte", STORAGE + "webhooks/delivery.py",
+    ("a webhook in a private network", "nothing is sent", STORAGE + "webhooks/delivery.py",
      "return GuardedConnector(allowed,",
      'return GuardedConnector((*allowed, __import__("ipaddress").ip_network("0.0.0.0/0")),',
      WEBHOOKS + "test_a_private_address_gets_no_byte_unless_its_network_is_allowed"),
@@ -325,7 +329,7 @@ OUTSIDE = _area(
 )  # fmt: skip
 
 GATEWAYS = _area(
-    "Gateways: may the holder of this token use that model",
+    "Gateways: may this token use that model",
     ("an unknown or expired token", "the same denial as for any other reason", INFERENCE,
      "except (Unauthenticated, NotFound, Conflict):", "except (NotFound, Conflict):",
      CONTRACT + "test_every_denial_is_the_same"),
@@ -338,7 +342,7 @@ GATEWAYS = _area(
      CONTRACT + "test_a_stack_requires_the_right_to_every_part"),
     ("a gateway of another namespace", "403", INFERENCE, "    _require_gateway(context, stack)\n", "",
      CONTRACT + "test_a_gateway_gets_answers_about_its_own_namespace_only"),
-    ("a gateway of another namespace, through Envoy", "the denial that everybody gets", ROUTE,
+    ("a gateway of another namespace, through Envoy", "the same denial", ROUTE,
      "raise PermissionDenied(error.message, public_message=_DENIED) from error", "raise",
      GATEWAY + "test_a_forwarded_request_is_decided_by_the_model_in_its_body"),
     ("the principal's name in another spelling of its header, through Envoy", "dropped",
@@ -354,7 +358,7 @@ GATEWAYS = _area(
 )  # fmt: skip
 
 ABUSE = _area(
-    "Abuse of what all share: limits, names, the audit log",
+    "Abuse of shared resources: limits, names, the audit log",
     ("the same limit of requests, used up at each server process", "429: processes share their counts",
      LIMITS,
      "count.idle_at = max(count.idle_at, now + seconds + ", "(",
@@ -366,7 +370,8 @@ ABUSE = _area(
      "            except Exception:  # requests must continue after any error\n",
      "            except ZeroDivisionError:\n",
      SHARING + "test_requests_go_on_while_the_counts_are_locked_and_are_shared_afterwards"),
-    ("one address that begins sign-ins of programs until no others can", "503 `temporarily_unavailable`",
+    ("one address that begins so many sign-ins of programs that others cannot",
+     "503 `temporarily_unavailable`",
      "api/adaptry_api/oauth/device_route.py",
      "if wait := state.device_limit.seconds_to_wait(peer.host if peer else None):", "if wait := 0.0:",
      DEVICE + "test_one_address_cannot_use_up_the_sign_ins_of_all_others"),
@@ -387,7 +392,7 @@ ABUSE = _area(
      "if size < seen.size or _leaf(tx, seen.size) != seen.leaf:",
      "if size < seen.size:",
      AUDIT_LOG + "test_a_log_shortened_to_an_older_checkpoint_is_not_sealed_further"),
-    ("an approval on a page of an alias that moved in the same moment", "409",
+    ("an approval on a page that was opened before the alias moved", "409",
      "registry/adaptry/storage/local/policies.py",
      "if generation is not None and generation != (found.generation if found else 0):", "if False:",
      CONTRACT + "test_an_approval_may_require_that_the_alias_is_where_it_was_seen"),
@@ -395,13 +400,13 @@ ABUSE = _area(
 
 REFUSALS = (*PUBLISH, *AT_A_PROVIDER, *PROGRAMS, *OUTSIDE, *GATEWAYS, *ABUSE)
 
-_HEAD = """# What is refused
+_HEAD = """# Attacks, and how they are refused
 
 Each row is an attack on [publishing from CI](publishing.md), [signing in](signing-in.md),
 [webhooks](webhooks.md), [gateways](gateways.md), [limits](limits.md), names or the [audit log](audit.md): the
-answer, and the test that makes the attack. The test must fail when the check is left out of the code:
-`python -m tests.mutants.refusals --folder FOLDER` leaves out one after another, and
-`python -m tests.mutants.refusals --page > docs/refusals.md` writes this page.
+answer, and the test that carries out the attack. The test must fail if the check against the attack is
+removed from the code: `python -m tests.mutants.refusals --folder FOLDER` removes one check after another to
+verify this. `python -m tests.mutants.refusals --page > docs/refusals.md` writes this page.
 """
 
 

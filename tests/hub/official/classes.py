@@ -10,25 +10,25 @@ CLASSES = {
     ),
     "file-kind": (
         "Uploads files that do not belong to an adapter (`file.txt`, `lfs.bin`); the registry leaves them"
-        " out, and refuses an upload of nothing else."
+        " out, and refuses an upload that has no others."
     ),
     "private": (
-        "Creates a repository without a visibility and reads it without a token; new adapters here are"
-        " private, on the Hub they are public."
+        "Creates a repository without a visibility and reads it without a token; new repositories are"
+        " private here and public on the Hub."
     ),
     "wording": (
-        "Compares the Hub's own text of an error, or the order of its checks; status and exception are right."
+        "Expects the Hub's exact error message, or the order of its checks; status and exception are right."
     ),
     "choice": (
         "Expects a behaviour that the registry deliberately does not have: a branch with a tag's name, a"
         " request id chosen by the caller."
     ),
     "hub-data": (
-        "Needs users, organisations or repositories of the Hub or of its test site, or that site's host name."
+        "Needs users, organisations or repositories of the Hub or its test site, or that site's host name."
     ),
     "environment": (
-        "Fails without any server: it needs other versions of packages, a user who is not root, or the"
+        "Fails whatever the server does: needs other versions of packages, a user other than root, or the"
         " network."
     ),
-    "fault": "A known fault of Adaptry, not fixed yet.",
+    "fault": "A known bug in Adaptry, not fixed yet.",
 }
