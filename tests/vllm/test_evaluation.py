@@ -65,7 +65,7 @@ def test_an_engine_gives_the_numbers_of_peft(
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (running.NAME, "which states no version"),
+        (running.NAME, "which does not identify a version"),
         (f"{NAME}@2", "and not by"),
         ("acme/none@prod", "the engine does not serve acme/none@prod (404)"),
     ],

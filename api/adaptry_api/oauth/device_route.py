@@ -57,8 +57,8 @@ async def begin_device_sign_in(request: Request) -> Response:
         if wait := state.device_limit.seconds_to_wait(peer.host if peer else None):
             raise OAuthError(
                 "temporarily_unavailable",
-                f"your address began {state.device_limit.most} sign-ins in a minute; try again in"
-                f" {math.ceil(wait)} s",
+                f"your IP address began {state.device_limit.most} sign-ins within a minute, the maximum;"
+                f" try again in {math.ceil(wait)} s",
             )
         client = _client_id(required(await read_parameters(request), "client_id"))
         codes = await to_thread.run_sync(device_sign_ins.begin, state.catalog, client)

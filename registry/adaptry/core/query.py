@@ -53,7 +53,7 @@ _KEPT = 64  # queries
 _TOKEN = re.compile(r'[()]|-(?=\()|-?(?:[^\s"()]|"[^"]*")+')
 _OPERATORS = ("OR", "AND", "NOT")
 _QUOTE = "quote a text that contains one"
-_CLOSED = f"a parenthesis is closed that was not opened; {_QUOTE}"
+_CLOSED = f"a closing parenthesis has no opening one; {_QUOTE}"
 
 
 @dataclass(frozen=True, slots=True)

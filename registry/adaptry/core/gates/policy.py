@@ -89,7 +89,7 @@ class Policy:
                     f" (it has {', '.join(_FIELDS)})"
                 )
         if is_new and lines.repeated:
-            raise Invalid(f"line {lines.repeated}: a policy has each field once, written out")
+            raise Invalid(f"line {lines.repeated}: a policy has each field only once, and no merge keys (<<)")
         return cls(_alias(document), _conditions(document, lines), _description(document))
 
 

@@ -56,7 +56,7 @@ class LocalPublishers(Publishers):
         identity = self.context.identity
         if not (identity.is_member or identity.may_administer):
             raise PermissionDenied(
-                f"{identity.name} may not list issuers; log in with a token that may read something"
+                f"{identity.name} may not list issuers; log in with a token that has read access"
             )
         with self.context.catalog.read() as tx:
             return publishers.issuers(tx)
