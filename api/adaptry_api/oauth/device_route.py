@@ -81,5 +81,7 @@ async def begin_device_sign_in(request: Request) -> Response:
 def _client_id(text: str) -> str:
     """Raises `OAuthError`."""
     if len(text) > _LONGEST or not text.isprintable():
-        raise OAuthError("invalid_request", f"client_id is a name of at most {_LONGEST} printable characters")
+        raise OAuthError(
+            "invalid_request", f"client_id must be a name of at most {_LONGEST} printable characters"
+        )
     return text

@@ -135,9 +135,11 @@ def _check_issuer(request: IssuerRequest) -> None:
     """Raises `Invalid`."""
     OutgoingUrl.parse(request.url)
     if "?" in request.url:
-        raise Invalid(f"an issuer's URL has no query: {request.url[:200]!a}")
+        raise Invalid(f"an issuer's URL must have no query: {request.url[:200]!a}")
     if not (request.audience.isascii() and request.audience.isprintable()):
-        raise Invalid("an audience has printable ASCII characters only; use the address of this registry")
+        raise Invalid(
+            "an audience may have only printable ASCII characters; use the address of this registry"
+        )
 
 
 def _existing_issuer(tx: Transaction, name: str) -> IssuerRecord:
