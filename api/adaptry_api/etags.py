@@ -103,7 +103,7 @@ SeenOrAbsent = Annotated[int | None, Depends(_seen_or_absent)]
 def _generation(if_match: str) -> int:
     found = _GENERATION.fullmatch(if_match)
     if found is None:
-        raise Invalid('If-Match is a generation in quotation marks, as in If-Match: "3"')
+        raise Invalid('If-Match must be a generation in quotation marks, as in If-Match: "3"')
     return int(found[1])
 
 

@@ -23,7 +23,7 @@ from adaptry_cli.times import exact_times_option, format_when
     show_default=True,
     metavar="ALIAS",
     type=ALIAS,
-    help="The alias that is to move to the version.",
+    help="The alias that would move to the version.",
 )
 @click.option("--withdraw", "is_withdrawn", is_flag=True, help="Withdraw your own approval.")
 @click.option("--list", "is_list", is_flag=True, help="List the approvals of REF's adapter instead.")
@@ -38,7 +38,7 @@ def approve(
     The approval is for exactly this version, and is void once the alias has moved. Policies count approvals
     with approvals("GROUP"). Approvals by the user who pushed the version or moves the alias do not count.
     """
-    require_usage(not (is_withdrawn and is_list), "--withdraw and --list exclude each other")
+    require_usage(not (is_withdrawn and is_list), "pass either --withdraw or --list, not both")
     if is_list:
         _list(registry, ref, alias, as_json)
         return

@@ -28,18 +28,19 @@ Source = Ref | Path
 
 
 _TAKES = {
-    "description": "a description (--description) has at most 4096 characters",
+    "description": "a description (--description) may have at most 4096 characters",
     "tags": (
-        "a tag (--tag) has 1 to 64 characters without spaces and commas; an adapter has at most 64 tags"
+        "a tag (--tag) must have 1 to 64 characters, without spaces and commas; an adapter may have at"
+        " most 64 tags"
     ),
     "metrics": (
-        "the name of a metric (--metric) has 1 to 64 characters: letters, digits, '_', '.', '/' and '-'; the"
-        " first is a letter or a digit. A push takes at most 64 metrics"
+        "the name of a metric (--metric) must have 1 to 64 characters: letters, digits, '_', '.', '/' and"
+        " '-', the first a letter or a digit. A push takes at most 64 metrics"
     ),
-    "force_reason": "a reason (--reason) has 3 to 1024 characters, so that others understand it later",
-    "reason": "a reason (--reason) has 3 to 1024 characters, so that others understand it later",
+    "force_reason": "a reason (--reason) must have 3 to 1024 characters, so that others understand it later",
+    "reason": "a reason (--reason) must have 3 to 1024 characters, so that others understand it later",
     "inputs": "1 to 64 adapters can be combined, each with a finite weight",
-    "max_shard_size": "the size of a shard (--max-shard-size) is at least 1 MiB",
+    "max_shard_size": "the size of a shard (--max-shard-size) must be at least 1 MiB",
 }
 """The accepted values of an option, by its field in the request model."""
 

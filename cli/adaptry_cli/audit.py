@@ -54,9 +54,15 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="REF",
         help="Only entries about this namespace, adapter, alias (acme/tone@prod) or principal.",
     )
-    @click.option("--since", type=POINT_IN_TIME, help="Only entries since this time, or since 24h or 7d ago.")
     @click.option(
-        "--until", type=POINT_IN_TIME, help="Only entries before this time, or before 24h or 7d ago."
+        "--since",
+        type=POINT_IN_TIME,
+        help="Only entries since this time: a date, or a span before now such as 24h or 7d.",
+    )
+    @click.option(
+        "--until",
+        type=POINT_IN_TIME,
+        help="Only entries before this time: a date, or a span before now such as 24h or 7d.",
     )
     @click.option("--denied/--allowed", default=None, help="Only denied actions, or only allowed ones.")
     @functools.wraps(command)
@@ -124,7 +130,7 @@ def ls(registry: Registry, wanted: AuditFilter, limit: int, as_json: bool) -> No
 @click.option(
     "--to",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write; it must not exist. Without it, standard output.",
+    help="The file to write; it must not exist yet. Default: standard output.",
 )
 @administered_registry
 def export(registry: Registry, wanted: AuditFilter, to: Path | None) -> None:
@@ -153,7 +159,7 @@ def export(registry: Registry, wanted: AuditFilter, to: Path | None) -> None:
 @click.option(
     "--to",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file to write; it must not exist. Without it, standard output.",
+    help="The file to write; it must not exist yet. Default: standard output.",
 )
 @administered_registry
 @json_option
@@ -161,8 +167,8 @@ def checkpoint(registry: Registry, to: Path | None, as_json: bool) -> None:
     """Print the newest signed checkpoint of the audit log.
 
     Keep it where the registry's administrators cannot change it: `adaptry audit verify --older FILE` then
-    proves that nothing before it was rewritten. It is a note in the form of C2SP tlog-checkpoint; --json also
-    shows the key that verifies it.
+    proves that nothing before it was rewritten. It is a signed note, as C2SP's tlog-checkpoint defines it;
+    --json also shows the key that verifies it.
     """
     found = registry.audit.checkpoint()
     require_usage(found.note is not None, "the audit log has no checkpoint yet")

@@ -23,7 +23,7 @@ from adaptry_cli.out import format_count, format_size, json_option, print_answer
 @registry_option
 @json_option
 def backup(registry: Registry, to: Path, verify: bool, skip_damaged: bool, as_json: bool) -> None:
-    """Back up a registry: its catalog at one moment, and every file it names.
+    """Back up a registry: its catalog as of one moment, and every file that it refers to.
 
     A name that ends in .tar is written as one file. Any other name is a folder, to which later backups add
     only new files. The server may keep running, and people may keep pushing. `adaptry restore` reads the

@@ -38,7 +38,7 @@ _visibility = click.option(
     "--visibility",
     type=click.Choice(get_args(BaseVisibility)),
     help=(
-        "Who may see the base: holders of its names' namespaces (private), every token with a namespace"
+        "Who may see the base: tokens of its names' namespaces (private), every token with a namespace"
         " (internal), or all callers (public)."
     ),
 )
@@ -112,7 +112,7 @@ def add(
 def edit(registry: Registry, key: str, visibility: BaseVisibility | None, as_json: bool) -> None:
     """Change who may see a base.
 
-    Only tokens that hold the namespace of one of its names see a private base. For all others, the base does
+    Only tokens that hold the namespace of one of its names see a private base. To all others, the base does
     not exist, and its adapters are shown with the base name in their config. Prints the base's id.
     """
     require_usage(visibility is not None, "nothing to change: pass --visibility")
@@ -134,9 +134,9 @@ def edit(registry: Registry, key: str, visibility: BaseVisibility | None, as_jso
 def bind(registry: Registry, ref: Ref, key: str, each: bool, as_json: bool) -> None:
     """Record which registered base a version was trained on.
 
-    For versions whose config names no registered base, but for example a path on the machine that trained
-    them. The version keeps its files, number and digest. It is checked against the base, and engines that
-    serve the base can load it. Prints each version and its digest.
+    Use this if the version's config names no registered base but, for example, a path on the machine that
+    trained it. The version keeps its files, number and digest. It is checked against the base, and engines
+    that serve the base can load it. Prints each version and its digest.
     """
     named = BaseRecogniser(registry.bases).named(base_source(key))
     if named.needs_registering or named.info is None:

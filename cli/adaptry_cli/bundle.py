@@ -68,7 +68,8 @@ def create(
 ) -> None:
     """Write versions to a bundle.
 
-    Every file is verified while it is written, and the bundle appears when it is complete. Prints its name.
+    Every file is verified as it is written. The bundle appears only once it is complete; its name is then
+    printed.
     """
     from adaptry.operations.mirroring.bundles.writer import create_bundle as pack
 
@@ -101,7 +102,7 @@ def create(
 
 @bundle.command()
 @click.argument("file", metavar="FILE", type=FOLDER)
-@click.option("--aliases", is_flag=True, help="Also move aliases as the bundle has them.")
+@click.option("--aliases", is_flag=True, help="Also move aliases to match the bundle.")
 @creating_registry_option
 @json_option
 def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:

@@ -37,7 +37,11 @@ if TYPE_CHECKING:
     from adaptry.integrations.serving.cache.layout import CacheEntry
 
 _folder = click.option(
-    "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache. Default: ADAPTRY_CACHE, then your own."
+    "--cache",
+    "folder",
+    metavar="DIR",
+    type=FOLDER,
+    help="The cache folder. Default: ADAPTRY_CACHE, then one in the user's data folder.",
 )
 
 
@@ -45,7 +49,7 @@ _folder = click.option(
 def cache() -> None:
     """Manage the cache of adapters for engines on this machine.
 
-    Each version is in a folder named by its digest, and verified. It stays while a process uses it, and
+    Each version is verified and has a folder named by its digest. It stays while a process uses it, and
     afterwards as long as there is room.
     """
 
@@ -55,7 +59,7 @@ def cache() -> None:
 @exact_times_option
 @json_option
 def list_kept(folder: Path | None, as_json: bool) -> None:
-    """List the cached versions; those to be removed first are at the top."""
+    """List the cached versions, in the order in which they would be removed."""
     opened = _opened(folder)
     entries = opened.entries()
     if as_json:
@@ -179,14 +183,17 @@ def _is_answering(url: str) -> bool:
 def forget(digest: str, folder: Path | None, reason: str, as_json: bool) -> None:
     """Remove a version from this machine, and refuse it until it is readmitted.
 
-    Files that a process or an engine uses are removed after its last use.
+    Files that a process or an engine still uses are removed once it no longer does.
     """
     opened = _opened(folder)
     found = _digest(opened, digest)
     was_here = opened.recall(found, reason)
     users = [user for user in opened.users() if any(entry.digest == found for entry in user.entries)]
     if opened.has_files(found):
-        text = "refused from now on; its files are in use, and are removed after their last use by:"
+        text = (
+            "refused from now on; its files are still in use, and will be removed when these no longer use"
+            " them:"
+        )
         text = "\n".join([text, *(user.sentence() for user in users)])
     else:
         text = "removed" if was_here else "it was not in the cache, and is refused from now on"
@@ -228,8 +235,8 @@ def _digest(opened: Cache, text: str) -> Digest:
     found = [entry.digest for entry in opened.entries() if prefix and entry.digest.hex.startswith(prefix)]
     if len(found) != 1:
         raise NotFound(
-            f"{text[:80]!r} is the beginning of no digest in the cache, or of several; pass it in full"
-            " (sha256:…)"
+            f"no digest in the cache, or more than one, begins with {text[:80]!r}; `adaptry cache ls` lists"
+            " them, or pass all 64 digits (sha256:…)"
         )
     return found[0]
 

@@ -105,7 +105,9 @@ def merge_text(adapter: Adapter) -> str:
         return f"no: {reason}"
     word = parse_quantisation_hint(adapter.config.base_name)
     copy = (
-        f"; trained on a quantised copy, by its name ({word}): --base-copy says which to use" if word else ""
+        f"; trained on a quantised copy, judging by its name ({word}): choose the copy with --base-copy"
+        if word
+        else ""
     )
     return f"yes; against PEFT's: {METHODS[adapter.spec.method].tolerance}{copy}"
 

@@ -91,7 +91,7 @@ def convert(
     """Convert an adapter of any method to a plain LoRA, or its file to another layout.
 
     A LoRA that another tool wrote (MLX, diffusers, kohya's sd-scripts, AdapterHub, torchtune, llama.cpp) is
-    rewritten in PEFT's layout without changing a number. To change its rank or dtype, convert the result
+    rewritten in PEFT's layout without changing any number. To change its rank or dtype, convert the result
     again. Files of kohya, torchtune and llama.cpp need --base.
 
     Variants of LoRA, and methods that equal a LoRA, are converted exactly. For all other methods, the nearest

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from adaptry.operations.derived_output import DerivedResult
     from adaptry.registry.records import PushOptions
 
-_DESTINATION = "name a destination: -o NAME in the registry, or -o ./DIR for a folder"
+_DESTINATION = "pass a destination: -o NAME in the registry, or -o ./DIR for a folder"
 _WORST = 5
 
 
@@ -156,7 +156,7 @@ def print_result(draft: LazyAdapter, there: DerivedResult, as_json: bool) -> Non
     _tell_exactness(there)
     pushed = there.pushed
     if pushed and not pushed.is_new:
-        print_err(f"{there.location} already is this adapter; no new version was made")
+        print_err(f"{there.location} already has exactly this adapter; no new version was created")
     if as_json:
         print_json(result_json(draft, there))
     else:

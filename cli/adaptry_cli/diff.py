@@ -26,7 +26,9 @@ from adaptry_cli.warnings import warn
 @command()
 @click.argument("before", metavar="REF|DIR", type=SOURCE)
 @click.argument("after", metavar="[REF|DIR]", type=SOURCE, required=False)
-@click.option("--weights", is_flag=True, help="Also read the weights, and show the distance of each module.")
+@click.option(
+    "--weights", is_flag=True, help="Also read the weights, and show how far apart they are in each module."
+)
 @click.option(
     "--top",
     type=WholeNumber(1),

@@ -41,7 +41,7 @@ def edit(
 
     Only what you pass is changed. --tag replaces all tags.
     """
-    require_usage(not (tags and no_tags), "--tag and --no-tags contradict each other")
+    require_usage(not (tags and no_tags), "pass either --tag or --no-tags, not both")
     change = adapter_edit(description, tags if tags or no_tags else None, is_public)
     require_usage(
         change != AdapterEdit(),

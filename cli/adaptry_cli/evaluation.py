@@ -35,9 +35,14 @@ from adaptry_cli.out import format_count, json_option, print_err, print_json, pr
     "--num-fewshot", metavar="N", type=WholeNumber(0), help="Examples in each prompt. Default: the task's."
 )
 @click.option(
-    "--batch-size", metavar="N", type=WholeNumber(1), default=1, show_default=True, help="Documents at once."
+    "--batch-size",
+    metavar="N",
+    type=WholeNumber(1),
+    default=1,
+    show_default=True,
+    help="Documents per batch.",
 )
-@click.option("--apply-chat-template", is_flag=True, help="Put prompts into the chat template of the base.")
+@click.option("--apply-chat-template", is_flag=True, help="Format prompts with the base's chat template.")
 @click.option(
     "--device",
     metavar="DEVICE",
@@ -46,7 +51,7 @@ from adaptry_cli.out import format_count, json_option, print_err, print_json, pr
     help="Device on which PEFT computes, such as cuda.",
 )
 @click.option(
-    "--include-path", metavar="DIR", type=FOLDER, help="A folder with tasks of your own, in lm-eval's YAML."
+    "--include-path", metavar="DIR", type=FOLDER, help="A folder with your own tasks, in lm-eval's YAML."
 )
 @click.option(
     "--engine", metavar="URL",
@@ -55,7 +60,7 @@ from adaptry_cli.out import format_count, json_option, print_err, print_json, pr
 @click.option(
     "--model", metavar="NAME", help="The engine's name for the version. Default: its ref by digest."
 )
-@click.option("--dry-run", is_flag=True, help="Print the commands for a shell, and run nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the shell commands; run nothing.")
 @registry_option
 @json_option
 def eval_(
@@ -76,9 +81,10 @@ def eval_(
 ) -> None:
     """Evaluate a version with lm-eval, and add the results to it as evidence.
 
-    The version is fetched by its digest, and the results are added to the same digest. lm-eval is the one in
-    this environment (the extra eval), or else the program on the PATH. With --engine, every answer must state
-    that the version gave it; otherwise nothing is added. The engine's API key is read from OPENAI_API_KEY.
+    The version is fetched by its digest, and the results are added to the same digest. lm-eval is taken from
+    this environment (pip install 'adaptry[eval]'), or else from the PATH. With --engine, every answer must
+    name the version that gave it; otherwise nothing is added. The engine's API key is read from
+    OPENAI_API_KEY.
 
     With --dry-run, the printed command can be changed and run by hand; lm-eval then pushes its results to the
     registry's server, and does not check which version an engine answers with.

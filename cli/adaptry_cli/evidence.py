@@ -119,7 +119,7 @@ def ls(registry: Registry, ref: Ref, task: str | None, metric: str | None, limit
     "--samples-to",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Save the values of single samples as FILE.",
+    help="Save the per-sample values as FILE.",
 )
 @registry_option
 @exact_times_option
@@ -174,7 +174,8 @@ def inbox(registry: Registry, namespace: str, limit: int, as_json: bool) -> None
     """List uploaded results that are not assigned to a version.
 
     lm-eval pushes results to the data sets lm-eval-results and lm-eval-results-private of a namespace. Those
-    that do not state which version was measured, or whose poster may not add evidence to it, are kept apart.
+    that do not state which version was measured, or whose poster may not add evidence to it, stay in the
+    inbox until they are attached or discarded.
     """
     found = collect_pages(lambda cursor, many: registry.inbox.list(namespace, cursor, many), limit)
     if as_json:
@@ -199,7 +200,7 @@ def inbox(registry: Registry, namespace: str, limit: int, as_json: bool) -> None
             drop=("samples", "posted"),
         )
     else:
-        print_err(f"no results are kept apart in {namespace}")
+        print_err(f"the inbox of {namespace} is empty")
 
 
 @evidence.command()
@@ -225,7 +226,7 @@ def attach(registry: Registry, id: int, ref: Ref, as_json: bool) -> None:
 @registry_option
 @json_option
 def discard(registry: Registry, id: int, as_json: bool) -> None:
-    """Delete results from the inbox, with their files of samples."""
+    """Delete results from the inbox, with their sample files."""
     registry.inbox.discard(id)
     print_done({"id": id}, f"discarded results {id}", as_json)
 

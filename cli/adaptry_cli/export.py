@@ -143,7 +143,7 @@ def export(
     )
     require_usage(
         dry_run or target.destination is not None or artifact is not None,
-        "name a destination: -o NAME, -o ./DIR or --push oci://…",
+        "pass a destination: -o NAME, -o ./DIR or --push oci://…",
     )
     with progress() as bars:
         parent = open_named_parent(connected, source, bars)
@@ -174,7 +174,7 @@ def _setting(
     from adaptry.operations.export import export_options
 
     if options["energy"] is not None and not 0 < options["energy"] <= 1:
-        raise Invalid(f"--energy is a share from 0 to 1, not {options['energy']:g}")
+        raise Invalid(f"--energy must be a share from 0 to 1, not {options['energy']:g}")
     require_usage(
         options["rank"] is None or options["energy"] is None,
         "pass --rank or --energy, not both: each decides the rank",

@@ -39,9 +39,7 @@ _STATES = {
 
 @command()
 @click.argument("finetuned", metavar="DIR|NAME", type=BASE)
-@click.option(
-    "--base", required=True, metavar="NAME|DIR|ID", type=BASE, help="The base that it was trained from."
-)
+@click.option("--base", required=True, metavar="NAME|DIR|ID", type=BASE, help="The base that was fine-tuned.")
 @click.option("--rank", type=WholeNumber(1), help="The rank of every module.")
 @click.option(
     "--energy",
@@ -60,7 +58,11 @@ _STATES = {
 )
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option("--seed", type=WholeNumber(0), default=0, show_default=True, help="Seed for the decomposition.")
-@click.option("--no-verify", is_flag=True, help="Do not merge the result into the base and compare.")
+@click.option(
+    "--no-verify",
+    is_flag=True,
+    help="Skip merging the result into the base and comparing it with the fine-tune.",
+)
 @output_options
 @json_option
 def extract(

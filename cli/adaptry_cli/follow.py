@@ -86,12 +86,17 @@ _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp", "dynamo")
     help="How long a report is valid, from 5 to 3600 seconds.",
 )
 @click.option(
-    "--cache", "folder", metavar="DIR", type=FOLDER, help="The cache. Default: ADAPTRY_CACHE, then your own."
+    "--cache",
+    "folder",
+    metavar="DIR",
+    type=FOLDER,
+    help="The cache folder. Default: ADAPTRY_CACHE, then one in the user's data folder.",
 )
 @click.option(
     "--proxy",
     metavar="HOST:PORT",
-    help="Also serve the engine's API here, where aliases move without a gap (not LoRAX).",
+    help="Also serve the engine's API at this address, where requests do not fail while an alias moves (not"
+    " LoRAX).",
 )
 @click.option(
     "--proxy-connections",
@@ -99,11 +104,15 @@ _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp", "dynamo")
     type=WholeNumber(1, 65536),
     default=512,
     show_default=True,
-    help="Maximum number of connections of clients to --proxy; further ones get 503.",
+    help="Maximum number of client connections to --proxy; further ones get 503.",
 )
 @click.option("--listen", metavar="HOST:PORT", help="Serve /healthz, /readyz and /metrics (Prometheus) here.")
 @engine_key_option
-@click.option("--once", is_flag=True, help="Stop once the engine has the right adapters, or with an error.")
+@click.option(
+    "--once",
+    is_flag=True,
+    help="Exit once the engine has the right adapters, or with an error if it cannot get them.",
+)
 @registry_option
 def follow(
     registry: Registry,

@@ -31,7 +31,7 @@ from adaptry_cli.version_text import facts_of_spec, json_of_spec, row_of_tensor
 @lazy_registry_option
 @json_option
 def inspect(connected: RegistryOpener, source: Source, weights: bool, as_json: bool) -> None:
-    """Show an adapter's properties, read from its files, and its possible uses.
+    """Show an adapter's properties, read from its files, and how it can be used.
 
     Shows method, modules with ranks and scales, extra weights and dtypes; its share of the base and the
     memory it takes when served; whether it can be merged or written as a LoRA, and which engines serve it as

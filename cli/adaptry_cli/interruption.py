@@ -7,8 +7,8 @@ from collections.abc import Mapping
 _CHANGED_NOTHING = "nothing was changed"
 INTERRUPTIONS: Mapping[str, str] = {
     "push": (
-        "no version was registered, unless the registry had just accepted it; run the same command again:"
-        " files that had arrived are not sent twice, and a version that exists is printed"
+        "no version was registered, unless the registry had already accepted it; run the same command"
+        " again: files that arrived are not sent again, and a version that already exists is printed"
     ),
     "pull": (
         "{folder} was not written; run the same command again, and files that had arrived are not"

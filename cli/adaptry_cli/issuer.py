@@ -39,7 +39,7 @@ def issuer() -> None:
 @click.option(
     "--audience",
     metavar="URL",
-    help="The claim `aud`: this registry's address, as its jobs use it. Default: the server's address.",
+    help="The claim `aud`: this registry's address, as CI jobs reach it. Default: the server's address.",
 )
 @administered_registry
 @json_option
@@ -88,5 +88,5 @@ def _address(registry: Registry) -> str:
     """The server's address. Raises `Invalid` in a registry's folder, which has no address."""
     url = getattr(registry, "url", None)
     if not isinstance(url, str):
-        raise Invalid("pass --audience: the address of this registry, as its jobs use it")
+        raise Invalid("pass --audience: the address of this registry, as CI jobs reach it")
     return url

@@ -114,7 +114,7 @@ def schedule(
 
     TASK and its fields are those of `adaptry jobs submit`. CRON is minute, hour, day, month and weekday in
     UTC, as in '30 2 * * *'. Runners submit the job; if none was running at the time, the job is submitted
-    once when a runner starts within a day.
+    once when a runner starts, if that is within a day.
     """
     order = validate_options(JobOrder, kind=kind, task=_task(kind, fields))
     print_answer(registry.jobs.schedule(name, cron, order), name, as_json)
@@ -271,7 +271,7 @@ def retry(registry: Registry, job: str, as_json: bool) -> None:
     """Queue a failed or cancelled job again; finished parts are kept."""
     found = registry.jobs.retry(job)
     print_done(
-        found.model_dump(mode="json"), f"{found.id} is {found.state}; this is try {found.tries}", as_json
+        found.model_dump(mode="json"), f"{found.id} is {found.state}; this is attempt {found.tries}", as_json
     )
 
 

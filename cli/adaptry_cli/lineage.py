@@ -19,7 +19,7 @@ from adaptry_cli.out import json_option, print_err, print_json, print_lines
 @registry_option
 @json_option
 def lineage(registry: Registry, ref: Ref, down: bool, as_json: bool) -> None:
-    """Show how and from which versions a version was made.
+    """Show which versions a version was made from, and how.
 
     Prints the tree of its parents, their parents and so on, each with its recipe in one line and the energy
     that it kept, if that was recorded. A parent that is not in this registry, or that you may not read, is

@@ -36,7 +36,7 @@ DEFAULT = Path("adaptry.lock")
 @click.option(
     "--check",
     is_flag=True,
-    help="Write nothing; the exit code is 1 if a ref of the file now means another version.",
+    help="Write nothing; the exit code is 1 if a ref in the file now selects another version.",
 )
 @registry_option
 @json_option
@@ -56,7 +56,7 @@ def lock(
         else:
             print_lines(change.sentence() for change in found)
         if not found:
-            print_err(f"every ref in {file} still means the same version")
+            print_err(f"every ref in {file} still selects the same version")
         ctx.exit(NO if found else 0)
     pinned = pin_refs(registry.versions, refs)
     _write(file, pinned.to_text())

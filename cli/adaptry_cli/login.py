@@ -42,13 +42,13 @@ def login(
     """Save a token for a server.
 
     In a terminal, prints an address and a code: open the address in a browser, here or on any other machine,
-    and approve the code. Elsewhere, reads the token from stdin. The token is tried first, then saved in a
+    and approve the code. Elsewhere, reads the token from stdin. The token is tested first, then saved in a
     file that only you can read. The code of an invitation (`adaptry user invite`), entered with --with-token,
     is exchanged for a token first. URL is the server's address. Default: ADAPTRY_URL.
     """
     server = require_server(url)
     if sum((adapter is not None, token_file is not None, in_browser, with_token)) > 1:
-        raise click.UsageError("give one of --publish, --token-file, --browser and --with-token")
+        raise click.UsageError("pass only one of --publish, --token-file, --browser and --with-token")
     if adapter is not None:
         token = _job_token(server, adapter)
     elif in_browser or (token_file is None and not with_token and sys.stdin.isatty()):

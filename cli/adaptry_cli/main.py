@@ -44,7 +44,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "show": ("show:show", "Show everything about a version."),
         "history": ("history:history", "Show the history of an adapter."),
         "events": ("events:events", "Show what happens in the registry, as it happens."),
-        "lineage": ("lineage:lineage", "Show how and from which versions a version was made."),
+        "lineage": ("lineage:lineage", "Show which versions a version was made from, and how."),
         "diff": (
             "diff:diff",
             "Show the differences between two adapters, or between the last two versions of one.",
@@ -52,7 +52,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "similar": ("similar:similar", "Find adapters that are nearly the same."),
         "inspect": (
             "inspect:inspect",
-            "Show an adapter's properties, read from its files, and its possible uses.",
+            "Show an adapter's properties, read from its files, and how it can be used.",
         ),
         "check": ("check:check", "Check an adapter, alone, against a base, or for an engine."),
     },
@@ -68,12 +68,15 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "Evaluate a version with lm-eval, and add the results to it as evidence.",
         ),
         "alias": ("alias:alias", "Point aliases such as prod and staging at versions."),
-        "policy": ("policy:policy", "Set and try the conditions for moves of an alias."),
+        "policy": ("policy:policy", "Set and try out the conditions for moving an alias."),
         "approve": (
             "approve:approve",
             "Approve the move of an alias (prod) from its current version to another.",
         ),
-        "promotion": ("promotion:promotion", "List, show and replay the decisions of gated moves."),
+        "promotion": (
+            "promotion:promotion",
+            "List, show and replay decisions about moves of aliases that have a policy.",
+        ),
         "promote": ("promote:promote", "Move an alias (prod) to a version."),
         "rollback": ("rollback:rollback", "Move an alias back to the version it was at before."),
     },
@@ -169,7 +172,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "uploads": ("uploads:uploads", "List and drop open uploads."),
         "backup": (
             "backup:backup",
-            "Back up a registry: its catalog at one moment, and every file it names.",
+            "Back up a registry: its catalog as of one moment, and every file that it refers to.",
         ),
         "verify": ("verify:verify", "Look for damage in the registry."),
         "mend": ("mend:mend", "Repair what `adaptry verify` finds."),
@@ -277,8 +280,8 @@ def _print_disk_full(error: OSError) -> int:
     """Reports a full disk as an error and not as a bug, also if stdout is a file on it."""
     _discard_stdout()
     _print_error(
-        f"no space left {f'for {error.filename}' if error.filename else 'where the output goes'};"
-        " free some and try again"
+        f"no space left {f'for {error.filename}' if error.filename else 'where the output goes'}; free some"
+        " space and try again"
     )
     return exit_code(StorageFull(""))
 

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     help="CPU code to use; the results are the same.",
 )
 @click.option(
-    "--no-hash", is_flag=True, help="Do not hash the output: faster, but the record has no digests of files."
+    "--no-hash", is_flag=True, help="Do not hash the output: faster, but the record then has no file digests."
 )
 @click.option(
     "--other-base", is_flag=True, help="Allow a base other than the one that the adapter was trained on."
@@ -68,7 +68,8 @@ if TYPE_CHECKING:
 @click.option(
     "--base-copy",
     type=click.Choice(["original", "dequantised"]),
-    help="The copy to merge into, if the base or the one trained on is quantised.",
+    help="Which copy of the base to merge into, if it is quantised or the adapter was trained on a"
+    " quantised copy.",
 )
 @click.option(
     "--method",
@@ -105,8 +106,8 @@ def merge(
     """Merge adapters into their base's weights.
 
     Computes W + weight · scale · B·A in float32 and rounds once, as PEFT does. An adapter that does not fit
-    is refused before a weight is read. The output folder appears when it is complete; `adaptry_merge.json` in
-    it records what was merged.
+    is refused before any weight is read. The output folder appears only once it is complete;
+    `adaptry_merge.json` in it records what was merged.
     """
     from adaptry.compute.merging.merge import MergeOptions, plan_recipe
     from adaptry.compute.merging.merge import merge as carry_out

@@ -34,15 +34,17 @@ _PAUSE = 5.0
     "--from-token-file",
     metavar="FILE",
     type=FOLDER,
-    help="A file with a token for it. Default: as for any server.",
+    help="A file with a token for the source. Default: the token that other commands would send it.",
 )
-@click.option("--aliases", is_flag=True, help="Also move aliases to where they are at the source.")
+@click.option("--aliases", is_flag=True, help="Also move aliases to match the source.")
 @click.option("--parents", is_flag=True, help="Also copy the versions that a version was made from.")
 @click.option(
     "--bases/--no-bases", default=True, show_default=True, help="Register the bases of the copied versions."
 )
-@click.option("--base-files", is_flag=True, help="Also copy the weights of bases that are stored there.")
-@click.option("--delete", is_flag=True, help="Delete mirrored adapters that were deleted there.")
+@click.option(
+    "--base-files", is_flag=True, help="Also copy the weights of bases, where the source stores them."
+)
+@click.option("--delete", is_flag=True, help="Delete mirrored adapters that were deleted at the source.")
 @click.option("--every", type=DURATION, metavar="SPAN", help="Repeat, this long after each round: 30s, 5m.")
 @click.option("--follow", "is_following", is_flag=True, help="Keep running, and copy changes as they happen.")
 @click.option("--dry-run", is_flag=True, help="Show what would be copied; change nothing.")

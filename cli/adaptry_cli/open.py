@@ -24,7 +24,7 @@ def open_page(ref: Ref | None, where: str | None, only_print: bool) -> None:
     """Open an adapter's page in a browser.
 
     Prints the page's address and opens it. Without a ref, that is the server's first page. With a version or
-    an alias, the page shows the version that it means now.
+    an alias, the page shows the version that it selects now.
     """
     settings = settings_for(where)
     server = settings.registry

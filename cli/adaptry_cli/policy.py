@@ -36,11 +36,11 @@ _alias_option = click.option(
 
 @group()
 def policy() -> None:
-    """Set and try the conditions for moves of an alias.
+    """Set and try out the conditions for moving an alias.
 
     A policy is for one adapter (acme/tone) or for all adapters of a namespace (acme); where both exist, both
-    apply. Evaluating one needs the extra gates where the registry runs: pip install 'adaptry[gates]'.
-    docs/gates.md explains how to write conditions.
+    apply. To evaluate policies, the registry's machine needs: pip install 'adaptry[gates]'. docs/gates.md
+    explains how to write conditions.
     """
 
 
@@ -50,7 +50,7 @@ def policy() -> None:
 @registry_option
 @json_option
 def set_(registry: Registry, scope: str, file: TextIO, as_json: bool) -> None:
-    """Set the policy in FILE (- for standard input); the alias is in the file.
+    """Set a policy from FILE (- for standard input), which names its alias.
 
     It becomes the next version of the policy.
     """
@@ -170,7 +170,7 @@ def try_(
 @registry_option
 @json_option
 def rm(registry: Registry, scope: str, alias: str, as_json: bool) -> None:
-    """Remove the policy of an alias; its versions stay in the history."""
+    """Remove the policy of an alias; the history keeps its earlier versions."""
     registry.policies.remove(scope, alias)
     print_done({"scope": scope, "alias": alias}, f"{scope}@{alias} no longer has its own policy", as_json)
 

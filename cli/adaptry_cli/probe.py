@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="The engine's name for the adapter. Default: the same name as here (llama.cpp: its number).",
 )
-@click.option("--base-model", metavar="NAME", help="The engine's name for its base. Default: as it reports.")
+@click.option(
+    "--base-model", metavar="NAME", help="The engine's name for its base. Default: the one that it reports."
+)
 @click.option(
     "--prompt",
     "prompts",

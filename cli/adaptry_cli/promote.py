@@ -38,7 +38,7 @@ from adaptry_cli.out import json_option
 @click.option(
     "--override",
     metavar="REASON",
-    help="Move the alias although conditions are not met. Requires the right policy.override.",
+    help="Move the alias even if conditions are not met. Requires the right policy.override.",
 )
 @registry_option
 @json_option

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @group()
 def promotion() -> None:
-    """List, show and replay the decisions of gated moves.
+    """List, show and replay decisions about moves of aliases that have a policy.
 
     The registry records a decision for every move of an alias with a policy: the policy, the evidence and the
     results.
@@ -67,7 +67,10 @@ def ls(registry: Registry, ref: Ref, limit: int, as_json: bool) -> None:
             drop=("by", "reason"),
         )
     else:
-        print_err(f"no move of {ref} was decided by conditions; `adaptry history {ref.name}` shows all moves")
+        print_err(
+            f"no decision is recorded for {ref}, since no policy applied when it moved; `adaptry history"
+            f" {ref.name}` shows all moves"
+        )
 
 
 @promotion.command()
@@ -113,7 +116,10 @@ def show(registry: Registry, id: int, as_json: bool) -> None:
     help="Also compare the evidence with the registry's: every value, and the samples of each document.",
 )
 @click.option(
-    "--name", type=NAME, metavar="NAME", help="Name of the adapter in the registry with the evidence."
+    "--name",
+    type=NAME,
+    metavar="NAME",
+    help="With --evidence: the adapter's name in the registry, if it differs from the record's.",
 )
 @registry_option
 @json_option
@@ -122,7 +128,8 @@ def replay(
 ) -> None:
     """Compute a decision again from its record, and exit with 1 if the results differ.
 
-    FILE is the output of `promotion show --json`, also from another registry. Needs the extra gates.
+    FILE is the output of `promotion show --json`, from this or another registry. Needs: pip install
+    'adaptry[gates]'.
     """
     from adaptry.core.gates.replay import replay as replay_record
     from adaptry.operations.gates.evidence_check import missing_evidence
@@ -157,5 +164,8 @@ def _decision(registry: Registry, what: str) -> PromotionDecision:
     from adaptry.core.gates.replay import parse_record
 
     path = Path(what)
-    require_usage(path.is_file(), f"{what} is neither the number of a decision nor a file")
+    require_usage(
+        path.is_file(),
+        f"{what} is neither the number of a decision (`adaptry promotion ls NAME` lists them) nor a file",
+    )
     return parse_record(path.read_text("utf-8"))

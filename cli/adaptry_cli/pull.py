@@ -50,9 +50,9 @@ def pull(
 ) -> None:
     """Write a version's files into a folder.
 
-    Every file is verified. The folder appears when it is complete, and contains nothing else. A deprecated or
-    yanked version is pulled with a warning; a quarantined or revoked one is refused. With --locked, each
-    version is written to DIR/namespace/name@….
+    Every file is verified. The folder appears only once it is complete, and contains nothing else. A
+    deprecated or yanked version is pulled with a warning; a quarantined or revoked one is refused. With
+    --locked, each version is written to DIR/namespace/name@….
     """
     require_usage((ref is None) != (locked is None), "name a version (REF), or pass --locked FILE")
     require_usage(

@@ -43,7 +43,7 @@ if TYPE_CHECKING:  # at run time, imported after the inspection of the weights h
 @click.option("--alias", metavar="ALIAS", help="An alias to point at the version.")
 @click.option("--description", help="A description of the adapter.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag of the adapter; may be repeated.")
-@click.option("--force", is_flag=True, help="Push although the checks block it; needs --reason.")
+@click.option("--force", is_flag=True, help="Push even if the checks block it; needs --reason.")
 @click.option("--reason", metavar="TEXT", help="Why the checks may be ignored; stored with the version.")
 @pushing_registry_option
 @json_option

@@ -87,9 +87,8 @@ def _print_status(found: RecallStatus) -> None:
     if not found.lines:
         print_err(
             "no worker ever reported this version. It was downloaded"
-            f" {format_count(version.downloads, 'time')};"
-            " engines whose worker does not report (a token without the role worker) are not known to the"
-            " registry"
+            f" {format_count(version.downloads, 'time')}; the registry knows only engines whose worker"
+            " reports, with a token of the role `worker`"
         )
         return
     workers = _workers(found.lines)
@@ -99,8 +98,9 @@ def _print_status(found: RecallStatus) -> None:
         print_err(f"declared gone, without proof: {format_count(len(declared), 'worker')}")
     if unknown := {one.worker for one in found.lines if one.outcome == "unknown"}:
         print_err(
-            f"{', '.join(sorted(unknown)[:5])} may still serve it: no report arrives. A worker that reports"
-            " again gets the recall. If its engine is gone: adaptry workers gone WORKER --reason TEXT"
+            f"{', '.join(sorted(unknown)[:5])} may still serve it: no reports arrive from there. A worker"
+            " that reports again receives the recall. If its engine is gone: adaptry workers gone WORKER"
+            " --reason TEXT"
         )
 
 

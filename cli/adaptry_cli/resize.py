@@ -116,7 +116,7 @@ def _choose_rank(parent: ParentAdapter, ranks: Sequence[int], energy: float | No
     from adaptry.compute.converting.rank_choice import choose_rank
 
     if energy is not None and not 0 < energy <= 1:
-        raise Invalid(f"--energy is a share from 0 to 1, not {energy:g}")
+        raise Invalid(f"--energy must be a share from 0 to 1, not {energy:g}")
     found = choose_rank(parent, ranks, energy)
     wanted = 1.0 if energy is None else energy
     is_enough = found.kept >= wanted

@@ -27,8 +27,8 @@ from adaptry_cli.out import (
 from adaptry_cli.state_change import set_state
 
 _FORMS = (
-    "A version: adaptry restore NAME@VERSION --reason WHY, as in acme/tone@3. A backup: adaptry restore PATH,"
-    " where PATH begins with / or ./, as in ./backups or ./backup.tar"
+    "A version: adaptry restore NAME@VERSION --reason TEXT, as in acme/tone@3. A backup: adaptry restore"
+    " PATH, where PATH begins with / or ./, as in ./backups or ./backup.tar"
 )
 
 
@@ -68,7 +68,7 @@ class _What(click.ParamType):  # type: ignore[type-arg]  # subscriptable since c
     type=WholeNumber(0, 1_000_000),
     default=1000,
     show_default=True,
-    help="Version numbers to leave unused in each adapter, as pushes after the backup may have taken them.",
+    help="Version numbers to leave unused in each adapter, since pushes after the backup may have used them.",
 )
 @click.option("--dry-run", is_flag=True, help="Read and verify the whole backup; change nothing.")
 @click.option(
@@ -97,9 +97,9 @@ def restore(
     NAME@VERSION makes that version active again and needs a --reason; only an administrator may restore a
     revoked version.
 
-    A path, such as ./backup or ./backup.tar, restores a backup: all of it is verified, then it becomes the
-    registry in an empty folder. With --replace it takes the place of an existing registry, whose server must
-    be stopped.
+    A path, such as ./backup or ./backup.tar, restores a backup: the whole backup is verified, then written to
+    an empty folder, which becomes the registry. With --replace, it replaces an existing registry, whose
+    server must be stopped.
 
     A restored registry begins a new epoch: workers and mirrors re-read everything, tokens are revoked, and
     alias generations are higher than any before. Versions that were recalled after the backup are quarantined

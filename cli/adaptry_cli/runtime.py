@@ -93,7 +93,7 @@ def list_engines(name: str | None, as_json: bool) -> None:
     help="The engine, with the limits that it is already started with.",
 )
 @click.option(
-    "--slots", type=WholeNumber(1), help="Number of adapters that one batch uses. Default: all of them."
+    "--slots", type=WholeNumber(1), help="Number of adapters that one batch can use. Default: all of them."
 )
 @lazy_registry_option
 @json_option
@@ -188,7 +188,7 @@ def _detect_engine(url: str, declared: Runtime | None, key: str | None) -> Engin
     if declared is None:
         return found
     if declared.engine != found.runtime.engine:
-        raise Invalid(f"{url} is {found.runtime}, and not {declared.engine}")
+        raise Invalid(f"{url} is {found.runtime}, not {declared.engine}; pass the right --runtime")
     detected = found.runtime
     options = {**detected.options, **declared.options}
     return replace(found, runtime=Runtime(detected.engine, declared.version or detected.version, options))

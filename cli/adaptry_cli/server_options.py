@@ -143,7 +143,7 @@ _OPTIONS = (
         default="64GB",
         metavar="SIZE",
         show_default=True,
-        help="Maximum size of the cache of its files.",
+        help="Maximum size of the cache of --upstream's files.",
     ),
     click.option(
         "--blob-cache",
@@ -165,7 +165,8 @@ _OPTIONS = (
         default=0.0,
         show_default=True,
         metavar="SECONDS",
-        help="When stopping, keep serving this long while /readyz fails, so that a load balancer moves on.",
+        help="When stopping, keep serving this long with /readyz failing, so that load balancers send"
+        " requests elsewhere.",
     ),
     click.option(
         "--log-format",
@@ -188,8 +189,8 @@ _OPTIONS = (
         envvar="ADAPTRY_MIRROR_OF",
         metavar="URL",
         help=(
-            "Another registry, from which missing versions are fetched on request and kept; also"
-            " ADAPTRY_MIRROR_OF."
+            "Another registry: versions that are missing here are fetched from it on request, and kept;"
+            " also ADAPTRY_MIRROR_OF."
         ),
     ),
     click.option(
@@ -199,7 +200,7 @@ _OPTIONS = (
         metavar="FILE",
         type=FOLDER,
         callback=_token,
-        help="A file with the token for it; also ADAPTRY_MIRROR_TOKEN_FILE.",
+        help="A file with the token for --mirror-of; also ADAPTRY_MIRROR_TOKEN_FILE.",
     ),
     click.option(
         "--mirror-age",
@@ -208,7 +209,7 @@ _OPTIONS = (
         show_default=True,
         metavar="SPAN",
         callback=_seconds,
-        help="How long a name's version is cached before the registry is queried again.",
+        help="How long to cache which version a ref selects, before --mirror-of is queried again.",
     ),
     click.option(
         "--admin-token-file",

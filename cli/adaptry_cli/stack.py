@@ -25,7 +25,9 @@ from adaptry_cli.parent_report import ReportTarget, report_options
     help="Each adapter was trained on top of the base and the adapters before it.",
 )
 @click.option(
-    "--own-ranks", is_flag=True, help="Let each module have its own rank: smaller, but not for every engine."
+    "--own-ranks",
+    is_flag=True,
+    help="Let each module have its own rank: smaller, but some engines cannot serve it.",
 )
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option(

@@ -21,9 +21,9 @@ catalog_option = click.option(
     default=lambda: secret_or_env("ADAPTRY_CATALOG"),
     metavar="URL",
     help=(
-        "PostgreSQL for the catalog of a new registry, such as postgresql://USER@HOST/DATABASE (default: "
-        "SQLite in the folder). An existing registry's folder has the URL. Also ADAPTRY_CATALOG, or a file "
-        "that ADAPTRY_CATALOG_FILE names."
+        "PostgreSQL for the catalog of a new registry, such as postgresql://USER@HOST/DATABASE (default:"
+        " SQLite in the folder). The folder of an existing registry records the URL. Also ADAPTRY_CATALOG,"
+        " or a file that ADAPTRY_CATALOG_FILE names."
     ),
 )
 blobs_option = click.option(
@@ -31,8 +31,8 @@ blobs_option = click.option(
     envvar="ADAPTRY_BLOBS",
     metavar="URL",
     help=(
-        "File store of a new registry: s3://bucket/prefix. Default: the folder, which remembers it. Also"
-        " ADAPTRY_BLOBS."
+        "Where a new registry stores its files: s3://bucket/prefix. Default: the folder. The folder of an"
+        " existing registry records it. Also ADAPTRY_BLOBS."
     ),
 )
 

@@ -56,7 +56,7 @@ from adaptry_cli.storage_options import storage_options
     type=SIZE,
     default=0,
     metavar="SIZE",
-    help="Memory for all steps together, such as 8GB. Default: all of it.",
+    help="Memory for all steps together, such as 8GB. Default: all of the machine's memory.",
 )
 @click.option(
     "--lease",
@@ -64,7 +64,7 @@ from adaptry_cli.storage_options import storage_options
     metavar="SECONDS",
     default=30.0,
     show_default=True,
-    help="How long without a heartbeat until other runners take over this runner's jobs.",
+    help="Seconds without a heartbeat after which other runners take over this runner's jobs.",
 )
 @click.option(
     "--poll",

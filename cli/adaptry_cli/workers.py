@@ -69,7 +69,10 @@ def list_all(registry: Registry, limit: int, as_json: bool) -> None:
         drop=("owner", "base", "last report", "engine"),
     )
     if not found:
-        print_err("no worker reports to this registry; `adaptry follow` and the plugin in vLLM do")
+        print_err(
+            "no worker reports to this registry; start one beside each engine: `adaptry follow`, or the"
+            " plugin in vLLM (docs/vllm.md)"
+        )
 
 
 @workers.command()

@@ -288,7 +288,7 @@ def test_other_requests_get_the_codes_of_oauth(publishing: Server, issuer: Local
     assert_refused(exchange(publishing, token, grant_type="password"), "unsupported_grant_type", "password")
     assert_refused(exchange(publishing, token, subject_token_type="x"), "invalid_request", "must be")
     assert_refused(exchange(publishing, ""), "invalid_request", "subject_token is missing")
-    assert_refused(exchange(publishing, token, resource=5), "invalid_request", "is a text")
+    assert_refused(exchange(publishing, token, resource=5), "invalid_request", "must be a string")
     for text in ("a.b", "a.b.c", "....", "x" * 13_000, _encode([]) + "." + _encode({}) + ".x", "ä.ö.ü"):
         assert_refused(exchange(publishing, text), "invalid_grant", "not an ID token")
     nested = base64.urlsafe_b64encode(b"[" * 4000).decode().rstrip("=")

@@ -165,7 +165,7 @@ def test_a_user_needs_a_mapped_group_or_a_link_and_cannot_take_an_existing_name(
 ) -> None:
     registry = provider.server.registry()
     nobody = provider.sign_in(browser, sub="00none", groups=["others"])
-    assert nobody.status == 403 and "in no group that may sign in" in nobody.text
+    assert nobody.status == 403 and "none of your groups may sign in" in nobody.text
     taken = provider.sign_in(browser, sub="00root", preferred_username="root")
     assert taken.status == 403 and "there is a user root already" in taken.text
     reserved = provider.sign_in(browser, sub="local", preferred_username="local", email=None)

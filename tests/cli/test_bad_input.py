@@ -20,7 +20,9 @@ def edit_config(folder: Path, **fields: object) -> None:
 def test_a_folder_without_an_adapter_is_refused(run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 
-    assert "holds no adapter" in run("push", "./empty", "acme/tone", code=3).stderr
+    assert (
+        "has no adapter: it lacks adapter_config.json" in run("push", "./empty", "acme/tone", code=3).stderr
+    )
     assert "no folder at" in run("push", "./nowhere", "acme/tone", code=3).stderr
 
 

@@ -62,7 +62,7 @@ def test_a_forgotten_version_is_fetched_again_once_readmitted(run: Run, answer: 
 
 @pytest.mark.parametrize("word", ["prod", "sha256:0123456789ab", "7"])
 def test_an_unknown_digest_cannot_be_forgotten(run: Run, word: str) -> None:
-    assert "in full" in run("cache", "forget", word, "--reason", "it leaks", code=3).stderr
+    assert "pass all 64 digits" in run("cache", "forget", word, "--reason", "it leaks", code=3).stderr
 
 
 def test_the_environment_sets_the_caches_folder_and_size(
@@ -95,7 +95,7 @@ def test_versions_held_by_an_engine_stay_until_it_is_declared_gone(
         assert kept.stdout == ""
         assert f"kept: vllm at {url}" in kept.stderr
         forgotten = run("cache", "forget", str(digest), "--reason", "it leaks", *ours).stderr
-        assert "removed after their last use" in forgotten and url in forgotten
+        assert "removed when these no longer use them" in forgotten and url in forgotten
 
         port.listen()
         with serving_health(port):

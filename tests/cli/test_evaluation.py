@@ -1,4 +1,4 @@
-"""`adaptry eval` without lm-eval, and results that were kept apart."""
+"""`adaptry eval` without lm-eval, and results in the inbox."""
 
 from __future__ import annotations
 
@@ -67,6 +67,6 @@ def test_results_that_were_kept_apart_are_listed_attached_and_discarded(
     assert "does not state which version" in listed
     assert "added 2 values to acme/tone@1" in run("evidence", "attach", str(first), "acme/tone@1").stderr
     run("evidence", "discard", str(second))
-    assert "no results are kept apart in acme" in run("evidence", "inbox", "acme").stderr
+    assert "the inbox of acme is empty" in run("evidence", "inbox", "acme").stderr
     assert f"no results {second}" in run("evidence", "discard", str(second), code=3).stderr
     assert answer("evidence", "inbox", "acme") == []

@@ -22,7 +22,7 @@ def test_a_dry_run_shows_the_repairs_and_writes_nothing(run: Run, answer: Answer
         ("fold", True, ["scale"])
     ]
     said = run("export", "./rs", "--for", "sglang", "--dry-run").stdout
-    assert said.startswith("fold: folds each scale into lora_B (exact): SGLang serves something else")
+    assert said.startswith("fold: folds each scale into lora_B (exact): SGLang serves something other")
     assert "nothing to repair" in run("export", "./rs", "--for", "vllm", "--dry-run").stdout
     assert [path.name for path in tmp_path.iterdir()] == ["rs"]
 
@@ -68,7 +68,7 @@ def test_a_format_alone_is_written_from_a_folder(run: Run, answer: Answer, tmp_p
 def test_contradictory_calls_get_specific_errors(run: Run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "lora")
     assert "--for ENGINE or --format" in run("export", "./lora", "-o", "./out", code=2).stderr
-    assert "name a destination" in run("export", "./lora", "--for", "vllm", code=2).stderr
+    assert "pass a destination" in run("export", "./lora", "--for", "vllm", code=2).stderr
     assert "unknown engine" in run("export", "./lora", "--for", "nothing", "-o", "./out", code=2).stderr
     assert "one of: peft" in run("export", "./lora", "--format", "zip", "-o", "./out", code=2).stderr
     assert "--base" in run("export", "./lora", "--format", "gguf", "-o", "./out", code=1).stderr

@@ -35,4 +35,4 @@ def test_a_job_without_a_suitable_runner_shows_why_it_waits(run) -> None:
 
 def test_a_runner_with_less_memory_than_any_step_takes_does_not_start(run) -> None:
     told = run("work", "--memory", "1B", code=2).stderr
-    assert "a step takes at least 64 MiB" in told
+    assert "each needs at least 64 MiB" in told

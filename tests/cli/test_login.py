@@ -102,4 +102,4 @@ def test_an_empty_stdin_is_refused_with_the_command_to_sign_in(run) -> None:
 
 def test_contradictory_login_options_are_refused(run) -> None:
     refused = run("login", "https://registry.example", "--browser", "--with-token", code=2)
-    assert "give one of" in refused.stderr
+    assert "pass only one of" in refused.stderr

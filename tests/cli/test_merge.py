@@ -168,7 +168,7 @@ def test_kernels_agree_and_hashing_can_be_left_out(run, answer) -> None:
         (
             ("./out", "--max-shard-size", "10kB"),
             2,
-            "(--max-shard-size) is at least 1 MiB",
+            "(--max-shard-size) must be at least 1 MiB",
         ),
         (("./out=0",), 2, "all weights are 0"),
         (("./out", "--kernel", "fast"), 2, "auto"),

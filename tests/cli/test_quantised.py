@@ -53,4 +53,4 @@ def test_a_merge_into_a_copy_uses_the_requested_weights(run: Run, home: Path, tm
 
 def test_inspect_reports_that_merging_into_a_copy_needs_an_option(run: Run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "tone", base_name="unsloth/tiny-bnb-4bit")
-    assert "--base-copy says which to use" in run("inspect", "./tone").stdout
+    assert "choose the copy with --base-copy" in run("inspect", "./tone").stdout

@@ -24,9 +24,12 @@ def test_a_group_without_a_command_shows_its_help(run, words: tuple[str, ...]) -
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("push", "./out", "acme/tone", "--force", "--reason", "x"), "(--reason) has 3 to 1024 characters"),
-        (("push", "./out", "acme/tone", "--tag", "two words"), "(--tag) has 1 to 64 characters"),
-        (("push", "./out", "acme/tone", "--metric", "a b=1"), "(--metric) has 1 to 64 characters"),
+        (
+            ("push", "./out", "acme/tone", "--force", "--reason", "x"),
+            "(--reason) must have 3 to 1024 characters",
+        ),
+        (("push", "./out", "acme/tone", "--tag", "two words"), "(--tag) must have 1 to 64 characters"),
+        (("push", "./out", "acme/tone", "--metric", "a b=1"), "(--metric) must have 1 to 64 characters"),
         (("create", "acme/tone", "--description", "x" * 5000), "at most 4096 characters"),
         (("push", "./out", "acme/con"), "a device on Windows"),
         (("create", "aux.txt/tone"), "a device on Windows"),

@@ -209,7 +209,7 @@ def test_follow_runs_until_stopped_and_the_engine_keeps_its_adapters(
     engine = scene.engine()
     worker = process(engine)
     assert worker.stderr is not None
-    assert "vllm has a gap where an alias moves" in worker.stderr.readline()
+    assert "while an alias moves, vllm has a gap" in worker.stderr.readline()
     assert "loaded acme/tone@prod: acme/tone@1" in worker.stderr.readline()
     scene.alias(scene.publish(2))
     assert "acme/tone@prod is now acme/tone@2" in worker.stderr.readline()

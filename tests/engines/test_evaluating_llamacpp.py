@@ -132,7 +132,7 @@ def test_an_evaluation_behind_the_proxy_is_of_the_version(
             not_loaded = evaluate("acme/tone@2", "--engine", proxy.url, code=3)
             assert f"does not serve {TONE}@{second.digest.brief}" in not_loaded
             another = evaluate("acme/tone@2", "--engine", proxy.url, "--model", "acme/tone@prod", code=4)
-            assert f"was answered by {name}, and not by {second.digest.brief}" in another
+            assert f"with {name}, not with {second.digest.brief}" in another
             assert registry.evidence.list(second.revision_ref).items == ()
 
 

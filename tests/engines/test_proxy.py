@@ -428,7 +428,7 @@ def test_headers_of_one_connection_are_not_passed_on_in_either_direction() -> No
 
 
 def test_follow_first_reports_a_gap_at_alias_moves(scene: Scene, follow: Callable[..., Result]) -> None:
-    assert follow(scene.engine("vllm")).stderr.startswith("vllm has a gap where an alias moves")
+    assert follow(scene.engine("vllm")).stderr.startswith("while an alias moves, vllm has a gap")
     assert "gap" not in follow(scene.engine("mistralrs")).stderr
     told = follow(scene.engine("vllm"), "--proxy", "127.0.0.1:0", code=2)
     assert "leave out --once" in told.stderr

@@ -48,7 +48,7 @@ def test_extract_creates_a_version_with_base_and_recipe(saved: Saved) -> None:
     version = connect().versions.get(Ref.parse("acme/lora"))
     assert (version.base_name, version.base_status) == ("acme/small", "verified")
     again = run(*words, "--no-verify")
-    assert "already is this adapter; no new version" in again.stderr
+    assert "already has exactly this adapter; no new version" in again.stderr
 
 
 def test_extract_without_rank_or_energy_asks_for_one(saved: Saved, tmp_path: Path) -> None:

@@ -267,12 +267,12 @@ CALLS: list[tuple[str, Callable[[], object]]] = [
     (r"write ./somewhere for a folder", lambda: adaptry.search("somewhere")),
     (r"'tone' has no namespace", lambda: adaptry.push("./registry", "out", "tone")),
     (r"no adapter", lambda: adaptry.push("./registry", "out", "acme/x")),
-    (r"metrics are at most 64 numbers", lambda: adaptry.push("./r", "out", "acme/x", metrics={"a b": 1})),
-    (r"force_reason has 3", lambda: adaptry.push("./r", "out", "acme/x", force_reason="x")),
-    (r"tags are at most", lambda: adaptry.push("./r", "out", "acme/x", tags=["two words"])),
+    (r"metrics must be at most 64 numbers", lambda: adaptry.push("./r", "out", "acme/x", metrics={"a b": 1})),
+    (r"force_reason must have 3", lambda: adaptry.push("./r", "out", "acme/x", force_reason="x")),
+    (r"tags must be at most", lambda: adaptry.push("./r", "out", "acme/x", tags=["two words"])),
     (r"a ref .* or a folder .*, not 3", lambda: adaptry.load(3)),  # type: ignore[call-overload]
     (r"write ./out for the folder", lambda: adaptry.check("out")),
-    (r"weights go into a mapping: \{'acme/x': 0.5\}", lambda: adaptry.stack("acme/x=0.5", to="./both")),
+    (r"pass weights in a mapping: \{'acme/x': 0.5\}", lambda: adaptry.stack("acme/x=0.5", to="./both")),
     (r"no registry in nowhere", lambda: adaptry.search("./nowhere")),
     (r"no registry in nowhere", lambda: adaptry.load("acme/x", registry="./nowhere")),
     (r"belong to a version", lambda: adaptry.stack("./a", to="./both", alias="prod")),
@@ -282,10 +282,10 @@ CALLS: list[tuple[str, Callable[[], object]]] = [
     (r"pass rank or energy, not both", lambda: adaptry.export("./a", engine="vllm", rank=8, energy=0.9)),
     (r'pass engine="vllm"', lambda: adaptry.export("./a", to="./b")),
     (r"names a version, but only an alias can be rolled back", lambda: adaptry.rollback("./r", "acme/x@3")),
-    (r"a reason has 3 to 1024", lambda: adaptry.revoke("./r", "acme/x@3", reason="")),
+    (r"a reason must have 3 to 1024", lambda: adaptry.revoke("./r", "acme/x@3", reason="")),
     (r"unsupported dtype: 'int8'", lambda: adaptry.stack("./a", dtype="int8")),
     (r"a base is a name, an id or a folder", lambda: adaptry.check("./a", base=3)),  # type: ignore[arg-type]
-    (r"limit is at least 1", lambda: adaptry.search("./r", limit=0)),
+    (r"limit must be at least 1", lambda: adaptry.search("./r", limit=0)),
 ]
 
 

@@ -61,7 +61,7 @@ def test_storage_locations_are_shown_to_the_runner_but_not_to_the_submitter(
 
 
 def ended(child: StepProcess) -> str:
-    """Why a process ended that said nothing."""
+    """Why a process ended that gave no error message."""
     assert child.wait(OutputHandler(print, print, lambda *stage: None)) is None
     return child.exit_reason
 
@@ -102,7 +102,7 @@ def test_a_warm_process_is_single_threaded_and_is_replaced_if_it_dies(
         assert isinstance(child.wait(OutputHandler(print, print, lambda *stage: None)), JobFault)
     waiting.cancel()
 
-    assert ended(waiting) == "its process ended and said nothing"  # nobody is left who could tell more
+    assert ended(waiting) == "its process ended without an error message"
     assert "starting a new one" in caplog.text
 
 

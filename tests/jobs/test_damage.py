@@ -70,5 +70,5 @@ def test_a_jobs_database_locked_by_another_process_is_not_a_bug(busy: LocalRegis
         command = [sys.executable, "-m", "adaptry_cli", "work", "--once", "--data", str(data)]
         found = run_warm(command, check=False, capture_output=True, text=True, timeout=300)
     assert found.returncode == 6
-    assert "another process has held it for too long" in found.stderr
+    assert "another process has locked it for too long" in found.stderr
     assert "Traceback" not in found.stderr

@@ -221,7 +221,7 @@ def test_an_original_that_was_found_is_named_with_its_evidence(tmp_path: Path) -
     found = "./copy is a quantised copy of org/tiny"
     record = merged(base, tiny_lora(tmp_path / "tone"), found=found, base_copy="original")
     assert record.base_copy is not None
-    assert record.base_copy.reason == f"{found}, as --base-copy original asks"
+    assert record.base_copy.reason == f"{found}, as --base-copy original requires"
 
 
 def test_without_quantisation_the_choice_has_no_effect_and_is_reported(tmp_path: Path) -> None:

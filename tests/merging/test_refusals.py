@@ -260,9 +260,9 @@ def test_a_weight_in_fp8_is_not_cast(tmp_path: Path) -> None:
 
     error = refusal(fp8_base(tmp_path / "base"), adapter, dtype="BF16")
 
-    assert (
-        error.message
-        == "--dtype casts F32, F16 and BF16 weights; model.layers.0.self_attn.q_proj.weight is F8_E4M3"
+    assert error.message == (
+        "--dtype can cast only F32, F16 and BF16 weights,"
+        " but model.layers.0.self_attn.q_proj.weight is F8_E4M3"
     )
 
 

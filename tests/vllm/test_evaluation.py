@@ -65,7 +65,7 @@ def test_an_engine_gives_the_numbers_of_peft(
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (running.NAME, "which states no version"),
+        (running.NAME, "which does not identify a version"),
         (f"{NAME}@2", "and not by"),
         ("acme/none@prod", "the engine does not serve acme/none@prod (404)"),
     ],
@@ -97,7 +97,8 @@ def test_an_alias_that_moves_during_the_evaluation_adds_nothing(
         options = ("--engine", url, "--model", f"{NAME}@prod")
         words = eval_command(f"{NAME}@1", "choosing", tasks, place.base, *options)
         printed = run_eval(words, evaluating, 4)
-    assert f"nothing was added: {NAME}@prod was answered by {NAME}@{second.digest.brief}" in printed
+    answered = f"the engine answered a request for {NAME}@prod with {NAME}@{second.digest.brief}"
+    assert f"nothing was added: {answered}" in printed
     assert values(place, 1, "choosing", "acc") == before
 
 

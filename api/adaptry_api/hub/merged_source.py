@@ -37,8 +37,8 @@ class MergedModelSource:
         if version.base_id is None or version.base_status != "verified":
             named = f" ({version.base_name})" if version.base_name else ""
             raise CheckFailed(
-                f"{label} is not served merged: its base{named} is not registered by"
-                " content; an administrator can register it with `adaptry base add FOLDER --store`"
+                f"{label} is not served merged: its base{named} is not registered by content; an"
+                " administrator can register it with `adaptry base add FOLDER --name ORG/MODEL --store`"
             )
         base = registry.bases.get(str(version.base_id))
         tree = registry.commits.tree(version.name, version.digest)

@@ -207,12 +207,17 @@ def _kept_warnings(posted: Iterable[PostedFile]) -> list[str]:
         if file.reason:
             kept.setdefault(file.reason, []).append(file.path)
     texts = [
-        f"{shorten_names(paths)} {'is' if len(paths) == 1 else 'are'} kept apart: {reason}"
+        f"{shorten_names(paths)} {'is' if len(paths) == 1 else 'are'} kept in the inbox: {reason}"
         for reason, paths in kept.items()
     ]
     more = sum(map(len, list(kept.values())[_MOST_REASONS:]))
     others = (
-        [f"{more} more files are kept apart for other reasons; see adaptry evidence inbox"] if more else []
+        [
+            f"{more} more files are kept in the inbox for other reasons; `adaptry evidence inbox NAMESPACE`"
+            " lists them"
+        ]
+        if more
+        else []
     )
     return texts[:_MOST_REASONS] + others
 

@@ -82,7 +82,7 @@ async def read_parameters(request: Request) -> Mapping[str, str]:
     except ValueError as error:
         raise OAuthError("invalid_request", "the form is malformed") from error
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise OAuthError("invalid_request", "every parameter is a text")
+        raise OAuthError("invalid_request", "every parameter must be a string")
     return found
 
 

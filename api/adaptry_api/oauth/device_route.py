@@ -57,8 +57,8 @@ async def begin_device_sign_in(request: Request) -> Response:
         if wait := state.device_limit.seconds_to_wait(peer.host if peer else None):
             raise OAuthError(
                 "temporarily_unavailable",
-                f"your address began {state.device_limit.most} sign-ins in a minute; try again in"
-                f" {math.ceil(wait)} s",
+                f"your IP address began {state.device_limit.most} sign-ins within a minute, the maximum;"
+                f" try again in {math.ceil(wait)} s",
             )
         client = _client_id(required(await read_parameters(request), "client_id"))
         codes = await to_thread.run_sync(device_sign_ins.begin, state.catalog, client)
@@ -81,5 +81,7 @@ async def begin_device_sign_in(request: Request) -> Response:
 def _client_id(text: str) -> str:
     """Raises `OAuthError`."""
     if len(text) > _LONGEST or not text.isprintable():
-        raise OAuthError("invalid_request", f"client_id is a name of at most {_LONGEST} printable characters")
+        raise OAuthError(
+            "invalid_request", f"client_id must be a name of at most {_LONGEST} printable characters"
+        )
     return text

@@ -95,7 +95,7 @@ def _day(text: str) -> datetime | None:
     try:
         return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
     except ValueError:
-        raise Invalid("`since` is a day, such as 2026-11-28") from None
+        raise Invalid("`since` must be a day, such as 2026-11-28") from None
 
 
 def _address(values: dict[str, str]) -> str:

@@ -106,7 +106,7 @@ async def read_form(request: Request, largest: int = _LARGEST, most_fields: int 
     `TooLarge`.
     """
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
-        raise Unsupported(f"a form is sent as {_FORM}")
+        raise Unsupported(f"send the form as {_FORM}")
     body = await read_body(request, largest)
     try:
         fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=most_fields)

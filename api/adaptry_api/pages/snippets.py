@@ -29,7 +29,7 @@ def snippets_for(host: str, name: AdapterName, selector: str, base: str | None) 
     hub = f"export HF_ENDPOINT={host} HF_TOKEN=YOUR_TOKEN\n"
     short = name.name
     return (
-        Snippet("Command line", "sh", f"export ADAPTRY_URL={host}\nadaptry pull {ref} ./{short}"),
+        Snippet("Command line", "sh", f"export ADAPTRY_URL={host}\nadaptry pull {ref} --to ./{short}"),
         Snippet(
             "Python",
             "python",
@@ -62,7 +62,7 @@ def snippets_for(host: str, name: AdapterName, selector: str, base: str | None) 
         Snippet(
             "SGLang",
             "sh",
-            f"adaptry pull {ref} ./{short}\n"
+            f"adaptry pull {ref} --to ./{short}\n"
             f"python -m sglang.launch_server --model-path {model} --lora-paths {short}=./{short}",
         ),
         Snippet(

@@ -31,7 +31,9 @@ _Many = Annotated[int, Query(ge=1, le=MAX_SEALED)]
 def list_audit_entries(
     request: Request,
     registry: CallersRegistry,
-    actor: Annotated[str | None, Query(max_length=193, description="Only acts of this principal.")] = None,
+    actor: Annotated[
+        str | None, Query(max_length=193, description="Only entries with this actor, a principal.")
+    ] = None,
     action: Annotated[
         str | None, Query(max_length=64, description="Only this action (`alias.move`) or scope (`alias.*`).")
     ] = None,
@@ -43,10 +45,12 @@ def list_audit_entries(
         ),
     ] = None,
     since: Annotated[
-        AwareDatetime | None, Query(description="Only acts at this time or later; with a zone.")
+        AwareDatetime | None, Query(description="Only entries at this time or later; give a time zone.")
     ] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Only acts before this time.")] = None,
-    denied: Annotated[bool | None, Query(description="Only denied acts, or only allowed ones.")] = None,
+    until: Annotated[
+        AwareDatetime | None, Query(description="Only entries before this time; give a time zone.")
+    ] = None,
+    denied: Annotated[bool | None, Query(description="Only denied actions, or only allowed ones.")] = None,
     oldest_first: Annotated[bool, Query(description="Begin with the oldest entry.")] = False,
     cursor: Cursor = None,
     limit: Limit = 50,

@@ -100,5 +100,5 @@ def _wants_stream(request: Request) -> bool:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
-        raise Invalid("Last-Event-ID is the number of the last event received")
+        raise Invalid("Last-Event-ID must be the number of the last event received")
     return int(text)

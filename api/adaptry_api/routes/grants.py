@@ -25,10 +25,10 @@ from adaptry_api.routes.parameters import Cursor, Limit
 ROUTES = guarded_router(protocol.PREFIX, "access")
 Namespace = Annotated[str, Path(alias="namespace", max_length=96)]
 _NamespaceQuery = Annotated[
-    str | None, Query(max_length=96, description="Only grants about this namespace by its name.")
+    str | None, Query(max_length=96, description="Only grants that name this namespace.")
 ]
 _WithMembers = Annotated[
-    bool, Query(description="Include grants of a role in a whole namespace, which make members.")
+    bool, Query(description="Include members' roles, which are grants in a whole namespace.")
 ]
 _Principal = Annotated[
     str | None,

@@ -28,8 +28,8 @@ def post_results(namespace: Namespace, body: PostRequest, registry: CallersRegis
     """Post a file that lm-eval wrote.
 
     If it states the version that was measured, and the caller may add evidence to it, it becomes evidence of
-    that version. Otherwise it is kept apart, with a `reason`. lm-eval itself posts by the Hub's protocol, to
-    the data set `lm-eval-results` or `lm-eval-results-private` of the namespace.
+    that version. Otherwise it is kept in the inbox, with a `reason`. lm-eval itself posts by the Hub's
+    protocol, to the data set `lm-eval-results` or `lm-eval-results-private` of the namespace.
     """
     try:
         data = base64.b64decode(body.content, validate=True)
@@ -42,7 +42,7 @@ def post_results(namespace: Namespace, body: PostRequest, registry: CallersRegis
 def list_kept_results(
     namespace: Namespace, registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
 ) -> Page[KeptResults]:
-    """List the results that are kept apart, newest first.
+    """List the results in the inbox, newest first.
 
     Holders of `evidence.add` in the namespace see all of them, others those that they posted.
     """
@@ -60,7 +60,7 @@ def list_posted_files(namespace: Namespace, registry: CallersRegistry) -> tuple[
 
 @BY_ID.get("/{id}")
 def get_kept_results(id: Id, registry: CallersRegistry) -> KeptResults:
-    """Get results that are kept apart."""
+    """Get results in the inbox."""
     return registry.inbox.get(id)
 
 
@@ -72,7 +72,7 @@ def download_posted_results(id: Id, registry: CallersRegistry) -> Response:
 
 @BY_ID.post("/{id}/attachment")
 def attach_results(id: Id, body: AttachRequest, registry: CallersRegistry) -> EvidenceAddition:
-    """Attach results that are kept apart to the version that was measured.
+    """Attach results in the inbox to the version that was measured.
 
     It requires `evidence.add` on the adapter. The files of samples of the same run are attached with them.
     """
@@ -81,5 +81,5 @@ def attach_results(id: Id, body: AttachRequest, registry: CallersRegistry) -> Ev
 
 @BY_ID.delete("/{id}", status_code=204)
 def discard_results(id: Id, registry: CallersRegistry) -> None:
-    """Delete results that are kept apart, with their samples."""
+    """Delete results in the inbox, with their samples."""
     registry.inbox.discard(id)

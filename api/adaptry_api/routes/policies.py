@@ -70,7 +70,7 @@ def set_policy(registry: CallersRegistry, body: PolicySetRequest) -> PolicyInfo:
 
 @ROUTES.delete("", status_code=204)
 def remove_policy(registry: CallersRegistry, scope: Scope, alias: AliasName) -> None:
-    """Remove the policy of an alias; its versions stay in the history."""
+    """Remove the policy of an alias; the history keeps its earlier versions."""
     registry.policies.remove(scope, alias)
 
 
@@ -136,7 +136,7 @@ def list_promotions(
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[PromotionInfo]:
-    """List the moves of gated aliases with their decisions, newest first."""
+    """List the moves of aliases that have a policy, with their decisions, newest first."""
     return registry.policies.promotions(name, alias, cursor, limit)
 
 

@@ -19,7 +19,10 @@ Name = Annotated[str, Query(min_length=1, max_length=193)]
 @ROUTES.get("")
 def list_quotas(
     registry: CallersRegistry,
-    scope: Annotated[QuotaScope | None, Query(description="With `name`: whose quota.")] = None,
+    scope: Annotated[
+        QuotaScope | None,
+        Query(description="Whether `name` is a namespace or a principal; required with `name`."),
+    ] = None,
     name: Annotated[
         str | None, Query(min_length=1, max_length=193, description="The namespace or principal.")
     ] = None,

@@ -134,7 +134,7 @@ class OpenIdProvider:
             raise Unauthenticated("the identity provider no longer accepts this sign-in; sign in again")
         raise Unavailable(
             f"the identity provider answered {answer.status} ({str(found.get('error'))[:80]})",
-            public_message="the identity provider refused this server; its administrator has the details",
+            public_message="the identity provider refused this server; the server's log has the details",
         )
 
     def _verified(self, answer: Mapping[str, Any]) -> Claims:

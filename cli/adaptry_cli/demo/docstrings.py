@@ -43,8 +43,8 @@ def _root() -> Path:
     root = Path(sysconfig.get_path("stdlib"))
     if not (root / "asyncio" / "events.py").exists():
         raise MissingDependency(
-            f"the demo learns from the sources of Python's standard library, and {root} holds none; "
-            "run it with a Python that has them (python.org's, your system's, uv's or conda's)"
+            f"the demo learns from the sources of Python's standard library, but {root} has none; run it"
+            " with a Python that has them (python.org's, your system's, uv's or conda's)"
         )
     return root
 

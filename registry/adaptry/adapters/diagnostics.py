@@ -88,5 +88,5 @@ def _refuse_half(folder: Path, names: set[str]) -> NoReturn:
             " push each from its own folder"
         )
     raise NotFound(
-        f"{folder} holds no adapter: {CONFIG} and {WEIGHTS} are what PEFT's save_pretrained writes"
+        f"{folder} has no adapter: it lacks {CONFIG} and {WEIGHTS}, which PEFT's save_pretrained writes"
     )

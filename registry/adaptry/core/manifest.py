@@ -166,7 +166,7 @@ class Manifest(FrozenValue):
                 f"this manifest is of schema {schema} and this Adaptry reads schema {SCHEMA}: upgrade adaptry"
             )
         if schema != SCHEMA or isinstance(schema, bool):
-            raise InvalidManifest(f'a manifest says "schema": {SCHEMA}')
+            raise InvalidManifest(f'a manifest must have "schema": {SCHEMA}')
         try:
             manifest = _plain_manifest(document) or cls.model_validate(document)
         except ValueError as error:

@@ -53,7 +53,7 @@ _KEPT = 64  # queries
 _TOKEN = re.compile(r'[()]|-(?=\()|-?(?:[^\s"()]|"[^"]*")+')
 _OPERATORS = ("OR", "AND", "NOT")
 _QUOTE = "quote a text that contains one"
-_CLOSED = f"a parenthesis is closed that was not opened; {_QUOTE}"
+_CLOSED = f"a closing parenthesis has no opening one; {_QUOTE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def _parsed_once(text: str) -> Query | None:
 
 def _parsed(text: str, now: datetime) -> Query:
     if len(text) > MAX_LENGTH:
-        raise InvalidQuery(f"a query is at most {MAX_LENGTH} characters")
+        raise InvalidQuery(f"a query may have at most {MAX_LENGTH} characters")
     if text.count('"') % 2:
         raise InvalidQuery(f"a quotation mark is not closed in {text!r}")
     parser = _Parser(_TOKEN.findall(text), now)
@@ -204,7 +204,7 @@ class _Parser:
     def _term(self, token: str) -> Term:
         self.terms += 1
         if self.terms > MAX_TERMS:
-            raise InvalidQuery(f"a query has at most {MAX_TERMS} terms")
+            raise InvalidQuery(f"a query may have at most {MAX_TERMS} terms")
         self.is_relative = self.is_relative or is_relative(token)
         term = parse_term(token, self._now)
         self.reads_files = self.reads_files or isinstance(term, FitsTerm)

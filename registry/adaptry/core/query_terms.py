@@ -252,7 +252,9 @@ def _date(field: str, operator: Operator, text: str, now: datetime) -> DateTerm:
         case "<=":
             return DateTerm(field, until=end)
     if start == end:
-        raise InvalidQuery(f"{text[:40]!r} is a moment, and not a day: compare {field} with <, <=, > or >=")
+        raise InvalidQuery(
+            f"{text[:40]!r} is a point in time, not a day: compare {field} with <, <=, > or >="
+        )
     return DateTerm(field, start, end, is_outside=operator == "!=")
 
 

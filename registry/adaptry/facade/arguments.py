@@ -128,5 +128,5 @@ def _parse_input(value: SourceLike) -> ParentSource:
     except InvalidRef as error:
         if isinstance(value, str) and "=" in value:
             name, _, weight = value.rpartition("=")
-            raise InvalidRef(f"weights go into a mapping: {{{name[:200]!r}: {weight[:40]}}}") from error
+            raise InvalidRef(f"pass weights in a mapping: {{{name[:200]!r}: {weight[:40]}}}") from error
         raise

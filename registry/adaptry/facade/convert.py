@@ -235,11 +235,11 @@ def resize(
 def _checked_ranks(rank: int | None, energy: float | None, allowed: Sequence[int] | None) -> list[int]:
     """The allowed ranks; empty where there are none. Raises `Invalid`."""
     if energy is not None and not 0 < energy <= 1:
-        raise Invalid(f"energy is a share above 0 and up to 1, not {energy:g}")
+        raise Invalid(f"energy must be a share above 0 and up to 1, not {energy:g}")
     if allowed is None:
         return []
     if rank is not None:
         raise Invalid("allowed chooses the rank: leave rank out")
     if not allowed or min(allowed) < 1:
-        raise Invalid(f"allowed holds ranks of 1 or more, as in [8, 16, 32], not {list(allowed)!r:.80}")
+        raise Invalid(f"allowed must be ranks of 1 or more, as in [8, 16, 32], not {list(allowed)!r:.80}")
     return list(allowed)

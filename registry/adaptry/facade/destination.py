@@ -13,13 +13,13 @@ from adaptry.facade.arguments import parse_name
 from adaptry.registry.records import PushOptions
 
 SENTENCES: Mapping[str, str] = {
-    "description": "a description has at most 4096 characters",
-    "tags": "tags are at most 64 texts of 1 to 64 characters, none of them a blank or a comma",
+    "description": "a description may have at most 4096 characters",
+    "tags": "tags must be at most 64 strings of 1 to 64 characters, without blanks and commas",
     "metrics": (
-        "metrics are at most 64 numbers by name; a name has 1 to 64 characters: letters, digits, '_', '.',"
-        " '/' and '-', the first a letter or digit"
+        "metrics must be at most 64 numbers by name; a name must have 1 to 64 characters: letters, digits,"
+        " '_', '.', '/' and '-', the first a letter or digit"
     ),
-    "force_reason": "force_reason has 3 to 1024 characters: someone who reads it later should understand",
+    "force_reason": "force_reason must have 3 to 1024 characters, so that others understand it later",
 }
 """What each argument takes."""
 

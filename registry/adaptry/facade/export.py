@@ -169,8 +169,8 @@ def _check_shares(rank: int | None, energy: float | None, max_error: float | Non
     if rank is not None and energy is not None:
         raise Invalid("pass rank or energy, not both: each decides the rank")
     if rank is not None and rank < 1:
-        raise Invalid(f"rank is at least 1, not {rank}")
+        raise Invalid(f"rank must be at least 1, not {rank}")
     if energy is not None and not 0 < energy <= 1:
-        raise Invalid(f"energy is a share above 0 and up to 1, not {energy:g}")
+        raise Invalid(f"energy must be a share above 0 and up to 1, not {energy:g}")
     if max_error is not None and not 0 <= max_error <= 1:
-        raise Invalid(f"max_error is a share from 0 to 1, not {max_error:g}")
+        raise Invalid(f"max_error must be a share from 0 to 1, not {max_error:g}")

@@ -39,6 +39,6 @@ def search(
         Unauthenticated, Unavailable.
     """
     if limit < 1:
-        raise Invalid(f"limit is at least 1, not {limit}")
+        raise Invalid(f"limit must be at least 1, not {limit}")
     with opened(registry) as looked_in:
         return search_versions(looked_in.versions, query, limit, sort, reverse)

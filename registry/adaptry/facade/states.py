@@ -9,7 +9,7 @@ from adaptry.facade.registries import RegistryLike, opened
 from adaptry.operations.version_state import StateChangeResult, change_state
 from adaptry.registry.records import StateChange
 
-_SENTENCES = {"reason": "a reason has 3 to 1024 characters: someone who reads it later should understand"}
+_SENTENCES = {"reason": "a reason must have 3 to 1024 characters, so that others understand it later"}
 
 
 @python_errors

@@ -86,7 +86,7 @@ def push(
         if isinstance(source, str) and is_hub_ref(source):
             if parents or provenance:
                 raise Invalid(
-                    "an adapter from a hub is pushed without parents and provenance: leave them out"
+                    "parents and provenance cannot be given for an adapter from a hub: leave them out"
                 )
             pushed = _push_from_hub(to_registry, source, to, base, options, bars)
         else:

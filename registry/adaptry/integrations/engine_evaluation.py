@@ -106,13 +106,14 @@ class EngineRelay(BackgroundServer):
         ref = stated_ref(stated)
         if ref is None or not isinstance(ref.selector, ByDigest):
             return CheckFailed(
-                f"the engine's answer names {stated!r} as its model, which states no version; serve the"
-                " version with our plugin for vLLM or behind `adaptry follow --proxy`, or load it under the"
-                f" name {self._adapter}@{self._digest.brief}"
+                f"the engine's answer names {stated!r} as its model, which does not identify a version;"
+                " serve the version with our plugin for vLLM or behind `adaptry follow --proxy`, or load"
+                f" it under the name {self._adapter}@{self._digest.brief}"
             )
         if not self._digest.hex.startswith(ref.selector.prefix):
             return Conflict(
-                f"{self._name} was answered by {ref}, and not by {self._digest.brief}, which is evaluated"
+                f"the engine answered a request for {self._name} with {ref}, not with {self._digest.brief},"
+                " which is being evaluated"
             )
         return None
 

@@ -188,8 +188,10 @@ def _database_errors() -> Iterator[None]:
     except DBAPIError as error:
         why = f"cannot use the jobs' database: {error.orig}"
         if "locked" in str(error.orig):
-            why += "; another process has held it for too long: `adaptry runners` shows who works here, end"
-            why += " what hangs and try again"
+            why += (
+                "; another process has locked it for too long: `adaptry runners` lists the runners; stop one"
+            )
+            why += " that hangs, and try again"
         raise Unavailable(why) from error
 
 

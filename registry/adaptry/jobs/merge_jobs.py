@@ -130,9 +130,10 @@ def _reopen_planned(task: MergeTask, context: JobContext) -> Iterator[_Model]:
     with _open_model(task, context, cut["inputs"], cut["base"]) as model:
         if str(model.merged.identity) != cut["model"]:
             raise Conflict(
-                f"the same inputs give other bytes here (computed by {', '.join(model.merged.computed_by)})"
-                " than where the job was planned; run its steps with one version of torch on one type of "
-                "processor, or give these runners a tag"
+                "the same inputs give different bytes on this runner (computed by"
+                f" {', '.join(model.merged.computed_by)}) than on the one that planned the job; run its"
+                " steps with one version of torch on one type of processor, or tag such runners and submit"
+                " the job with --tag"
             )
         yield model
 

@@ -78,8 +78,8 @@ class RunnerSettings:
     def __post_init__(self) -> None:
         if 0 < self.memory < _LEAST:
             raise Invalid(
-                f"a runner with {self.memory:,} bytes of memory could do nothing: a step takes at least "
-                f"{_LEAST >> 20} MiB (leave --memory out for all there is)"
+                f"a runner with {self.memory:,} bytes of memory could run no step: each needs at least"
+                f" {_LEAST >> 20} MiB (leave out --memory to use all of the machine's)"
             )
 
 
@@ -234,5 +234,8 @@ class _RunnerLoop:
                 runners.forget(tx, dead)
         self._engine.requeue_orphans(beats.keys() - dead)
         for job in self._engine.failed_jobs(unfinished_jobs(self._steps.catalog)):
-            message = "the engine gave this job up; see the output of its runners"
+            message = (
+                "the job engine gave up on this job after errors or repeated crashes; see the output of"
+                " the runners"
+            )
             finish_job(self._steps.catalog, job.id, None, JobFault(code=AdaptryError.code, message=message))

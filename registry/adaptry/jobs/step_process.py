@@ -100,9 +100,11 @@ class StepProcess:
     def exit_reason(self) -> str:
         code = self.process.returncode
         if code is not None and code < 0:
-            return f"its process was killed by {signal.Signals(-code).name} (is there too little memory?)"
-        ended = "its process ended" if code is None else f"its process ended with {code}"
-        return f"{ended} and said nothing"
+            return (
+                f"its process was killed by {signal.Signals(-code).name} (did the machine run out of memory?)"
+            )
+        ended = "its process ended" if code is None else f"its process ended with exit code {code}"
+        return f"{ended} without an error message"
 
 
 def _forward_stderr(stream: IO[str], log: Callable[[str], None]) -> None:

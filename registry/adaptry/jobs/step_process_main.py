@@ -30,7 +30,7 @@ from adaptry.storage.catalog.rights import decode_rights
 from adaptry.storage.connect import open_local
 
 _EVERY = 0.5  # seconds between two progress messages
-_FAILED = "a fault in adaptry; the job's log has the details"
+_FAILED = "a bug in Adaptry; the job's log has the details"
 
 
 def main() -> None:

@@ -176,7 +176,9 @@ class StepRunner:
                 f"the step {request.step} took more than the {self.capacity.memory / 1e9:.1f} GB that this"
                 " runner has for its steps"
             )
-            return _Failure.unavailable(f"{took}: run it on a runner with more memory (--memory)", tries=1)
+            return _Failure.unavailable(
+                f"{took}: run it on a runner with more memory (adaptry work --memory SIZE)", tries=1
+            )
         if outcome is None:
             return _Failure.unavailable(f"the step {request.step} failed: {child.exit_reason}", tries=_DEATHS)
         if outcome.code == Conflict.code and not self._is_ours(request):

@@ -192,6 +192,6 @@ def _run_caught(step: Callable[[], Json]) -> Json:
     except Exception as error:  # noqa: BLE001  (any error ends the job and is recorded)
         traceback.print_exc()
         message = (
-            f"{type(error).__name__}: {error} (a fault in adaptry; the runner's own output has the details)"
+            f"{type(error).__name__}: {error} (a bug in Adaptry; the runner's own output has the details)"
         )
         return {"fault": {"code": AdaptryError.code, "message": message}}

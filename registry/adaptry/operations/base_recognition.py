@@ -228,7 +228,8 @@ def _unknown_claim(text: str) -> BaseClaim:
         return BaseClaim(id=Digest.parse(text))
     except Invalid as error:
         raise Invalid(
-            f"no known base begins with {text}, and it is not a complete id: {error.message}"
+            f"no registered base has an id that begins with {text}, and it is not a complete id:"
+            f" {error.message}"
         ) from None
 
 

@@ -62,11 +62,13 @@ def decide(
         own = kept.by_id(tx, identity.token) if identity.token is not None else None
         if own is None or own.limit is not None:
             raise PermissionDenied(
-                f"{identity.name} is signed in with a limited token, which creates no others"
+                f"{identity.name} is signed in with a limited token, which cannot create others"
             )
         found = waiting.find(tx, user_code=f"{letters[:4]}-{letters[4:]}")
         if found is None or found.expires_at <= now or found.decided_at is not None:
-            raise NotFound("no program waits with that code; compare it with the one that the program shows")
+            raise NotFound(
+                "no program is waiting with that code; compare it with the one that the program shows"
+            )
         until = None if own.info.kind == sign_ins.KIND else own.info.expires_at
         approval = waiting.Approval(own.principal, own.external, until) if is_approved else None
         waiting.set_decided(tx, found, approval, now)

@@ -127,15 +127,18 @@ def _admit(tx: Transaction, user: ConfirmedUser, now: datetime) -> tuple[Externa
         return external, principal
     if not any(claim in user.groups for claim, _ in sign_ins.mapped_groups(tx)):
         raise PermissionDenied(
-            "you are in no group that may sign in; an administrator maps groups with `adaptry sso map`"
+            "none of your groups may sign in here; ask an administrator to map one (`adaptry sso map`)"
         )
     name = next((one for one in user.names if _NAME.fullmatch(one) and not is_reserved(one)), None)
     if name is None:
-        raise PermissionDenied("the identity provider gave no name for you that a user can have here")
+        raise PermissionDenied(
+            "the identity provider gave no name for you that is valid as a user name here; ask an"
+            " administrator"
+        )
     if principals.find(tx, name) is not None:
         # With some providers, users choose such names themselves, so a name proves nothing.
         raise PermissionDenied(
-            f"there is a user {name} already; an administrator makes you that user with: adaptry sso link"
+            f"there is a user {name} already; if that is you, ask an administrator to run: adaptry sso link"
             f" {name} --issuer {user.issuer} --subject {user.subject}"
         )
     principal = principals.insert(tx, "user", name, None, now, name)

@@ -182,7 +182,7 @@ def _role_limit(role: str, resources: Sequence[str]) -> Limit:
     if role not in ROLES:
         raise Invalid(f"no role {role[:40]!a} (one of: {', '.join(ROLES)})")
     if not resources:
-        raise Invalid("a token is valid in at least one namespace, such as acme, team-* or *")
+        raise Invalid("a token must be valid in at least one namespace, such as acme, team-* or *")
     return Limit((role,), tuple(map(Resource.parse, resources)))
 
 

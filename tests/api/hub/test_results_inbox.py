@@ -67,7 +67,7 @@ def test_results_without_a_revision_are_kept_apart_and_the_client_shows_the_reas
     push(server.registry(), open_dir(tiny_lora(tmp_path / "lora")), AdapterName.parse(TONE))
     folder = write_run(tmp_path / "run", "./out")
     _, said = run_client(server, PUSH, tmp_path, repo=INBOX, folder=folder, model="./out", time=TIME)
-    assert "is kept apart: the file does not state which version was measured" in said
+    assert "is kept in the inbox: the file does not state which version was measured" in said
     (kept,) = server.registry().inbox.list("acme").items
     assert (kept.model, kept.samples, kept.path) == ("./out", 1, f"out/results_{TIME}.json")
 
@@ -119,8 +119,8 @@ def test_a_commit_of_many_files_is_answered_with_few_warnings(server: Server) ->
     said = answer.headers.get_all("X-HF-Warning", [])
     assert len(said) == 5
     assert f"0/results_{TIME}.json, 1/results_{TIME}.json" in said[0]
-    assert "are kept apart: the file does not state" in said[0]
-    assert "6 more files are kept apart for other reasons" in said[-1]
+    assert "are kept in the inbox: the file does not state" in said[0]
+    assert "6 more files are kept in the inbox for other reasons" in said[-1]
 
 
 def test_a_commit_of_too_many_files_posts_none(server: Server) -> None:

@@ -78,9 +78,9 @@ def test_the_number_of_files_kept_apart_is_limited_by_poster_and_namespace(serve
             assert commit(server, results(range(start, min(start + MAX_FILES, mine.stop))), token)[0] == 200
         if place == 0:
             status, said = commit(server, results([MOST_FILES]), token)
-            assert (status, b"200 files or 16 MiB of ron-0 are kept apart" in said) == (413, True)
+            assert (status, b"200 files and 16 MiB from ron-0" in said) == (413, True)
     status, said = commit(server, results([MOST_FILES]), posters[full])
-    assert (status, b"1,000 files or 64 MiB are kept apart" in said) == (413, True)
+    assert (status, b"1,000 files and 64 MiB; attach" in said) == (413, True)
     (one,) = server.registry().inbox.list("acme", limit=1).items
     server.registry().inbox.discard(one.id)
     assert commit(server, results([MOST_FILES]), posters[full])[0] == 200

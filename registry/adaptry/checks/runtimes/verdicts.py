@@ -66,7 +66,7 @@ def _found(
 
 _VERBS: dict[Effect, str] = {
     "refuses": "refuses it",
-    "changes": "serves something else than was trained",
+    "changes": "serves something other than what was trained",
     "needs": "wants attention",
 }
 

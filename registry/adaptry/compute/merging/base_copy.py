@@ -56,7 +56,7 @@ def choose_copy(
         )
     trained = [(entry.label, why) for entry in inputs if (why := _why_quantised(entry))]
     if base_evidence and not trained:
-        return BaseCopy(kind="original", reason=f"{base_evidence}, as --base-copy original asks"), []
+        return BaseCopy(kind="original", reason=f"{base_evidence}, as --base-copy original requires"), []
     if not trained:
         unneeded = f"--base-copy {requested} has no effect: no base is known to be quantised"
         return None, [unneeded] if requested else []

@@ -150,7 +150,7 @@ def _require_castable(checkpoint: HfCheckpoint, dtype: Dtype) -> None:
     floats = [(name, info.dtype) for name, info in checkpoint.tensors.items() if info.dtype in FLOATS]
     odd = next(((name, own) for name, own in floats if own not in PLAIN_FLOATS), None)
     if odd:
-        raise Unsupported(f"--dtype casts F32, F16 and BF16 weights; {odd[0]} is {odd[1]}")
+        raise Unsupported(f"--dtype can cast only F32, F16 and BF16 weights, but {odd[0]} is {odd[1]}")
 
 
 def _changes(bound: BoundInputs, method: MethodChoice | None, other_base: bool) -> ChangeSet:

@@ -90,7 +90,7 @@ def _compute(condition: PolicyCondition, values: Mapping[str, Scalar]) -> bool |
         return f"not an expression of CEL: {_first_line(error)}"
     except (TypeError, ZeroDivisionError, OverflowError, RuntimeError, KeyError, IndexError) as error:
         return f"cannot be computed: {_first_line(error)}"
-    return found if isinstance(found, bool) else f"gives {found!r}, and a condition gives true or false"
+    return found if isinstance(found, bool) else f"gives {found!r}, but a condition must give true or false"
 
 
 def _first_line(error: Exception) -> str:

@@ -77,13 +77,13 @@ class PolicyCondition:
         """A condition that was accepted before. Raises `Invalid`."""
         if len(source) > MAX_CONDITION:
             raise Invalid(
-                f"a condition has at most {MAX_CONDITION:,} characters; this one has {len(source):,}"
+                f"a condition may have at most {MAX_CONDITION:,} characters; this one has {len(source):,}"
             )
         parser = _Parser(_tokens(source))
         expression = parser.expression()
         if not parser.calls:
             raise Invalid(
-                "a condition calls at least one function: " + ", ".join(f"{name}()" for name in FUNCTIONS)
+                "a condition must call at least one function: " + ", ".join(f"{name}()" for name in FUNCTIONS)
             )
         return cls(source.strip(), expression, tuple(parser.calls))
 
@@ -153,7 +153,7 @@ class _Parser:
         arguments = _bound(name, function, given)
         field = self._field(name, function) if function.fields else None
         if len(self.calls) == _MAX_CALLS:
-            raise Invalid(f"a condition has at most {_MAX_CALLS} calls")
+            raise Invalid(f"a condition may have at most {_MAX_CALLS} calls")
         self.calls.append(Call(name.text, arguments, field))
         return f"call{len(self.calls) - 1}"
 
@@ -241,15 +241,17 @@ def _bound(
 def _typed(called: str, parameter: Parameter, value: Scalar) -> Scalar:
     if (parameter.type == "number") != isinstance(value, float):
         kind = "a number" if parameter.type == "number" else "a text in quotation marks"
-        raise Invalid(f"{called}: {parameter.name} is {kind}, not {value!r}")
+        raise Invalid(f"{called}: {parameter.name} must be {kind}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise Invalid(f"{called}: {parameter.name} is too large")
     if parameter.name == "confidence" and not 0.5 <= float(value) < 1:
-        raise Invalid(f"{called}: confidence is at least 0.5 and less than 1, not {value}")
+        raise Invalid(f"{called}: confidence must be at least 0.5 and less than 1, not {value}")
     if parameter.name == "margin" and float(value) < 0:
-        raise Invalid(f"{called}: margin is how much worse is accepted, 0 or more, not {value}")
+        raise Invalid(
+            f"{called}: margin, which is how much worse is accepted, must be 0 or more, not {value}"
+        )
     if isinstance(value, str) and not (value.strip() and value.isprintable() and len(value) <= 200):
-        raise Invalid(f"{called}: {parameter.name} is a text of 1 to 200 printable characters")
+        raise Invalid(f"{called}: {parameter.name} must be a string of 1 to 200 printable characters")
     return value
 
 

@@ -76,10 +76,10 @@ class Policy:
     @classmethod
     def _read(cls, text: str, *, is_new: bool) -> Policy:
         if len(text) > MAX_POLICY:
-            raise Invalid(f"a policy has at most {MAX_POLICY:,} characters; this one has {len(text):,}")
+            raise Invalid(f"a policy may have at most {MAX_POLICY:,} characters; this one has {len(text):,}")
         document = yaml_reader.loads(text, "the policy")
         if not isinstance(document, dict):
-            raise Invalid("a policy is a map with `alias` and `require`; docs/gates.md has examples")
+            raise Invalid("a policy must be a map with `alias` and `require`; docs/gates.md has examples")
         lines = _lines(text)
         for field in document:
             if field not in _FIELDS:
@@ -89,7 +89,7 @@ class Policy:
                     f" (it has {', '.join(_FIELDS)})"
                 )
         if is_new and lines.repeated:
-            raise Invalid(f"line {lines.repeated}: a policy has each field once, written out")
+            raise Invalid(f"line {lines.repeated}: a policy has each field only once, and no merge keys (<<)")
         return cls(_alias(document), _conditions(document, lines), _description(document))
 
 
@@ -129,7 +129,7 @@ def _alias(document: dict[str, Any]) -> str:
     """(`Any`: YAML.)"""
     alias = document.get("alias")
     if not isinstance(alias, str):
-        raise Invalid("a policy names its alias, as in `alias: prod`")
+        raise Invalid("a policy must name its alias, as in `alias: prod`")
     return parse_alias(alias)
 
 
@@ -137,7 +137,7 @@ def _description(document: dict[str, Any]) -> str:
     """(`Any`: YAML.)"""
     text = document.get("description", "")
     if not isinstance(text, str):
-        raise Invalid("the description of a policy is a text")
+        raise Invalid("the description of a policy must be a string")
     return text
 
 
@@ -145,16 +145,17 @@ def _conditions(document: dict[str, Any], lines: _Lines) -> tuple[PolicyConditio
     """(`Any`: YAML.)"""
     required = document.get("require")
     if not isinstance(required, list) or not required:
-        raise Invalid("a policy lists its conditions under `require:`, one per line, each after a dash")
+        raise Invalid("a policy must list its conditions under `require:`, one per line, each after a dash")
     if len(required) > MAX_CONDITIONS:
-        raise Invalid(f"a policy has at most {MAX_CONDITIONS} conditions; this one has {len(required)}")
+        raise Invalid(f"a policy may have at most {MAX_CONDITIONS} conditions; this one has {len(required)}")
     return tuple(_condition(text, line) for text, line in zip(required, lines.conditions, strict=True))
 
 
 def _condition(text: object, line: int) -> PolicyCondition:
     if not isinstance(text, str):
         raise Invalid(
-            f"line {line}: a condition is a text; put one with a colon or a leading ! in quotation marks"
+            f"line {line}: a condition must be a string; put one with a colon or a leading ! in quotation"
+            " marks"
         )
     try:
         return PolicyCondition.stored(text)

@@ -37,7 +37,8 @@ class VerifierKey:
         data = _decode_base64(encoded)
         if data is None or len(data) != 33 or data[:1] != _ED25519:
             raise Invalid(
-                "not a key of an audit log (expected NAME+HASH+KEY, as `adaptry audit key` shows it)"
+                "not a key of an audit log (expected NAME+HASH+KEY, the `key` that `adaptry audit"
+                " checkpoint --json` shows)"
             )
         key = cls(name, data[1:])
         if key.id.hex() != id_hex:

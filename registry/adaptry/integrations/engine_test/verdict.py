@@ -69,9 +69,10 @@ class EngineTestResult(BaseModel):
                 " name the base that is served (--base)"
             )
         return (
-            f"{self.from_trained:.4f} nats from the trained adapter and {self.from_base:.4f} from the"
-            f" base, where the adapter makes {self.effect:.4f} and the engine's base is off by"
-            f" {self.noise:.4f}; about {100 * self.strength:.0f} % of the change arrives"
+            f"the answers are {self.from_trained:.4f} nats from the trained adapter's and"
+            f" {self.from_base:.4f} from the base's; the adapter's own effect is {self.effect:.4f}, and the"
+            f" engine's base is off by {self.noise:.4f}: about {100 * self.strength:.0f} % of the change"
+            " arrives"
         )
 
 

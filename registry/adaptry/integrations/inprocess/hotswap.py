@@ -82,13 +82,14 @@ def _require_plain(files: FetchedFiles) -> None:
     spec = adapter.spec
     if adapter.format is not PEFT or spec.method != "lora":
         raise Unsupported(
-            f"{files} is {spec.method} ({adapter.format.name}); PEFT swaps LoRAs of its own format"
+            f"{files} is {spec.method} ({adapter.format.name}); only LoRAs in PEFT's format can be swapped"
+            " in place"
         )
     if spec.extras or spec.unclaimed:
         others = [extra.target for extra in spec.extras] or list(spec.unclaimed)
         raise Unsupported(
-            f"{files} has more than factors ({', '.join(others[:3])}), which would not be swapped; "
-            "load it under another name instead"
+            f"{files} has tensors other than factors ({', '.join(others[:3])}), which would not be swapped;"
+            " load it under another name instead"
         )
 
 

@@ -101,7 +101,7 @@ def load(
     if into is None:
         _require("torch", "adaptry[torch]")
         if hotswap or trainable or any_base:
-            raise Invalid("hotswap, trainable and any_base are about a model: pass it as into=model")
+            raise Invalid("hotswap, trainable and any_base apply only to a model: pass it as into=model")
         require_device_and_dtype(device, dtype)
     else:
         _require("peft", "peft>=0.17")

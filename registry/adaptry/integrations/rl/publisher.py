@@ -67,7 +67,9 @@ class Publisher:
         if window < 1:
             raise Invalid(f"a window must have at least 1 version, not {window}")
         if engines and cache is None:
-            raise Invalid("engines load from a cache: pass cache=Cache(folder), a folder that they see too")
+            raise Invalid(
+                "engines load from a cache: pass cache=Cache(folder), with a folder that they can read too"
+            )
         self.name: AdapterName = AdapterName.parse(name) if isinstance(name, str) else name
         self.alias, self.window, self.run = (
             parse_stored_alias(alias),
@@ -154,9 +156,7 @@ class Publisher:
                 return
             except Conflict:
                 continue
-        raise Conflict(
-            f"{self.name}@{self.alias} is moved by others all the time; use a separate alias for the run"
-        )
+        raise Conflict(f"others keep moving {self.name}@{self.alias}; use a separate alias for this run")
 
     def _close_window(self) -> None:
         while len(self._window) > self.window:

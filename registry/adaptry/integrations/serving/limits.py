@@ -57,7 +57,7 @@ class RateLimiter:
         self._tokens, self._at = min(tokens, self.per_second), now
         if self._tokens < 1:
             raise Unavailable(
-                "too many adapters that are not loaded are requested at once; try again in a second, or"
-                " request names that are served"
+                "too many requests for adapters that are not loaded yet; try again in a second, or request"
+                " adapters that are already served"
             )
         self._tokens -= 1

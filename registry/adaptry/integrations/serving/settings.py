@@ -43,7 +43,7 @@ class WorkerSettings:
         name = environ.get("ADAPTRY_WORKER") or None
         if name and not _NAME.fullmatch(name):
             raise Invalid(
-                "ADAPTRY_WORKER is a name of at most 96 letters, digits, '.', '_' and '-', not"
+                "ADAPTRY_WORKER must be a name of at most 96 letters, digits, '.', '_' and '-', not"
                 f" {name[:100]!r}"
             )
         return cls(
@@ -72,7 +72,7 @@ def _number(environ: Mapping[str, str], variable: str, default: float, between: 
         found = -1.0
     least, most = between
     if not least <= found <= most:
-        raise Invalid(f"{variable} is a number from {least:g} to {most:g}, not {configured[:40]!r}")
+        raise Invalid(f"{variable} must be a number from {least:g} to {most:g}, not {configured[:40]!r}")
     return found
 
 

@@ -63,8 +63,7 @@ def group_by_run(paths: Iterable[Path]) -> tuple[ResultFiles, ...]:
         run = by_run.get((path.parent, time))
         if run is None:
             raise Invalid(
-                f"{path.name} has the values of single documents; add it together with results_{time}.json of"
-                " the same run"
+                f"{path.name} has per-sample values; add it together with results_{time}.json of the same run"
             )
         run.samples[task] = path
     return tuple(results)

@@ -151,9 +151,9 @@ def _translate_errors(hub: HubClient, what: str) -> Iterator[None]:
     except errors.HfHubHTTPError as error:
         if error.response.status_code == _WHO:
             raise Unauthenticated(f"{hub.endpoint} does not accept this token (HF_TOKEN)") from error
-        raise Unavailable(f"{hub.endpoint} does not answer about {what}: {error}") from error
+        raise Unavailable(f"{hub.endpoint} did not answer a request for {what}: {error}") from error
     except _of_the_network() as error:
-        raise Unavailable(f"{hub.endpoint} does not answer about {what}: {error}") from error
+        raise Unavailable(f"{hub.endpoint} did not answer a request for {what}: {error}") from error
 
 
 def _of_the_network() -> tuple[type[Exception], ...]:

@@ -180,9 +180,9 @@ def _names(event: Event) -> Iterator[AdapterName]:
 def _require_some_left(destination_adapters: Adapters, plan: MirrorPlan) -> None:
     if plan.delete and set(plan.delete) == mirrored_adapters(destination_adapters):
         raise CheckFailed(
-            "the source shows none of the adapters that were mirrored, as it also would to a token that lost"
-            " its rights: nothing was deleted; look at the source,"
-            " and delete them here by name if they are gone for good"
+            "the source no longer shows any of the mirrored adapters. Either they were deleted, or the"
+            " token lost its rights, so nothing was deleted here; check the source, and if they are gone"
+            " for good, delete them here: adaptry delete NAME"
         )
 
 

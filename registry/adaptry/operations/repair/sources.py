@@ -106,7 +106,7 @@ class RegistrySource(RepairSource):
             raise NotFound(f"{self.name} cannot be searched for {location.path}")
         version = Ref.of_revision(location.owner, location.revision)
         if self._registry.versions.get(version).is_damaged:
-            raise NotFound(f"{self.name} has it damaged as well")
+            raise NotFound(f"the copy in {self.name} is damaged as well")
         return self._registry.files.read(location.owner, location.revision, location.path)
 
 

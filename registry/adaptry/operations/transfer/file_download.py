@@ -66,9 +66,9 @@ def download(read: ReadFrom, entry: FileToFetch, path: Path, progress: Progress,
     if found != entry.sha256.hex:
         raise DigestMismatch(
             f"{entry.path} arrived as sha256:{found[:12]}… and not as {entry.sha256.brief}…: its bytes"
-            " changed on the way or in the store. Nothing was kept; try again. If it stays so, `adaptry"
-            " verify --read-data` on the registry's machine finds what is damaged, and `adaptry mend`"
-            " replaces it from a copy"
+            " changed on the way or in the store. Nothing was kept; try again. If this happens again,"
+            " `adaptry verify --read-data` on the registry's machine finds what is damaged, and `adaptry"
+            " mend` replaces it from a copy"
         )
 
 

@@ -15,7 +15,10 @@ Dtype = Literal["F32", "F16", "BF16"]
 def _ref(text: str) -> str:
     """A ref as the user wrote it. Raises `ValueError`, also for a folder."""
     if is_folder(text):
-        raise ValueError(f"a job takes adapters of the registry, not folders: push {text[:200]!r} first")
+        raise ValueError(
+            f"a job takes adapters from the registry, not folders: push {text[:200]!r} first (adaptry push"
+            " DIR NAME)"
+        )
     try:
         Ref.parse(text)
     except InvalidRef as error:
@@ -33,7 +36,10 @@ def _weighted(text: str) -> str:
 
 def _key(text: str) -> str:
     if is_folder(text):
-        raise ValueError(f"a job takes a base of the registry, not a folder: add {text[:200]!r} first")
+        raise ValueError(
+            f"a job takes a base from the registry, not a folder: register {text[:200]!r} first (adaptry"
+            " base add DIR --name ORG/MODEL)"
+        )
     return text
 
 

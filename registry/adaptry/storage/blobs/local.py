@@ -397,7 +397,7 @@ def _writing_to(folder: Path) -> Iterator[None]:
             raise _full(folder) from error
         raise Unavailable(
             f"cannot write to {folder}: {error.strerror}",
-            public_message="the registry's files cannot be written; its administrator has the details",
+            public_message="the registry's files cannot be written; the server's log has the details",
         ) from error
 
 

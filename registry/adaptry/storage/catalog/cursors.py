@@ -55,7 +55,7 @@ def decode_number(cursor: str | None, about: str, largest: int = INTEGER) -> int
 
 def check_limit(limit: int) -> int:
     if not 1 <= limit <= MAX_LIMIT:
-        raise Invalid(f"a page holds 1 to {MAX_LIMIT} items, not {limit}")
+        raise Invalid(f"limit must be from 1 to {MAX_LIMIT}, not {limit}")
     return limit
 
 

@@ -51,7 +51,7 @@ _CHANNEL = "adaptry_events"
 _NOTIFY = f"NOTIFY {_CHANNEL}".encode()  # delivered when the transaction commits, or never
 _LOOKS = 1.0  # seconds between polls for events without a notification, as behind a pooler without LISTEN
 _LONGEST_PAUSE = 60  # seconds without a statement after which a writer counts as dead and loses its lock
-_AWAY = "the registry's database is not answering; its administrator has the details; try again in a moment"
+_AWAY = "the registry's database is not answering; try again in a moment (the server's log has the details)"
 LIBPQ: dict[
     str, Any
 ] = {  # of every connection, the job engine's too; `Any`: the driver's options have many types
@@ -262,7 +262,7 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
             message = f"the database {where} is damaged: {_line(error)}; restore a backup"
             return CorruptData(
                 message,
-                public_message="the registry's database is damaged; its administrator has the details",
+                public_message="the registry's database is damaged; the server's log has the details",
             )
         case (("08" | "28" | "3D" | "3F" | "53" | "57" | "58"), _):
             return Unavailable(f"cannot use the database {where}: {_line(error)}", public_message=_AWAY)

@@ -60,7 +60,7 @@ class SnapshotProbe:
                 if result is None or result.status == ExecStatus.PIPELINE_SYNC:
                     continue
                 if result.status != ExecStatus.TUPLES_OK:
-                    raise ConnectionError("PostgreSQL does not tell its snapshot")
+                    raise ConnectionError("PostgreSQL did not report its snapshot")
                 found.append((result.get_value(0, 0) or b"").decode())
         except psycopg.Error as error:
             raise ConnectionError(str(error)) from error

@@ -324,11 +324,11 @@ def _translate_error(url: str, error: BaseException) -> AdaptryError | None:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return CorruptData(
                 f"{path} is not a sound SQLite database: {error}; restore a backup",
-                public_message="the registry's database is damaged; its administrator has the details",
+                public_message="the registry's database is damaged; the server's log has the details",
             )
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PERM:
             return Unavailable(
                 f"cannot use the database {path}: {error}",
-                public_message="the registry's database cannot be used; its administrator has the details",
+                public_message="the registry's database cannot be used; the server's log has the details",
             )
     return None

@@ -154,9 +154,10 @@ class RegistryContext:
         if found is None:
             if isinstance(ref.selector, Latest):
                 raise NotFound(
-                    f"{ref.name} has no active version; `adaptry history {ref.name}` shows all versions"
+                    f"{ref.name} has no active version; `adaptry ls {ref.name}` lists all versions with"
+                    " their states"
                 )
-            raise NotFound(f"no version {ref}; `adaptry history {ref.name}` shows all versions")
+            raise NotFound(f"no version {ref}; `adaptry ls {ref.name}` lists all versions")
         return found
 
     def _at_git_ref(self, tx: Reads, adapter: AdapterRecord, label: str) -> Columns | None:

@@ -122,8 +122,9 @@ class LocalEvidence(Evidence):
             adapter = self.context.writable_adapter(tx, found.name, "evidence.add")
             if found.file is None:
                 raise Invalid(
-                    f"evidence {id} is a metric that was logged; log the right value, which replaces it:"
-                    f" adaptry metrics log {found.name}@{found.number} {found.metric}=VALUE"
+                    f"evidence {id} is a logged metric, which cannot be withdrawn; log the right value,"
+                    f" which replaces it: adaptry metrics log {found.name}@{found.number}"
+                    f" {found.metric}=VALUE"
                 )
             return self.context.run_once(
                 tx, WithdrawalResult, lambda: self._withdraw(tx, adapter, found, withdrawal)

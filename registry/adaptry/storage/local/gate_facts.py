@@ -106,7 +106,7 @@ class CatalogFacts:
             return ApprovalFact(
                 group=group,
                 problem="approvals are not possible in a registry that is opened as a folder, which has no"
-                " names; promote through its server",
+                " users; promote through its server (--registry URL)",
             )
         found = principals.find_group(self.tx, group)
         if found is None:
@@ -202,5 +202,5 @@ def _scored(context: RegistryContext, one: EvidenceFact) -> ScoredEvidence:
         raise Invalid(f"{what} are larger than {process.MAX_SAMPLES >> 20} MiB")
     data = b"".join(context.blobs.chunks(one.samples))
     if Digest.of(data) != one.samples:
-        raise CorruptData(f"{what} are damaged in the registry; `adaptry verify` says what else is")
+        raise CorruptData(f"{what} are damaged in the registry; `adaptry verify` lists other damage")
     return ScoredEvidence(one, process.read_scores(data, one.metric, one.filter))

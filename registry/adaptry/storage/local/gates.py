@@ -97,7 +97,7 @@ def _decided(
                 return action(tx)
         except _NotEvaluated as missing:
             known[missing.question.key] = _outcome(context, missing.question)
-    raise Unavailable("the evidence and approvals of this move change all the time; try again")
+    raise Unavailable("the evidence and approvals of this move keep changing; try again")
 
 
 def _outcome(context: RegistryContext, question: _Question) -> PromotionDecision | AdaptryError:

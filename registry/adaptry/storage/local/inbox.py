@@ -185,8 +185,8 @@ class LocalInbox(Inbox):
                 return posted_files.posted_file(known)
             if row.task and not posted_files.has_kept_results(tx, row.namespace, row.posted_by, row.run):
                 raise Conflict(
-                    f"{row.path} has the values of single documents, of results that are not kept apart; it"
-                    f" cannot be attached to them: {row.reason}"
+                    f"{row.path} has per-sample values, but the results that it belongs to are not in the"
+                    f" inbox, so it cannot be attached to them: {row.reason}"
                 )
             kept = posted_files.insert(tx, row, data)
             _require_room(tx, row.namespace, row.posted_by)
@@ -258,7 +258,7 @@ class LocalInbox(Inbox):
             return _Destination(reason=f"{by} may not add evidence to {name}")
         version = self._version(tx, name, revision)
         if version is None:
-            return _Destination(reason=f"{name} has no version of revision {revision[:12]}")
+            return _Destination(reason=f"no version of {name} has the revision {revision[:12]}")
         return _Destination(version, name)
 
     def _version(self, tx: Transaction, name: AdapterName, revision: str) -> VersionRecord | None:
@@ -326,17 +326,14 @@ def _no_namespace(namespace: str, by: str) -> NotFound:
 
 def _no_results(id: int) -> NotFound:
     return NotFound(
-        f"no results {id} that are kept apart; `adaptry evidence inbox NAMESPACE` lists those of a namespace"
+        f"no results {id} in the inbox; `adaptry evidence inbox NAMESPACE` lists those of a namespace"
     )
 
 
 def _results_of(tx: Transaction, namespace: str, by: str, reading: PostedReading, path: str) -> PostedFileRow:
     row = posted_files.results_of_run(tx, namespace, by, reading.run)
     if row is None:
-        raise Conflict(
-            f"{path} has the values of single documents; post results_{reading.run}.json of the same run"
-            f" first"
-        )
+        raise Conflict(f"{path} has per-sample values; post results_{reading.run}.json of the same run first")
     return row
 
 
@@ -372,9 +369,8 @@ def _require_room(tx: Transaction, namespace: str, by: str) -> None:
     for of, files, size in ((by, MOST_FILES_OF_ONE, MOST_BYTES_OF_ONE), (None, MOST_FILES, MOST_BYTES)):
         count, stored = posted_files.kept_use(tx, namespace, of)
         if count > files or stored > size:
-            owner = f"of {by} " if of else ""
+            owner = f" from {by}" if of else ""
             raise QuotaExceeded(
-                f"{files:,} files or {size >> 20} MiB {owner}are kept apart in {namespace}, the most;"
-                f" attach or discard"
-                f" some: adaptry evidence inbox {namespace}"
+                f"the inbox of {namespace} takes at most {files:,} files and {size >> 20} MiB{owner};"
+                f" attach or discard some (`adaptry evidence inbox {namespace}` lists them)"
             )

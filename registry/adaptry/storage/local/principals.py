@@ -42,7 +42,7 @@ class LocalPrincipals(Principals):
             _check_name(kind, name)
         with self.context.write() as tx:
             if principals.find(tx, name):
-                raise Conflict(f"{name} exists already; names are never reused, also of disabled ones")
+                raise Conflict(f"{name} already exists; names are never reused, even those of disabled users")
             now, by = self.context.clock(), self.context.identity.name
             return principals.insert(tx, kind, name, namespace, now, by).info
 

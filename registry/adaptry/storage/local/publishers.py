@@ -56,7 +56,7 @@ class LocalPublishers(Publishers):
         identity = self.context.identity
         if not (identity.is_member or identity.may_administer):
             raise PermissionDenied(
-                f"{identity.name} may not list issuers; log in with a token that may read something"
+                f"{identity.name} may not list issuers; log in with a token that has read access"
             )
         with self.context.catalog.read() as tx:
             return publishers.issuers(tx)
@@ -135,9 +135,11 @@ def _check_issuer(request: IssuerRequest) -> None:
     """Raises `Invalid`."""
     OutgoingUrl.parse(request.url)
     if "?" in request.url:
-        raise Invalid(f"an issuer's URL has no query: {request.url[:200]!a}")
+        raise Invalid(f"an issuer's URL must have no query: {request.url[:200]!a}")
     if not (request.audience.isascii() and request.audience.isprintable()):
-        raise Invalid("an audience has printable ASCII characters only; use the address of this registry")
+        raise Invalid(
+            "an audience may have only printable ASCII characters; use the address of this registry"
+        )
 
 
 def _existing_issuer(tx: Transaction, name: str) -> IssuerRecord:

@@ -236,8 +236,8 @@ class RevisionAdmission:
         claim_files(tx, adapter.name, admission.manifest)
         if held := states.find_withdrawn_weights(tx, adapter.name.namespace, admission.weights):
             raise CheckFailed(
-                f"these are the weights of {held.label}, and {state_warning(held)}; `adaptry"
-                f" restore {held.label}` comes before they are pushed again"
+                f"these weights cannot be pushed: they are those of {held.label}, and"
+                f" {state_warning(held)}; to allow them again: adaptry restore {held.label} --reason TEXT"
             )
         now, by = self.context.clock(), self.context.identity.name
         for file, inspection in admission.inspections.items():

@@ -168,6 +168,6 @@ def require_all(have: Mapping[Digest, int], name: AdapterName, manifest: Manifes
     for entry in manifest.files:
         if have[entry.sha256] != entry.size:
             raise InvalidManifest(
-                f"the manifest gives {entry.path} {entry.size:,} bytes; the file with its digest has"
-                f" {have[entry.sha256]:,}"
+                f"the manifest lists {entry.path} with {entry.size:,} bytes, but the file with its digest"
+                f" has {have[entry.sha256]:,}"
             )

@@ -114,7 +114,7 @@ class LocalTokens(Tokens):
         """
         if self.context.identity.may_administer:
             return limit
-        assert principal.namespace is not None, "only administrators manage tokens of others"
+        assert principal.namespace is not None, "only administrators may manage other users' tokens"
         own = Resource(principal.namespace)
         resources = (own,) if limit is None or limit.resources is None else limit.resources
         for resource in resources:

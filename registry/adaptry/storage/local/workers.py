@@ -41,8 +41,9 @@ class LocalWorkers(Workers):
     def report(self, report: WorkerReport) -> ReportReply:
         if not self.context.identity.may_report:
             raise PermissionDenied(
-                f"{self.context.identity.name} may not report for a worker;"
-                " create a worker's token: adaptry token create NAME --role worker"
+                f"{self.context.identity.name} may not report for a worker; it needs a worker's token,"
+                " which an administrator creates: adaptry token create NAME --role worker --namespace"
+                " NAMESPACE"
             )
         with self.context.catalog.read() as tx:
             is_renewal = worker_reports.is_renewal(tx, self._own(tx, report), report)

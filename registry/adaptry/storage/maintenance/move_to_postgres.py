@@ -41,7 +41,8 @@ def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> Ca
         raise Conflict(f"the registry in {folder} already has its catalog in {known}")
     if not (folder / factory.FILE).is_file():
         raise NotFound(
-            f"no registry in {folder}; create a new one in PostgreSQL with `adaptry serve --catalog`"
+            f"no registry in {folder}; to create a new one in PostgreSQL: adaptry serve --data {folder}"
+            " --catalog URL"
         )
     with closing(Catalog.open(folder / factory.FILE)) as source, closing(Catalog(url)) as target:
         with source.write() as leaving, target.write() as arriving:

@@ -140,7 +140,7 @@ class InboxContract(ContractFixtures):
         assert ron.inbox.post("acme", RESULTS, data).reason == "ron may not add evidence to acme/tone"
         assert ron.inbox.post("acme", SAMPLES, DOCUMENTS).reason == "ron may not add evidence to acme/tone"
         gone = lm_eval_results("acme/tone@" + "0" * 64, value=0.25)
-        assert "no version of revision 0000" in str(ada.inbox.post("acme", RESULTS, gone).reason)
+        assert "the revision 0000" in str(ada.inbox.post("acme", RESULTS, gone).reason)
         nowhere = lm_eval_results("acme/nil@" + "0" * 64)
         assert "no adapter acme/nil" in str(ada.inbox.post("acme", RESULTS, nowhere).reason)
         (kept,) = ron.inbox.list("acme").items

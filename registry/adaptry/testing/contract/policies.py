@@ -108,7 +108,10 @@ class PoliciesContract(ContractFixtures):
         ("text", "message"),
         [
             ("alias: prod\nrequire:\n- apprvals('x') > 1\n", "line 3: .*did you mean approvals"),
-            ("alias: prod\nrequire:\n- metric('acc')\n", "gives 0.5, and a condition gives true or false"),
+            (
+                "alias: prod\nrequire:\n- metric('acc')\n",
+                "gives 0.5, but a condition must give true or false",
+            ),
             ("alias: prod\nrequire:\n- state() == 'active' &&\n", "not an expression of CEL"),
         ],
     )

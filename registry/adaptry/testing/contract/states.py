@@ -217,7 +217,7 @@ class StatesContract(ContractFixtures):
         put(registry, "revoked")
         same = lora(1, base_name="org/other")
         for name in ("acme/tone", "acme/other"):
-            with pytest.raises(CheckFailed, match="the weights of acme/tone@1, and acme/tone@1 is revoked"):
+            with pytest.raises(CheckFailed, match="those of acme/tone@1, and acme/tone@1 is revoked"):
                 push(registry, same, AdapterName.parse(name), options=PushOptions(force_reason="again"))
         assert push(registry, same, AdapterName.parse("elsewhere/other")).is_new
         again = push(registry, lora(1), TONE)

@@ -37,8 +37,8 @@ class SpaceUser:
             stacks = [format_count(len(self.stacks), "stack")] if self.stacks else []
             return f"{self.name} use {' and '.join(filter(None, [shown, *stacks]))}: {self.size:,} bytes"
         return (
-            f"{self.name} may read {shown} again: {self.size:,} bytes, until it has unloaded them or, if it"
-            f" is gone, `adaptry cache gc --engine-gone {shlex.quote(self.address)}`"
+            f"{self.name} may read {shown} again: {self.size:,} bytes, kept until it has unloaded them; if"
+            f" that engine is gone: adaptry cache gc --engine-gone {shlex.quote(self.address)}"
         )
 
 

@@ -50,9 +50,9 @@ class AliasGenerations:
             return None
         if seen is not None and found < seen:
             return (
-                f"the registry is behind: it has {name} at generation {found}, and {seen} was seen here. Is"
-                " it a replica that lags, or a copy restored from an old backup? If it was set up again,"
-                f" stop this worker and remove {self.state_file.path}"
+                f"the registry is behind: it has {name} at generation {found}, but this worker has already"
+                f" seen {seen}. Is it a lagging replica, or was it restored from an old backup? If the"
+                f" registry was set up again, stop this worker and remove {self.state_file.path}"
             )
         state.generations[name] = found
         return None

@@ -140,7 +140,7 @@ class AdapterPreparation:
         if cached := config.cache.acquire_local(version.digest):
             return cached
         raise failure or Unavailable(
-            f"the registry is away, and this machine does not have all files of {version.label}"
+            f"the registry cannot be reached, and this machine does not have all files of {version.label}"
         )
 
     async def _profile_engine(self, vllm: InProcessVllm, worker: VllmWorker) -> EngineProfile:

@@ -123,9 +123,9 @@ class LastKnown:
             seen = self._state.generations.get(str(ref), generation)
             if generation < seen:
                 raise Conflict(
-                    f"the registry is behind: it has {ref} at generation {generation}, and {seen} was seen"
-                    " here. Is it a replica that lags, or a copy restored from an old backup? If it was set "
-                    f"up again, remove {self.path}"
+                    f"the registry is behind: it has {ref} at generation {generation}, but this worker has"
+                    f" already seen {seen}. Is it a lagging replica, or was it restored from an old backup?"
+                    f" If the registry was set up again, remove {self.path}"
                 )
             if self._state.generations.get(str(ref)) != generation:
                 self._state.generations[str(ref)] = generation

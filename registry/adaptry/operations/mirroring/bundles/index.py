@@ -92,7 +92,7 @@ class BundleIndex(Value, extra="forbid"):
     def check(self) -> None:
         """Raises `InvalidBundle` if the parts are inconsistent."""
         if self.bundle != FORMAT:
-            raise InvalidBundle(f'a bundle\'s index says "bundle": {FORMAT}')
+            raise InvalidBundle(f'a bundle\'s index must have "bundle": {FORMAT}')
         _require_ascending((entry.sort_key for entry in self.entries), "entries")
         _require_ascending(((str(one.name), one.number) for one in self.parcels), "parcels")
         _require_ascending((base.id.hex for base in self.bases), "bases")

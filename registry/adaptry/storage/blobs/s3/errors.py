@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from adaptry.storage.blobs.s3.location import S3Location
 
 _AWAY = (
-    "the registry's files are temporarily unreachable; its administrator has the details;"
-    " try again in a moment"
+    "the registry's files are temporarily unreachable; try again in a moment (the server's log has the"
+    " details)"
 )
 _REMEDIES = {
     "InvalidAccessKeyId": "is AWS_ACCESS_KEY_ID (or another source of boto3) a key of that server?",

@@ -39,11 +39,11 @@ from adaptry.storage.catalog.version_info import Columns, table_of
 LEASE = timedelta(seconds=3)
 _AT_ONCE = 200  # entries of one transaction, which others wait for
 _STATE = 1
-_ALTERED = "the audit log was altered, so nothing more is sealed; look with adaptry audit verify"
+_ALTERED = "the audit log was altered, so nothing more is sealed; run `adaptry audit verify`"
 _SHORTENED = (
-    "the audit log was altered: entries that were sealed are missing or changed, so nothing more is sealed;"
-    " look with adaptry audit verify --older CHECKPOINT (if the registry was restored from a backup: restart"
-    " its servers)"
+    "the audit log was altered: entries that were sealed are missing or changed, so nothing more is"
+    " sealed; run `adaptry audit verify --older CHECKPOINT` (if the registry was restored from a backup:"
+    " restart its servers)"
 )
 _ENTRIES, _STATES = table_of(AuditEntryRow), table_of(AuditStateRow)
 _CHECKPOINTS = table_of(AuditCheckpointRow)
