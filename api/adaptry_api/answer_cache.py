@@ -34,8 +34,8 @@ class AnswerCache(Generic[Answer]):
         commits.on_change(self.look_at)
 
     def is_absent(self, path: str, identity: Identity) -> bool:
-        """Whether there is no answer whatever the last commit is, and `CommitWatch.reading` will tell it."""
-        return self._commits.is_told_by_reads and (path, id(identity)) not in self._kept
+        """Whether there is no answer as of any commit, and a read itself will report the last one."""
+        return self._commits.reads_report_commit and (path, id(identity)) not in self._kept
 
     async def look_up(self, path: str, identity: Identity) -> Answer | None:
         """The answer that this identity got from this address, if nothing has been committed since."""
@@ -64,20 +64,22 @@ class AnswerCache(Generic[Answer]):
         return kept.answer if kept else None
 
     def find_at(self, path: str, identity: Identity, commit: Commit | None) -> Answer | None:
-        """Like `find`, as of this last commit, which was looked up without waiting; None if it is unknown."""
+        """Like `find`, as of the commit that `CommitWatch.presumed` returned."""
         if commit is None:
             return None
         self.look_at(commit)
         return self.find(path, identity)
 
     def keep(self, path: str, identity: Identity, answer: Answer, commit: Commit | None) -> None:
-        """Caches a response that was read as of `commit` (`CommitWatch.reading`)."""
+        """Caches a response that was read as of `commit` (`CommitWatch.with_commit`)."""
         if commit is None:
             return
         if commit != self._commit:
-            if not self._commits.is_told_by_reads:
+            if not self._commits.reads_report_commit:
                 return  # the last look may have found a later one
             self._commits.note(commit)
+            # `note` does nothing if this commit was noted before; this cache may be as of another one since.
+            self.look_at(commit)
         if len(self._kept) >= self._most:
             self._kept.clear()
         self._kept[path, id(identity)] = _Kept(identity, answer)

@@ -3,7 +3,7 @@
 On SQLite, this reads shared memory. On PostgreSQL, it is a query of one round trip. All requests that arrive
 before the query is sent share it, so its answer is not older than any of them.
 
-A read of PostgreSQL can tell its own snapshot. Two snapshots can be compared if no crash of the server came
+A read on PostgreSQL reports its own snapshot. Two snapshots can be compared if no crash of the server came
 between them, after which transactions may get the numbers of lost ones. A crash ends all of the server's
 processes. So a read's snapshot is kept with the process that answered a query before it; if the same process
 answers a later query, it has lived all the time.
@@ -48,20 +48,18 @@ class CommitWatch:
 
     def presumed(self) -> Commit | None:
         """The last commit that is known without waiting; None if none is. On PostgreSQL, there may be later
-        ones: use what was read as of it only if `ask` then tells the same.
+        ones: use what was read as of it only if `ask` then reports the same.
         """
         return self._catalog.last_commit() if self._remote is None else self._remote.last
 
     def ask(self, then: OnCommit) -> None:
-        """Calls `then` with the state of the catalog at a moment after this call: on PostgreSQL later, when
-        it has answered.
+        """Calls `then` later with the state of the catalog at a moment after this call. Only for PostgreSQL:
+        elsewhere, `presumed` tells it.
         """
-        if self._remote is None:
-            then(self._catalog.last_commit())
-        else:
-            self._remote.ask(then)
+        assert self._remote is not None
+        self._remote.ask(then)
 
-    def reading(
+    def with_commit(
         self, read: Callable[[], Result], *, is_search: bool = False, about: object = None
     ) -> Read[Result]:
         """A function for any thread that returns the result of `read` and the commit as of which it was read;
@@ -80,8 +78,8 @@ class CommitWatch:
         return run
 
     @property
-    def is_told_by_reads(self) -> bool:
-        """Whether `reading` tells the commit, so that there is no need to ask for it first."""
+    def reads_report_commit(self) -> bool:
+        """Whether `with_commit` finds the last commit, so that there is no need to ask for it first."""
         return self._remote is not None and self._remote.process is not None
 
     def on_change(self, act: Callable[[Commit], object]) -> None:
@@ -90,7 +88,7 @@ class CommitWatch:
             self._remote.observers.append(act)
 
     def note(self, commit: Commit) -> None:
-        """Notes the commit that a read told. It is presumed to be the last one."""
+        """Notes the commit as of which a read ran. It is presumed to be the last one."""
         if self._remote is not None:
             self._remote.note(commit)
 

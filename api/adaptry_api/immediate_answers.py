@@ -76,8 +76,8 @@ class _Kept(NamedTuple):
 
 
 class FoundAnswer(NamedTuple):
-    """An answer to a request that arrived at `began`, by `time.perf_counter`. `commit` is the last commit as
-    of which it holds; None if it depends on none.
+    """An answer to a request that arrived at `began`, by `time.perf_counter`. `commit` is the commit as of
+    which it holds; None if no commit changes it.
     """
 
     method: str
@@ -111,6 +111,7 @@ class ImmediateAnswers:
         self._answers: AnswerCache[_Kept] = AnswerCache(state.commits)
         self._commit: Commit | None = None
         self._kept_bytes = 0
+        state.commits.on_change(self._forget_commit)
         self._requests: dict[bytes, _Request] = {}
 
     @property
@@ -177,6 +178,10 @@ class ImmediateAnswers:
         )
         return EncodedAnswer(kept.status, found.id.encode().join(kept.pieces), kept.body)
 
+    def _forget_commit(self, commit: Commit) -> None:
+        """The cache is empty now."""
+        self._commit, self._kept_bytes = None, 0
+
     def _look(self) -> None:
         commit = self._state.commits.presumed()
         if commit != self._commit:
@@ -188,8 +193,10 @@ class ImmediateAnswers:
             self._kept_bytes += size
             self._answers.keep(key, identity, kept, self._commit)
 
-    def _found(self, method: str, kept: _Kept, request_id: str, began: float) -> FoundAnswer:
+    def _found(self, method: str, kept: _Kept, request_id: str, began: float) -> FoundAnswer | None:
         commit = self._commit if kept.depends_on_catalog else None
+        if commit is None and kept.depends_on_catalog:
+            return None
         return FoundAnswer(method, kept, request_id, began, commit)
 
     def _encode(self, scope: Scope, identity: Identity | None, request_id: str) -> _Kept | None:

@@ -22,7 +22,7 @@ _TRACE_SIZE = 36
 _TRACE_DIGITS = b"0123456789abcdef-"
 
 
-class _Held(NamedTuple):
+class _HeldRequest(NamedTuple):
     """A request, and its answer, which waits for the last commit to be known. (Compare objects with `is`.)"""
 
     data: bytes
@@ -35,29 +35,33 @@ class ImmediateProtocol(DirectFiles):
     _is_between_requests = True  # whether the parser waits for the first byte of a request
     _is_answered = False  # whether the current request has been answered
     _fingerprint: bytes | None = None  # of the last received bytes, if they can be a whole request
-    _whole = b""  # the bytes of `_fingerprint`
-    _held: _Held | None = None
+    _whole = b""  # a whole request, while it is handled, if its answer may be held
+    _held: _HeldRequest | None = None
     _is_usual_only = False  # whether no request is answered from memory
 
     def data_received(self, data: bytes) -> None:
-        self._let_go()
+        self._handle_held_as_usual()
         self._fingerprint = None
         answers = cast(ImmediateAnswers | None, self.app_state.get(AT_ONCE))
         if answers and self._is_between_requests and not self._to_skip:
-            self._fingerprint, self._whole = fingerprint(data), data
+            self._fingerprint = fingerprint(data)
+            if self._fingerprint and not answers.commits.is_immediate:
+                self._whole = data
             if self._fingerprint and self._is_free() and (found := answers.again(self._fingerprint)):
                 self._unset_keepalive_if_required()
                 if self._answer(answers, found):
+                    self._whole = b""
                     self.on_unparsed_request()
                     return
         super().data_received(data)
+        self._whole = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._held = None
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        self._let_go()
+        self._handle_held_as_usual()
         super().shutdown()
 
     def on_unparsed_request(self) -> None:
@@ -67,25 +71,25 @@ class ImmediateProtocol(DirectFiles):
         """Sends an answer now, or when the last commit is known; False if it must be made in another way."""
         if answers.commits.is_immediate or found.commit is None:
             return self._send_found(answers, found)
-        if self._fingerprint is None:
+        if not self._whole:
             return False  # only whole requests can be handled again
-        self._held = held = _Held(self._whole, found)
+        self._held = held = _HeldRequest(self._whole, found)
         answers.commits.ask(lambda commit: self._on_commit(answers, held, commit))
         return True
 
-    def _on_commit(self, answers: ImmediateAnswers, held: _Held, commit: Commit | None) -> None:
+    def _on_commit(self, answers: ImmediateAnswers, held: _HeldRequest, commit: Commit | None) -> None:
         if held is not self._held:
             return
         try:
             if commit == held.answer.commit and self._is_free() and self._send_found(answers, held.answer):
                 self._held = None
             else:
-                self._let_go()
+                self._handle_held_as_usual()
         except Exception:
             self.logger.exception("cannot answer a request")
             self.transport.abort()
 
-    def _let_go(self) -> None:
+    def _handle_held_as_usual(self) -> None:
         """Handles the request whose answer is held in the usual way."""
         held, self._held = self._held, None
         if held is None or self.transport.is_closing():

@@ -39,8 +39,12 @@ class QuickReads:
             together=together if is_local else 1,
         )
 
+    async def run(self, read: Callable[[], Answer]) -> Answer:
+        """The result of `read`, or its error. The read begins after this call, so its result is not older."""
+        return cast(Answer, await self._threads.run(tracing.in_this_span(read)))
+
     async def run_query(self, read: Callable[[], Answer]) -> Answer:
-        """The same for a read that waits for nothing but the catalog, and computes for less than a
+        """Like `run`, for a read that waits for nothing but the catalog, and computes for less than a
         millisecond. On PostgreSQL, it runs on the event loop (`loop_reads`).
         """
         if self.is_local:
@@ -49,10 +53,6 @@ class QuickReads:
 
         async with self._on_loop:
             return await run_on_loop(tracing.in_this_span(read), self.run)
-
-    async def run(self, read: Callable[[], Answer]) -> Answer:
-        """The result of `read`, or its error. The read begins after this call, so its result is not older."""
-        return cast(Answer, await self._threads.run(tracing.in_this_span(read)))
 
     def close(self) -> None:
         """Waits for the reads that are under way."""

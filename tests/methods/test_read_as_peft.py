@@ -70,6 +70,16 @@ def with_a_taller_base(files: Files) -> None:
         files.tensors[name] = torch.cat([files.tensors[name], files.tensors[name][:1]])
 
 
+def with_a_wider_base(files: Files) -> None:
+    for name in [name for name in files.tensors if name.endswith("randlora_A")]:
+        files.tensors[name] = torch.cat([files.tensors[name], files.tensors[name][:, :, :1]], dim=2)
+
+
+def with_one_more_base(files: Files) -> None:
+    for name in [name for name in files.tensors if name.endswith("randlora_B")]:
+        files.tensors[name] = torch.cat([files.tensors[name], files.tensors[name][:, :1]], dim=1)
+
+
 def of_another_number_of_vectors(files: Files) -> None:
     files.config["num_vectors"] += 1
 
@@ -244,6 +254,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("loha-plain-conv1d-fp32", on_all_linear_layers, True),
         ("pvera-plain-llama-fp32", with_a_wider_shared_matrix, True),
         ("randlora-plain-llama-fp32", with_a_taller_base, True),
+        ("randlora-plain-llama-fp32", with_a_wider_base, True),
+        ("randlora-plain-llama-fp32", with_one_more_base, True),
         ("vblora-plain-llama-fp32", of_another_number_of_vectors, True),
         ("lora-dora-llava-fp32", named_inside, False),
         ("lora-tokens-llama-fp32", with_the_embedding_saved_too, True),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
+from sqlalchemy import Integer, bindparam, literal, select
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import NotFound
@@ -18,6 +20,8 @@ from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.loop_reads import run_on_loop
 from adaptry.storage.catalog.postgres_pipeline import Pipeline
+from adaptry.storage.catalog.postgres_reader import PostgresReader
+from adaptry.storage.catalog.prepared import key_of, run_select
 from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
@@ -25,6 +29,7 @@ from adaptry.testing.samples import tiny_lora
 pytestmark = pytest.mark.slow
 TONE, PROD = AdapterName.parse("acme/tone"), Ref.parse("acme/tone@prod")
 Result = TypeVar("Result")
+_DIVISION = select((literal(7) / bindparam("by", type_=Integer)).label("quotient"))
 
 
 @pytest.fixture
@@ -136,27 +141,27 @@ def test_a_thread_replaces_connections_that_the_server_ended(
     run(act)
 
 
-def test_a_read_tells_the_snapshot_that_a_probe_reports_until_the_next_commit(
+def test_a_read_reports_the_same_snapshot_until_the_next_commit(
     registry: LocalRegistry, postgres: PostgresServer, name: str
 ) -> None:
     catalog = registry.catalog
     other = LocalRegistry(RegistryContext(Catalog(postgres.url(name)), MemoryBlobs()))
     digests = [version.digest for version in registry.versions.list(TONE).items]
 
-    def told() -> tuple[int, str]:
+    def read() -> tuple[int, str]:
         found, snapshot = catalog.read_with_snapshot(lambda: registry.versions.get(PROD), about=PROD)
         assert snapshot is not None
         return found.number, snapshot.partition(" ")[2]
 
     for generation, digest in enumerate(digests, 1):
         other.aliases.move(TONE, "prod", digest, generation)
-        number, snapshot = told()
+        number, snapshot = read()
         assert number == len(digests) + 1 - generation
-        assert told() == (number, snapshot)
+        assert read() == (number, snapshot)
     other.close()
 
 
-def test_what_was_read_before_about_the_same_is_read_again_in_one_round_trip(
+def test_repeated_reads_take_one_round_trip_and_are_as_current_as_others(
     registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trips, receive = list[int](), Pipeline.receive_all
@@ -181,3 +186,63 @@ def test_what_was_read_before_about_the_same_is_read_again_in_one_round_trip(
     assert (get().number, detail()) == (2, 2)  # some expected statements were about the first version
     assert get().aliases == ("prod",)
     assert trips_of(get) == trips_of(detail) == 1
+
+
+def test_an_expected_statement_that_fails_is_not_expected_again(registry: LocalRegistry) -> None:
+    def divide(by: int) -> int:
+        with registry.catalog.read_prepared(about="quotient") as reads:
+            if by:
+                return int(run_select(reads, _DIVISION, {"by": by})[0].quotient)
+            return 0
+
+    statements = registry.catalog._database.prepared._last_statements  # type: ignore[union-attr]
+    assert divide(7) == 1
+    statements.note("quotient", [key_of(_DIVISION, {"by": 0})])
+    with pytest.raises(Exception, match="division by zero"):
+        divide(7)
+    assert (divide(7), divide(0)) == (1, 0)
+
+
+def test_mixed_reads_open_no_connections_once_there_are_enough(
+    registry: LocalRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, opened = Reads(registry), list[int]()
+    made = PostgresReader.__init__
+
+    def make(reader: PostgresReader, *given: Any) -> None:
+        opened.append(1)
+        made(reader, *given)
+
+    def in_thread() -> VersionInfo:
+        return registry.versions.get(PROD)
+
+    async def act() -> None:
+        with ThreadPoolExecutor(6) as pool:
+            for _ in range(30):
+                together = [asyncio.wrap_future(pool.submit(in_thread)) for _ in range(6)]
+                found = await asyncio.gather(*together, *(reads.get(PROD) for _ in range(6)))
+                assert {version.number for version in found} == {1}
+
+    monkeypatch.setattr(PostgresReader, "__init__", make)
+    run(act)
+    assert len(opened) <= 16
+
+
+def test_a_read_that_needs_a_session_is_repeated_in_a_thread(registry: LocalRegistry) -> None:
+    in_threads = 0
+
+    def read() -> VersionInfo:
+        with registry.catalog.read() as tx:  # as for callers who may not see a version's base
+            assert tx is not None
+        return registry.versions.get(PROD)
+
+    async def in_thread(read: Callable[[], VersionInfo]) -> VersionInfo:
+        nonlocal in_threads
+        in_threads += 1
+        return await asyncio.to_thread(read)
+
+    async def act() -> None:
+        assert (await run_on_loop(read, in_thread)).number == 1
+
+    run(act)
+    assert in_threads == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.records import PushResult
 from adaptry.storage.catalog import adapter_statements
 from adaptry.storage.catalog.database import Catalog, Transaction
+from adaptry.storage.catalog.postgres_reader import PostgresReader
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import count_changed, insert_new, insert_values
 from adaptry.storage.catalog.rows import NamespaceRow
@@ -143,6 +145,26 @@ def test_a_push_with_too_long_a_base_name_does_not_fail_its_neighbours(
         outcomes = push_in_one_batch(registry, map(open_dir, folders), AdapterName.parse("acme/tone"))
         assert verify(registry.catalog, registry.blobs) == ()
     assert [type(one) for one in outcomes] == [PushResult, TooLarge, PushResult]
+
+
+def test_pushes_in_a_batch_share_their_read_transactions(
+    postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps, begin, write_each = list[str](), PostgresReader.begin, Catalog.write_each
+    with closing(open_local(tmp_path / "data", catalog=postgres.url(postgres.create_migrated()))) as registry:
+        push_in_one_batch(registry, [open_dir(tiny_lora(tmp_path / "warm"))], AdapterName.parse("acme/warm"))
+        monkeypatch.setattr(
+            PostgresReader,
+            "begin",
+            lambda *given, **options: (steps.append("read"), begin(*given, **options)),
+        )
+        monkeypatch.setattr(
+            Catalog, "write_each", lambda *given: (steps.append("write"), write_each(*given))[1]
+        )
+        made = [open_dir(tiny_lora(tmp_path / str(seed), seed=seed)) for seed in range(4)]
+        outcomes = push_in_one_batch(registry, made, AdapterName.parse("acme/tone"))
+    assert [type(one) for one in outcomes] == [PushResult] * 4
+    assert steps[: steps.index("write")] == ["read"] * 2  # of all pushes, before and after the inspections
 
 
 def test_a_catalog_that_is_closed_during_a_write_leaves_no_connection(postgres: PostgresServer) -> None:

@@ -73,7 +73,7 @@ class KeptSnapshots:
         """
         if self.commits.is_immediate:
             read = partial(self._together, read)
-        return await self.reads.run(self.commits.reading(read, about=about))
+        return await self.reads.run(self.commits.with_commit(read, about=about))
 
     def _together(self, read: Callable[[], Found]) -> Found:
         with self.catalog.read_together():

@@ -62,7 +62,7 @@ async def _quick_search(request: Request, identity: Identity) -> Response:
         )
 
     parsed = query.parse(text, datetime.now(UTC))
-    read = state.commits.reading(search, is_search=True)
+    read = state.commits.with_commit(search, is_search=True)
     if parsed.reads_files or not state.searching.is_local:  # these wait for I/O
         body, commit = await to_thread.run_sync(read)
     else:

@@ -51,7 +51,7 @@ async def _quick_version(request: Request, identity: Identity) -> Response:
     given = request.path_params
     name = AdapterName.parse(f"{given['namespace']}/{given['name']}")
     ref, registry = Ref(name, parse_selector(given["selector"])), state.registry(identity)
-    read = state.commits.reading(lambda: TaggedAnswer(registry.versions.get(ref)), about=ref)
+    read = state.commits.with_commit(lambda: TaggedAnswer(registry.versions.get(ref)), about=ref)
     answer, commit = await state.quick_reads.run_query(read)
     state.answers.keep(path, identity, answer, commit)
     return answer.response(request)

@@ -291,7 +291,7 @@ class TestHeldAnswers:
             protocols[0].loop.call_soon_threadsafe(protocols[0].shutdown)
             assert received(connection, "GET")[0] == 200
 
-    def test_a_client_that_left_disturbs_nobody(
+    def test_a_client_that_left_is_not_answered(
         self, server: Server, file: str, asked: list[OnCommit], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with connect(server) as connection:

@@ -73,8 +73,8 @@ class Catalog:
         """A read-only transaction on a snapshot."""
         database = self._database
         with (
-            self._span("read"),
             database.read_context(),
+            self._span("read"),
             self._errors_translated(),
             _session(database.readers) as session,
         ):

@@ -42,6 +42,11 @@ def is_on_loop() -> bool:
     return type(getcurrent()) is _LoopRead
 
 
+def current_run() -> object:
+    """Identifies the current thread, or the current read on an event loop."""
+    return getcurrent()
+
+
 def require_thread() -> None:
     """Call it before anything that may block. A read on an event loop ends here, and is run again in a
     thread.
@@ -67,6 +72,7 @@ class LoopSocket:
         """Returns when the socket can be read, in the read on the event loop that calls it."""
         reading = getcurrent()
         assert isinstance(reading, _LoopRead) and reading.parent is not None
+        assert asyncio.get_running_loop() is self._loop
         self._waiting = reading
         try:
             reading.parent.switch()

@@ -9,24 +9,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from typing import TypeVar
 
 import psycopg
 
 from adaptry.core.errors import Unavailable
-from adaptry.storage.catalog.loop_reads import is_on_loop, require_thread
+from adaptry.storage.catalog.loop_reads import current_run, is_on_loop, require_thread
 from adaptry.storage.catalog.postgres_pipeline import MOST_PREPARED, PreparedNames
 from adaptry.storage.catalog.postgres_probe import SnapshotProbe
 from adaptry.storage.catalog.postgres_reader import PostgresReader
-from adaptry.storage.catalog.postgres_reads import LastStatements, PostgresReads, SharedPostgresReads
+from adaptry.storage.catalog.postgres_reads import LastStatements, PostgresReads, RepeatedPostgresReads
 from adaptry.storage.catalog.prepared import ErrorTranslator
 
 Result = TypeVar("Result")
 _MOST = 10  # connections of threads; more readers wait
 _MOST_ON_LOOP = 6  # connections of reads on an event loop; more are run in threads
-_shared: ContextVar[tuple[PostgresReaders, PostgresReads] | None] = ContextVar("shared reads", default=None)
-"""The transaction of `read_together` in the current thread, or in the current read on an event loop."""
 
 
 class PostgresReaders:
@@ -43,37 +40,43 @@ class PostgresReaders:
         self._idle: list[PostgresReader] = []
         self._idle_on_loop: list[PostgresReader] = []
         self._names = PreparedNames()
+        self._shared: dict[object, PostgresReads] = {}  # by the run that reads together
         self._last_statements = LastStatements()
         self._is_closed = False
 
     def read(self, *, is_search: bool = False, about: object = None) -> AbstractContextManager[PostgresReads]:
         """A transaction, in any thread; raises the errors of `Catalog.read`."""
-        shared = _shared.get()
-        if shared is not None and shared[0] is self:
-            return nullcontext(shared[1])
+        shared = self._shared.get(current_run())
+        if shared is not None:
+            return nullcontext(shared)
         if about is None:
             return self._transaction(PostgresReads(self._reader, self._translate_error, is_search=is_search))
-        return self._repeated(about)
+        return self._repeated(about, is_search=is_search)
 
     @contextmanager
     def read_together(
-        self, *, is_search: bool = False, tells_snapshot: bool = False, about: object = None
+        self, *, is_search: bool = False, reports_snapshot: bool = False, about: object = None
     ) -> Iterator[PostgresReads]:
-        """One transaction for all that this thread reads during the block."""
-        with self._repeated(about, is_search=is_search, tells_snapshot=tells_snapshot) as reads:
-            token = _shared.set((self, reads))
+        """One transaction for all that this thread, or this read on an event loop, reads during the block."""
+        with self._repeated(about, is_search=is_search, reports_snapshot=reports_snapshot) as reads:
+            run = current_run()
+            self._shared[run] = reads
             try:
                 yield reads
             finally:
-                _shared.reset(token)
+                del self._shared[run]
 
     @contextmanager
     def _repeated(self, about: object, **options: bool) -> Iterator[PostgresReads]:
         """A transaction that expects the statements of the last one about the same, unless that is None."""
         expected = () if about is None else self._last_statements.about(about)
-        reads = SharedPostgresReads(expected, self._reader, self._translate_error, **options)
-        with self._transaction(reads):
-            yield reads
+        reads = RepeatedPostgresReads(expected, self._reader, self._translate_error, **options)
+        try:
+            with self._transaction(reads):
+                yield reads
+        except BaseException:
+            self._last_statements.forget(about)  # one of them may be the cause
+            raise
         if about is not None:
             self._last_statements.note(about, reads.asked)
 
@@ -107,7 +110,7 @@ class PostgresReaders:
         self, read: Callable[[], Result], *, is_search: bool, about: object
     ) -> tuple[Result, str | None]:
         """As `Catalog.read_with_snapshot`."""
-        with self.read_together(is_search=is_search, tells_snapshot=True, about=about) as reads:
+        with self.read_together(is_search=is_search, reports_snapshot=True, about=about) as reads:
             return read(), reads.snapshot
 
     def open_probe(self) -> SnapshotProbe:
@@ -132,7 +135,11 @@ class PostgresReaders:
         return PostgresReader(self._connect(), self._names)
 
     def _give_back(self, reader: PostgresReader) -> None:
-        reader.end_transaction()
+        try:
+            reader.end_transaction()
+        except BaseException:  # the end of the transaction cannot be sent now
+            reader.close()
+            raise
         # A read on an event loop may have used any connection, and keeps it.
         idle, most = (self._idle_on_loop, _MOST_ON_LOOP) if is_on_loop() else (self._idle, _MOST)
         with self._lock:

@@ -41,12 +41,12 @@ class PostgresReads(PreparedReads):
         translate_error: ErrorTranslator,
         *,
         is_search: bool = False,
-        tells_snapshot: bool = False,
+        reports_snapshot: bool = False,
     ) -> None:
-        """`tells_snapshot`: whether the first statement also reads the snapshot, for `snapshot`."""
+        """`reports_snapshot`: whether the first statement also reads the snapshot, for `snapshot`."""
         self._open = open_reader
         self._is_search = is_search
-        self._tells_snapshot = tells_snapshot
+        self._reports_snapshot = reports_snapshot
         self._translate_error = translate_error
         self.reader: PostgresReader | None = None
         self._snapshot: str | None = None
@@ -63,7 +63,7 @@ class PostgresReads(PreparedReads):
 
     @property
     def snapshot(self) -> str | None:
-        """As a `SnapshotProbe` reports it, if `tells_snapshot`; None if nothing has been read."""
+        """As a `SnapshotProbe` reports it, if `reports_snapshot`; None if nothing has been read."""
         return self._snapshot
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
@@ -94,7 +94,7 @@ class PostgresReads(PreparedReads):
             reader = self._open()
             try:
                 reader.begin(is_search=self._is_search)
-                if not self._tells_snapshot:
+                if not self._reports_snapshot:
                     return reader, reader.run(sent)
                 first, *results = reader.run([(postgres_statement(_SNAPSHOT), ()), *sent])
                 self._snapshot = (first.get_value(0, 0) or b"").decode()
@@ -108,9 +108,10 @@ class PostgresReads(PreparedReads):
                 raise
 
 
-class SharedPostgresReads(PostgresReads):
-    """A transaction for several functions: equal statements run once, since their rows cannot differ. With
-    the first statement, it sends all expected ones. `asked`: the keys of its statements (`key_of`).
+class RepeatedPostgresReads(PostgresReads):
+    """A transaction for several functions, or like an earlier one: equal statements run once, since their
+    rows cannot differ. With the first statement, it sends all expected ones. `asked`: the keys of its
+    statements (`key_of`).
     """
 
     def __init__(self, expected: Sequence[Key], *of_transaction: Any, **options: Any) -> None:
@@ -147,6 +148,9 @@ class LastStatements:
 
     def about(self, subject: object) -> Sequence[Key]:
         return self._of.get(subject, ())
+
+    def forget(self, subject: object) -> None:
+        self._of.pop(subject, None)
 
     def note(self, subject: object, asked: Collection[Key]) -> None:
         """Remembers them if they and their parameters are few and short."""

@@ -118,14 +118,11 @@ def key_of(statement: Query, parameters: Mapping[str, object]) -> tuple[Any, ...
     return statement, *parameters, *values
 
 
-class ResultsOfEqualStatements:
-    """Mixin for a transaction for several functions: equal statements run once, since their rows cannot
-    differ.
-    """
+class _SharedReads(PreparedReads):
+    """A transaction for several functions: equal statements run once, since their rows cannot differ."""
 
-    def __init__(self, *of_transaction: Any, **options: Any) -> None:
-        """(`Any`: the arguments of the transaction's own constructor.)"""
-        super().__init__(*of_transaction, **options)
+    def __init__(self, reader: _Reader, translate_error: ErrorTranslator) -> None:
+        super().__init__(reader, translate_error)
         self._results: dict[tuple[Any, ...], Sequence[Any]] = {}
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
@@ -133,13 +130,8 @@ class ResultsOfEqualStatements:
         key = key_of(statement, parameters)
         rows = self._results.get(key)
         if rows is None:
-            rows = super().select(statement, parameters)  # type: ignore[misc]  # mixed in
-            self._results[key] = rows
+            rows = self._results[key] = super().select(statement, parameters)
         return rows
-
-
-class _SharedReads(ResultsOfEqualStatements, PreparedReads):
-    """A transaction for several functions."""
 
 
 class PreparedReaders:
