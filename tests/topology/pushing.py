@@ -9,16 +9,22 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.interface import Registry
+from adaptry.testing.file_by_file import push_file_by_file
 from adaptry.testing.samples import tiny_lora
 
 from .repeating import Repeating, patiently
 
 
 class Pushing(Repeating):
-    """`known` is what was acknowledged: numbers and weights."""
+    """`known` is what was acknowledged: numbers and weights. `is_large`: whether it pushes as it would push
+    large adapters, file by file.
+    """
 
-    def __init__(self, registry: HttpRegistry, name: AdapterName, folder: Path) -> None:
+    def __init__(
+        self, registry: HttpRegistry, name: AdapterName, folder: Path, *, is_large: bool = False
+    ) -> None:
         super().__init__()
+        self._push = push_file_by_file if is_large else push
         self.known: list[tuple[int, bytes]] = []
         self._registry = registry
         self._name = name
@@ -26,7 +32,7 @@ class Pushing(Repeating):
 
     def once(self, turn: int) -> None:
         folder = tiny_lora(self._folder / f"lora-{turn}", seed=turn)
-        pushed = patiently(lambda: push(self._registry, open_dir(folder), self._name))
+        pushed = patiently(lambda: self._push(self._registry, open_dir(folder), self._name))
         self.known.append((pushed.version.number, weights(folder)))
 
     def check(self) -> None:

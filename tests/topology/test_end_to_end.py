@@ -83,7 +83,8 @@ def test_another_server_continues_after_one_dies_at_a_failpoint(
     names = [AdapterName.parse(f"acme/died-{who}") for who in ("one", "two")]
     armed = ("--env", f"api-1:ADAPTRY_FAILPOINT={place}")
     with new_folder() as folder, topology(folder, *armed) as running:
-        both = [Pushing(running.registry(), name, tmp_path / name.name) for name in names]
+        is_large = place.startswith("uploads.")
+        both = [Pushing(running.registry(), name, tmp_path / name.name, is_large=is_large) for name in names]
         with both[0], both[1]:
             running.wait(lambda state: state["api-1"]["starts"] > 1)
             both[0].wait_for_more(4)
