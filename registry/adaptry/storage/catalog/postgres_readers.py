@@ -49,28 +49,36 @@ class PostgresReaders:
         shared = self._shared.get(current_run())
         if shared is not None:
             return nullcontext(shared)
-        if about is None:
+        if about is None or is_search:
             return self._transaction(PostgresReads(self._reader, self._translate_error, is_search=is_search))
-        return self._repeated(about, is_search=is_search)
+        return self._repeated(about)
 
     @contextmanager
     def read_together(
         self, *, is_search: bool = False, reports_snapshot: bool = False, about: object = None
     ) -> Iterator[PostgresReads]:
         """One transaction for all that this thread, or this read on an event loop, reads during the block."""
-        with self._repeated(about, is_search=is_search, reports_snapshot=reports_snapshot) as reads:
-            run = current_run()
-            self._shared[run] = reads
+        if is_search:  # whose statements have long lists of parameters, and are all different
+            reads = PostgresReads(
+                self._reader, self._translate_error, is_search=True, reports_snapshot=reports_snapshot
+            )
+            transaction = self._transaction(reads)
+        else:
+            transaction = self._repeated(about, reports_snapshot=reports_snapshot)
+        run = current_run()
+        with transaction as self._shared[run]:
             try:
-                yield reads
+                yield self._shared[run]
             finally:
                 del self._shared[run]
 
     @contextmanager
-    def _repeated(self, about: object, **options: bool) -> Iterator[PostgresReads]:
+    def _repeated(self, about: object, *, reports_snapshot: bool = False) -> Iterator[PostgresReads]:
         """A transaction that expects the statements of the last one about the same, unless that is None."""
         expected = () if about is None else self._last_statements.about(about)
-        reads = RepeatedPostgresReads(expected, self._reader, self._translate_error, **options)
+        reads = RepeatedPostgresReads(
+            expected, self._reader, self._translate_error, reports_snapshot=reports_snapshot
+        )
         try:
             with self._transaction(reads):
                 yield reads
