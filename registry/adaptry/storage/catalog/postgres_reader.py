@@ -45,6 +45,8 @@ class PostgresReader(Pipeline):
             self.send(compiled, values)
         results = self.receive_all()
         self._is_begun = True
+        if len(results) == len(sent):
+            return results
         # Others are the answers to BEGIN and to the preparation of statements.
         return [result for result in results if result.status == ExecStatus.TUPLES_OK]
 

@@ -90,15 +90,6 @@ class PostgresReaders:
 
     @contextmanager
     def _transaction(self, reads: PostgresReads) -> Iterator[PostgresReads]:
-        with self._place():
-            try:
-                yield reads
-            finally:
-                if reads.reader is not None:
-                    self._give_back(reads.reader)
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
         """Waits until a connection may be used."""
         places = self._places_on_loop if is_on_loop() else self._places
         if not places.acquire(blocking=False):
@@ -106,9 +97,13 @@ class PostgresReaders:
             if not places.acquire(timeout=self._busy_timeout):
                 raise Unavailable("the registry's database is overloaded; try again in a moment")
         try:
-            yield
+            yield reads
         finally:
-            places.release()
+            try:
+                if reads.reader is not None:
+                    self._give_back(reads.reader)
+            finally:
+                places.release()
 
     def last_commit(self) -> int | None:
         """None: PostgreSQL cannot tell without a round trip; use `open_probe`."""

@@ -67,26 +67,34 @@ class PostgresReads(PreparedReads):
         return self._snapshot
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
-        return self.select_all([(statement, parameters)])[0]
+        compiled = postgres_statement(statement)
+        sent = [(compiled, compiled.values(parameters))]
+        try:
+            reader, (result,) = self._run(sent)
+            return compiled.rows(reader.loader, result)
+        except psycopg.Error as error:
+            raise self._our_error(error) from error
 
     def select_all(self, asked: Sequence[tuple[Query, Mapping[str, object]]]) -> list[Sequence[Any]]:
         """The rows of several statements with their parameters, in one round trip."""
         compiled = [postgres_statement(statement) for statement, _ in asked]
-        values = [one.values(given) for one, (_, given) in zip(compiled, asked, strict=True)]
-        sent = list(zip(compiled, values, strict=True))
+        sent = [(one, one.values(given)) for one, (_, given) in zip(compiled, asked, strict=True)]
         try:
-            if self.reader is None:
-                self.reader, results = self._begun(sent)
-            else:
-                results = self.reader.run(sent)
-            loader = self.reader.loader
-            return [one.rows(loader, result) for one, result in zip(compiled, results, strict=True)]
+            reader, results = self._run(sent)
+            return [one.rows(reader.loader, result) for one, result in zip(compiled, results, strict=True)]
         except psycopg.Error as error:
-            if self.reader is not None and self.reader.lost_a_name(error):
-                raise Unavailable(
-                    "the pooler in front of PostgreSQL loses prepared statements; try again"
-                ) from error
-            raise self._translate_error(error) or error from error
+            raise self._our_error(error) from error
+
+    def _run(self, sent: Sequence[Sent]) -> tuple[PostgresReader, Sequence[PGresult]]:
+        if self.reader is not None:
+            return self.reader, self.reader.run(sent)
+        self.reader, results = self._begun(sent)
+        return self.reader, results
+
+    def _our_error(self, error: psycopg.Error) -> Exception:
+        if self.reader is not None and self.reader.lost_a_name(error):
+            return Unavailable("the pooler in front of PostgreSQL loses prepared statements; try again")
+        return self._translate_error(error) or error
 
     def _begun(self, sent: Sequence[Sent]) -> tuple[PostgresReader, Sequence[PGresult]]:
         """Begins with the first statements. A connection that broke while it was idle is replaced."""
