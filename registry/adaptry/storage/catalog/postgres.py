@@ -127,6 +127,8 @@ def _on_the_driver(
     connect: dict[str, Any] = {  # options of the driver, which have many types
         "autocommit": True,
         "connect_timeout": max(2, int(busy_timeout)),
+        # To drop statements that it prepared, the driver may use DEALLOCATE ALL, which drops ours too.
+        "prepare_threshold": None,
         **LIBPQ,
     }
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 MOST_PREPARED = 300
 """Statements of a connection, which the server keeps in memory until it is closed."""
+_BY_PGBOUNCER = "prepared statement did not exist"
 _SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
@@ -154,10 +155,11 @@ class Pipeline:
         self.is_usable = True
 
     def lost_a_name(self, error: psycopg.Error) -> bool:
-        """Whether a pooler has lost a prepared statement (26000), or has one of another client (42P05). From
-        then on, statements have no names.
+        """Whether a pooler has lost a prepared statement (26000, or 08P01 by PgBouncer itself), or has one of
+        another client (42P05). From then on, statements have no names.
         """
-        if not self._uses_names or error.sqlstate not in ("26000", "42P05"):
+        is_lost = error.sqlstate in ("26000", "42P05") or _BY_PGBOUNCER in str(error)
+        if not self._uses_names or not is_lost:
             return False
         self._names.are_kept = False
         return True
