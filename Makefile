@@ -91,10 +91,10 @@ test: $(FOR_TESTS) ## what must pass before a change goes in
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT="not slow and not heavy"
 
-test-slow: $(FOR_TESTS) .venvs/oci/tried .venvs/chromium .venvs/nginx ## the tests with servers of PostgreSQL and S3, many processes, crashes
+test-slow: $(FOR_TESTS) .venvs/oci/tried .venvs/chromium .venvs/nginx .venvs/pgbouncer ## the tests with servers of PostgreSQL and S3, many processes, crashes
 	@$(MAKE) --no-print-directory pytest SELECT="slow and not heavy"
 
-test-all: $(FOR_TESTS) environments .venvs/oci/tried .venvs/chromium .venvs/nginx ## everything: also what needs the network, a trained model or minutes
+test-all: $(FOR_TESTS) environments .venvs/oci/tried .venvs/chromium .venvs/nginx .venvs/pgbouncer ## everything: also what needs the network, a trained model or minutes
 	@$(MAKE) --no-print-directory lint
 	@$(MAKE) --no-print-directory pytest SELECT=""
 
@@ -188,6 +188,14 @@ $(FOR_TESTS): $(MADE) pyproject.toml $(JAVASCRIPT)/package-lock.json
 	  apt-get install --yes --quiet=2 --no-install-recommends $(NGINX) >/dev/null 2>&1 || \
 	  { apt-get update --quiet=2 >/dev/null 2>&1 && apt-get install --yes --quiet=2 --no-install-recommends $(NGINX) >/dev/null 2>&1; } || \
 	  echo "  nginx: $(NGINX) could not be installed with apt-get (as root, on Debian), so its tests are skipped"; }
+
+.PHONY: .venvs/pgbouncer
+.venvs/pgbouncer:
+	@test -x /usr/sbin/pgbouncer || { \
+	  echo "installing pgbouncer (apt-get; a few seconds)"; \
+	  apt-get install --yes --quiet=2 --no-install-recommends pgbouncer >/dev/null 2>&1 || \
+	  { apt-get update --quiet=2 >/dev/null 2>&1 && apt-get install --yes --quiet=2 --no-install-recommends pgbouncer >/dev/null 2>&1; } || \
+	  echo "  pgbouncer could not be installed with apt-get (as root, on Debian), so its tests are skipped"; }
 
 # A registry of container images and the tool that copies them are no Python packages either. Debian's are unpacked here, which
 # needs no right to install anything.
