@@ -74,7 +74,7 @@ ACTIONS: Mapping[str, str] = {
     "sso.unmap": "the mapping of an identity provider's group was removed",
     "tag.create": "a tag was created",
     "tag.delete": "a tag was deleted",
-    "token.admit": "a token made elsewhere was admitted",
+    "token.admit": "an administrator's token from a file was registered when a server started",
     "token.create": "a token was created",
     "token.revoke": "a token was revoked",
     "upload.drop": "an open upload was dropped",
