@@ -21,6 +21,7 @@ from adaptry.adapters.methods.method import (
 )
 from adaptry.adapters.methods.random_projections import (
     is_projection_saved,
+    largest_of,
     largest_sides,
     matrix_sides,
     saved_projections,
@@ -62,10 +63,8 @@ def _shapes_in_model(weights: Mapping[str, WeightSides], config: AdapterConfig) 
     """The shapes of the bases, whose sides are the shorter and the longer of the largest sides."""
     if not weights or not is_projection_saved(config):
         return {}
-    rank = config.rank(default=32)
-    fan_in = max(weight.fan_in for weight in weights.values())
-    fan_out = max(weight.fan_out for weight in weights.values())
-    larger, smaller = max(fan_out, fan_in), min(fan_out, fan_in)
+    rank, sides = config.rank(default=32), largest_of(weights.values())
+    larger, smaller = max(sides), min(sides)
     return {"": {"A": (rank, 1, smaller), "B": (larger, math.ceil(smaller / rank), rank)}}
 
 

@@ -6,12 +6,12 @@ and on the largest of all adapted matrices, not on one module only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import ModuleTensors
+from adaptry.adapters.methods.method import ModuleTensors, WeightSides
 from adaptry.core.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -56,6 +56,12 @@ def seeded_generator(config: AdapterConfig, key: str, default: int) -> torch.Gen
 def largest_sides(parts: ModuleTensors) -> tuple[int, int]:
     """(outputs, inputs): the largest number of each among all matrices of the adapter."""
     outputs, inputs = zip(*parts.sides.values(), strict=True)
+    return max(outputs), max(inputs)
+
+
+def largest_of(weights: Iterable[WeightSides]) -> tuple[int, int]:
+    """(outputs, inputs): the largest number of each among these weights."""
+    outputs, inputs = zip(*((weight.fan_out, weight.fan_in) for weight in weights), strict=True)
     return max(outputs), max(inputs)
 
 

@@ -21,6 +21,7 @@ from adaptry.adapters.methods.method import (
 )
 from adaptry.adapters.methods.random_projections import (
     is_projection_saved,
+    largest_of,
     largest_sides,
     seeded_generator,
 )
@@ -102,9 +103,7 @@ def vera(name: str, title: str, rows_per_rank: int) -> Method:
         """The shapes of the shared matrices, which are as large as the largest sides."""
         if not weights or not is_projection_saved(config):
             return {}
-        rank = config.rank(default=256)
-        fan_in = max(weight.fan_in for weight in weights.values())
-        fan_out = max(weight.fan_out for weight in weights.values())
+        rank, (fan_out, fan_in) = config.rank(default=256), largest_of(weights.values())
         return {"": {"A": (rank * rows_per_rank, fan_in), "B": (fan_out, rank)}}
 
     return Method(
