@@ -193,7 +193,7 @@ def test_output_that_cannot_be_written_is_an_error(out: Path, tmp_path: Path, wo
         both = subprocess.run([*ADAPTRY, *words], cwd=tmp_path, stdout=full, stderr=full, check=False)
 
     assert (done.returncode, both.returncode) == (6, 6)
-    assert done.stderr == "error: no space left where the output goes; free some and try again\n"
+    assert done.stderr == "error: no space left where the output goes; free some space and try again\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")

@@ -195,7 +195,7 @@ def test_a_version_with_an_unknown_base_has_a_remedy(
 
     assert answer.status == 400
     assert "acme/tone@1 is not served merged" in answer.json["error"]
-    assert "adaptry base add FOLDER --store" in answer.json["error"]
+    assert "adaptry base add FOLDER --name ORG/MODEL --store" in answer.json["error"]
 
 
 def test_an_unmergeable_version_has_a_reason(
