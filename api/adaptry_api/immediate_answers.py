@@ -21,7 +21,7 @@ from starlette.types import Scope
 from adaptry.core.identity import Identity
 from adaptry_api.answer_cache import AnswerCache
 from adaptry_api.app_state import AppState
-from adaptry_api.commit_watch import Commit, CommitWatch
+from adaptry_api.commit_watch import Commit
 from adaptry_api.envelope import with_our_headers
 from adaptry_api.metrics import RequestMetrics
 from adaptry_api.quick_routes import QuickRoutes
@@ -100,11 +100,14 @@ class ImmediateAnswers:
 
     Encoded answers are kept for the caller until the next commit, as in `answer_cache`. Equal bytes are equal
     requests, so they are parsed once; only a hash of the bytes is kept, because they contain tokens.
+    Unless `is_confirmed`, an answer may be sent only if `commits.ask` then reports the answer's commit.
     """
 
     def __init__(self, app: FastAPI, state: AppState, counts: RequestMetrics) -> None:
         self._app = app
         self._state = state
+        self.commits = state.commits
+        self.is_confirmed = state.commits.is_immediate
         self._counts = counts
         self._ids = RequestIds()
         self._find = QuickRoutes(app, app.routes).find
@@ -113,11 +116,6 @@ class ImmediateAnswers:
         self._kept_bytes = 0
         state.commits.on_change(self._forget_commit)
         self._requests: dict[bytes, _Request] = {}
-
-    @property
-    def commits(self) -> CommitWatch:
-        """If it is not immediate, an answer may be sent only if `ask` tells the answer's commit."""
-        return self._state.commits
 
     def __call__(self, scope: Scope, fingerprint: bytes | None = None) -> FoundAnswer | None:
         """The answer; None if the request must be answered in the usual way. Raises no errors. With the
@@ -183,7 +181,7 @@ class ImmediateAnswers:
         self._commit, self._kept_bytes = None, 0
 
     def _look(self) -> None:
-        commit = self._state.commits.presumed()
+        commit = self.commits.presumed()
         if commit != self._commit:
             self._commit, self._kept_bytes = commit, 0
 

@@ -40,12 +40,13 @@ class ImmediateProtocol(DirectFiles):
     _is_usual_only = False  # whether no request is answered from memory
 
     def data_received(self, data: bytes) -> None:
-        self._handle_held_as_usual()
+        if self._held is not None:
+            self._handle_held_as_usual()
         self._fingerprint = None
         answers = cast(ImmediateAnswers | None, self.app_state.get(AT_ONCE))
         if answers and self._is_between_requests and not self._to_skip:
             self._fingerprint = fingerprint(data)
-            if self._fingerprint and not answers.commits.is_immediate:
+            if self._fingerprint and not answers.is_confirmed:
                 self._whole = data
             if self._fingerprint and self._is_free() and (found := answers.again(self._fingerprint)):
                 self._unset_keepalive_if_required()
@@ -69,7 +70,7 @@ class ImmediateProtocol(DirectFiles):
 
     def _answer(self, answers: ImmediateAnswers, found: FoundAnswer) -> bool:
         """Sends an answer now, or when the last commit is known; False if it must be made in another way."""
-        if answers.commits.is_immediate or found.commit is None:
+        if answers.is_confirmed or found.commit is None:
             return self._send_found(answers, found)
         if not self._whole:
             return False  # only whole requests can be handled again
