@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from adaptry.core.manifest import FileEntry
-from adaptry.storage.blobs.local import FileChunks
+from adaptry.storage.blobs.file_chunks import FileChunks
 from adaptry_api.errors import HttpProblem
 from adaptry_api.header_text import header_text
 from adaptry_api.ranges import HttpRange, parse_range

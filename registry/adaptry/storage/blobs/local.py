@@ -22,6 +22,7 @@ from adaptry.core.files.durable import WRITE, ParallelFlush
 from adaptry.core.files.early_writeback import EarlyWriteback
 from adaptry.core.files.locks import FileLock, locked, try_lock
 from adaptry.core.lazy_pattern import lazy_pattern
+from adaptry.storage.blobs.file_chunks import FileChunks
 from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, blob_not_found
 
 _HEX = lazy_pattern(r"[0-9a-f]{64}")
@@ -282,41 +283,6 @@ class _StagedFile(StagedBlob):
 
     def _release(self) -> None:
         os.close(self._descriptor)
-
-
-class FileChunks(Iterator[bytes]):
-    """Opens a file and yields its bytes from `position` on, in pieces of at most 1 MiB. The file is closed at
-    its end, by `close`, or when the iterator is deleted. A server may also send it without reading it. One
-    thread may use it at a time.
-    """
-
-    _descriptor: int | None = None
-
-    def __init__(self, path: Path, position: int) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.position = position
-
-    def __next__(self) -> bytes:
-        piece = b"" if self._descriptor is None else os.pread(self._descriptor, CHUNK, self.position)
-        if not piece:
-            self.close()
-            raise StopIteration
-        self.position += len(piece)
-        return piece
-
-    def fileno(self) -> int:
-        """The descriptor. Raises `ValueError` if the file is closed."""
-        if self._descriptor is None:
-            raise ValueError("the file is closed")
-        return self._descriptor
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            descriptor, self._descriptor = self._descriptor, None
-            os.close(descriptor)
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def _lock(path: Path) -> int | None:
