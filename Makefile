@@ -170,32 +170,32 @@ $(FOR_TESTS): $(MADE) pyproject.toml $(JAVASCRIPT)/package-lock.json
 	  apt-get install --yes --quiet=2 --no-install-recommends $(CEPH) >/dev/null 2>&1 || \
 	  echo "  ceph: $(CEPH) could not be installed with apt-get, so its tests are skipped"; }
 
+# Arguments: a program, the Debian packages that contain it, and the tests that are skipped without it.
+define install_packages
+  echo "installing $(2) (apt-get; a few seconds)"; \
+  apt-get install --yes --quiet=2 --no-install-recommends $(2) >/dev/null 2>&1 || \
+  { apt-get update --quiet=2 >/dev/null 2>&1 && apt-get install --yes --quiet=2 --no-install-recommends $(2) >/dev/null 2>&1; } || \
+  echo "  $(1): $(2) could not be installed with apt-get (as root, on Debian), so $(3) are skipped"
+endef
+
 # The browser that shows the pages comes with the system too, since Playwright's own is on no registry of packages. Without a font,
 # text is boxes.
 .PHONY: .venvs/chromium
 .venvs/chromium:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
-	  echo "installing $(CHROMIUM) (apt-get; a few seconds)"; \
-	  apt-get install --yes --quiet=2 --no-install-recommends $(CHROMIUM) >/dev/null 2>&1 || \
-	  { apt-get update --quiet=2 >/dev/null 2>&1 && apt-get install --yes --quiet=2 --no-install-recommends $(CHROMIUM) >/dev/null 2>&1; } || \
-	  echo "  chromium: $(CHROMIUM) could not be installed with apt-get (as root, on Debian), so the tests in a browser are skipped"; }
+	$(call install_packages,chromium,$(CHROMIUM),the tests in a browser); }
 
 # One of the gateways that docs/gateways.md shows; Envoy, the other one, is a Python package.
 .PHONY: .venvs/nginx
 .venvs/nginx:
 	@test -x /usr/sbin/nginx -a -e /usr/lib/nginx/modules/ngx_http_js_module.so || { \
-	  echo "installing $(NGINX) (apt-get; a few seconds)"; \
-	  apt-get install --yes --quiet=2 --no-install-recommends $(NGINX) >/dev/null 2>&1 || \
-	  { apt-get update --quiet=2 >/dev/null 2>&1 && apt-get install --yes --quiet=2 --no-install-recommends $(NGINX) >/dev/null 2>&1; } || \
-	  echo "  nginx: $(NGINX) could not be installed with apt-get (as root, on Debian), so its tests are skipped"; }
+	$(call install_packages,nginx,$(NGINX),its tests); }
 
+# A pooler in front of PostgreSQL, which moves transactions between connections.
 .PHONY: .venvs/pgbouncer
 .venvs/pgbouncer:
 	@test -x /usr/sbin/pgbouncer || { \
-	  echo "installing pgbouncer (apt-get; a few seconds)"; \
-	  apt-get install --yes --quiet=2 --no-install-recommends pgbouncer >/dev/null 2>&1 || \
-	  { apt-get update --quiet=2 >/dev/null 2>&1 && apt-get install --yes --quiet=2 --no-install-recommends pgbouncer >/dev/null 2>&1; } || \
-	  echo "  pgbouncer could not be installed with apt-get (as root, on Debian), so its tests are skipped"; }
+	$(call install_packages,pgbouncer,pgbouncer,its tests); }
 
 # A registry of container images and the tool that copies them are no Python packages either. Debian's are unpacked here, which
 # needs no right to install anything.
