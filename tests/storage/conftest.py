@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog.database import Catalog
+from adaptry.storage.local import LocalRegistry, RegistryContext
+from adaptry.testing.postgres import PostgresServer
 from adaptry.testing.samples import tiny_lora
 from adaptry.testing.warm_python import WarmPython
 
@@ -19,6 +23,20 @@ Start = Callable[..., subprocess.Popen[str]]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "registry"
+
+
+@pytest.fixture
+def name(postgres: PostgresServer) -> str:
+    """A database of PostgreSQL with an empty catalog."""
+    return postgres.create_migrated()
+
+
+@pytest.fixture
+def on_postgres(postgres: PostgresServer, name: str) -> Iterator[LocalRegistry]:
+    """An empty registry with its catalog there, and files in memory."""
+    registry = LocalRegistry(RegistryContext(Catalog(postgres.url(name)), MemoryBlobs()))
+    yield registry
+    registry.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,19 +33,12 @@ _DIVISION = select((literal(7) / bindparam("by", type_=Integer)).label("quotient
 
 
 @pytest.fixture
-def name(postgres: PostgresServer) -> str:
-    return postgres.create_migrated()
-
-
-@pytest.fixture
-def registry(postgres: PostgresServer, name: str, tmp_path: Path) -> Iterator[LocalRegistry]:
+def registry(on_postgres: LocalRegistry, tmp_path: Path) -> LocalRegistry:
     """Three versions, and an alias of the first."""
-    registry = LocalRegistry(RegistryContext(Catalog(postgres.url(name)), MemoryBlobs()))
-    push(registry, open_dir(tiny_lora(tmp_path / "one")), TONE, options=PushOptions(alias="prod"))
+    push(on_postgres, open_dir(tiny_lora(tmp_path / "one")), TONE, options=PushOptions(alias="prod"))
     for seed in (2, 3):
-        push(registry, open_dir(tiny_lora(tmp_path / str(seed), seed=seed)), TONE)
-    yield registry
-    registry.close()
+        push(on_postgres, open_dir(tiny_lora(tmp_path / str(seed), seed=seed)), TONE)
+    return on_postgres
 
 
 class Reads:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,22 +32,15 @@ _PLANNING = select(func.current_setting("plan_cache_mode", type_=String).label("
 
 
 @pytest.fixture
-def name(postgres: PostgresServer) -> str:
-    """A database with an empty catalog."""
-    return postgres.create_migrated()
-
-
-@pytest.fixture
-def registry(postgres: PostgresServer, name: str, tmp_path: Path) -> Iterator[LocalRegistry]:
+def registry(on_postgres: LocalRegistry, tmp_path: Path) -> LocalRegistry:
     """Two versions: one with a metric and an alias, one that was deprecated."""
-    registry = LocalRegistry(RegistryContext(Catalog(postgres.url(name)), MemoryBlobs()))
+    registry = on_postgres
     options = PushOptions(alias="prod", metrics={"accuracy": 0.5, "loss": 1})
     push(registry, open_dir(tiny_lora(tmp_path / "one")), TONE, options=options)
     second = push(registry, open_dir(tiny_lora(tmp_path / "two", seed=2)), TONE).version
     change = StateChange(state="deprecated", reason="there is a better one", successor="acme/tone@1")
     registry.versions.set_state(TONE, second.digest, change, 0)
-    yield registry
-    registry.close()
+    return registry
 
 
 def test_a_prepared_read_returns_what_every_other_read_returns(registry: LocalRegistry) -> None:

@@ -108,7 +108,8 @@ class Catalog:
     ) -> tuple[Result, str | None]:
         """The result of `read`, and the snapshot on which its prepared reads ran, in one transaction, as a
         `SnapshotProbe` reports it. The snapshot is None if nothing was read, or if the database is SQLite.
-        `about`: see `read_prepared`.
+        `read` must begin with a prepared read: what it reads in other ways before may be older. `about`: see
+        `read_prepared`.
         """
         readers = self._database.prepared
         if readers is None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _MOST_SUBJECTS = 1024  # whose statements are remembered
 _MOST_STATEMENTS = 24  # of a subject
+_MOST_PARAMETERS = 24  # of a statement
 _LONGEST = 256  # characters or elements of a parameter
 _SNAPSHOT = select(literal_column(SNAPSHOT, String).label("snapshot"))
 Key: TypeAlias = "tuple[Any, ...]"
@@ -161,7 +162,7 @@ class LastStatements:
         self._of.pop(subject, None)
 
     def note(self, subject: object, asked: Collection[Key]) -> None:
-        """Remembers them if they and their parameters are few and short."""
+        """Remembers them if they and their parameters are few and short: subjects are chosen by callers."""
         if len(asked) > _MOST_STATEMENTS or any(map(_is_long, asked)):
             return
         if len(self._of) >= _MOST_SUBJECTS:
@@ -170,4 +171,6 @@ class LastStatements:
 
 
 def _is_long(key: Key) -> bool:
-    return any(isinstance(value, Sized) and len(value) > _LONGEST for value in key[1:])
+    return len(key) // 2 > _MOST_PARAMETERS or any(
+        isinstance(value, Sized) and len(value) > _LONGEST for value in key[1:]
+    )
