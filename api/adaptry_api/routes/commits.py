@@ -50,7 +50,7 @@ class SquashRequest(BaseModel, extra="forbid"):
 
 
 class CurrentAdapterName(BaseModel):
-    """The current name of an adapter that was renamed; null if there is none that the caller may read."""
+    """The current name of a renamed adapter; null if there is none, or if the caller may not read it."""
 
     to: AdapterName | None
 

@@ -112,7 +112,7 @@ def _fit(
 def _batches(
     tokenizer: Tokenizer, examples: Sequence[Example], tuning: LoraTraining
 ) -> Iterator[ExampleBatch]:
-    """As many batches as there are steps, over the examples again and again, each time in a new order."""
+    """One batch per step. Each pass over the examples is in a new random order."""
     shuffle = random.Random(tuning.seed)
     batches: list[list[Example]] = []
     for _ in range(tuning.steps):

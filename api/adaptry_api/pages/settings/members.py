@@ -19,8 +19,8 @@ _ON_A_PAGE = 50
 
 
 class MembersPage(BaseModel):
-    """`grants` are those about the namespace that make nobody a member; only for those who manage them.
-    `next` is the cursor of more of them, and `members.next` that of more members.
+    """`grants`: grants in the namespace that do not come from a membership, shown only to those who manage
+    them. `next` is the cursor for more grants, `members.next` the one for more members.
     """
 
     members: NamespaceMembers

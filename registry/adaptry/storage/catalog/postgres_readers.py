@@ -1,7 +1,7 @@
 """Connections to PostgreSQL for prepared reads, without a pool of SQLAlchemy.
 
-A thread may use any idle one. A read on an event loop keeps the one that it has used for other reads there,
-since the loop listens to its socket (`loop_reads`).
+Threads share idle connections. A connection that a read on an event loop has used is kept for other reads on
+that loop, because the loop listens to its socket (`loop_reads`).
 """
 
 from __future__ import annotations
