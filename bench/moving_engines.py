@@ -181,8 +181,8 @@ def _llamacpp_base(folder: Path) -> Path:
     )  # fmt: skip
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
-    turned = {"q_proj.weight": 4, "k_proj.weight": 4}
-    write_base(model, gguf.MODEL_ARCH.LLAMA, folder.with_suffix(".gguf"), turned)
+    interleaved = {"q_proj.weight": 4, "k_proj.weight": 4}
+    write_base(model, gguf.MODEL_ARCH.LLAMA, folder.with_suffix(".gguf"), interleaved)
     return folder
 
 

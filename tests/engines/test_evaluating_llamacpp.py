@@ -56,9 +56,9 @@ def base_file(folder: Path) -> tuple[Path, Any]:
     base = models.model(folder / "base")
     words = PreTrainedTokenizerFast.from_pretrained(base)
     letters = words.convert_ids_to_tokens(range(len(words)))
-    turned = {"q_proj.weight": HEADS, "k_proj.weight": HEADS}
+    interleaved = {"q_proj.weight": HEADS, "k_proj.weight": HEADS}
     model = AutoModelForCausalLM.from_pretrained(base)
-    write_base(model, gguf.MODEL_ARCH.LLAMA, folder / "base.gguf", turned, letters=letters)
+    write_base(model, gguf.MODEL_ARCH.LLAMA, folder / "base.gguf", interleaved, letters=letters)
     return base, words
 
 

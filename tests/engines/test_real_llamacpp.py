@@ -68,8 +68,8 @@ def address(tmp_path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
     torch.manual_seed(0)
     model = LlamaForCausalLM(config)
     model.save_pretrained(tmp_path / "base")
-    turned = {"q_proj.weight": 4, "k_proj.weight": 4}
-    file = write_base(model, gguf.MODEL_ARCH.LLAMA, tmp_path / "base.gguf", turned)
+    interleaved = {"q_proj.weight": 4, "k_proj.weight": 4}
+    file = write_base(model, gguf.MODEL_ARCH.LLAMA, tmp_path / "base.gguf", interleaved)
     (port,) = free_ports(1)
     pidfile = tmp_path / "pid"
     script = str(Path(__file__).parents[2] / "examples" / "serving" / "llama_server.py")

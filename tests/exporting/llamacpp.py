@@ -31,11 +31,11 @@ def write_base(
     model: PreTrainedModel,
     arch: gguf.MODEL_ARCH,
     path: Path,
-    turned: Mapping[str, int],
+    interleaved: Mapping[str, int],
     flipped: bool = False,
     letters: Sequence[str] = (),
 ) -> Path:
-    """`turned`: ends of weights' names → heads whose rows llama.cpp has in its order. `flipped`: Conv1D
+    """`interleaved`: ends of weights' names → heads whose rows llama.cpp has in its order. `flipped`: Conv1D
     weights (GPT-2). `letters`: the tokens of a tokenizer of bytes, without merges; else words that mean
     nothing.
     """
@@ -50,7 +50,7 @@ def write_base(
         data = tensor.float()
         if flipped and name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight")):
             data = data.T
-        for end, heads in turned.items():
+        for end, heads in interleaved.items():
             if name.endswith(end):
                 data = data.reshape(heads, 2, -1, *data.shape[1:]).swapaxes(1, 2).reshape(data.shape)
         for part, piece in _parts(name, data):

@@ -31,7 +31,7 @@ from adaptry.compute.exporting import gguf_file
 from adaptry.compute.exporting.export import export
 from adaptry.compute.exporting.gguf_names import ARCHITECTURES
 from adaptry.compute.exporting.options import ExportOptions
-from adaptry.compute.foreign_layouts.gguf_lora import bring_gguf_to_peft
+from adaptry.compute.foreign_layouts.gguf_lora import convert_gguf_to_peft
 from adaptry.compute.layout_conversion.convert import convert_layout
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
@@ -160,7 +160,7 @@ def test_the_converters_files_are_read_back_exactly(kind: str, tmp_path: Path) -
     adapter = adapted(model, tmp_path / "lora", target_modules=linear_names(model))
     file = theirs(adapter, tmp_path / "base", tmp_path / "theirs.gguf")
     record = fingerprint(open_checkpoint(tmp_path / "base"))
-    write_adapter(bring_gguf_to_peft(file, "it", record), tmp_path / "back")
+    write_adapter(convert_gguf_to_peft(file, "it", record), tmp_path / "back")
     wanted = load_file(adapter / "adapter_model.safetensors")
     found = load_file(tmp_path / "back" / "adapter_model.safetensors")
     assert found.keys() == wanted.keys()

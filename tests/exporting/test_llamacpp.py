@@ -81,8 +81,8 @@ def made(model: PreTrainedModel, folder: Path, arch: gguf.MODEL_ARCH, **how: Any
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Base:
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=False))
-    turned = {"q_proj.weight": 4, "k_proj.weight": 2}
-    return made(model, tmp_path_factory.mktemp("llama"), gguf.MODEL_ARCH.LLAMA, turned=turned)
+    interleaved = {"q_proj.weight": 4, "k_proj.weight": 2}
+    return made(model, tmp_path_factory.mktemp("llama"), gguf.MODEL_ARCH.LLAMA, interleaved=interleaved)
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +93,15 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Base:
             n_embd=64, n_layer=2, n_head=4, vocab_size=VOCABULARY, n_positions=128, initializer_range=0.2
         )
     )
-    return made(model, tmp_path_factory.mktemp("gpt2"), gguf.MODEL_ARCH.GPT2, turned={}, flipped=True)
+    return made(model, tmp_path_factory.mktemp("gpt2"), gguf.MODEL_ARCH.GPT2, interleaved={}, flipped=True)
 
 
 @pytest.fixture(scope="module")
 def mixtral(tmp_path_factory: pytest.TempPathFactory) -> Base:
     torch.manual_seed(0)
     model = MixtralForCausalLM(MixtralConfig(**SIZES, num_local_experts=3, num_experts_per_tok=2))
-    turned = {"q_proj.weight": 4, "k_proj.weight": 2}
-    return made(model, tmp_path_factory.mktemp("mixtral"), gguf.MODEL_ARCH.LLAMA, turned=turned)
+    interleaved = {"q_proj.weight": 4, "k_proj.weight": 2}
+    return made(model, tmp_path_factory.mktemp("mixtral"), gguf.MODEL_ARCH.LLAMA, interleaved=interleaved)
 
 
 def trained(base: Base, folder: Path, **config: Any) -> Path:
@@ -164,7 +164,7 @@ def test_the_base_itself_answers_as_in_transformers(llama: Base) -> None:
     assert apart(log_probabilities(llama.gguf, None), expected) < CLOSE
 
 
-@pytest.mark.parametrize("targets", [["q_proj", "k_proj"], ALL], ids=["turned rows", "all"])
+@pytest.mark.parametrize("targets", [["q_proj", "k_proj"], ALL], ids=["interleaved rows", "all"])
 def test_a_plain_lora_answers_as_in_peft(llama: Base, tmp_path: Path, targets: list[str]) -> None:
     adapter = trained(llama, tmp_path / "lora", target_modules=targets)
     expected = by_peft(llama, adapter)

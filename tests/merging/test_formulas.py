@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adaptry.adapters.methods.largest import largest
+from adaptry.adapters.methods.top_k import top_k
 from adaptry.testing.warm_python import run_warm
 
 torch = pytest.importorskip("torch")
@@ -131,5 +131,5 @@ def test_the_largest_among_equal_numbers_are_those_of_torch(selected: int) -> No
     torch.manual_seed(0)
     for count in (5, 64, 256):
         numbers = torch.randint(0, 40, (200, 3, count)).float()
-        found = torch.from_numpy(largest(numbers.numpy(), selected))
+        found = torch.from_numpy(top_k(numbers.numpy(), selected))
         assert torch.equal(found, numbers.topk(selected).indices)

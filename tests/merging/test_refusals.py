@@ -68,7 +68,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         {"use_dora": True},
         {f"{QUERY}.lora_magnitude_vector": tensor(16)},
         (
-            "./tone: by the config, modules have magnitudes (use_dora), but the file has none:"
+            "./tone: according to the config, modules have magnitudes (use_dora), but the file has none:"
             " model.layers.N.self_attn.v_proj, model.layers.N.self_attn.q_proj [tensors_missing] → save it"
             " again with PEFT's model.save_pretrained(DIR), and check that the file has them"
         ),

@@ -35,8 +35,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = AutoTokenizer.from_pretrained(base)
     letters = words.convert_ids_to_tokens(range(len(words)))
     model = AutoModelForCausalLM.from_pretrained(base)
-    turned = {"q_proj.weight": 2, "k_proj.weight": 2}
-    write_base(model, MODEL_ARCH.LLAMA, folder / "base.gguf", turned, letters=letters)
+    interleaved = {"q_proj.weight": 2, "k_proj.weight": 2}
+    write_base(model, MODEL_ARCH.LLAMA, folder / "base.gguf", interleaved, letters=letters)
     tone = models.adapter(folder / "tone", config={"use_rslora": True})
     weaker = models.adapter(folder / "weaker")  # the same weights, without rsLoRA: half as strong at rank 4
     idle = models.adapter(folder / "idle", config={"use_rslora": True})

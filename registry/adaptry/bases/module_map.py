@@ -29,7 +29,7 @@ transpose.
 
 # Models whose experts are stored as [experts, in, out]: if in = out, the shape does not show it
 # (transformers' is_transposed).
-TURNED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
+TRANSPOSED_EXPERTS = frozenset(["gpt_oss", "aria", "aria_text", "openai_privacy_filter"])
 PACKED_WEIGHTS = ("qweight", "weight_packed")
 _EXPERT = re.compile(r"(?P<path>.+\.experts)\.\d+\..+")
 
@@ -42,9 +42,9 @@ class TargetTensor:
     """A module and a base weight that it changes. `tied`: that tensor is both embedding and output head.
 
     Fused experts have an entry for each separately stored matrix of each `expert`. `is_plain`: the update is
-    a LoRA's W + scale · B·A and nothing else. `is_turned`: the factors belong to experts that are stored as
-    [in, out]. `certainty`: whether files show that a matrix is `linear` or `conv1d`; otherwise `orientation`
-    is `linear`.
+    a LoRA's W + scale · B·A and nothing else. `is_transposed`: the factors belong to experts that are stored
+    as [in, out]. `certainty`: whether files show that a matrix is `linear` or `conv1d`; otherwise
+    `orientation` is `linear`.
     """
 
     module: ModuleSpec
@@ -53,7 +53,7 @@ class TargetTensor:
     tied: bool = False
     expert: FusedExpert | None = None
     is_plain: bool = False
-    is_turned: bool = False
+    is_transposed: bool = False
     certainty: Certainty = "known"
 
     @property
@@ -70,7 +70,7 @@ class TargetTensor:
     @property
     def stored_orientation(self) -> str:
         """`orientation`, for experts with the way in which they are stored."""
-        return "parameter_turned" if self.is_turned else self.orientation
+        return "parameter_transposed" if self.is_transposed else self.orientation
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,9 +47,9 @@ def check(
     `InvalidConfig` only if the config contradicts itself so that no spec can be derived.
     """
     if base is not None:
-        from adaptry.checks.binding import as_read_on, bind  # not needed without a known base
+        from adaptry.checks.binding import as_peft_reads, bind  # not needed without a known base
 
-        adapter = bound.adapter if bound else as_read_on(adapter, base)
+        adapter = bound.adapter if bound else as_peft_reads(adapter, base)
         if bound is None and adapter.format.names_modules:
             bound = bind(adapter, base)
     findings = [*adapter.derived(_findings_alone)] if base is None else _check_alone(adapter, base, bound)
@@ -60,11 +60,11 @@ def check(
         from adaptry.checks.base.identity import check_name
         from adaptry.checks.base.pipelines import check_pipeline_fit
         from adaptry.checks.base.tokenizer import check_tokenizer
-        from adaptry.checks.other_formats import excuse_mlx_experts
+        from adaptry.checks.other_formats import as_mlx_renaming
 
         findings.extend(check_name(adapter.config.base_name, base_name, other_names))
         if bound is not None and adapter.format.names_modules:
-            found = [excuse_mlx_experts(each) for each in check_bound(bound)]
+            found = [as_mlx_renaming(each) for each in check_bound(bound)]
         else:
             found = list(check_pipeline_fit(adapter, base))
         findings = [*_without_guesses(findings, found), *found, *check_tokenizer(adapter, base)]

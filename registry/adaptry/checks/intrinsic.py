@@ -118,7 +118,7 @@ def _keys(adapter: Adapter) -> Iterator[Finding]:
     spec = adapter.spec
     if _is_empty(adapter):
         if not adapter.tensors:
-            yield build_finding("no_effect", "the file holds no tensors at all")
+            yield build_finding("no_effect", "the file has no tensors")
             return
         yield _contradicted(adapter, spec.unclaimed) or build_finding(
             "no_effect",
@@ -174,10 +174,10 @@ def _other_roles(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         held = {role for role in module.tensors if not role.startswith(_FROM_TRAINING)}
         lacking, surplus = _role_names(wanted - held), _role_names(held - wanted)
         if lacking:
-            reason = f"by the config, modules have {', '.join(lacking)}, but the file has none"
+            reason = f"according to the config, modules have {', '.join(lacking)}, but the file has none"
             wrong.setdefault(("tensors_missing", reason), []).append(module.path)
         if surplus:
-            reason = f"by the config, modules do not have {', '.join(surplus)}, but the file has them"
+            reason = f"according to the config, modules have no {', '.join(surplus)}, but the file does"
             wrong.setdefault(("keys_dropped", reason), []).append(module.path)
     for (code, reason), paths in wrong.items():
         yield build_finding(code, f"{reason}: {shorten_names(fold_layer_numbers(paths))}", paths)
@@ -252,8 +252,10 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     paths = [module.path.replace(".base_layer", "") for module in spec.modules]
     paths += [extra.target.rpartition(".")[0] for extra in spec.extras]
     if isinstance(targets, list):
-        turned = sorted(f".{path}"[::-1] for path in paths)
-        idle = [name for name in targets if not _ends_one(name, turned) and not _is_excluded(name, config)]
+        reversed_paths = sorted(f".{path}"[::-1] for path in paths)
+        idle = [
+            name for name in targets if not _ends_one(name, reversed_paths) and not _is_excluded(name, config)
+        ]
         if idle:
             yield build_finding(
                 "targets_without_tensors",
@@ -273,11 +275,11 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         )
 
 
-def _ends_one(name: str, turned: list[str]) -> bool:
+def _ends_one(name: str, reversed_paths: list[str]) -> bool:
     """Whether one of the paths, which are reversed and sorted, is `name` or ends with it."""
     sought = f".{name}"[::-1]
-    place = bisect_left(turned, sought)
-    return place < len(turned) and turned[place].startswith(sought)
+    place = bisect_left(reversed_paths, sought)
+    return place < len(reversed_paths) and reversed_paths[place].startswith(sought)
 
 
 def _is_excluded(target: str, config: AdapterConfig) -> bool:

@@ -28,12 +28,12 @@ def check_other_format(adapter: Adapter) -> Iterator[Finding]:
         yield build_finding("method_not_described", reason)
     yield from _keys(adapter, format)
     yield from _integers(adapter)
-    yield from _turned(spec, format)
+    yield from _transposed_factors(spec, format)
     if format.name in RULES:
         yield from RULES[format.name](adapter, format)
 
 
-def excuse_mlx_experts(found: Finding) -> Finding:
+def as_mlx_renaming(found: Finding) -> Finding:
     """The finding, as a renaming if it is about MLX's names of experts, which only MLX's copies of a model
     have.
     """
@@ -84,7 +84,7 @@ def _integers(adapter: Adapter) -> Iterator[Finding]:
         )
 
 
-def _turned(spec: Spec, format: AdapterFormat) -> Iterator[Finding]:
+def _transposed_factors(spec: Spec, format: AdapterFormat) -> Iterator[Finding]:
     """A rank larger than the weight's sides is a sign of transposed factors."""
     modules = [module for module in spec.modules if module.fan_in and module.kind != "parameter"]
     if spec.method == "lora" and modules and all(m.rank > max(m.fan_in, m.fan_out) for m in modules):

@@ -34,9 +34,9 @@ _TEXT_WITHOUT_LAYERS = frozenset(
         *("UNILORA", "WAVEFT"),
     ]
 )
-"""Methods that refuse `layers_to_transform` if `target_modules` is a text."""
+"""Methods that refuse `layers_to_transform` if `target_modules` is a string."""
 _TEXT_WITHOUT_PATTERN = _TEXT_WITHOUT_LAYERS - {"DELORA"}
-"""Methods that refuse `layers_pattern`, also an empty list, if `target_modules` is a text."""
+"""Methods that refuse `layers_pattern`, also an empty list, if `target_modules` is a string."""
 _PATTERN_WITH_LAYERS = frozenset(
     [
         *("LORA", "ADALORA", "BOFT", "DEFT", "DELORA", "FOURIERFT", "FROD", "HRA", "LILY", "LOHA", "LOKR"),
@@ -167,7 +167,7 @@ def _layers(config: AdapterConfig) -> Iterator[str]:
     pattern = config.fields.get("layers_pattern")
     is_text = isinstance(config.fields.get("target_modules"), str)
     if is_text and pattern is not None and config.peft_type in _TEXT_WITHOUT_PATTERN:
-        yield "target_modules is a text, and layers_pattern is set"
+        yield "target_modules is a string, and layers_pattern is set"
     has_layers = config.fields.get("layers_to_transform") is not None
     if pattern and not has_layers and config.peft_type in _PATTERN_WITH_LAYERS:
         yield "layers_pattern is set without layers_to_transform"
@@ -248,7 +248,7 @@ def _of_lora(config: AdapterConfig) -> Iterator[str]:
     if start == "loftq" and not fields.get("loftq_config"):
         yield "init_lora_weights is 'loftq' without loftq_config"
     if isinstance(fields.get("target_parameters"), str):
-        yield "target_parameters is a text, but must be a list"
+        yield "target_parameters is a string, but must be a list"
     if any(isinstance(value, dict) for value in map(fields.get, _MAPPINGS)):
         from adaptry.checks.refused_mappings import refused_mapping_values  # few adapters need it
 

@@ -83,12 +83,12 @@ class FrozenValue:
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """The fields as a dictionary. (`Any`: here and below, as in pydantic's method of this name.)"""
-        dumped: dict[str, Any] = adapter_of(type(self)).dump_python(self, **options)
+        dumped: dict[str, Any] = type_adapter(type(self)).dump_python(self, **options)
         return dumped
 
     def model_dump_json(self, **options: Any) -> str:
         """The fields as JSON."""
-        return adapter_of(type(self)).dump_json(self, **options).decode()
+        return type_adapter(type(self)).dump_json(self, **options).decode()
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None) -> Self:
         """A copy with other values, which are not checked."""
@@ -99,19 +99,19 @@ class FrozenValue:
     @classmethod
     def model_validate(cls, value: object) -> Self:
         """The value of a dictionary. Raises pydantic's `ValidationError`."""
-        made: Self = adapter_of(cls).validate_python(value)
+        made: Self = type_adapter(cls).validate_python(value)
         return made
 
     @classmethod
     def model_validate_json(cls, data: str | bytes) -> Self:
         """The value of JSON. Raises pydantic's `ValidationError`."""
-        made: Self = adapter_of(cls).validate_json(data)
+        made: Self = type_adapter(cls).validate_json(data)
         return made
 
     @classmethod
     def model_json_schema(cls) -> dict[str, Any]:
         """The schema of the JSON that `model_validate_json` reads."""
-        return adapter_of(cls).json_schema()
+        return type_adapter(cls).json_schema()
 
 
 def to_json(value: FrozenValue) -> str:
@@ -160,18 +160,18 @@ def _checking(kind: type[Any], init: Callable[..., None]) -> Callable[..., None]
     def checked_init(self: FrozenValue, **given: object) -> None:
         init(self, **given)
         if not self._is_plain():
-            vars(self).update(vars(adapter_of(kind).validate_python(given)))
+            vars(self).update(vars(type_adapter(kind).validate_python(given)))
 
     return checked_init
 
 
-def adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
+def type_adapter(kind: type[Any]) -> TypeAdapter[Any]:
     """Pydantic's reader and writer of a class. (`Any`: of any class.)"""
-    return _adapter_of(kind)  # type: ignore[arg-type]  # mypy considers classes with fields not hashable
+    return _type_adapter(kind)  # type: ignore[arg-type]  # mypy considers classes with fields not hashable
 
 
 @cache
-def _adapter_of(kind: type[Any]) -> TypeAdapter[Any]:
+def _type_adapter(kind: type[Any]) -> TypeAdapter[Any]:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)

@@ -13,9 +13,9 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.compute.converting.base_shapes import ConversionBase
 from adaptry.compute.converting.convert import convert, needs_base_values
 from adaptry.compute.converting.options import ConvertOptions
-from adaptry.compute.foreign_layouts.gguf_lora import bring_gguf_to_peft
+from adaptry.compute.foreign_layouts.gguf_lora import convert_gguf_to_peft
 from adaptry.compute.foreign_layouts.gguf_reader import find_gguf
-from adaptry.compute.foreign_layouts.to_peft import bring_to_peft
+from adaptry.compute.foreign_layouts.to_peft import convert_to_peft
 from adaptry.compute.layout_conversion.convert import convert_layout
 from adaptry.compute.layout_conversion.module_names import LayoutVersion
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
@@ -79,11 +79,11 @@ def plan_conversion(
     if isinstance(source, Path) and (file := find_gguf(source.expanduser())) is not None:
         _require(not request.needs_lora and request.part is None, request.only_to_peft)
         record = None if request.base is None else find_base(connected, request.base).record
-        return bring_gguf_to_peft(file, label or str(source), record)
+        return convert_gguf_to_peft(file, label or str(source), record)
     parent = open_parent(connected, source, label=label, warn=warn, progress=progress)
     if parent.adapter.format is not PEFT:
         _require(not request.needs_lora, request.only_to_peft)
-        return bring_to_peft(parent, _known_base(connected, request.base, parent), request.part)
+        return convert_to_peft(parent, _known_base(connected, request.base, parent), request.part)
     _require(request.part is None, "a part can be chosen only from a file with several parts of a pipeline")
     return convert(
         parent, request.options, _conversion_base(connected, request.base, parent, request.options, progress)

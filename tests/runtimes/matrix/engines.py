@@ -75,8 +75,8 @@ def _reading(environment: Elsewhere) -> Asking:
 
 def _by_llamacpp(base: Base, adapters: Sequence[Path], folder: Path) -> list[Reply]:
     config = base.model.config
-    turned = {"q_proj.weight": config.num_attention_heads, "k_proj.weight": config.num_key_value_heads}
-    file = write_base(base.model, gguf.MODEL_ARCH.LLAMA, folder / "base.gguf", turned)
+    interleaved = {"q_proj.weight": config.num_attention_heads, "k_proj.weight": config.num_key_value_heads}
+    file = write_base(base.model, gguf.MODEL_ARCH.LLAMA, folder / "base.gguf", interleaved)
     script = Path(__file__).parents[1] / "llamacpp_engine.py"
     answers = ask([sys.executable, script, CONVERTER or "", base.folder, file, TOKENS], adapters)
     _require_same_base(base, answers.ready)

@@ -27,9 +27,9 @@ def initial_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
         case _ if parts.orientation == "embedding":
             return weight  # PEFT initialises it as a plain LoRA
         case "pissa":
-            turned = parts.orientation == "conv1d"
-            rest = _without_head(weight.T if turned else weight, rank, scale)
-            return rest.T if turned else rest
+            is_transposed = parts.orientation == "conv1d"
+            rest = _without_head(weight.T if is_transposed else weight, rank, scale)
+            return rest.T if is_transposed else rest
         case "olora":
             return _without_first_rows(weight, rank, scale)
         case _:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from adaptry.adapters.fused_experts import FusedExpert
     from adaptry.adapters.methods.row_formula import Floats
 
-_TURNED = ("conv1d", "embedding")
+_TRANSPOSED = ("conv1d", "embedding")
 
 
 def merge_weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
@@ -106,7 +106,7 @@ def merge_expert(weight: Tensor, parts: ModuleTensors, expert: FusedExpert) -> T
     down = parts["A"][expert.index * rank : (expert.index + 1) * rank]
     up = parts["B"][:, expert.index :: expert.count]
     delta = up @ down * parts.module.scale
-    if parts.orientation == "parameter_turned":
+    if parts.orientation == "parameter_transposed":
         delta = delta.T
     delta = delta[slice(*expert.rows)]
     return weight + delta.to(weight.dtype)
@@ -121,7 +121,7 @@ def _rounds_delta(parts: ModuleTensors) -> bool:
     """Whether the update is rounded to the weight's dtype before it is added."""
     variant = lora_variant(parts.config)
     return (
-        parts.orientation in ("embedding", "attention", "parameter", "parameter_turned")
+        parts.orientation in ("embedding", "attention", "parameter", "parameter_transposed")
         or variant.initialisation == "mica"
         or variant.is_bdlora
         or variant.is_kasa
@@ -136,7 +136,7 @@ def _delta(parts: ModuleTensors, weight: Tensor) -> Tensor:
             return (parts["embedding_B"] @ parts["embedding_A"]).T * scale
         case "conv":
             return _conv(parts["A"], parts["B"]) * scale
-        case "parameter" | "parameter_turned" if weight.ndim == 3:
+        case "parameter" | "parameter_transposed" if weight.ndim == 3:
             return _experts(parts, weight.shape[0]) * scale
         case "conv1d":
             return _product(parts).T * scale
@@ -184,7 +184,7 @@ def _experts(parts: ModuleTensors, experts: int) -> Tensor:
 
     down = parts["A"].reshape(experts, -1, parts.module.fan_in)
     up = parts["B"].reshape(parts.module.fan_out, -1, experts)
-    sides = "e i o" if parts.orientation == "parameter_turned" else "e o i"
+    sides = "e i o" if parts.orientation == "parameter_transposed" else "e o i"
     return torch.einsum(f"o r e, e r i -> {sides}", up, down)
 
 
@@ -199,10 +199,10 @@ def _dora(start: Tensor, delta: Tensor, parts: ModuleTensors) -> Tensor:
         factor = (magnitude / norm).view(-1, *[1] * (updated.ndim - 1))
         result: Tensor = factor * updated
         return result.to(start.dtype)
-    is_turned = parts.orientation in _TURNED
-    oriented = start.T + delta.T if is_turned else None
+    is_transposed = parts.orientation in _TRANSPOSED
+    oriented = start.T + delta.T if is_transposed else None
     updated = added(
         start, delta, torch.promote_types(start.dtype, delta.dtype)
     )  # adding mixed dtypes is slow
     factor = (magnitude / torch.linalg.norm(updated if oriented is None else oriented, dim=1)).view(-1, 1)
-    return updated.mul_(factor.T if is_turned else factor).to(start.dtype)
+    return updated.mul_(factor.T if is_transposed else factor).to(start.dtype)

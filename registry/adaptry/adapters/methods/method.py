@@ -283,9 +283,9 @@ def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[i
     """For `add_delta`: the update of a matrix from a method's factors, up @ down, transposed for a Conv1D."""
 
     def delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
-        is_turned = parts.orientation == "conv1d"
-        up, down = factors(parts, *(shape[::-1] if is_turned else shape))
-        return (up @ down).T if is_turned else up @ down
+        is_transposed = parts.orientation == "conv1d"
+        up, down = factors(parts, *(shape[::-1] if is_transposed else shape))
+        return (up @ down).T if is_transposed else up @ down
 
     return delta
 

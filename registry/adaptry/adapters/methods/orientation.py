@@ -15,11 +15,11 @@ def on_matrix(change: ChangeFunction) -> ChangeFunction:
     in·k…].
     """
 
-    def turned(weight: Tensor, parts: ModuleTensors) -> Tensor:
+    def changed(weight: Tensor, parts: ModuleTensors) -> Tensor:
         if parts.orientation == "conv1d":
             return change(weight.T, parts).T
         if weight.dim() > 2:
             return change(weight.view(weight.shape[0], -1), parts).reshape(weight.shape)
         return change(weight, parts)
 
-    return turned
+    return changed

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.largest import is_order_known, largest
 from adaptry.adapters.methods.method import (
     Method,
     ModuleSize,
@@ -23,6 +22,7 @@ from adaptry.adapters.methods.method import (
 )
 from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula
 from adaptry.adapters.methods.softmax import softmax
+from adaptry.adapters.methods.top_k import is_order_known, top_k
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +105,7 @@ def _piece_arrays(parts: ModuleArrays, side: str) -> Floats:
     import numpy as np
 
     logits, bank = parts[side], parts["bank"]
-    choices = largest(logits, parts.config.rank("topk", 2))
+    choices = top_k(logits, parts.config.rank("topk", 2))
     weights = softmax(np.take_along_axis(logits, choices, -1))
     total: Floats = weights[..., :1] * bank[choices[..., 0]]
     for place in range(1, choices.shape[-1]):

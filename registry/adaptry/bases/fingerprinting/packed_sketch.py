@@ -80,7 +80,7 @@ def _ranges(samples: str) -> Iterator[Range]:
 
 def _stored_place(packed: PackedWeight, place: int) -> int:
     """The position of an element's code."""
-    if not packed.is_turned:
+    if not packed.is_transposed:
         return place
     rows, columns = packed.shape
     return (place % columns) * rows + place // columns

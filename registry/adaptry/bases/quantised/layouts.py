@@ -42,7 +42,7 @@ class CheckpointTensors:
     def _part(self, name: str) -> PackedPart:
         return PackedPart(name, self.shard_of[name], self.tensors[name])
 
-    def is_turned(self, stem: str) -> bool:
+    def is_transposed(self, stem: str) -> bool:
         """Whether it is a Conv1D, which bitsandbytes packs transposed."""
         return is_named_conv1d(stem, str(self.config.get("model_type")))
 
@@ -58,9 +58,15 @@ def bitsandbytes_four_bit(name: str, files: CheckpointTensors) -> PackedWeight |
     if state is None:
         return None
     shape, four_bit = state
-    turned = files.is_turned(stem.removesuffix(".weight"))
+    is_transposed = files.is_transposed(stem.removesuffix(".weight"))
     return PackedWeight(
-        stem, f"bitsandbytes {kind}", 4, shape[::-1] if turned else shape, parts, four_bit, turned
+        stem,
+        f"bitsandbytes {kind}",
+        4,
+        shape[::-1] if is_transposed else shape,
+        parts,
+        four_bit,
+        is_transposed,
     )
 
 
@@ -74,9 +80,9 @@ def bitsandbytes_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight 
     if (scales.dtype, scales.shape) != ("F32", codes.shape[:1]):
         return None
     parts = files.parts(f"{stem}.weight", stem, ("SCB", "weight_format"))
-    turned = files.is_turned(stem)
-    shape = codes.shape[::-1] if turned else codes.shape
-    return PackedWeight(f"{stem}.weight", "bitsandbytes int8", 8, shape, parts, is_turned=turned)
+    is_transposed = files.is_transposed(stem)
+    shape = codes.shape[::-1] if is_transposed else codes.shape
+    return PackedWeight(f"{stem}.weight", "bitsandbytes int8", 8, shape, parts, is_transposed=is_transposed)
 
 
 def gptq_or_awq(name: str, files: CheckpointTensors) -> PackedWeight | None:

@@ -41,7 +41,7 @@ class FourBitState:
 class PackedWeight:
     """A weight with `shape` and `name` in the model, packed by `method` with `bits` per value.
 
-    `is_turned`: the codes are those of the transposed weight, as bitsandbytes packs a Conv1D. Only
+    `is_transposed`: the codes are those of the transposed weight, as bitsandbytes packs a Conv1D. Only
     bitsandbytes' 4-bit methods have `four_bit`.
     """
 
@@ -51,7 +51,7 @@ class PackedWeight:
     shape: tuple[int, ...]
     parts: Mapping[str, PackedPart]
     four_bit: FourBitState | None = None
-    is_turned: bool = False
+    is_transposed: bool = False
 
     @property
     def codes(self) -> PackedPart:

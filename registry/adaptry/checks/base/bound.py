@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from adaptry.adapters.tensor_names import layer_of
 from adaptry.checks.base.fit import check_fit
-from adaptry.checks.binding import BoundAdapter, Dropped
+from adaptry.checks.binding import BoundAdapter, DroppedPart
 from adaptry.checks.binding.bound_adapter import DropCause
 from adaptry.checks.codes import build_finding
 from adaptry.checks.formatting import (
@@ -51,7 +51,7 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
     """Parts that PEFT drops, refuses or replaces."""
     for refusal in bound.refusals:
         yield build_finding("peft_refuses", refusal)
-    by_reason: dict[tuple[DropCause, str], list[Dropped]] = {}
+    by_reason: dict[tuple[DropCause, str], list[DroppedPart]] = {}
     spec = bound.adapter.spec
     has_nothing = not spec.modules and not spec.extras
     for dropped in bound.dropped:
@@ -66,8 +66,8 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
         names = shorten_names(fold_layer_numbers(paths))
         count = format_count(sum(len(dropped.tensors) for dropped in group), "tensor")
         yield build_finding(_CODES[cause], f"{count} of {names}: {reason}", paths)
-    if bound.rounded is not None:
-        yield build_finding("merge_differs", bound.rounded)
+    if bound.precision_loss is not None:
+        yield build_finding("merge_differs", bound.precision_loss)
     if bound.unlisted:
         targets = [extra.extra.target for extra in bound.unlisted]
         yield build_finding(

@@ -169,8 +169,8 @@ def _sides(placed: TargetTensor, shape: tuple[int, ...]) -> tuple[int, int] | No
         inner = shape[-2:]
         if len(shape) not in (2, 3):
             return None
-        is_turned = inner == (placed.module.fan_in, placed.module.fan_out)
-        return (inner[0], inner[1]) if is_turned else (inner[1], inner[0])
+        is_transposed = inner == (placed.module.fan_in, placed.module.fan_out)
+        return (inner[0], inner[1]) if is_transposed else (inner[1], inner[0])
     if placed.orientation == "conv":
         if len(shape) < 3:
             return None
@@ -185,7 +185,7 @@ def _blocks(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
     hidden = (base.facts.get("text_config") or base.facts).get("hidden_size")
     wrong = [module for module in placement.blocks if hidden not in (None, module.fan_in)]
     if wrong:
-        reason = f"they are {wrong[0].fan_in:,} wide, but the base's hidden states {hidden:,}"
+        reason = f"they are {wrong[0].fan_in:,} wide, but the base's hidden states are {hidden:,}"
         paths = [module.path for module in wrong]
         yield build_finding("shape_mismatch", f"{shorten_names(fold_layer_numbers(paths))}: {reason}", paths)
 
@@ -215,7 +215,7 @@ def _extra_shapes(placement: ModuleMap) -> Iterator[Finding]:
         else:
             yield build_finding(
                 "extra_shape",
-                f"{extra.target} is {list(extra.shape)}, but in the base {list(shape)}",
+                f"{extra.target} is {list(extra.shape)}, but {list(shape)} in the base",
                 [extra.target],
             )
 
@@ -248,7 +248,7 @@ def _tokens(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
             yield build_finding(
                 "extra_shape",
                 f"the token rows for {placed.extra.target} are {placed.extra.shape[-1]:,} wide,"
-                f" but in the base {width}",
+                f" but {width} in the base",
                 [placed.extra.target],
             )
 

@@ -45,7 +45,7 @@ def _by_config(adapter: Adapter) -> Iterator[Finding]:
         ):
             expected_text = " by ".join("any" if want is None else f"{want:,}" for want in expected)
             yield build_finding(
-                "prompt_mismatch", f"{tensor} is {list(shape)}, but by the config it is {expected_text}"
+                "prompt_mismatch", f"{tensor} is {list(shape)}, but the config implies {expected_text}"
             )
 
 
@@ -59,7 +59,7 @@ def _by_base(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
         if hidden not in (None, width):
             yield build_finding(
                 "prompt_width",
-                f"its virtual tokens are {width:,} wide, but the base's embeddings {hidden:,}",
+                f"its virtual tokens are {width:,} wide, but the base's embeddings are {hidden:,}",
             )
     elif (expected := _of_all_layers(facts)) not in (None, width):
         yield build_finding(

@@ -22,11 +22,11 @@ from adaptry.bases.module_map import ModuleMap, place
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.binding.bound_adapter import BoundAdapter
 from adaptry.checks.binding.expert_factors import modules_as_parameters, with_parameter_scales
-from adaptry.checks.binding.initial_values import rounded_reason, starts_changed
+from adaptry.checks.binding.initial_values import changes_untrained_modules, precision_loss
 from adaptry.checks.binding.loaded_model import load_model
 from adaptry.checks.binding.loaded_parts import loaded_parts
-from adaptry.checks.binding.places import formed_places
 from adaptry.checks.binding.refusals import refusals, uncovered_modules
+from adaptry.checks.binding.target_details import with_target_details
 from adaptry.core.errors import InvalidConfig, Unsupported
 
 _REPLICATION = "layer_replication"
@@ -56,27 +56,27 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
         base.facts,
         fan_in_fan_out=adapter.config.flag("fan_in_fan_out"),
     )
-    meant = formed_places(found, adapter, base, variant)
-    tolerant = BoundAdapter(adapter, base, meant, meant, variant=variant, layers=layers)
+    intended = with_target_details(found, adapter, base, variant)
+    tolerant = BoundAdapter(adapter, base, intended, intended, variant=variant, layers=layers)
     if not is_loaded_by_name:
         return tolerant
     try:
         model = load_model(adapter, base)
         as_parameters = modules_as_parameters(model) if model.experts is not None else frozenset()
-        meant = with_parameter_scales(model, meant) if as_parameters else meant
-        parts = loaded_parts(model, meant)
-        uncovered = tuple(uncovered_modules(model, meant))
+        intended = with_parameter_scales(model, intended) if as_parameters else intended
+        parts = loaded_parts(model, intended)
+        uncovered = tuple(uncovered_modules(model, intended))
         return replace(
             tolerant,
             module_map=parts.module_map,
-            meant=meant,
+            intended=intended,
             as_parameters=as_parameters,
             dropped=parts.dropped,
             unlisted=parts.unlisted,
             uncovered=uncovered,
             refusals=tuple(refusals(model, parts.module_map, uncovered)),
-            fills_in=starts_changed(adapter.config, adapter.spec.method),
-            rounded=rounded_reason(adapter, base, parts.module_map),
+            fills_in=changes_untrained_modules(adapter.config, adapter.spec.method),
+            precision_loss=precision_loss(adapter, base, parts.module_map),
         )
     except InvalidConfig:  # a refused pattern has its own finding; the modules that it selects are unknown
         return tolerant

@@ -18,7 +18,7 @@ tensors, which PEFT initialises.
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
+class DroppedPart:
     """Tensors of one module, or one whole weight, that PEFT drops. `reason` ends a sentence that begins with
     the module. `intended` is the name of the module that was probably meant, if the model has one.
     """
@@ -34,31 +34,31 @@ class Dropped:
 class BoundAdapter:
     """An adapter on a base.
 
-    `module_map` has every module and whole weight that PEFT applies, with the base's tensor, and those for
-    which the base has no tensor (`missing`). `meant` also has those that PEFT drops, at their intended
-    places. `dropped` are parts that PEFT silently drops. `refusals` are sentences that say why PEFT would not
-    load the adapter at all. `unlisted` are whole weights that replace one of the base's although no field of
-    the config names them. `uncovered` are modules that the config makes PEFT adapt, but for which the file
-    has no tensors; `fills_in` says whether PEFT's initial values for them change the model. `rounded` is a
-    sentence that says which tensor the file has with less precision than PEFT computes it. `as_parameters`
-    are the paths of single experts and routers that PEFT adapts as parameters, so that it looks up no rank by
-    these paths.
+    `module_map`: every module and whole weight that PEFT applies, with the base's tensor, and those for which
+    the base has no tensor (`missing`). `intended`: the same, and those that PEFT drops, with the tensors for
+    which they were intended. `dropped`: the parts that PEFT silently drops. `refusals`: sentences, each a
+    reason why PEFT would not load the adapter at all. `unlisted`: whole weights that replace one of the
+    base's although no field of the config names them. `uncovered`: modules that the config makes PEFT adapt,
+    but for which the file has no tensors. `fills_in`: whether PEFT changes them by its initial values.
+    `precision_loss`: a sentence about a tensor that the file has with less precision than PEFT computes it.
+    `as_parameters`: paths of single experts and routers that PEFT adapts as parameters, so that it looks up
+    no rank by these paths. `variant`: that of a LoRA.
 
-    `variant` is that of a LoRA. With `layer_replication`, `base` is the deeper model that PEFT makes of the
-    base, and `layers` are the base's layers at each of its positions. `unbound` ends a sentence that begins
-    with the adapter and says why that model is unknown; the adapter is then not bound to anything.
+    With `layer_replication`, `base` is the deeper model that PEFT makes of the base, and `layers` are the
+    base's layers at each of its positions. `unbound` is set if that model is unknown; the adapter is then not
+    bound to anything. It is the reason, as the end of a sentence that begins with the adapter.
     """
 
     adapter: Adapter
     base: BaseRecord
     module_map: ModuleMap
-    meant: ModuleMap
-    dropped: tuple[Dropped, ...] = ()
+    intended: ModuleMap
+    dropped: tuple[DroppedPart, ...] = ()
     refusals: tuple[str, ...] = ()
     unlisted: tuple[ExtraTarget, ...] = ()
     uncovered: tuple[str, ...] = ()
     fills_in: bool = False
-    rounded: str | None = None
+    precision_loss: str | None = None
     as_parameters: frozenset[str] = frozenset()
     variant: LoraVariant | None = None
     layers: tuple[int, ...] = ()

@@ -31,8 +31,8 @@ def is_single_expert(path: str) -> bool:
     return _ONE_EXPERT.fullmatch(path) is not None
 
 
-def path_today(path: str) -> str:
-    """A module's path in transformers 5."""
+def transformers5_path(path: str) -> str:
+    """The module's path in transformers 5, which renamed Mixtral's experts."""
     return path.replace(*_RENAMED)
 
 
@@ -55,18 +55,18 @@ def expert_matrix(path: str, model_type: str) -> ExpertMatrix | None:
     fused = matrices.get(found["name"]) if found else None
     if found is None or fused is None:
         return None
-    holder = path_today(found["experts"])
+    holder = transformers5_path(found["experts"])
     beside = tuple(name for name, parameter in matrices.items() if parameter == fused)
     return ExpertMatrix(
         int(found["index"]), found["name"], f"{holder}.{fused}", f"{holder}.down_proj", beside
     )
 
 
-def with_parameter_scales(model: LoadedModel, meant: ModuleMap) -> ModuleMap:
-    """`meant`, in which single experts and routers have the scale that PEFT looks up by the parameter. Raises
-    `InvalidConfig` for an invalid rank or scale, and `Unavailable`.
+def with_parameter_scales(model: LoadedModel, intended: ModuleMap) -> ModuleMap:
+    """`intended`, in which single experts and routers have the scale that PEFT looks up by the parameter.
+    Raises `InvalidConfig` for an invalid rank or scale, and `Unavailable`.
     """
-    return replace(meant, placed=tuple(_with_parameter_scale(model, target) for target in meant.placed))
+    return replace(intended, placed=tuple(_with_parameter_scale(model, target) for target in intended.placed))
 
 
 def _with_parameter_scale(model: LoadedModel, target: TargetTensor) -> TargetTensor:
@@ -83,7 +83,7 @@ def _with_parameter_scale(model: LoadedModel, target: TargetTensor) -> TargetTen
 
 def _router_parameter(model: LoadedModel, path: str) -> str | None:
     """The parameter as which PEFT adapts a router; None for other modules."""
-    name = f"{path_today(path)}.weight"
+    name = f"{transformers5_path(path)}.weight"
     is_router = name.rpartition(".mlp.")[2] == EXPERT_MATRICES.get(expert_family(model.model_type), {}).get(
         "gate"
     )
@@ -117,7 +117,7 @@ def keeps_experts_apart(names: Iterable[str]) -> bool:
     found: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for name in names:
         if (factor := _ONE_FACTOR.fullmatch(name)) is not None:
-            bare = path_today(factor["experts"].removeprefix(PREFIX))
+            bare = transformers5_path(factor["experts"].removeprefix(PREFIX))
             found.setdefault((bare, factor["rest"]), []).append((factor["experts"], int(factor["index"])))
     return all(
         [index for _, index in sorted(places)] == sorted(index for _, index in places)

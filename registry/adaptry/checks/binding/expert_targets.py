@@ -59,7 +59,7 @@ def _last_names(targets: ModuleTargets, names: ModelNames, matrices: Mapping[str
     if targets.is_all_linear:
         yield from matrices
         paths: Iterable[str] = (path for path in names.holders_of("weight", 2) if not is_embedding(path))
-        yield from {path.rpartition(".")[2] for path in paths if targets.why_not(path) is None}
+        yield from {path.rpartition(".")[2] for path in paths if targets.reason_not_adapted(path) is None}
         return
     probes = [
         f"{name.rpartition('.')[0]}.{old}"
@@ -69,4 +69,4 @@ def _last_names(targets: ModuleTargets, names: ModelNames, matrices: Mapping[str
     ]
     keys = {*names.modules, *names.parameters, *probes}
     targets.prepare(keys)
-    yield from {key.rpartition(".")[2] for key in keys if targets.why_not(key) is None}
+    yield from {key.rpartition(".")[2] for key in keys if targets.reason_not_adapted(key) is None}

@@ -23,16 +23,16 @@ _FLAGS = (
 )
 
 
-def starts_changed(config: AdapterConfig, method: str) -> bool:
+def changes_untrained_modules(config: AdapterConfig, method: str) -> bool:
     """Whether PEFT's initial values would randomly change a module without tensors in the file."""
     if any(config.fields.get(flag) is False for flag in _FLAGS):
         return True
     return method in _RANDOM or (method == "hra" and config.flag("apply_GS"))
 
 
-def rounded_reason(adapter: Adapter, base: BaseRecord, module_map: ModuleMap) -> str | None:
-    """Which tensor the file has with less precision than PEFT, which also computes it from the base at
-    load.
+def precision_loss(adapter: Adapter, base: BaseRecord, module_map: ModuleMap) -> str | None:
+    """A sentence about a tensor that PEFT computes from the base at load, more precisely than the file has;
+    None if there is none.
     """
     recomputed = METHODS[adapter.spec.method].recomputed_roles
     stored = {base.tensors[target.tensor].dtype for target in module_map.placed if recomputed}
@@ -42,7 +42,6 @@ def rounded_reason(adapter: Adapter, base: BaseRecord, module_map: ModuleMap) ->
         if DTYPE_BITS[dtype] < bits and re.fullmatch(recomputed, role):
             return (
                 f"{name} was saved as {dtype}, but PEFT computes it from the base at load, unrounded: its"
-                " merge"
-                " differs from the file"
+                " merge differs from the file"
             )
     return None

@@ -31,7 +31,7 @@ class LoadedModel:
     classes: LinearClasses
     experts: ExpertTargets | None = None
 
-    def why_not(self, path: str) -> str | None:
+    def reason_not_adapted(self, path: str) -> str | None:
         """Why PEFT does not adapt the module or its weight. With an attention, it also adapts the output
         projection.
         """
@@ -41,13 +41,13 @@ class LoadedModel:
         is_attention = f"{path}.in_proj_weight" in self.names.parameters
         if self.targets.is_all_linear and (is_attention or (shape is not None and len(shape) != 2)):
             return "target_modules is all-linear, but this is not a linear layer"
-        why = self.targets.why_not(path)
+        why = self.targets.reason_not_adapted(path)
         whole = path.removesuffix(".out_proj")
         if why is not None and f"{whole}.in_proj_weight" in self.names.parameters:
-            return self.targets.why_not(whole)
+            return self.targets.reason_not_adapted(whole)
         return why
 
-    def has_place(self, path: str, is_tied: bool) -> bool:
+    def has_module(self, path: str, is_tied: bool) -> bool:
         """Whether the model has the module; it may be a head that is tied to the embedding."""
         if self.names.has_module(path):
             return True

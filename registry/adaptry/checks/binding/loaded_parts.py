@@ -18,7 +18,7 @@ from adaptry.adapters.tensor_names import is_buffer
 from adaptry.bases.model_classes import body_attribute, converts_adapters
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.bases.parameter_lookup import is_head_of_type
-from adaptry.checks.binding.bound_adapter import Dropped
+from adaptry.checks.binding.bound_adapter import DroppedPart
 from adaptry.checks.binding.expert_factors import expert_matrix, why_expert_not_loaded
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding, is_head, is_matrix
@@ -36,25 +36,25 @@ class LoadedParts:
     """
 
     module_map: ModuleMap
-    dropped: tuple[Dropped, ...]
+    dropped: tuple[DroppedPart, ...]
     unlisted: tuple[ExtraTarget, ...]
 
 
-def loaded_parts(model: LoadedModel, meant: ModuleMap) -> LoadedParts:
+def loaded_parts(model: LoadedModel, intended: ModuleMap) -> LoadedParts:
     """Divides the intended places into those that PEFT applies and those that it drops."""
-    reasons: dict[str, Dropped | None] = {}
-    for target in meant.placed:  # experts have several places in one module
+    reasons: dict[str, DroppedPart | None] = {}
+    for target in intended.placed:  # experts have several places in one module
         path = target.module.path
         reasons[path] = reasons.get(path) or _dropped_module(model, target)
-    weights = [(extra, _dropped_weight(model, extra)) for extra in meant.extras]
+    weights = [(extra, _dropped_weight(model, extra)) for extra in intended.extras]
     extras = [extra for extra, reason in weights if reason is None]
     unlisted, tied = list(_unlisted_weights(model)), list(_tied_copies(model))
     unknown = _unknown_tensors(model, [*unlisted, *tied])
     dropped = (*reasons.values(), *(reason for _, reason in weights), *unknown)
     return LoadedParts(
         replace(
-            meant,
-            placed=tuple(target for target in meant.placed if reasons[target.module.path] is None),
+            intended,
+            placed=tuple(target for target in intended.placed if reasons[target.module.path] is None),
             extras=(*extras, *tied, *unlisted),
         ),
         tuple(reason for reason in dropped if reason is not None),
@@ -62,29 +62,29 @@ def loaded_parts(model: LoadedModel, meant: ModuleMap) -> LoadedParts:
     )
 
 
-def _dropped_module(model: LoadedModel, target: TargetTensor) -> Dropped | None:
+def _dropped_module(model: LoadedModel, target: TargetTensor) -> DroppedPart | None:
     """Why PEFT does not change the module; None if it does."""
     module = target.module
     path, tensors = bare_path(module.path), tuple(module.tensors.values())
     if module.kind == "parameter" and model.adapter.config.names("target_parameters"):
         return _dropped_parameter(model, target)
     if (matrix := expert_matrix(path, model.model_type)) is not None and model.adapter.spec.method == "lora":
-        why_not = why_expert_not_loaded(model, matrix)
-        return Dropped(module.path, tensors, *why_not) if why_not else None
+        reason_not_adapted = why_expert_not_loaded(model, matrix)
+        return DroppedPart(module.path, tensors, *reason_not_adapted) if reason_not_adapted else None
     if _ONE_EXPERT.fullmatch(path) and target.weight.parts[0].rpartition(".")[0] != path:
         return None  # PEFT fuses a layer's experts, and converts the config too
-    if not model.has_place(path, target.tied):
+    if not model.has_module(path, target.tied):
         intended = model.loaded_path(_module_of(target))
-        return Dropped(module.path, tensors, "name", f"the model has {intended}, but no {path}", intended)
+        return DroppedPart(module.path, tensors, "name", f"the model has {intended}, but no {path}", intended)
     if BASE_LAYER in module.path and module.kind != "attention":
         reason = "PEFT has no base_layer there, since the config targets none of its parameters"
-        return Dropped(module.path, tensors, "no_place", reason, path)
-    if (why := model.why_not(path)) is not None:
-        return Dropped(module.path, tensors, "not_targeted", why)
+        return DroppedPart(module.path, tensors, "no_place", reason, path)
+    if (why := model.reason_not_adapted(path)) is not None:
+        return DroppedPart(module.path, tensors, "not_targeted", why)
     return _dropped_as_other_layer(model, target)
 
 
-def _dropped_parameter(model: LoadedModel, target: TargetTensor) -> Dropped | None:
+def _dropped_parameter(model: LoadedModel, target: TargetTensor) -> DroppedPart | None:
     """PEFT wraps a module once for each of its parameters that the config targets, and names the factors of
     the outermost without `base_layer`.
     """
@@ -94,10 +94,10 @@ def _dropped_parameter(model: LoadedModel, target: TargetTensor) -> Dropped | No
     if not own or target.module.path.count(BASE_LAYER) < len(wrapped):
         return None  # a module that the model lacks is reported as missing
     reason = f"the config targets {format_count(len(wrapped), 'parameter')} of it (target_parameters)"
-    return Dropped(target.module.path, tuple(target.module.tensors.values()), "not_targeted", reason)
+    return DroppedPart(target.module.path, tuple(target.module.tensors.values()), "not_targeted", reason)
 
 
-def _dropped_as_other_layer(model: LoadedModel, target: TargetTensor) -> Dropped | None:
+def _dropped_as_other_layer(model: LoadedModel, target: TargetTensor) -> DroppedPart | None:
     """A LoRA's factors have other names on an embedding than on a matrix."""
     module = target.module
     is_known = (
@@ -112,28 +112,28 @@ def _dropped_as_other_layer(model: LoadedModel, target: TargetTensor) -> Dropped
     theirs = "lora_embedding_A and lora_embedding_B" if is_table else "lora_A and lora_B"
     kind = "an embedding" if is_table else "no embedding"
     reason = f"it is {kind}, whose factors PEFT calls {theirs}"
-    return Dropped(module.path, tuple(module.tensors.values()), "no_place", reason)
+    return DroppedPart(module.path, tuple(module.tensors.values()), "no_place", reason)
 
 
 def _module_of(target: TargetTensor) -> str:
     return target.weight.name.rpartition(".")[0]
 
 
-def _dropped_weight(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
+def _dropped_weight(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | None:
     """Why PEFT does not load a whole weight; None if it does."""
     extra = placed.extra
     path, _, parameter = extra.target.rpartition(".")
     key = extra.tensor.removeprefix(PREFIX)
     is_tied = placed.tied or placed.weight.name == f"{path.rpartition('.')[0]}.bias"  # a tied head's bias
-    if not (_has_whole_weight(model, extra.target) or (is_tied and model.has_place(path, is_tied))):
+    if not (_has_whole_weight(model, extra.target) or (is_tied and model.has_module(path, is_tied))):
         intended = model.loaded_path(placed.weight.name.rpartition(".")[0])
         reason = f"the model has {intended}, but no {path}"
-        return Dropped(path, (extra.tensor,), "name", reason, intended)
+        return DroppedPart(path, (extra.tensor,), "name", reason, intended)
     if extra.kind == "token_rows":
         return _dropped_rows(model, placed)
     if extra.kind == "norm":
-        why = model.why_not(path)
-        return None if why is None else Dropped(path, (extra.tensor,), "not_targeted", why)
+        why = model.reason_not_adapted(path)
+        return None if why is None else DroppedPart(path, (extra.tensor,), "not_targeted", why)
     if model.adapter.config.is_saved(path):
         return None
     if _TOKEN_ADAPTER in key or _has_token_adapter(model, placed):
@@ -141,10 +141,10 @@ def _dropped_weight(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
     is_adapted = _is_adapted(model, path)
     if f"{BASE_LAYER}.{parameter}" in key and not is_adapted:
         reason = "PEFT does not adapt the module, so it has no base_layer there"
-        return Dropped(path, (extra.tensor,), "no_place", reason, extra.target)
+        return DroppedPart(path, (extra.tensor,), "no_place", reason, extra.target)
     if BASE_LAYER not in key and is_adapted:
         reason = f"PEFT adapts the module, and holds its weight as {path}.base_layer.{parameter}"
-        return Dropped(path, (extra.tensor,), "no_place", reason)
+        return DroppedPart(path, (extra.tensor,), "no_place", reason)
     return None
 
 
@@ -205,7 +205,7 @@ def _tied_copies(model: LoadedModel) -> Iterator[ExtraTarget]:
                 yield ExtraTarget(extra, found.tensor, found.tied)
 
 
-def _unknown_tensors(model: LoadedModel, unlisted: Iterable[ExtraTarget]) -> Iterator[Dropped]:
+def _unknown_tensors(model: LoadedModel, unlisted: Iterable[ExtraTarget]) -> Iterator[DroppedPart]:
     """Unclaimed tensors without a parameter of that name in the model."""
     loaded = {extra.extra.tensor for extra in unlisted}
     method = METHODS[model.adapter.spec.method]
@@ -219,17 +219,17 @@ def _unknown_tensors(model: LoadedModel, unlisted: Iterable[ExtraTarget]) -> Ite
                 f"{key} alone does not form a module: other tensors are missing, or its shape contradicts"
                 " the config"
             )
-            yield Dropped(found[0], (name,), "incomplete", reason)
+            yield DroppedPart(found[0], (name,), "incomplete", reason)
         else:
             reason = (
                 "PEFT looks for a saved module under the module's own name"
                 if INSIDE_WRAPPER.search(key)
                 else "the model with the adapter has no parameter of this name"
             )
-            yield Dropped(name, (name,), "no_place", reason)
+            yield DroppedPart(name, (name,), "no_place", reason)
 
 
-def _dropped_beside_rows(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
+def _dropped_beside_rows(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | None:
     """Why PEFT drops it: an embedding whose rows a LoRA trains has another wrapper."""
     extra = placed.extra
     path, _, parameter = extra.target.rpartition(".")
@@ -241,10 +241,10 @@ def _dropped_beside_rows(model: LoadedModel, placed: ExtraTarget) -> Dropped | N
     else:
         its = f"{path}{_TOKEN_ADAPTER}{BASE_LAYER}.{parameter}"
         reason = f"PEFT trains rows of it, and holds its weight as {its}"
-    return Dropped(path, (extra.tensor,), "no_place", reason)
+    return DroppedPart(path, (extra.tensor,), "no_place", reason)
 
 
-def _dropped_rows(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
+def _dropped_rows(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | None:
     """Why PEFT drops trained rows: it looks them up under one name, and only if the config lists their
     indices.
     """
@@ -260,7 +260,7 @@ def _dropped_rows(model: LoadedModel, placed: ExtraTarget) -> Dropped | None:
         reason = "the config trains no token rows there (trainable_token_indices)"
     else:
         return None
-    return Dropped(extra.target.rpartition(".")[0], (extra.tensor,), "no_place", reason)
+    return DroppedPart(extra.target.rpartition(".")[0], (extra.tensor,), "no_place", reason)
 
 
 def _selects_rows(model: LoadedModel, placed: ExtraTarget) -> bool:
@@ -284,7 +284,7 @@ def _is_adapted(model: LoadedModel, path: str) -> bool:
     if model.adapter.spec.method == "trainable_tokens":
         is_default = model.adapter.config.fields.get("target_modules") is None
         return is_embedding(path) if is_default else model.targets.names(path)
-    return model.why_not(path) is None and _can_be_adapted(model, path)
+    return model.reason_not_adapted(path) is None and _can_be_adapted(model, path)
 
 
 def _can_be_adapted(model: LoadedModel, path: str) -> bool:

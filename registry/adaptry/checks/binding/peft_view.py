@@ -25,7 +25,7 @@ _ADAPTER = ".default"
 _FEEDFORWARD = "feedforward_modules"
 
 
-def as_read_on(adapter: Adapter, base: BaseRecord) -> Adapter:
+def as_peft_reads(adapter: Adapter, base: BaseRecord) -> Adapter:
     """`adapter` with the names and values that PEFT uses on `base`; usually the adapter itself."""
     model_type = str(base.facts.get("model_type") or "")
     if adapter.format is not PEFT:

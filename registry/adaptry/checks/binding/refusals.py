@@ -19,7 +19,7 @@ from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.model_names import ModelNames
 from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap
 from adaptry.bases.parameterless_modules import parameterless_modules
-from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, path_today
+from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, transformers5_path
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
@@ -42,13 +42,13 @@ def uncovered_modules(model: LoadedModel, module_map: ModuleMap) -> Iterator[str
     if not module_map.placed or model.targets.is_free:
         return
     held = {bare_path(module.path) for module in spec.modules}
-    held |= set(map(path_today, held))
+    held |= set(map(transformers5_path, held))
     fused = filter(None, (expert_matrix(path, model.model_type) for path in held))
     held |= {matrix.parameter.rpartition(".")[0] for matrix in fused}
     held |= {extra.target.rpartition(".")[0] for extra in spec.extras}
     parameter, dimensions = _ADAPTED.get(spec.method, ("weight", 2))
     for path in model.names.holders_of(parameter, dimensions):
-        if path not in held and model.why_not(path) is None:
+        if path not in held and model.reason_not_adapted(path) is None:
             yield path
     yield from sorted(_targeted_holders(model) - held)
 
@@ -102,7 +102,7 @@ def _fused_targets(model: LoadedModel) -> Iterator[str]:
 
 def _adapted(model: LoadedModel) -> list[str]:
     """The modules that the config makes PEFT adapt, among those with a matrix."""
-    return [path for path in model.names.holders_of("weight", 2) if model.why_not(path) is None]
+    return [path for path in model.names.holders_of("weight", 2) if model.reason_not_adapted(path) is None]
 
 
 def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
@@ -119,14 +119,14 @@ def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
         has_matrix = shape is None or len(shape) >= least
         has_matrix = has_matrix or any(f"{path}.{name}" in parameters for name in _MATRICES)
         is_layer = has_matrix and not _is_router(model, path)
-        if not is_layer and model.why_not(path) is None:
+        if not is_layer and model.reason_not_adapted(path) is None:
             (name,) = fold_layer_numbers([path])
             yield f"the config selects {name}, which is not a layer that PEFT can adapt"
             return
     idle = list(parameterless_modules(model.model_type, model.names.modules)) if method != "ln_tuning" else []
     model.targets.prepare(idle)
     for path in idle:
-        if model.why_not(path) is None:
+        if model.reason_not_adapted(path) is None:
             (name,) = fold_layer_numbers([path])
             yield f"the config selects {name}, which has no parameters, so PEFT cannot adapt it"
             return
@@ -148,7 +148,10 @@ def _targeted_twice(model: LoadedModel) -> Iterator[str]:
     if model.adapter.spec.method != "lora" or not model.targets.parameters:
         return
     for path in model.names.holders_of("weight", 2):
-        if model.targets.includes_parameter(f"{path}.weight") and model.targets.why_not(path) is None:
+        if (
+            model.targets.includes_parameter(f"{path}.weight")
+            and model.targets.reason_not_adapted(path) is None
+        ):
             (first,) = fold_layer_numbers([path])
             yield f"the config selects {first} by target_modules and its weight by target_parameters"
             return
@@ -208,7 +211,7 @@ def _adapted_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
         path = extra.extra.target.removesuffix(".weight")
         if model.adapter.config.is_saved(path):
             yield f"the config saves {path} whole (modules_to_save) and also trains token rows of it"
-        elif model.why_not(path) is None:
+        elif model.reason_not_adapted(path) is None:
             yield f"the config adapts {path} (target_modules) and also trains token rows of it"
 
 
@@ -247,7 +250,9 @@ def _ranks_of_no_module(model: LoadedModel) -> Iterator[str]:
     """PEFT looks up the module of each key in AdaLoRA's `rank_pattern`."""
     paths = map(pattern_path, model.adapter.config.pattern_values("rank_pattern"))
     if lost := [
-        path for path in paths if model.why_not(path) is not None or not model.names.has_module(path)
+        path
+        for path in paths
+        if model.reason_not_adapted(path) is not None or not model.names.has_module(path)
     ]:
         yield f"rank_pattern has ranks for {shorten_names(lost)}, but the config does not adapt these modules"
 
@@ -255,7 +260,7 @@ def _ranks_of_no_module(model: LoadedModel) -> Iterator[str]:
 def _shared_vectors(model: LoadedModel) -> Iterator[str]:
     """TinyLoRA divides the modules into as many groups as `weight_tying` gives; each shares a vector."""
     config, spec = model.adapter.config, model.adapter.spec
-    count = sum(model.why_not(path) is None for path in model.names.holders_of("weight", 2))
+    count = sum(model.reason_not_adapted(path) is None for path in model.names.holders_of("weight", 2))
     expected = max(1, round(count * (1.0 - config.number("weight_tying", 0.0))))
     held = sum(role.startswith("v.") for role in spec.shared)
     if held != expected:
@@ -329,7 +334,7 @@ def _other_shapes(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
     weights = {
         path: sides
         for path in model.names.holders_of("weight", 2)
-        if model.why_not(path) is None and (sides := _sides(model, path)) is not None
+        if model.reason_not_adapted(path) is None and (sides := _sides(model, path)) is not None
     }
     expected = method.shapes_in_model(weights, config)
     held = {bare_path(target.module.path): target.module.tensors for target in module_map.placed}

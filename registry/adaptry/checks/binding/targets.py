@@ -154,7 +154,7 @@ class ModuleTargets:
         """Adds the paths that will be tested, so that all patterns can be matched together."""
         self._config.patterns.prepare(paths)
 
-    def why_not(self, path: str) -> str | None:
+    def reason_not_adapted(self, path: str) -> str | None:
         """Why PEFT does not adapt the module at `path`, as the end of a sentence; None if it does."""
         if self.is_free or self._is_tied_head(path):
             return None

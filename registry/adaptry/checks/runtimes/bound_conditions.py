@@ -52,7 +52,7 @@ def not_targeted(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | No
     targets = ModuleTargets(subject.config, subject.spec.method, "")
     targets.prepare(paths)
     try:
-        left = {path: why for path in paths if (why := targets.why_not(path)) is not None}
+        left = {path: why for path in paths if (why := targets.reason_not_adapted(path)) is not None}
     except InvalidConfig:  # a refused pattern: the modules that it selects are unknown
         return None
     if not left:
@@ -122,7 +122,7 @@ def targets_unfit(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | N
     unfit = sorted(
         path
         for path in model.names.modules
-        if model.why_not(path) is None and not _is_adaptable(path, parameters)
+        if model.reason_not_adapted(path) is None and not _is_adaptable(path, parameters)
     )
     if not unfit:
         return None
@@ -138,7 +138,7 @@ def targets_nowhere(subject: CheckSubject, runtime: Runtime) -> ConditionMatch |
         return None
     if subject.config.names("target_parameters") or subject.spec.method not in _BY_TARGETS:
         return None
-    if any(model.why_not(path) is None for path in model.names.modules):
+    if any(model.reason_not_adapted(path) is None for path in model.names.modules):
         return None
     return ConditionMatch("the config selects no module of this model")
 
@@ -154,7 +154,7 @@ def _loaded_model(subject: CheckSubject) -> LoadedModel | None:
     try:
         model = load_model(subject.adapter, subject.base)
         model.targets.prepare(model.names.modules)
-        model.why_not("")
+        model.reason_not_adapted("")
     except InvalidConfig:  # a refused pattern: the modules that it selects are unknown
         return None
     return model

@@ -13,7 +13,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.checks.runtimes.limits import largest_rank
+from adaptry.checks.runtimes.option_conditions import largest_rank
 from adaptry.checks.runtimes.rule import CheckSubject, RuntimeRules, RuntimeVerdict, ServerNeeds
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.runtimes.table import ENGINES

@@ -8,13 +8,13 @@ from adaptry.checks.runtimes.runtime import Runtime
 
 
 def target_text(*taken: str) -> Condition:
-    """`target_modules` is a text that is not in `taken`."""
+    """`target_modules` is a string that is not in `taken`."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         targets = subject.config.fields.get("target_modules")
         if not isinstance(targets, str) or targets in taken:
             return None
-        return ConditionMatch(f"target_modules is the text {targets[:60]!a}, but must be a list")
+        return ConditionMatch(f"target_modules is the string {targets[:60]!a}, but must be a list")
 
     return found
 

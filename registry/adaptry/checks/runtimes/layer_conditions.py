@@ -11,7 +11,7 @@ from collections.abc import Callable
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.checks.formatting import fold_layer_numbers, shorten_names
 from adaptry.checks.runtimes.conditions import last_name
-from adaptry.checks.runtimes.names_read import is_kept_copy
+from adaptry.checks.runtimes.name_conditions import is_kept_copy
 from adaptry.checks.runtimes.rule import CheckSubject, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from adaptry.checks.runtimes import base_conditions, field_conditions, names_read, repairs, scales, shared
+from adaptry.checks.runtimes import (
+    base_conditions,
+    field_conditions,
+    name_conditions,
+    repairs,
+    scales,
+    shared,
+)
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes.llamacpp_names import REMOVED_PARTS, first_alias
 from adaptry.checks.runtimes.name_readers import any_prefixes_of_models
@@ -53,7 +60,7 @@ LLAMACPP = RuntimeRules(
             "tensors_dropped",
             "changes",
             "whole norms, or weights of the base other than embeddings (`….base_layer.weight`)",
-            names_read.dropped_by_name(*_DROPPED),
+            name_conditions.dropped_by_name(*_DROPPED),
             repairs.LEAVE_OUT,
             f"{_TENSORS}; {_INIT} ignores norms",
         ),
@@ -64,7 +71,7 @@ LLAMACPP = RuntimeRules(
             "tensors_unmatched",
             "refuses",
             "tensors that are not factors, or with an adapter's name inside (`lora_A.default.weight`)",
-            names_read.no_factor(but=_DROPPED),
+            name_conditions.no_factor(but=_DROPPED),
             repairs.SPELL,
             f"{_TENSORS} exits on an unknown key",
         ),
@@ -73,7 +80,7 @@ LLAMACPP = RuntimeRules(
             "names_apart",
             "refuses",
             "factors of a module whose names differ in more than the factor or `language_model.`",
-            names_read.halves_apart(*REMOVED_PARTS),
+            name_conditions.factor_names_differ(*REMOVED_PARTS),
             repairs.SPELL,
             f"{_TENSORS}: an assertion that both exist",
         ),
@@ -84,14 +91,14 @@ LLAMACPP = RuntimeRules(
             "names",
             "refuses",
             "modules that the base does not have, such as layers of a deeper model",
-            names_read.not_in_base(any_prefixes_of_models, first_alias),
+            name_conditions.not_in_base(any_prefixes_of_models, first_alias),
             repairs.DISK_NAMES,
             "convert_lora_to_gguf.py: can not map tensor",
         ),
         shared.variants("changes", _CONFIG, but=("alora",)),
         shared.starts_from_base("changes", _CONFIG),
         shared.odd_layers("refuses", _INIT),
-        shared.turned_experts("convert_lora_to_gguf.py: by the base's converter"),
+        shared.transposed_experts("convert_lora_to_gguf.py: by the base's converter"),
         shared.fused_experts(
             "needs", "convert_lora_to_gguf.py: by the base's converter", repairs.SPLIT_EXPERTS
         ),

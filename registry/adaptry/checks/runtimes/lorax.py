@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from adaptry.checks.runtimes import base_conditions, limits, names_read, repairs, scales, shared
+from adaptry.checks.runtimes import (
+    base_conditions,
+    name_conditions,
+    option_conditions,
+    repairs,
+    scales,
+    shared,
+)
 from adaptry.checks.runtimes.name_readers import one_prefix
 from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
@@ -39,7 +46,7 @@ def rules_of_mapping(mapped: str, scale: RuntimeRule, *own: RuntimeRule) -> tupl
             "names",
             "changes",
             "module names that are not in the base's files",
-            names_read.not_in_base(one_prefix),
+            name_conditions.not_in_base(one_prefix),
             repairs.DISK_NAMES,
             mapped,
         ),
@@ -74,7 +81,7 @@ LORAX = RuntimeRules(
             "rank_slow",
             "needs",
             "a rank above 128, for which there are no fast kernels",
-            limits.rank_beyond(128),
+            option_conditions.rank_beyond(128),
             "expect it to be slow, or: adaptry resize REF --rank 128 -o NAME",
             "utils/punica.py · MAX_RANK_CUSTOM, BGMV_MAX_RANK",
         ),

@@ -17,7 +17,7 @@ def of_config(config: AdapterConfig, module: ModuleSpec) -> float:
     return config.number("lora_alpha", 8) / config.rank()
 
 
-def of_config_rooted(config: AdapterConfig, module: ModuleSpec) -> float:
+def of_config_with_rslora(config: AdapterConfig, module: ModuleSpec) -> float:
     """`of_config`, and `lora_alpha / √r` with rsLoRA."""
     if not config.flag("use_rslora"):
         return of_config(config, module)
@@ -39,7 +39,7 @@ def of_tensor_or_one(config: AdapterConfig, module: ModuleSpec) -> float:
     return of_tensor(config, module) if config.number("lora_alpha", 8) else 1.0
 
 
-def of_tensor_rooted(config: AdapterConfig, module: ModuleSpec) -> float:
+def of_tensor_with_rslora(config: AdapterConfig, module: ModuleSpec) -> float:
     """`of_tensor`, and over its root with rsLoRA."""
     if not config.flag("use_rslora"):
         return of_tensor(config, module)

@@ -16,7 +16,7 @@ from adaptry.checks.runtimes.runtime import Runtime
 _HALVES = (("A", "B"), ("embedding_A", "embedding_B"))
 
 
-def halves_differ(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+def factor_ranks_differ(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Modules whose two factors have different ranks."""
     paths = [module.path for module in subject.spec.modules if len(set(_ranks(subject, module))) > 1]
     if not paths:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from adaptry.adapters.key_layout import EXPERTS_FUSED
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import embedding_copies, field_conditions, names_read, repairs, shape_conditions
+from adaptry.checks.runtimes import (
+    embedding_copies,
+    field_conditions,
+    name_conditions,
+    repairs,
+    shape_conditions,
+)
 from adaptry.checks.runtimes.rule import CheckSubject, ConditionMatch, Effect, RuntimeRule
 from adaptry.checks.runtimes.runtime import Runtime
 
@@ -35,7 +41,7 @@ def other_method(source: str) -> RuntimeRule:
         "method_ignored",
         "needs",
         "LoRA's factors under another `peft_type`, which it does not read",
-        names_read.other_method,
+        name_conditions.other_method,
         repairs.SET_LORA,
         source,
     )
@@ -46,7 +52,7 @@ def prefix(source: str) -> RuntimeRule:
         "prefix",
         "needs",
         "factors with names that it accepts and PEFT drops",
-        names_read.other_prefix,
+        name_conditions.other_prefix,
         repairs.SPELL,
         source,
     )
@@ -55,7 +61,7 @@ def prefix(source: str) -> RuntimeRule:
 def factor_shapes(source: str, *, rank: bool = True) -> tuple[RuntimeRule, ...]:
     """For engines that refuse factors that do not fit each other, the base or (with `rank`) the config."""
     rules = (
-        ("factors_differ", "factors of a module with different ranks", shape_conditions.halves_differ),
+        ("factors_differ", "factors of a module with different ranks", shape_conditions.factor_ranks_differ),
         ("shapes", "factors whose sizes differ from the base's weights", shape_conditions.unlike_base),
         (
             "rank_undeclared",
@@ -237,7 +243,7 @@ def transposed(effect: Effect, source: str) -> RuntimeRule:
     return RuntimeRule("fan_in_fan_out", effect, "`fan_in_fan_out`", found, repairs.PLAIN_SIDES, source)
 
 
-def turned_experts(source: str) -> RuntimeRule:
+def transposed_experts(source: str) -> RuntimeRule:
     """PEFT before 0.19 writes fused experts as [in, out] for every model; loaders interpret them as [out,
     in].
     """

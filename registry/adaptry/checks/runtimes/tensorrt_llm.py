@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from adaptry.checks.runtimes import conditions as when
-from adaptry.checks.runtimes import limits, repairs, scales, shared
+from adaptry.checks.runtimes import option_conditions, repairs, scales, shared
 from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
 
 _KEYS = "lora_manager.py · iterate_hf_lora (HF_LORA_PATTERN)"
@@ -30,7 +30,7 @@ TENSORRT_LLM = RuntimeRules(
     preconditions=(shared.peft_files(_LOAD), shared.only_lora(_KEYS)),
     rules=(
         shared.scale(
-            scales.of_tensor_rooted,
+            scales.of_tensor_with_rslora,
             "`alpha_pattern`: the scale is always `lora_alpha` / the tensors' rank",
             _LOAD,
             repairs.FOLD_UNIFORM,
@@ -76,7 +76,7 @@ TENSORRT_LLM = RuntimeRules(
             "rank",
             "refuses",
             "a rank above `max_lora_rank` (default 64)",
-            limits.rank_above("max_lora_rank", 64),
+            option_conditions.rank_above("max_lora_rank", 64),
             repairs.RESIZE,
             "LoraConfig",
         ),

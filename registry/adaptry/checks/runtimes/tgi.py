@@ -39,7 +39,7 @@ TGI = RuntimeRules(
     rules=rules_of_mapping(
         _MAPPED,
         shared.scale(
-            scales.of_config_rooted,
+            scales.of_config_with_rslora,
             "`alpha_pattern` or `rank_pattern`: one scale for all",
             "adapters/lora.py",
         ),

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adaptry.bases.fingerprinting.match import match_bases
-from adaptry.checks.binding import bind, require_whole
+from adaptry.checks.binding import bind, require_complete
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import CheckFailed
 
@@ -23,7 +23,7 @@ def check_one_base(parents: Sequence[ParentAdapter], other_base: bool) -> list[s
     notes: list[str] = []
     for parent in parents:
         if parent.base is not None:
-            require_whole(parent.label, bind(parent.adapter, parent.base))
+            require_complete(parent.label, bind(parent.adapter, parent.base))
     known = [parent for parent in parents if parent.base is not None]
     for parent in known[1:]:
         notes += _compared(known[0], parent, other_base)

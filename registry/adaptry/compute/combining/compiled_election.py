@@ -14,7 +14,7 @@ from torch import Tensor
 
 from adaptry.compute.combining.compiled_products import can_compile, product_blocks
 from adaptry.compute.combining.sign_election import Election
-from adaptry.compute.combining.sparsity import KeptAtRandom, KeptLargest, keep_all
+from adaptry.compute.combining.sparsity import MagnitudeThreshold, RandomMask, keep_all
 
 if TYPE_CHECKING:
     from adaptry.compute.combining.dense_rows import DenseRows, FuseFunction, PruneFunction
@@ -30,22 +30,18 @@ def elected_rows(
         return None
     if not all(can_compile(each.up, each.down) for each in updates):
         return None
-    if all(isinstance(prune, KeptLargest) or prune is keep_all for prune in prunes):
+    if all(isinstance(prune, MagnitudeThreshold) or prune is keep_all for prune in prunes):
         return _elected(updates, fuse, _numbers(fuse, [_least(prune) for prune in prunes]), [])
-    if all(isinstance(prune, KeptAtRandom) for prune in prunes):
-        return _elected_at_random(
-            updates, [prune for prune in prunes if isinstance(prune, KeptAtRandom)], fuse
-        )
+    if all(isinstance(prune, RandomMask) for prune in prunes):
+        return _elected_at_random(updates, [prune for prune in prunes if isinstance(prune, RandomMask)], fuse)
     return None
 
 
 def _least(prune: PruneFunction) -> float:
-    return prune.least if isinstance(prune, KeptLargest) else 0.0
+    return prune.least if isinstance(prune, MagnitudeThreshold) else 0.0
 
 
-def _elected_at_random(
-    updates: Sequence[DenseRows], prunes: Sequence[KeptAtRandom], fuse: Election
-) -> Tensor:
+def _elected_at_random(updates: Sequence[DenseRows], prunes: Sequence[RandomMask], fuse: Election) -> Tensor:
     from adaptry.compute.tensors.twister_ir import BITS
 
     limits = [math.ceil(float(np.float32(prune.density)) * (1 << BITS)) for prune in prunes]

@@ -47,7 +47,7 @@ def _in_common_axes(stacks: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     import torch
 
     from adaptry.compute.tensors.lowrank import numerical_rank
-    from adaptry.compute.tensors.orthonormal import basis_of
+    from adaptry.compute.tensors.orthonormal_basis import basis_of
 
     basis = basis_of(torch.cat(list(stacks), dim=-1))
     turn, values, _ = torch.linalg.svd(basis.upper, full_matrices=False)

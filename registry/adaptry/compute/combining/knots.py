@@ -23,7 +23,7 @@ def knots(inputs: CombineInputs) -> Factors:
     import torch
 
     from adaptry.compute.tensors.lowrank import Factors, numerical_rank
-    from adaptry.compute.tensors.orthonormal import basis_of
+    from adaptry.compute.tensors.orthonormal_basis import basis_of
 
     ranks = [update.rank for update in inputs.updates]
     basis = basis_of(torch.cat([update.up for update in inputs.updates], dim=-1))

@@ -78,7 +78,8 @@ with a remedy. Differences:
 - PEFT gives the result the first adapter's config: `use_rslora` there makes it √r too strong, a PiSSA-like
   `init_lora_weights` changes the base when it is loaded. Here the config is that of a plain LoRA.
 - `svd_driver` is for CUDA, and is left out.
-- PEFT refuses to mix a `target_modules` that is a list with one that is a text; here only the modules count.
+- PEFT refuses to mix a `target_modules` that is a list with one that is a string; here, only the modules
+  count.
 
 To move from PEFT's arithmetic to the methods of the papers: `peft:cat` is `linear`; `peft:svd` is `svd`,
 without a dense matrix; `peft:ties_svd` is `ties` with `sign: unweighted`; `peft:dare_linear_svd` is

@@ -82,8 +82,8 @@ def _row_by_row(inputs: CombineInputs, share: float) -> Factors:
 def _column_by_column(inputs: CombineInputs, share: float) -> Factors:
     from adaptry.compute.tensors.lowrank import transpose
 
-    turned = replace(inputs, updates=[transpose(update) for update in inputs.updates])
-    return transpose(_row_by_row(turned, share))
+    transposed = replace(inputs, updates=[transpose(update) for update in inputs.updates])
+    return transpose(_row_by_row(transposed, share))
 
 
 _ZERO = "A zero or missing update counts as orthogonal to the other."

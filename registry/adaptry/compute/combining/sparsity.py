@@ -35,7 +35,7 @@ def keep_all(block: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptLargest:
+class MagnitudeThreshold:
     """A pruning that keeps elements of at least a magnitude."""
 
     least: float
@@ -45,7 +45,7 @@ class KeptLargest:
 
 
 @dataclass(frozen=True, slots=True)
-class KeptAtRandom:
+class RandomMask:
     """A pruning that keeps each element with a probability, and may divide it by that."""
 
     generator: Generator
@@ -64,7 +64,7 @@ def keep_largest(rows: DenseRows, density: float) -> PruneFunction:
     if density <= 0:
         return torch.zeros_like
     parts = [part.small_blocks for part in rows.parts()]
-    return KeptLargest(magnitude(parts, max(1, int(density * rows.elements))))
+    return MagnitudeThreshold(magnitude(parts, max(1, int(density * rows.elements))))
 
 
 def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
@@ -90,7 +90,7 @@ def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
 
 def drop_at_random(generator: Generator, density: float, *, is_divided: bool = False) -> PruneFunction:
     """Keeps each element with probability `density`, and may divide it by that."""
-    return keep_all if density >= 1 else KeptAtRandom(generator, density, is_divided)
+    return keep_all if density >= 1 else RandomMask(generator, density, is_divided)
 
 
 def drop_by_magnitude_rank(

@@ -17,7 +17,7 @@ from adaptry.compute.converting.delta import MethodDeltas, is_factored, known_ra
 from adaptry.compute.converting.weight_deltas import ChangedWeight, changed_weights
 from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas, refuse_unclaimed
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.compute.lazy_adapters.parent_on_base import as_read_by_peft
+from adaptry.compute.lazy_adapters.parent_on_base import parent_as_peft_reads
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.core.errors import Unsupported
 from adaptry.core.lazy_dataclass import dataclass
@@ -103,7 +103,7 @@ def open_updates(parent: ParentAdapter, base: ConversionBase | None = None) -> A
     """Raises `Unsupported` (the method does not change weights, a layout of another tool, or a weight that is
     too large) and `CheckFailed` (the adapter does not fit the base, or needs it), each with a remedy.
     """
-    parent = as_read_by_peft(parent, base.record if base else None)
+    parent = parent_as_peft_reads(parent, base.record if base else None)
     if plain_reason(parent.adapter) is None:
         return LoraUpdates(open_adapter_deltas(parent))
     refuse_unconvertible(parent)

@@ -30,7 +30,7 @@ from adaptry.compute.converting.weight_deltas import ChangedWeight, changed_weig
 from adaptry.compute.lazy_adapters.deltas import refuse_unclaimed
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, Json, LazyAdapter, ParentAdapter
 from adaptry.compute.lazy_adapters.lora import LoraOptions, build_lora
-from adaptry.compute.lazy_adapters.parent_on_base import as_read_by_peft
+from adaptry.compute.lazy_adapters.parent_on_base import parent_as_peft_reads
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.lazy_adapters.whole_weights import choose_whole_weights
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter, refuse_unmergeable
@@ -56,7 +56,7 @@ def convert(
     and missing, a rank must be chosen, or biases that a LoRA cannot represent), each with a remedy.
     """
     refuse_unconvertible(parent)
-    parent = as_read_by_peft(parent, base.record if base else None)
+    parent = parent_as_peft_reads(parent, base.record if base else None)
     refuse_unclaimed(parent)
     notes = check_conversion_base(parent, base, options.other_base) if base else []
     if base and parent.base is None and needs_base_values(parent, options):

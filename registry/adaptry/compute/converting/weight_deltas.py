@@ -27,7 +27,7 @@ from adaptry.core.lazy_dataclass import dataclass
 if TYPE_CHECKING:
     from torch import Tensor
 
-_TURNED = ("conv1d", "embedding")
+_TRANSPOSED = ("conv1d", "embedding")
 _GIVE_BASE = "pass the base with --base (a folder, or the name of a registered base)"
 
 
@@ -51,7 +51,7 @@ class ChangedWeight:
     def sides(self) -> tuple[int, int]:
         """(outputs, inputs) in the method's terms."""
         first, rest = self.shape[0], math.prod(self.shape[1:])
-        return (rest, first) if self.orientation in _TURNED else (first, rest)
+        return (rest, first) if self.orientation in _TRANSPOSED else (first, rest)
 
     @property
     def is_table(self) -> bool:
@@ -61,7 +61,7 @@ class ChangedWeight:
     def matrix(self, stored: Tensor) -> Tensor:
         """`stored`, in the weight's shape, as a matrix [site.fan_out, site.width]."""
         flat = stored.flatten(1)
-        return flat.T if self.orientation in _TURNED or self.is_table else flat
+        return flat.T if self.orientation in _TRANSPOSED or self.is_table else flat
 
 
 def changed_weights(parent: ParentAdapter, base: ConversionBase | None) -> tuple[ChangedWeight, ...]:

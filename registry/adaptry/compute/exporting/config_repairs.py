@@ -32,7 +32,7 @@ def _mean_more(names: set[str], subject: CheckSubject, runtime: Runtime) -> bool
     """Whether the model has further modules with these last names: PEFT would initialise them."""
     if subject.base is None:
         return uneven_layers(subject, runtime) is not None
-    placed = bind(subject.adapter, subject.base).meant.placed
+    placed = bind(subject.adapter, subject.base).intended.placed
     held = {part for target in placed for part in target.weight.parts}
     return any(
         name not in held and name.endswith(".weight") and name.split(".")[-2] in names and len(info.shape) > 1

@@ -16,7 +16,7 @@ from typing import Any
 from adaptry.core.errors import MissingDependency, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
 
-_TURNED = {"q_proj": "heads", "k_proj": "kv_heads"}
+_INTERLEAVED = {"q_proj": "heads", "k_proj": "kv_heads"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,12 @@ class GgufArchitecture:
 
 
 ARCHITECTURES: Mapping[str, GgufArchitecture] = {
-    "llama": GgufArchitecture("LLAMA", _TURNED),
-    "mistral": GgufArchitecture("LLAMA", _TURNED),
-    "mixtral": GgufArchitecture("LLAMA", _TURNED),
-    "granite": GgufArchitecture("GRANITE", _TURNED),
-    "smollm3": GgufArchitecture("SMOLLM3", _TURNED),
-    "olmo": GgufArchitecture("OLMO", _TURNED),
+    "llama": GgufArchitecture("LLAMA", _INTERLEAVED),
+    "mistral": GgufArchitecture("LLAMA", _INTERLEAVED),
+    "mixtral": GgufArchitecture("LLAMA", _INTERLEAVED),
+    "granite": GgufArchitecture("GRANITE", _INTERLEAVED),
+    "smollm3": GgufArchitecture("SMOLLM3", _INTERLEAVED),
+    "olmo": GgufArchitecture("OLMO", _INTERLEAVED),
     "qwen2": GgufArchitecture("QWEN2"),
     "qwen2_moe": GgufArchitecture("QWEN2MOE"),
     "qwen3": GgufArchitecture("QWEN3"),

@@ -84,7 +84,7 @@ def rename_to_disk(parent: ParentAdapter, runtime: Runtime, options: ExportOptio
     meant = _loaded_paths(bound)
     if meant and all(meant.get(module.path, module.path) in known for module in spec.modules):
         return rename_modules(parent, meant)
-    module_map = bound.meant
+    module_map = bound.intended
     if module_map.missing:
         paths = {module.path: _found(parent.label, module, known) for module in spec.modules}
     elif any(target.expert or len(target.weight.parts) > 1 for target in module_map.placed):

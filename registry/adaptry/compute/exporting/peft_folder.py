@@ -7,7 +7,7 @@ from pathlib import Path
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.output_folder import output_folder
 from adaptry.compute.exporting.options import ExportOptions
-from adaptry.compute.foreign_layouts.to_peft import bring_to_peft
+from adaptry.compute.foreign_layouts.to_peft import convert_to_peft
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
@@ -17,7 +17,7 @@ def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[
     PEFT's.
     """
     if parent.adapter.format is not PEFT:
-        adapter = bring_to_peft(parent, options.record, options.part)
+        adapter = convert_to_peft(parent, options.record, options.part)
         write_adapter(adapter, target, replace=options.may_replace, progress=options.progress)
         return adapter.notes
     content = parent.adapter.content

@@ -11,7 +11,7 @@ from typing import Literal
 from adaptry.checks.runtimes import Runtime, repairs
 from adaptry.compute.exporting import config_repairs, fill_layers, key_names, to_plain_lora
 from adaptry.compute.exporting.options import ExportOptions
-from adaptry.compute.foreign_layouts.to_peft import bring_to_peft
+from adaptry.compute.foreign_layouts.to_peft import convert_to_peft
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -37,7 +37,7 @@ class Repair:
 
 
 def _into_pefts_layout(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
-    return bring_to_peft(parent, options.record, options.part)
+    return convert_to_peft(parent, options.record, options.part)
 
 
 _ALL = (

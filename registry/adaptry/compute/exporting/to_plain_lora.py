@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from adaptry.checks.runtimes import ENGINES, Runtime
-from adaptry.checks.runtimes.limits import largest_rank
+from adaptry.checks.runtimes.option_conditions import largest_rank
 from adaptry.checks.runtimes.rule import CheckSubject
 from adaptry.compute.converting.convert import convert, needs_base_values
 from adaptry.compute.converting.options import ConvertOptions

@@ -10,7 +10,7 @@ from torch import Tensor
 from adaptry.compute.extracting.recipe import ExtractRecipe
 from adaptry.compute.extracting.target_choice import TargetChoice
 from adaptry.compute.tensors.lowrank import Factors, pad_rank
-from adaptry.compute.tensors.randomised import decompose_to_energy, decompose_to_rank
+from adaptry.compute.tensors.range_finder import decompose_to_energy, decompose_to_rank
 
 
 def decompose_delta(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from adaptry.adapters.config import HEADS_OF_TASKS
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, is_input_embedding, is_output_head
 from adaptry.bases.conv1d import LinearClasses
-from adaptry.bases.module_map import TURNED_EXPERTS
+from adaptry.bases.module_map import TRANSPOSED_EXPERTS
 from adaptry.compute.extracting.weight_pairs import WeightPair
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.core.lazy_dataclass import dataclass
@@ -109,10 +109,10 @@ class TargetChooser:
 
     def _experts(self, weight: WeightPair) -> TargetChoice:
         experts, rows, columns = weight.shape
-        is_turned = self._model_type in TURNED_EXPERTS
-        sides = (columns, rows) if is_turned else (rows, columns)
+        is_transposed = self._model_type in TRANSPOSED_EXPERTS
+        sides = (columns, rows) if is_transposed else (rows, columns)
         site = WeightSite(weight.path, "parameter", *sides, (), experts, weight.parameter)
-        return TargetChoice(weight, "lora", site, is_turned)
+        return TargetChoice(weight, "lora", site, is_transposed)
 
     def _is_router(self, path: str) -> bool:
         """A router is a parameter, not a Linear, in many mixtures of experts."""

@@ -44,7 +44,7 @@ class _Place:
     expert: int | None
 
 
-def bring_gguf_to_peft(file: Path, label: str, base: BaseRecord | None) -> LazyAdapter:
+def convert_gguf_to_peft(file: Path, label: str, base: BaseRecord | None) -> LazyAdapter:
     """The adapter in `file` in PEFT's layout. Raises `CheckFailed` (no base, or it does not fit),
     `Unsupported` (unknown architecture; not a LoRA), `InvalidWeights`,
     `MissingDependency` (no gguf package).
@@ -59,7 +59,7 @@ def bring_gguf_to_peft(file: Path, label: str, base: BaseRecord | None) -> LazyA
 
 
 def open_gguf_as_peft(file: Path, label: str, base: BaseRecord | None) -> Adapter:
-    """A view of `file` in PEFT's layout. Raises what `bring_gguf_to_peft` raises, but does not check whether
+    """A view of `file` in PEFT's layout. Raises what `convert_gguf_to_peft` raises, but does not check that
     PEFT can load it onto the base.
     """
     known = _require_base(base, label)

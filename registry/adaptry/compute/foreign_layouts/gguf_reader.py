@@ -41,10 +41,10 @@ class GgufEntry:
     memory: Any
 
     def viewed(
-        self, expert: int | None, change: Callable[[Tensor], Tensor] | None, is_turned: bool = False
+        self, expert: int | None, change: Callable[[Tensor], Tensor] | None, is_transposed: bool = False
     ) -> ViewedTensor:
         """The tensor, or one expert's part [...] of a stack [experts, ...], after `change`, which keeps the
-        dtype and transposes the shape if `is_turned`. The bytes are read from the mapped file when needed.
+        dtype and transposes the shape if `is_transposed`. Bytes are read from the mapped file when needed.
         """
         shape = self.shape if expert is None else self.shape[1:]
         size = self.memory.nbytes // (1 if expert is None else self.shape[0])
@@ -59,7 +59,7 @@ class GgufEntry:
                 return data
             return stored_bytes(change(as_tensor(data, TensorInfo(self.dtype, shape, 0, size))))
 
-        return ViewedTensor(self.dtype, shape[::-1] if is_turned else shape, size, read)
+        return ViewedTensor(self.dtype, shape[::-1] if is_transposed else shape, size, read)
 
 
 @dataclass(frozen=True, slots=True)

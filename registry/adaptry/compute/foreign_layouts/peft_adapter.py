@@ -28,13 +28,13 @@ class ForeignInput:
 @dataclass(frozen=True, slots=True)
 class RenamedTensor:
     """`role`: the end of the tensor's name in PEFT's file (`lora_A.weight`). `source`: its name in the other
-    tool's file. `is_turned`: PEFT has it transposed. `rows`: the rows that PEFT has, in PEFT's order (None:
-    all, unchanged).
+    tool's file. `is_transposed`: PEFT stores it transposed. `rows`: the rows that PEFT has, in PEFT's order
+    (None: all, unchanged).
     """
 
     role: str
     source: str
-    is_turned: bool = False
+    is_transposed: bool = False
     rows: tuple[int, ...] | None = None
 
 

@@ -119,12 +119,12 @@ def _viewed(adapter: Adapter, renamed: RenamedTensor) -> ViewedTensor:
 
         tensor = as_tensor(adapter.tensor_bytes(renamed.source), info)
         tensor = tensor if rows is None else tensor[list(rows)]
-        return stored_bytes(tensor.T if renamed.is_turned else tensor)
+        return stored_bytes(tensor.T if renamed.is_transposed else tensor)
 
     if rows is not None:
         shape = (len(rows), *info.shape[1:])
         size = info.size // info.shape[0] * len(rows)
-        return ViewedTensor(info.dtype, shape[::-1] if renamed.is_turned else shape, size, rearranged)
-    if renamed.is_turned:
+        return ViewedTensor(info.dtype, shape[::-1] if renamed.is_transposed else shape, size, rearranged)
+    if renamed.is_transposed:
         return ViewedTensor(info.dtype, info.shape[::-1], info.size, rearranged)
     return ViewedTensor(info.dtype, info.shape, info.size, lambda: adapter.tensor_bytes(renamed.source))

@@ -76,7 +76,7 @@ def parent_as_peft(parent: ParentAdapter) -> tuple[ParentAdapter, tuple[str, ...
     return replace(parent, adapter=seen.adapter, base=seen.model or parent.base), seen.notes
 
 
-def bring_to_peft(
+def convert_to_peft(
     parent: ParentAdapter, base: BaseRecord | None = None, part: str | None = None
 ) -> LazyAdapter:
     """Another tool's `parent` in PEFT's layout. If `base` is given, PEFT loads all of it.

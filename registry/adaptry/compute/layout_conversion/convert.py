@@ -14,7 +14,7 @@ from adaptry.adapters.key_layout import EXPERTS_FUSED
 from adaptry.adapters.methods.target_parameters import require_not_transposed
 from adaptry.bases.module_map import ModuleMap
 from adaptry.checks import check
-from adaptry.checks.binding import BoundAdapter, as_read_on, bind
+from adaptry.checks.binding import BoundAdapter, as_peft_reads, bind
 from adaptry.compute.layout_conversion.config import config_of
 from adaptry.compute.layout_conversion.converted_modules import ConvertedModule, convert_modules
 from adaptry.compute.layout_conversion.module_names import LayoutVersion, LoadedNames
@@ -45,10 +45,10 @@ def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -
             f"{label} is in the layout of {parent.adapter.format.tool}: convert it to PEFT's first, without"
             " --layout"
         )
-    adapter = as_read_on(parent.adapter, base)
+    adapter = as_peft_reads(parent.adapter, base)
     bound = bind(adapter, base)
     _check(label, bound)
-    module_map = bound.meant
+    module_map = bound.intended
     _check_placed(label, module_map)
     if EXPERTS_FUSED in adapter.spec.layouts:
         require_not_transposed(adapter.spec)

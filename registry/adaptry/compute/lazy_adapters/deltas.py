@@ -13,7 +13,7 @@ from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.tensor_names import is_buffer
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
-from adaptry.compute.lazy_adapters.parent_on_base import as_read_by_peft
+from adaptry.compute.lazy_adapters.parent_on_base import parent_as_peft_reads
 from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, site_of
 from adaptry.core.display import format_count
 from adaptry.core.errors import CheckFailed, Unsupported
@@ -52,7 +52,7 @@ def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
             f"{label} is in the layout of {adapter.format.tool}, but this needs PEFT's: convert it first"
             f" (`adaptry convert {label} -o ./peft`)"
         )
-    parent = as_read_by_peft(parent)
+    parent = parent_as_peft_reads(parent)
     adapter = parent.adapter
     refuse_unclaimed(parent)
     if reason := plain_reason(adapter):

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from adaptry.adapters.adapter import Adapter, with_modules
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checks.binding import as_read_on, bind
+from adaptry.checks.binding import as_peft_reads, bind
 from adaptry.checks.binding.expert_factors import is_single_expert
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import CheckFailed
@@ -20,13 +20,13 @@ from adaptry.core.errors import CheckFailed
 _ROUTER = re.compile(r".*\.(?:mlp|block_sparse_moe)\.(?:gate|router)")
 
 
-def as_read_by_peft(parent: ParentAdapter, base: BaseRecord | None = None) -> ParentAdapter:
+def parent_as_peft_reads(parent: ParentAdapter, base: BaseRecord | None = None) -> ParentAdapter:
     """`parent` on `base`, or on its own base if that is known.
 
     Raises `CheckFailed` if its scales depend on a base and none is known.
     """
     record = base or parent.base
-    adapter = parent.adapter if record is None else as_read_on(parent.adapter, record)
+    adapter = parent.adapter if record is None else as_peft_reads(parent.adapter, record)
     if _has_scaled_experts(adapter):
         if record is None:
             raise CheckFailed(
@@ -53,7 +53,7 @@ def _has_scaled_experts(adapter: Adapter) -> bool:
 
 
 def _with_scales(adapter: Adapter, base: BaseRecord) -> Adapter:
-    found = {target.module.path: target.module for target in bind(adapter, base).meant.placed}
+    found = {target.module.path: target.module for target in bind(adapter, base).intended.placed}
     return with_modules(
         adapter,
         (

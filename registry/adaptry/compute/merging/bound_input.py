@@ -10,7 +10,7 @@ from adaptry.adapters.base_record import BaseRecord, TensorShape
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ModuleMap
 from adaptry.checks import check
-from adaptry.checks.binding import BoundAdapter, bind, require_whole
+from adaptry.checks.binding import BoundAdapter, bind, require_complete
 from adaptry.compute.merging.lora_requirements import require_lora
 from adaptry.compute.merging.replication import replicate_layers
 from adaptry.compute.merging.requirements import (
@@ -132,7 +132,7 @@ def _require(
     other_base: bool,
 ) -> BoundInput:
     """The input, if it can be merged into `checkpoint`."""
-    require_whole(entry.label, bound)
+    require_complete(entry.label, bound)
     rows = new_rows(entry.label, bound.module_map, checkpoint, resize_vocab)
     require_places(entry.label, bound, checkpoint)
     require_shapes(entry.label, bound, checkpoint, rows)

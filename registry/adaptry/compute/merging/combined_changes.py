@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from adaptry.compute.tensors.adapter_tensors import ReadBias
 
-_TURNED = ("conv1d", "embedding")
+_TRANSPOSED = ("conv1d", "embedding")
 _KINDS = ("linear", "conv1d", "embedding", "conv")
 
 
@@ -57,8 +57,8 @@ class CombinedChange:
 
         made = combine_deltas(self.plan, self.planned)
         delta = made.with_unit_scale().dense() if isinstance(made, Factors) else made
-        turned = delta.mT if self.orientation in _TURNED else delta
-        return (stored.float() + turned.reshape(stored.shape)).to(stored.dtype)
+        transposed = delta.mT if self.orientation in _TRANSPOSED else delta
+        return (stored.float() + transposed.reshape(stored.shape)).to(stored.dtype)
 
     def by_rows(self, weight: StoredWeight, read_bias: ReadBias) -> RowChange | None:
         return None

@@ -59,7 +59,7 @@ def dequantise(packed: PackedWeight, read: Callable[[str, TensorInfo], Tensor]) 
         role: read(part.shard, part.info) for role, part in packed.parts.items() if "quant_state" not in role
     }
     flat = _from_four_bit(packed, parts) if packed.four_bit else _from_int8(parts)
-    return flat.view(packed.shape[::-1]).t().contiguous() if packed.is_turned else flat.view(packed.shape)
+    return flat.view(packed.shape[::-1]).t().contiguous() if packed.is_transposed else flat.view(packed.shape)
 
 
 @dataclass(frozen=True, slots=True)

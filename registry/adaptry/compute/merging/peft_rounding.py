@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class RoundedInTurn:
+class SequentialRounding:
     """Changes of one weight, each applied to the result of the previous one, in `dtype` (as in
     safetensors).
     """
@@ -83,4 +83,4 @@ def round_as_peft(changes: TensorChanges, source_dtype: str, dtype: str) -> Tens
         return changes
     if not steps:
         return changes
-    return TensorChanges(changes=(RoundedInTurn(steps, dtype),), bias=changes.bias)
+    return TensorChanges(changes=(SequentialRounding(steps, dtype),), bias=changes.bias)

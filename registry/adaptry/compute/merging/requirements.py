@@ -20,8 +20,8 @@ from adaptry.core.errors import CheckFailed, InvalidConfig, Unsupported
 
 def require_places(label: str, bound: BoundAdapter, checkpoint: HfCheckpoint) -> None:
     """Raises `CheckFailed`, `Unsupported` unless all parts have a place in the base."""
-    if bound.rounded is not None:
-        raise Unsupported(f"{label}: {bound.rounded}; save it again in the base's dtype")
+    if bound.precision_loss is not None:
+        raise Unsupported(f"{label}: {bound.precision_loss}; save it again in the base's dtype")
     placement, modules = bound.module_map, bound.adapter.spec.modules
     if placement.missing_extras:
         targets = [extra.target for extra in placement.missing_extras]

@@ -158,8 +158,8 @@ def _sides(module_map: ModuleMap, checkpoint: HfCheckpoint) -> Sides:
         shape = checkpoint.tensors[target.tensor].shape
         if len(shape) > 1:
             first, rest = shape[0], math.prod(shape[1:])
-            is_turned = target.orientation in ("conv1d", "embedding")
-            sides[target.module.path] = (rest, first) if is_turned else (first, rest)
+            is_transposed = target.orientation in ("conv1d", "embedding")
+            sides[target.module.path] = (rest, first) if is_transposed else (first, rest)
     return sides
 
 

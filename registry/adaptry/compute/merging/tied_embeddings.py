@@ -230,13 +230,13 @@ def _is_trained_as_one(entry: BoundInput) -> bool:
         return embedding is not None
     pairs = (("A", "embedding_B"), ("B", "embedding_A"))
     return all(
-        _is_turned(entry.adapter, head.tensors[own], embedding.tensors[other])
+        _is_transposed(entry.adapter, head.tensors[own], embedding.tensors[other])
         for own, other in pairs
         if own in head.tensors and other in embedding.tensors
     )
 
 
-def _is_turned(adapter: Adapter, name: str, other: str) -> bool:
+def _is_transposed(adapter: Adapter, name: str, other: str) -> bool:
     from adaptry.compute.tensors.adapter_tensors import as_tensor
 
     first, second = (as_tensor(adapter.tensor_bytes(each), adapter.tensors[each]) for each in (name, other))

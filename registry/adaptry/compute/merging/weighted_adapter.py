@@ -8,7 +8,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
-from adaptry.checks.binding import as_read_on
+from adaptry.checks.binding import as_peft_reads
 from adaptry.compute.foreign_layouts.to_peft import open_as_peft, refuse_other_layout
 from adaptry.core.errors import Unsupported
 from adaptry.core.lazy_dataclass import dataclass
@@ -57,7 +57,7 @@ def seen_as_peft(entry: WeightedAdapter, base: BaseRecord) -> tuple[WeightedAdap
     refuse_unmergeable(entry)
     if entry.adapter.format is PEFT:
         METHODS[entry.adapter.spec.method].check_installed()
-        read = as_read_on(entry.adapter, base)
+        read = as_peft_reads(entry.adapter, base)
         return (entry if read is entry.adapter else replace(entry, adapter=read, original=entry.adapter)), ()
     seen = open_as_peft(entry.adapter, entry.label, base)
     return replace(entry, adapter=seen.adapter, original=entry.adapter), seen.notes

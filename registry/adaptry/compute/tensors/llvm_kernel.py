@@ -223,14 +223,14 @@ def _stacked(terms: Sequence[LoraTerm], is_transposed: bool) -> FormulaArrays:
     pairs = [(_wide(term.up), _wide(term.down)) for term in terms]
     scales = [term.scale for term in terms]
     if len(terms) == 1:
-        return FormulaArrays((_turned(*pairs[0]) if is_transposed else pairs[0],), scales[0])
+        return FormulaArrays((_transposed(*pairs[0]) if is_transposed else pairs[0],), scales[0])
     if not is_transposed:
         return FormulaArrays(tuple(pairs), up_scales=tuple(scales))
     scaled = zip(scales, pairs, strict=True)
-    return FormulaArrays(tuple(_turned(up * np.float32(scale), down) for scale, (up, down) in scaled))
+    return FormulaArrays(tuple(_transposed(up * np.float32(scale), down) for scale, (up, down) in scaled))
 
 
-def _turned(
+def _transposed(
     up: NDArray[np.float32], down: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The factors of the transposed product."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adaptry.compute.tensors.krylov import Triplets, leading_triplets
-from adaptry.compute.tensors.orthonormal import basis_of
+from adaptry.compute.tensors.orthonormal_basis import basis_of
 from adaptry.core.lazy_dataclass import dataclass
 
 NEGLIGIBLE = 1e-6

@@ -162,8 +162,8 @@ class LocalSource(RepairSource):
             return copy
         if damaged_file.digest not in self._corrected:
             self._corrected[damaged_file.digest] = self._undo_bit_flip(damaged_file)
-        turned = self._corrected[damaged_file.digest]
-        return iter([turned]) if turned is not None else None
+        corrected = self._corrected[damaged_file.digest]
+        return iter([corrected]) if corrected is not None else None
 
     def manifest(self, revision: Digest, owners: tuple[AdapterName, ...]) -> bytes | None:
         return undo_bit_flip(self._manifests.get(revision, b""), revision)

@@ -12,7 +12,7 @@ from typing import TypeVar
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.value import adapter_of
+from adaptry.core.value import type_adapter
 from adaptry.storage.catalog import idempotency
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.idempotency import StoredResponse
@@ -49,7 +49,7 @@ class IdempotencyKey:
         stored = idempotency.find(tx, principal, self.key, since)
         if stored is None:
             answer = action()
-            text = adapter_of(kind).dump_json(answer).decode()
+            text = type_adapter(kind).dump_json(answer).decode()
             idempotency.store(tx, principal, self.key, StoredResponse(self.request, text), now, since)
             return answer
         if stored.request != self.request:
@@ -57,5 +57,5 @@ class IdempotencyKey:
                 "this Idempotency-Key was used with another request; use a new key for every request"
             )
         self.on_replay()
-        kept: Answer = adapter_of(kind).validate_json(stored.answer)
+        kept: Answer = type_adapter(kind).validate_json(stored.answer)
         return kept

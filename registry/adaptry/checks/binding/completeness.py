@@ -8,7 +8,7 @@ from adaptry.checks.formatting import format_count
 from adaptry.core.errors import CheckFailed
 
 
-def require_whole(label: str, bound: BoundAdapter) -> None:
+def require_complete(label: str, bound: BoundAdapter) -> None:
     """Raises `CheckFailed` for an adapter that PEFT would refuse, or load only in part; `label` names it."""
     if bound.refusals:
         raise CheckFailed(f"{label}: PEFT refuses to load it: {bound.refusals[0]}")

@@ -1,6 +1,6 @@
-"""How each update of an adapter is formed at its place in a base.
+"""The details of each update that only the config has: its scale, the orientation of its factors, its rows.
 
-Properties of an update that only the config has are read here, so that later code need not read the config.
+They are added to the result of `module_map`, so that later code need not read the config.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from adaptry.adapters.header import PLAIN_FLOATS
 from adaptry.adapters.methods.extras import token_rows
 from adaptry.adapters.methods.lora_config import LoraVariant, scale_of
 from adaptry.adapters.methods.target_parameters import is_transposed_by_peft
-from adaptry.bases.module_map import TURNED_EXPERTS, ExtraTarget, ModuleMap, TargetTensor
+from adaptry.bases.module_map import TRANSPOSED_EXPERTS, ExtraTarget, ModuleMap, TargetTensor
 from adaptry.core.errors import InvalidConfig
 
 
-def formed_places(
+def with_target_details(
     found: ModuleMap, adapter: Adapter, base: BaseRecord, variant: LoraVariant | None
 ) -> ModuleMap:
-    """`found`, with the properties of each update. `variant` is that of a LoRA. Raises `InvalidConfig` for an
+    """`found`, with the details of each update. `variant` is that of a LoRA. Raises `InvalidConfig` for an
     invalid rank or scale of a parameter, and `Unavailable`.
     """
     if adapter.format is not PEFT:
@@ -30,7 +30,9 @@ def formed_places(
     found = replace(found, extras=tuple(_with_rows(extra, adapter.config) for extra in found.extras))
     if variant is None:
         return found
-    return replace(found, placed=tuple(_formed(target, adapter, base, variant) for target in found.placed))
+    return replace(
+        found, placed=tuple(_with_details(target, adapter, base, variant) for target in found.placed)
+    )
 
 
 def _with_rows(extra: ExtraTarget, config: AdapterConfig) -> ExtraTarget:
@@ -42,7 +44,9 @@ def _with_rows(extra: ExtraTarget, config: AdapterConfig) -> ExtraTarget:
         return extra
 
 
-def _formed(target: TargetTensor, adapter: Adapter, base: BaseRecord, variant: LoraVariant) -> TargetTensor:
+def _with_details(
+    target: TargetTensor, adapter: Adapter, base: BaseRecord, variant: LoraVariant
+) -> TargetTensor:
     """`target` with the scale from its patterns, whether it is plain, and the orientation of its factors."""
     config, module = adapter.config, target.module
     if module.kind == "parameter" and (
@@ -58,14 +62,14 @@ def _formed(target: TargetTensor, adapter: Adapter, base: BaseRecord, variant: L
         target,
         module=module,
         is_plain=variant.is_plain and is_matrix and is_pair and is_streamed,
-        is_turned=target.orientation == "parameter" and _is_turned(target, adapter, base),
+        is_transposed=target.orientation == "parameter" and _is_transposed(target, adapter, base),
     )
 
 
-def _is_turned(target: TargetTensor, adapter: Adapter, base: BaseRecord) -> bool:
+def _is_transposed(target: TargetTensor, adapter: Adapter, base: BaseRecord) -> bool:
     """Whether the factors belong to experts that are stored as [in, out]."""
     module, shape = target.module, base.tensors[target.tensor].shape
     if module.fan_in == module.fan_out:  # the shapes do not determine it
-        is_stored_turned = len(shape) == 3 and base.facts.get("model_type") in TURNED_EXPERTS
-        return is_stored_turned or is_transposed_by_peft(adapter.spec.peft_version)
+        is_stored_transposed = len(shape) == 3 and base.facts.get("model_type") in TRANSPOSED_EXPERTS
+        return is_stored_transposed or is_transposed_by_peft(adapter.spec.peft_version)
     return len(shape) == 3 and shape[1:] == (module.fan_in, module.fan_out)

@@ -14,22 +14,24 @@ from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 
 _FACTOR = re.compile(r".+\.(?:lora_[AB]\.weight|lora_embedding_[AB])")
-_HALF = re.compile(r"lora_(?:embedding_)?[AB]")
+_FACTOR_LETTER = re.compile(r"lora_(?:embedding_)?[AB]")
 _KEPT_COPY = re.compile(r"(?:.+\.)?(?:embed_tokens|lm_head)\.base_layer\.weight")
 _LAYER = re.compile(r"layers\.\d+\.")
 _WHOLE_MODEL = re.compile(r"(?:model|transformer)\.(?P<rest>.+)")
 
 
-def is_half(name: str) -> bool:
-    """Whether an unclaimed tensor is a factor whose other half is missing or does not fit."""
+def is_unpaired_factor(name: str) -> bool:
+    """Whether an unclaimed tensor is a factor whose counterpart is missing or does not fit."""
     is_named = _FACTOR.fullmatch(name) is not None and name.startswith(PREFIX)
     return is_named and not name.startswith(PREFIX * 2)
 
 
-def no_factor(*, but: tuple[str, ...] = (), in_layers: bool | None = None, halves: bool = True) -> Condition:
+def no_factor(
+    *, but: tuple[str, ...] = (), in_layers: bool | None = None, unpaired: bool = True
+) -> Condition:
     """Tensors that are not a pair of factors for the engine, except names that contain one of `but`.
-    `in_layers` restricts them to tensors inside or outside layers; `halves` includes factors without their
-    other half.
+    `in_layers` restricts them to tensors inside or outside layers; `unpaired` includes factors without a
+    counterpart.
     """
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
@@ -39,7 +41,7 @@ def no_factor(*, but: tuple[str, ...] = (), in_layers: bool | None = None, halve
             name
             for name in names
             if not any(part in name for part in but)
-            and (halves or name in subject.unread or not is_half(name))
+            and (unpaired or name in subject.unread or not is_unpaired_factor(name))
             and (in_layers is None or bool(_LAYER.search(name)) is in_layers)
         ]
         if not names:
@@ -72,27 +74,29 @@ def is_kept_copy(name: str) -> bool:
     return _KEPT_COPY.fullmatch(name) is not None
 
 
-def lone_halves(*, of: Set[str] | None = None, but: Set[str] = frozenset()) -> Condition:
-    """Factors whose other half is missing, of modules with the last names `of` (or all), except `but`."""
+def unpaired_factors(*, of: Set[str] | None = None, but: Set[str] = frozenset()) -> Condition:
+    """Factors without their counterpart, of modules with the last names `of` (or all), except `but`."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-        names = [name for name in subject.spec.unclaimed if is_half(name)]
+        names = [name for name in subject.spec.unclaimed if is_unpaired_factor(name)]
         names = [name for name in names if (of is None or _module(name) in of) and _module(name) not in but]
         if not names:
             return None
-        return ConditionMatch(f"{shorten_names(fold_layer_numbers(names))} has no other half", tuple(names))
+        return ConditionMatch(
+            f"{shorten_names(fold_layer_numbers(names))} lacks its other factor", tuple(names)
+        )
 
     return found
 
 
-def lone_a_with_scale(*, of: Set[str]) -> Condition:
+def unpaired_a_with_scale(*, of: Set[str]) -> Condition:
     """`lora_A` without `lora_B`, of modules with the last names `of`, if the config's scale is not 1: the
     engine multiplies the missing factor by it.
     """
-    lone = lone_halves(of=of)
+    unpaired = unpaired_factors(of=of)
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-        match = lone(subject, runtime)
+        match = unpaired(subject, runtime)
         names = tuple(name for name in match.modules if ".lora_A." in name) if match else ()
         rank = subject.config.rank()
         rank_scale = math.sqrt(rank) if subject.config.flag("use_rslora") else rank
@@ -117,7 +121,7 @@ def other_prefix(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | No
     return ConditionMatch(f"{format_count(len(names), 'name')} that PEFT drops, such as {names[0]}", names)
 
 
-def halves_apart(*ignored: str) -> Condition:
+def factor_names_differ(*ignored: str) -> Condition:
     """Modules whose factors have names that differ in more than the factor and the parts `ignored`, which the
     engine removes before it compares names.
     """
@@ -125,7 +129,7 @@ def halves_apart(*ignored: str) -> Condition:
     def compared(name: str) -> str:
         for part in ignored:
             name = name.replace(part, "")
-        return _HALF.sub("lora_", name)
+        return _FACTOR_LETTER.sub("lora_", name)
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         paths = []
@@ -142,7 +146,7 @@ def halves_apart(*ignored: str) -> Condition:
     return found
 
 
-def packed_apart(*groups: tuple[str, ...]) -> Condition:
+def packed_names_differ(*groups: tuple[str, ...]) -> Condition:
     """Modules that the engine packs into one weight, but whose names differ in more than the module."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
@@ -180,9 +184,9 @@ def not_in_base(read: NameReader, same: Callable[[str], str] = str) -> Condition
             return None
         names = {name.rpartition(".")[0] for name in subject.base.tensors}
         known = {same(read(f"{name}.lora_A.weight") or name) for name in names}
-        halves = [name.partition(".lora_")[0].removeprefix(PREFIX) for name in _halves(subject)]
+        unpaired = [name.partition(".lora_")[0].removeprefix(PREFIX) for name in _unpaired_factors(subject)]
         paths = [module.path for module in subject.spec.modules if module.kind in ("linear", "embedding")]
-        taken = dict.fromkeys([*paths, *halves])
+        taken = dict.fromkeys([*paths, *unpaired])
         missing = tuple(
             path
             for path in taken
@@ -217,8 +221,8 @@ def last_name_unknown(subject: CheckSubject, runtime: Runtime) -> ConditionMatch
     )
 
 
-def _halves(subject: CheckSubject) -> list[str]:
-    return [name for name in subject.spec.unclaimed if is_half(name)]
+def _unpaired_factors(subject: CheckSubject) -> list[str]:
+    return [name for name in subject.spec.unclaimed if is_unpaired_factor(name)]
 
 
 def _without_task(path: str, names: Set[str]) -> str:

@@ -22,11 +22,11 @@ _SORTED_BY_INSERTION = 16
 
 
 def is_order_known(count: int, selected: int) -> bool:
-    """Whether `largest` can reproduce the order in which torch selects."""
+    """Whether `top_k` can reproduce the order in which torch selects."""
     return 0 < selected <= min(count, _SORTED_BY_INSERTION)
 
 
-def largest(numbers: Floats, selected: int) -> Positions:
+def top_k(numbers: Floats, selected: int) -> Positions:
     """The positions of the `selected` largest in the last dimension, from the largest on. None is NaN."""
     import numpy as np
 
