@@ -21,7 +21,7 @@ from adaptry.core.errors import NotFound
 from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require_usage
-from adaptry_cli.collection import collecting_no_garbage
+from adaptry_cli.gc_pause import paused_garbage_collection
 from adaptry_cli.out import print_err
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def connect_to(
     settings = settings_for(where)
     place = settings.registry
     is_new = create_missing and place and not is_server(place) and not is_registry(resolve_folder(place))
-    with collecting_no_garbage():
+    with paused_garbage_collection():
         registry = connect(
             place,
             settings,

@@ -117,5 +117,5 @@ def convert(
     named = parse_named(source)
     label = source if isinstance(named, Path) else None
     with progress() as bars:
-        draft = plan_conversion(connected, named, request, label=label, warn=warn, progress=bars)
-    write_and_report(draft, target, connected, report, as_json)
+        lazy_adapter = plan_conversion(connected, named, request, label=label, warn=warn, progress=bars)
+    write_and_report(lazy_adapter, target, connected, report, as_json)

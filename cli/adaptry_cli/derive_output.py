@@ -131,7 +131,7 @@ def require_destination(target: OutputTarget) -> None:
     require_usage(target.destination is not None, _DESTINATION)
 
 
-def write_result(draft: LazyAdapter, target: OutputTarget, connected: RegistryOpener) -> DerivedResult:
+def write_result(lazy_adapter: LazyAdapter, target: OutputTarget, connected: RegistryOpener) -> DerivedResult:
     """Computes the adapter and writes it to its destination. Raises what `derived_output.write_result`
     raises."""
     from adaptry.operations import derived_output
@@ -141,7 +141,7 @@ def write_result(draft: LazyAdapter, target: OutputTarget, connected: RegistryOp
     with progress() as bars:
         return derived_output.write_result(
             connected,
-            draft,
+            lazy_adapter,
             target.destination,
             options=target.options,
             replace=target.may_replace,
@@ -149,33 +149,33 @@ def write_result(draft: LazyAdapter, target: OutputTarget, connected: RegistryOp
         )
 
 
-def print_result(draft: LazyAdapter, there: DerivedResult, as_json: bool) -> None:
+def print_result(lazy_adapter: LazyAdapter, there: DerivedResult, as_json: bool) -> None:
     """The answer: the place (and digest); the story: notes, and how exact it is."""
-    for note in draft.notes:
+    for note in lazy_adapter.notes:
         print_err(f"note: {note}")
     _tell_exactness(there)
     pushed = there.pushed
     if pushed and not pushed.is_new:
         print_err(f"{there.location} already has exactly this adapter; no new version was created")
     if as_json:
-        print_json(result_json(draft, there))
+        print_json(result_json(lazy_adapter, there))
     else:
         print_out(f"{there.location}  {pushed.version.digest}" if pushed else there.location)
 
 
-def result_json(draft: LazyAdapter, there: DerivedResult) -> dict[str, Any]:
+def result_json(lazy_adapter: LazyAdapter, there: DerivedResult) -> dict[str, Any]:
     """(`Any`: JSON.)"""
     outcome = there.outcome
     return {
         "output": there.location,
         "digest": str(there.pushed.version.digest) if there.pushed else None,
         "is_new": there.pushed.is_new if there.pushed else None,
-        "recipe": draft.recipe,
-        "parents": [str(parent.revision) for parent in draft.parents if parent.revision],
+        "recipe": lazy_adapter.recipe,
+        "parents": [str(parent.revision) for parent in lazy_adapter.parents if parent.revision],
         "kept_energy": outcome.kept,
         "relative_error": outcome.error,
         "modules": [{"module": each.module, **each.figures} for each in outcome.modules],
-        "notes": list(draft.notes),
+        "notes": list(lazy_adapter.notes),
     }
 
 

@@ -93,13 +93,13 @@ def extract(
     with progress() as bars:
         base_checkpoint = _opened(connected, base, bars)
         decided = plan_extraction(recipe, base_checkpoint, _opened(connected, finetuned, bars), bars)
-    drafted = build_extracted_adapter(decided, _name(connected, base))
-    there = write_result(drafted, target, connected)
+    extracted = build_extracted_adapter(decided, _name(connected, base))
+    there = write_result(extracted, target, connected)
     result = None if no_verify else _rejoined(decided, there, connected)
     if as_json:
-        print_json({**result_json(drafted, there), "merged_back": _json(result)})
+        print_json({**result_json(extracted, there), "merged_back": _json(result)})
         return
-    print_result(drafted, there, False)
+    print_result(extracted, there, False)
     if result is not None:
         _tell(result)
 

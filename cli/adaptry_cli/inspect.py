@@ -11,10 +11,10 @@ import click
 from adaptry.operations.sources import OpenedAdapter, open_input, version_base
 from adaptry.registry.records import TensorInspection
 from adaptry_cli.arguments import SOURCE, Source
+from adaptry_cli.base_size import base_parameters
 from adaptry_cli.capabilities import facts_of_use, json_of_use
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
-from adaptry_cli.inputs import base_parameters
 from adaptry_cli.out import json_option, print_err, print_json
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts

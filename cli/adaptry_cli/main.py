@@ -18,9 +18,9 @@ import click
 
 from adaptry import __version__
 from adaptry.core.errors import AdaptryError, StorageFull
-from adaptry_cli.collection import collecting_no_garbage
 from adaptry_cli.command import Group
 from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, exit_code
+from adaptry_cli.gc_pause import paused_garbage_collection
 from adaptry_cli.streams import encodable, open_standard_streams
 
 _NoCommand: type[click.UsageError] = getattr(click.exceptions, "NoArgsIsHelpError", click.NoSuchOption)
@@ -261,7 +261,7 @@ def _imported(name: str) -> ModuleType:
     """
     if name not in _LONG_RUNNING:
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    with collecting_no_garbage():
+    with paused_garbage_collection():
         return importlib.import_module(name)
 
 

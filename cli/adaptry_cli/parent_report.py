@@ -66,16 +66,22 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def write_and_report(
-    draft: LazyAdapter, target: OutputTarget, connected: RegistryOpener, to: ReportTarget, as_json: bool
+    lazy_adapter: LazyAdapter,
+    target: OutputTarget,
+    connected: RegistryOpener,
+    to: ReportTarget,
+    as_json: bool,
 ) -> None:
     """Computes the adapter, writes it, compares it with its parents if requested, and prints the result."""
-    there = write_result(draft, target, connected)
+    there = write_result(lazy_adapter, target, connected)
     if to.is_any:
-        _compare(draft, there, connected, to)
-    print_result(draft, there, as_json)
+        _compare(lazy_adapter, there, connected, to)
+    print_result(lazy_adapter, there, as_json)
 
 
-def _compare(draft: LazyAdapter, there: DerivedResult, connected: RegistryOpener, to: ReportTarget) -> None:
+def _compare(
+    lazy_adapter: LazyAdapter, there: DerivedResult, connected: RegistryOpener, to: ReportTarget
+) -> None:
     from adaptry.adapters.adapter import open_dir
     from adaptry.compute.comparing.combine_report import build_combine_report
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
@@ -85,9 +91,9 @@ def _compare(draft: LazyAdapter, there: DerivedResult, connected: RegistryOpener
             result = ParentAdapter(open_dir(there.folder), there.location)
         else:
             result = open_named_parent(connected, there.location, bars)
-        compared = build_combine_report(draft.parents, result, there.outcome, bars)
+        compared = build_combine_report(lazy_adapter.parents, result, there.outcome, bars)
     if to.file:
-        _write(to.file, {**result_json(draft, there), "report": compared.model_dump(mode="json")})
+        _write(to.file, {**result_json(lazy_adapter, there), "report": compared.model_dump(mode="json")})
     if to.picture:
         _draw(compared, to.picture)
     print_report(compared)

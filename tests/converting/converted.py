@@ -35,7 +35,7 @@ Weights = Mapping[str, Any]
 class Converted:
     """A conversion that was written to `folder`."""
 
-    draft: LazyAdapter
+    lazy_adapter: LazyAdapter
     outcome: ComputeResult
     folder: Path
 
@@ -52,8 +52,8 @@ def ground_of(base: Path) -> ConversionBase:
 def converted(adapter: Path, base: Path | None, target: Path, **asked: Any) -> Converted:
     """`adapter` as a plain LoRA in `target`; without a `base`, from its own files alone."""
     parent = ParentAdapter(open_dir(adapter), "tone")
-    draft = convert(parent, ConvertOptions(**asked), ground_of(base) if base else None)
-    return Converted(draft, write_adapter(draft, target), target)
+    lazy_adapter = convert(parent, ConvertOptions(**asked), ground_of(base) if base else None)
+    return Converted(lazy_adapter, write_adapter(lazy_adapter, target), target)
 
 
 def in_place(pair: Pair, target: Path, **asked: Any) -> Converted:

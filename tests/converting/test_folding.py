@@ -93,7 +93,7 @@ def test_blocks_on_a_diagonal_become_whole_factors(tmp_path: Path) -> None:
 
     made = converted(adapter, None, tmp_path / "plain")
 
-    assert "block-diagonal" in made.draft.notes[0] and "bdlora" not in made.adapter.spec.traits
+    assert "block-diagonal" in made.lazy_adapter.notes[0] and "bdlora" not in made.adapter.spec.traits
     assert not differing(merged_by_peft(base, tmp_path / "plain"), merged_by_peft(base, adapter))
 
 

@@ -195,7 +195,7 @@ def test_changed_biases_are_kept_whole_or_left_out_with_a_note(tmp_path: Path) -
 
     config = json.loads((tmp_path / "whole" / "adapter_config.json").read_text())
     assert config["bias"] == "lora_only" and len(whole.adapter.spec.extras) == 4  # not those of down_proj
-    assert without.adapter.spec.extras == () and "left out, as requested" in without.draft.notes[-1]
+    assert without.adapter.spec.extras == () and "left out, as requested" in without.lazy_adapter.notes[-1]
     pair.adapter = tmp_path / "whole"
     found = pair.merged_by_peft()
     for extra in whole.adapter.spec.extras:

@@ -52,7 +52,7 @@ def test_biases_are_never_left_out_silently(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match=r"changes biases.*--base, or --drop-bias"):
         converted(adapter, None, tmp_path / "plain")
     made = converted(adapter, None, tmp_path / "plain", drop_bias=True)
-    assert "biases" in made.draft.notes[-1]
+    assert "biases" in made.lazy_adapter.notes[-1]
     assert needs_base_values(ParentAdapter(open_dir(adapter), "tone"), ConvertOptions())
     assert not needs_base_values(ParentAdapter(open_dir(adapter), "tone"), ConvertOptions(drop_bias=True))
 

@@ -11,7 +11,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.evidence.detection import read_results
 from adaptry.core.evidence.lm_eval import MAX_LINE, read_samples, split_lines
-from adaptry.core.evidence.reading import ResultsReading
+from adaptry.core.evidence.parsed_results import ParsedResults
 from adaptry.core.evidence.values import MAX_VALUES
 
 LM_EVAL = {
@@ -40,7 +40,7 @@ LM_EVAL = {
 }
 
 
-def read(document: object, name: str, **options: dict[str, Digest]) -> ResultsReading:
+def read(document: object, name: str, **options: dict[str, Digest]) -> ParsedResults:
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
     return read_results(data, PurePath("/runs") / name, **options)
 

@@ -8,12 +8,12 @@ import pytest
 
 from adaptry.core.errors import Invalid
 from adaptry.core.evidence.detection import read_results
-from adaptry.core.evidence.reading import ResultsReading
+from adaptry.core.evidence.parsed_results import ParsedResults
 
 REAL = Path(__file__).parent / "real"
 
 
-def read(name: str) -> ResultsReading:
+def read(name: str) -> ParsedResults:
     path = REAL / name
     return read_results(path.read_bytes(), path)
 

@@ -106,9 +106,14 @@ def convert(
     )
     request = ConversionRequest(options, None if base is None else parse_base(base), layout, part)
     with lazily_opened(registry, create=True) as connected, shown_progress(progress) as bars:
-        draft = plan_conversion(connected, named, request, warn=warn, progress=bars)
+        lazy_adapter = plan_conversion(connected, named, request, warn=warn, progress=bars)
         return write_result(
-            connected, draft, target.place, options=target.options, replace=target.replace, progress=bars
+            connected,
+            lazy_adapter,
+            target.place,
+            options=target.options,
+            replace=target.replace,
+            progress=bars,
         )
 
 
@@ -226,9 +231,14 @@ def resize(
             dtype=parse_dtype(dtype),
             whole_weights=whole_weights,
         )
-        draft = resize_adapter(parent, options)
+        lazy_adapter = resize_adapter(parent, options)
         return write_result(
-            connected, draft, target.place, options=target.options, replace=target.replace, progress=bars
+            connected,
+            lazy_adapter,
+            target.place,
+            options=target.options,
+            replace=target.replace,
+            progress=bars,
         )
 
 

@@ -59,10 +59,12 @@ def _parent(context: JobContext, text: str) -> ParentAdapter:
     return ParentAdapter(adapter, version.label, version.digest, base)
 
 
-def _derived(context: JobContext, draft: LazyAdapter, to: AdapterName) -> StepResult:
-    for note in draft.notes:
+def _derived(context: JobContext, lazy_adapter: LazyAdapter, to: AdapterName) -> StepResult:
+    for note in lazy_adapter.notes:
         context.log(f"note: {note}")
-    return StepResult(result=_result_json(derive(context.registry, draft, to, progress=context.progress)))
+    return StepResult(
+        result=_result_json(derive(context.registry, lazy_adapter, to, progress=context.progress))
+    )
 
 
 def _result_json(derived: DeriveResult) -> dict[str, Any]:

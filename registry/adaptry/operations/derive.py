@@ -38,27 +38,27 @@ class DeriveResult:
 
 def derive(
     registry: Registry,
-    draft: LazyAdapter,
+    lazy_adapter: LazyAdapter,
     name: AdapterName | str,
     *,
     options: PushOptions = _NO_OPTIONS,
     progress: Progress = no_progress,
 ) -> DeriveResult:
-    """Pushes `draft` as a version of `name`. If it is an approximation, the kept share of energy is logged as
-    a metric.
+    """Pushes `lazy_adapter` as a version of `name`. If it is an approximation, the kept share of energy is
+    logged as a metric.
 
     Raises what writing and `push` raise; a failure leaves nothing behind.
     """
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
-        outcome = write_adapter_into(draft, Path(folder), progress)
+        outcome = write_adapter_into(lazy_adapter, Path(folder), progress)
         adapter = open_dir(folder)
         pushed = push(
             registry,
             adapter,
             name,
-            base=RecognisedBase(draft.base) if draft.base else declared_base(adapter),
-            parents=parent_digests(draft),
-            recipe=draft.recipe,
+            base=RecognisedBase(lazy_adapter.base) if lazy_adapter.base else declared_base(adapter),
+            parents=parent_digests(lazy_adapter),
+            recipe=lazy_adapter.recipe,
             provenance=library_versions(),
             options=_with_kept(options, outcome),
             progress=progress,
@@ -72,9 +72,11 @@ def _with_kept(options: PushOptions, outcome: ComputeResult) -> PushOptions:
     return options.model_copy(update={"metrics": {KEPT: outcome.kept, **options.metrics}})
 
 
-def parent_digests(draft: LazyAdapter) -> tuple[Digest, ...]:
+def parent_digests(lazy_adapter: LazyAdapter) -> tuple[Digest, ...]:
     """The parents that are revisions of a registry, each once, in order."""
-    return tuple(dict.fromkeys(parent.revision for parent in draft.parents if parent.revision is not None))
+    return tuple(
+        dict.fromkeys(parent.revision for parent in lazy_adapter.parents if parent.revision is not None)
+    )
 
 
 def library_versions() -> dict[str, str]:

@@ -58,7 +58,7 @@ class DerivedResult:
 
 def write_result(
     connected: RegistryOpener,
-    draft: LazyAdapter,
+    lazy_adapter: LazyAdapter,
     place: Path | AdapterName,
     *,
     options: PushOptions = _NO_OPTIONS,
@@ -68,12 +68,12 @@ def write_result(
     """Computes the adapter and writes or pushes it to `place`. Raises what `write_adapter` and `derive`
     raise."""
     if isinstance(place, Path):
-        outcome = write_adapter(draft, place, replace=replace, progress=progress)
+        outcome = write_adapter(lazy_adapter, place, replace=replace, progress=progress)
         return DerivedResult(
-            str(place), outcome, folder=place, notes=draft.notes, is_measured=draft.is_measured
+            str(place), outcome, folder=place, notes=lazy_adapter.notes, is_measured=lazy_adapter.is_measured
         )
-    derived = derive(connected(), draft, place, options=options, progress=progress)
+    derived = derive(connected(), lazy_adapter, place, options=options, progress=progress)
     label = derived.pushed.version.label
     return DerivedResult(
-        label, derived.outcome, derived.pushed, notes=draft.notes, is_measured=draft.is_measured
+        label, derived.outcome, derived.pushed, notes=lazy_adapter.notes, is_measured=lazy_adapter.is_measured
     )

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
 from adaptry.core.evidence import hugging_face, inspect_log, lm_eval, trackers
-from adaptry.core.evidence.reading import ResultsReading, read_json
+from adaptry.core.evidence.parsed_results import ParsedResults, read_json
 
 README = "README.md"
 _WANDB_SUMMARY = "wandb-summary.json"
@@ -19,7 +19,7 @@ _ACCEPTED = (
 )
 
 
-def read_results(data: bytes, path: PurePath, samples: Mapping[str, Digest] | None = None) -> ResultsReading:
+def read_results(data: bytes, path: PurePath, samples: Mapping[str, Digest] | None = None) -> ParsedResults:
     """Reads a results file of any kind; `samples`: files of samples of the same run, by task.
 
     Raises `Invalid`, `Unavailable` (a process for parsing).
@@ -41,7 +41,7 @@ def read_results(data: bytes, path: PurePath, samples: Mapping[str, Digest] | No
     raise Invalid(f"{name} is not a supported results file (accepted: {_ACCEPTED})")
 
 
-def _read_json_file(data: bytes, name: str, samples: Mapping[str, Digest] | None) -> ResultsReading:
+def _read_json_file(data: bytes, name: str, samples: Mapping[str, Digest] | None) -> ParsedResults:
     document = read_json(data, name)
     if name == _WANDB_SUMMARY:
         return trackers.read_wandb_summary(document, name)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adaptry.core.errors import Invalid
-from adaptry.core.evidence.reading import (
-    ResultsReading,
+from adaptry.core.evidence.parsed_results import (
+    ParsedResults,
     mapping,
     mappings,
     measured,
@@ -22,16 +22,16 @@ from adaptry.core.readme_head import README_HEAD
 _MAX_YAML = 64 << 10
 
 
-def read_eval_results(data: bytes, label: str) -> ResultsReading:
+def read_eval_results(data: bytes, label: str) -> ParsedResults:
     """Reads a file of `.eval_results/`. Raises `Invalid`, `Unavailable` (`yaml_reader`)."""
     document = yaml_reader.loads(_decoded(data, label), label)
     if not isinstance(document, list) or not all(isinstance(item, dict) for item in document):
         raise Invalid(f"{label} is not a list of results (- dataset: {{id: …, task_id: …}}, value: …)")
     values = [value for item in document if (value := _eval_result(item)) is not None]
-    return ResultsReading(format="eval-results", values=require_values(values, label))
+    return ParsedResults(format="eval-results", values=require_values(values, label))
 
 
-def read_model_index(data: bytes, label: str) -> ResultsReading | None:
+def read_model_index(data: bytes, label: str) -> ParsedResults | None:
     """Reads the `model-index` of a README; None if it has no results. Raises as `read_eval_results`."""
     match = README_HEAD.match(_decoded(data, label, limit=None))
     if match is None or "model-index" not in match[2]:
@@ -40,7 +40,7 @@ def read_model_index(data: bytes, label: str) -> ResultsReading | None:
         raise Invalid(f"the head of {label} is longer than {_MAX_YAML >> 10} KiB")
     head = mapping(yaml_reader.loads(match[2], f"the head of {label}"))
     values = list(_indexed(head.get("model-index")))
-    return ResultsReading(format="model-index", values=require_values(values, label)) if values else None
+    return ParsedResults(format="model-index", values=require_values(values, label)) if values else None
 
 
 def _eval_result(item: Mapping[str, Any]) -> EvidenceValue | None:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adaptry.core.errors import Invalid
-from adaptry.core.evidence.reading import (
-    ResultsReading,
+from adaptry.core.evidence.parsed_results import (
+    ParsedResults,
     count,
     mapping,
     mappings,
@@ -26,14 +26,14 @@ def is_log(document: Mapping[str, Any]) -> bool:
     return {"eval", "status"} <= document.keys()
 
 
-def read_log(document: Mapping[str, Any], label: str) -> ResultsReading:
+def read_log(document: Mapping[str, Any], label: str) -> ParsedResults:
     """Reads a log. (`Any`: JSON.) Raises `Invalid`."""
     if document["status"] != "success":
         raise Invalid(
             f"{label} is the log of an evaluation that did not succeed ({text(document['status'])})"
         )
     run = mapping(document["eval"])
-    return ResultsReading(
+    return ParsedResults(
         format="inspect",
         values=require_values(_scores(run, mapping(document.get("results"))), label),
         harness="inspect_ai",

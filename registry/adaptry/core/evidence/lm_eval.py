@@ -13,8 +13,8 @@ from typing import Any
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
-from adaptry.core.evidence.reading import (
-    ResultsReading,
+from adaptry.core.evidence.parsed_results import (
+    ParsedResults,
     count,
     mapping,
     measured,
@@ -52,7 +52,7 @@ def is_results(document: Mapping[str, Any]) -> bool:
 
 def read_results(
     document: Mapping[str, Any], label: str, samples: Mapping[str, Digest] | None = None
-) -> ResultsReading:
+) -> ParsedResults:
     """Reads a results file; `samples` are the files of samples by task. (`Any`: JSON.)
 
     Raises `Invalid`.
@@ -63,7 +63,7 @@ def read_results(
         for value in _of_task(document, str(task), mapping(scores), samples or {})
     ]
     config = mapping(document.get("config"))
-    return ResultsReading(
+    return ParsedResults(
         format="lm-eval",
         values=require_values(values, label),
         harness="lm-eval",

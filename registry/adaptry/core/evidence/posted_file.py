@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, InvalidPath, InvalidRef, Unavailable
 from adaptry.core.evidence import lm_eval
-from adaptry.core.evidence.reading import mapping, read_json, text
+from adaptry.core.evidence.parsed_results import mapping, read_json, text
 from adaptry.core.evidence.values import EvidenceFile
 from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout
 from adaptry.core.processes.worker_pool import run_in_worker
@@ -37,7 +37,7 @@ _HEX = re.compile(r"[0-9a-f]{12,64}")
 _NAME = re.compile(r"[^/\\@]+/[^/\\@]+")
 
 
-class PostedReading(BaseModel):
+class ParsedPost(BaseModel):
     """The contents of a posted file. `run` is the time in its name, which all files of a run have in common.
 
     Of results: the values in `file`, the model's name as it is written, and the adapter and revision (hex
@@ -69,7 +69,7 @@ def check_posted_path(path: str) -> str:
     return shown
 
 
-def read_posted(name: str, data: bytes) -> PostedReading:
+def read_posted(name: str, data: bytes) -> ParsedPost:
     """Reads a file by its name, `results_….json` or `samples_….jsonl`. Raises `Invalid`, `Unavailable`."""
     samples, limit = lm_eval.samples_of(name), MAX_RESULTS
     if samples is not None:
@@ -92,11 +92,11 @@ def read_posted(name: str, data: bytes) -> PostedReading:
         raise Unavailable(f"{name} could not be read: {error}; try again") from error
     if found.startswith(_REFUSED):
         raise Invalid(found[1:].decode())
-    return PostedReading.model_validate_json(found[1:])
+    return ParsedPost.model_validate_json(found[1:])
 
 
 def answer(data: bytes, name: str) -> bytes:
-    """Runs in the child: the reading, or the message of an `Invalid`."""
+    """Runs in the child: the parsed file as JSON, or the message of an `Invalid`."""
     try:
         samples = lm_eval.samples_of(name)
         found = _read_samples(data, name, *samples) if samples else _read_results(data, name)
@@ -119,14 +119,14 @@ def stated_version(model: str | None, revision: str | None) -> tuple[AdapterName
     return name, stated if _HEX.fullmatch(stated) else None
 
 
-def _read_results(data: bytes, name: str) -> PostedReading:
+def _read_results(data: bytes, name: str) -> ParsedPost:
     document = read_json(data, name)
     if not lm_eval.is_results(document):
         raise Invalid(f"{name} is not a file of results of lm-eval")
     read = lm_eval.read_results(document, name)
     model = _model_of(document)
     adapter, revision = stated_version(model, read.revision or None)
-    return PostedReading(
+    return ParsedPost(
         run=lm_eval.results_time(name) or "",
         file=read.evidence_file(Digest.of(data)),
         model=model,
@@ -135,11 +135,11 @@ def _read_results(data: bytes, name: str) -> PostedReading:
     )
 
 
-def _read_samples(data: bytes, name: str, task: str, time: str) -> PostedReading:
+def _read_samples(data: bytes, name: str, task: str, time: str) -> ParsedPost:
     documents = sum(1 for _ in lm_eval.read_samples(data.split(b"\n"), name))
     if not documents:
         raise Invalid(f"{name} has no document")
-    return PostedReading(run=time, task=task)
+    return ParsedPost(run=time, task=task)
 
 
 def _model_of(document: Mapping[str, Any]) -> str | None:

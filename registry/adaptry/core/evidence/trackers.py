@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adaptry.core.errors import Invalid
-from adaptry.core.evidence.reading import (
-    ResultsReading,
+from adaptry.core.evidence.parsed_results import (
+    ParsedResults,
     count,
     curves,
     mappings,
@@ -34,14 +34,12 @@ _MLFLOW_LINE = re.compile(r"(?P<time>-?\d+) (?P<value>\S+)(?: (?P<step>-?\d+))?(
 _MAX_LINES = 1_000_000
 
 
-def read_trainer_state(document: Mapping[str, Any], label: str) -> ResultsReading:
+def read_trainer_state(document: Mapping[str, Any], label: str) -> ParsedResults:
     """Reads the `trainer_state.json` of transformers or TRL. (`Any`: JSON.) Raises `Invalid`."""
     if not isinstance(document.get("log_history"), list):
         raise Invalid(f"{label} has no log_history; is it the trainer_state.json of a transformers Trainer?")
     points = curves(_history(document["log_history"]))
-    return ResultsReading(
-        format="trainer-state", values=require_values(points, label), harness="transformers"
-    )
+    return ParsedResults(format="trainer-state", values=require_values(points, label), harness="transformers")
 
 
 def _history(log: Any) -> Iterator[EvidenceValue]:
@@ -54,7 +52,7 @@ def _history(log: Any) -> Iterator[EvidenceValue]:
                 yield _point(metric, value, step)
 
 
-def read_mlflow_metric(data: bytes, label: str, metric: str) -> ResultsReading:
+def read_mlflow_metric(data: bytes, label: str, metric: str) -> ParsedResults:
     """Reads a file of an MLflow run's `metrics` folder: lines of time, value and step. Raises `Invalid`."""
     points: list[EvidenceValue] = []
     for position, line in enumerate(_lines(data, label), 1):
@@ -70,10 +68,10 @@ def read_mlflow_metric(data: bytes, label: str, metric: str) -> ResultsReading:
             )
         if value is not None:
             points.append(_point(metric, value, count(int(match["step"] or 0))))
-    return ResultsReading(format="mlflow", values=require_values(curves(points), label), harness="mlflow")
+    return ParsedResults(format="mlflow", values=require_values(curves(points), label), harness="mlflow")
 
 
-def read_wandb_summary(document: Mapping[str, Any], label: str) -> ResultsReading:
+def read_wandb_summary(document: Mapping[str, Any], label: str) -> ParsedResults:
     """Reads a `wandb-summary.json`: the last value of everything that was logged. (`Any`: JSON.)
 
     Raises `Invalid`.
@@ -87,7 +85,7 @@ def read_wandb_summary(document: Mapping[str, Any], label: str) -> ResultsReadin
         and (metric := text(name)) is not None
         and not _BOOKKEEPING.fullmatch(metric.rpartition("/")[2])
     ]
-    return ResultsReading(format="wandb-summary", values=require_values(values, label), harness="wandb")
+    return ParsedResults(format="wandb-summary", values=require_values(values, label), harness="wandb")
 
 
 def _point(metric: str, value: float, step: int | None) -> EvidenceValue:

@@ -10,7 +10,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound
 from adaptry.core.evidence import lm_eval
 from adaptry.core.evidence.detection import read_results
-from adaptry.core.evidence.reading import MAX_FILE
+from adaptry.core.evidence.parsed_results import MAX_FILE
 from adaptry.core.evidence.values import EvidenceFile
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress

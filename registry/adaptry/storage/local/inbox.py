@@ -13,7 +13,7 @@ from adaptry.core.access.conditions import Facts
 from adaptry.core.access.resources import ALL_NAMES, matches
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied, QuotaExceeded, Unauthenticated
-from adaptry.core.evidence.posted_file import PostedReading, check_posted_path, read_posted
+from adaptry.core.evidence.posted_file import ParsedPost, check_posted_path, read_posted
 from adaptry.core.evidence.values import EvidenceFile
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, ByDigest, Number, Ref
@@ -62,35 +62,35 @@ class LocalInbox(Inbox):
     def post(self, namespace: str, path: str, data: bytes) -> PostedFile:
         namespace, path = _namespace(namespace), check_posted_path(path)
         self._require_posting(namespace)
-        reading = read_posted(path.rpartition("/")[2], data)
+        parsed = read_posted(path.rpartition("/")[2], data)
         by, file = self.context.identity.name, Digest.of(data)
         with self.context.catalog.read() as tx:
-            if known := posted_files.find_same(tx, namespace, by, reading.run, file):
+            if known := posted_files.find_same(tx, namespace, by, parsed.run, file):
                 return posted_files.posted_file(known)
             results = None
-            if not reading.is_results:
-                results = _results_of(tx, namespace, by, reading, path)
-            adapter, revision = (results.adapter, results.revision) if results else _stated(reading)
+            if not parsed.is_results:
+                results = _results_of(tx, namespace, by, parsed, path)
+            adapter, revision = (results.adapter, results.revision) if results else _stated(parsed)
             to = self._destination(tx, adapter, revision)
         row = PostedFileRow(
             namespace=namespace,
             path=path,
-            run=reading.run,
-            task=reading.task,
+            run=parsed.run,
+            task=parsed.task,
             file_digest=file.hex,
             git_id=_git_id(data),
             size=len(data),
             stored=0,
             posted_at=self.context.clock(),
             posted_by=by,
-            model=results.model if results else reading.model,
+            model=results.model if results else parsed.model,
             adapter=adapter,
             revision=revision,
         )
         if to.version is None or (results is not None and results.reason is not None):
             row.reason = results.reason if results and results.reason else to.reason
             return self._keep(row, data)
-        return self._attach_at_once(row, data, reading, results, to)
+        return self._attach_at_once(row, data, parsed, results, to)
 
     def posted(self, namespace: str) -> tuple[PostedFile, ...]:
         namespace, identity = _namespace(namespace), self.context.identity
@@ -134,10 +134,10 @@ class LocalInbox(Inbox):
                 )
             rows = [row, *posted_files.kept_samples(tx, row)]
             results = _content(row)
-        reading = read_posted(row.path.rpartition("/")[2], results)
+        parsed = read_posted(row.path.rpartition("/")[2], results)
         samples: dict[str | None, Digest] = {one.task: Digest(one.file_digest) for one in rows if one.task}
         contents = {Digest(one.file_digest): partial(self._stored, one) for one in rows}
-        addition = self._add(ref.name, version, _with_samples(reading, samples), contents)
+        addition = self._add(ref.name, version, _with_samples(parsed, samples), contents)
         with self.context.write() as tx:
             posted_files.remove(tx, row)
             self._record(tx, "results.attach", row, {"version": f"{ref.name}@{version.number}"})
@@ -158,17 +158,17 @@ class LocalInbox(Inbox):
         self,
         row: PostedFileRow,
         data: bytes,
-        reading: PostedReading,
+        parsed: ParsedPost,
         results: PostedFileRow | None,
         to: _Destination,
     ) -> PostedFile:
         assert to.version is not None
         assert to.name is not None
         if results is None:
-            file = _with_samples(reading, {})
+            file = _with_samples(parsed, {})
         else:
             of_run = read_posted(results.path.rpartition("/")[2], _content(results))
-            file = _with_samples(of_run, {reading.task: Digest.of(data)}, only=reading.task)
+            file = _with_samples(of_run, {parsed.task: Digest.of(data)}, only=parsed.task)
         self._add(to.name, to.version, file, {Digest.of(data): lambda: data})
         row.subject, row.adapter = to.version.digest.hex, str(to.name)
         with self.context.write() as tx:
@@ -330,15 +330,15 @@ def _no_results(id: int) -> NotFound:
     )
 
 
-def _results_of(tx: Transaction, namespace: str, by: str, reading: PostedReading, path: str) -> PostedFileRow:
-    row = posted_files.results_of_run(tx, namespace, by, reading.run)
+def _results_of(tx: Transaction, namespace: str, by: str, parsed: ParsedPost, path: str) -> PostedFileRow:
+    row = posted_files.results_of_run(tx, namespace, by, parsed.run)
     if row is None:
-        raise Conflict(f"{path} has per-sample values; post results_{reading.run}.json of the same run first")
+        raise Conflict(f"{path} has per-sample values; post results_{parsed.run}.json of the same run first")
     return row
 
 
-def _stated(reading: PostedReading) -> tuple[str | None, str | None]:
-    return (str(reading.adapter) if reading.adapter else None), reading.revision
+def _stated(parsed: ParsedPost) -> tuple[str | None, str | None]:
+    return (str(parsed.adapter) if parsed.adapter else None), parsed.revision
 
 
 def _content(row: PostedFileRow) -> bytes:
@@ -348,20 +348,20 @@ def _content(row: PostedFileRow) -> bytes:
 
 
 def _with_samples(
-    reading: PostedReading,
+    parsed: ParsedPost,
     samples: Mapping[str | None, Digest],
     only: str | None = None,
 ) -> EvidenceFile:
     """The values of a file of results, each with its task's samples; with `only`, those of that task."""
-    assert reading.file is not None
+    assert parsed.file is not None
     values = tuple(
         value.model_copy(update={"samples": samples.get(value.task)})
-        for value in reading.file.values
+        for value in parsed.file.values
         if only is None or value.task == only
     )
     if not values:
         raise Invalid(f"the results of this run have no values of the task {only}")
-    return reading.file.model_copy(update={"values": values})
+    return parsed.file.model_copy(update={"values": values})
 
 
 def _require_room(tx: Transaction, namespace: str, by: str) -> None:

@@ -1,4 +1,4 @@
-"""The result of reading a results file: its values, and facts about the whole run.
+"""A parsed results file: its values, and facts about the whole run.
 
 Readers are pure functions of bytes. They accept programs' unmodified files. A malformed file raises `Invalid`
 with a sentence, and the size of files is limited.
@@ -23,7 +23,7 @@ _LIMITS = strictjson.JsonLimits(size=MAX_FILE, depth=64, nodes=2_000_000)
 
 
 @dataclass(frozen=True, slots=True)
-class ResultsReading:
+class ParsedResults:
     """The contents of a results file.
 
     `revision` is the commit or digest of the adapter that the file states, empty if it states none.

@@ -1,4 +1,4 @@
-"""Lookups of data about an adapter before it is shown."""
+"""The number of parameters of an adapter's base, to show the adapter's size as a share of it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from adaptry.operations.sources import OpenedAdapter, RegistryOpener
 
 
 def base_parameters(connected: RegistryOpener, opened: OpenedAdapter) -> int | None:
-    """How large the adapter's base is: the version's, else the one its config names; None if unknown."""
+    """The parameters of the version's base, else of the one that the config names; None if unknown."""
     known = opened.version.base_id if opened.version else None
     key = str(known) if known else opened.adapter.config.base_name
     try:
         return connected().bases.get(key).parameters if key else None
-    except (
-        Conflict,
-        Invalid,
-        NotFound,
-        Unavailable,
-    ):  # the base is a hint: the adapter can be shown without it
-        return None
+    except (Conflict, Invalid, NotFound, Unavailable):
+        return None  # the adapter can be shown without it

@@ -1,4 +1,4 @@
-"""Imports without garbage collection: a collection visits all imported objects, and finds nothing to free."""
+"""Pauses garbage collection during imports: collections would visit all imported objects and free nothing."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def collecting_no_garbage() -> Iterator[None]:
-    """For a block that mostly imports: collects nothing during it. If it has imported anything, later
-    collections skip what exists now.
+def paused_garbage_collection() -> Iterator[None]:
+    """For a block that mostly imports: no collection runs during it. If it has imported anything, later
+    collections skip all objects that exist at its end (`gc.freeze`).
     """
     if not gc.isenabled():
         yield
