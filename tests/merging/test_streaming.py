@@ -50,7 +50,7 @@ def computing(tmp_path: Path) -> Iterator[ComputeClient]:
     computing.close()
 
 
-def ingredients(base: Path, adapter: Path) -> ModelInputs:
+def model_inputs(base: Path, adapter: Path) -> ModelInputs:
     """As a server names them that has the base in a folder."""
     return ModelInputs(
         adapter="acme/tone@1",
@@ -90,7 +90,7 @@ def test_streamed_files_equal_those_of_a_merge_on_disk(
     computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     written = on_disk(base, adapter, tmp_path / "merged")
-    made_of = ingredients(base, adapter)
+    made_of = model_inputs(base, adapter)
 
     model = computing.describe(made_of)
 
@@ -103,7 +103,7 @@ def test_streamed_files_equal_those_of_a_merge_on_disk(
 def test_a_file_has_its_digest_once_it_was_read_whole(
     computing: ComputeClient, base: Path, adapter: Path
 ) -> None:
-    made_of = ingredients(base, adapter)
+    made_of = model_inputs(base, adapter)
     model = computing.describe(made_of)
     weights = [file.name for file in model.files if file.sha256 is None]
     assert weights == ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -119,7 +119,7 @@ def test_a_file_has_its_digest_once_it_was_read_whole(
 def test_an_interrupted_and_resumed_read_still_gives_a_digest(
     computing: ComputeClient, base: Path, adapter: Path
 ) -> None:
-    made_of = ingredients(base, adapter)
+    made_of = model_inputs(base, adapter)
     model = computing.describe(made_of)
     name, size = next((file.name, file.size) for file in model.files if file.sha256 is None)
     middle = size // 2
@@ -135,7 +135,7 @@ def test_an_interrupted_and_resumed_read_still_gives_a_digest(
 def test_digests_are_remembered_by_the_next_process(
     computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    made_of = ingredients(base, adapter)
+    made_of = model_inputs(base, adapter)
     model = computing.describe(made_of)
     for file in model.files:
         whole(computing, made_of, model, file.name)
@@ -157,7 +157,7 @@ def test_a_stream_continues_after_the_process_is_killed(
     base = large_base(tmp_path / "large")
     adapter = tiny_lora(tmp_path / "wide", hidden=512)
     expected = on_disk(base, adapter, tmp_path / "merged")["model.safetensors"]
-    made_of = ingredients(base, adapter)
+    made_of = model_inputs(base, adapter)
     model = computing.describe(made_of)
     stream = computing.read(made_of, model, "model.safetensors", 0, len(expected))
 
@@ -175,7 +175,7 @@ def test_a_stream_continues_after_the_process_is_killed(
 def test_readers_of_one_model_do_not_disturb_each_other(computing: ComputeClient, tmp_path: Path) -> None:
     base, adapter = large_base(tmp_path / "large"), tiny_lora(tmp_path / "wide", hidden=512)
     expected = on_disk(base, adapter, tmp_path / "merged")["model.safetensors"]
-    made_of = ingredients(base, adapter)
+    made_of = model_inputs(base, adapter)
     model = computing.describe(made_of)
     read: dict[int, bytes] = {}
 
@@ -196,7 +196,7 @@ def test_a_reader_that_stops_frees_its_slot(tmp_path: Path) -> None:
     base, adapter = large_base(tmp_path / "large"), tiny_lora(tmp_path / "wide", hidden=512)
     computing = ComputeClient(tmp_path / "work", streams=1)
     try:
-        made_of = ingredients(base, adapter)
+        made_of = model_inputs(base, adapter)
         model = computing.describe(made_of)
         stream = computing.read(made_of, model, "model.safetensors", 0, 20_000_000)
         next(stream)
@@ -215,18 +215,18 @@ def test_an_impossible_merge_has_a_reason_without_server_paths(
 ) -> None:
     prompt = tiny_lora(tmp_path / "other", hidden=32, layers=5)
     with pytest.raises(CheckFailed, match="modules are not in org/tiny") as raised:
-        computing.describe(ingredients(base, prompt))
+        computing.describe(model_inputs(base, prompt))
     assert str(tmp_path) not in raised.value.message
 
     bare = tiny_lora(tmp_path / "bare", hidden=32, config={"peft_type": "ADALORA_OF_TOMORROW"})
     with pytest.raises((CheckFailed, Unsupported)):
-        computing.describe(ingredients(base, bare))
+        computing.describe(model_inputs(base, bare))
 
 
 def test_the_error_for_a_missing_base_names_the_option_for_it(
     computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    made_of = ingredients(base, adapter)
+    made_of = model_inputs(base, adapter)
     base.rename(tmp_path / "elsewhere")
     with pytest.raises(NotFound, match="adaptry base add FOLDER --name org/tiny --store"):
         computing.describe(made_of)
@@ -236,7 +236,7 @@ def test_a_stored_base_is_read_from_the_files_of_the_store(
     computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
     expected = on_disk(base, adapter, tmp_path / "merged")
-    made_of = ingredients(base, adapter)
+    made_of = model_inputs(base, adapter)
     blobs = {
         path.name: str(path.rename(tmp_path / Digest.of(path.read_bytes()).hex)) for path in base.iterdir()
     }
@@ -251,7 +251,7 @@ def test_a_stored_base_is_read_from_the_files_of_the_store(
 def test_a_base_modified_during_streaming_is_another_model(
     computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    made_of = ingredients(base, adapter)
+    made_of = model_inputs(base, adapter)
     model = computing.describe(made_of)
     (base / "tokenizer_config.json").write_text("{}")
     computing.close()
@@ -266,7 +266,7 @@ def test_a_base_modified_during_streaming_is_another_model(
 def test_the_streamed_record_lists_the_inputs(
     computing: ComputeClient, base: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    made_of = ingredients(base, adapter)
+    made_of = model_inputs(base, adapter)
     model = computing.describe(made_of)
     (tmp_path / "got").mkdir()
     (tmp_path / "got" / "adaptry_merge.json").write_bytes(
@@ -281,7 +281,7 @@ def test_the_streamed_record_lists_the_inputs(
 
 
 def test_finished_files_are_kept_within_the_limit(base: Path, adapter: Path, tmp_path: Path) -> None:
-    made_of = ingredients(base, adapter)
+    made_of = model_inputs(base, adapter)
     work = tmp_path / "work"
     limit = max(path.stat().st_size for path in base.glob("*.safetensors")) + 1000
     computing = ComputeClient(work, cache=limit)
@@ -307,7 +307,7 @@ def test_incomplete_cached_files_are_swept(base: Path, adapter: Path, tmp_path: 
     (tmp_path / "work" / "files" / "ab.cd.part").write_bytes(b"half")
     computing = ComputeClient(tmp_path / "work", cache=1 << 20)
     try:
-        computing.describe(ingredients(base, adapter))
+        computing.describe(model_inputs(base, adapter))
     finally:
         computing.close()
     assert list((tmp_path / "work" / "files").iterdir()) == []

@@ -47,13 +47,13 @@ class MergedRepository(Repository):
         version = self._reader.registry.versions.get(Ref(self.info.name, Number(number)))
         require_usable(version)
         merged_models = self._reader.merged_models
-        ingredients = merged_models.ingredients(self._reader.registry, version)
-        merged = _Merged(version, ingredients, merged_models.describe(ingredients))
+        inputs = merged_models.inputs_of(self._reader.registry, version)
+        merged = _Merged(version, inputs, merged_models.describe(inputs))
         if _OWN_ID.fullmatch(revision) and revision not in (merged.id, commit.id):
             raise self._absent(revision)
 
         def read(path: str, start: int) -> Iterator[bytes]:
-            return merged_models.read(ingredients, merged.model, path, start)
+            return merged_models.read(inputs, merged.model, path, start)
 
         return Snapshot(
             self.id,
@@ -86,13 +86,13 @@ class MergedRepository(Repository):
         )
 
     def _about(self, merged: _Merged, commit: CommitInfo) -> RepositoryDetails:
-        base = merged.ingredients.base_name
+        base = merged.inputs.base_name
         named = (f"base_model:{base}", f"base_model:finetune:{base}") if "/" in base else ()
         return RepositoryDetails(
             created_at=self.info.created_at,
             updated_at=commit.at,
             is_private=self.info.visibility == "private",
-            tags=("transformers", "safetensors", "merged", *named, f"adapter:{merged.ingredients.adapter}"),
+            tags=("transformers", "safetensors", "merged", *named, f"adapter:{merged.inputs.adapter}"),
             library="transformers",
             card={"library_name": "transformers", **({"base_model": base} if named else {})},
         )
@@ -115,7 +115,7 @@ def merged_even_empty(reader: HubReader, id: str) -> MergedRepository | None:
 @dataclass(frozen=True, slots=True)
 class _Merged:
     version: VersionInfo
-    ingredients: ModelInputs
+    inputs: ModelInputs
     model: ModelDescription
 
     @property

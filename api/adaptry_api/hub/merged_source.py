@@ -29,7 +29,7 @@ class MergedModelSource:
         self._places = places
         self._compute_client = ComputeClient(folder, cache)
 
-    def ingredients(self, registry: Registry, version: VersionInfo) -> ModelInputs:
+    def inputs_of(self, registry: Registry, version: VersionInfo) -> ModelInputs:
         """The input files that the caller may read. Raises `NotFound`, and `CheckFailed` for a version whose
         base is not registered.
         """
@@ -52,22 +52,20 @@ class MergedModelSource:
             base_files={entry.path: str(self._place_of(entry.sha256)) for entry in base.stored},
         )
 
-    def describe(self, ingredients: ModelInputs) -> ModelDescription:
+    def describe(self, inputs: ModelInputs) -> ModelDescription:
         """Raises `CheckFailed` if the version cannot be merged or its base's files are missing;
         `Unavailable`.
         """
         try:
-            return self._compute_client.describe(ingredients)
+            return self._compute_client.describe(inputs)
         except (NotFound, CheckFailed) as error:
-            raise CheckFailed(f"{ingredients.adapter} is not served merged: {error.message}") from error
+            raise CheckFailed(f"{inputs.adapter} is not served merged: {error.message}") from error
 
-    def read(
-        self, ingredients: ModelInputs, model: ModelDescription, file: str, start: int
-    ) -> Iterator[bytes]:
+    def read(self, inputs: ModelInputs, model: ModelDescription, file: str, start: int) -> Iterator[bytes]:
         """The file's bytes from `start` on. Raises the errors of `ComputeClient.read`."""
         found = model.file(file)
         end = found.size if found else start
-        return self._compute_client.read(ingredients, model, file, start, end)
+        return self._compute_client.read(inputs, model, file, start, end)
 
     def close(self) -> None:
         self._compute_client.close()

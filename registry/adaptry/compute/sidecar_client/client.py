@@ -54,7 +54,7 @@ class ComputeClient:
         `NotFound` …), and `Unavailable`."""
         for _ in range(_DEATHS):
             try:
-                response = b"".join(self._request(ComputeRequest(ingredients=inputs)))
+                response = b"".join(self._request(ComputeRequest(inputs=inputs)))
             except frames.ChannelClosed:
                 continue
             return ModelDescription.model_validate_json(response)
@@ -74,7 +74,7 @@ class ComputeClient:
         try:
             while deaths < _DEATHS:
                 request = ComputeRequest(
-                    ingredients=inputs, file=file, identity=model.identity, start=start, end=end
+                    inputs=inputs, file=file, identity=model.identity, start=start, end=end
                 )
                 try:
                     for piece in self._request(request):
@@ -102,7 +102,7 @@ class ComputeClient:
         try:
             with channel:
                 channel.settimeout(_PATIENCE)
-                frames.send(channel, "question", request.model_dump_json().encode())
+                frames.send(channel, "request", request.model_dump_json().encode())
                 while True:
                     kind, payload = frames.receive(channel)
                     if kind == "end":

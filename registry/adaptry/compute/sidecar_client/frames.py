@@ -1,6 +1,6 @@
 """The messages between a server and its computing process: frames, over a socket pair per request.
 
-A frame is a kind, a length and that many bytes. The request (kind `question`) is one frame. The answer is
+A frame is a kind, a length and that many bytes. The request is one frame. The answer is
 data frames and an end frame, or an error. A closed pair means that the other side has stopped or died.
 """
 
@@ -13,12 +13,12 @@ from typing import Literal, cast
 
 from adaptry.core.errors import AdaptryError, Unavailable, by_code
 
-FrameKind = Literal["question", "data", "end", "error"]
+FrameKind = Literal["request", "data", "end", "error"]
 MAX_FRAME = 1 << 20
 """Maximum size in bytes of a frame other than a request."""
 
-_MOST_ASKED = 16 << 20  # a request lists every input file
-_KINDS: dict[bytes, FrameKind] = {b"Q": "question", b"D": "data", b"Z": "end", b"E": "error"}
+_MAX_REQUEST = 16 << 20  # a request lists every input file
+_KINDS: dict[bytes, FrameKind] = {b"R": "request", b"D": "data", b"Z": "end", b"E": "error"}
 _LETTERS = {kind: letter for letter, kind in _KINDS.items()}
 _HEAD = struct.Struct(">cI")
 
@@ -40,7 +40,7 @@ def receive(channel: socket.socket) -> tuple[FrameKind, bytes]:
     """Raises `ChannelClosed`, and `Unavailable` after the socket's timeout."""
     letter, length = _HEAD.unpack(_exactly(channel, _HEAD.size))
     kind = _KINDS.get(letter)
-    if kind is None or length > (_MOST_ASKED if kind == "question" else MAX_FRAME):
+    if kind is None or length > (_MAX_REQUEST if kind == "request" else MAX_FRAME):
         raise ChannelClosed
     return kind, _exactly(channel, length)
 

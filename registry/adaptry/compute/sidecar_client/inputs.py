@@ -63,7 +63,7 @@ class ComputeRequest(_Passed):
     `identity`.
     """
 
-    ingredients: ModelInputs
+    inputs: ModelInputs
     file: str | None = None
     identity: Digest | None = None
     start: int = 0

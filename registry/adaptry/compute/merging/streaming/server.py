@@ -48,7 +48,7 @@ class ComputeServer:
         try:
             with channel:
                 kind, payload = frames.receive(channel)
-                if kind == "question":
+                if kind == "request":
                     self._handle(channel, payload)
         except frames.ChannelClosed:
             return
@@ -56,7 +56,7 @@ class ComputeServer:
     def _handle(self, channel: socket.socket, payload: bytes) -> None:
         try:
             request = ComputeRequest.model_validate_json(payload)
-            model = self._open.get(request.ingredients)
+            model = self._open.get(request.inputs)
             compute_on_one_thread(model.computed_by)
             if request.file is None:
                 response = self._described(model).model_dump_json().encode()
