@@ -136,19 +136,19 @@ class LocalRollouts(Rollouts):
         self, tx: Transaction, worker: WorkerRecord, names: Collection[str], failed: Failures
     ) -> tuple[RolloutAssignment, ...]:
         """Updates rollouts by a worker's report; returns those that the worker must follow."""
-        turns: list[RolloutAssignment] = []
+        assigned: list[RolloutAssignment] = []
         for adapter, info in rollouts.running_for_names(tx, names):
             if not self.context.identity.may_read(adapter.name, adapter.visibility):
                 continue
             serving = {worker.label: None, **rollouts.serving(tx, info, self.context.clock())}
             info = self._driven(tx, adapter, info, serving, worker.name, failed)
             if info.stage == "running" and worker.label in choose_workers(info.id, info.percent, serving):
-                turns.append(
+                assigned.append(
                     RolloutAssignment(
                         name=adapter.name, alias=info.alias, digest=info.digest, number=info.number
                     )
                 )
-        return tuple(turns)
+        return tuple(assigned)
 
     def _driven(
         self,

@@ -27,7 +27,7 @@ from adaptry.registry.workers import RolloutAssignment
 
 @dataclass(slots=True)
 class DesiredState:
-    """Computes what should be loaded. A `turns` argument holds the rollouts that the registry has assigned to
+    """Computes what should be loaded. `assignments` are the rollouts that the registry has assigned to
     this worker; `pinned` and `preloaded` are the names that get a slot before all others."""
 
     registry: Registry
@@ -39,18 +39,18 @@ class DesiredState:
     last_use: LastUse
     _rollout_versions: dict[Digest, VersionInfo] = field(default_factory=dict)
 
-    def compute(self, turns: Sequence[RolloutAssignment]) -> list[DesiredAdapter]:
+    def compute(self, assignments: Sequence[RolloutAssignment]) -> list[DesiredAdapter]:
         """For each name, the best version that may be served and does not wait for a retry. Forgets the
         failures of versions that are no longer desired."""
-        turn_of = {f"{one.name}@{one.alias}": one for one in turns}
+        assignment_of = {f"{one.name}@{one.alias}": one for one in assignments}
         desired: list[DesiredAdapter] = []
         asked: set[ServedVersion] = set()
         for ref, version in self.state_file.state.meant.items():
             # A withdrawn version has no fallback: no alias points at the version that was served before it.
             before = self.state_file.state.ours.get(ref) if self.is_usable(version) else None
             choices = [version, before]
-            if turn := turn_of.get(ref):
-                choices.insert(0, self._rollout_version(turn.name, turn.digest))
+            if assignment := assignment_of.get(ref):
+                choices.insert(0, self._rollout_version(assignment.name, assignment.digest))
             usable = [one for one in choices if one and self.is_usable(one)]
             asked |= {(ref, one.digest) for one in usable}
             best = next((one for one in usable if not self.backoff.is_blocked((ref, one.digest))), None)
@@ -59,13 +59,13 @@ class DesiredState:
         self.backoff.retain(asked)
         return desired
 
-    def all_targets(self, turns: Sequence[RolloutAssignment]) -> list[tuple[str, VersionInfo]]:
+    def all_targets(self, assignments: Sequence[RolloutAssignment]) -> list[tuple[str, VersionInfo]]:
         """Every version that a name should serve, including those that failed or are withdrawn."""
         found = list(self.state_file.state.meant.items())
         found += [
-            (f"{turn.name}@{turn.alias}", version)
-            for turn in turns
-            if (version := self._rollout_versions.get(turn.digest))
+            (f"{one.name}@{one.alias}", version)
+            for one in assignments
+            if (version := self._rollout_versions.get(one.digest))
         ]
         return found
 

@@ -23,7 +23,7 @@ from adaptry.registry.workers import RolloutAssignment
 log = logging.getLogger("vllm.adaptry")
 
 _MAX_REPLANS = 4
-"""How often a name is looked up before it is loaded, since the reply to a report can change its meaning."""
+"""How often a name is looked up before it is loaded, since the reply to a report can change its target."""
 
 
 class LoadAnnouncer:
@@ -46,32 +46,34 @@ class LoadAnnouncer:
         """Raises `Withdrawn` if a part is withdrawn, before any part is reported. (A proof of a recall
         requests the name, and delays reports until the request is refused.)"""
         for ref in target.refs:
-            await self._look(worker, ref, None)
+            await self._resolve(worker, ref, None)
 
     async def save_last_known(self, worker: VllmWorker) -> None:
         try:
             await worker.run(self.lookup.last_known.save)
         except Unavailable as error:
-            log.warning("the meanings of names could not be saved: %s", error.message)
+            log.warning("the targets of names could not be saved: %s", error.message)
 
     @contextlib.asynccontextmanager
     async def _announced_part(self, worker: VllmWorker, name: str, ref: Ref) -> AsyncIterator[Resolution]:
         """The version that the ref selects now, after reporting it as loading. The reply to the report can
         change it."""
         for _ in range(_MAX_REPLANS):
-            turn = rollout_turn(worker, name, ref)
-            resolution = await self._look(worker, ref, turn)
+            assignment = rollout_assignment(worker, name, ref)
+            resolution = await self._resolve(worker, ref, assignment)
             version = resolution.version
             async with self._loading(worker, name, ref, resolution):
                 recalled = {one.digest for one in worker.reply.withdrawn}
-                if rollout_turn(worker, name, ref) == turn and version.digest not in recalled:
-                    await self._remember(worker, ref if turn is None else version.revision_ref, resolution)
+                if rollout_assignment(worker, name, ref) == assignment and version.digest not in recalled:
+                    await self._remember(
+                        worker, ref if assignment is None else version.revision_ref, resolution
+                    )
                     yield resolution
                     return
-        raise Unavailable(f"the meaning of {name} keeps changing; try again")
+        raise Unavailable(f"the target of {name} keeps changing; try again")
 
     async def _remember(self, worker: VllmWorker, ref: Ref, resolution: Resolution) -> None:
-        """Saves the meaning of the ref on disk. This happens after the report, because the registry must have
+        """Saves the target of the ref on disk. This happens after the report, because the registry must have
         it first."""
         if resolution.known is None:
             version = resolution.version
@@ -79,11 +81,15 @@ class LoadAnnouncer:
                 self.lookup.last_known.confirm(each, version)
             await self.save_last_known(worker)
 
-    async def _look(self, worker: VllmWorker, ref: Ref, turn: RolloutAssignment | None) -> Resolution:
+    async def _resolve(
+        self, worker: VllmWorker, ref: Ref, assignment: RolloutAssignment | None
+    ) -> Resolution:
         """The version that the ref selects, or the rollout's. Raises `Withdrawn` if it may not be served."""
-        resolution = await worker.run(self.lookup.look, ref)
-        if turn is not None:
-            resolution = await worker.run(self.lookup.look, Ref.of_revision(turn.name, turn.digest))
+        resolution = await worker.run(self.lookup.resolve, ref)
+        if assignment is not None:
+            resolution = await worker.run(
+                self.lookup.resolve, Ref.of_revision(assignment.name, assignment.digest)
+            )
         version = resolution.version
         if resolution.known is None:
             await worker.note_state(version)
@@ -115,12 +121,12 @@ class LoadAnnouncer:
             except UNREACHABLE as error:
                 self.lookup.note_failure(error)
             if resolution.known is None and not worker.is_accounted_for(name, version):
-                known = await worker.run(self.lookup.look, ref)
+                known = await worker.run(self.lookup.resolve, ref)
                 if known.known is None or known.version.digest != version.digest:
                     raise Unavailable(f"the registry was briefly unreachable; request {name} again")
             yield
 
 
-def rollout_turn(worker: VllmWorker, name: str, ref: Ref) -> RolloutAssignment | None:
+def rollout_assignment(worker: VllmWorker, name: str, ref: Ref) -> RolloutAssignment | None:
     """The rollout that a name follows on this worker. Refs inside a stack follow none."""
-    return worker.turn(ref) if name == str(ref) else None
+    return worker.rollout_assignment(ref) if name == str(ref) else None

@@ -1,4 +1,4 @@
-"""Looks up what a ref means: the registry's answer, or for a limited time the last known one if it is away.
+"""Looks up the version that a ref selects: the registry's answer, or for a limited time the last known one.
 
 Calls block, so the resolver makes them on its own threads. After a failed call, the registry counts as away
 until `probe` reaches it again, so that requests for known names do not wait for timeouts.
@@ -13,23 +13,23 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import Label, Ref
 from adaptry.integrations.serving.cache.cache import Cache
-from adaptry.integrations.serving.worker.last_known import KnownMeaning, LastKnown
+from adaptry.integrations.serving.worker.last_known import KnownTarget, LastKnownTargets
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """The version that a ref means. `known` is set if it comes from an earlier answer of the registry."""
+    """The version that a ref selects. `known` is set if it comes from an earlier answer of the registry."""
 
     version: VersionInfo
-    known: KnownMeaning | None = None
+    known: KnownTarget | None = None
 
 
 class RefLookup:
     """Looks refs up in a registry, with `last_known` while it is away."""
 
-    def __init__(self, registry: Registry, cache: Cache, last_known: LastKnown) -> None:
+    def __init__(self, registry: Registry, cache: Cache, last_known: LastKnownTargets) -> None:
         self.last_known = last_known
         self._registry = registry
         self._cache = cache
@@ -50,23 +50,23 @@ class RefLookup:
             self._registry.events.read()
             self._failure = None
 
-    def look(self, ref: Ref) -> Resolution:
+    def resolve(self, ref: Ref) -> Resolution:
         """Raises `NotFound`; `Unavailable` if the registry is away and nothing current enough is known, or
         `Conflict` if it is behind; `Withdrawn` for a known version that was recalled on this machine."""
         if self._failure is not None:
-            return self._last_meaning(ref, self._failure)
+            return self._last_known_target(ref, self._failure)
         try:
-            return Resolution(self._ask(ref))
+            return Resolution(self._resolve(ref))
         except NotFound:
             self.last_known.forget(ref)
             raise
         except Conflict as error:  # the registry is behind
-            return self._last_meaning(ref, error)
+            return self._last_known_target(ref, error)
         except Unavailable as error:
             self._failure = error
-            return self._last_meaning(ref, error)
+            return self._last_known_target(ref, error)
 
-    def _ask(self, ref: Ref) -> VersionInfo:
+    def _resolve(self, ref: Ref) -> VersionInfo:
         if isinstance(ref.selector, Label):
             held = self._registry.aliases.list(ref.name)
             if alias := next((one for one in held if one.alias == ref.selector.label), None):
@@ -74,7 +74,7 @@ class RefLookup:
                 return self._registry.versions.get(Ref.of_revision(ref.name, alias.digest))
         return self._registry.versions.get(ref)
 
-    def _last_meaning(self, ref: Ref, error: AdaptryError) -> Resolution:
+    def _last_known_target(self, ref: Ref, error: AdaptryError) -> Resolution:
         known = self.last_known.find(ref)
         if known is None:
             self.last_known.reload()  # another worker on this machine may have stored it
@@ -87,8 +87,8 @@ class RefLookup:
             raise Withdrawn(f"{version.label} was recalled on this machine ({reason})")
         return Resolution(version, known)
 
-    def _require_fresh(self, ref: Ref, known: KnownMeaning, error: AdaptryError) -> None:
-        """Raises `Unavailable` if the last known meaning is too old."""
+    def _require_fresh(self, ref: Ref, known: KnownTarget, error: AdaptryError) -> None:
+        """Raises `Unavailable` if the last known target is too old."""
         if not self.last_known.is_fresh(known):
             raise Unavailable(
                 f"the registry last confirmed {ref} at {known.confirmed_at:%Y-%m-%d %H:%M} UTC; without the"

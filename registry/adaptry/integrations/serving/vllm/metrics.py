@@ -33,8 +33,8 @@ class ResolverMetrics:
             ),
             (
                 "adaptry_oldest_meaning_seconds",
-                "Seconds since the registry last confirmed the meaning of a served name; the largest one.",
-                resolver.oldest_meaning.total_seconds(),
+                "Seconds since the registry last confirmed the target of a served name; the largest one.",
+                resolver.oldest_confirmation_age.total_seconds(),
             ),
             (
                 "adaptry_max_meaning_age_seconds",

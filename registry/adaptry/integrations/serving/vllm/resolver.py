@@ -28,7 +28,7 @@ from adaptry.core.stack_ref import StackRef
 from adaptry.integrations.serving.event_listener import EventListener
 from adaptry.integrations.serving.limits import NegativeCache, RateLimiter
 from adaptry.integrations.serving.vllm.adapter_use import AdapterUse
-from adaptry.integrations.serving.vllm.announcement import LoadAnnouncer, rollout_turn
+from adaptry.integrations.serving.vllm.announcement import LoadAnnouncer, rollout_assignment
 from adaptry.integrations.serving.vllm.draining import DrainingAdapters, LeaseRefCounts, ResolvedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.finished_requests import watch_finished
@@ -45,7 +45,7 @@ from adaptry.integrations.serving.vllm.problems import NameProblems
 from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
 from adaptry.integrations.serving.vllm.snapshot import load_of, take_snapshot
 from adaptry.integrations.serving.vllm.worker import UNREACHABLE, EngineSnapshot, VllmWorker
-from adaptry.integrations.serving.worker.last_known import LastKnown
+from adaptry.integrations.serving.worker.last_known import LastKnownTargets
 
 log = logging.getLogger("vllm.adaptry")
 
@@ -100,8 +100,9 @@ class AdapterResolver:
         return self._worker
 
     @property
-    def oldest_meaning(self) -> timedelta:
-        """The age of the oldest meaning of a served name: the time since the registry last confirmed it."""
+    def oldest_confirmation_age(self) -> timedelta:
+        """The time since the registry confirmed the target of a served name, for the one confirmed longest
+        ago."""
         refs = (ref for loaded in self._names.values() for ref in loaded.target.refs)
         known = map(self.lookup.last_known.find, refs)
         return max((self.lookup.last_known.age(one) for one in known if one), default=timedelta())
@@ -113,9 +114,9 @@ class AdapterResolver:
 
     @functools.cached_property
     def lookup(self) -> RefLookup:
-        """Looks names up. Created at its first use, because it reads the file of last known meanings."""
+        """Looks names up. Created at its first use, because it reads the file of last known targets."""
         config = self._config
-        last_known = LastKnown(config.cache.root, config.known_as, config.max_age, config.now)
+        last_known = LastKnownTargets(config.cache.root, config.known_as, config.max_age, config.now)
         return RefLookup(config.registry, config.cache, last_known)
 
     @functools.cached_property
@@ -199,7 +200,7 @@ class AdapterResolver:
                     self._make_room(vllm, name, target)
                     return await self._preparation.prepare(vllm, worker, name, target, versions)
             except AdaptryError as error:
-                if not self._note_turn_failure(worker, target, error):
+                if not self._note_rollout_failure(worker, target, error):
                     raise
 
     def _make_room(self, vllm: InProcessVllm, name: str, target: StackRef) -> None:
@@ -209,9 +210,9 @@ class AdapterResolver:
         if name not in self._names and (excess := name_to_unload(self._config, vllm, self._names, target)):
             self._drain(vllm, excess, self._names[excess])
 
-    def _note_turn_failure(self, worker: VllmWorker, target: StackRef, error: AdaptryError) -> bool:
+    def _note_rollout_failure(self, worker: VllmWorker, target: StackRef, error: AdaptryError) -> bool:
         """Stops the rollout that the target follows here. Returns whether there is one."""
-        return target.single is not None and worker.note_turn_failure(target.single, error)
+        return target.single is not None and worker.note_rollout_failure(target.single, error)
 
     async def refresh(self, vllm: InProcessVllm, about: Collection[AdapterName] = ()) -> None:
         """Refreshes every loaded name, or those of the adapters `about`; reports; unloads what is drained,
@@ -242,7 +243,7 @@ class AdapterResolver:
         await keep_loaded(self._config.pin, self._names, vllm)
 
     async def _report(self, worker: VllmWorker) -> None:
-        """Reports, unless the registry is away; saves the meanings of names."""
+        """Reports, unless the registry is away; saves the targets of names."""
         try:
             if not self.lookup.is_away:
                 await worker.report()
@@ -280,11 +281,11 @@ class AdapterResolver:
     def _note_refused_load(self, vllm: InProcessVllm, loaded: ResolvedAdapter) -> None:
         ref = loaded.target.single
         worker = self.start(vllm)
-        turn = rollout_turn(worker, loaded.name, ref) if ref else None
-        if ref and turn and turn.digest == loaded.digests[0]:
+        assignment = rollout_assignment(worker, loaded.name, ref) if ref else None
+        if ref and assignment and assignment.digest == loaded.digests[0]:
             label = loaded.parts[0].version.label
             reason = f"vLLM no longer has {label}, or did not load it; see its log"
-            worker.note_turn_failure(ref, Conflict(reason))
+            worker.note_rollout_failure(ref, Conflict(reason))
 
     async def _load_newer(
         self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter
@@ -304,7 +305,7 @@ class AdapterResolver:
                         raise
                     return newer
             except AdaptryError as error:
-                if not self._note_turn_failure(worker, target, error):
+                if not self._note_rollout_failure(worker, target, error):
                     raise
 
     def _switch(

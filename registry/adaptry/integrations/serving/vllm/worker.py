@@ -155,7 +155,7 @@ class VllmWorker:
         """Runs a blocking call on one of the worker's threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
-    def turn(self, ref: Ref) -> RolloutAssignment | None:
+    def rollout_assignment(self, ref: Ref) -> RolloutAssignment | None:
         """The rollout that this worker follows under the ref, unless its version failed here."""
         if not isinstance(ref.selector, Label):
             return None
@@ -164,13 +164,13 @@ class VllmWorker:
                 return None if self._backoff.is_blocked((str(ref), one.digest)) else one
         return None
 
-    def note_turn_failure(self, ref: Ref, error: AdaptryError) -> bool:
+    def note_rollout_failure(self, ref: Ref, error: AdaptryError) -> bool:
         """Records why the version of a rollout could not be served under the ref: that stops the rollout.
         Returns whether there was one to be stopped."""
-        turn = self.turn(ref)
-        if turn is None or isinstance(error, UNREACHABLE):
+        assignment = self.rollout_assignment(ref)
+        if assignment is None or isinstance(error, UNREACHABLE):
             return False
-        self._backoff.record_failure((str(ref), turn.digest), error.message)
+        self._backoff.record_failure((str(ref), assignment.digest), error.message)
         return True
 
     async def note_state(self, version: VersionInfo) -> None:
@@ -288,15 +288,15 @@ class VllmWorker:
         ]
         failed = [
             ResidentReport(
-                name=turn.name,
-                digest=turn.digest,
-                served_as=f"{turn.name}@{turn.alias}",
+                name=one.name,
+                digest=one.digest,
+                served_as=f"{one.name}@{one.alias}",
                 condition="failed",
                 since=datetime.now(UTC),
                 reason=reason[:2048],
             )
-            for turn in self.reply.turns
-            if (reason := self._backoff.failure_reason((f"{turn.name}@{turn.alias}", turn.digest)))
+            for one in self.reply.turns
+            if (reason := self._backoff.failure_reason((f"{one.name}@{one.alias}", one.digest)))
         ]
         failed = [one for one in failed if (one.served_as, one.digest) not in is_there | self._pending.keys()]
         return (*now.residents, *unserved_residents(loading, "loading"), *failed)

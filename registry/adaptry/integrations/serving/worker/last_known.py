@@ -1,9 +1,9 @@
-"""The last known meanings of refs, on disk: used for a limited time while the registry is away.
+"""The last known targets of refs, on disk: used for a limited time while the registry is away.
 
 The cache's folder has one file for each registry and token, shared by their workers: a worker that starts
 while the registry is away serves the versions that another one stored. The file also has the highest
 generation seen of each alias, so that a registry that is behind (a replica that lags, a copy restored from an
-old backup) is noticed. The age of a meaning is the time since the registry last confirmed it.
+old backup) is noticed. The age of a target is the time since the registry last confirmed it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _CLOCK_ERROR = timedelta(minutes=5)
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-class KnownMeaning(BaseModel):
+class KnownTarget(BaseModel):
     """The version that a ref selected, and when the registry last confirmed it. `bases`: served bases that
     the version fits."""
 
@@ -43,10 +43,10 @@ class KnownMeaning(BaseModel):
     bases: tuple[Digest, ...] = ()
 
 
-class KnownMeanings(BaseModel):
+class KnownTargets(BaseModel):
     """The stored state. `generations`: the highest generation seen of each alias (`acme/tone@prod`)."""
 
-    meanings: dict[str, KnownMeaning] = {}
+    meanings: dict[str, KnownTarget] = {}
     generations: dict[str, int] = {}
 
 
@@ -54,8 +54,8 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class LastKnown:
-    """The last known meanings of one registry's refs. Safe for many threads and processes."""
+class LastKnownTargets:
+    """The last known targets of one registry's refs. Safe for many threads and processes."""
 
     def __init__(
         self,
@@ -71,12 +71,12 @@ class LastKnown:
         self._now = now
         self._guard = threading.Lock()  # locked only briefly, because the event loop waits for it
         self._saving = threading.Lock()
-        self._state = KnownMeanings()
+        self._state = KnownTargets()
         self._is_changed = False
         self._saved_at = now()
         self._merge(self._read())
 
-    def find(self, ref: Ref) -> KnownMeaning | None:
+    def find(self, ref: Ref) -> KnownTarget | None:
         """The version that the ref last selected. A digest or number is found through any ref that selected
         that version."""
         with self._guard:
@@ -95,14 +95,14 @@ class LastKnown:
             self._merge(found)
 
     def confirm(self, ref: Ref, version: VersionInfo, base: Digest | None = None) -> None:
-        """Records that the registry has just confirmed the meaning of the ref. The version fits `base`."""
+        """Records that the registry has just confirmed the target of the ref. The version fits `base`."""
         with self._guard:
             before = self._state.meanings.get(str(ref))
             is_same = before is not None and before.version.digest == version.digest
             bases = before.bases if before and is_same else ()
             if base is not None and base not in bases:
                 bases = (*bases, base)
-            self._state.meanings[str(ref)] = KnownMeaning(
+            self._state.meanings[str(ref)] = KnownTarget(
                 version=version, confirmed_at=self._now(), bases=bases
             )
             is_new = before is None or before.version != version or before.bases != bases
@@ -131,13 +131,13 @@ class LastKnown:
                 self._state.generations[str(ref)] = generation
                 self._is_changed = True
 
-    def age(self, meaning: KnownMeaning) -> timedelta:
+    def age(self, known: KnownTarget) -> timedelta:
         """How long ago the registry confirmed it; more than `max_age` if the clock was wrong then."""
-        age = self._now() - meaning.confirmed_at
+        age = self._now() - known.confirmed_at
         return max(age, timedelta()) if age > -_CLOCK_ERROR else self.max_age + _CLOCK_ERROR
 
-    def is_fresh(self, meaning: KnownMeaning) -> bool:
-        return self.age(meaning) <= self.max_age
+    def is_fresh(self, known: KnownTarget) -> bool:
+        return self.age(known) <= self.max_age
 
     def save(self) -> None:
         """Writes the changes, merged with those of other workers, atomically and flushed to disk.
@@ -168,7 +168,7 @@ class LastKnown:
             with atomic_file(self.path) as file:
                 file.write(text.encode())
 
-    def _merge(self, other: KnownMeanings) -> None:
+    def _merge(self, other: KnownTargets) -> None:
         """The newer confirmation and the higher generation of each ref win."""
         mine = self._state
         for ref, meaning in other.meanings.items():
@@ -179,11 +179,11 @@ class LastKnown:
             mine.generations[ref] = max(generation, mine.generations.get(ref, 0))
         self._shrink()
 
-    def _confirmed_at(self, meaning: KnownMeaning) -> datetime:
+    def _confirmed_at(self, known: KnownTarget) -> datetime:
         """When the registry confirmed it. A time in the future comes from a wrong clock, and counts as older
         than any other, so that the next confirmation replaces it."""
-        is_possible = meaning.confirmed_at <= self._now() + _CLOCK_ERROR
-        return meaning.confirmed_at if is_possible else _NEVER
+        is_possible = known.confirmed_at <= self._now() + _CLOCK_ERROR
+        return known.confirmed_at if is_possible else _NEVER
 
     def _shrink(self) -> None:
         known = self._state.meanings
@@ -192,10 +192,10 @@ class LastKnown:
             for ref in oldest_first[: len(known) - _MOST]:
                 del known[ref]
 
-    def _read(self) -> KnownMeanings:
+    def _read(self) -> KnownTargets:
         with contextlib.suppress(OSError, ValidationError, UnicodeDecodeError):
-            return KnownMeanings.model_validate_json(self.path.read_text(encoding="utf-8"))
-        return KnownMeanings()
+            return KnownTargets.model_validate_json(self.path.read_text(encoding="utf-8"))
+        return KnownTargets()
 
 
 def _is_version(ref: Ref, version: VersionInfo) -> bool:
