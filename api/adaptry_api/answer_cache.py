@@ -31,55 +31,55 @@ class AnswerCache(Generic[Answer]):
         self._most = most
         self._commit: Commit | None = None
         self._kept: dict[tuple[str, int], _Kept[Answer]] = {}
-        commits.on_change(self.look_at)
+        commits.on_change(self.revalidate_at)
 
     def is_absent(self, path: str, identity: Identity) -> bool:
         """Whether there is no answer as of any commit, and a read itself will report the last one."""
         return self._commits.reads_report_commit and (path, id(identity)) not in self._kept
 
-    async def look_up(self, path: str, identity: Identity) -> Answer | None:
+    async def get(self, path: str, identity: Identity) -> Answer | None:
         """The answer that this identity got from this address, if nothing has been committed since."""
         if self.is_absent(path, identity):
             return None
-        await self.look()
-        return self.find(path, identity)
+        await self.revalidate()
+        return self.peek(path, identity)
 
-    async def look(self) -> Commit | None:
-        """Checks whether the catalog has changed. Returns its last commit, to pass to `keep`. Call `find`
+    async def revalidate(self) -> Commit | None:
+        """Checks whether the catalog has changed. Returns its last commit, to pass to `put`. Call `peek`
         before the next `await`.
         """
         commit = await self._commits.last_commit()
-        self.look_at(commit)
+        self.revalidate_at(commit)
         return commit
 
-    def look_at(self, commit: Commit | None) -> None:
+    def revalidate_at(self, commit: Commit | None) -> None:
         """Does the same with the last commit that another cache has just looked up."""
         if commit != self._commit or commit is None:
             self._kept.clear()
             self._commit = commit
 
-    def find(self, path: str, identity: Identity) -> Answer | None:
-        """The answer that this identity got from this address, as of the last `look`."""
+    def peek(self, path: str, identity: Identity) -> Answer | None:
+        """The answer that this identity got from this address, as of the last `revalidate`."""
         kept = self._kept.get((path, id(identity)))
         return kept.answer if kept else None
 
-    def find_at(self, path: str, identity: Identity, commit: Commit | None) -> Answer | None:
-        """Like `find`, as of the commit that `CommitWatch.presumed` returned."""
+    def peek_at(self, path: str, identity: Identity, commit: Commit | None) -> Answer | None:
+        """Like `peek`, as of the commit that `CommitWatch.presumed` returned."""
         if commit is None:
             return None
-        self.look_at(commit)
-        return self.find(path, identity)
+        self.revalidate_at(commit)
+        return self.peek(path, identity)
 
-    def keep(self, path: str, identity: Identity, answer: Answer, commit: Commit | None) -> None:
+    def put(self, path: str, identity: Identity, answer: Answer, commit: Commit | None) -> None:
         """Caches a response that was read as of `commit` (`CommitWatch.with_commit`)."""
         if commit is None:
             return
         if commit != self._commit:
             if not self._commits.reads_report_commit:
-                return  # the last look may have found a later one
+                return  # the last revalidate may have found a later one
             self._commits.note(commit)
             # `note` does nothing if this commit was noted before; this cache may be as of another one since.
-            self.look_at(commit)
+            self.revalidate_at(commit)
         if len(self._kept) >= self._most:
             self._kept.clear()
         self._kept[path, id(identity)] = _Kept(identity, answer)

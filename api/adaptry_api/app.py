@@ -16,7 +16,7 @@ from adaptry_api.cors import Cors
 from adaptry_api.envelope import Envelope
 from adaptry_api.hub.addresses import RawPathRouting
 from adaptry_api.hub.computed_cache import HubCaches
-from adaptry_api.hub.kept_snapshots import KeptSnapshots
+from adaptry_api.hub.snapshot_cache import SnapshotCache
 from adaptry_api.hub.unsupported import unsupported_response
 from adaptry_api.immediate_answers import AT_ONCE, ImmediateAnswers
 from adaptry_api.metrics import RequestMetrics
@@ -78,7 +78,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     app.state.adaptry = state
     app.state.counts = counts
     app.state.hub_caches = HubCaches()
-    app.state.hub_snapshots = KeptSnapshots.of(state)
+    app.state.hub_snapshots = SnapshotCache.of(state)
     for router in all_routes():
         # Not `include_router`: it wraps routes, and would hide each route's access rule.
         app.router.routes += router.routes

@@ -136,7 +136,7 @@ class ImmediateAnswers:
         identity = authenticator.identify_at_once(authorization)
         key = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()} {condition}"
         try:
-            kept = self._answers.find_at(key, identity, self._commit) if identity else None
+            kept = self._answers.peek_at(key, identity, self._commit) if identity else None
             if kept is None:
                 kept = self._encode(scope, identity, request_id)
                 if kept is None:
@@ -158,7 +158,7 @@ class ImmediateAnswers:
             return None
         identity = self._state.authenticator.identify_key(request.token)
         self._look()
-        kept = self._answers.find_at(request.key, identity, self._commit) if identity else None
+        kept = self._answers.peek_at(request.key, identity, self._commit) if identity else None
         return self._found(request.method, kept, self._ids.next(), began) if kept else None
 
     def send(self, found: FoundAnswer) -> EncodedAnswer | None:
@@ -189,7 +189,7 @@ class ImmediateAnswers:
         size = len(kept.body)
         if size <= _LARGEST_KEPT and self._kept_bytes + size <= _MOST_KEPT:
             self._kept_bytes += size
-            self._answers.keep(key, identity, kept, self._commit)
+            self._answers.put(key, identity, kept, self._commit)
 
     def _found(self, method: str, kept: _Kept, request_id: str, began: float) -> FoundAnswer | None:
         commit = self._commit if kept.depends_on_catalog else None

@@ -82,7 +82,7 @@ def test_no_answer_is_older_than_a_commit_before_its_request(seed: int) -> None:
         await pause(40)
         before = catalog.probe.commits
         presumed = watch.presumed()
-        kept = cache.find_at(path, READER, presumed) if source.random() < 0.5 else None
+        kept = cache.peek_at(path, READER, presumed) if source.random() < 0.5 else None
         if kept is not None:  # held until the commit is known
             known: asyncio.Future[object] = asyncio.get_running_loop().create_future()
             watch.ask(known.set_result)
@@ -90,7 +90,7 @@ def test_no_answer_is_older_than_a_commit_before_its_request(seed: int) -> None:
                 found_at_once += 1
                 assert kept >= before
                 return
-        kept = await cache.look_up(path, READER)
+        kept = await cache.get(path, READER)
         if kept is not None:
             assert kept >= before
             return
@@ -99,7 +99,7 @@ def test_no_answer_is_older_than_a_commit_before_its_request(seed: int) -> None:
         answer, commit = read()
         await pause()
         assert answer >= before
-        cache.keep(path, READER, answer, commit)
+        cache.put(path, READER, answer, commit)
 
     async def change() -> None:
         for _ in range(4):

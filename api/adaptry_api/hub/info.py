@@ -13,10 +13,10 @@ from starlette.responses import JSONResponse
 from adaptry.core.identity import Identity
 from adaptry_api.auth_policy import AnswerInMemory, answered_quickly
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision, revision_in
-from adaptry_api.hub.kept_snapshots import FindSnapshot, snapshot_lookup
 from adaptry_api.hub.quick import INFO, plain
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.snapshots import KeptAnswer, RepositoryDetails, Snapshot
+from adaptry_api.hub.snapshot_cache import FindSnapshot, snapshot_lookup
+from adaptry_api.hub.snapshots import CachedAnswer, RepositoryDetails, Snapshot
 from adaptry_api.hub.tree_entries import format_time, sibling_json
 from adaptry_api.hub.warnings import add_warnings
 
@@ -36,7 +36,7 @@ async def _quick(request: Request, identity: Identity) -> Response:
 
 
 def _at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
-    snapshot = snapshot_lookup(request, identity).kept_now(revision_in(request))
+    snapshot = snapshot_lookup(request, identity).cached_now(revision_in(request))
     answer = snapshot.answers.get(_INFO) if snapshot else None
     return AnswerInMemory(answer.response()) if answer else None
 
@@ -114,8 +114,8 @@ def select_fields(body: dict[str, Any], expand: Collection[str]) -> dict[str, An
     return {key: body[key] for key in ("_id", "id", *expand) if key in body} if expand else body
 
 
-def _plain_answer(snapshot: Snapshot) -> KeptAnswer:
-    return KeptAnswer.of(_answer(False, False, [], snapshot))
+def _plain_answer(snapshot: Snapshot) -> CachedAnswer:
+    return CachedAnswer.of(_answer(False, False, [], snapshot))
 
 
 def _answer(blobs: bool, security: bool, expand: list[str], snapshot: Snapshot) -> Response:

@@ -9,9 +9,9 @@ from adaptry_api.auth_policy import app_state_of
 from adaptry_api.downloads import bytes_response
 from adaptry_api.hub import gitids
 from adaptry_api.hub.addresses import Path, Revision
-from adaptry_api.hub.kept_snapshots import FindSnapshot
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.resolve import resolve
+from adaptry_api.hub.snapshot_cache import FindSnapshot
 
 ROUTES = hub_router()
 ONE_WORD_ROUTES = hub_router()

@@ -17,10 +17,10 @@ from adaptry_api.app_state import AppState
 from adaptry_api.auth_policy import AnswerInMemory, answered_quickly, app_state_of
 from adaptry_api.downloads import bytes_response, response_without_reading
 from adaptry_api.hub.addresses import Path, Revision, path_in, revision_in
-from adaptry_api.hub.kept_snapshots import FindSnapshot, SnapshotLookup, file_of, snapshot_lookup
 from adaptry_api.hub.quick import FILE, plain
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.small_files import small_file
+from adaptry_api.hub.snapshot_cache import FindSnapshot, SnapshotLookup, file_of, snapshot_lookup
 from adaptry_api.hub.snapshots import RepositoryFile, Snapshot
 from adaptry_api.hub.warnings import add_warnings
 from adaptry_api.redirects import redirect_to_bucket
@@ -35,7 +35,7 @@ async def _quick(request: Request, identity: Identity) -> Response:
 
 
 def _at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
-    snapshot = snapshot_lookup(request, identity).kept_now(revision_in(request))
+    snapshot = snapshot_lookup(request, identity).cached_now(revision_in(request))
     if snapshot is None:
         return None
     _, file, warnings = file_of(path_in(request), snapshot)

@@ -1,4 +1,4 @@
-"""Snapshots of adapters that are used again while nothing in the catalog has changed.
+"""Caches snapshots of adapters for as long as nothing in the catalog changes.
 
 A client asks for a repository, then for each of its files twice. Without this, each request reads adapter,
 commit and version again. The rules are those of `answer_cache`: authentication first, then a check for
@@ -29,11 +29,11 @@ from adaptry_api.hub.refusals import HubNotFound
 from adaptry_api.hub.repo_lookup import Repository, find_repository, hub_reader
 from adaptry_api.hub.repo_types import REPOSITORY_LOOKUPS
 from adaptry_api.hub.small_files import keep_small_files
-from adaptry_api.hub.snapshots import KeptAnswer, RepositoryFile, Snapshot
+from adaptry_api.hub.snapshots import CachedAnswer, RepositoryFile, Snapshot
 from adaptry_api.quick_reads import QuickReads
 
 MOST = 256
-"""Maximum number of snapshots that are kept."""
+"""Maximum number of cached snapshots."""
 _MOST_FILES = 64
 _MOST_KNOWN = 4096
 _SMALL_FILES = "small files"
@@ -41,10 +41,10 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
-class KeptSnapshots:
-    """The kept snapshots of a server process, and the threads on which adapters are looked up again.
+class SnapshotCache:
+    """The cached snapshots of a server process, and the threads on which adapters are looked up again.
 
-    A snapshot is kept under the requested revision, and under its commit's id: a client first asks for a
+    A snapshot is cached under the requested revision, and under its commit's id: a client first asks for a
     branch, then for the files of a commit. A version's commit has the same files, state and warnings under
     each of its names.
     `known` lists the lookups that were made before. Their results from files (git ids, cards) are cached by
@@ -59,7 +59,7 @@ class KeptSnapshots:
     known: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
-    def of(cls, state: AppState) -> KeptSnapshots | None:
+    def of(cls, state: AppState) -> SnapshotCache | None:
         """None for a mirror, whose reads may query the mirrored registry."""
         if not state.quick_reads.is_available:
             return None
@@ -69,7 +69,7 @@ class KeptSnapshots:
 
     async def read(self, about: object, read: Callable[[], Found]) -> tuple[Found, Commit | None]:
         """The result of `read`, which runs in one transaction, on a thread for quick reads; and the commit as
-        of which it was read, to pass to `keep`. `about`: see `Catalog.read_prepared`.
+        of which it was read, to pass to `put`. `about`: see `Catalog.read_prepared`.
         """
         if self.commits.is_immediate:
             read = partial(self._together, read)
@@ -79,45 +79,45 @@ class KeptSnapshots:
         with self.catalog.read_together():
             return read()
 
-    async def look_up(self, key: str, identity: Identity) -> Snapshot | None:
-        """The kept snapshot, if the catalog has not changed since."""
+    async def get(self, key: str, identity: Identity) -> Snapshot | None:
+        """The cached snapshot, if the catalog has not changed since."""
         if self.by_revision.is_absent(key, identity) and self.by_commit.is_absent(key, identity):
             return None
-        await self.look()
-        return self.find(key, identity)
+        await self.revalidate()
+        return self.peek(key, identity)
 
-    async def look(self) -> Commit | None:
-        """Drops everything if the catalog has changed. Returns its last commit, to pass to `keep`. Look for a
-        snapshot before the next `await`.
+    async def revalidate(self) -> Commit | None:
+        """Drops everything if the catalog has changed. Returns its last commit, to pass to `put`. Call `peek`
+        before the next `await`.
         """
-        commit = await self.by_revision.look()
-        self.by_commit.look_at(commit)
+        commit = await self.by_revision.revalidate()
+        self.by_commit.revalidate_at(commit)
         return commit
 
-    def look_at_once(self) -> bool:
-        """Like `look`, without waiting; False if that is not possible."""
+    def revalidate_at_once(self) -> bool:
+        """Like `revalidate`, without waiting; False if that is not possible."""
         commit = self.commits.presumed()
         if commit is None:
             return False
-        self.by_revision.look_at(commit)
-        self.by_commit.look_at(commit)
+        self.by_revision.revalidate_at(commit)
+        self.by_commit.revalidate_at(commit)
         return True
 
-    def find(self, key: str, identity: Identity) -> Snapshot | None:
-        """The kept snapshot, as of the last look."""
-        snapshot = self.by_revision.find(key, identity)
+    def peek(self, key: str, identity: Identity) -> Snapshot | None:
+        """The cached snapshot, as of the last `revalidate`."""
+        snapshot = self.by_revision.peek(key, identity)
         if snapshot is None:  # it may have been looked up by the name of a branch
-            snapshot = self.by_commit.find(key, identity)
+            snapshot = self.by_commit.peek(key, identity)
         return snapshot
 
-    def keep(
+    def put(
         self, id: str, revision: str, identity: Identity, snapshot: Snapshot, commit: Commit | None
     ) -> None:
         if not snapshot.depends_on_catalog or len(snapshot.files) > _MOST_FILES:
             return
-        self.by_revision.keep(_key(id, revision), identity, snapshot, commit)
+        self.by_revision.put(_key(id, revision), identity, snapshot, commit)
         if snapshot.is_version:
-            self.by_commit.keep(_key(id, snapshot.commit), identity, snapshot, commit)
+            self.by_commit.put(_key(id, snapshot.commit), identity, snapshot, commit)
 
     def note_known(self, key: str, what: str) -> None:
         if len(self.known) >= _MOST_KNOWN:
@@ -133,58 +133,60 @@ class SnapshotLookup:
 
     request: Request
     identity: Identity
-    kept: KeptSnapshots | None
+    cache: SnapshotCache | None
 
     async def use(self, revision: str, use: Callable[[Snapshot], Found]) -> Found:
         """Calls `use` with the snapshot, in a thread, and returns its result. Raises the errors of
         `Repository.snapshot` and of `use`.
         """
-        snapshot = await self._kept_at(revision)
+        snapshot = await self._cached_at(revision)
         if snapshot is not None:
             return await to_thread.run_sync(use, snapshot)
         return await self._look_up(revision, use, None)
 
-    async def answer(self, what: str, revision: str, make: Callable[[Snapshot], KeptAnswer]) -> KeptAnswer:
-        """The answer that `make` gives for a snapshot, kept with it under the name `what`."""
-        snapshot = await self._kept_at(revision)
+    async def answer(
+        self, what: str, revision: str, make: Callable[[Snapshot], CachedAnswer]
+    ) -> CachedAnswer:
+        """The answer that `make` gives for a snapshot, cached with it under the name `what`."""
+        snapshot = await self._cached_at(revision)
         if snapshot is None:
-            return await self._look_up(revision, keeping(what, make), what)
+            return await self._look_up(revision, cached(what, make), what)
         if (answer := snapshot.answers.get(what)) is not None:
             return answer
-        return await to_thread.run_sync(keeping(what, make), snapshot)
+        return await to_thread.run_sync(cached(what, make), snapshot)
 
     async def answer_from_files(
-        self, what: str, revision: str, make: Callable[[Snapshot], KeptAnswer]
-    ) -> KeptAnswer:
-        """Like `answer`, for a `make` that uses only the list of files. A kept snapshot has few files, so
+        self, what: str, revision: str, make: Callable[[Snapshot], CachedAnswer]
+    ) -> CachedAnswer:
+        """Like `answer`, for a `make` that uses only the list of files. A cached snapshot has few files, so
         `make` runs on the event loop.
         """
-        snapshot = await self._kept_at(revision)
+        snapshot = await self._cached_at(revision)
         if snapshot is None:
-            return await self._look_up(revision, keeping(what, make), what)
+            return await self._look_up(revision, cached(what, make), what)
         if (answer := snapshot.answers.get(what)) is not None:
             return answer
-        return keeping(what, make)(snapshot)
+        return cached(what, make)(snapshot)
 
     async def file(self, revision: str, path: str) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
         """A file that may be read, its snapshot, and the warnings to send with it."""
-        snapshot = await self._kept_at(revision)
+        snapshot = await self._cached_at(revision)
         if snapshot is not None:
             return file_of(path, snapshot)
         return await self._look_up(revision, partial(file_of, path), "file")
 
-    def kept_now(self, revision: str) -> Snapshot | None:
-        """The kept snapshot, without waiting for anything; None if it must be looked up."""
-        if self.kept is None or not self.kept.look_at_once():
+    def cached_now(self, revision: str) -> Snapshot | None:
+        """The cached snapshot, without waiting for anything; None if it must be looked up."""
+        if self.cache is None or not self.cache.revalidate_at_once():
             return None
-        return self.kept.find(self._key(revision), self.identity)
+        return self.cache.peek(self._key(revision), self.identity)
 
-    async def _kept_at(self, revision: str) -> Snapshot | None:
-        """The kept snapshot; None if it must be looked up."""
-        return await self.kept.look_up(self._key(revision), self.identity) if self.kept else None
+    async def _cached_at(self, revision: str) -> Snapshot | None:
+        """The cached snapshot; None if it must be looked up."""
+        return await self.cache.get(self._key(revision), self.identity) if self.cache else None
 
     async def _look_up(self, revision: str, use: Callable[[Snapshot], Found], what: str | None) -> Found:
-        """Reads the snapshot, keeps it, and returns the result of `use`. `what` names `use`; None if `use`
+        """Reads the snapshot, caches it, and returns the result of `use`. `what` names `use`; None if `use`
         differs between calls.
         """
         reader, id, key = hub_reader(self.request, self.identity), self.id, self._key(revision)
@@ -199,14 +201,14 @@ class SnapshotLookup:
                 return None
             snapshot = repository.snapshot(revision)
             if snapshot.depends_on_catalog:
-                snapshot.warnings()  # looked up now, so that a kept snapshot is used without reading rows
+                snapshot.warnings()  # looked up now, so that a cached snapshot is used without reading rows
             made.append(snapshot)
             return use(snapshot)
 
         try:
             found = None
-            if self.kept and what and (key, what) in self.kept.known:
-                has_small_files = (id, _SMALL_FILES) in self.kept.known
+            if self.cache and what and (key, what) in self.cache.known:
+                has_small_files = (id, _SMALL_FILES) in self.cache.known
 
                 def look_up_again() -> Found | None:
                     try:
@@ -220,24 +222,24 @@ class SnapshotLookup:
                         keep_small_files(made[0])
                     return found
 
-                found, commit = await self.kept.read((key, what), look_up_again)
+                found, commit = await self.cache.read((key, what), look_up_again)
             if refused:
                 raise refused[0]
             if not made:
-                commit = await self.kept.look() if self.kept else None
+                commit = await self.cache.revalidate() if self.cache else None
                 find = partial(find_repository, reader, id, REPOSITORY_LOOKUPS)
                 found = await to_thread.run_sync(look_up, find)
         finally:
-            if self.kept and made:  # also if it has no such file: clients probe for several
-                self.kept.keep(id, revision, self.identity, made[0], commit)
+            if self.cache and made:  # also if it has no such file: clients probe for several
+                self.cache.put(id, revision, self.identity, made[0], commit)
                 if what and made[0].depends_on_catalog:
-                    self.kept.note_known(key, what)
+                    self.cache.note_known(key, what)
         return cast(Found, found)
 
     def note_small_files(self) -> None:
         """Notes that small files of the repository were requested, so the next look-up reads them too."""
-        if self.kept:
-            self.kept.note_known(self.id, _SMALL_FILES)
+        if self.cache:
+            self.cache.note_known(self.id, _SMALL_FILES)
 
     @property
     def id(self) -> str:
@@ -261,10 +263,10 @@ def file_of(path: str, snapshot: Snapshot) -> tuple[Snapshot, RepositoryFile, tu
     return snapshot, file, snapshot.warnings()
 
 
-def keeping(what: str, make: Callable[[Snapshot], KeptAnswer]) -> Callable[[Snapshot], KeptAnswer]:
-    """Wraps `make` so that its answer is kept with the snapshot."""
+def cached(what: str, make: Callable[[Snapshot], CachedAnswer]) -> Callable[[Snapshot], CachedAnswer]:
+    """Wraps `make` so that its answer is cached with the snapshot."""
 
-    def made(snapshot: Snapshot) -> KeptAnswer:
+    def made(snapshot: Snapshot) -> CachedAnswer:
         answer = snapshot.answers[what] = make(snapshot)
         return answer
 
@@ -273,8 +275,8 @@ def keeping(what: str, make: Callable[[Snapshot], KeptAnswer]) -> Callable[[Snap
 
 def snapshot_lookup(request: Request, identity: Identity) -> SnapshotLookup:
     """For the repository that the request's URL names."""
-    kept = cast(KeptSnapshots | None, request.app.state.hub_snapshots)
-    return SnapshotLookup(request, identity, kept)
+    cache = cast(SnapshotCache | None, request.app.state.hub_snapshots)
+    return SnapshotLookup(request, identity, cache)
 
 
 async def _lookup(request: Request, identity: Caller) -> SnapshotLookup:

@@ -22,14 +22,14 @@ Read = Callable[[str, int], Iterator[bytes]]
 """A file's bytes from a position on."""
 
 
-class KeptAnswer(NamedTuple):
+class CachedAnswer(NamedTuple):
     """An encoded answer about a snapshot."""
 
     body: bytes
     headers: Sequence[tuple[bytes, bytes]]
 
     @classmethod
-    def of(cls, response: Response) -> KeptAnswer:
+    def of(cls, response: Response) -> CachedAnswer:
         return cls(bytes(response.body), tuple(response.raw_headers))
 
     def response(self) -> Response:
@@ -95,7 +95,7 @@ class Snapshot:
     is_remote: bool = False
     require_available: Callable[[], None] = lambda: None
     depends_on_catalog: bool = False
-    answers: dict[str, KeptAnswer] = field(default_factory=dict)
+    answers: dict[str, CachedAnswer] = field(default_factory=dict)
     small_files: dict[str, bytes] = field(default_factory=dict)
 
     def file(self, path: str) -> RepositoryFile:

@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse
 from adaptry.core.identity import Identity
 from adaptry_api.auth_policy import AnswerInMemory, answered_quickly
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link, path_in, revision_in
-from adaptry_api.hub.kept_snapshots import FindSnapshot, keeping, snapshot_lookup
 from adaptry_api.hub.quick import TREE, plain
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.snapshots import KeptAnswer, Snapshot
+from adaptry_api.hub.snapshot_cache import FindSnapshot, cached, snapshot_lookup
+from adaptry_api.hub.snapshots import CachedAnswer, Snapshot
 from adaptry_api.hub.tree_entries import folder_entries
 
 ROUTES = hub_router()
@@ -33,21 +33,21 @@ async def _quick(request: Request, identity: Identity) -> Response:
 
 
 def _at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
-    snapshot = snapshot_lookup(request, identity).kept_now(revision_in(request))
+    snapshot = snapshot_lookup(request, identity).cached_now(revision_in(request))
     if snapshot is None:
         return None
     what, make = _plain_page(request)
-    answer = snapshot.answers.get(what) or keeping(what, make)(snapshot)
+    answer = snapshot.answers.get(what) or cached(what, make)(snapshot)
     return AnswerInMemory(answer.response())
 
 
-def _plain_page(request: Request) -> tuple[str, Callable[[Snapshot], KeptAnswer]]:
+def _plain_page(request: Request) -> tuple[str, Callable[[Snapshot], CachedAnswer]]:
     """The name of the answer, and the function that makes it."""
     path, is_recursive = path_in(request), _IS_RECURSIVE[request.scope["query_string"]]
 
-    def make(snapshot: Snapshot) -> KeptAnswer:
+    def make(snapshot: Snapshot) -> CachedAnswer:
         found = folder_entries(snapshot, path, is_recursive=is_recursive)
-        return KeptAnswer.of(_page(request, found, _PAGE, 0))
+        return CachedAnswer.of(_page(request, found, _PAGE, 0))
 
     return f"tree {is_recursive} {path}", make
 

@@ -46,7 +46,7 @@ def _is_plain(request: Request) -> bool:
 
 async def _quick_search(request: Request, identity: Identity) -> Response:
     state, address = app_state_of(request), request.scope["query_string"].decode("latin-1")
-    kept = await state.searches.look_up(address, identity)
+    kept = await state.searches.get(address, identity)
     if kept is not None:
         return Response(kept, media_type="application/json")
     given, registry = request.query_params, state.registry(identity)
@@ -68,13 +68,13 @@ async def _quick_search(request: Request, identity: Identity) -> Response:
     else:
         body, commit = await state.searching.run(read)
     if not parsed.reads_files and not parsed.is_relative:
-        state.searches.keep(address, identity, body, commit)
+        state.searches.put(address, identity, body, commit)
     return Response(body, media_type="application/json")
 
 
 def _search_at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
     state, address = app_state_of(request), request.scope["query_string"].decode("latin-1")
-    body = state.searches.find_at(address, identity, state.commits.presumed())
+    body = state.searches.peek_at(address, identity, state.commits.presumed())
     return AnswerInMemory(Response(body, media_type="application/json")) if body is not None else None
 
 

@@ -45,7 +45,7 @@ def list_versions(
 
 async def _quick_version(request: Request, identity: Identity) -> Response:
     state, path = app_state_of(request), request.scope["path"]
-    kept = await state.answers.look_up(path, identity)
+    kept = await state.answers.get(path, identity)
     if kept is not None:
         return kept.response(request)
     given = request.path_params
@@ -53,13 +53,13 @@ async def _quick_version(request: Request, identity: Identity) -> Response:
     ref, registry = Ref(name, parse_selector(given["selector"])), state.registry(identity)
     read = state.commits.with_commit(lambda: TaggedAnswer(registry.versions.get(ref)), about=ref)
     answer, commit = await state.quick_reads.run_query(read)
-    state.answers.keep(path, identity, answer, commit)
+    state.answers.put(path, identity, answer, commit)
     return answer.response(request)
 
 
 def _version_at_once(request: Request, identity: Identity) -> AnswerInMemory | None:
     state = app_state_of(request)
-    answer = state.answers.find_at(request.scope["path"], identity, state.commits.presumed())
+    answer = state.answers.peek_at(request.scope["path"], identity, state.commits.presumed())
     return AnswerInMemory(answer.response(request)) if answer else None
 
 
