@@ -30,7 +30,7 @@ from adaptry.core.failpoints import GC_POINTS, NAMES, VARIABLE, WITH_FILES
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push, upload
 from adaptry.storage.catalog.pending_deletes import LAPSES
-from adaptry.storage.catalog.rows import LeavingRow
+from adaptry.storage.catalog.rows import PendingDeleteRow
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.gc import collect_garbage
@@ -164,11 +164,11 @@ def _let_lapse(registry: LocalRegistry) -> None:
     come.
     """
     with registry.catalog.read() as tx:
-        going = [Digest(row.digest) for row in tx.exec(select(LeavingRow)) if row.going_since]
+        going = [Digest(row.digest) for row in tx.exec(select(PendingDeleteRow)) if row.going_since]
     with pytest.raises(Unavailable, match="being deleted"):
         registry.uploads.open(TONE, going[0], 3)
     with registry.catalog.write() as tx:
-        for row in tx.exec(select(LeavingRow)):
+        for row in tx.exec(select(PendingDeleteRow)):
             assert row.going_since
             row.going_since = row.going_since - LAPSES
 

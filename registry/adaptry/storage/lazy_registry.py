@@ -25,7 +25,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.quick_values import ListedPage, VersionToPull
 from adaptry.storage.catalog import cursors, statement_texts
-from adaptry.storage.catalog.in_use import PRIVATE, in_use_file
+from adaptry.storage.catalog.catalog_lock import PRIVATE, catalog_lock_file
 from adaptry.storage.catalog.prepared import PreparedReaders, run_prepared, run_select
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def open_lazily(catalog: Path, open_whole: Callable[[], Registry]) -> Registry:
     if not os.access(catalog.parent, os.W_OK):
         return open_whole()
     try:
-        lock = FileLock.try_shared(in_use_file(catalog), mode=PRIVATE)
+        lock = FileLock.try_shared(catalog_lock_file(catalog), mode=PRIVATE)
     except (StorageFull, Unavailable):
         return open_whole()
     if lock is None:  # the file is being replaced

@@ -12,14 +12,14 @@ from adaptry.core.errors import Conflict
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.store import BlobStore
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.catalog.factory import CatalogPlace
+from adaptry.storage.catalog.factory import CatalogLocation
 
 _PATIENCE = 2.0
 """Seconds to wait for the rows of another process's first push, which writes small files before its rows."""
 _PAUSE = 0.1
 
 
-def open_owned(place: CatalogPlace, store: BlobStore) -> Catalog:
+def open_owned(place: CatalogLocation, store: BlobStore) -> Catalog:
     """Opens the catalog to which the files in `store` belong. Creates nothing if they belong to another.
 
     Raises `Conflict`, `Unavailable`, `ProtocolMismatch`, `StorageFull`.

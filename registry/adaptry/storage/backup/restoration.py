@@ -32,8 +32,8 @@ from adaptry.storage.backup.unfinished import private_file, private_folder
 from adaptry.storage.blobs.factory import address_in as blobs_in
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.catalog import adapters, epochs, events, factory, recall_claims, worker_reports
+from adaptry.storage.catalog.catalog_lock import catalog_lock_file
 from adaptry.storage.catalog.database import Catalog, Transaction
-from adaptry.storage.catalog.in_use import in_use_file
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 
@@ -187,7 +187,7 @@ def _changed(digest: Digest, size: int) -> InvalidBackup:
 def _alone(folder: Path) -> Iterator[None]:
     """Locks the registry during the block; other processes wait to open it. Raises `Conflict`."""
     catalog = folder / factory.FILE
-    lock = FileLock.try_exclusive(in_use_file(catalog), mode=0o600)
+    lock = FileLock.try_exclusive(catalog_lock_file(catalog), mode=0o600)
     if lock is None:
         raise Conflict(
             f"a server, a runner or another command has the registry in {folder} open; stop it,"

@@ -67,7 +67,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterPlace:
+class AdapterPosition:
     """The position of an adapter in a listing."""
 
     value: object
@@ -81,16 +81,16 @@ def page(tx: Reads, scope: ReadScope, listing: Listing, cursor: str | None, limi
     after = None if cursor is None else _decode(listing, cursor)
     found = entries(tx, scope, listing, after, limit + 1)
     shown = found[:limit]
-    last = AdapterPlace(shown[-1].value, shown[-1].name) if len(found) > limit else None
+    last = AdapterPosition(shown[-1].value, shown[-1].name) if len(found) > limit else None
     return Page[AdapterInfo](
         items=adapters.infos(tx, [row.id for row in shown]), next=last and _encode(listing, last)
     )
 
 
 def entries(
-    tx: Reads, scope: ReadScope, listing: Listing, after: AdapterPlace | None, count: int
+    tx: Reads, scope: ReadScope, listing: Listing, after: AdapterPosition | None, count: int
 ) -> Sequence[Any]:
-    """The next visible adapters after a place: their keys, names, values of the order, and numbers of
+    """The next visible adapters after a position: their keys, names, values of the order, and numbers of
     versions. (`Any`: rows.)
     """
     parameters: dict[str, object] = {"count": count}
@@ -163,7 +163,7 @@ def _of_namespace(namespace: str) -> ColumnElement[bool]:
 
 
 def _after(listing: Listing, span: ColumnElement[bool]) -> Iterable[ColumnElement[bool]]:
-    """The entries of a span after a place: with the same value, and with later ones. Each is a range of an
+    """The entries of a span after a position: with the same value, and with later ones. Each is a range of an
     index.
     """
     value, name = _COLUMNS[listing.sort], bindparam("after_name", type_=_A.c.name.type)
@@ -204,24 +204,24 @@ def _first(listing: Listing, parts: Sequence[Entries]) -> Any:
     return select(every).order_by(*order).limit(_COUNT)
 
 
-def _encode(listing: Listing, place: AdapterPlace) -> str:
+def _encode(listing: Listing, position: AdapterPosition) -> str:
     if listing.sort == "name":
-        return cursors.encode(place.name, listing.about)
-    value = place.value.isoformat() if isinstance(place.value, datetime) else place.value
-    return cursors.encode(f"{value} {place.name}", listing.about)
+        return cursors.encode(position.name, listing.about)
+    value = position.value.isoformat() if isinstance(position.value, datetime) else position.value
+    return cursors.encode(f"{value} {position.name}", listing.about)
 
 
-def _decode(listing: Listing, cursor: str) -> AdapterPlace:
+def _decode(listing: Listing, cursor: str) -> AdapterPosition:
     text = cursors.decode(cursor, listing.about)
     if listing.sort == "name":
-        return AdapterPlace(text, text)
+        return AdapterPosition(text, text)
     value, _, name = text.partition(" ")
     try:
         AdapterName.parse(name)
         if listing.sort == "updated":
-            return AdapterPlace(datetime.fromisoformat(value).astimezone(UTC), name)
+            return AdapterPosition(datetime.fromisoformat(value).astimezone(UTC), name)
         if not (value.isascii() and value.isdigit() and int(value) <= cursors.INTEGER):
             raise ValueError(value)
-        return AdapterPlace(int(value), name)
+        return AdapterPosition(int(value), name)
     except (Invalid, ValueError, OverflowError):
         raise cursors.foreign() from None

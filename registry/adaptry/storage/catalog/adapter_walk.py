@@ -10,12 +10,12 @@ from sqlalchemy import bindparam, select
 
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.access import ReadScope
-from adaptry.storage.catalog.adapter_pages import AdapterPlace, Listing, entries
+from adaptry.storage.catalog.adapter_pages import AdapterPosition, Listing, entries
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.predicates import one_of, select_where
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, VersionRow
-from adaptry.storage.catalog.search_places import Ordering, Place
+from adaptry.storage.catalog.search_positions import Ordering, SearchPosition
 from adaptry.storage.catalog.search_walks import Window
 from adaptry.storage.catalog.version_info import table_of
 
@@ -47,7 +47,7 @@ class ByAdapter:
     since: datetime | None = None
     until: datetime | None = None
 
-    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: SearchPosition | None, count: int) -> Window:
         if after is not None:
             rest = self._rest(tx, after, count)
             if rest:
@@ -58,21 +58,21 @@ class ByAdapter:
         if not taken:
             return Window((), 1, None)
         last = taken[-1]
-        end = self._place(last, 0, _LAST if self.ordering.reverse else 0)
+        end = self._position(last, 0, _LAST if self.ordering.reverse else 0)
         if taken[0].version_count > count:
-            start = self._place(last, 0, 0 if self.ordering.reverse else _LAST)
+            start = self._position(last, 0, 0 if self.ordering.reverse else _LAST)
             found = self._rest(tx, start, count)
             return Window(found, count, found[-1] if found else end)
         found = self._versions(tx, taken)
         is_end = len(taken) == len(adapters) < many
         return Window(found, len(found) + len(taken), None if is_end else end)
 
-    def _adapters(self, tx: Reads, after: Place | None, count: int) -> Sequence[Any]:
+    def _adapters(self, tx: Reads, after: SearchPosition | None, count: int) -> Sequence[Any]:
         """The next adapters in the period. (`Any`: rows.)"""
         before = self._start()
         if after is not None:
             value = after.name if self.listing.sort == "name" else after.value
-            before = AdapterPlace(value, after.name)
+            before = AdapterPosition(value, after.name)
         found = entries(tx, self.scope, self.listing, before, count)
         return [
             row
@@ -81,30 +81,32 @@ class ByAdapter:
             and (self.until is None or row.value < self.until)
         ]
 
-    def _start(self) -> AdapterPlace | None:
-        """The place before the first adapter of the period."""
+    def _start(self) -> AdapterPosition | None:
+        """The position before the first adapter of the period."""
         if self.listing.is_descending and self.until is not None:
-            return AdapterPlace(self.until, _LAST_NAME)
+            return AdapterPosition(self.until, _LAST_NAME)
         if not self.listing.is_descending and self.since is not None:
-            return AdapterPlace(self.since - timedelta(microseconds=1), "")
+            return AdapterPosition(self.since - timedelta(microseconds=1), "")
         return None
 
-    def _rest(self, tx: Reads, after: Place, count: int) -> list[Place]:
-        """Further versions of the adapter at a place."""
+    def _rest(self, tx: Reads, after: SearchPosition, count: int) -> list[SearchPosition]:
+        """Further versions of the adapter at a position."""
         parameters = {"name": after.name, "number": after.number, "count": count}
         rows = run_select(tx, _LATER[self.ordering.reverse], parameters)
-        return [Place(row.id, after.value, after.name, row.number) for row in rows]
+        return [SearchPosition(row.id, after.value, after.name, row.number) for row in rows]
 
-    def _versions(self, tx: Reads, adapters: Sequence[Any]) -> list[Place]:
+    def _versions(self, tx: Reads, adapters: Sequence[Any]) -> list[SearchPosition]:
         """All versions of adapters. (`Any`: rows.)"""
         by_key = {row.id: row for row in adapters}
         rows = select_where(tx, _NUMBERS, [one_of(tx, _V.c.adapter_id, list(by_key))])
-        return self.ordering.sorted(self._place(by_key[row.adapter_id], row.id, row.number) for row in rows)
+        return self.ordering.sorted(
+            self._position(by_key[row.adapter_id], row.id, row.number) for row in rows
+        )
 
-    def _place(self, adapter: Any, key: int, number: int) -> Place:
+    def _position(self, adapter: Any, key: int, number: int) -> SearchPosition:
         """(`Any`: a row.)"""
         value = None if self.listing.sort == "name" else adapter.value
-        return Place(key, value, adapter.name, number)
+        return SearchPosition(key, value, adapter.name, number)
 
 
 def _fitting(adapters: Sequence[Any], count: int) -> Sequence[Any]:

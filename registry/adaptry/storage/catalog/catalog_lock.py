@@ -1,4 +1,4 @@
-"""The lock on an SQLite catalog: shared by processes that have it open, exclusive to replace it."""
+"""The lock on an SQLite catalog: held shared by processes that have it open, exclusively to replace it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ PRIVATE = 0o600
 IN_USE = ".in-use"
 
 
-def in_use_file(path: Path) -> Path:
-    """The lock's file for the database at `path`."""
+def catalog_lock_file(path: Path) -> Path:
+    """The lock file of the database at `path`."""
     return path.with_name(f"{path.name}{IN_USE}")

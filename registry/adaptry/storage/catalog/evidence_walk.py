@@ -15,7 +15,7 @@ from adaptry.core.query_terms import EvalName
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.predicates import Order, Predicate, one_of, predicate, select_where
 from adaptry.storage.catalog.rows import MetricRow
-from adaptry.storage.catalog.search_places import Ordering, Place
+from adaptry.storage.catalog.search_positions import Ordering, SearchPosition
 from adaptry.storage.catalog.search_walks import Window, beyond, equals
 from adaptry.storage.catalog.value_conditions import is_measured, texts_of
 from adaptry.storage.catalog.version_info import table_of
@@ -34,20 +34,20 @@ class ByEvidence:
     ordering: Ordering
     ranges: tuple[Predicate, ...] = ()
 
-    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: SearchPosition | None, count: int) -> Window:
         found: list[Any] = []  # rows
         for part in _parts(after, self.ordering.is_descending):
             found += self._read(tx, part, count - len(found))
             if len(found) >= count:
                 break
-        places = [
-            Place(row.version_id, row.value, number=row.id)
+        positions = [
+            SearchPosition(row.version_id, row.value, number=row.id)
             for row in found
             if not row.is_replaced and self.name.filter in (None, row.filter)
         ]
         last = found[-1] if len(found) >= count else None
-        end = Place(last.version_id, last.value, number=last.id) if last else None
-        return Window(places, len(found), end)
+        end = SearchPosition(last.version_id, last.value, number=last.id) if last else None
+        return Window(positions, len(found), end)
 
     def _read(self, tx: Reads, part: Sequence[Predicate], count: int) -> Sequence[Any]:
         """(`Any`: rows.)"""
@@ -83,8 +83,8 @@ def newest_values(tx: Reads, name: EvalName, versions: Sequence[int]) -> dict[in
     return {row.version_id: (row.value, row.id) for row in rows}
 
 
-def _parts(after: Place | None, is_descending: bool) -> list[list[Predicate]]:
-    """Conditions on the rows after a place, each a range of the index."""
+def _parts(after: SearchPosition | None, is_descending: bool) -> list[list[Predicate]]:
+    """Conditions on the rows after a position, each a range of the index."""
     if after is None:
         return [[]]
     of_value = predicate(equals, _M.value, values=[after.value])

@@ -21,8 +21,8 @@ ADDRESS = "catalog.url"
 
 
 @dataclass(frozen=True)
-class CatalogPlace:
-    """The place of the registry's rows, existing or new: PostgreSQL, or a file (None)."""
+class CatalogLocation:
+    """The location of the registry's rows, existing or new: PostgreSQL, or a file (None)."""
 
     folder: Path
     address: str | None
@@ -44,15 +44,15 @@ class CatalogPlace:
             keep_address(self.folder, self.address)
 
 
-def locate_catalog(folder: Path, url: str | None = None) -> CatalogPlace:
-    """The place of the catalog of the registry in `folder`; `url` (`postgresql://…`) is the place for a new
+def locate_catalog(folder: Path, url: str | None = None) -> CatalogLocation:
+    """The location of the catalog of the registry in `folder`; `url` (`postgresql://…`) is that for a new
     one. Creates nothing.
 
     Raises `Conflict` if the registry has its catalog elsewhere, `Invalid` for a malformed address.
     """
     known = address_in(folder)
     if url is None and known is None:
-        return CatalogPlace(folder, None)
+        return CatalogLocation(folder, None)
     address = url or known or ""
     place = normalise_url(address)
     if known is not None and normalise_url(known) != place:
@@ -66,7 +66,7 @@ def locate_catalog(folder: Path, url: str | None = None) -> CatalogPlace:
             f"the registry in {folder} has a catalog of its own; move it: "
             f"adaptry migrate --from sqlite:{folder} --to {place}"
         )
-    return CatalogPlace(folder, address)
+    return CatalogLocation(folder, address)
 
 
 def address_in(folder: Path) -> str | None:

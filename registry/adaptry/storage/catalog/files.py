@@ -307,7 +307,7 @@ def store_weights_digest(tx: Transaction, file: Digest, weights: Digest) -> None
     if known is None:
         insert_new(tx, "weights", {"file_digest": file.hex, "weights_digest": weights.hex})
     elif known != weights:
-        tx.merge(orm.WeightsRow(file_digest=file.hex, weights_digest=weights.hex))
+        tx.merge(orm.WeightsDigestRow(file_digest=file.hex, weights_digest=weights.hex))
 
 
 def tenant_of(owner: AdapterName | Digest) -> str:

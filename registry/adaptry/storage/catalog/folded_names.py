@@ -13,7 +13,7 @@ from sqlalchemy import Column, ColumnElement, Table, func, select, true
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.case_conflicts import fold
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.rows import AdapterRow, AliasRow, BaseNameRow, MarkRow, NamespaceRow
+from adaptry.storage.catalog.rows import AdapterRow, AliasRow, BaseNameRow, GitRefRow, NamespaceRow
 from adaptry.storage.catalog.version_info import table_of
 
 
@@ -41,7 +41,7 @@ class _FoldedColumn:
 
 
 _A, _N, _B = table_of(AdapterRow), table_of(NamespaceRow), table_of(BaseNameRow)
-_L, _M = table_of(AliasRow), table_of(MarkRow)
+_L, _M = table_of(AliasRow), table_of(GitRefRow)
 _EVERY = (
     _FoldedColumn(_N, _N.c.name, None, true()),
     _FoldedColumn(_A, _A.c.name, None, _A.c.deleted_at.is_(None)),

@@ -28,7 +28,7 @@ from adaptry.storage.catalog.rows import (
     TermRow,
     UploadRow,
     VersionRow,
-    WeightsRow,
+    WeightsDigestRow,
 )
 
 
@@ -138,7 +138,7 @@ def forget_weights(tx: Transaction, digests: Sequence[Digest]) -> None:
     for digest in digests:
         damage.clear_damage(tx, digest)
     gone = [digest.hex for digest in digests]
-    tx.execute(delete(WeightsRow).where(col(WeightsRow.file_digest).in_(gone)))
+    tx.execute(delete(WeightsDigestRow).where(col(WeightsDigestRow.file_digest).in_(gone)))
     tx.execute(delete(InspectionRow).where(col(InspectionRow.file_digest).in_(gone)))
 
 

@@ -64,15 +64,15 @@ def find(tx: Reads, adapter: AdapterRecord, name: str) -> GitRef | None:
 def list_refs(tx: Transaction, adapter: AdapterRecord) -> tuple[GitRef, ...]:
     """In name order."""
     query = (
-        sm.select(orm.MarkRow, orm.CommitRow.digest)
+        sm.select(orm.GitRefRow, orm.CommitRow.digest)
         .join(orm.CommitRow)
-        .where(orm.MarkRow.adapter_id == adapter.key)
+        .where(orm.GitRefRow.adapter_id == adapter.key)
     )
-    return tuple(_record(*found) for found in tx.exec(query.order_by(orm.MarkRow.name)))
+    return tuple(_record(*found) for found in tx.exec(query.order_by(orm.GitRefRow.name)))
 
 
 def count(tx: Transaction, adapter: AdapterRecord) -> int:
-    return tx.exec(sm.select(sa.func.count()).where(sm.col(orm.MarkRow.adapter_id) == adapter.key)).one()
+    return tx.exec(sm.select(sa.func.count()).where(sm.col(orm.GitRefRow.adapter_id) == adapter.key)).one()
 
 
 def put(
@@ -95,10 +95,10 @@ def put(
 
 def drop(tx: Transaction, adapter: AdapterRecord, name: str) -> None:
     """Deletes a branch or tag, which must exist."""
-    tx.delete(tx.get_one(orm.MarkRow, (adapter.key, name)))
+    tx.delete(tx.get_one(orm.GitRefRow, (adapter.key, name)))
     tx.flush()
     case_conflicts.release_git_ref(tx, adapter.key, name)
 
 
-def _record(row: orm.MarkRow | Columns, digest: str) -> GitRef:
+def _record(row: orm.GitRefRow | Columns, digest: str) -> GitRef:
     return GitRef(row.name, cast(GitRefKind, row.kind), Digest(digest), row.message)

@@ -23,7 +23,7 @@ class StoredResponse:
 
 def find(tx: Transaction, identity: str, key: str, since: datetime) -> StoredResponse | None:
     """The stored answer for a key, unless it is older than `since`."""
-    row = tx.get(orm.AnswerRow, (identity, key))
+    row = tx.get(orm.StoredResponseRow, (identity, key))
     return StoredResponse(Digest(row.request), row.answer) if row and row.given_at >= since else None
 
 
@@ -33,10 +33,12 @@ def store(
     """Stores an answer, and deletes those older than `since`."""
     forget(tx, since)
     tx.add(
-        orm.AnswerRow(identity=identity, key=key, request=given.request.hex, answer=given.answer, given_at=at)
+        orm.StoredResponseRow(
+            identity=identity, key=key, request=given.request.hex, answer=given.answer, given_at=at
+        )
     )
 
 
 def forget(tx: Transaction, before: datetime) -> None:
     """Deletes answers older than that time."""
-    tx.execute(sa.delete(orm.AnswerRow).where(sm.col(orm.AnswerRow.given_at) < before))
+    tx.execute(sa.delete(orm.StoredResponseRow).where(sm.col(orm.StoredResponseRow.given_at) < before))

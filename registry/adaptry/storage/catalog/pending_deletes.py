@@ -47,15 +47,15 @@ def unowned(tx: Transaction, digests: Collection[Digest]) -> set[Digest]:
 def mark_for_delete(tx: Transaction, digests: Iterable[Digest], at: datetime) -> None:
     """Marks them with the time `at`; marked ones keep their time."""
     for digest in digests:
-        if tx.get(orm.LeavingRow, digest.hex) is None:
-            tx.add(orm.LeavingRow(digest=digest.hex, since=at))
+        if tx.get(orm.PendingDeleteRow, digest.hex) is None:
+            tx.add(orm.PendingDeleteRow(digest=digest.hex, since=at))
     tx.flush()
 
 
 def unmark_for_delete(tx: Transaction, digest: Digest) -> None:
     """Removes the mark: the bytes have an owner again."""
     if run_select(tx, _mark, {"digest": digest.hex}):  # rare, and checking costs less than deleting
-        tx.execute(sa.delete(orm.LeavingRow).where(sm.col(orm.LeavingRow.digest) == digest.hex))
+        tx.execute(sa.delete(orm.PendingDeleteRow).where(sm.col(orm.PendingDeleteRow.digest) == digest.hex))
 
 
 def is_deleting(tx: Reads, digest: Digest) -> bool:
@@ -68,18 +68,20 @@ def is_deleting(tx: Reads, digest: Digest) -> bool:
 
 def marked_since(tx: Transaction, digests: Collection[Digest]) -> dict[Digest, datetime]:
     """The times of the marks, by blob."""
-    query = sm.select(orm.LeavingRow).where(
-        sm.col(orm.LeavingRow.digest).in_([digest.hex for digest in digests])
+    query = sm.select(orm.PendingDeleteRow).where(
+        sm.col(orm.PendingDeleteRow.digest).in_([digest.hex for digest in digests])
     )
     return {Digest(row.digest): row.since for row in tx.exec(query)}
 
 
 def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) -> Sequence[Digest]:
     """The blobs marked before that time and not being deleted, in order, after `after`."""
-    query = sm.select(orm.LeavingRow).where(orm.LeavingRow.since <= before, orm.LeavingRow.digest > after)
-    has_lapsed = sm.col(orm.LeavingRow.going_since) <= _now(tx) - LAPSES
-    is_free = sm.col(orm.LeavingRow.going_since).is_(None) | has_lapsed
-    rows = tx.exec(query.where(is_free).order_by(orm.LeavingRow.digest).limit(limit))
+    query = sm.select(orm.PendingDeleteRow).where(
+        orm.PendingDeleteRow.since <= before, orm.PendingDeleteRow.digest > after
+    )
+    has_lapsed = sm.col(orm.PendingDeleteRow.going_since) <= _now(tx) - LAPSES
+    is_free = sm.col(orm.PendingDeleteRow.going_since).is_(None) | has_lapsed
+    rows = tx.exec(query.where(is_free).order_by(orm.PendingDeleteRow.digest).limit(limit))
     return [Digest(row.digest) for row in rows]
 
 
@@ -93,7 +95,7 @@ def start_delete(
     for digest in set(digests) - free:
         unmark_for_delete(tx, digest)
     for digest in free:
-        row = tx.get_one(orm.LeavingRow, digest.hex)
+        row = tx.get_one(orm.PendingDeleteRow, digest.hex)
         row.going_since = now
     return sorted(free), now
 
@@ -101,13 +103,13 @@ def start_delete(
 def finish_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
     """Completes the deletion that began at that time: the bytes may be uploaded again."""
     mine = _mine(digests, began)
-    tx.execute(sa.delete(orm.LeavingRow).where(*mine))
+    tx.execute(sa.delete(orm.PendingDeleteRow).where(*mine))
 
 
 def cancel_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
     """Undoes `start_delete`: the blobs are marked again, as before."""
     mine = _mine(digests, began)
-    tx.execute(sa.update(orm.LeavingRow).where(*mine).values(going_since=None))
+    tx.execute(sa.update(orm.PendingDeleteRow).where(*mine).values(going_since=None))
 
 
 def _now(tx: Reads) -> datetime:
@@ -119,6 +121,6 @@ def _now(tx: Reads) -> datetime:
 
 def _mine(digests: Collection[Digest], began: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return (
-        sm.col(orm.LeavingRow.digest).in_([digest.hex for digest in digests]),
-        sm.col(orm.LeavingRow.going_since) == began,
+        sm.col(orm.PendingDeleteRow.digest).in_([digest.hex for digest in digests]),
+        sm.col(orm.PendingDeleteRow.going_since) == began,
     )

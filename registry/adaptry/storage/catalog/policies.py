@@ -33,8 +33,8 @@ _FOR_ALIAS = (
 )
 
 
-class PolicyPlace(NamedTuple):
-    """A policy's scope, with its adapter; None for that of a namespace."""
+class PolicyOwner(NamedTuple):
+    """The namespace or adapter that a policy is for; `adapter` is None for a namespace."""
 
     scope: PolicyScope
     adapter: AdapterRecord | None
@@ -73,21 +73,21 @@ def has_own(tx: Transaction, adapter: AdapterRecord) -> bool:
     return any(one.scope.adapter == adapter.name for one in every_in_force(tx))
 
 
-def versions(tx: Transaction, place: PolicyPlace, alias: str) -> tuple[PolicyInfo, ...]:
+def versions(tx: Transaction, owner: PolicyOwner, alias: str) -> tuple[PolicyInfo, ...]:
     """All versions of one policy, newest first."""
-    query = select(PolicyRow).where(_at(place), col(PolicyRow.alias) == alias)
+    query = select(PolicyRow).where(_at(owner), col(PolicyRow.alias) == alias)
     rows = tx.exec(query.order_by(col(PolicyRow.version).desc()))
-    return tuple(_info(row, str(place.scope)) for row in rows)
+    return tuple(_info(row, str(owner.scope)) for row in rows)
 
 
 def append(
-    tx: Transaction, place: PolicyPlace, alias: str, text: str | None, at: datetime, by: str
+    tx: Transaction, owner: PolicyOwner, alias: str, text: str | None, at: datetime, by: str
 ) -> PolicyInfo:
     """The next version of a policy; without a text, its removal."""
-    was = versions(tx, place, alias)
+    was = versions(tx, owner, alias)
     row = PolicyRow(
-        namespace=place.namespace,
-        adapter_id=place.key,
+        namespace=owner.namespace,
+        adapter_id=owner.key,
         alias=alias,
         version=was[0].version + 1 if was else 1,
         text=text,
@@ -96,7 +96,7 @@ def append(
     )
     tx.add(row)
     tx.flush()
-    return _info(row, str(place.scope))
+    return _info(row, str(owner.scope))
 
 
 def every_in_force(tx: Transaction) -> tuple[SeenPolicy, ...]:
@@ -121,10 +121,10 @@ def every_in_force(tx: Transaction) -> tuple[SeenPolicy, ...]:
     )
 
 
-def _at(place: PolicyPlace) -> ColumnElement[bool]:
-    if place.adapter is None:
-        return col(PolicyRow.namespace) == place.scope.namespace
-    return col(PolicyRow.adapter_id) == place.adapter.key
+def _at(owner: PolicyOwner) -> ColumnElement[bool]:
+    if owner.adapter is None:
+        return col(PolicyRow.namespace) == owner.scope.namespace
+    return col(PolicyRow.adapter_id) == owner.adapter.key
 
 
 def _info(row: PolicyRow | Columns, scope: str) -> PolicyInfo:

@@ -24,15 +24,15 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.query import Not, Query
 from adaptry.core.query_terms import FitsTerm
 from adaptry.registry.sort_keys import parse_search_sort
-from adaptry.storage.catalog import search_places
+from adaptry.storage.catalog import search_positions
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.conditions import search_conditions
 from adaptry.storage.catalog.cursor_seal import CursorSeal
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.predicates import is_postgres
 from adaptry.storage.catalog.search_condition import SearchCondition
-from adaptry.storage.catalog.search_places import Ordering, Place, SealMaker
 from adaptry.storage.catalog.search_plan import few_versions, matching, walk_of
+from adaptry.storage.catalog.search_positions import Ordering, SealMaker, SearchPosition
 from adaptry.storage.catalog.search_walks import Walk
 
 SELECTIVE = 2000
@@ -103,18 +103,18 @@ def search(
         shown, next = _page(tx, walk, conditions, after, request.limit, budget, test)
     moment = (began or now) if parsed.is_relative else None
     return FoundVersions(
-        [place.key for place in shown],
-        search_places.encode(next, moment, request.about, seal) if next else None,
+        [position.key for position in shown],
+        search_positions.encode(next, moment, request.about, seal) if next else None,
     )
 
 
 def _after(
     request: SearchRequest, ordering: Ordering, seal: SealMaker | None
-) -> tuple[Place | None, datetime | None]:
+) -> tuple[SearchPosition | None, datetime | None]:
     if request.cursor is None:
         return None, None
     try:
-        return search_places.decode(request.cursor, ordering, request.about, seal)
+        return search_positions.decode(request.cursor, ordering, request.about, seal)
     except Invalid as error:
         raise InvalidQuery(error.message) from None
 
@@ -148,32 +148,32 @@ def _page(
     tx: Reads,
     walk: Walk,
     conditions: Sequence[SearchCondition],
-    after: Place | None,
+    after: SearchPosition | None,
     limit: int,
     budget: _Budget,
     verdict: Verdicts | None,
-) -> tuple[list[Place], Place | None]:
-    """The places of a page, and the start of the next one."""
-    found: list[Place] = []
+) -> tuple[list[SearchPosition], SearchPosition | None]:
+    """The positions of a page, and the start of the next one."""
+    found: list[SearchPosition] = []
     width = limit + 1
     widest = _WIDEST_REMOTE if is_postgres(tx) else _WIDEST
     while True:
         window = walk.window(tx, after, width)
-        keys = [place.key for place in window.places]
+        keys = [position.key for position in window.positions]
         matches = set(matching(tx, keys, conditions) if conditions else keys)
-        for place in window.places:
-            if place.key not in matches:
+        for position in window.positions:
+            if position.key not in matches:
                 continue
             if verdict is not None:
                 if not budget.take_verdict():
                     return found, after
-                if not verdict(place.key):
-                    after = place
+                if not verdict(position.key):
+                    after = position
                     continue
             if len(found) == limit:
                 return found, found[-1]
-            found.append(place)
-            after = place
+            found.append(position)
+            after = position
         after = window.next
         budget.candidates -= max(window.read, 1)
         if after is None or budget.candidates <= 0:

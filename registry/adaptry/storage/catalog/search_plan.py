@@ -26,7 +26,7 @@ from adaptry.storage.catalog.evidence_walk import ByEvidence, newest_values
 from adaptry.storage.catalog.predicates import Predicate, keys_where, one_of, predicate, select_where
 from adaptry.storage.catalog.rows import AdapterRow, MetricSummaryRow, VersionRow
 from adaptry.storage.catalog.search_condition import SearchCondition, with_any_term
-from adaptry.storage.catalog.search_places import Ordering, Place
+from adaptry.storage.catalog.search_positions import Ordering, SearchPosition
 from adaptry.storage.catalog.search_walks import (
     ByColumn,
     ByCreation,
@@ -80,7 +80,7 @@ def few_versions(
         if listed is not None:
             tests = [one.test for one in conditions if one is not condition or not one.is_exact]
             keys = keys_where(tx, ALL, [listed, *tests])
-            return FewVersions(_places(tx, keys, ordering.order), ordering)
+            return FewVersions(_positions(tx, keys, ordering.order), ordering)
     return None
 
 
@@ -92,26 +92,28 @@ def matching(tx: Reads, keys: Sequence[int], conditions: Sequence[SearchConditio
     return keys_where(tx, ALL, predicates)
 
 
-def _places(tx: Reads, keys: Sequence[int], order: SearchOrder) -> list[Place]:
-    """The places of versions in an order."""
+def _positions(tx: Reads, keys: Sequence[int], order: SearchOrder) -> list[SearchPosition]:
+    """The positions of versions in an order."""
     if not keys or order.column == "newest":
-        return [Place(key) for key in keys]
+        return [SearchPosition(key) for key in keys]
     if order.evaluation is not None:
         values = newest_values(tx, order.evaluation, keys)
-        return [Place(key, *_valued(values.get(key))) for key in keys]
+        return [SearchPosition(key, *_valued(values.get(key))) for key in keys]
     if order.metric is not None:
         of_metric = predicate(equals, _SUMMARIES.metric, values=[order.metric])
         found = select_where(tx, _LOGGED, [one_of(tx, _SUMMARIES.version_id, keys), of_metric])
         logged = {row.version_id: row.newest for row in found}
-        return [Place(key, logged.get(key)) for key in keys]
+        return [SearchPosition(key, logged.get(key)) for key in keys]
     of_keys = [one_of(tx, _V.id, keys)]
     if order.column in ("name", "updated"):
         return [
-            Place(row.id, row.updated_at if order.column == "updated" else None, row.name, row.number)
+            SearchPosition(
+                row.id, row.updated_at if order.column == "updated" else None, row.name, row.number
+            )
             for row in select_where(tx, _OF_ADAPTERS, of_keys)
         ]
     assert order.column is not None
-    return [Place(row.id, row.value) for row in select_where(tx, _VALUED[order.column], of_keys)]
+    return [SearchPosition(row.id, row.value) for row in select_where(tx, _VALUED[order.column], of_keys)]
 
 
 def _valued(found: tuple[float, int] | None) -> tuple[float | None, str, int]:

@@ -25,7 +25,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SearchPosition:
     """The position of a version: its key, its value in the order (None: it has none), and what decides among
     equal values: the adapter's name and the version's number, or the key of a row of evidence.
     """
@@ -53,44 +53,46 @@ class Ordering:
         """The type of its values."""
         return _KINDS.get(self.order.column or "", "float" if self.order.column is None else "none")
 
-    def sorted(self, places: Iterable[Place]) -> list[Place]:
+    def sorted(self, positions: Iterable[SearchPosition]) -> list[SearchPosition]:
         """Places in this order, those without a value last."""
-        given = list(places)
+        given = list(positions)
         column = self.order.column
         if column in ("name", "updated"):
-            given.sort(key=lambda place: place.number, reverse=not self.reverse)
-            given.sort(key=lambda place: place.name, reverse=self.reverse)
+            given.sort(key=lambda position: position.number, reverse=not self.reverse)
+            given.sort(key=lambda position: position.name, reverse=self.reverse)
             if column == "updated":
-                given.sort(key=lambda place: place.value, reverse=self.is_descending)
+                given.sort(key=lambda position: position.value, reverse=self.is_descending)
             return given
-        valued = [place for place in given if place.value is not None]
-        valued.sort(key=lambda place: (place.value, place.key), reverse=self.is_descending)
-        others = [place for place in given if place.value is None]
-        return valued + sorted(others, key=lambda place: place.key, reverse=self.is_descending)
+        valued = [position for position in given if position.value is not None]
+        valued.sort(key=lambda position: (position.value, position.key), reverse=self.is_descending)
+        others = [position for position in given if position.value is None]
+        return valued + sorted(others, key=lambda position: position.key, reverse=self.is_descending)
 
-    def after(self, places: Iterable[Place], place: Place | None) -> list[Place]:
-        """Those of the places that come after one, in this order."""
-        if place is None:
-            return self.sorted(places)
-        ordered = self.sorted([one for one in places if one.key != place.key] + [place])
-        return ordered[ordered.index(place) + 1 :]
+    def after(
+        self, positions: Iterable[SearchPosition], position: SearchPosition | None
+    ) -> list[SearchPosition]:
+        """Those of the positions that come after one, in this order."""
+        if position is None:
+            return self.sorted(positions)
+        ordered = self.sorted([one for one in positions if one.key != position.key] + [position])
+        return ordered[ordered.index(position) + 1 :]
 
 
-def encode(place: Place, now: datetime | None, about: str, seal: SealMaker | None = None) -> str:
-    """The cursor of a place. `now`: the moment that the first page counted from, if the query does. With a
+def encode(position: SearchPosition, now: datetime | None, about: str, seal: SealMaker | None = None) -> str:
+    """The cursor of a position. `now`: the moment that the first page counted from, if the query does. With a
     seal, nothing but the key of a version can be read from it.
     """
-    if place == Place(place.key) and now is None:
-        return cursors.encode(place.key, about)
-    value = place.value.isoformat() if isinstance(place.value, datetime) else place.value
-    fields = [place.key, value, place.name, place.number, now.isoformat() if now else None]
+    if position == SearchPosition(position.key) and now is None:
+        return cursors.encode(position.key, about)
+    value = position.value.isoformat() if isinstance(position.value, datetime) else position.value
+    fields = [position.key, value, position.name, position.number, now.isoformat() if now else None]
     text = json.dumps(fields, separators=(",", ":"))
     return cursors.encode(seal().seal(text, about) if seal else text, about)
 
 
 def decode(
     cursor: str, ordering: Ordering, about: str, seal: SealMaker | None = None
-) -> tuple[Place, datetime | None]:
+) -> tuple[SearchPosition, datetime | None]:
     """Raises `Invalid` for a text that is not a cursor of this search."""
     text = cursors.decode(cursor, about)
     if seal and not text.isdecimal():
@@ -100,22 +102,22 @@ def decode(
         assert key is not None
         if ordering.order.column != "newest" and ordering.kind in ("none", "time"):
             raise cursors.foreign()
-        return Place(key), None
+        return SearchPosition(key), None
     try:
         key, value, name, number, now = json.loads(text)
-        place = Place(
+        position = SearchPosition(
             _integer(key, cursors.INTEGER),
             None if value is None else _value(value, ordering.kind),
             name if name == "" else str(AdapterName.parse(name)),
             _integer(number, cursors.BIG_INTEGER),
         )
         if ordering.order.column in ("name", "updated") and (
-            not place.name or (ordering.order.column == "updated") is (value is None)
+            not position.name or (ordering.order.column == "updated") is (value is None)
         ):
             raise ValueError(text)
         if ordering.order.column == "created" and value is None:
             raise ValueError(text)
-        return place, None if now is None else _time(now)
+        return position, None if now is None else _time(now)
     except (Invalid, ValueError, TypeError, OverflowError, RecursionError):
         raise cursors.foreign() from None
 

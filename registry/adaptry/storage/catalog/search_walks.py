@@ -25,7 +25,7 @@ from adaptry.storage.catalog.predicates import (
     select_where,
 )
 from adaptry.storage.catalog.rows import MetricSummaryRow, PostingRow, VersionRow
-from adaptry.storage.catalog.search_places import Ordering, Place
+from adaptry.storage.catalog.search_positions import Ordering, SearchPosition
 from adaptry.storage.catalog.term_windows import TermWindows
 from adaptry.storage.catalog.value_conditions import ALL
 from adaptry.storage.catalog.version_info import table_of
@@ -38,37 +38,37 @@ _SUMMARY = select(_SUMMARIES.c.version_id, _SUMMARIES.c.newest)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The candidates of a part of a walk, how many rows were read for them, and the place from which the walk
-    goes on; None at its end.
+    """The candidates of a part of a walk, the number of rows read for them, and the position at which the
+    walk continues; None at its end.
     """
 
-    places: Sequence[Place]
+    positions: Sequence[SearchPosition]
     read: int
-    next: Place | None
+    next: SearchPosition | None
 
 
 class Walk(Protocol):
     """Reads candidates in an order."""
 
-    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
-        """The next candidates after a place, about `count`."""
+    def window(self, tx: Reads, after: SearchPosition | None, count: int) -> Window:
+        """The next candidates after a position, about `count`."""
         ...
 
 
-def window_of(places: Sequence[Place], count: int) -> Window:
-    """The window of a statement that reads at most `count` places."""
-    return Window(places, len(places), places[-1] if len(places) >= count else None)
+def window_of(positions: Sequence[SearchPosition], count: int) -> Window:
+    """The window of a statement that reads at most `count` positions."""
+    return Window(positions, len(positions), positions[-1] if len(positions) >= count else None)
 
 
 @dataclass(frozen=True, slots=True)
 class FewVersions:
     """Versions that are known one by one."""
 
-    places: Sequence[Place]
+    positions: Sequence[SearchPosition]
     ordering: Ordering
 
-    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
-        return window_of(self.ordering.after(self.places, after)[:count], count)
+    def window(self, tx: Reads, after: SearchPosition | None, count: int) -> Window:
+        return window_of(self.ordering.after(self.positions, after)[:count], count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +78,13 @@ class ByKey:
     term: int | None = None
     oldest_first: bool = False
 
-    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: SearchPosition | None, count: int) -> Window:
         start = after.key if after else 0 if self.oldest_first else 2**31 - 1
         parameters: dict[str, object] = {"start": start, "count": count}
         if self.term is not None:
             parameters["term"] = self.term
         statement = _by_key(self.term is not None, self.oldest_first, after is None)
-        return window_of([Place(key) for key in keys_of(tx, statement, parameters)], count)
+        return window_of([SearchPosition(key) for key in keys_of(tx, statement, parameters)], count)
 
 
 @lru_cache
@@ -104,9 +104,9 @@ class ByTerms:
 
     windows: TermWindows
 
-    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: SearchPosition | None, count: int) -> Window:
         keys = self.windows.first(tx, after.key if after else None, count)
-        return window_of([Place(key) for key in keys], count)
+        return window_of([SearchPosition(key) for key in keys], count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +119,9 @@ class ByColumn:
     ordering: Ordering
     ranges: tuple[Predicate, ...] = ()
 
-    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: SearchPosition | None, count: int) -> Window:
         is_descending = self.ordering.is_descending
-        found: list[Place] = []
+        found: list[SearchPosition] = []
         if after is None or after.value is not None:
             has_value = predicate(_has_value, self.column)
             for part in parts(self.column, _KEY, after, is_descending):
@@ -136,10 +136,10 @@ class ByColumn:
         found += self._read(tx, [has_none, *after_key], count - len(found))
         return window_of(found, count)
 
-    def _read(self, tx: Reads, where: Sequence[Predicate], count: int) -> list[Place]:
+    def _read(self, tx: Reads, where: Sequence[Predicate], count: int) -> list[SearchPosition]:
         order = Order((self.column, _KEY), self.ordering.is_descending)
         rows = select_where(tx, _with_column(self.column), where, {"count": count}, order)
-        return [Place(row.id, row.value) for row in rows]
+        return [SearchPosition(row.id, row.value) for row in rows]
 
 
 @lru_cache
@@ -163,13 +163,13 @@ class ByCreation:
     ordering: Ordering
     ranges: tuple[Predicate, ...]
 
-    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: SearchPosition | None, count: int) -> Window:
         if after is not None:
             until = predicate(_is_at_most, _KEY, values=[after.key])
             older = select_where(tx, _CREATED, [until], {"count": 1}, Order((_KEY,), is_descending=True))
-            after = Place(after.key, older[0].created_at if older else FIRST)
+            after = SearchPosition(after.key, older[0].created_at if older else FIRST)
         walk = ByColumn(_CREATED_AT, self.ordering, self.ranges)
-        return window_of([Place(one.key) for one in walk.window(tx, after, count).places], count)
+        return window_of([SearchPosition(one.key) for one in walk.window(tx, after, count).positions], count)
 
 
 def _is_at_most(column: ColumnElement[Any], value: Value) -> ColumnElement[bool]:
@@ -184,15 +184,15 @@ class ByMetric:
     ordering: Ordering
     ranges: tuple[Predicate, ...] = ()
 
-    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: SearchPosition | None, count: int) -> Window:
         value, key = _SUMMARIES.c.newest, _SUMMARIES.c.version_id
         order = Order((value, key), self.ordering.is_descending)
         of_metric = predicate(equals, _SUMMARIES.c.metric, values=[self.metric])
-        found: list[Place] = []
+        found: list[SearchPosition] = []
         for part in parts(value, key, after, self.ordering.is_descending):
             where = [of_metric, *self.ranges, *part]
             rows = select_where(tx, _SUMMARY, where, {"count": count - len(found)}, order)
-            found += [Place(row.version_id, row.newest) for row in rows]
+            found += [SearchPosition(row.version_id, row.newest) for row in rows]
             if len(found) >= count:
                 break
         return window_of(found, count)
@@ -208,29 +208,29 @@ class ThenOthers:
     has_value: Predicate | None
     ordering: Ordering
 
-    def window(self, tx: Reads, after: Place | None, count: int) -> Window:
+    def window(self, tx: Reads, after: SearchPosition | None, count: int) -> Window:
         if after is None or after.value is not None:
             window = self.valued.window(tx, after, count)
             if window.next is not None or self.has_value is None:
                 return window
-            return Window(window.places, window.read, self._before_others())
+            return Window(window.positions, window.read, self._before_others())
         if self.has_value is None:
             return Window((), 0, None)
         window = ByKey(oldest_first=self.ordering.reverse).window(tx, after, count)
-        of_window = one_of(tx, _KEY, [place.key for place in window.places])
+        of_window = one_of(tx, _KEY, [position.key for position in window.positions])
         with_value = {row.id for row in select_where(tx, ALL, [of_window, self.has_value])}
-        others = [place for place in window.places if place.key not in with_value]
+        others = [position for position in window.positions if position.key not in with_value]
         return Window(others, window.read, window.next)
 
-    def _before_others(self) -> Place:
-        return Place(0 if self.ordering.reverse else 2**31 - 1)
+    def _before_others(self) -> SearchPosition:
+        return SearchPosition(0 if self.ordering.reverse else 2**31 - 1)
 
 
 def parts(
-    value: ColumnElement[Any], key: ColumnElement[int], after: Place | None, is_descending: bool
+    value: ColumnElement[Any], key: ColumnElement[int], after: SearchPosition | None, is_descending: bool
 ) -> list[list[Predicate]]:
-    """Conditions on the versions after a place: those with the same value, and those beyond. Each is a range
-    of an index. (`Any`: a column.)
+    """Conditions on the versions after a position: those with the same value, and those beyond. Each is a
+    range of an index. (`Any`: a column.)
     """
     if after is None:
         return [[]]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from adaptry.core.errors import AdaptryError, CorruptData, StorageFull, Unavailable
 from adaptry.core.files.locks import FileLock
 from adaptry.storage.catalog import disk_reserve
+from adaptry.storage.catalog.catalog_lock import IN_USE, PRIVATE, catalog_lock_file
 from adaptry.storage.catalog.dialect import (
     DatabaseDialect,
     busy_error,
@@ -26,7 +27,6 @@ from adaptry.storage.catalog.dialect import (
     wait_readable,
 )
 from adaptry.storage.catalog.group_commit import GroupCommit, WriterConnection
-from adaptry.storage.catalog.in_use import IN_USE, PRIVATE, in_use_file
 from adaptry.storage.catalog.prepared import PreparedReaders
 
 if TYPE_CHECKING:
@@ -285,7 +285,7 @@ def _hold(path: str) -> Callable[[], None]:
     replaced.
     """
     try:
-        return FileLock.acquire_shared(in_use_file(Path(path)), mode=PRIVATE).release
+        return FileLock.acquire_shared(catalog_lock_file(Path(path)), mode=PRIVATE).release
     except StorageFull:  # no space for the lock file; reading must still work
         return lambda: None
     except Unavailable as error:

@@ -17,7 +17,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 from sqlalchemy.schema import CreateTable
 
 from adaptry.core.files.locks import FileLock
-from adaptry.storage.catalog.in_use import PRIVATE
+from adaptry.storage.catalog.catalog_lock import PRIVATE
 from adaptry.storage.catalog.rows import RequestUseRow, Row
 
 FILE = "request-use.sqlite"

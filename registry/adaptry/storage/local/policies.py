@@ -27,7 +27,7 @@ from adaptry.storage.catalog import aliases, cursors, policies, promotions
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.policies import PolicyPlace, SeenPolicy
+from adaptry.storage.catalog.policies import PolicyOwner, SeenPolicy
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.gate_facts import Move
@@ -46,12 +46,12 @@ class LocalPolicies(Policies):
             self._managed(tx, scope, policy.alias)
         process.check_conditions([one.source for one in policy.conditions])
         with self.context.write() as tx:
-            place = self._managed(tx, scope, policy.alias)
-            was = next(iter(policies.versions(tx, place, policy.alias)), None)
+            owner = self._managed(tx, scope, policy.alias)
+            was = next(iter(policies.versions(tx, owner, policy.alias)), None)
             if was is not None and was.text == request.text:
                 return was
             now, by = self.context.clock(), self.context.identity.name
-            found = policies.append(tx, place, policy.alias, request.text, now, by)
+            found = policies.append(tx, owner, policy.alias, request.text, now, by)
             self._record(tx, "policy.set", was, found)
             return found
 
@@ -59,24 +59,24 @@ class LocalPolicies(Policies):
         wanted = PolicyScope.parse(scope) if scope is not None else None
         with self.context.catalog.read() as tx:
             if wanted is not None:
-                self._place(tx, wanted)
+                self._owner(tx, wanted)
             found = policies.every_in_force(tx)
         return tuple(one.info for one in found if _concerns(one.scope, wanted) and self._sees(one, wanted))
 
     def history(self, scope: str, alias: str) -> tuple[PolicyInfo, ...]:
         wanted = PolicyScope.parse(scope)
         with self.context.catalog.read() as tx:
-            return policies.versions(tx, self._place(tx, wanted), alias)
+            return policies.versions(tx, self._owner(tx, wanted), alias)
 
     def remove(self, scope: str, alias: str) -> None:
         wanted = PolicyScope.parse(scope)
         with self.context.write() as tx:
-            place = self._managed(tx, wanted, alias)
-            was = next(iter(policies.versions(tx, place, alias)), None)
+            owner = self._managed(tx, wanted, alias)
+            was = next(iter(policies.versions(tx, owner, alias)), None)
             if was is None or was.text is None:
                 raise NotFound(f"{scope} has no policy for {alias[:80]!a}; `adaptry policy ls` shows all")
             now, by = self.context.clock(), self.context.identity.name
-            self._record(tx, "policy.remove", was, policies.append(tx, place, alias, None, now, by))
+            self._record(tx, "policy.remove", was, policies.append(tx, owner, alias, None, now, by))
 
     def evaluate(
         self,
@@ -168,25 +168,25 @@ class LocalPolicies(Policies):
             )
         return adapter, to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
 
-    def _place(self, tx: Transaction, scope: PolicyScope) -> PolicyPlace:
+    def _owner(self, tx: Transaction, scope: PolicyScope) -> PolicyOwner:
         """Raises `NotFound` for an adapter or namespace that the caller may not see."""
         if scope.adapter is not None:
-            return PolicyPlace(scope, self.context.readable_adapter(tx, scope.adapter))
+            return PolicyOwner(scope, self.context.readable_adapter(tx, scope.adapter))
         if not self.context.identity.readable_names(scope.namespace):
             raise NotFound(f"no namespace {scope}")
-        return PolicyPlace(scope, None)
+        return PolicyOwner(scope, None)
 
-    def _managed(self, tx: Transaction, scope: PolicyScope, alias: str) -> PolicyPlace:
+    def _managed(self, tx: Transaction, scope: PolicyScope, alias: str) -> PolicyOwner:
         """Raises `NotFound`, `PermissionDenied` for callers who may not change policies there."""
         parse_stored_alias(alias)
-        place = self._place(tx, scope)
+        owner = self._owner(tx, scope)
         identity, facts = self.context.identity, Facts(alias, None, self.context.clock())
         if not identity.decide("policy.manage", scope.namespace, scope.name, facts).is_allowed:
             raise PermissionDenied(
                 f"{identity.name} may not change policies of {scope} (policy.manage); ask an owner of"
                 f" {scope.namespace!r}"
             )
-        return place
+        return owner
 
     def _sees(self, policy: SeenPolicy, wanted: PolicyScope | None) -> bool:
         identity, adapter = self.context.identity, policy.scope.adapter

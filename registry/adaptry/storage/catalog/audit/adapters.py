@@ -22,7 +22,7 @@ from adaptry.storage.catalog.rows import (
     AliasRow,
     CommitRow,
     EventRow,
-    MarkRow,
+    GitRefRow,
     MetricRow,
     MetricSummaryRow,
     NamespaceRow,
@@ -176,7 +176,7 @@ def _buried(
     tx: Transaction, row: AdapterRow, history: AdapterHistory, shared: AuditContext
 ) -> Iterator[IntegrityProblem]:
     """Problems of a tombstone: of a deleted adapter, or of the old name of a renamed one."""
-    for table, what in ((VersionRow, "versions"), (CommitRow, "commits"), (MarkRow, "branches")):
+    for table, what in ((VersionRow, "versions"), (CommitRow, "commits"), (GitRefRow, "branches")):
         if tx.exec(select(func.count()).select_from(table).where(table.adapter_id == row.id)).one():
             yield IntegrityProblem(row.name, f"it is deleted, but still has {what}")
     pointing = select(AliasRow.alias).where(

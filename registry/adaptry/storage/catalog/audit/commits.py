@@ -17,7 +17,7 @@ from adaptry.storage.catalog.audit.adapter_events import AdapterHistory, Audited
 from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
-from adaptry.storage.catalog.rows import AdapterRow, CommitRow, MarkRow, RevisionRow, VersionRow
+from adaptry.storage.catalog.rows import AdapterRow, CommitRow, GitRefRow, RevisionRow, VersionRow
 
 _MAKING = ("adapter.created", "version.pushed", COMMIT_MADE, "branch.squashed")
 
@@ -162,7 +162,7 @@ class _Replay:
 
     def compare(self, tx: Transaction) -> Iterator[IntegrityProblem]:
         """Compares the stored branches and tags with those that follow from the events."""
-        rows = {row.name: row for row in tx.exec(select(MarkRow).where(MarkRow.adapter_id == self._key))}
+        rows = {row.name: row for row in tx.exec(select(GitRefRow).where(GitRefRow.adapter_id == self._key))}
         for name in sorted(rows.keys() | self._refs.keys()):
             where = f"{self._name}, branch or tag {name}"
             row, ref = rows.get(name), self._refs.get(name)

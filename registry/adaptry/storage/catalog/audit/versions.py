@@ -24,7 +24,7 @@ from adaptry.storage.catalog.rows import (
     RevisionRow,
     VersionDetailRow,
     VersionRow,
-    WeightsRow,
+    WeightsDigestRow,
 )
 
 _STATES = (
@@ -209,7 +209,7 @@ def _of_files(tx: Transaction, where: str, version: VersionRow, data: bytes) -> 
         yield IntegrityProblem(where, "its base differs from the one that it is bound to", "derived", key)
     format = detect_format(entry.path for entry in manifest.files)
     entry = manifest.file(format.weights) if format else None
-    weights_row = tx.get(WeightsRow, entry.sha256.hex) if entry else None
+    weights_row = tx.get(WeightsDigestRow, entry.sha256.hex) if entry else None
     if weights_row is None or weights_row.weights_digest != version.weights:
         yield IntegrityProblem(
             where, "its weights digest differs from the one derived from its file", "derived", key

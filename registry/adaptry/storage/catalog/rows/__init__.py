@@ -13,12 +13,12 @@ from adaptry.storage.catalog.rows.audit_log import (
     AuditSubtreeRow,
 )
 from adaptry.storage.catalog.rows.bases import BaseFileRow, BaseNameRow, BaseRow
-from adaptry.storage.catalog.rows.commits import CommitRow, MarkRow
+from adaptry.storage.catalog.rows.commits import CommitRow, GitRefRow
 from adaptry.storage.catalog.rows.damage import DamagedFileRow, DamagedRevisionRow
 from adaptry.storage.catalog.rows.devices import DeviceSignInRow, RefreshTokenRow
 from adaptry.storage.catalog.rows.epochs import EpochRow, RecallClaimRow
-from adaptry.storage.catalog.rows.events import AnswerRow, EventRow
-from adaptry.storage.catalog.rows.files import FileRow, LeavingRow, UploadRow, WeightsRow
+from adaptry.storage.catalog.rows.events import EventRow, StoredResponseRow
+from adaptry.storage.catalog.rows.files import FileRow, PendingDeleteRow, UploadRow, WeightsDigestRow
 from adaptry.storage.catalog.rows.inbox import PostedFileRow
 from adaptry.storage.catalog.rows.inspections import InspectionRow
 from adaptry.storage.catalog.rows.jobs import JobLineRow, JobRow, JobScheduleRow, JobStepRow, RunnerRow
@@ -50,7 +50,6 @@ __all__ = [
     "AccountableRow",
     "AdapterRow",
     "AliasRow",
-    "AnswerRow",
     "ApprovalRow",
     "AuditCheckpointRow",
     "AuditEntryRow",
@@ -67,6 +66,7 @@ __all__ = [
     "EventRow",
     "ExternalUserRow",
     "FileRow",
+    "GitRefRow",
     "GrantRow",
     "GroupMemberRow",
     "GroupRow",
@@ -77,12 +77,11 @@ __all__ = [
     "JobRow",
     "JobScheduleRow",
     "JobStepRow",
-    "LeavingRow",
-    "MarkRow",
     "MetricRow",
     "MetricSummaryRow",
     "Moment",
     "NamespaceRow",
+    "PendingDeleteRow",
     "PolicyRow",
     "PostedFileRow",
     "PostingRow",
@@ -99,6 +98,7 @@ __all__ = [
     "RolloutRow",
     "Row",
     "RunnerRow",
+    "StoredResponseRow",
     "StoredUseRow",
     "TermRow",
     "TokenRow",
@@ -109,7 +109,7 @@ __all__ = [
     "WebhookDeliveryRow",
     "WebhookRow",
     "WeightMeasurementRow",
-    "WeightsRow",
+    "WeightsDigestRow",
     "WorkerRow",
     "name_postgres_conditions",
 ]

@@ -29,7 +29,7 @@ class CommitRow(Row, table=True):
     carries: int | None = None
 
 
-class MarkRow(Row, table=True):
+class GitRefRow(Row, table=True):
     """A branch or a tag: an adapter's name for a commit. Every adapter has the branch `main`."""
 
     __tablename__ = "marks"

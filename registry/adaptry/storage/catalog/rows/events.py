@@ -25,7 +25,7 @@ class EventRow(Row, table=True):
     detail: str = "{}"
 
 
-class AnswerRow(Row, table=True):
+class StoredResponseRow(Row, table=True):
     """The answer to a request with an idempotency key, so that it is not repeated; kept for a day."""
 
     __tablename__ = "answers"

@@ -28,7 +28,7 @@ class FileRow(Row, table=True):
     stored_by: str | None = None
 
 
-class LeavingRow(Row, table=True):
+class PendingDeleteRow(Row, table=True):
     """Bytes without an owner, since when; with `going_since` they are being deleted."""
 
     __tablename__ = "leaving"
@@ -37,7 +37,7 @@ class LeavingRow(Row, table=True):
     going_since: datetime | None = Field(default=None, sa_type=Moment)
 
 
-class WeightsRow(Row, table=True):
+class WeightsDigestRow(Row, table=True):
     """The weights digest of a safetensors file: derived once for all owners."""
 
     __tablename__ = "weights"
