@@ -21,7 +21,7 @@ from uvicorn.supervisors import Multiprocess
 
 from adaptry.core.errors import Unavailable
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.processes.bounded import yield_to_this_process
+from adaptry.core.processes.bounded import start_children_at_lowest_priority
 from adaptry.core.telemetry import start_from_environment
 from adaptry.storage.tokens import hash_token
 from adaptry_api import request_log
@@ -128,7 +128,7 @@ def _application(settings: ServerSettings) -> FastAPI:
     """Made in each process that serves."""
     use_one_heap()
     sys.setswitchinterval(SWITCH_SECONDS)
-    yield_to_this_process()
+    start_children_at_lowest_priority()
     if settings.log_level is not None:
         request_log.configure(settings.log_format, settings.log_level)
     start_from_environment("adaptry-server")

@@ -13,7 +13,7 @@ from adaptry.core.processes.bounded import (
     ProcessLimits,
     ProcessTimeout,
     run_bounded,
-    yield_to_this_process,
+    start_children_at_lowest_priority,
 )
 
 LIMITS = ProcessLimits(seconds=0.5, memory=256 << 20, answer=1000)
@@ -95,5 +95,5 @@ def test_a_child_runs_at_a_lower_priority_than_its_caller(module) -> None:  # ty
 
 def test_servers_children_have_lowest_priority(module, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr("adaptry.core.processes.bounded._priority.niceness", NICENESS)  # restored afterwards
-    yield_to_this_process()
+    start_children_at_lowest_priority()
     assert run_bounded(module("import os; print(os.nice(0))"), b"", LIMITS) == b"19\n"

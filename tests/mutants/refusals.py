@@ -306,8 +306,8 @@ OUTSIDE = _area(
     ("plain http to a public address", "no connection", CONNECTOR, "            if not where.is_https:",
      "            if False:", OUTGOING + "test_plain_http_is_refused_outside_allowed_networks"),
     ("a certificate of another name", "no request", CONNECTOR,
-     "self._tls = trusting_context(ca_bundle) if ca_bundle else ssl.create_default_context()",
-     "self._tls = trusting_context(ca_bundle) if ca_bundle else ssl.create_default_context()\n"
+     "self._tls = tls_context(ca_bundle) if ca_bundle else ssl.create_default_context()",
+     "self._tls = tls_context(ca_bundle) if ca_bundle else ssl.create_default_context()\n"
      "        self._tls.check_hostname = False", OUTGOING + "test_a_certificate_must_be_valid_for_the_name"),
     ("an endless response", "cut off", CONNECTOR, "if size > self._max_bytes:", "if False:",
      OUTGOING + "test_an_answer_that_is_too_long_is_given_up"),

@@ -56,7 +56,7 @@ def pool_factory(url: str, ca_bundle: str | None, proxy: str | None) -> Callable
     # (`Any`: urllib3's keyword options have many types.)
     options: dict[str, Any] = {"maxsize": _SOCKETS, "block": True}
     if ca_bundle:
-        options["ssl_context"] = trusting_context(ca_bundle)
+        options["ssl_context"] = tls_context(ca_bundle)
     proxy = proxy or _proxy_from_environment(url)
     if not proxy:
         return partial(urllib3.PoolManager, **options)
@@ -75,7 +75,7 @@ def pool_factory(url: str, ca_bundle: str | None, proxy: str | None) -> Callable
     return factory
 
 
-def trusting_context(bundle: str) -> ssl.SSLContext:
+def tls_context(bundle: str) -> ssl.SSLContext:
     """TLS that also trusts the certificates in a file or folder. Raises `Invalid` if they cannot be read."""
     context = ssl.create_default_context()
     path = Path(bundle).expanduser()

@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 
 from adaptry.core.errors import Invalid, Unavailable
-from adaptry.core.http import trusting_context
+from adaptry.core.http import tls_context
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.outgoing.addresses import Address, Network, is_inside, is_public
 from adaptry.core.outgoing.url import OutgoingUrl
@@ -58,7 +58,7 @@ class GuardedConnector:
         """Raises `Invalid` if the certificates of `ca_bundle` (a file or folder) cannot be read."""
         self._allowed = tuple(allowed)
         self._seconds, self._max_bytes = seconds, max_bytes
-        self._tls = trusting_context(ca_bundle) if ca_bundle else ssl.create_default_context()
+        self._tls = tls_context(ca_bundle) if ca_bundle else ssl.create_default_context()
 
     def request(
         self, method: str, url: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None

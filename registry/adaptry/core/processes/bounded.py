@@ -60,7 +60,7 @@ except MemoryError:
 
 
 class _Priority:
-    """The default niceness of children; `yield_to_this_process` changes it."""
+    """The default niceness of children; `start_children_at_lowest_priority` changes it."""
 
     niceness = NICENESS
 
@@ -68,7 +68,7 @@ class _Priority:
 _priority = _Priority()
 
 
-def yield_to_this_process() -> None:
+def start_children_at_lowest_priority() -> None:
     """Starts children at the lowest priority from now on. For servers, whose other requests come first.
 
     While threads of normal priority use all processors, a child gets one or two percent of one.
@@ -188,8 +188,8 @@ def wall_clock_limit(limits: ProcessLimits) -> float:
 
 
 def check_exit(code: int, limits: ProcessLimits, answer: bytes = b"") -> None:
-    """Raises `ProcessTimeout`, with the answer so far, or `ProcessFailed` according to a child's exit code;
-    do nothing for 0.
+    """Raises `ProcessTimeout`, with the answer so far, or `ProcessFailed`, according to a child's exit code;
+    does nothing for 0.
     """
     if code in _OUT_OF_TIME:
         raise ProcessTimeout(f"the process used up its {limits.seconds:g} s of processor time", answer)

@@ -26,8 +26,8 @@ class ProcessSlots:
 
     @contextmanager
     def acquire(self, what: str) -> Iterator[None]:
-        """Raises `Unavailable`, naming `what` is being read, if too many callers wait or the wait is too
-        long.
+        """Holds a slot during the block. Raises `Unavailable` if too many callers wait, or the wait is too
+        long; the message names `what` they read.
         """
         if not self._present.acquire(blocking=False):
             raise Unavailable(f"too many requests are waiting to read {what}; try again")

@@ -62,14 +62,14 @@ class EvaluatedModel:
 
 
 def completions_url(engine: str) -> str:
-    """Where an engine answers completions, by its address with or without `/v1`."""
+    """The URL for completions of the engine with this base URL, which may end in `/v1`."""
     return f"{engine.rstrip('/').removesuffix('/v1')}/v1/completions"
 
 
 def lm_eval_arguments(
     model: EvaluatedModel, options: EvaluationOptions, include_path: str | None = None
 ) -> list[str]:
-    """What follows `lm_eval`. Raises `Invalid`."""
+    """The arguments of `lm_eval`. Raises `Invalid`."""
     arguments = ["run", *model.arguments(options.apply_chat_template), "--tasks", ",".join(options.tasks)]
     arguments += ["--batch_size", str(options.batch_size), "--output_path", OUTPUT, "--log_samples"]
     if options.limit is not None:

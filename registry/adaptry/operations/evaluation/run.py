@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from adaptry.core.errors import Invalid, MissingDependency, NotFound, Unavailable
-from adaptry.core.processes.ended_with_parent import run_ended_with_parent
+from adaptry.core.processes.parent_watch import run_with_parent_watch
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.evaluation.command import OUTPUT, EvaluatedModel, lm_eval_arguments
 from adaptry.operations.evidence.addition import add_evidence
@@ -34,7 +34,7 @@ _TAIL = 3000
 
 
 def lm_eval_program() -> list[str]:
-    """How lm-eval is started. Raises `MissingDependency`, with the command that installs it."""
+    """The command that starts lm-eval. Raises `MissingDependency`, with the command that installs it."""
     if find_spec("lm_eval") is not None:
         return [sys.executable, "-m", "lm_eval"]
     if found := shutil.which("lm_eval"):
@@ -74,7 +74,7 @@ def evaluate(
     progress: Progress = no_progress,
     before_adding: Callable[[], None] = no_check,
 ) -> tuple[EvidenceAddition, ...]:
-    """Fetches the version into `folder`, which is empty, evaluates it there, and adds the results.
+    """Fetches the version into the empty `folder`, evaluates it there, and adds the results.
 
     lm-eval's output goes to `messages`, or to the end of the error's message. If `before_adding` raises,
     nothing is added. lm-eval ends with this process, however that ends. Raises `MissingDependency`,
@@ -93,7 +93,7 @@ def _run(words: Sequence[str], folder: Path, messages: IO[bytes] | None) -> None
     log = folder / "lm_eval.log"
     try:
         with log.open("wb") as kept:
-            code = run_ended_with_parent(words, folder, _environment(), messages or kept)
+            code = run_with_parent_watch(words, folder, _environment(), messages or kept)
     except OSError as error:
         raise Unavailable(f"lm-eval could not be started: {error.strerror}") from error
     if code:

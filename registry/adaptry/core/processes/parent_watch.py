@@ -1,4 +1,4 @@
-"""Runs a program that ends with its caller, however that ends: `python -m … PROGRAM [ARGUMENT…]`.
+"""Runs a program that is killed when its caller ends for any reason: `python -m … PROGRAM [ARGUMENT…]`.
 
 Standard input is a pipe that the caller holds open. When it closes, because the caller was killed for
 example, the program and the processes that it started are killed. Standard library only.
@@ -24,17 +24,17 @@ runpy.run_module(sys.argv.pop(1), run_name="__main__")
 _NOT_STARTED = 127
 
 
-def run_ended_with_parent(
-    words: Sequence[str], folder: Path, environment: Mapping[str, str], output: IO[bytes]
+def run_with_parent_watch(
+    command: Sequence[str], folder: Path, environment: Mapping[str, str], output: IO[bytes]
 ) -> int:
     """Runs a program in `folder`, and returns its exit status; a negative one is the signal that ended it.
 
     Its standard input is empty, and `output` receives all that it prints. Raises `OSError` if this Python
     cannot be started; a program that cannot be started has the exit status 127.
     """
-    command = [sys.executable, "-P", "-c", _START, _ROOT, __name__, *words]
+    watched = [sys.executable, "-P", "-c", _START, _ROOT, __name__, *command]
     with subprocess.Popen(
-        command,
+        watched,
         cwd=folder,
         env=environment,
         stdin=subprocess.PIPE,
@@ -50,11 +50,11 @@ def run_ended_with_parent(
             process.wait()
 
 
-def main(words: Sequence[str]) -> int:
+def main(command: Sequence[str]) -> int:
     try:
-        program = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+        program = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     except OSError as error:
-        sys.stderr.write(f"{words[0]} could not be started: {error.strerror}\n")
+        sys.stderr.write(f"{command[0]} could not be started: {error.strerror}\n")
         sys.stderr.flush()
         return _NOT_STARTED
     threading.Thread(target=_end_at_eof, daemon=True).start()

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.core.processes.ended_with_parent import run_ended_with_parent
+from adaptry.core.processes.parent_watch import run_with_parent_watch
 
 CALLER = """
 import sys
 from pathlib import Path
-from adaptry.core.processes.ended_with_parent import run_ended_with_parent
+from adaptry.core.processes.parent_watch import run_with_parent_watch
 program = "import os, sys, time; print(os.getpid(), flush=True); time.sleep(600)"
-run_ended_with_parent([sys.executable, "-c", program], Path("."), {}, sys.stdout.buffer)
+run_with_parent_watch([sys.executable, "-c", program], Path("."), {}, sys.stdout.buffer)
 """
 
 
 def run(folder: Path, *words: str) -> tuple[int, str]:
     with (folder / "output").open("wb") as output:
-        code = run_ended_with_parent(words, folder, {"GREETING": "hello"}, output)
+        code = run_with_parent_watch(words, folder, {"GREETING": "hello"}, output)
     return code, (folder / "output").read_text()
 
 
