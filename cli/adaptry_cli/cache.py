@@ -191,8 +191,8 @@ def forget(digest: str, folder: Path | None, reason: str, as_json: bool) -> None
     users = [user for user in opened.users() if any(entry.digest == found for entry in user.entries)]
     if opened.has_files(found):
         text = (
-            "refused from now on; its files are still in use, and will be removed when these no longer use"
-            " them:"
+            "refused from now on; its files are still in use, and will be removed when they are no longer"
+            " used by:"
         )
         text = "\n".join([text, *(user.sentence() for user in users)])
     else:

@@ -33,7 +33,7 @@ def refs(ctx: click.Context, typed: str) -> list[str]:
 
 
 def names(ctx: click.Context, typed: str) -> list[str]:
-    """Adapters whose name begins so."""
+    """Adapters whose names begin with the typed text."""
 
     def fetch(registry: Registry) -> list[str]:
         namespace = typed.partition("/")[0] if "/" in typed else None
@@ -97,7 +97,7 @@ def numbers_of(ctx: click.Context, name: str) -> list[str]:
 
 
 def bases(ctx: click.Context, typed: str) -> list[str]:
-    """Names of registered bases that begin so."""
+    """Names of registered bases that begin with the typed text."""
 
     def fetch(registry: Registry) -> list[str]:
         return [name for info in registry.bases.list(None, _PAGE).items for name in info.names]
@@ -106,14 +106,14 @@ def bases(ctx: click.Context, typed: str) -> list[str]:
 
 
 def methods(ctx: click.Context, typed: str) -> list[str]:
-    """Ways of combining adapters."""
+    """Methods of combining adapters."""
     from adaptry.compute.combining import COMBINE_METHODS
 
     return _beginning(typed, COMBINE_METHODS)
 
 
 def engines(ctx: click.Context, typed: str) -> list[str]:
-    """Engines that there are rules for."""
+    """Engines that have rules."""
     from adaptry.checks.runtimes import ENGINES
 
     return _beginning(typed, ENGINES)

@@ -41,6 +41,6 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 
 def register_completions() -> None:
-    """Has click answer a shell with these."""
+    """Registers our completion classes for shells with click."""
     for shell, kind in _KINDS.items():
         add_completion_class(kind, shell)

@@ -46,7 +46,7 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def reading_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """As `registry_option`, for a command that lists or pulls: the registry in a folder is a `LazyRegistry`.
-    (`Any`: same.)
+    (`Any`: each command has its arguments.)
     """
 
     @_where
@@ -58,7 +58,9 @@ def reading_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that makes a missing registry, save `--dry-run`. (`Any`: same.)"""
+    """As `registry_option`, for a command that creates a missing registry, except with `--dry-run`. (`Any`:
+    each command has its arguments.)
+    """
 
     @_where
     @functools.wraps(command)
@@ -73,7 +75,7 @@ def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def pushing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Like `creating_registry_option`, for a command that pushes: it uses the inspection process that the
-    program may have started. (`Any`: see there.)
+    program may have started. (`Any`: each command has its arguments.)
     """
 
     @_where
@@ -87,8 +89,8 @@ def pushing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cleanup_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that frees space, unless it is a `--dry-run`: it works on a full
-    disk too. (`Any`: likewise.)
+    """As `registry_option`, for a command that frees space: without `--dry-run`, it also works on a full
+    disk. (`Any`: each command has its arguments.)
     """
 
     @_where
@@ -100,7 +102,9 @@ def cleanup_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def lazy_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that may need none: passes `connected`. (`Any`: likewise.)"""
+    """As `registry_option`, for a command that may need no registry: passes `connected`, which opens it.
+    (`Any`: each command has its arguments.)
+    """
 
     @_where
     @functools.wraps(command)

@@ -92,7 +92,7 @@ def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
         **options: Any,
     ) -> Any:
         target = _target(output, alias, metrics, force, reason)
-        # A recipe may name a place in the registry that the call does not.
+        # A recipe may name a version of the registry, even if the command line names none.
         creates_registry = isinstance(target.destination, AdapterName) or bool(options.get("recipe_file"))
         connected = functools.cache(lambda: connect_to(where, create_missing=creates_registry))
         with suggest_names(connected, options):
@@ -150,10 +150,10 @@ def write_result(lazy_adapter: LazyAdapter, target: OutputTarget, connected: Reg
 
 
 def print_result(lazy_adapter: LazyAdapter, there: DerivedResult, as_json: bool) -> None:
-    """The answer: the place (and digest); the story: notes, and how exact it is."""
+    """Prints the location and the digest on stdout, notes and exactness on stderr."""
     for note in lazy_adapter.notes:
         print_err(f"note: {note}")
-    _tell_exactness(there)
+    _print_exactness(there)
     pushed = there.pushed
     if pushed and not pushed.is_new:
         print_err(f"{there.location} already has exactly this adapter; no new version was created")
@@ -179,7 +179,7 @@ def result_json(lazy_adapter: LazyAdapter, there: DerivedResult) -> dict[str, An
     }
 
 
-def _tell_exactness(there: DerivedResult) -> None:
+def _print_exactness(there: DerivedResult) -> None:
     print_err(there.exactness)
     worst = _worst(there.outcome) if there.is_measured and there.outcome.error != 0.0 else ()
     if worst:
@@ -189,7 +189,7 @@ def _tell_exactness(there: DerivedResult) -> None:
 
 
 def _worst(outcome: ComputeResult) -> Sequence[tuple[str, float]]:
-    """The modules that lost most, where any lost something to speak of."""
+    """The modules that keep the smallest share of their energy, if it is below 99.9 %."""
     shares = [
         (each.module, 1.0 - each.figures.get("lost", 0.0) / each.figures["energy"])
         for each in outcome.modules

@@ -177,7 +177,7 @@ def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
 
 
 def _decisions(folder: Path, catalog: str | None) -> Iterator[DoctorResult]:
-    """Matters for an operator: names that differ only in capitals, and recalls missing after a restore."""
+    """Questions for an operator: names that differ only in capitals, recalls missing after a restore."""
     if not is_registry(folder):
         return
     try:

@@ -245,7 +245,7 @@ def _print_plan(plan: ExportPlan, as_json: bool) -> None:
 
 
 def _print_export(made: ExportResult, place: str, digest: str | None, as_json: bool) -> None:
-    """The answer: the place (and digest); the story: repairs, notes, and how near it is."""
+    """Prints the location and the digest on stdout; repairs, notes and the error on stderr."""
     for note in made.notes:
         print_err(f"note: {note}")
     print_err(f"repairs: {', '.join(made.repairs) or 'none'}")

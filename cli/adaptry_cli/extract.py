@@ -101,7 +101,7 @@ def extract(
         return
     print_result(extracted, there, False)
     if result is not None:
-        _tell(result)
+        _print_difference(result)
 
 
 def _opened(connected: RegistryOpener, name: str, progress: Progress) -> HfCheckpoint:
@@ -139,7 +139,7 @@ def _json(result: Verification | str | None) -> object:
     return {"relative_error": result.error, "tensors": tensors}
 
 
-def _tell(result: Verification | str) -> None:
+def _print_difference(result: Verification | str) -> None:
     """The difference between base plus adapter and the fine-tune, relative to the change by training."""
     if isinstance(result, str):
         print_err(f"not merged into the base to compare: {result}")

@@ -72,7 +72,7 @@ def import_(
     )
     hub = open_hub()
     plan = bulk_import.plan_import(
-        registry.versions, hub, _wanted(source, search, filters, collection, limit), namespace
+        registry.versions, hub, _selection(source, search, filters, collection, limit), namespace
     )
     shown: list[dict[str, object]] = []
     taken = failed = passed = 0
@@ -87,7 +87,7 @@ def import_(
             passed += bool(done.candidate.skipped)
             taken += done.error is None and not done.candidate.skipped
             if not as_json:
-                _say(done)
+                _print_outcome(done)
     if as_json:
         print_json(shown)
     print_err(
@@ -97,7 +97,7 @@ def import_(
     ctx.exit(NO if failed else 0)
 
 
-def _wanted(
+def _selection(
     source: str | None, search: str | None, filters: tuple[str, ...], collection: str | None, limit: int
 ) -> ImportSelection:
     """One word after `hf:` is an author, two are a repository."""
@@ -120,7 +120,7 @@ def _wanted(
     return ImportSelection(ref=ref)
 
 
-def _say(done: ImportResult) -> None:
+def _print_outcome(done: ImportResult) -> None:
     ref = f"hf:{done.candidate.ref.repository}"
     if done.error:
         print_err(f"{ref} failed: {done.error.message}")

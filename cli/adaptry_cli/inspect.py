@@ -64,7 +64,7 @@ def inspect(connected: RegistryOpener, source: Source, weights: bool, as_json: b
 
 
 def _tensors(connected: RegistryOpener, source: Source, opened: OpenedAdapter) -> Sequence[TensorInspection]:
-    """Of a folder, inspected here; of a version, as its registry found them."""
+    """The tensors of a folder, inspected here; those of a version, as its registry inspected them."""
     from adaptry.adapters.inspection.files import inspect_content
     from adaptry.adapters.inspection.inspector import Inspector
     from adaptry.registry.paging import iter_items

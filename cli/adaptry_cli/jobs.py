@@ -88,7 +88,7 @@ def submit(
     )
     order = validate_options(JobOrder, kind=kind, task=_task(kind, fields), needs=needs, priority=priority)
     job = registry.jobs.submit(order)
-    _tell_of_missing(registry.versions, order)
+    _warn_of_missing_refs(registry.versions, order)
     if reason := _waits_for(registry.jobs, needs):
         print_err(f"the job waits: {reason}")
     if wait:
@@ -275,7 +275,7 @@ def retry(registry: Registry, job: str, as_json: bool) -> None:
     )
 
 
-def _tell_of_missing(versions: Versions, order: JobOrder) -> None:
+def _warn_of_missing_refs(versions: Versions, order: JobOrder) -> None:
     """Warns of refs that do not exist yet: another job may make them, but more often they are misspelt."""
     for text in parse_task(order.kind, order.task).refs:
         try:

@@ -141,7 +141,7 @@ def _recipe(base: str, inputs: tuple[str, ...], options: dict[str, Any]) -> Merg
 
 
 def _print_record(record: MergeRecord, output: Path, as_json: bool) -> None:
-    """The answer: the folder; the story: notes, and how many weights changed."""
+    """Prints the folder on stdout; notes, and the number of changed weights, on stderr."""
     from adaptry.compute.merging.record import RECORD_FILE
 
     for note in record.notes:

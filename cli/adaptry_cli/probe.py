@@ -107,7 +107,7 @@ def _running(
 
 
 def _base_model(running: EngineInfo | None) -> str:
-    """The name that the engine has for its base; vLLM reports a folder and a name, and takes the name."""
+    """The engine's name for its base; vLLM reports a folder and a name, and accepts the name in requests."""
     return running.models[-1] if running and running.models else ""
 
 

@@ -14,7 +14,15 @@ from adaptry_cli.arguments import NAME, REF, require_usage
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import collect_pages, json_option, limit_option, print_err, print_json, print_lines
+from adaptry_cli.out import (
+    collect_pages,
+    format_count,
+    json_option,
+    limit_option,
+    print_err,
+    print_json,
+    print_lines,
+)
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
 
@@ -147,7 +155,7 @@ def replay(
         for one in differences:
             print_err(one)
     if differences:
-        raise CheckFailed(f"the decision is not confirmed: {len(differences)} differences")
+        raise CheckFailed(f"the decision is not confirmed: {format_count(len(differences), 'difference')}")
     print_err("the same results" + (", and the registry has the same evidence" if with_evidence else ""))
 
 

@@ -57,7 +57,7 @@ def runtime() -> None:
 @click.argument("name", metavar="[ENGINE]", required=False, type=ENGINE)
 @json_option
 def list_engines(name: str | None, as_json: bool) -> None:
-    """List the engines that have rules, or the options, rules and cautions of one."""
+    """List the engines that have rules, or the options, rules and cautions of one engine."""
     from adaptry.checks.runtimes import ENGINES, parse_runtime
 
     engines = [ENGINES[parse_runtime(name).engine]] if name else list(ENGINES.values())

@@ -28,7 +28,7 @@ def print_distance(distance: AdapterDistance, top: int) -> None:
         cut=("module",),
         drop=("row overlap", "column overlap", "ranks", "norm ratio"),
     )
-    _tell_left_out(len(distance.modules), top)
+    _print_omission(len(distance.modules), top)
     for note in distance.notes:
         print_err(f"note: {note}")
 
@@ -66,6 +66,6 @@ def _text(value: float | None) -> str:
     return "" if value is None else format_decimal(value)
 
 
-def _tell_left_out(modules: int, top: int) -> None:
+def _print_omission(modules: int, top: int) -> None:
     if modules > top:
         print_err(f"showing {top} of {modules} modules; --top shows more")

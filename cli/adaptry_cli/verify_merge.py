@@ -121,7 +121,7 @@ def verify_merge(
     if as_json:
         print_json({"proved": result.is_proved, "counts": result.counts(), **result.model_dump(mode="json")})
     else:
-        _say(result, checkpoint, what)
+        _print_verdict(result, checkpoint, what)
     ctx.exit(0 if result.is_proved else NO)
 
 
@@ -176,7 +176,7 @@ def _base(connected: RegistryOpener, base: str, progress: Progress) -> HfCheckpo
 
 
 def _exact(source: str, revision: Digest | None) -> str:
-    """The ref of the very revision that went in, wherever its name or alias points by now."""
+    """The ref, by digest, of the revision that was merged, wherever its name or alias points now."""
     return source if revision is None else f"{Ref.parse(source).name}@{revision}"
 
 
@@ -187,7 +187,7 @@ def _sources(
     progress: Progress,
     texts: Sequence[str] | None = None,
 ) -> list[MergeSource]:
-    """The recipe's inputs, opened; `texts`: by these refs instead of the recipe's own."""
+    """The recipe's inputs, opened; `texts` are the refs to open instead of those in the recipe."""
     from adaptry.bases.fingerprinting import fingerprint
     from adaptry.compute.merging.merge import MergeSource
     from adaptry.compute.merging.weighted_adapter import WeightedAdapter
@@ -216,7 +216,7 @@ def _weighted(plan: MergePlan) -> list[str]:
     ]
 
 
-def _say(result: Verification, checkpoint: str, what: str) -> None:
+def _print_verdict(result: Verification, checkpoint: str, what: str) -> None:
     counts = ", ".join(f"{count} {_WORDS[state]}" for state, count in result.counts().items())
     if result.is_proved:
         print_out(f"proved: {checkpoint} is {what}")
@@ -230,10 +230,10 @@ def _say(result: Verification, checkpoint: str, what: str) -> None:
         print_err(f"of those that differ by roundings only: {hint}")
     refuting = result.failed
     if refuting:
-        _say_refuting(refuting)
+        _print_refuting(refuting)
 
 
-def _say_refuting(verdicts: tuple[TensorVerdict, ...]) -> None:
+def _print_refuting(verdicts: tuple[TensorVerdict, ...]) -> None:
     """Prints the tensors that differ (the first ones if there are many), and their common cause."""
     print_table(
         ("tensor", "verdict", "ulp", "elements", "error", "explanation"),

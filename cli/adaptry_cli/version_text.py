@@ -130,7 +130,7 @@ def facts_of_spec(spec: Spec) -> Facts:
 
 
 def findings_text(findings: Iterable[Finding], ref: str = "REF") -> str:
-    """Each finding, how grave it is first, and its remedy below. `ref` is the adapter in its commands."""
+    """Each finding, with its severity first and its remedy below. `ref` is the adapter in its commands."""
     lines = []
     for finding in findings:
         lines += [f"{finding.severity}: {finding.reason} [{finding.code}]", f"  → {finding.remedy_for(ref)}"]

@@ -95,7 +95,7 @@ def test_versions_held_by_an_engine_stay_until_it_is_declared_gone(
         assert kept.stdout == ""
         assert f"kept: vllm at {url}" in kept.stderr
         forgotten = run("cache", "forget", str(digest), "--reason", "it leaks", *ours).stderr
-        assert "removed when these no longer use them" in forgotten and url in forgotten
+        assert "removed when they are no longer used by" in forgotten and url in forgotten
 
         port.listen()
         with serving_health(port):

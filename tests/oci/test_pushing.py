@@ -253,7 +253,7 @@ def test_a_stored_login_is_used_and_a_missing_one_is_requested(tmp_path: Path) -
 def test_a_login_is_exchanged_for_a_token_if_the_registry_requires_one(server: str, tmp_path: Path) -> None:
     with in_front(_WantsTokens, server) as address:
         place = OciReference.parse(f"oci://{address}/acme/kept:tokens")
-        with pytest.raises(Unauthenticated, match="gave no token"):
+        with pytest.raises(Unauthenticated, match="returned no token"):
             OciRepository(place, kept_login(tmp_path, address, b"wrong")).push(artifact(tmp_path))
         pushed = OciRepository(place, kept_login(tmp_path, address, b"secret")).push(artifact(tmp_path))
     assert (

@@ -97,7 +97,7 @@ def _begun(request: Request) -> BegunSignIn:
     except (BadData, ValidationError):
         found = None
     if found is None or found.until <= time.time():
-        raise Unauthenticated("this sign-in was not begun in this browser, or is over; sign in again")
+        raise Unauthenticated("this sign-in was not started in this browser, or has expired; sign in again")
     return found
 
 

@@ -27,7 +27,7 @@ def require_dependencies() -> None:
 
 @contextmanager
 def quiet_libraries() -> Iterator[None]:
-    """Inside, transformers and PEFT work silently and offline.  The caller's settings come back after."""
+    """During the block, transformers and PEFT print nothing and work offline."""
     require_dependencies()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read when huggingface_hub is first imported, below
     from transformers.utils import logging

@@ -13,7 +13,7 @@ BASE = "example/tiny-random-llama"
 
 
 def write_foreign_adapter(out_dir: Path) -> Path:
-    """Write the adapter as PEFT writes it; seconds."""
+    """Writes the adapter as PEFT does; takes a few seconds."""
     with quiet_libraries():
         import torch
         from peft import LoraConfig, get_peft_model

@@ -109,9 +109,9 @@ def _train(stage: _Stage) -> _Adapters:
         "On text that was not trained on",
         ("adapter", "LoRA", "metric", "base", "base + adapter", "seconds"),
         [
-            ("package v1", _shape(PACKAGE_FIRST), "accuracy (more is better)", *_numbers(first)),
-            ("package v2", _shape(PACKAGE_SECOND), "accuracy (more is better)", *_numbers(second)),
-            ("summary v1", _shape(SUMMARY), "perplexity (less is better)", *_numbers(summary)),
+            ("package v1", _shape(PACKAGE_FIRST), "accuracy (higher is better)", *_numbers(first)),
+            ("package v2", _shape(PACKAGE_SECOND), "accuracy (higher is better)", *_numbers(second)),
+            ("summary v1", _shape(SUMMARY), "perplexity (lower is better)", *_numbers(summary)),
         ],
     )
     choices, held_out = len(stage.package.choices), len(stage.package.held_out)

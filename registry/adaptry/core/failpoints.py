@@ -33,9 +33,9 @@ NAMES = (
     "revisions.before_commit",
     "revisions.after_commit",
 )
-"""Places that a push passes which uploads its files one by one."""
+"""Places that are passed by a push that uploads its files one by one."""
 WITH_FILES = tuple(name for name in NAMES if not name.startswith("uploads."))
-"""Places that a push passes which has its files in the same request."""
+"""Places that are passed by a push that sends its files in the same request."""
 FILE = ("atomic_file.before_rename",)
 """Places in writing a file that appears complete or not at all, such as a bundle."""
 RUNNER = (

@@ -34,7 +34,7 @@ DtypeLike: TypeAlias = "str | torch.dtype"
 
 
 def parse_ref(value: RefLike) -> Ref:
-    """Raises `InvalidRef`, with the grammar."""
+    """Raises `InvalidRef`, whose message shows the grammar."""
     match value:
         case Ref():
             return value
@@ -48,7 +48,7 @@ def parse_ref(value: RefLike) -> Ref:
 
 
 def parse_name(value: AdapterName | str) -> AdapterName:
-    """Raises `InvalidRef`, with the grammar."""
+    """Raises `InvalidRef`, whose message shows the grammar."""
     if isinstance(value, AdapterName):
         return value
     if isinstance(value, str):

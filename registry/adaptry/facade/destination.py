@@ -21,7 +21,7 @@ SENTENCES: Mapping[str, str] = {
     ),
     "force_reason": "force_reason must have 3 to 1024 characters, so that others understand it later",
 }
-"""What each argument takes."""
+"""The error message for an invalid value of each argument."""
 
 
 @dataclass(frozen=True, slots=True)

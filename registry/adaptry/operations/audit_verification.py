@@ -22,7 +22,9 @@ _MOST = 100  # problems that are reported
 
 
 class AuditReport(Value):
-    """`entries` were sealed and `unsealed` wait; `checkpoint` is the size that the newest note signs."""
+    """The result of a verification. `entries` is the number of sealed entries, `unsealed` that of the others;
+    `checkpoint` is the log's size in the newest signed checkpoint, `older` that in the caller's.
+    """
 
     entries: int
     unsealed: int | None
@@ -89,7 +91,7 @@ def verify_export(path: Path, key: VerifierKey | None = None, older: str | None 
 
 
 def write_export(audit: AuditLog, filters: AuditFilter, write: Callable[[str], object]) -> int:
-    """Writes entries a line each, and after the whole log its checkpoints; returns how many entries.
+    """Writes each entry as a line, and after the whole log its checkpoints; returns the number of entries.
 
     The log records the export. Raises `PermissionDenied`, `Invalid`.
     """

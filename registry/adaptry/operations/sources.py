@@ -160,7 +160,7 @@ def configured_base(connected: RegistryOpener, adapter: Adapter, warn: Warn) -> 
 
 
 def version_base(connected: RegistryOpener, version: VersionInfo) -> BaseToCheck:
-    """The base a version is for, as the registry found out when it was pushed or its base registered."""
+    """The base of a version, as determined when the version was pushed or its base was registered."""
     record = base_record_or_none(connected().bases, version)
     names = connected().bases.get(str(record.id)).names if record else ()
     known = names[0] if names else version.base_id.brief if version.base_id else "no base"

@@ -75,7 +75,7 @@ class EvidenceInfo(Value):
 
 
 class EvidenceAddition(Value):
-    """The outcome of adding a file: how many of its values are new, and how many were there already."""
+    """The outcome of adding a file: how many of its values are new, and how many were already stored."""
 
     subject: Digest
     number: int
@@ -95,8 +95,8 @@ class Evidence(ABC):
 
     @abstractmethod
     def add(self, ref: Ref, file: EvidenceFile) -> EvidenceAddition:
-        """Adds the values of a file that was uploaded for the adapter before. Values that are there already
-        are not added again, not even withdrawn ones.
+        """Adds the values of a file that was uploaded for the adapter before. Stored values, including
+        withdrawn ones, are not added again.
 
         Raises `NotFound`, `PermissionDenied`, `Conflict` if one of its files is not uploaded, `Invalid`.
         """

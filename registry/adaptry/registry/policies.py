@@ -115,8 +115,8 @@ class Policies(ABC):
         condition: str | None = None,
         policy: str | None = None,
     ) -> PromotionDecision:
-        """What `aliases.move` would decide for the caller now, also with one more condition, or with the text
-        of a `policy` in place of those in force, which take the right to move the alias. Moves nothing.
+        """What `aliases.move` would decide for the caller now; moves nothing. With one more `condition`, or
+        with the text of a `policy` instead of those in force, requires the right to move the alias.
 
         Raises `NotFound`, `PermissionDenied`, `Conflict` for a version that aliases may not name, `Invalid`
         for a condition or policy that cannot be read, `MissingDependency`.

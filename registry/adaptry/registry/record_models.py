@@ -121,8 +121,8 @@ class TensorInspection(Value):
 
 
 class VersionDetail(Value):
-    """Everything about a version. `forced` is the reason given for pushing past blocking findings; without an
-    `inspection`, its weights were not looked into yet (`versions.inspect_tensors` does)."""
+    """Everything about a version. `forced` is the reason given for pushing past blocking findings. Without an
+    `inspection`, its weights were not inspected yet (`versions.inspect_tensors` inspects them)."""
 
     version: VersionInfo
     manifest: Manifest
@@ -154,10 +154,10 @@ class DirectPart(Value):
 
 
 class UploadInfo(Value):
-    """An upload session: bytes up to `offset` are kept; continue from there. `size` is the whole file's.
+    """An upload session: bytes up to `offset` were received; continue from there. `size` is that of the file.
 
-    `direct` are addresses, where there are any, that lead past the registry for all that is still to come;
-    bytes need not take them.
+    `direct` are presigned URLs, if there are any, for all bytes that are still missing. Clients may send them
+    there or to the registry.
     """
 
     id: str
@@ -167,10 +167,11 @@ class UploadInfo(Value):
 
 
 class UploadSession(Value):
-    """An open upload session, as those see it who may drop it.
+    """An open upload session, as shown to callers who may drop it.
 
-    `owner` is an adapter's name or a base's id, `offset` how many of `size` bytes have arrived, `active_at`
-    when a request or bytes last came. `is_held` is True while a request is using the session.
+    `owner` is an adapter's name or a base's id; `offset` is the number of bytes received, of `size`;
+    `active_at` is the time of the last request, or of the last received bytes. `is_held` is True while a
+    request is using the session.
     """
 
     id: str
@@ -184,9 +185,9 @@ class UploadSession(Value):
 
 
 class AliasInfo(Value):
-    """An alias now. `generation` grows with every move; pass it as `was` to move on from here.
+    """The current state of an alias. `generation` grows with every move; pass it as `was` to the next move.
 
-    The answer to a move has the number of its decision (`promotion`), if conditions decided it.
+    In the result of a move, `promotion` is the number of its decision, if conditions decided it.
     """
 
     alias: str
@@ -209,7 +210,7 @@ class MetricInfo(Value):
 
 
 class Event(Value):
-    """Something that happened. `detail` has the before and after, as text."""
+    """A change in the registry. `detail` has the values before and after it, as text."""
 
     seq: int
     at: datetime
@@ -223,11 +224,11 @@ class Event(Value):
 class EventBatch(Value):
     """Events, oldest first, and the last number that was examined: pass `seq` as `after` to continue.
 
-    A `seq` below the `after` that was asked with means that the registry was set back (a backup was
-    restored): read everything again.
+    If `seq` is smaller than the `after` of the request, the registry was restored from a backup: read
+    everything again.
     """
 
     items: tuple[Event, ...] = ()
     seq: int
     epoch: str | None = None
-    """The registry's epoch, another after each restore; None from an older server."""
+    """The registry's epoch, which changes with each restore; None from an older server."""

@@ -15,8 +15,9 @@ class Tokens(ABC):
 
     @abstractmethod
     def create(self, request: TokenRequest) -> CreatedToken:
-        """For oneself, only with a token that is not limited; the new one expires with it at the latest.
-        A token that others than administrators create for a service account is limited to its namespace.
+        """Creates a token. Callers create tokens for themselves only with an unlimited token, and the new one
+        expires with it at the latest. A service account's token is limited to its namespace, unless an
+        administrator creates it.
 
         Raises `Invalid`, `NotFound` (no such principal), `Conflict` (they have a token of that name),
         `PermissionDenied`.

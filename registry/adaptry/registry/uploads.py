@@ -86,8 +86,8 @@ class Uploads(ABC):
     def list(
         self, namespace: str | None = None, cursor: str | None = None, limit: int = 50
     ) -> Page[UploadSession]:
-        """Opens sessions of the namespaces that the caller may write to, or of one of them; those of bases
-        for an administrator. In no particular order.
+        """Open sessions of the namespaces that the caller may write to, or of one of them; for
+        administrators, also those of bases. In no particular order.
         """
 
     @abstractmethod

@@ -48,7 +48,7 @@ Moment = Annotated[datetime, AfterValidator(_in_utc)]
 
 
 class ResidentReport(Value):
-    """A version that a worker has, and the name under which clients ask for it."""
+    """A version that a worker has, and the name under which clients request it."""
 
     name: AdapterName
     digest: Digest

@@ -34,6 +34,7 @@ from adaptry.compute.lazy_adapters.parent_on_base import parent_as_peft_reads
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.lazy_adapters.whole_weights import choose_whole_weights
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter, refuse_unmergeable
+from adaptry.core.display import format_count
 from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import BaseClaim
@@ -293,5 +294,6 @@ def _with_biases(adapter: LazyAdapter, biases: BiasDeltas) -> LazyAdapter:
         return {**found, "bias": "all" if found["bias"] == "all" else "lora_only"}
 
     names = (*(name for name in adapter.names if name not in taken), *biases.names)
-    note = f"complete biases, with the adapter's changes, are written for {len(biases.names)} modules"
+    count = format_count(len(biases.names), "module")
+    note = f"complete biases, with the adapter's changes, are written for {count}"
     return replace(adapter, names=names, compute=modules, config=config, notes=(*adapter.notes, note))

@@ -20,6 +20,7 @@ from adaptry.compute.exporting.plan import ExportPlan, PlannedRepair, check_repa
 from adaptry.compute.exporting.rewrite import rewrite_adapter
 from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter_into
 from adaptry.compute.lazy_adapters.lazy_adapter import Json, LazyAdapter, ParentAdapter
+from adaptry.core.display import format_count
 from adaptry.core.errors import CheckFailed
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -100,8 +101,8 @@ def _apply_repairs(
             done.append(step)
             notes.extend(adapter.notes)
     raise CheckFailed(
-        f"after {len(done)} repairs {original.label} is still not served as trained by {runtime}: "
-        f"{decided.steps[0].findings[0].reason} → {decided.steps[0].findings[0].remedy}"
+        f"after {format_count(len(done), 'repair')}, {original.label} is still not served as trained by"
+        f" {runtime}: {decided.steps[0].findings[0].reason} → {decided.steps[0].findings[0].remedy}"
     )
 
 

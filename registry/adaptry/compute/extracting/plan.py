@@ -12,6 +12,7 @@ from adaptry.compute.extracting.recipe import ExtractRecipe
 from adaptry.compute.extracting.target_choice import TargetChoice, TargetChooser, siblings
 from adaptry.compute.extracting.weight_pairs import Facts, WeightPair, WeightPairs, pair_weights
 from adaptry.compute.verifying.configs import config_differences
+from adaptry.core.display import format_count
 from adaptry.core.errors import CheckFailed, Invalid, InvalidConfig, MissingDependency
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
@@ -144,11 +145,12 @@ def _notes(
     for kind, where in (("module", "modules_to_save"), ("bias", "biases"), ("embedding", "saved embeddings")):
         own = [each.weight.name for each in whole if each.kind == kind]
         if own:
-            yield f"{len(own)} weights are written completely, in {where} (first: {own[0]})"
+            yield f"written completely, in {where}: {format_count(len(own), 'weight')} (first: {own[0]})"
     for each in left_out:
         yield f"{each.weight.name} changed and is left out: {each.reason}"
     if found.missing:
-        yield f"{len(found.missing)} weights of the base are not in the fine-tune (first: {found.missing[0]})"
+        missing = format_count(len(found.missing), "weight")
+        yield f"{missing} of the base not in the fine-tune (first: {found.missing[0]})"
 
 
 def _of_config(base: Facts, tuned: Facts, embeddings: Sequence[TargetChoice]) -> Iterable[str]:

@@ -13,6 +13,7 @@ from dataclasses import field
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.model_names import model_names
+from adaptry.core.display import format_count
 from adaptry.core.errors import CheckFailed
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -73,7 +74,9 @@ def clip_names(path: str) -> set[str]:
 
 def left_out(modules: Mapping[str, Sequence[ModuleSpec]], chosen: str, label: str) -> tuple[str, ...]:
     """A note about the parts for other models."""
-    others = [f"{name} ({len(own)} modules)" for name, own in modules.items() if name != chosen]
+    others = [
+        f"{name} ({format_count(len(own), 'module')})" for name, own in modules.items() if name != chosen
+    ]
     if not others:
         return ()
     return (

@@ -89,7 +89,7 @@ def _publish(place: Path, target: Path) -> None:
 
 
 def _swap(place: Path, target: Path) -> None:
-    """Replaces `target` by `place`; put the old folder back if that fails."""
+    """Replaces `target` by `place`; puts the old folder back if that fails."""
     aside = _beside(target) / target.name
     target.rename(aside)
     try:

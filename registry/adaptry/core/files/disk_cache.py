@@ -83,8 +83,8 @@ class DiskLruCache:
 
 
 class _PartFile:
-    """A file that is being written. It is removed unless it was renamed. After a failed write it ignores
-    more.
+    """A file that is being written. It is removed unless it was renamed. After a failed write, further writes
+    are ignored.
     """
 
     def __init__(self, path: Path) -> None:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
+from adaptry.core.display import format_count
 from adaptry.core.errors import Invalid
 from adaptry.core.gates import statistics
 from adaptry.core.gates.expression import Call, PolicyCondition
@@ -41,7 +42,7 @@ def check_types(condition: PolicyCondition) -> None:
     """Raises `Invalid` if CEL cannot parse or compute a condition, or its result is not a boolean."""
     examples: dict[str, Scalar] = {"number": 0.5, "text": "active", "yes or no": True}
     values = {
-        f"call{place}": examples[FUNCTIONS[one.function].gives] for place, one in enumerate(condition.calls)
+        f"call{place}": examples[FUNCTIONS[one.function].returns] for place, one in enumerate(condition.calls)
     }
     for place, one in enumerate(condition.calls):
         if one.function == "approvals" or one.field == "n":
@@ -273,7 +274,8 @@ def _approvals(call: Call, facts: GateFacts) -> _Found:
         raise _Missing(found.problem if found and found.problem else f"there is no group {group}")
     names = f" ({', '.join(found.by)})" if found.by else ""
     ignored = f"; not counted: {', '.join(found.ignored)}" if found.ignored else ""
-    return _Found(len(found.by), f"{len(found.by)} approvals of {group}{names}{ignored}")
+    count = len(found.by)
+    return _Found(count, f"{format_count(count, 'approval')} of {group}{names}{ignored}")
 
 
 def _state(call: Call, facts: GateFacts) -> _Found:

@@ -24,11 +24,11 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class GateFunction:
-    """`gives` is the type of the result. If a function has `fields`, a condition selects one of them:
+    """`returns` is the type of the result. If a function has `fields`, a condition selects one of them:
     `.value`."""
 
     parameters: tuple[Parameter, ...]
-    gives: ValueType
+    returns: ValueType
     summary: str
     fields: tuple[str, ...] = ()
 

@@ -1,5 +1,5 @@
 """An adapter's tensors as stored: over the mapped file (`LazyTensors`), where nothing is copied until needed,
-or read into memory that is there (`TensorReader`).
+or read into existing memory (`TensorReader`).
 
 A tensor of `LazyTensors` on the CPU is the file's own pages. Writing to one changes this process's copy of
 the page, never the file.
@@ -67,7 +67,7 @@ class LazyTensors(Mapping[str, "Tensor"]):
 
 
 class TensorReader:
-    """Reads a file's tensors into memory that is there.
+    """Reads a file's tensors into existing memory.
 
     Copying from the mapped file takes a page fault for each run of pages, which is slower than the copying.
     """

@@ -20,7 +20,7 @@ from adaptry.registry.records import VersionInfo
 
 @dataclass(frozen=True, slots=True)
 class FolderEvidence:
-    """How many values were added, from which files, and why others were not taken."""
+    """How many values were added, from which files, and why other files were not added."""
 
     added: int = 0
     files: tuple[str, ...] = ()
@@ -31,18 +31,18 @@ class FolderEvidence:
         if not self.added:
             return self.failures
         values = format_count(self.added, "value")
-        taken = f"took {values} of {', '.join(self.files)} as evidence of {version.label}"
-        return (taken, *self.failures)
+        added = f"added {values} of {', '.join(self.files)} as evidence of {version.label}"
+        return (added, *self.failures)
 
 
 def add_folder_evidence(
     registry: Registry, paths: Sequence[Path], version: VersionInfo, progress: Progress = no_progress
 ) -> FolderEvidence:
-    """Adds the files at `paths` (`find_result_files`) as far as they can be."""
+    """Adds those of the files at `paths` (`find_result_files`) that can be added."""
     try:
         runs = group_by_run(paths)
     except AdaptryError as error:
-        return FolderEvidence(failures=(f"not taken as evidence: {error.message}",))
+        return FolderEvidence(failures=(f"not added as evidence: {error.message}",))
     added, files, failures = 0, list[str](), list[str]()
     for run in runs:
         try:
@@ -50,7 +50,7 @@ def add_folder_evidence(
                 registry, version.revision_ref, (run.results, *run.samples.values()), progress=progress
             )
         except AdaptryError as error:
-            failures.append(f"{run.results.name} was not taken as evidence: {error.message}")
+            failures.append(f"{run.results.name} was not added as evidence: {error.message}")
             continue
         if count := sum(one.added for one in some):
             added += count

@@ -38,9 +38,9 @@ def _unconfirmed(registry: Registry, decision: PromotionDecision, name: AdapterN
             continue
         if same is None:
             what = f"{fact.task} {fact.metric} {fact.value}"
-            yield f"version {version.number} has no such evidence there: {what}"
+            yield f"the registry has no such evidence for version {version.number}: {what}"
         elif same.withdrawn is not None:
-            yield f"evidence {same.id} there was withdrawn: {same.withdrawn.reason}"
+            yield f"evidence {same.id} in the registry was withdrawn: {same.withdrawn.reason}"
         else:
             found[fact] = same
     for paired in decision.facts.paired:
@@ -79,10 +79,10 @@ def _unconfirmed_pairs(
         try:
             scored.append(ScoredEvidence(fact, _scores(evidence, found[fact])))
         except AdaptryError as error:
-            yield f"the samples of evidence {found[fact].id} cannot be read there: {error.message}"
+            yield f"the samples of evidence {found[fact].id} cannot be read: {error.message}"
             return
     if pair(paired.vs, scored[0], scored[1]) != paired:
-        yield f"the documents of {paired.metric} differ otherwise there than in the record"
+        yield f"the samples of {paired.metric} in the registry give other differences than the record has"
 
 
 def _scores(evidence: Evidence, one: EvidenceInfo) -> dict[str, float]:

@@ -121,7 +121,7 @@ def _fetch(files: HubFileReader, path: str, target: Path, progress: Progress, re
     data = files.read(path, 0, file.size)
     if file.git_id is not None and _git_id(data) != file.git_id:
         raise DigestMismatch(
-            f"{path} arrived with bytes that do not match the hub's digest; nothing was kept, try again"
+            f"the received bytes of {path} do not match the hub's digest; nothing was kept, try again"
         )
     target.write_bytes(data)
 

@@ -44,7 +44,8 @@ class HubFileReader:
             return b""
         answer = self._ask(path, offset, end, preload=True)
         if len(answer.data) != end - offset:
-            raise Unavailable(f"{self._what(path)}: {len(answer.data):,} bytes came, not {end - offset:,}")
+            received, wanted = len(answer.data), end - offset
+            raise Unavailable(f"{self._what(path)}: received {received:,} bytes instead of {wanted:,}")
         return answer.data
 
     def stream(self, path: str) -> Callable[[int], Iterator[bytes]]:
@@ -86,7 +87,9 @@ class HubFileReader:
                 return answer
             answer.close()
             if is_last or answer.status not in _EXPIRED:
-                raise Unavailable(f"{self._what(path)}: status {answer.status} for bytes of it; try again")
+                raise Unavailable(
+                    f"{self._what(path)}: the download returned status {answer.status}; try again"
+                )
             del self._places[path]
         raise AssertionError
 

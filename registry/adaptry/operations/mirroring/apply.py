@@ -75,7 +75,7 @@ def apply_snapshot(
     if has_forgotten_recall(version, snapshot):
         raise CheckFailed(
             f"{name}@{version.number} stays {version.state} here: the source revoked or quarantined it"
-            f" earlier and now shows it as {snapshot.state}, without a decision made since, as after a"
+            f" earlier and now shows it as {snapshot.state}, without a later decision. This happens after a"
             " restore from an older backup. Revoke it again at the source; or, if the recall was taken"
             f" back, run: adaptry restore {name}@{version.number} --reason TEXT, in this registry"
         )

@@ -116,8 +116,8 @@ class UpstreamMirror:
         if found.state in WITHDRAWN:
             reason = found.standing.reason if found.standing else "no reason was given"
             raise Withdrawn(
-                f"{name}@{found.number} is {found.state} in the upstream registry ({reason}); it is"
-                " not taken here under that name"
+                f"{name}@{found.number} is {found.state} in the upstream registry ({reason}), so it"
+                " cannot be added here under that name"
             )
 
     def close(self) -> None:

@@ -69,6 +69,6 @@ def _token(pool: urllib3.PoolManager, words: Mapping[str, str], login: str | Non
         return str(response.get("token") or response["access_token"])
     except (ValueError, LookupError, AttributeError):
         raise Unauthenticated(
-            f"{host} gave no token ({answer.status}); is its login still valid? `docker login {host}`"
+            f"{host} returned no token ({answer.status}); is its login still valid? `docker login {host}`"
             " renews it"
         ) from None

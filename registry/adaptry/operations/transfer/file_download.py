@@ -65,10 +65,10 @@ def download(read: ReadFrom, entry: FileToFetch, path: Path, progress: Progress,
     found = hasher.hexdigest()
     if found != entry.sha256.hex:
         raise DigestMismatch(
-            f"{entry.path} arrived as sha256:{found[:12]}… and not as {entry.sha256.brief}…: its bytes"
-            " changed on the way or in the store. Nothing was kept; try again. If this happens again,"
-            " `adaptry verify --read-data` on the registry's machine finds what is damaged, and `adaptry"
-            " mend` replaces it from a copy"
+            f"{entry.path} has the digest sha256:{found[:12]}… instead of {entry.sha256.brief}…: its bytes"
+            " changed in transit or in the store. Nothing was kept; try again. If this happens again,"
+            " `adaptry verify --read-data` on the registry's machine finds the damage, and `adaptry mend`"
+            " repairs it from a copy"
         )
 
 

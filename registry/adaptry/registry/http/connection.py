@@ -72,7 +72,7 @@ class Connection:
     pool: urllib3.PoolManager
 
     def request_value(self, kind: TypeAdapter[Answer], method: str, path: str, **options: Any) -> Answer:
-        """The response as a value. The options are those of `tell`."""
+        """The response as a value. The options are those of `request_bytes`."""
         return responses.parse_response(kind, self.request_bytes(method, path, **options), self.url)
 
     def request_bytes(

@@ -144,8 +144,8 @@ class ExportTask(_FromOne):
 
 
 class WeightStatisticsTask(JobTask):
-    """What the page that compares versions shows of their weights: statistics of each version, and the
-    distance of each from the first. What is stored already is not computed again.
+    """Measures what the comparison page shows about weights: statistics of each version, and the distance of
+    each from the first. Stored figures are not computed again.
     """
 
     summary: ClassVar[str] = "Measure the updates of versions: norms, singular values and distances."

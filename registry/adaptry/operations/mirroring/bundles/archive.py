@@ -81,7 +81,7 @@ class Bundle:
         for entry in self.index.entries:
             if self.file.read(_BLOCK) != _header(entry.name, entry.size):
                 raise InvalidBundle(
-                    f"the bundle has other bytes in the place of {entry.name}, or is truncated"
+                    f"the bundle has other bytes where {entry.name} should begin, or is truncated"
                 )
             hasher, left = hashlib.sha256(), entry.size
             while left and (chunk := self.file.read(min(_CHUNK, left))):
