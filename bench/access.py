@@ -25,7 +25,7 @@ from adaptry.core.quotas import EVERY
 from adaptry.core.refs import AdapterName
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.storage.blobs.memory import MemoryBlobs
-from adaptry.storage.catalog import live_figures, stored_use
+from adaptry.storage.catalog import gauge_values, stored_use
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.storage.local.quotas import refuse_session, require_version
@@ -79,7 +79,7 @@ def count_again(registry: LocalRegistry) -> object:
 
 def read_figures(registry: LocalRegistry) -> object:
     with registry.catalog.read() as tx:
-        return live_figures.read(tx, 500)
+        return gauge_values.read(tx, 500)
 
 
 def check_upload(registry: LocalRegistry) -> object:

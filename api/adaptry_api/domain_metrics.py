@@ -17,9 +17,9 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from adaptry.core.quotas import UNLIMITED
-from adaptry.storage.catalog import live_figures
+from adaptry.storage.catalog import gauge_values
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.catalog.live_figures import LiveFigures
+from adaptry.storage.catalog.gauge_values import GaugeValues
 
 MOST = 500
 _SECONDS = 15.0
@@ -40,7 +40,7 @@ class DomainMetrics:
         with self._lock:
             if self._clock() >= self._until:
                 with self._catalog.read() as tx:
-                    found = live_figures.read(tx, MOST)
+                    found = gauge_values.read(tx, MOST)
                 registry = CollectorRegistry()
                 registry.register(_Figures(found))
                 self._text = generate_latest(registry).decode()
@@ -51,7 +51,7 @@ class DomainMetrics:
 class _Figures(Collector):
     """Shows what was read."""
 
-    def __init__(self, found: LiveFigures) -> None:
+    def __init__(self, found: GaugeValues) -> None:
         self._found = found
 
     def collect(self) -> Iterator[GaugeMetricFamily]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from adaptry.core.gates.evaluation import ConditionResult, Outcome
+from adaptry.core.gates.evaluation import ConditionOutcome, ConditionResult
 
-_WORDS: dict[Outcome, str] = {"met": "met", "not_met": "not met", "unknown": "unknown"}
+_WORDS: dict[ConditionOutcome, str] = {"met": "met", "not_met": "not met", "unknown": "unknown"}
 
 
 def condition_lines(results: Iterable[ConditionResult]) -> Iterator[str]:

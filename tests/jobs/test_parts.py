@@ -130,7 +130,7 @@ def test_a_runner_forgotten_too_early_is_there_again_at_its_next_beat(registry: 
         runners.beat(tx, runner)
         runners.beat(tx, runner)
         assert runners.beats(tx) == {"r": 2}
-        runners.forget(tx, ["r"])
+        runners.delete(tx, ["r"])
         runners.beat(tx, runner)
     assert registry.jobs.runners() == (runner,)
 

@@ -31,7 +31,7 @@ def confirm_users(catalog: Catalog, provider: OpenIdProvider) -> int:
         except Unconfirmed as error:
             LOG.warning("cannot confirm %s: %s", user.subject, error.message)
             if error.refresh_token is not None:
-                sign_ins.keep_refresh_token(catalog, user, error.refresh_token)
+                sign_ins.store_refresh_token(catalog, user, error.refresh_token)
         except AdaptryError as error:
             LOG.warning("cannot confirm %s: %s", user.subject, error.message)
     return ended

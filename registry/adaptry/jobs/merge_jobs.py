@@ -41,7 +41,7 @@ from adaptry.operations.base_registry import open_base
 from adaptry.operations.quantised_variants import open_original
 from adaptry.registry.job_types.tasks import MergeTask
 from adaptry.storage.blobs import BlobStore
-from adaptry.storage.local.context import require_sound
+from adaptry.storage.local.context import require_all_undamaged
 
 _ONE_PIECE_LIMIT = 4 << 30
 """Size in bytes of the largest result whose files are one piece: computing it takes seconds, and each
@@ -97,7 +97,7 @@ def end(task: MergeTask, context: JobContext) -> StepResult:
         made, changed = _computed_files(context, model.plan)
         files = (*made, *_store_side_files(context, model, made, changed))
         with context.registry.catalog.read() as tx:
-            require_sound(tx, {entry.path: entry.sha256 for entry in files})
+            require_all_undamaged(tx, {entry.path: entry.sha256 for entry in files})
         with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
             stored = _stored(context.registry.blobs, files, {entry.path for entry in made}, Path(folder))
             known = fingerprint(stored)

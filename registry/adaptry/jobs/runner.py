@@ -122,7 +122,7 @@ def run_jobs(
         finally:
             steps.kill_all()
             with catalog.write() as tx:
-                runners.forget(tx, [me.id])
+                runners.delete(tx, [me.id])
 
 
 def _describe_runner(settings: RunnerSettings) -> RunnerInfo:
@@ -203,7 +203,7 @@ class _RunnerLoop:
         while True:
             with catalog.write() as tx:
                 some = set(jobs.due_for_removal(tx, before, _PURGE_BATCH))
-                jobs.forget(tx, some)
+                jobs.delete(tx, some)
             if len(some) < _PURGE_BATCH:
                 break
 
@@ -231,7 +231,7 @@ class _RunnerLoop:
         dead = self._liveness.find_dead(beats, time.monotonic())
         if dead:
             with self._steps.catalog.write() as tx:
-                runners.forget(tx, dead)
+                runners.delete(tx, dead)
         self._engine.requeue_orphans(beats.keys() - dead)
         for job in self._engine.failed_jobs(unfinished_jobs(self._steps.catalog)):
             message = (

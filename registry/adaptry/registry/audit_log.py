@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, Field
 
 from adaptry.registry.records import Page, Value
 
-Outcome = Literal["allowed", "denied"]
+AuditOutcome = Literal["allowed", "denied"]
 Details = Mapping[str, str | int | float | bool | None]
 """The changed values: at most 32, with texts of at most 300 characters."""
 
@@ -44,7 +44,7 @@ class AuditEntry(Value):
     namespace: str | None = None
     resource: str
     selector: str | None = None
-    outcome: Outcome = "allowed"
+    outcome: AuditOutcome = "allowed"
     reason: str | None = None
     before: Details | None = None
     after: Details | None = None

@@ -32,7 +32,7 @@ def open_owned(place: CatalogLocation, store: BlobStore) -> Catalog:
     except BaseException:
         catalog.close()
         raise
-    place.remember()
+    place.store_address()
     return catalog
 
 

@@ -95,7 +95,7 @@ def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> No
         _join_groups(tx, principals.by_key(tx, external.principal), user.groups, now)
 
 
-def keep_refresh_token(catalog: Catalog, external: ExternalUser, refresh_token: str) -> None:
+def store_refresh_token(catalog: Catalog, external: ExternalUser, refresh_token: str) -> None:
     """Stores the sealed token for the next confirmation."""
     with catalog.write() as tx:
         if sign_ins.is_current(tx, external):

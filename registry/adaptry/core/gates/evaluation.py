@@ -19,14 +19,14 @@ from adaptry.core.gates.facts import EvidenceFact, Fact, GateFacts, VersionFact,
 from adaptry.core.gates.functions import FUNCTIONS, Scalar
 from adaptry.core.lazy_dataclass import dataclass
 
-Outcome = Literal["met", "not_met", "unknown"]
+ConditionOutcome = Literal["met", "not_met", "unknown"]
 
 
 class ConditionResult(Fact):
     """A condition as written, whether it is met, and a sentence with the reason and the numbers."""
 
     condition: str
-    outcome: Outcome
+    outcome: ConditionOutcome
     reason: str
 
     @property
@@ -72,7 +72,7 @@ def _evaluate(condition: PolicyCondition, facts: GateFacts) -> ConditionResult:
     return _result(condition, "met" if computed else "not_met", reasons)
 
 
-def _result(condition: PolicyCondition, outcome: Outcome, reasons: Sequence[str]) -> ConditionResult:
+def _result(condition: PolicyCondition, outcome: ConditionOutcome, reasons: Sequence[str]) -> ConditionResult:
     return ConditionResult(
         condition=condition.source, outcome=outcome, reason="; ".join(dict.fromkeys(reasons))
     )

@@ -37,10 +37,10 @@ def rebuild_rows(registry: LocalRegistry, key: str) -> None:
             case "folded":
                 folded_names.refold(tx)
             case "inspection":
-                inspections.forget(tx, Digest(rest))  # the next read of a version inspects it again
+                inspections.delete(tx, Digest(rest))  # the next read of a version inspects it again
             case "weight-measurement":
                 first, _, second = rest.partition(":")
-                weight_measurements.forget(tx, first, second)  # a job measures again on demand
+                weight_measurements.delete(tx, first, second)  # a job measures again on demand
             case "namespaces":
                 rebuild.rebuild_namespaces(tx)
             case "stored-use":

@@ -195,11 +195,11 @@ def _alone(folder: Path) -> Iterator[None]:
         )
     with lock:
         if catalog.exists():
-            _fold_log(catalog)
+            _checkpoint_log(catalog)
         yield
 
 
-def _fold_log(catalog: Path) -> None:
+def _checkpoint_log(catalog: Path) -> None:
     """Checkpoints the old catalog's log and removes it: SQLite would apply a log to the new catalog."""
     try:
         with closing(sqlite3.connect(catalog, timeout=0)) as database:

@@ -58,7 +58,7 @@ class TieredBlobs(BlobStore):
 
         Raises `NotFound`, `CorruptData`, `StorageFull`.
         """
-        if not self._is_near(digest):
+        if not self._is_cached(digest):
             try:
                 self._cache.put(digest, self.store.chunks(digest))
             except DigestMismatch as error:
@@ -143,9 +143,9 @@ class TieredBlobs(BlobStore):
         return self.store.upload_url(key, start, size, seconds)
 
     def _nearest(self, digest: Digest) -> BlobStore:
-        return self._cache if self._is_near(digest) else self.store
+        return self._cache if self._is_cached(digest) else self.store
 
-    def _is_near(self, digest: Digest) -> bool:
+    def _is_cached(self, digest: Digest) -> bool:
         """Whether it is cached; marks it as just read."""
         try:
             os.utime(self._cache.path_of(digest))

@@ -148,7 +148,7 @@ def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: dateti
             .values(adapter_id=adapter.key)
         )
         tx.execute(sa.delete(orm.AliasRow).where(sm.col(orm.AliasRow.adapter_id) == buried.id))
-        _forget_moves(tx, buried.id)
+        _clear_former_names(tx, buried.id)
         tx.delete(buried)
         tx.flush()
     row.name, row.namespace, row.updated_at = str(to), to.namespace, at
@@ -198,7 +198,7 @@ def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
         tx.execute(sa.delete(orm.FileRow).where(sm.col(orm.FileRow.owner) == row.name))
     for table in (orm.PolicyRow, orm.ApprovalRow, orm.PromotionRow):
         tx.execute(sa.delete(table).where(sm.col(table.adapter_id) == adapter.key))
-    _forget_moves(tx, adapter.key)
+    _clear_former_names(tx, adapter.key)
     row.deleted_at = row.updated_at = at
     row.version_count = 0
     row.visibility, row.folded = "private", None
@@ -216,14 +216,16 @@ def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
     return _record(row) if row and row.deleted_at is None else None
 
 
-def allocate_number(tx: Transaction, adapter: AdapterRecord, at: datetime, wished: int | None = None) -> int:
-    """The number of a version that is being added, which is counted: the requested one if it was never given,
-    otherwise the next. A number is given only once.
+def allocate_number(
+    tx: Transaction, adapter: AdapterRecord, at: datetime, requested: int | None = None
+) -> int:
+    """Allocates the number of a new version, and counts the version. The number is `requested` if no version
+    ever had it, otherwise the next one. No number is allocated twice.
     """
     (row,) = run_select(tx, adapter_statements.next_number, {"key": adapter.key})
     number: int = row.next_number
-    if wished is not None and (wished > number or not _was_allocated(tx, adapter, wished)):
-        number = wished
+    if requested is not None and (requested > number or not _was_allocated(tx, adapter, requested)):
+        number = requested
     following = max(row.next_number, number + 1)
     change(
         tx, adapter_statements.count_on, {"of_key": adapter.key, "next_number": following, "updated_at": at}
@@ -304,7 +306,7 @@ def _row(tx: Transaction, name: AdapterName) -> orm.AdapterRow | None:
     return tx.exec(sm.select(orm.AdapterRow).where(orm.AdapterRow.name == str(name))).first()
 
 
-def _forget_moves(tx: Transaction, key: int | None) -> None:
+def _clear_former_names(tx: Transaction, key: int | None) -> None:
     tx.execute(sa.update(orm.AdapterRow).where(sm.col(orm.AdapterRow.moved_to) == key).values(moved_to=None))
 
 

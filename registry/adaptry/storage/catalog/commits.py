@@ -276,7 +276,7 @@ def page(
     )
 
 
-def forget(tx: Transaction, adapter: AdapterRecord) -> None:
+def delete_all(tx: Transaction, adapter: AdapterRecord) -> None:
     """Removes all commits, branches and tags of an adapter."""
     tx.execute(sa.delete(tables.marks).where(tables.marks.c.adapter_id == adapter.key))
     tx.execute(sa.delete(tables.commits).where(tables.commits.c.adapter_id == adapter.key))

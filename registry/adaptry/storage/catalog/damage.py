@@ -78,7 +78,7 @@ def clear_damage(tx: Transaction, file: Digest) -> None:
         return
     if run_select(tx, _reason, {"file": file.hex}):
         tx.execute(sa.delete(orm.DamagedFileRow).where(sm.col(orm.DamagedFileRow.digest) == file.hex))
-        inspections.forget(tx, file)
+        inspections.delete(tx, file)
     if run_select(tx, _needing, {"file": file.hex}):
         tx.execute(sa.delete(orm.DamagedRevisionRow).where(sm.col(orm.DamagedRevisionRow.file) == file.hex))
 

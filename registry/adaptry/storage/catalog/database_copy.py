@@ -39,7 +39,7 @@ def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
             there.execute(insert(table), [dict(row._mapping) for row in rows])
             copied[table.name] += len(rows)
         _compare(there, table, seen.digest())
-        _go_on_numbering(here, there, table)
+        _copy_key_counters(here, there, table)
     return copied
 
 
@@ -104,7 +104,7 @@ def _compare(connection: Connection, table: Table, expected: bytes) -> None:
         raise CorruptData(f"the copied rows of {table.name} differ from the originals; nothing was moved")
 
 
-def _go_on_numbering(here: Connection, there: Connection, table: Table) -> None:
+def _copy_key_counters(here: Connection, there: Connection, table: Table) -> None:
     """Copies the key counters, so that keys of deleted rows are not reused."""
     key = table.autoincrement_column
     if key is None:

@@ -45,7 +45,7 @@ class DeclaredBase:
 
 
 def hidden_bases(tx: Reads, scope: ReadScope, ids: Collection[str]) -> frozenset[str]:
-    """Of these digests, in hexadecimal digits, those of registered bases outside the read scope."""
+    """Those of the base ids (hexadecimal) that belong to registered bases outside the read scope."""
     if scope.namespaces is None or not ids:
         return frozenset()
     where = [one_of(tx, _BASES.id, ids), predicate(_is_hidden, scope)]
@@ -73,8 +73,8 @@ def declarations(tx: Reads, versions: Sequence[VersionInfo]) -> dict[tuple[str, 
 
 
 def _declaration(manifest: bytes, spec: bytes, report: bytes) -> DeclaredBase:
-    """The declaration in these stored bytes. That of short ones is kept: a page asks for the same versions
-    again and again, and reading them takes most of its time.
+    """The declaration in these stored bytes. Short ones are cached: a page asks for the same versions again
+    and again, and parsing them would take most of its time.
     """
     is_short = len(manifest) + len(spec) + len(report) <= _SHORT
     return _read_short(manifest, spec, report) if is_short else _read(manifest, spec, report)

@@ -34,7 +34,7 @@ class Approval(NamedTuple):
 
 
 def count_waiting(tx: Transaction, now: datetime) -> int:
-    """How many there are; those that are over are deleted."""
+    """The number of waiting programs. Expired ones are deleted first."""
     tx.execute(delete(DeviceSignInRow).where(col(DeviceSignInRow.expires_at) <= now))
     return int(tx.execute(select(func.count()).select_from(DeviceSignInRow)).scalar_one())
 

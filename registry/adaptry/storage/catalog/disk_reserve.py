@@ -21,9 +21,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def allocate_reserve(folder: Path) -> None:
-    """Creates the reserve if it is missing and takes at most an eighth of the free space; otherwise does
-    nothing.
-    """
+    """Creates the reserve if it is missing, unless it would take more than an eighth of the free space."""
     path = folder / FILE
     with suppress(OSError):
         if path.exists() or _free(folder) < 8 * SIZE:

@@ -52,7 +52,7 @@ _decoded = cast("Callable[[type[Model], bytes], Model]", lru_cache(maxsize=_KEPT
 
 
 def encode_list(items: Iterable[str]) -> str:
-    """A list of texts as a column."""
+    """A list of strings as the value of a text column."""
     return json.dumps(list(items), ensure_ascii=False)
 
 
@@ -61,7 +61,7 @@ def decode_list(text: str) -> tuple[str, ...]:
 
 
 def encode_map(items: Mapping[str, str]) -> str:
-    """A map of texts as a column."""
+    """A map of strings as the value of a text column."""
     return json.dumps(dict(items), ensure_ascii=False)
 
 

@@ -137,7 +137,7 @@ def find(tx: Transaction, id: int) -> EvidenceInfo | None:
 
 
 def version_key(tx: Transaction, id: int) -> int:
-    """The key of the version that evidence is of."""
+    """The key of the version that was measured."""
     return tx.get_one(MetricRow, id).version_id
 
 
@@ -146,14 +146,14 @@ def withdraw(tx: Transaction, ids: Sequence[int], at: datetime, by: str, reason:
     tx.execute(update(MetricRow).where(col(MetricRow.id).in_(ids)).values(change))
 
 
-def standing_of_file(tx: Transaction, version: int, file: Digest) -> list[int]:
+def ids_in_force_of_file(tx: Transaction, version: int, file: Digest) -> list[int]:
     """The ids of a file's values that are not withdrawn."""
     query = select(MetricRow.id).where(*_of_file(version, file.hex), col(MetricRow.withdrawn_at).is_(None))
     return [id for id in tx.exec(query) if id is not None]
 
 
-def standing_same_values(tx: Transaction, id: int) -> list[int]:
-    """The ids of a value and of the same one with other samples, as far as they are not withdrawn."""
+def ids_in_force_of_value(tx: Transaction, id: int) -> list[int]:
+    """The ids, among a value and its copies with other samples, of those that are not withdrawn."""
     row = tx.get_one(MetricRow, id)
     if row.file_digest is None:
         return [id] if row.withdrawn_at is None else []

@@ -38,10 +38,10 @@ class CatalogLocation:
         """
         return Catalog.open(self.folder / FILE) if self.address is None else Catalog(self.address)
 
-    def remember(self) -> None:
+    def store_address(self) -> None:
         """Stores the catalog's address in the folder."""
         if self.address is not None and address_in(self.folder) is None:
-            keep_address(self.folder, self.address)
+            store_address(self.folder, self.address)
 
 
 def locate_catalog(folder: Path, url: str | None = None) -> CatalogLocation:
@@ -77,7 +77,7 @@ def address_in(folder: Path) -> str | None:
         return None
 
 
-def keep_address(folder: Path, url: str) -> None:
+def store_address(folder: Path, url: str) -> None:
     """Stores the address of the catalog of the registry in `folder`."""
     part = folder / f"{ADDRESS}.part"
     with part.open("w", encoding="utf-8") as file:

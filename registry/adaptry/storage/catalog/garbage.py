@@ -118,9 +118,9 @@ def delete_unneeded(tx: Transaction, garbage: Sequence[OwnedFile]) -> int:
     return taken
 
 
-def forget_revisions(tx: Transaction, digests: Sequence[Digest]) -> int:
-    """Drops manifests that no adapter has and from which no version was made, with what was measured of
-    them; returns how many.
+def delete_revisions(tx: Transaction, digests: Sequence[Digest]) -> int:
+    """Deletes manifests that no adapter has and from which no version was made, with their measurements;
+    returns how many.
     """
     gone = 0
     for digest in digests:
@@ -128,12 +128,12 @@ def forget_revisions(tx: Transaction, digests: Sequence[Digest]) -> int:
             col(RevisionRow.digest) == digest.hex, ~_is_parent(digest.hex), *_without_owner()
         )
         if tx.execute(is_left).rowcount:  # type: ignore[attr-defined]  # a DML result has it
-            weight_measurements.forget_revision(tx, digest.hex)
+            weight_measurements.delete_of_revision(tx, digest.hex)
             gone += 1
     return gone
 
 
-def forget_weights(tx: Transaction, digests: Sequence[Digest]) -> None:
+def delete_derived_data(tx: Transaction, digests: Sequence[Digest]) -> None:
     """Deletes derived data and damage marks of deleted files."""
     for digest in digests:
         damage.clear_damage(tx, digest)

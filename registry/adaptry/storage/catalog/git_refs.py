@@ -93,7 +93,7 @@ def put(
     return GitRef(name, kind, to.digest, message)
 
 
-def drop(tx: Transaction, adapter: AdapterRecord, name: str) -> None:
+def delete(tx: Transaction, adapter: AdapterRecord, name: str) -> None:
     """Deletes a branch or tag, which must exist."""
     tx.delete(tx.get_one(orm.GitRefRow, (adapter.key, name)))
     tx.flush()

@@ -31,7 +31,7 @@ def store(
     tx: Transaction, identity: str, key: str, given: StoredResponse, at: datetime, since: datetime
 ) -> None:
     """Stores an answer, and deletes those older than `since`."""
-    forget(tx, since)
+    delete_older(tx, since)
     tx.add(
         orm.StoredResponseRow(
             identity=identity, key=key, request=given.request.hex, answer=given.answer, given_at=at
@@ -39,6 +39,6 @@ def store(
     )
 
 
-def forget(tx: Transaction, before: datetime) -> None:
+def delete_older(tx: Transaction, before: datetime) -> None:
     """Deletes answers older than that time."""
     tx.execute(sa.delete(orm.StoredResponseRow).where(sm.col(orm.StoredResponseRow.given_at) < before))

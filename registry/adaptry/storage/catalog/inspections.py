@@ -89,8 +89,8 @@ def files_inspected(tx: Transaction) -> frozenset[Digest]:
     return frozenset(map(Digest, tx.exec(query)))
 
 
-def forget(tx: Transaction, file: Digest) -> None:
-    """Drops a file's result, so that it is inspected again on demand. A missing result is no error."""
+def delete(tx: Transaction, file: Digest) -> None:
+    """Deletes a file's result, so that it is inspected again on demand. A missing result is no error."""
     tx.execute(sa.delete(orm.InspectionRow).where(sm.col(orm.InspectionRow.file_digest) == file.hex))
 
 

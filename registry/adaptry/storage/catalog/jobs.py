@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import NamedTuple, cast
 
-from sqlalchemy import delete, func, update
+import sqlalchemy as sa
+from sqlalchemy import func, update
 from sqlmodel import col, select
 
 from adaptry.core.identity import Identity
@@ -100,7 +101,7 @@ def page(
 
 
 def unfinished(tx: Transaction) -> tuple[UnfinishedJob, ...]:
-    """Every unfinished job, in the order of their turns."""
+    """Every unfinished job, in the order in which they will run."""
     columns = (JobRow.id, JobRow.tries, JobRow.priority, JobRow.needs)
     query = (
         select(*columns).where(col(JobRow.state).in_(OPEN)).order_by(col(JobRow.priority), col(JobRow.key))
@@ -155,13 +156,13 @@ def due_for_removal(tx: Transaction, before: datetime, most: int) -> tuple[str, 
     return tuple(tx.exec(query.order_by(col(JobRow.finished_at)).limit(most)).all())
 
 
-def forget(tx: Transaction, ids: Iterable[str]) -> None:
+def delete(tx: Transaction, ids: Iterable[str]) -> None:
     """Deletes these jobs with their steps and logs; a job that was reopened in the meantime stays."""
     query = select(JobRow.key).where(col(JobRow.id).in_(list(ids)), col(JobRow.state).not_in(OPEN))
     keys = list(tx.exec(query).all())
-    tx.execute(delete(JobLineRow).where(col(JobLineRow.job_key).in_(keys)))
-    tx.execute(delete(JobStepRow).where(col(JobStepRow.job_key).in_(keys)))
-    tx.execute(delete(JobRow).where(col(JobRow.key).in_(keys)))
+    tx.execute(sa.delete(JobLineRow).where(col(JobLineRow.job_key).in_(keys)))
+    tx.execute(sa.delete(JobStepRow).where(col(JobStepRow.job_key).in_(keys)))
+    tx.execute(sa.delete(JobRow).where(col(JobRow.key).in_(keys)))
 
 
 def unknown(tx: Transaction, ids: Iterable[str]) -> set[str]:

@@ -54,7 +54,7 @@ class MetricKeys:
     used: int = 0
 
     def apply(self, tx: Transaction) -> None:
-        """To a transaction that begins, for the first time or again."""
+        """Makes a transaction use these keys. Call it whenever the transaction begins."""
         self.used = 0
         if not isinstance(driver_of(tx), sqlite3.Connection):  # SQLite's keys do go back
             tx.info[_KEYS] = self

@@ -68,7 +68,7 @@ def in_force(tx: Reads, adapter: AdapterRecord, alias: str) -> tuple[PolicyInfo,
     )
 
 
-def has_own(tx: Transaction, adapter: AdapterRecord) -> bool:
+def has_adapter_policy(tx: Transaction, adapter: AdapterRecord) -> bool:
     """Whether an adapter has its own policy in force, in addition to its namespace's."""
     return any(one.scope.adapter == adapter.name for one in every_in_force(tx))
 

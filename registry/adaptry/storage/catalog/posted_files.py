@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import cast
 
-from sqlalchemy import ColumnElement, delete, false, func, or_
+import sqlalchemy as sa
+from sqlalchemy import ColumnElement, false, func, or_
 from sqlalchemy.orm import Mapped, defer
 from sqlmodel import col, select
 
@@ -142,21 +143,21 @@ def page(
     )
 
 
-def remove(tx: Transaction, results: PostedFileRow) -> None:
+def delete(tx: Transaction, results: PostedFileRow) -> None:
     """Deletes results, and all samples that are kept apart with them: those that newer ones replace too."""
-    tx.execute(delete(PostedFileRow).where(col(PostedFileRow.id) == results.id))
-    tx.execute(delete(PostedFileRow).where(*_kept_samples_of(results)))
+    tx.execute(sa.delete(PostedFileRow).where(col(PostedFileRow.id) == results.id))
+    tx.execute(sa.delete(PostedFileRow).where(*_kept_samples_of(results)))
 
 
 def expire_receipts(tx: Transaction, namespace: str, by: str, now: datetime) -> None:
     """Deletes receipts that are older than a day, and the oldest of a principal who has very many."""
     is_receipt = col(PostedFileRow.reason).is_(None)
-    tx.execute(delete(PostedFileRow).where(is_receipt, col(PostedFileRow.posted_at) < now - _RECEIPTS))
+    tx.execute(sa.delete(PostedFileRow).where(is_receipt, col(PostedFileRow.posted_at) < now - _RECEIPTS))
     own = (col(PostedFileRow.namespace) == namespace, col(PostedFileRow.posted_by) == by, is_receipt)
     newest = select(PostedFileRow.id).where(*own).order_by(col(PostedFileRow.id).desc())
     oldest_kept = tx.exec(newest.offset(MOST_FILES_OF_ONE).limit(1)).first()
     if oldest_kept is not None:
-        tx.execute(delete(PostedFileRow).where(*own, col(PostedFileRow.id) <= oldest_kept))
+        tx.execute(sa.delete(PostedFileRow).where(*own, col(PostedFileRow.id) <= oldest_kept))
 
 
 def posted_file(row: PostedFileRow) -> PostedFile:

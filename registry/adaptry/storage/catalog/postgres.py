@@ -252,11 +252,11 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
         case _, "55P03" | "40001" | "40P01" | "25P03":
             return busy_error()
         case _, "22021":
-            return Invalid("a text cannot hold the character U+0000")
+            return Invalid("text cannot contain the character U+0000")
         case "54", "54000":
             return TooLarge(
-                "a name or text is too long for the registry's database, which finds texts of at most 2,700"
-                " bytes; shorten it"
+                "a name or text is too long for an index of the registry's database (at most 2,700 bytes);"
+                " shorten it"
             )
         case "53", "53100":
             return StorageFull("no space left for the registry's database; free some space and try again")

@@ -154,7 +154,7 @@ class Pipeline:
         self._libpq.exit_pipeline_mode()
         self.is_usable = True
 
-    def lost_a_name(self, error: psycopg.Error) -> bool:
+    def lost_prepared_statement(self, error: psycopg.Error) -> bool:
         """Whether a pooler has lost a prepared statement (26000, or 08P01 by PgBouncer itself), or has one of
         another client (42P05). From then on, statements have no names.
         """
@@ -299,7 +299,7 @@ def as_text(value: object) -> bytes | None:
             return None
         case str():
             if "\0" in value:
-                raise Invalid("a text cannot hold the character U+0000")
+                raise Invalid("text cannot contain the character U+0000")
             return value.encode()
         case bool():
             return b"t" if value else b"f"

@@ -93,7 +93,7 @@ class PostgresReads(PreparedReads):
         return self.reader, results
 
     def _our_error(self, error: psycopg.Error) -> Exception:
-        if self.reader is not None and self.reader.lost_a_name(error):
+        if self.reader is not None and self.reader.lost_prepared_statement(error):
             return Unavailable("the pooler in front of PostgreSQL loses prepared statements; try again")
         return self._translate_error(error) or error
 
@@ -110,7 +110,7 @@ class PostgresReads(PreparedReads):
                 return reader, results
             except psycopg.Error as error:
                 reader.close()
-                if not reader.lost_a_name(error) and (reader.is_new or not is_stale(error)):
+                if not reader.lost_prepared_statement(error) and (reader.is_new or not is_stale(error)):
                     raise
             except BaseException:  # it goes on in a thread, or its request was cancelled
                 reader.close()

@@ -159,8 +159,8 @@ class PostgresWriter:
         finally:
             self._end()
 
-    def lost_a_name(self, error: psycopg.Error) -> bool:
-        return self._pipeline.lost_a_name(error)
+    def lost_prepared_statement(self, error: psycopg.Error) -> bool:
+        return self._pipeline.lost_prepared_statement(error)
 
     def close(self) -> None:
         self._pipeline.close()
@@ -253,7 +253,7 @@ class PostgresWriters:
             finally:
                 self._give_back(writer)
         except psycopg.Error as error:
-            if writer is not None and writer.lost_a_name(error):
+            if writer is not None and writer.lost_prepared_statement(error):
                 raise Unavailable(
                     "the pooler in front of PostgreSQL loses prepared statements; try again"
                 ) from error
@@ -268,7 +268,7 @@ class PostgresWriters:
             except BaseException as error:
                 writer.close()
                 if not isinstance(error, psycopg.Error) or (
-                    not writer.lost_a_name(error) and (writer.is_new or not is_stale(error))
+                    not writer.lost_prepared_statement(error) and (writer.is_new or not is_stale(error))
                 ):
                     raise
             else:

@@ -177,7 +177,7 @@ def set_membership(tx: Transaction, group: GroupRecord, principal: PrincipalReco
 
 
 def groups(
-    tx: Transaction, of: PrincipalRecord | None, after: str | None, limit: int, shown: int
+    tx: Transaction, of: PrincipalRecord | None, after: str | None, limit: int, member_limit: int
 ) -> tuple[GroupInfo, ...]:
     """At most `limit` groups after the name `after`, in name order, each with its first members: all groups,
     or those of a principal.
@@ -190,12 +190,14 @@ def groups(
         query = query.where(col(GroupRow.name) > after)
     rows = tx.exec(query).all()
     sizes = _sizes(tx, [row.id or 0 for row in rows])
-    return tuple(_group(tx, row, sizes.get(row.id or 0, 0), shown) for row in rows)
+    return tuple(_group(tx, row, sizes.get(row.id or 0, 0), member_limit) for row in rows)
 
 
-def group_info(tx: Transaction, group: GroupRecord, shown: int | None) -> GroupInfo:
+def group_info(tx: Transaction, group: GroupRecord, member_limit: int | None) -> GroupInfo:
     """A group with its first members; None: with all."""
-    return _group(tx, tx.get_one(GroupRow, group.key), _sizes(tx, [group.key]).get(group.key, 0), shown)
+    return _group(
+        tx, tx.get_one(GroupRow, group.key), _sizes(tx, [group.key]).get(group.key, 0), member_limit
+    )
 
 
 def is_in(tx: Transaction, group: GroupRecord, name: str) -> bool:
@@ -210,14 +212,14 @@ def in_group(group: GroupRecord) -> ColumnElement[bool]:
     return col(PrincipalRow.id).in_(members)
 
 
-def _group(tx: Transaction, row: GroupRow, size: int, shown: int | None) -> GroupInfo:
+def _group(tx: Transaction, row: GroupRow, size: int, member_limit: int | None) -> GroupInfo:
     query = (
         select(PrincipalRow.name)
         .join(GroupMemberRow, col(GroupMemberRow.principal_id) == col(PrincipalRow.id))
         .where(GroupMemberRow.group_id == row.id)
         .order_by(PrincipalRow.name)
     )
-    names = tuple(tx.exec(query.limit(shown))) if size else ()
+    names = tuple(tx.exec(query.limit(member_limit))) if size else ()
     return GroupInfo(
         name=row.name, size=size, members=names, created_at=row.created_at, created_by=row.created_by
     )

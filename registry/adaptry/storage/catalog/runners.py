@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import delete
+import sqlalchemy as sa
 from sqlmodel import col, select
 
 from adaptry.registry.job_types.records import RunnerInfo
@@ -36,8 +36,8 @@ def beats(tx: Transaction) -> dict[str, int]:
     return {row.id: row.beats for row in tx.exec(select(RunnerRow))}
 
 
-def forget(tx: Transaction, ids: Iterable[str]) -> None:
-    tx.execute(delete(RunnerRow).where(col(RunnerRow.id).in_(list(ids))))
+def delete(tx: Transaction, ids: Iterable[str]) -> None:
+    tx.execute(sa.delete(RunnerRow).where(col(RunnerRow.id).in_(list(ids))))
 
 
 def every(tx: Transaction) -> tuple[RunnerInfo, ...]:

@@ -54,7 +54,7 @@ class Ordering:
         return _KINDS.get(self.order.column or "", "float" if self.order.column is None else "none")
 
     def sorted(self, positions: Iterable[SearchPosition]) -> list[SearchPosition]:
-        """Places in this order, those without a value last."""
+        """The positions in this order, those without a value last."""
         given = list(positions)
         column = self.order.column
         if column in ("name", "updated"):

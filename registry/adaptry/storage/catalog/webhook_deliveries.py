@@ -65,8 +65,8 @@ class ClaimedDelivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a try; `retry_at` is set if there is another one."""
+class DeliveryOutcome:
+    """The outcome of an attempt to deliver a message; `retry_at` is set if there will be another attempt."""
 
     is_success: bool
     tried_at: datetime
@@ -154,7 +154,7 @@ def claim(tx: Transaction, webhook: int, now: datetime, bounds: ClaimBounds) -> 
     return None
 
 
-def store_outcome(tx: Transaction, claimed: ClaimedDelivery, outcome: Outcome) -> None:
+def store_outcome(tx: Transaction, claimed: ClaimedDelivery, outcome: DeliveryOutcome) -> None:
     """Does nothing for a message that was deleted, or sent again on request, in the meantime."""
     row = tx.get(_Row, claimed.id)
     if row is None or row.attempts != claimed.attempt or row.state != "pending":
@@ -196,13 +196,13 @@ def send_again(tx: Transaction, webhook: int, message: str, now: datetime) -> We
 
 
 def fail_pending(tx: Transaction, webhook: int, reason: str) -> None:
-    """Of a webhook that was disabled."""
+    """Marks the pending messages of a disabled webhook as failed."""
     which = (col(_Row.webhook_id) == webhook, col(_Row.state) == "pending")
     tx.execute(update(_Row).where(*which).values(state="failed", error=reason))
 
 
 def prune(tx: Transaction, before: datetime, limit: int) -> int:
-    """Deletes messages that were created before then; how many, at most `limit`."""
+    """Deletes at most `limit` of the messages created before that time; returns how many."""
     old = select(_Row.id).where(col(_Row.created_at) < before).order_by(col(_Row.created_at)).limit(limit)
     ids = list(tx.exec(old))
     if ids:

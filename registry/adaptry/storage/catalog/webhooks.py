@@ -120,7 +120,9 @@ def note_result(tx: Transaction, id: int, *, is_success: bool) -> None:
 
 
 def advance(tx: Transaction, id: int, was: int, cursor: int) -> bool:
-    """Whether the cursor was still where messages were made from, and has moved."""
+    """Moves the cursor from `was` to `cursor`; False if another process has moved it, or the webhook is
+    disabled or deleted.
+    """
     row = tx.get(WebhookRow, id)
     if row is None or row.cursor != was or row.disabled_at is not None:
         return False

@@ -56,13 +56,13 @@ def store_distance(tx: Transaction, one: Digest, other: Digest, found: WeightDis
     _store(tx, *_pair(one, other), found)
 
 
-def forget_revision(tx: Transaction, digest: str) -> None:
+def delete_of_revision(tx: Transaction, digest: str) -> None:
     """Drops what was measured of a revision. No error if nothing was."""
     row = orm.WeightMeasurementRow
     tx.execute(sa.delete(row).where(sa.or_(sm.col(row.first) == digest, sm.col(row.second) == digest)))
 
 
-def forget(tx: Transaction, first: str, second: str) -> None:
+def delete(tx: Transaction, first: str, second: str) -> None:
     """Drops one measurement. A missing one is no error."""
     row = orm.WeightMeasurementRow
     tx.execute(sa.delete(row).where(sm.col(row.first) == first, sm.col(row.second) == second))

@@ -120,7 +120,7 @@ def _update_row(row: ResidentRow, report: ResidentReport, now: datetime) -> None
         row.ended_at = row.dropped_at = None
 
 
-def drop(
+def record_dropped(
     tx: Transaction,
     worker: WorkerRecord,
     dropped: Iterable[DroppedAdapter],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
-from sqlalchemy import delete
+import sqlalchemy as sa
 from sqlmodel import col, select
 
 from adaptry.core.lazy_dataclass import dataclass
@@ -88,8 +88,8 @@ def gone(row: WorkerRow) -> GoneDeclaration | None:
     return GoneDeclaration(at=row.gone_at, by=row.gone_by or "", reason=row.gone_reason or "")
 
 
-def forget(tx: Transaction, worker: WorkerRecord) -> None:
-    tx.execute(delete(ResidentRow).where(col(ResidentRow.worker_id) == worker.key))
+def delete(tx: Transaction, worker: WorkerRecord) -> None:
+    tx.execute(sa.delete(ResidentRow).where(col(ResidentRow.worker_id) == worker.key))
     tx.delete(tx.get_one(WorkerRow, worker.key))
     tx.flush()
 

@@ -134,7 +134,7 @@ class LocalAdapters(Adapters):
                     f"{name} is loaded by {', '.join(serving[:5])}; let them unload it, or"
                     " declare workers whose engine has stopped: adaptry workers gone NAME --reason TEXT"
                 )
-            commits.forget(tx, adapter)
+            commits.delete_all(tx, adapter)
             adapters.mark_deleted(tx, adapter, now)
             events.record(tx, "adapter.deleted", at=now, by=self.context.identity.name, adapter=adapter)
 
@@ -149,7 +149,7 @@ class LocalAdapters(Adapters):
         """Raises `PermissionDenied` if the name would lose policies that the caller may not remove."""
         from adaptry.storage.catalog import policies  # which only changes need
 
-        if policies.has_own(tx, adapter):
+        if policies.has_adapter_policy(tx, adapter):
             self.context.require("policy.manage", adapter.name)
 
     def _require_aliases_brought(self, tx: Transaction, renamed: AdapterRecord) -> None:

@@ -26,7 +26,7 @@ from adaptry.storage.local.admission import (
     open_checked,
     open_stored,
 )
-from adaptry.storage.local.context import RegistryContext, require_sound
+from adaptry.storage.local.context import RegistryContext, require_all_undamaged
 from adaptry.storage.local.hidden_bases import hide_bases_in_details
 
 
@@ -84,7 +84,7 @@ def derive_binding(
     with context.catalog.read() as tx:
         detail = versions.detail(tx, stored)
         if sent is None:
-            require_sound(tx, {entry.path: entry.sha256 for entry in detail.manifest.files})
+            require_all_undamaged(tx, {entry.path: entry.sha256 for entry in detail.manifest.files})
         found = _find_base(context, tx, base, detail)
         record = bases.record(tx, found.id) if found.id else None
         weights = weights_findings(detail.spec, known_inspections(tx, detail.manifest))

@@ -34,7 +34,7 @@ from adaptry.storage.local.admission import (
     known_inspections,
     open_stored,
 )
-from adaptry.storage.local.context import RegistryContext, require_sound
+from adaptry.storage.local.context import RegistryContext, require_all_undamaged
 from adaptry.storage.local.open_revisions import check_start
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class LocalBases(Bases):
             # excludes deletion go.
             if any(pending_deletes.is_deleting(tx, entry.sha256) for entry in files_):
                 raise Unavailable("some of these files are being deleted; try again in a moment")
-            require_sound(tx, {entry.path: entry.sha256 for entry in files_})
+            require_all_undamaged(tx, {entry.path: entry.sha256 for entry in files_})
             lost = [entry.path for entry in files_ if not self.context.blobs.has(entry.sha256)]
             if lost:
                 raise NotFound(f"{', '.join(lost)} was garbage collected in the meantime; create it again")
@@ -221,7 +221,7 @@ class LocalBases(Bases):
             for item, found in zip(batch, weights, strict=True):
                 try:
                     with self.context.catalog.read() as tx:
-                        require_sound(tx, {entry.path: entry.sha256 for entry in item.manifest.files})
+                        require_all_undamaged(tx, {entry.path: entry.sha256 for entry in item.manifest.files})
                     adapter = open_stored(self.context.blobs, item.manifest)
                 except (CorruptData, NotFound):  # it stays declared until it is repaired or pushed again
                     continue

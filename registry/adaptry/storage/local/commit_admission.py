@@ -27,7 +27,7 @@ from adaptry.storage.catalog.versions import Admission
 from adaptry.storage.local.admission import ResolvedBase, find_base
 from adaptry.storage.local.blob_content import BlobContent, check_content, check_draft, check_names
 from adaptry.storage.local.branch_head import branch_head
-from adaptry.storage.local.context import RegistryContext, require_sound
+from adaptry.storage.local.context import RegistryContext, require_all_undamaged
 from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.inspections import inspect_weights
 from adaptry.storage.local.revision_admission import (
@@ -120,7 +120,7 @@ class CommitAdmission:
         # files.
         new = tuple(entry for entry in tree.files if entry not in before)
         with self.context.catalog.read() as tx:
-            require_sound(tx, {entry.path: entry.sha256 for entry in new})
+            require_all_undamaged(tx, {entry.path: entry.sha256 for entry in new})
         check_content(BlobContent(self.context.blobs, tree.model_copy(update={"files": new})))
         self._require_finite(name, tree, move.head)
         return None

@@ -135,7 +135,7 @@ class LocalCommits(Commits):
                 if kind == "branch":
                     refuse_alias(tx, adapter, text)
                 raise RevisionNotFound(f"{name} has no {kind} {text[:80]!a}")
-            git_refs.drop(tx, adapter, text)
+            git_refs.delete(tx, adapter, text)
             detail = {kind: text, "was": ref.digest}
             by = self.context.identity.name
             events.record(

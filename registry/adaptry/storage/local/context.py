@@ -131,7 +131,7 @@ class RegistryContext:
         cases.
         """
         require_value(name)
-        return self.seen(name, adapters.find(tx, name))
+        return self.require_readable(name, adapters.find(tx, name))
 
     def resolve(self, tx: Reads, ref: Ref) -> Columns:
         """The version that a ref selects, if it may be read. Raises `NotFound`, `Conflict` (ambiguous)."""
@@ -147,7 +147,7 @@ class RegistryContext:
         ]
 
     def _selected(self, tx: Reads, ref: Ref, resolved: ResolvedRef | None) -> Columns:
-        self.seen(ref.name, resolved.adapter if resolved else None)
+        self.require_readable(ref.name, resolved.adapter if resolved else None)
         found = resolved.version(ref.selector) if resolved else None
         if found is None and resolved and isinstance(ref.selector, Label):
             found = self._at_git_ref(tx, resolved.adapter, ref.selector.label)
@@ -232,7 +232,7 @@ class RegistryContext:
         """
         with self.catalog.read_prepared() as tx:
             self.require_undamaged(tx, digest, what)
-        return self.sound_chunks(digest, start, what)
+        return self.undamaged_chunks(digest, start, what)
 
     def require_undamaged(self, tx: Reads, digest: Digest, what: str) -> None:
         """Raises `CorruptData` if stored bytes are known to be damaged."""
@@ -240,7 +240,7 @@ class RegistryContext:
         if reason is not None:
             raise damaged_error(what, reason)
 
-    def sound_chunks(self, digest: Digest, start: int, what: str) -> Iterator[bytes]:
+    def undamaged_chunks(self, digest: Digest, start: int, what: str) -> Iterator[bytes]:
         """Like `stored_chunks`, for bytes that are not known to be damaged."""
         try:
             return self.blobs.chunks(digest, start)
@@ -266,8 +266,8 @@ class RegistryContext:
             raise no_revision(adapter.name, revision)
         return tree
 
-    def seen(self, name: AdapterName, adapter: AdapterRecord | None) -> AdapterRecord:
-        """The adapter that was found under a name, if it may be read. Raises as `readable_adapter`."""
+    def require_readable(self, name: AdapterName, adapter: AdapterRecord | None) -> AdapterRecord:
+        """The adapter found under `name`. Raises `NotFound` if none was, or it may not be read."""
         if adapter is None:
             raise NotFound(f"no adapter {name}")
         require_read(self.identity, name, adapter.visibility)
@@ -307,7 +307,7 @@ def require_no_base(tx: Reads, name: AdapterName) -> None:
         )
 
 
-def require_sound(tx: Reads, files: Mapping[str, Digest]) -> None:
+def require_all_undamaged(tx: Reads, files: Mapping[str, Digest]) -> None:
     """Raises `CorruptData` if one of the files (digest and name) is known to be damaged."""
     known = damage.all_damaged(tx)
     for what, digest in files.items():

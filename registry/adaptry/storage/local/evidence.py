@@ -133,9 +133,9 @@ class LocalEvidence(Evidence):
     def _withdraw(
         self, tx: Transaction, adapter: AdapterRecord, found: EvidenceInfo, withdrawal: WithdrawalRequest
     ) -> WithdrawalResult:
-        ids = evidence.standing_same_values(tx, found.id)
+        ids = evidence.ids_in_force_of_value(tx, found.id)
         if withdrawal.whole_file and found.file is not None:
-            ids = evidence.standing_of_file(tx, evidence.version_key(tx, found.id), found.file)
+            ids = evidence.ids_in_force_of_file(tx, evidence.version_key(tx, found.id), found.file)
         if ids:
             now, by = self.context.clock(), self.context.identity.name
             evidence.withdraw(tx, ids, now, by, withdrawal.reason)

@@ -39,7 +39,7 @@ from adaptry.storage.catalog.aliases import AliasTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.local.blob_content import BlobContent
-from adaptry.storage.local.context import RegistryContext, require_sound
+from adaptry.storage.local.context import RegistryContext, require_all_undamaged
 
 _EVIDENCE_FIELDS = frozenset(EvidenceFact.model_fields)
 _OF_TASKS = ("eval", "has_metric", "noninferior", "comparable")
@@ -197,7 +197,7 @@ def _scored(context: RegistryContext, one: EvidenceFact) -> ScoredEvidence:
     assert one.samples is not None
     what = f"the samples of evidence {one.id}"
     with context.catalog.read() as tx:
-        require_sound(tx, {what: one.samples})
+        require_all_undamaged(tx, {what: one.samples})
     if context.stored_size(one.samples, what) > process.MAX_SAMPLES:
         raise Invalid(f"{what} are larger than {process.MAX_SAMPLES >> 20} MiB")
     data = b"".join(context.blobs.chunks(one.samples))

@@ -139,7 +139,7 @@ class LocalInbox(Inbox):
         contents = {Digest(one.file_digest): partial(self._stored, one) for one in rows}
         addition = self._add(ref.name, version, _with_samples(parsed, samples), contents)
         with self.context.write() as tx:
-            posted_files.remove(tx, row)
+            posted_files.delete(tx, row)
             self._record(tx, "results.attach", row, {"version": f"{ref.name}@{version.number}"})
         return addition
 
@@ -151,7 +151,7 @@ class LocalInbox(Inbox):
                     f"this token may not discard results {id}: it is limited, and evidence.add in"
                     f" {row.namespace} is not among what it allows; use another token"
                 )
-            posted_files.remove(tx, row)
+            posted_files.delete(tx, row)
             self._record(tx, "results.discard", row, {})
 
     def _attach_at_once(

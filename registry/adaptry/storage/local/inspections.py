@@ -21,7 +21,7 @@ from adaptry.storage.catalog import cursors, inspections, versions
 from adaptry.storage.catalog.inspections import EncodedInspection
 from adaptry.storage.catalog.versions import VersionRecord
 from adaptry.storage.local.blob_content import BlobContent
-from adaptry.storage.local.context import RegistryContext, require_sound
+from adaptry.storage.local.context import RegistryContext, require_all_undamaged
 
 if TYPE_CHECKING:
     from adaptry.registry.records import Page, TensorInspection, VersionDetail
@@ -48,7 +48,7 @@ def inspect_weights(
         known = inspections.find(tx, set(requested.values()))
         lacking = {path: digest for path, digest in requested.items() if digest not in known}
         if lacking:
-            require_sound(tx, lacking)
+            require_all_undamaged(tx, lacking)
     found = _inspect(context, name, BlobContent(context.blobs, tree), lacking, headers)
     if found:
         with context.write(is_durable=False) as tx:

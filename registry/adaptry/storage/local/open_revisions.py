@@ -47,7 +47,7 @@ class OpenRevision:
         what = f"{path} of {self.name}@{self.revision.brief}"
         if file.sha256 in self.damaged:
             raise damaged_error(what, self.damaged[file.sha256])
-        return self.context.sound_chunks(file.sha256, start, what)
+        return self.context.undamaged_chunks(file.sha256, start, what)
 
 
 def open_revision(
@@ -102,7 +102,7 @@ def _seen(
     context: RegistryContext, name: AdapterName, adapter: AdapterRecord | None
 ) -> AdapterRecord | NotFound:
     try:
-        return context.seen(name, adapter)
+        return context.require_readable(name, adapter)
     except NotFound as error:
         return error
 

@@ -249,8 +249,8 @@ def _existing(found: PrincipalRecord | None, name: str) -> PrincipalRecord:
     return found
 
 
-def _group_info(tx: Transaction, name: str, shown: int | None = GROUP_MEMBERS_SHOWN) -> GroupInfo:
-    return principals.group_info(tx, existing_group(tx, name), shown)
+def _group_info(tx: Transaction, name: str, member_limit: int | None = GROUP_MEMBERS_SHOWN) -> GroupInfo:
+    return principals.group_info(tx, existing_group(tx, name), member_limit)
 
 
 def _namespace_of(service_account: str) -> str:

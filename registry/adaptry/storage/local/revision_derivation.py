@@ -29,7 +29,7 @@ from adaptry.storage.local.admission import (
     stored_weights_digest,
 )
 from adaptry.storage.local.blob_content import BlobContent
-from adaptry.storage.local.context import RegistryContext, require_sound
+from adaptry.storage.local.context import RegistryContext, require_all_undamaged
 from adaptry.storage.local.inspections import inspect_weights, weights_files
 from adaptry.storage.local.licence_tags import licences_in
 from adaptry.storage.local.push_steps import InspectFiles, Steps
@@ -63,7 +63,7 @@ class RevisionDerivation:
         """The data to store, and the base that they were derived for. Raises the errors of `admit`."""
         with self.context.catalog.read_prepared() as tx:
             require_files(tx, name, declared)
-            require_sound(tx, {entry.path: entry.sha256 for entry in declared.files})
+            require_all_undamaged(tx, {entry.path: entry.sha256 for entry in declared.files})
         if self.context.derive_wide and _is_wide(BlobContent(self.context.blobs, declared)):
             return self.context.derive_wide(self.context.identity, name, declared, options, None)
         adapter = open_stored(self.context.blobs, declared)

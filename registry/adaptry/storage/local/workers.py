@@ -66,7 +66,7 @@ class LocalWorkers(Workers):
         self._take_claims(tx, report, proved, now)
         if report.residents is not None:
             worker_reports.replace(tx, worker, reported, found, now)
-        worker_reports.drop(tx, worker, report.dropped, found, now)
+        worker_reports.record_dropped(tx, worker, report.dropped, found, now)
         failed = {
             (one.served_as, one.digest): one.reason or "it failed"
             for one in reported
@@ -123,7 +123,7 @@ class LocalWorkers(Workers):
                     f"{name} may still serve versions that it reported; if its engine is gone, declare it:"
                     f" adaptry workers gone {name} --reason TEXT"
                 )
-            workers.forget(tx, worker)
+            workers.delete(tx, worker)
             self._record(tx, "worker.forgotten", worker)
 
     def residents(self, ref: Ref) -> tuple[ResidentInfo, ...]:

@@ -51,6 +51,6 @@ def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> Ca
             else:
                 rows = database_copy.copy(leaving, arriving)
                 database_copy.retire(leaving, place)
-        factory.keep_address(folder, url)
+        factory.store_address(folder, url)
         problems = verify(target, open_blobs(folder), read_bytes=False, progress=progress)
     return CatalogMoveResult(rows, problems)

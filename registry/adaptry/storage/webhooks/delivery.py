@@ -16,7 +16,7 @@ from adaptry.registry.webhooks import WebhookInfo
 from adaptry.storage.catalog import webhook_deliveries, webhooks
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set_actor
 from adaptry.storage.catalog.database import Catalog, Transaction
-from adaptry.storage.catalog.webhook_deliveries import ClaimBounds, ClaimedDelivery, Outcome
+from adaptry.storage.catalog.webhook_deliveries import ClaimBounds, ClaimedDelivery, DeliveryOutcome
 from adaptry.storage.webhooks.messages import body_of, headers_of
 from adaptry.storage.webhooks.tries import EXPIRY, GONE, MOST_TRIES, next_try
 
@@ -62,7 +62,9 @@ def _disable(tx: Transaction, webhook: WebhookInfo, now: datetime) -> None:
     record(tx, "webhook.disable", target, now, after={"webhook": webhook.id, "reason": reason})
 
 
-def _send(connector: GuardedConnector, claimed: ClaimedDelivery, clock: Callable[[], datetime]) -> Outcome:
+def _send(
+    connector: GuardedConnector, claimed: ClaimedDelivery, clock: Callable[[], datetime]
+) -> DeliveryOutcome:
     now, began = clock(), time.monotonic()
     body = body_of(claimed)
     headers = headers_of(claimed.message, now, body, claimed.webhook.secrets)
@@ -75,10 +77,10 @@ def _send(connector: GuardedConnector, claimed: ClaimedDelivery, clock: Callable
         error = refused.public_message  # the full message may name addresses in the server's network
     milliseconds = round(1000 * (time.monotonic() - began))
     if error is None:
-        return Outcome(True, now, milliseconds, status)
+        return DeliveryOutcome(True, now, milliseconds, status)
     is_last = status == GONE or claimed.event is None
     retry_at = None if is_last else next_try(claimed.attempt, claimed.created_at, clock(), random.random())
-    return Outcome(False, now, milliseconds, status, error, retry_at)
+    return DeliveryOutcome(False, now, milliseconds, status, error, retry_at)
 
 
 def _complaint(status: int) -> str | None:

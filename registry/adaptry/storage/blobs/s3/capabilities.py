@@ -43,7 +43,7 @@ def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
         compose(objects, whole, [StagedSegment(name, 0, _SIZE)])
         if objects.read(whole, 0, _SIZE)[0] != data:
             raise Unavailable(f"{location} joins parts incorrectly; use another server")
-        if objects.has_conditions and not _minds_the_end(objects, whole):
+        if objects.has_conditions and not _completes_conditionally(objects, whole):
             missing.append(
                 "it ignores If-None-Match at the end of a multipart upload: two processes that publish the"
                 " same bytes at once both write them"
@@ -54,7 +54,7 @@ def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
             objects.delete([name, whole])
 
 
-def _minds_the_end(objects: S3Objects, key: str) -> bool:
+def _completes_conditionally(objects: S3Objects, key: str) -> bool:
     """Whether the end of a multipart upload with this condition leaves an existing object unchanged."""
     client = objects.client
     with translated_errors(objects.location):

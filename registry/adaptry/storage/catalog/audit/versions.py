@@ -187,9 +187,7 @@ def _derived(
     if is_known and version.base_name is not None:
         named = tx.get(BaseNameRow, version.base_name)
         if named is None or named.base_id != version.base_id:
-            yield IntegrityProblem(
-                where, "the base name that it has does not belong to its base", "derived", key
-            )
+            yield IntegrityProblem(where, "its base name is not a name of its base", "derived", key)
 
 
 def _of_files(tx: Transaction, where: str, version: VersionRow, data: bytes) -> Iterator[IntegrityProblem]:

@@ -23,7 +23,7 @@ _CHANGED = {
 }
 """The field that an event of each scope has as `was`, and as `to`."""
 _NAMES = ("adapter", "worker", "user", "id", "epoch")
-"""The details that say what an event is about that has no adapter."""
+"""The details that name the subject of an event without an adapter."""
 
 
 def record_event(

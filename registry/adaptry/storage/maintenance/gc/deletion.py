@@ -47,9 +47,9 @@ def sweep(
             taken += garbage.delete_unneeded(tx, some)
     for digests in batches(decided.revisions):
         with catalog.write() as tx:
-            dropped += garbage.forget_revisions(tx, digests)
+            dropped += garbage.delete_revisions(tx, digests)
     with catalog.write() as tx:
-        idempotency.forget(tx, decided.now - KEPT)
+        idempotency.delete_older(tx, decided.now - KEPT)
     reach("gc.after_rows")
     deleted = _delete_bytes(catalog, blobs, decided, progress)
     waiting = {one.digest: one.size for one in decided.mark_orphans if one.digest not in deleted}
@@ -99,7 +99,7 @@ def _delete_some(
         reach("gc.after_bytes")
         with catalog.write() as tx:
             pending_deletes.finish_delete(tx, done, began)
-            garbage.forget_weights(tx, done)
+            garbage.delete_derived_data(tx, done)
             if done:
                 swept = {"files": len(done), "first": done[0], "last": done[-1]}
                 record(tx, "registry.sweep", AuditTarget("registry"), datetime.now(UTC), after=swept)

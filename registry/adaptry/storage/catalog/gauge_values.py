@@ -1,4 +1,5 @@
-"""Figures of the current state, for monitoring. Each query reads at most `most` rows by an index, or counts.
+"""The values of the gauges that monitor a registry. Each query reads at most `most` rows by an index, or
+counts.
 
 Nothing here depends on how many versions there are: those are counted by `stored_use`.
 """
@@ -45,7 +46,7 @@ class OpenRollout(NamedTuple):
     step: int
 
 
-class LiveFigures(NamedTuple):
+class GaugeValues(NamedTuple):
     """`loaded` is the number of workers by version digest; `used` is bytes and versions by name."""
 
     versions: int
@@ -58,11 +59,11 @@ class LiveFigures(NamedTuple):
     limits: list[tuple[QuotaSubject, QuotaLimits]]
 
 
-def read(tx: Transaction, most: int) -> LiveFigures:
-    """The figures now, `most` of each kind."""
+def read(tx: Transaction, most: int) -> GaugeValues:
+    """The current values, at most `most` of each kind."""
     versions = select(func.sum(StoredUseRow.versions)).where(StoredUseRow.scope == "namespace")
     aliases = select(func.count()).select_from(AliasRow).where(col(AliasRow.version_id).is_not(None))
-    return LiveFigures(
+    return GaugeValues(
         versions=int(tx.exec(versions).one() or 0),
         aliases=tx.exec(aliases).one(),
         moved_aliases=_moved_aliases(tx, most),
