@@ -1,1 +1,1 @@
-"""The tests, as a package of their own: the wheel of canaille brings another that is called `tests`."""
+"""The tests are a package: the wheel of canaille installs another package called `tests`."""

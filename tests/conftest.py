@@ -1,6 +1,7 @@
-"""What every test stands on: no network, no user's settings, one torch thread, a registry home of its own.
+"""Settings of every test: no network, no user configuration, one torch thread, and a registry folder for each
+test.
 
-The environment is set while this file is read, before any module that looks at it is imported.
+Environment variables are set when this file is imported, before any module that reads them.
 """
 
 from __future__ import annotations

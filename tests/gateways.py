@@ -1,4 +1,4 @@
-"""The real proxies of `examples/gateway`, as tests start them."""
+"""Starts the real proxies of `examples/gateway`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The shape of the code: what an import costs, what files may be called. (Who may import whom, import-linter
-checks in `make lint`.)
+"""Rules of the code base: the cost of imports, and names and sizes of files. (import-linter checks in `make
+lint` which package may import which.)
 """
 
 from __future__ import annotations

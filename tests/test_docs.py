@@ -1,4 +1,4 @@
-"""The pages keep their word: links lead somewhere, and every command shown exists with the options shown."""
+"""Documentation: links have targets, and commands that are shown exist with the options shown."""
 
 from __future__ import annotations
 

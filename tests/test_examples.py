@@ -1,5 +1,5 @@
-"""Every example runs as it stands, in a folder of its own, and says nothing on stderr, unless a library that
-it uses does.
+"""Every example runs unchanged, in an empty folder, and prints nothing on stderr (except messages of
+libraries that it uses).
 """
 
 from __future__ import annotations

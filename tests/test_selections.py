@@ -1,4 +1,6 @@
-"""`make test`, `make test-slow` and `make test-all` together run every test, and the first two none twice."""
+"""`make test`, `make test-slow` and `make test-all` together run every test, and the first two have no test
+in common.
+"""
 
 from __future__ import annotations
 

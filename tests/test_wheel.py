@@ -1,4 +1,4 @@
-"""What people install: the wheel, built from this tree and run from where pip would put it."""
+"""The wheel, built from this tree and run from where pip installs it."""
 
 from __future__ import annotations
 

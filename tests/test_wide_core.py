@@ -1,4 +1,4 @@
-"""The core installs beside what people already have: pip must find versions that suit both.
+"""The core can be installed with other popular packages: pip finds versions that suit both.
 
 Needs the network (pip asks its index), installs nothing.
 """

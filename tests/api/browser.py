@@ -1,4 +1,4 @@
-"""A browser as far as signing in needs one: cookies for each host, redirects one at a time, forms."""
+"""The parts of a browser that sign-in needs: cookies for each host, redirects one at a time, and forms."""
 
 from __future__ import annotations
 

@@ -1,11 +1,12 @@
-"""Generated calls of every operation that the description has, with a token and without; none may make the
-server fail.
+"""Calls every operation of the OpenAPI description with generated requests, with and without a token.
+
+No call may cause a server error.
 
     python -m tests.api.campaign --calls 50000 --folder FOLDER [--seed 19]
 
-Before each operation, what an earlier one may have deleted is there again. Prints a line for each operation,
-then every call that was answered with 5xx; the exit code is 1 if there was any. The same seed makes the same
-calls.
+Resources that earlier calls may have deleted are restored before each operation. Prints a line for each
+operation, then every call with a 5xx response; the exit code is 1 if there was any. The same seed makes the
+same calls.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A server per test, its client, and a small adapter to send it."""
+"""A server for each test, a client for it, and a small adapter to push."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A hostile client, run as a process of its own: it sends prepared requests while it is allowed to.
 
-It costs next to no processor time and runs at the lowest priority, so that what an honest client notices is
-the server's work. Standard input has one line for each change: `go` or `pause`. When it ends, the numbers of
-answers by status are written to standard output. Standard library only.
+It uses little processor time and runs at the lowest priority, so that an honest client is delayed only by the
+server's work. Each line on standard input is a command: `go` or `pause`. When it ends, it prints the number
+of responses by status. Standard library only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A provider of ID tokens on this machine: discovery and keys over HTTP, tokens that are really signed."""
+"""An issuer of ID tokens on this machine: discovery and keys over HTTP, and tokens with real signatures."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Records the examples of the REST description: one real exchange for each operation.
+"""Records the examples of the REST description: one real request and response for each operation.
 
     python -m tests.api.record_examples
 
-It starts a server on an empty registry, calls every operation in an order that makes sense, and writes what
-was sent and answered to `api/adaptry_api/description/examples.json`. Times and secrets are replaced, so that
-the file does not change without a reason.
+It starts a server on an empty registry, calls every operation in a sensible order, and writes the requests
+and responses to `api/adaptry_api/description/examples.json`. Times and secrets are replaced, so that the file
+does not change without a reason.
 """
 
 from __future__ import annotations

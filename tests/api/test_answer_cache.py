@@ -1,4 +1,4 @@
-"""A version that is asked for again is answered from memory, exactly as it would be read now."""
+"""A cached response about a version is exactly the response that would be computed now."""
 
 from __future__ import annotations
 

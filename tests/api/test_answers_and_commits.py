@@ -1,7 +1,7 @@
-"""However reads, questions for the last commit and commits interleave, no answer from before a commit is
-found after it.
+"""However reads, checks of the last commit and commits interleave, no response computed before a commit is
+served after it.
 
-PostgreSQL is a number here, which counts commits: what matters is the order of events on the event loop.
+PostgreSQL is replaced by a counter of commits, since only the order of events on the event loop matters.
 """
 
 from __future__ import annotations

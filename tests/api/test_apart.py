@@ -1,6 +1,4 @@
-"""Servers on machines of their own are one server, when they are given the same secrets and a folder for
-spools.
-"""
+"""Servers on separate machines act as one if they share secrets and a spool folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The audit log of a server: denied requests, who reads it, and that no changing route was forgotten."""
+"""The audit log over HTTP: denied requests, its readers, and a check that every changing route is
+recorded.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Names and paths that attack, wherever an address or a body carries one: refused, nothing written, no
-5xx.
+"""Malicious names and paths, in every address and body that takes one, are refused; nothing is written, and
+no response is a 5xx.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A server whose files are in a bucket of a real S3 server, and readers who are sent there."""
+"""A server with its files in a bucket of a real S3 server, which redirects readers to the bucket."""
 
 from __future__ import annotations
 

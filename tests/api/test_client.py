@@ -1,4 +1,4 @@
-"""The client against servers that are wrong, gone, newer, hidden behind proxies, or not to be trusted."""
+"""The client with servers that fail, disappear, are newer, are behind proxies, or are not trustworthy."""
 
 from __future__ import annotations
 

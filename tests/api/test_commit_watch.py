@@ -1,4 +1,4 @@
-"""A server's view of commits on PostgreSQL changes with each of them, and is not older than the request."""
+"""With PostgreSQL, a server notices each commit, and its view is never older than the request."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Web pages of other origins: none may call a server that names no origin, and those that it names may,
-without cookies.
-"""
+"""Cross-origin requests: none is allowed by default; configured origins are allowed, without cookies."""
 
 from __future__ import annotations
 

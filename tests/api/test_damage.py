@@ -1,4 +1,6 @@
-"""Damage behind a server: readers get an error that says what to do, and a push through it mends."""
+"""Damaged files behind a server: readers get an error with a remedy, and a push through the server repairs
+them.
+"""
 
 from __future__ import annotations
 

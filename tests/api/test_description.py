@@ -1,4 +1,4 @@
-"""The OpenAPI description says enough for a person, and is plain enough for a generator of clients."""
+"""The OpenAPI description is complete for readers and simple enough for client generators."""
 
 from __future__ import annotations
 

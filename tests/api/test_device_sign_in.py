@@ -1,5 +1,5 @@
-"""Device flow: a program shows a code, somebody approves it in a browser, and the program gets a token, which
-it refreshes.
+"""Device flow: a program shows a code, a user approves it in a browser, and the program gets a token that it
+can refresh.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Large files that a server has sent straight to its bucket, a real one, with a proxy before it that can
-spoil the way.
+"""Large files uploaded directly to the bucket of a server: a real S3 server, behind a proxy that injects
+faults.
 """
 
 from __future__ import annotations

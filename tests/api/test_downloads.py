@@ -1,4 +1,4 @@
-"""Files as they are read over HTTP: whole, in part, kept by caches, and never wrong without being noticed."""
+"""Downloads over HTTP: whole files, ranges, caching, and detection of changed bytes."""
 
 from __future__ import annotations
 

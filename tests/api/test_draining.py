@@ -1,4 +1,4 @@
-"""A server that is told to stop says so, finishes what it has begun, and takes nothing new."""
+"""A server that is asked to stop reports this, finishes running requests and accepts no new ones."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Events over HTTP: long polls and streams, of many listeners at once, until their token or the server
-ends.
+"""Events over HTTP: long polls and streams with many concurrent listeners, until their token ends or the
+server stops.
 """
 
 from __future__ import annotations

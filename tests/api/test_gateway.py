@@ -1,4 +1,6 @@
-"""Gateways ask the registry who may use a model: by a question as JSON, and real proxies: Envoy, nginx."""
+"""Gateways ask the registry who may use a model: by a JSON request, and through real proxies
+(Envoy, nginx).
+"""
 
 from __future__ import annotations
 

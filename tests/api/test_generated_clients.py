@@ -1,4 +1,6 @@
-"""Clients that others' generators make from the OpenAPI description work, without a warning on the way."""
+"""Clients that third-party generators make from the OpenAPI description work, and are generated without
+warnings.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may call what: every route decides, and the decision is the registry's."""
+"""Every route checks permissions, and its decision is that of the registry."""
 
 from __future__ import annotations
 

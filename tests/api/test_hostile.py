@@ -1,4 +1,4 @@
-"""Hostile input of every kind gets an answer, never a 5xx, and nobody else has to wait for it."""
+"""Hostile input of every kind gets a response that is not a 5xx, and delays no other client."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What an honest client notices of several hostile ones: its 99th percentile, beside that of quiet rounds in
-the same run.
+"""The effect of several hostile clients on an honest one: its 99th percentile latency, compared with quiet
+rounds of the same run.
 
 Hostile clients are processes at the lowest priority that send prepared requests, so the difference is the
 server's work.

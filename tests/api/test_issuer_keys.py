@@ -1,4 +1,4 @@
-"""The keys of providers: how often they are fetched from a provider that fails, slowly or at once."""
+"""How often the keys of a provider are fetched if it fails, slowly or at once."""
 
 from __future__ import annotations
 

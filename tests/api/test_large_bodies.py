@@ -1,4 +1,6 @@
-"""Large bodies of known length, which a thread reads from the socket: accepted, refused, broken or slow."""
+"""Large request bodies of known length, which a thread reads from the socket: accepted, refused, cut off or
+slow.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Large files on the server's machine, which the system sends by itself: whole, in part, broken, not read."""
+"""Large local files sent with `sendfile`: whole files, ranges, broken connections, and clients that do not
+read.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `/metrics` says, as Prometheus' own parser reads it."""
+"""The contents of `/metrics`, as Prometheus' own parser reads them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Things that move are asked for anew each time and moved only from where they were seen; the rest may be
-kept.
+"""Mutable resources are never cached and change only from the state that the caller saw; immutable ones may
+be cached.
 """
 
 from __future__ import annotations

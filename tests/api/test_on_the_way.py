@@ -1,4 +1,4 @@
-"""Bytes that change or stop on the way between client and server, in both directions."""
+"""Bytes that are changed or lost in transit between client and server, in both directions."""
 
 from __future__ import annotations
 

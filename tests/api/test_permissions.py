@@ -1,4 +1,4 @@
-"""People, groups, members, grants and tokens, administered over HTTP."""
+"""Administration of users, groups, members, grants and tokens over HTTP."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What is hidden from somebody is answered like what does not exist, byte for byte: on every route of the
-application, for every kind of stranger, whether the thing is an adapter, a base, a job or something else.
+"""A resource that is hidden from a caller gets the same response as a missing one, byte for byte: on every
+route, for every kind of caller without access, and for every kind of resource.
 
-The routes are the application's own, so that a new one is tried too, or this fails until it is said how.
+The routes are read from the application: the test fails for a new route until it is described here.
 """
 
 from __future__ import annotations

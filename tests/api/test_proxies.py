@@ -1,6 +1,4 @@
-"""The host and scheme in addresses that we hand out: a forwarding header is believed from a configured proxy
-and nobody else.
-"""
+"""The host and scheme in generated addresses: forwarding headers are trusted only from configured proxies."""
 
 from __future__ import annotations
 

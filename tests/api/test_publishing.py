@@ -1,4 +1,6 @@
-"""Trusted publishing: a CI job's ID token becomes a token that pushes to one adapter, or a refusal."""
+"""Trusted publishing: a CI job's ID token is exchanged for a token that can push to one adapter, or is
+refused.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`/metrics` shows what the registry serves to callers who may read everything, and to nobody else."""
+"""`/metrics` includes gauges of the registry for callers who may read everything, and for no others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A request with a key of its own may be sent again when its answer was lost: it is done once."""
+"""A request with an idempotency key may be repeated if its response was lost; it takes effect once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Requests per minute: who is limited, what they are told, and that nobody can fill the memory."""
+"""Limits on requests per minute: who is limited, which response they get, and that the counters need bounded
+memory.
+"""
 
 from __future__ import annotations
 

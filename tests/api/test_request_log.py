@@ -1,4 +1,4 @@
-"""The server's log: a line for each request, in two forms, without any secret."""
+"""The server's request log: one line for each request, in two formats, without secrets."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Requests per minute where several processes serve one registry: the limit holds for all of them together,
-within what each keeps to itself, and nobody waits for the database.
+"""Limits on requests per minute across several processes of one registry: the sum is limited, within the
+tolerance of each process, and no request waits for the database.
 """
 
 from __future__ import annotations

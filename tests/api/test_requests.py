@@ -1,4 +1,4 @@
-"""What requests may look like: bodies, limits, versions; and what every answer carries."""
+"""Rules for requests (bodies, limits, versions), and headers that every response has."""
 
 from __future__ import annotations
 

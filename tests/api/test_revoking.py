@@ -1,6 +1,4 @@
-"""A token that ends while a request with it is under way: what was looked up before that serves nobody after
-it.
-"""
+"""A token that is revoked during a request: nothing looked up before the revocation is returned after it."""
 
 from __future__ import annotations
 

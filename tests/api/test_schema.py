@@ -1,4 +1,4 @@
-"""The OpenAPI description is true, and nothing generated from it makes the server fail."""
+"""The OpenAPI description matches the server, and requests generated from it cause no server error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`serve` as a process: what it tells, what it leaves on disk, how it stops, what it never loads."""
+"""`serve` as a process: its output, the files that it leaves, how it stops, and which packages it never
+imports.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signing in: what is refused of a provider's answers, and what a session's cookie may do."""
+"""Sign-in: which responses of a provider are refused, and what the session cookie permits."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def test_an_expired_sign_in_is_refused(
     begun = provider.begin(browser)
     monkeypatch.undo()
     page = provider.finish(browser, begun, {"id_token": provider.token(begun)})
-    assert page.status == 401 and "is over" in page.text
+    assert page.status == 401 and "has expired" in page.text
 
 
 def test_a_confirmation_about_another_user_ends_the_sign_in(provider: Provider, browser: Browser) -> None:

@@ -1,4 +1,4 @@
-"""Signing in at a real provider, canaille, in this process: code flow, groups, confirmation, leaving."""
+"""Sign-in with a real provider, canaille, in this process: code flow, groups, confirmation, removed users."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Signing in at a certified provider (`oidc-provider` on Node.js): confirmation with refresh tokens that it
-rotates, new keys, changed groups, and a user who is gone.
+"""Sign-in with a certified provider (`oidc-provider` on Node.js): confirmation by rotating refresh tokens,
+new keys, changed groups, and deleted users.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Grants: only this server's, of the kind asked for, unaltered and in time."""
+"""Signed grants: accepted only if this server signed them, for the requested kind, unaltered and in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Callers that stall are let go, callers that flood are cut off, and everybody else is served meanwhile."""
+"""Stalled connections are closed, flooding ones are cut off, and other clients are served meanwhile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""States over HTTP: put from where they were seen; files that are withheld are refused with the reason."""
+"""Lifecycle states over HTTP: changed only from the state that the caller saw; withheld files are refused
+with the reason.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A hyper-parameter sweep: 200 clients that push at once into one namespace, beside uploads that died
-there.
-"""
+"""A hyper-parameter sweep: 200 clients push concurrently into one namespace that has abandoned uploads."""
 
 from __future__ import annotations
 

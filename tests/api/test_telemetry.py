@@ -1,4 +1,4 @@
-"""Traces and metrics: from a request to the database, and nothing where nobody asked for it."""
+"""Traces and metrics, from the request to the database; nothing is exported unless it is configured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads that begin before their digest is known, over HTTP and in a registry on this machine."""
+"""Uploads that begin before the file's digest is known, over HTTP and in an embedded registry."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Limits on uploads that clients share: whoever has to wait waits and succeeds, and one tenant leaves room
-for others.
+"""Upload slots shared by clients: a waiting client succeeds in the end, and one tenant leaves slots for
+others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Uploads over HTTP: cut, resumed, tampered with, and as large as they like without the server growing."""
+"""Uploads over HTTP: interrupted, resumed, altered, and of any size without growth of the server's memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The verdicts of runtimes over HTTP."""
+"""Verdicts about runtimes over HTTP."""
 
 from __future__ import annotations
 

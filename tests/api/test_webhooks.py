@@ -1,4 +1,4 @@
-"""Webhooks of a server: what real receivers get, and what becomes of those that are slow, dead or strange.
+"""Webhooks of a server with real receivers, among them slow, dead and misbehaving ones.
 
 The receiver verifies with the library `standardwebhooks`.
 """

@@ -1,4 +1,4 @@
-"""Registering a base, finding it again, and opening it where its name is all one has."""
+"""Registering a base, finding it again, and opening it when only its name is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which matrices belong to transformers' Conv1D: by the type of a model, or by what its biases show."""
+"""Which matrices belong to transformers' Conv1D, determined by the model type or by the shapes of biases."""
 
 from __future__ import annotations
 

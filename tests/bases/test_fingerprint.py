@@ -1,4 +1,4 @@
-"""A base's id: what it does not depend on, and what it does."""
+"""What a base's id depends on, and what it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Reading everything: roots that do not depend on files, and the files' own digests."""
+"""Complete hashes of a base: roots that do not depend on how weights are divided into files, and the digests
+of the files.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How alike two bases are: every level, and its evidence."""
+"""The similarity of two bases: every level, with its evidence."""
 
 from __future__ import annotations
 

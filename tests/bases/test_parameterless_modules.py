@@ -1,4 +1,4 @@
-"""The table of modules without parameters is that of the installed transformers."""
+"""The table of modules without parameters matches the installed transformers."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Quantised copies are known for what they are: their shapes, their method, and of which model they are a
-copy.
-"""
+"""Quantised copies are recognised: their shapes, their method, and the model that they are copies of."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     .venv/bin/python -m tests.checks.broken_adapters > docs/broken-adapters.md
 
-Each row is run in an empty folder with a small Llama (`base`), another with its shapes (`other`), and an
-adapter of its query and value projections (`tone`), changed as the row says.
+Each row is run in an empty folder with a small Llama (`base`), another base of the same shapes (`other`), and
+an adapter of the query and value projections of `base` (`tone`), changed as the row states.
 """
 
 from __future__ import annotations

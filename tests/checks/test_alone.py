@@ -1,4 +1,4 @@
-"""What a check says of an adapter by itself."""
+"""Findings about an adapter without its base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check says of adapters that PEFT loads in part, otherwise than written, or not at all."""
+"""Findings about adapters that PEFT loads in part, differently from their files, or not at all."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What transformers renames and fuses as it loads a base: adapters that PEFT saves still find their place on
-disk.
+"""Modules that transformers renames or fuses while it loads a base: an adapter saved by PEFT is matched to
+the checkpoint's names.
 """
 
 from __future__ import annotations

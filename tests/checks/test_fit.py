@@ -1,4 +1,4 @@
-"""What a check says of an adapter and the base it is to run on."""
+"""Findings about an adapter on its base."""
 
 from __future__ import annotations
 

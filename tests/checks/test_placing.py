@@ -1,4 +1,4 @@
-"""Where modules lie in a base, under all the names that tools have given them."""
+"""Positions of modules in a base, under every name that a tool uses for them."""
 
 from __future__ import annotations
 

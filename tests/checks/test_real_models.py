@@ -1,4 +1,4 @@
-"""The rules against the libraries themselves: bases that transformers saves, adapters that PEFT saves."""
+"""The checks applied to bases that transformers saves and adapters that PEFT saves."""
 
 from __future__ import annotations
 

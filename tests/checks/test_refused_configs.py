@@ -1,6 +1,6 @@
-"""The configs that we call refused are those for which PEFT's config classes raise an error.
+"""A config is reported as refused exactly if PEFT's config class raises an error for it.
 
-For every method, fields get odd values at random; PEFT's class is made from the same fields.
+For every method, fields get random unusual values, and PEFT's config class is created from the same fields.
 """
 
 from __future__ import annotations

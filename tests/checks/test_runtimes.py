@@ -1,4 +1,4 @@
-"""What runtimes make of an adapter: above all, where they would load it and serve something else."""
+"""Verdicts about runtimes, above all where a runtime would load an adapter and serve something else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of runtimes, held against PEFT: which scale is the trained one, and what it drops."""
+"""Verdicts about runtimes compared with PEFT: which scale was trained, and what a runtime drops."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""vLLM's own reading of a config, where vLLM is installed: it refuses what the rules say it refuses, and
-scales alike.
-"""
+"""vLLM's own reading of a config, if vLLM is installed: it refuses and scales as the rules state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapter's tokenizer and chat template beside its base's: real ones, as transformers saves them."""
+"""An adapter's tokenizer and chat template compared with those of its base, as transformers saves them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the weights show: NaN, infinities, factors of zeros."""
+"""Findings that need the weights: NaN, infinities, zero factors."""
 
 from __future__ import annotations
 

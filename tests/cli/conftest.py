@@ -1,4 +1,4 @@
-"""The real command line, run in this process on an embedded registry of its own."""
+"""The real command line, run in this process on an embedded registry for each test."""
 
 from __future__ import annotations
 

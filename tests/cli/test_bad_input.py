@@ -1,4 +1,4 @@
-"""What cannot be understood: one sentence that says what to do, and the exit code that fits."""
+"""Invalid input: one sentence with a remedy, and a suitable exit code."""
 
 from __future__ import annotations
 

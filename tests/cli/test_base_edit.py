@@ -1,4 +1,4 @@
-"""`base add --visibility` and `base edit`: who may see a base; and names that an adapter has already."""
+"""`base add --visibility` and `base edit`: visibility of bases, and names that an adapter already has."""
 
 from __future__ import annotations
 

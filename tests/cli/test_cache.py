@@ -1,6 +1,4 @@
-"""The cache on the command line: a folder for a ref, what is there, what goes, and what must not come
-again.
-"""
+"""The cache commands: a folder for a ref, listing, eviction, and versions that must not be fetched again."""
 
 from __future__ import annotations
 

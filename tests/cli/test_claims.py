@@ -1,4 +1,4 @@
-"""Which base a push claims: the README's quickstart, for adapters that were trained on a folder."""
+"""Which base a push claims, for adapters trained on a local folder: the README's quickstart."""
 
 from __future__ import annotations
 

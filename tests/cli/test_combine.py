@@ -1,6 +1,4 @@
-"""`adaptry combine` and `stack` as people call them: refs and folders in, a folder or a version with its
-history out.
-"""
+"""`adaptry combine` and `stack`: from refs or folders, to a folder or to a version with its lineage."""
 
 from __future__ import annotations
 

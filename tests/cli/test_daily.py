@@ -1,4 +1,4 @@
-"""The daily commands, as the README spells them."""
+"""The everyday commands, as the README writes them."""
 
 from __future__ import annotations
 

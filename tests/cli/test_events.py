@@ -1,4 +1,4 @@
-"""`adaptry events`: what happened, as lines for people or programs, and what happens."""
+"""`adaptry events`: past events and new ones, as lines for people or programs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`adaptry export`: the plan, a folder, a version with its parent, and what is refused before anything is
-written.
+"""`adaptry export`: the plan, the folder, a version with its parent, and refusals before anything
+is written.
 """
 
 from __future__ import annotations

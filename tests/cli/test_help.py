@@ -1,4 +1,4 @@
-"""`--help`, suggestions for mistyped words, completion, Ctrl-C: what a person at the terminal meets first."""
+"""`--help`, suggestions for mistyped words, completion, and Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`inspect`: what a person sees of an adapter, and what can be done with it."""
+"""`inspect`: the description of an adapter, and what can be done with it."""
 
 from __future__ import annotations
 

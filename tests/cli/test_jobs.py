@@ -1,5 +1,5 @@
-"""`adaptry jobs` before anybody runs one: what makes no sense is refused at once, and what will not happen is
-said.
+"""`adaptry jobs` without a runner: invalid requests are refused at once, and the output states why a job
+waits.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`adaptry login` in a terminal, before servers that cannot sign in a program, and without any token."""
+"""`adaptry login`: in a terminal, with servers that cannot sign in a program, and without a token."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""`adaptry merge` as people call it: adapters by ref or folder, a base by name or folder, a checkpoint
-out.
-"""
+"""`adaptry merge`: adapters by ref or folder, a base by name or folder, and a checkpoint as the result."""
 
 from __future__ import annotations
 

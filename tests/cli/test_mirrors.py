@@ -1,4 +1,4 @@
-"""`adaptry gc`, `mirror` and `bundle`, as they are typed."""
+"""`adaptry gc`, `mirror` and `bundle` on the command line."""
 
 from __future__ import annotations
 

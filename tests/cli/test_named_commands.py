@@ -1,4 +1,4 @@
-"""The commands that messages and pages name exist, with the options that they name."""
+"""Commands that messages and pages mention exist and have the options shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`adaptry open`: the address of a page, shown and opened."""
+"""`adaptry open` prints the address of a page and opens it."""
 
 from __future__ import annotations
 

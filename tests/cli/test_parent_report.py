@@ -1,4 +1,4 @@
-"""`--report` and `--heatmap`: a result beside what it was made of, as figures and as a picture."""
+"""`--report` and `--heatmap`: a result compared with its parents, as numbers and as an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""People and permissions on the command line, in a registry's own folder."""
+"""Users and permissions on the command line, in an embedded registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the registry is, and what is made, read or refused there."""
+"""How the command line locates the registry, and what it creates, reads or refuses there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`adaptry policy`, `approve`, `promotion` and `promote`: what is refused, why, and how it is replayed."""
+"""`adaptry policy`, `approve`, `promotion` and `promote`: refusals with reasons, and replays."""
 
 from __future__ import annotations
 

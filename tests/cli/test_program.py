@@ -1,4 +1,4 @@
-"""The program as the system sees it: what it imports, how it ends, what it leaves to others."""
+"""The program as a process: its imports, exit codes, crashes, and broken output streams."""
 
 from __future__ import annotations
 

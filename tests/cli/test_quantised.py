@@ -1,4 +1,6 @@
-"""Quantised bases at the command line: told when registered, shown from either side, merged as it is said."""
+"""Quantised bases on the command line: reported at registration, shown with their originals, and merged as
+requested.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's first ten minutes, line by line as they are written there."""
+"""The README's quickstart, line by line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recipe in a file beside the words of the call."""
+"""Recipe files in combination with arguments of the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rollbacks past a recall, sorted listings, the last two versions, mergekit's recipes, watched jobs."""
+"""Rollbacks past a recall, sorted listings, the last two versions, mergekit recipes, watched jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aliases as rewrites for a router: what it is to send requests to is the name that engines list."""
+"""Aliases as rewrite rules for a router: each rule's target is a name that the engine lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`adaptry runtime compare`: engines are detected from recorded answers, and adapters compared with them."""
+"""`adaptry runtime compare`: engines are detected from recorded responses, and adapters are compared with
+them.
+"""
 
 from __future__ import annotations
 

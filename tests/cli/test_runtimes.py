@@ -1,6 +1,4 @@
-"""`adaptry check --runtime` and `adaptry runtime`: what engines make of adapters, and the way out that is
-named.
-"""
+"""`adaptry check --runtime` and `adaptry runtime`: verdicts about engines, with remedies."""
 
 from __future__ import annotations
 

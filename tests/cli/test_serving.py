@@ -1,4 +1,4 @@
-"""A server started, used and stopped by the commands."""
+"""The commands that start, use and stop a server."""
 
 from __future__ import annotations
 

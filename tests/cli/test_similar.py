@@ -1,4 +1,4 @@
-"""`adaptry similar` and `adaptry diff --weights`: how near adapters are to each other."""
+"""`adaptry similar` and `adaptry diff --weights`: distances between adapters."""
 
 from __future__ import annotations
 

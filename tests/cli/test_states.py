@@ -1,4 +1,4 @@
-"""States on the command line: said with a reason, and told to whoever takes the version."""
+"""Lifecycle states on the command line: set with a reason, and shown to everyone who takes the version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encodings that lack characters, times, messages of several lines, shares."""
+"""Output: encodings without some characters, times, multi-line messages, shares."""
 
 from __future__ import annotations
 

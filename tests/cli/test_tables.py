@@ -1,4 +1,4 @@
-"""Tables and facts at the width of a terminal: numbers whole or not at all, and what is left out is named."""
+"""Tables at the width of a terminal: numbers are never cut, and omitted columns are named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks on the command line, against a server that sends."""
+"""Webhooks on the command line, with a server that sends them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said, and how: help without a command, options that are mistaken, names, counts, warnings."""
+"""The wording of output: help without a command, wrong options, names, counts, warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What mergekit makes of a few updates, element by element; run by a Python that has mergekit 0.1.5.
+"""Computes mergekit's results for a few updates, element by element. Run it with a Python that has mergekit
+0.1.5.
 
 `PYTHON tests/combining/mergekit_elements.py < question > answer`: JSON with `updates` (lists of numbers) and
 `cases` (method, weights, parameters); the answer has a list of numbers for each case.

@@ -1,9 +1,9 @@
-"""What mergekit makes of updates: it merges whole models, so each adapter's updates are given to it as a
-model's weights.
+"""Computes mergekit's results for updates. mergekit merges whole models, so it gets each adapter's updates as
+the weights of a model.
 
-The base's weights are all 0, so that a model is its updates and nothing is rounded. Mergekit 0.1.5 runs in an
-environment of its own (`make environments`); `python -m tests.combining.mergekit_library` prints what
-`mergekit_angles.json` holds.
+The base's weights are all 0, so that a model equals its updates and nothing is rounded. Mergekit 0.1.5 runs
+in a separate environment (`make environments`); `python -m tests.combining.mergekit_library` prints the
+contents of `mergekit_angles.json`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What PEFT makes of adapters with `add_weighted_adapter`, on tiny models with its registration orders."""
+"""Computes the results of PEFT's `add_weighted_adapter` on tiny models that register modules in its order."""
 
 from __future__ import annotations
 

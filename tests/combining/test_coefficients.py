@@ -1,5 +1,5 @@
-"""Ways of combining that go by lengths and angles: as the formulas say of dense updates, and as mergekit
-does.
+"""Combine methods based on norms and angles, compared with their formulas on dense updates and
+with mergekit.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Elections in compiled code give the same numbers as the torch functions that they replace."""
+"""Sign elections in compiled code give the same numbers as the torch functions that they replace."""
 
 from __future__ import annotations
 

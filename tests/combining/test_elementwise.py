@@ -1,5 +1,5 @@
-"""Ways of combining that work element by element: against their formulas in float64, against mergekit, and
-their laws.
+"""Elementwise combine methods, compared with their formulas in float64 and with mergekit, and their algebraic
+properties.
 """
 
 from __future__ import annotations

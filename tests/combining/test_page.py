@@ -1,4 +1,4 @@
-"""The page of all methods of combining is that of the table."""
+"""The page of combine methods is generated from the table."""
 
 from __future__ import annotations
 

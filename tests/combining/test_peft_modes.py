@@ -1,4 +1,4 @@
-"""Each peft: mode gives the tensors that PEFT's add_weighted_adapter gives, bit for bit."""
+"""Each `peft:` mode gives the tensors of PEFT's `add_weighted_adapter`, bit for bit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes that say what cannot be meant, and how they are told."""
+"""Recipes that make no sense, and the messages about them."""
 
 from __future__ import annotations
 

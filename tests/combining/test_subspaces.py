@@ -1,5 +1,5 @@
-"""Ways of combining in common axes: in factors they come to what the papers' formulas say of dense updates in
-float64.
+"""Combine methods in common axes: computed from factors, compared with the papers' formulas on dense updates
+in float64.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What numbers do to a combination: values that are none, weights beyond a dtype, and roundings that are
-told.
-"""
+"""Numerical edge cases of combinations: NaN, weights that exceed a dtype, and reported rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Updates to combine, drawn or dense, and a way of combining driven as a plan drives it."""
+"""Random or dense updates to combine, and a function that runs a combine method as a plan does."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Small adapters as parents, and their updates as whole matrices in float64, read without any code of
-ours.
-"""
+"""Small adapters as parents, and their dense updates in float64, read without Adaptry's code."""
 
 from __future__ import annotations
 

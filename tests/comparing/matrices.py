@@ -1,4 +1,4 @@
-"""The figures by their definitions, on whole matrices in float64."""
+"""The measures, computed by definition on dense matrices in float64."""
 
 from __future__ import annotations
 

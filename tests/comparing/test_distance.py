@@ -1,4 +1,4 @@
-"""How far two adapters are apart, against the same on whole matrices."""
+"""The distance between two adapters, compared with that of their dense matrices."""
 
 from __future__ import annotations
 

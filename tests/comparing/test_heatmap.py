@@ -1,4 +1,4 @@
-"""A report as a picture."""
+"""A comparison report drawn as an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A result against its parents: every figure is what its definition gives on whole matrices."""
+"""A result compared with its parents: every number equals its definition on dense matrices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signatures: a few numbers that tell how alike two updates are."""
+"""Signatures: a few numbers from which the similarity of two updates is estimated."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Near-duplicates in a registry: signatures choose, exact cosines answer, and only what may be seen is
-found.
+"""Near-duplicates in a registry: signatures select candidates, exact cosines decide, and only visible
+versions are found.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stored statistics, against numpy on the dense updates that PEFT itself makes of the adapter."""
+"""Stored statistics, compared with numpy on the dense updates that PEFT computes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored statistics of methods other than LoRA, against numpy on the weights that PEFT's merge changes."""
+"""Stored statistics of methods other than LoRA, compared with numpy on the changes of PEFT's merge."""
 
 from __future__ import annotations
 

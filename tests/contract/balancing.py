@@ -1,4 +1,4 @@
-"""The balancer of compose.yaml before servers of a test, with its own configuration."""
+"""The load balancer of compose.yaml, with its own configuration, in front of test servers."""
 
 from __future__ import annotations
 

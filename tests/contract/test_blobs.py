@@ -1,5 +1,5 @@
-"""The blob stores' contract, kept in memory, in a folder, in buckets of two real S3 servers, and behind a
-cache.
+"""The contract of blob stores: in memory, in a folder, in buckets of two real S3 servers, and
+behind a cache.
 """
 
 from __future__ import annotations

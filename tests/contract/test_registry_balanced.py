@@ -1,5 +1,5 @@
-"""Two servers that share nothing but PostgreSQL and a bucket, behind the balancer, keep every promise that
-one keeps.
+"""The registry's contract, met by two servers behind the load balancer that share only PostgreSQL and a
+bucket.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The registry's contract, kept over a bucket of a real S3 server: by itself, and by a server that its
-clients pass by.
+"""The registry's contract, met with a bucket of a real S3 server: embedded, and by a server whose clients
+transfer files directly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The client and a real server keep every promise of a registry, as the local one does."""
+"""The registry's contract, met by the client and a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry's contract, kept by the local one: in memory, in a folder, and over PostgreSQL."""
+"""The registry's contract, met by the local registry: in memory, in a folder, and with PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters converted as the command line does it, and what PEFT makes of them before and after."""
+"""Converts adapters as the command line does, and computes PEFT's results before and after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LoRAs converted from adapters that nobody picked: PEFT loads them, and merges them to the same weights."""
+"""Randomly generated adapters converted to LoRA: PEFT loads the result and merges it to the same weights."""
 
 from __future__ import annotations
 

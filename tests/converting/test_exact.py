@@ -1,4 +1,4 @@
-"""Methods that are exactly a LoRA: their factors, and the LoRA that PEFT loads in their place."""
+"""Methods that equal a LoRA exactly: their factors, and the LoRA that PEFT loads instead."""
 
 from __future__ import annotations
 

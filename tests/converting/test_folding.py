@@ -1,4 +1,4 @@
-"""A LoRA of any spelling as a plain one: the same updates, and the same factors where that is possible."""
+"""LoRA variants rewritten as plain LoRA: the same updates, and where possible the same factors."""
 
 from __future__ import annotations
 

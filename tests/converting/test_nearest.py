@@ -1,6 +1,4 @@
-"""Methods that depend on the base, or fill a whole matrix: the nearest LoRA, and the distance that is
-told.
-"""
+"""Methods that depend on the base or have full rank: the nearest LoRA, and the reported distance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What cannot be converted, or not without its base: refused before a weight is written, with the way out."""
+"""Conversions that are impossible, or impossible without the base, are refused with a remedy before any
+weight is written.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A LoRA at another rank: the nearest one, measured, and nothing changed where nothing need be."""
+"""LoRA resized to another rank: the nearest one, its measured error, and no change where none is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`adaptry demo`: the main features in one command, or the one line that installs what it needs."""
+"""`adaptry demo` shows the main features in one command, or names the package that it needs."""
 
 from __future__ import annotations
 

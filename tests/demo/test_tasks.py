@@ -1,4 +1,4 @@
-"""The demo's tasks, read from the standard library of the Python that runs the tests."""
+"""The demo's tasks, read from the standard library of the Python interpreter that runs the tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who may do what: grants, conditions, and tokens that narrow them, decided by one function of values."""
+"""Access decisions: grants, conditions, and the limits of tokens, all decided by one pure function."""
 
 from __future__ import annotations
 

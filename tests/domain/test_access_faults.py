@@ -1,6 +1,6 @@
-"""The tables of faults (`tests.mutants.access`, `tests.mutants.refusals`) fit the code as it is now.
+"""The tables of faults (`tests.mutants.access`, `tests.mutants.refusals`) match the current code.
 
-Whether each fault is caught takes minutes: `python -m` and either name tries them all.
+Checking that each fault is detected takes minutes: run `python -m` with either name.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Child processes with bounds: an answer within the limits, or an error that says which limit was reached."""
+"""Child processes with limits: a result within the limits, or an error that names the exceeded limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the claims of an ID token say of a CI job, and which publisher's job that is."""
+"""The CI job described by the claims of an ID token, and the publisher that it belongs to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapter's config is untrusted: parsed strictly, and refused where it makes a loader run code."""
+"""An adapter's config is untrusted input: parsed strictly, and refused if it makes a loader run code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files of a folder are read as an adapter, and through which links."""
+"""Which files of a folder are read as an adapter, and which symbolic links are followed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A name for an alias, a branch or a tag is one that git itself takes."""
+"""The name of an alias, branch or tag is one that git accepts."""
 
 from __future__ import annotations
 

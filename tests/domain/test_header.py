@@ -1,4 +1,6 @@
-"""The strict safetensors header reader: never laxer than the reference parser, and bounded."""
+"""The strict safetensors header reader accepts nothing that the reference parser refuses, within bounded
+memory.
+"""
 
 from __future__ import annotations
 

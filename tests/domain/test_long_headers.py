@@ -1,4 +1,4 @@
-"""Headers over 32 KiB: read by a child process, with the same result as one that is read here."""
+"""Headers over 32 KiB are read by a child process, with the same result as in this process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A manifest's bytes are its identity: one canonical form, nothing a manifest may not say."""
+"""The bytes of a manifest are its identity: one canonical form, and no content that is not allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests of the server itself: to which addresses it connects, and when it gives up."""
+"""The server's own HTTP requests: which addresses it connects to, and its timeouts."""
 
 from __future__ import annotations
 

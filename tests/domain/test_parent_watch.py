@@ -1,4 +1,4 @@
-"""A program that is run for a caller ends with it, whatever ends the caller."""
+"""A program that is run for a caller ends when the caller ends, for whatever reason."""
 
 from __future__ import annotations
 

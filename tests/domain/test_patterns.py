@@ -1,4 +1,4 @@
-"""Patterns of an untrusted config: PEFT's answers, at a bounded cost, with RE2 and without it."""
+"""Patterns in an untrusted config match as in PEFT, at bounded cost, with RE2 and without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The licences that a README's head states, and nothing that it does not."""
+"""The licences stated in a README's front matter, and in no other place."""
 
 from __future__ import annotations
 

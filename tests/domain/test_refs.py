@@ -1,4 +1,4 @@
-"""How people name things, and what they are told when a name does not parse."""
+"""Names and refs as users write them, and the messages about names that do not parse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words for revisions: every text is one, and what may be made as a branch or tag means nothing else."""
+"""Words for revisions: any text can be parsed, and a valid branch or tag name has no other meaning."""
 
 from __future__ import annotations
 

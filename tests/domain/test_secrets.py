@@ -1,4 +1,4 @@
-"""What is a secret may be in a file that a variable names, and then in no other place."""
+"""A secret may be read from a file that an environment variable names, and then appears nowhere else."""
 
 from __future__ import annotations
 

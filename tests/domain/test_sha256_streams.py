@@ -1,4 +1,4 @@
-"""Streams that are hashed together have hashlib's digests, however their bytes are divided."""
+"""Streams that are hashed together have the digests of hashlib, however their bytes are divided."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON as untrusted bytes: one meaning or an error, in time linear in its size."""
+"""Untrusted JSON: one unambiguous value or an error, in time linear in its size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values without pydantic have the same JSON, the same checks and the same errors as pydantic's."""
+"""Values that do not use pydantic have the same JSON, validation and errors as pydantic's."""
 
 from __future__ import annotations
 

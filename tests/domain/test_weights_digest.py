@@ -1,4 +1,4 @@
-"""The weights digest: the same for the same tensors, read from a file at rest or while it passes by."""
+"""The weights digest is the same for equal tensors, whether the file is stored or still arriving."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers: kept for the next request, bounded for each, and replaced when one ends."""
+"""Worker processes are reused, limited for each request, and replaced when one ends."""
 
 from __future__ import annotations
 

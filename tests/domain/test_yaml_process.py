@@ -1,4 +1,6 @@
-"""YAML of strangers: one meaning, bounded, and the same whether it is read here or in a child process."""
+"""Untrusted YAML: one unambiguous value, within limits, with the same result in this process and
+in a child.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A server, a base that it knows, versions for it, an engine, and a worker that follows the one for the
-other.
+"""A server, a registered base, versions for it, an engine, and a worker that makes the engine follow the
+server.
 """
 
 from __future__ import annotations

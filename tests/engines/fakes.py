@@ -1,10 +1,10 @@
-"""Engines as their interfaces are documented, over real HTTP, without a model: they read the files that they
-are given.
+"""Fake engines with the documented HTTP interfaces of real ones, without a model; they read the files that
+they are given.
 
-An answer is the SHA-256 of the weights that it was made with, so a test sees which version answered. What
-each of them does otherwise than one would think is kept: vLLM's front end forgets a name and the engine keeps
-the weights; SGLang loads again what was unloaded, from the path that it remembers; mistral.rs swaps by
-compare-and-swap. `answers` is every answer there was.
+A response is the SHA-256 of the weights that it was made with, so a test sees which version answered.
+Surprising behaviour of the real engines is imitated: vLLM's front end removes a name while the engine keeps
+the weights; SGLang loads an unloaded adapter again from the path that it remembers; mistral.rs swaps by
+compare-and-swap. `answers` has all responses.
 """
 
 from __future__ import annotations

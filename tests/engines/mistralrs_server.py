@@ -1,10 +1,9 @@
-"""In mistral.rs's environment: the real engine behind the LoRA routes that it documents, until it is killed.
+"""Runs in the environment of mistral.rs: the real engine, behind the LoRA routes that it documents.
 
-Its package is a library and has no server, so that routes, status codes and listings are ours
-(`mistralrs-server-core`'s as read); what is loaded, replaced by compare-and-swap, leased and answered is the
-engine's.
+Its Python package is a library without a server, so the routes, status codes and listings are ours, modelled
+on `mistralrs-server-core`; loading, compare-and-swap, leases and responses are the engine's.
 
-`mistralrs_server.py BASE PORTFILE` writes the port there once it can be asked.
+`mistralrs_server.py BASE PORTFILE` writes its port to the file when it is ready.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""An alias that moves under load, beside real engines: no answer fails, none is stale, none is mixed."""
+"""An alias moves under load on real engines: no request fails, and no response comes from an old version or
+from a mixture.
+"""
 
 from __future__ import annotations
 

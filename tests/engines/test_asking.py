@@ -1,5 +1,5 @@
-"""Requests to an engine: what is left of one answer is never taken for the beginning of the next, and an
-engine may close a connection after any answer.
+"""HTTP requests to an engine: the rest of one response is never read as the start of the next, and an engine
+may close a connection after any response.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What a worker gave its engine stays in the cache after the worker has ended, until the engine lets go."""
+"""Files that a worker gave its engine stay in the cache after the worker has ended, until the engine no
+longer needs them.
+"""
 
 from __future__ import annotations
 

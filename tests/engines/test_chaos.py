@@ -1,9 +1,9 @@
-"""Aliases move and versions are recalled while engines, workers and the registry die: in the end everyone is
-right, and no worker ever answered with a version after it had said that it dropped it.
+"""Aliases move and versions are recalled while engines, workers and the registry are killed: all converge,
+and no worker serves a version after it has reported it as dropped.
 
-The quick run is 80 moves and 4 workers; the whole is 1,000 moves and 8 workers (heavy). The registry is a
-process that is killed; engines lose all they have; workers die before or after whatever they were just saying
-to their engine.
+The quick run has 80 moves and 4 workers; the complete one has 1,000 moves and 8 workers (heavy). The registry
+is a process that is killed; engines lose their state; workers are killed before or after any request to their
+engine.
 """
 
 from __future__ import annotations

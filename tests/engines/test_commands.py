@@ -1,4 +1,4 @@
-"""The commands about serving: `follow`, `workers`, `recall`, `rollout`, and what `show` says of it."""
+"""The commands for serving: `follow`, `workers`, `recall`, `rollout`, and the serving part of `show`."""
 
 from __future__ import annotations
 

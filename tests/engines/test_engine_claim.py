@@ -1,4 +1,4 @@
-"""One `adaptry follow` for each engine, wherever its address leads."""
+"""At most one `adaptry follow` runs for each engine, whatever address it uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What an engine must state before lm-eval's results count: engines that were seen, as a small server."""
+"""What an engine must report before results of lm-eval are accepted, with recorded engines replayed by a
+small server.
+"""
 
 from __future__ import annotations
 

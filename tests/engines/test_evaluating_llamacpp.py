@@ -1,5 +1,5 @@
-"""The real lm-eval measures what the real llama.cpp serves behind the proxy: PEFT's number, and never the
-base's.
+"""The real lm-eval measures the real llama.cpp behind the proxy: the results equal PEFT's, and never those of
+the bare base.
 """
 
 from __future__ import annotations

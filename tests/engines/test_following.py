@@ -1,4 +1,4 @@
-"""A worker keeps an engine in step: with aliases, with recalls, with rollouts, whoever dies in between."""
+"""A worker keeps an engine up to date with aliases, recalls and rollouts, whichever process is killed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What gets in a worker's way: it keeps nobody else from being served, is said, and ends where its cause
-does.
+"""Errors that affect one adapter of a worker: they are reported, do not prevent others from being served, and
+end with their cause.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A worker's health and metrics: probes and Prometheus see what the engine has, and what does not answer."""
+"""A worker's health checks and Prometheus metrics show the state of the engine, and what does not respond."""
 
 from __future__ import annotations
 

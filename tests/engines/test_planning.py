@@ -1,5 +1,5 @@
-"""Plans: whatever an engine has and should have, the steps between keep to the slots, leave no gap that need
-not be, and end right.
+"""Plans: from any state of an engine to any desired state, the steps respect the number of slots, avoid gaps
+where possible, and reach the desired state.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Through the proxy an alias moves without a gap: every request is answered, by the version that its name
-stood for when it began, whatever the engine can do by itself.
+"""An alias moves without a gap behind the proxy: every request is answered by the version that its name
+referred to when it began, whatever the engine supports.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A policy is published step by step: engines answer from its newest version, older ones drain and leave the
+"""Publishing an RL policy step by step: engines serve its newest version, and older ones drain and leave the
 window.
 """
 

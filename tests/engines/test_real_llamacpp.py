@@ -1,5 +1,5 @@
-"""A worker beside the real llama.cpp, which is started anew for each version: it answers with that, and with
-nothing that was recalled. Behind the proxy it answers with several adapters at once.
+"""A worker with the real llama.cpp, which is restarted for each version: it serves the current version and
+never a recalled one. Behind the proxy it serves several adapters at once.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A worker beside the real mistral.rs: a name goes from version to version in one step, and what was recalled
-is not answered.
+"""A worker with the real mistral.rs: a name changes from version to version in one step, and a recalled
+version is not served.
 """
 
 from __future__ import annotations

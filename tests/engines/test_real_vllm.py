@@ -1,6 +1,4 @@
-"""A worker beside a real vLLM: what it answers is what PEFT makes of the version that the alias means, and of
-no other.
-"""
+"""A worker with a real vLLM: its output equals PEFT's for the version that the alias refers to."""
 
 from __future__ import annotations
 

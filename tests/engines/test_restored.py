@@ -1,5 +1,5 @@
-"""A registry that was destroyed and restored from a backup: its workers notice, converge, and remember what
-it forgot.
+"""A registry is restored from a backup: its workers notice, converge, and still know the recalls that it
+lost.
 """
 
 from __future__ import annotations

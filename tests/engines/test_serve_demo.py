@@ -1,4 +1,4 @@
-"""`make serve-demo`: what it trains is what the real llama.cpp answers with, until that is revoked."""
+"""`make serve-demo`: the real llama.cpp serves the adapter that the demo trains, until it is revoked."""
 
 from __future__ import annotations
 

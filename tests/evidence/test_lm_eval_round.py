@@ -1,5 +1,5 @@
-"""A whole round with the real lm-eval on the demo's model: two trainings are evaluated, a gate refuses the
-worse one with its numbers, two people approve the other, and a second registry replays the promotion.
+"""A complete cycle with the real lm-eval on the demo's model: two trainings are evaluated, a gate refuses the
+worse one and states its values, two people approve the other, and a second registry replays the promotion.
 """
 
 from __future__ import annotations

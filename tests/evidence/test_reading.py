@@ -1,4 +1,4 @@
-"""Results files are read as programs write them; what is malformed or too large is a sentence."""
+"""Results files are parsed as programs write them; a malformed or too large file gives a clear error."""
 
 from __future__ import annotations
 

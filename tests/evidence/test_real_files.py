@@ -1,4 +1,4 @@
-"""Files that the programs themselves wrote are read as those programs mean them."""
+"""Results files written by the real programs are parsed with the meaning that those programs give them."""
 
 from __future__ import annotations
 

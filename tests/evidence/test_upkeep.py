@@ -1,4 +1,4 @@
-"""Evidence and its files survive sweeps, backups and upgrades; a changed row is found."""
+"""Evidence and its files survive sweeps, backups and upgrades; a changed row is detected."""
 
 from __future__ import annotations
 

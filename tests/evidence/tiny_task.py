@@ -1,4 +1,4 @@
-"""Tasks of lm-eval for a tiny model whose tokens are bytes, and `adaptry eval` with the real lm-eval."""
+"""Tasks of lm-eval for a tiny model with bytes as tokens, and `adaptry eval` with the real lm-eval."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The real llama.cpp: a tiny base written as GGUF by the gguf package, and what it answers with an adapter.
+"""The real llama.cpp: a tiny base written as GGUF by the gguf package, and the engine's output with an
+adapter.
 
-The base is written here, with nothing of ours: the row order of queries and keys is llama.cpp's own
+The base is written here without Adaptry's code: the row order of queries and keys is llama.cpp's own
 (`LlamaModel.permute`).
 """
 

@@ -1,6 +1,4 @@
-"""What was repaired for an engine that reads less is, in PEFT, the adapter that it was made of: the same
-logits.
-"""
+"""An adapter repaired for a limited engine gives the same logits in PEFT as the original."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Our GGUF adapters beside those of llama.cpp's own converter: the same tensors, number by number, for every
-architecture.
+"""Our GGUF adapters compared with those of llama.cpp's own converter: equal tensors for every architecture.
 
-Where that converter is wrong (a base whose weights are stored the other way round), the engine's answers say
-which is right.
+For a base whose weights are stored transposed, that converter is wrong; the engine's output shows which file
+is right.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An export that loses more of an update than is allowed writes nothing, and says what would help."""
+"""An export that exceeds the allowed error writes nothing, and names a remedy."""
 
 from __future__ import annotations
 

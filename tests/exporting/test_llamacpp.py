@@ -1,7 +1,7 @@
-"""Adapters in the real llama.cpp: what it answers with a file of ours is what PEFT answers with the adapter.
+"""Exported adapters in the real llama.cpp: its output equals PEFT's with the original adapter.
 
-For each silent wrong answer of this engine: the finding, the wrong answer without the repair, and the right
-one with it.
+For each case in which this engine is silently wrong: the finding, the wrong output without the repair, and
+the right output with it.
 """
 
 from __future__ import annotations

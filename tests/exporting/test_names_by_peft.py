@@ -1,5 +1,5 @@
-"""Adapters that PEFT loads without changing what they should, repaired: PEFT then merges them into exactly
-the weights of the adapter as it was before its names or its config were broken.
+"""Repaired adapters with names or configs that PEFT silently ignored: PEFT merges them to exactly the weights
+of the intact adapter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The page of repairs and formats is made of the tables."""
+"""The page of repairs and formats is generated from the tables."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Repairs by what an engine's verdict asks for: planned before a weight is read, exact to the last bit where
-they say so.
+"""Repairs chosen by an engine's verdict: planned before weights are read, and bit-exact where this
+is stated.
 """
 
 from __future__ import annotations

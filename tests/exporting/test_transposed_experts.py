@@ -1,5 +1,5 @@
-"""Fused experts of PEFT before 0.19, whose factors stand the other way round: loaded as they are they are
-wrong without an error where an expert is square; merged they are what was trained.
+"""Fused experts from PEFT before 0.19, whose factors are transposed: if an expert is square, loading them
+unchanged is wrong without an error; merging them gives the trained weights.
 """
 
 from __future__ import annotations

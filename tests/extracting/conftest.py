@@ -1,4 +1,4 @@
-"""Small models of several kinds, each with a fine-tune of itself."""
+"""Small models of several kinds, each with a fine-tuned copy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`adaptry extract`: into a folder or the registry, with what is lost told."""
+"""`adaptry extract` into a folder or the registry, with the reported loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A LoRA out of a fine-tune and its base: as near as its rank allows, told exactly, and loaded by PEFT."""
+"""A LoRA extracted from a fine-tuned model and its base: optimal for its rank, with an exact error, and
+loadable by PEFT.
+"""
 
 from __future__ import annotations
 

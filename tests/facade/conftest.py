@@ -1,4 +1,4 @@
-"""Two registries for every function: an embedded one, and one server that all tests share."""
+"""Two registries for every function: an embedded one, and one server shared by all tests."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""How values show themselves: in a line or a few in a terminal, as a table in a notebook, and never as
-what stored text wants to be. (What is shown of a server is a slow test.)
+"""How values are displayed: as text in a terminal, as a table in a notebook, and always with stored text
+escaped. (The display of values from a server is a slow test.)
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors that reach a Python program name arguments, where the command line's name options."""
+"""Errors name arguments in Python programs, and options on the command line."""
 
 from __future__ import annotations
 

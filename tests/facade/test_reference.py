@@ -1,4 +1,4 @@
-"""The reference of `import adaptry` is what its docstrings say, and they say what one needs."""
+"""The reference of `import adaptry` is generated from its docstrings, which are complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The types of `import adaptry`, as pyright checks them in a user's project, where it is installed."""
+"""The types of `import adaptry`, checked by pyright in a user's project with Adaptry installed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A script of ours in the environment of another tool, whose dependencies cannot be installed beside ours.
+"""Runs a script in the environment of another tool, whose dependencies conflict with ours.
 
-`make environments` makes those environments; a variable can name the Python of another one. Without either
-the tests are skipped by name.
+`make environments` creates these environments; an environment variable can name the Python of another one.
+Without either, the tests are skipped, and the reason names the tool.
 """
 
 from __future__ import annotations

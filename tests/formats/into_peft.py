@@ -1,4 +1,4 @@
-"""What the tests of every tool's files in PEFT's layout share: the commands, and weights compared."""
+"""Shared by tests of conversions to PEFT's layout: the commands, and a comparison of weights."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Adapters made by AdapterHub's own library: described, pushed, pulled, and loaded by it again with equal
-outputs.
+"""Adapters made by AdapterHub's library: described, pushed, pulled, and loaded by the library again with
+equal outputs.
 
-The library pins an older transformers, so it runs in an environment of its own, which `make environments`
-makes.
+The library pins an older transformers, so it runs in a separate environment, which `make environments`
+creates.
 """
 
 from __future__ import annotations

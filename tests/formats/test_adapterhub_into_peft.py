@@ -1,5 +1,5 @@
-"""LoRA of AdapterHub's library in PEFT's layout, converted and merged: the weights are its
-`merge_adapter`'s.
+"""LoRA of AdapterHub's library converted to PEFT's layout and merged: the weights equal those of its
+`merge_adapter`.
 """
 
 from __future__ import annotations

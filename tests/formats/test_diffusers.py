@@ -1,7 +1,7 @@
-"""LoRA files made by diffusers, and by others for it: described as diffusers itself reads them, checked
-against the pipeline, pushed, pulled, and loaded again with the same outputs.
+"""LoRA files made by diffusers, and by other tools for it: described as diffusers reads them, checked against
+the pipeline, pushed, pulled, and loaded again with the same outputs.
 
-It runs in an environment of its own, which `make environments` makes.
+It runs in a separate environment, which `make environments` creates.
 """
 
 from __future__ import annotations

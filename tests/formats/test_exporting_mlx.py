@@ -1,4 +1,4 @@
-"""Adapters brought to mlx-lm and back: what it answers is what PEFT answers, on one model's weights."""
+"""Adapters exported to mlx-lm and imported again: mlx-lm's output equals PEFT's on the same model."""
 
 from __future__ import annotations
 

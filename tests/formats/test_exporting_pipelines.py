@@ -1,5 +1,5 @@
-"""LoRA files of pipelines, written in diffusers' and in kohya's words: diffusers answers with either as with
-the original.
+"""LoRA files of pipelines exported in diffusers' and kohya's layouts: diffusers gives the same output with
+either as with the original.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Folders of other tools: recognised, described in our words, moved under their own names, never merged as
-PEFT's.
+"""Folders of other tools: recognised, described, pushed and pulled unchanged, and never merged as if they
+were PEFT's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""llama.cpp's GGUF LoRA back in PEFT's layout: what was exported comes back, number by number."""
+"""llama.cpp's GGUF LoRA converted to PEFT's layout: an exported adapter is restored exactly."""
 
 from __future__ import annotations
 

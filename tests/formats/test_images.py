@@ -1,4 +1,6 @@
-"""Images of a README: whole ones of the three formats are taken, and nothing that only begins like one."""
+"""A README's images: complete files of the three formats are accepted, and truncated or disguised ones are
+not.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of other tools in PEFT's layout: PEFT merges what is converted as the tool's formula says."""
+"""Files of other tools converted to PEFT's layout: PEFT's merge equals the tool's formula."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LyCORIS' LoHa and LoKr in PEFT's layout: PEFT and a merge change weights by LyCORIS' own formulas."""
+"""LyCORIS' LoHa and LoKr converted to PEFT's layout: PEFT's merge and ours equal LyCORIS' formulas."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Adapters made by mlx-lm: described, pushed, pulled, and loaded by it again with equal outputs.
 
-It runs in an environment of its own, which `make environments` makes.
+It runs in a separate environment, which `make environments` creates.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""MLX's LoRA in PEFT's layout, converted and merged: the weights are those of `mlx_lm.fuse`."""
+"""MLX's LoRA converted to PEFT's layout and merged: the weights equal those of `mlx_lm.fuse`."""
 
 from __future__ import annotations
 

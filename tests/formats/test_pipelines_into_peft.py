@@ -1,5 +1,5 @@
-"""diffusers' and kohya's LoRAs in PEFT's layout, converted and merged part by part: the weights are those of
-`load_lora_weights` and `fuse_lora` of diffusers.
+"""diffusers' and kohya's LoRAs converted to PEFT's layout and merged for each model of the pipeline: the
+weights equal those of diffusers' `load_lora_weights` and `fuse_lora`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""torchtune's own files in PEFT's layout: rows of queries and keys as its own `tune_to_hf` orders them."""
+"""torchtune's files converted to PEFT's layout: rows of queries and keys are ordered as by its own
+`tune_to_hf`.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Folders as trainers leave them: the adapter is taken, all else is left out by name, and what is none is
-told so.
+"""Folders as trainers leave them: the adapter is read, other files are left out and named, and a folder
+without an adapter gives a clear error.
 """
 
 from __future__ import annotations

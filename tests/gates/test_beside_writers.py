@@ -1,4 +1,4 @@
-"""Conditions are evaluated in a child process, and nobody else's change waits for it."""
+"""Conditions are evaluated in a child process, without delaying other writers."""
 
 from __future__ import annotations
 

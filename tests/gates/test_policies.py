@@ -1,4 +1,4 @@
-"""Policies as texts, and the decisions that they give."""
+"""Parsing policies, and the decisions that they lead to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of a difference, against published tables."""
+"""Statistical tests of differences, compared with published tables."""
 
 from __future__ import annotations
 

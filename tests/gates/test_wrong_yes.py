@@ -1,4 +1,4 @@
-"""Attempts to make a condition say yes without the evidence for it: each is unknown, not met, or refused."""
+"""Attempts to satisfy a condition without evidence: the result is unknown, not met, or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registries to sweep, in a folder; what they stand on is that of the storage tests."""
+"""Registries to sweep, in a folder, built from the fixtures of the storage tests."""
 
 from __future__ import annotations
 

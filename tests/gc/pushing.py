@@ -1,5 +1,5 @@
-"""A process that pushes an adapter and prints the version's number; what was taken from under it is sent
-again.
+"""A process that pushes an adapter and prints the version's number; it sends files again if a sweep deleted
+them during the push.
 
 python pushing.py REGISTRY NAME FOLDER "file by file"|"in one request"|"in one pass"
 """

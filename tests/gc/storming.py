@@ -1,5 +1,5 @@
-"""A process that pushes adapters to names of a registry, in threads, until its standard input ends; it prints
-how many pushes were made, again and again.
+"""A process that pushes adapters in threads until its standard input ends, and repeatedly prints the number
+of pushes.
 
 python storming.py REGISTRY SEED FOLDER...
 """

@@ -1,7 +1,7 @@
-"""Sweeps and pushes that meet: each stands still at every place where the other could go by.
+"""Sweeps and pushes interleaved at every step of either.
 
-What is swept are the very bytes that are pushed: those of a deleted adapter, or of a push that died. Whatever
-the order, a version that was made has all its bytes.
+The swept bytes are those that are pushed: they belong to a deleted adapter or an abandoned push. Whatever the
+order, a version that was created has all its bytes.
 """
 
 from __future__ import annotations

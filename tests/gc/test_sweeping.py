@@ -1,4 +1,4 @@
-"""What a sweep takes, what it leaves, and that it takes nothing at once."""
+"""Which files a sweep deletes, which it keeps, and that garbage is only marked when it is first found."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
     python -m tests.hub [--client 1.20] [--line 35] [--write docs/hub-clients.md]
 
-Without `--write` it says how each line went, with the client's last words where it failed.
+Without `--write`, it prints the result of each line, with the last output of a client that failed.
 """
 
 from __future__ import annotations

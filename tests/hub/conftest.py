@@ -1,4 +1,4 @@
-"""One server for all that a worker runs: every flow has names of its own."""
+"""One server for each test worker: every flow uses its own names."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The lines of the checklist, and the clients that run them.
+"""The lines of the checklist, and the clients that run each of them.
 
-A line is one call as the client's documentation has it, and what must come of it; the numbers up to 50 are
-those of the checklist that the protocol was learnt with, later ones are our own. What no client runs says
-why.
+A line is one call as documented by the client, with its expected result. Lines up to 50 are those of the
+checklist from which the protocol was learnt; later ones are our own. A line that no client can run states the
+reason.
 """
 
 from __future__ import annotations

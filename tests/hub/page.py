@@ -1,4 +1,4 @@
-"""The page of a run: two tables of lines by clients, and what stands behind what is no tick."""
+"""The page of a run: two tables of lines by clients, and the reason for each line that is not passed."""
 
 from __future__ import annotations
 

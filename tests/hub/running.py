@@ -1,7 +1,7 @@
-"""A server with adapters to send, and one line of the checklist run by one client against it: processes all.
+"""Starts a server with adapters, and runs one line of the checklist with one client; both are processes.
 
-`serving` starts `adaptry serve` on a folder of its own, with tokens that the command line made; `Site.run`
-starts the client's Python on a flow. What a client says in the end is an `Outcome`.
+`serving` starts `adaptry serve` on a new folder, with tokens created by the command line; `Site.run` runs a
+flow with the client's Python. The client's final result is an `Outcome`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Real clients of the Hub, unmodified, against a real server: each line of the checklist, by each client.
+"""Real, unmodified Hub clients with a real server: each client runs each line of the checklist.
 
-A client is a process in an environment of its own, which `make environments` makes; the newest one is that of
-these tests, and quick enough for all of them. `python -m tests.hub --write docs/hub-clients.md` runs the same
-and makes the page.
+Each client is a process in a separate environment, which `make environments` creates; the newest client is
+that of these tests, and is fast enough to run all lines. `python -m tests.hub --write docs/hub-clients.md`
+runs the same and writes the page.
 """
 
 from __future__ import annotations

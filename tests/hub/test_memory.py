@@ -1,4 +1,4 @@
-"""Memory while a client sends 300 MB: that of the server does not follow the size of the file."""
+"""The server's memory does not grow with the file size while a client uploads 300 MB."""
 
 from __future__ import annotations
 

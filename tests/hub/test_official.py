@@ -1,4 +1,4 @@
-"""What is around Hugging Face's own suite: the plugin that runs in it, the table of failures, the page."""
+"""The code around Hugging Face's own suite: the plugin that runs in it, the table of failures, the page."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Adapters and bases taken over from a hub, which here is our own server, by the command line in a process of
-its own.
+"""Adapters and bases imported from a hub (here a second Adaptry server) by the command line, in a separate
+process.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Inspection where it matters: before a version is admitted, once for every file, with the files kept where
-it fails.
+"""Weights are inspected before a version is admitted, once per file; if the inspection fails, the files stay
+stored.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Weights that are inspected while they arrive: the result of a complete file, and none if it is late."""
+"""Inspection of weights while they arrive: the result equals that of the complete file, or there is none if
+it is late.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The process that inspects weights: the same answer however bytes arrive, and `Unavailable` where it
-fails.
+"""The process that inspects weights: its result does not depend on how bytes arrive, and a failure raises
+`Unavailable`.
 """
 
 from __future__ import annotations

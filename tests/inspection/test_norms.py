@@ -1,4 +1,4 @@
-"""Counts and norms of numbers: the same by the standard library and by numpy, and those that torch finds."""
+"""Counts and norms of tensors: computed by the standard library and by numpy, and equal to torch's."""
 
 from __future__ import annotations
 

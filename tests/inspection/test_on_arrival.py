@@ -1,4 +1,4 @@
-"""Uploads that are inspected while they arrive: how many at once, and what happens to the others."""
+"""Inspection of uploads while they arrive: how many run concurrently, and what happens to the others."""
 
 from __future__ import annotations
 

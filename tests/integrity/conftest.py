@@ -1,4 +1,4 @@
-"""A registry in which something of everything has happened, as rows for an audit to look at."""
+"""A registry with rows of every kind, for audits."""
 
 from __future__ import annotations
 

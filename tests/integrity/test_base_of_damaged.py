@@ -1,4 +1,6 @@
-"""A version with damaged bytes is not checked against its base: what its files say is not what was pushed."""
+"""A version with damaged files is not checked against its base, since the files are not those that were
+pushed.
+"""
 
 from __future__ import annotations
 

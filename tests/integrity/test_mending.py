@@ -1,4 +1,4 @@
-"""`mend` replaces what is damaged from wherever it can be had, sets aside what cannot, and deletes
+"""`mend` replaces damaged files from any available copy, sets aside those without one, and deletes
 nothing.
 """
 

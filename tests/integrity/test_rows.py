@@ -1,7 +1,7 @@
-"""Every value of every row is changed, one at a time: `verify` finds the change, or `undetectable` lists the
-column with the reason why it cannot be found.
+"""Every value of every row is changed, one at a time: `verify` detects the change, or `undetectable` lists
+the column with the reason.
 
-The values are changed by SQL, without the checks that would refuse them.
+The values are changed by SQL, which bypasses the checks that would refuse them.
 """
 
 from __future__ import annotations

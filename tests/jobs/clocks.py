@@ -1,4 +1,4 @@
-"""A clock that a test puts forward or back, for a runner and its steps (libfaketime)."""
+"""A clock that a test sets forward or back for a runner and its steps (libfaketime)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A registry with work to do, for each kind of catalog."""
+"""A registry with jobs, for each kind of catalog."""
 
 from __future__ import annotations
 

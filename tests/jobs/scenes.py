@@ -1,6 +1,7 @@
-"""A job to disturb, and what must be true of it whatever happened: it ended once, as if nothing had.
+"""Jobs for fault injection, and the invariants that hold after any fault: the job ended once, with the same
+result as without the fault.
 
-What it should come to is computed in the test's own process, without runners, on another registry.
+The expected result is computed in the test's process, without runners, on another registry.
 """
 
 from __future__ import annotations

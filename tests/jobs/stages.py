@@ -1,5 +1,5 @@
-"""Two runners on one registry, whose jobs are disturbed one after another: a process is started only for one
-that was killed.
+"""Two runners on one registry that execute jobs with injected faults one after another. A new process is
+started only for one that was killed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""`adaptry serve --work`: jobs asked for over HTTP are run by a process beside the server, which goes when it
-goes.
+"""`adaptry serve --work`: jobs submitted over HTTP are run by a second process, which ends with
+the server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The process of a step: how it starts and ends, what it says, and to whom."""
+"""The process of a step: how it starts and ends, and what it reports to the runner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A verify job that finds damage is done, and the command that waited for it says so with its exit code."""
+"""A verify job that finds damage succeeds, and the exit code of the command that waited for it reports the
+damage.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Whatever happens at whichever place of a job, it ends once, with the effect that it would have had.
+"""Any fault, at any stage of a job, leaves the job ended once, with the same effect as without the fault.
 
-Six things happen at each of twelve places: four that only a merge comes to, and eight that every job does,
-where it is two of four kinds in turn; on two kinds of database: 240 cases, of which the quick run has
+Six faults are injected at each of twelve stages: four that only a merge has, and eight that every job has,
+tested with two of the four kinds in turn; on two kinds of database. That makes 240 cases; the quick run has
 `QUICK`.
 """
 

@@ -1,4 +1,4 @@
-"""What ends a job before it is done, or a step of it; and a database that falls over meanwhile."""
+"""Events that end a job or a step before it is finished, and failures of the database during a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The job that evaluates, with the real lm-eval: done, cancelled, and with a runner that is killed."""
+"""The evaluation job with the real lm-eval: completed, cancelled, and with a runner that is killed."""
 
 from __future__ import annotations
 

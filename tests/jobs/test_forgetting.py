@@ -1,5 +1,5 @@
-"""Jobs that ended long ago go, from the catalog and from the engine; and a revoked token's jobs and schedules
-end with it.
+"""Old ended jobs are deleted from the catalog and from the job engine; jobs and schedules of a revoked token
+end.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Many jobs wait: that costs a runner little, and whoever is urgent does not wait for them."""
+"""A long queue of jobs costs a runner little, and urgent jobs are not delayed by it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A merge as a job comes to what `adaptry merge` comes to, byte for byte, whoever made its parts."""
+"""A merge job writes the same bytes as `adaptry merge`, whichever runners compute its parts."""
 
 from __future__ import annotations
 

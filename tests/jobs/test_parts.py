@@ -1,4 +1,4 @@
-"""The parts of a runner: turns and fences, dead and living, queues and room."""
+"""The parts of a runner: attempts and fencing, heartbeats, queues, and memory."""
 
 from __future__ import annotations
 

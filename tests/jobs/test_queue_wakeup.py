@@ -1,4 +1,4 @@
-"""The engine's queue threads look for work as soon as there may be some."""
+"""The job engine's queue threads look for work as soon as some may be available."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a runner takes: steps whose device, tag and size of memory it has."""
+"""A runner takes only steps whose device, tag and memory requirement it satisfies."""
 
 from __future__ import annotations
 

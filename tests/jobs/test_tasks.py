@@ -1,4 +1,4 @@
-"""Each kind of job does what the command of that name does, with the rights of who asked and no more."""
+"""Each kind of job does what the command of that name does, with exactly the rights of its submitter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a runner exports of a job: its steps, and in the same trace what the step's process did."""
+"""Telemetry of a job: the runner exports its steps, and the step's process continues the same trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runners send to webhooks: where the catalog is in PostgreSQL, they alone do."""
+"""Runners deliver webhooks: with a PostgreSQL catalog, only runners do."""
 
 from __future__ import annotations
 

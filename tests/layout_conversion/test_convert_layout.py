@@ -1,5 +1,5 @@
-"""Adapters in the layouts of transformers 4 and 5: the same update under other names, held to what PEFT makes
-of it.
+"""Adapters converted between the layouts of transformers 4 and 5: the same update under other names, compared
+with PEFT.
 """
 
 from __future__ import annotations

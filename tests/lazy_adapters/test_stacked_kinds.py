@@ -1,4 +1,4 @@
-"""A LoRA that is made is PEFT's layout, for every kind of layer: PEFT loads it and gets the sum of the
+"""A computed LoRA has PEFT's layout for every kind of layer: PEFT loads it, and its update is the sum of the
 parents' updates.
 """
 

@@ -1,4 +1,4 @@
-"""A tiny Llama as transformers saves it, and adapters as PEFT trains them on it."""
+"""A tiny Llama saved by transformers, and adapters that PEFT trained on it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`adaptry.load`: the tensors are those of the file, the model answers as with PEFT's own loading, and what
-would do nothing, or was trained on something else, is an error that leaves the model alone.
+"""`adaptry.load`: it loads the file's tensors, the model's output equals that with PEFT's own loading, and an
+adapter that has no effect, or was trained on another base, is an error that leaves the model unchanged.
 """
 
 from __future__ import annotations

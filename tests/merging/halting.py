@@ -1,4 +1,4 @@
-"""A process that merges and stops in the middle: it prints `writing`, and goes on when it is given a line.
+"""A process that merges and pauses in the middle: it prints `writing`, and continues when it gets a line.
 
 python halting.py BASE ADAPTER WEIGHT TARGET SHARE
 

@@ -1,4 +1,4 @@
-"""Merges of a layer of any size equal PEFT's bit by bit, also where BLAS uses other kernels."""
+"""Merges of layers of any size equal PEFT's bit by bit, also where BLAS selects other kernels."""
 
 from __future__ import annotations
 

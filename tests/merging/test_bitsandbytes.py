@@ -1,5 +1,5 @@
-"""The dequantised copy against bitsandbytes itself: real checkpoints, its own dequantisation, and PEFT's
-merge into that.
+"""The dequantised copy of a base compared with bitsandbytes: real checkpoints, its dequantisation, and PEFT's
+merge into the result.
 """
 
 from __future__ import annotations

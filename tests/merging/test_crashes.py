@@ -1,4 +1,6 @@
-"""Merges that are killed, interrupted, starved of space or robbed of their base: a whole folder, or none."""
+"""Merges that are killed, interrupted, out of disk space or without their base leave a complete folder or
+none.
+"""
 
 from __future__ import annotations
 

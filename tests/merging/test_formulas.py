@@ -1,4 +1,4 @@
-"""Changes that compiled code computes as formulas: bit-equal to the same merges in torch, and without it."""
+"""Changes computed by compiled formulas are bit-equal to the same merges in torch."""
 
 from __future__ import annotations
 

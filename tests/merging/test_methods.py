@@ -1,7 +1,7 @@
-"""Merges that combine adapters another way than as a sum: nothing is lost to a rank, and nothing is silently
-left out.
+"""Merges by combine methods other than the sum: nothing is lost by truncation to a rank, and nothing is
+silently left out.
 
-The reference goes another way round: the adapters are combined into one of full rank, and PEFT merges that.
+The reference is computed differently: the adapters are combined into one of full rank, which PEFT merges.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Merging where a base is quantised: which copy, said and never guessed; and the dequantised one, bit for
-bit.
+"""Merging when the base is quantised: which copy is used is stated and never guessed, and the dequantised
+copy is bit-exact.
 """
 
 from __future__ import annotations

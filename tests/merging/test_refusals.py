@@ -1,4 +1,4 @@
-"""What a merge would get wrong it refuses: with the reason a person reads, before anything is written."""
+"""A merge that would be wrong is refused before anything is written, with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`--rounding peft` gives the bits that PEFT gives: the base cast first, each adapter rounded in turn."""
+"""`--rounding peft` reproduces PEFT's bits: the base is cast first, and the result is rounded after each
+adapter.
+"""
 
 from __future__ import annotations
 

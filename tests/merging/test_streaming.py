@@ -1,5 +1,5 @@
-"""The process that computes merged models: what it answers, and that nothing is lost when it or a reader
-dies.
+"""The process that computes merged models: its responses, and that the death of it or of a reader loses
+nothing.
 """
 
 from __future__ import annotations

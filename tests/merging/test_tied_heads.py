@@ -1,4 +1,4 @@
-"""Heads and embeddings that are one tensor on disk: who changes one end gets a model that has each by itself.
+"""Heads and embeddings stored as one tensor: a merge that changes only one of them writes both separately.
 
 Each result is loaded by transformers and compared with what the live adapter answers.
 """

@@ -1,6 +1,4 @@
-"""A merge counts what it does to values: how many tensors changed, and values that became infinite or NaN,
-which refuse it.
-"""
+"""A merge counts how many tensors changed, and is refused if values became infinite or NaN."""
 
 from __future__ import annotations
 

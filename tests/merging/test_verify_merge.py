@@ -1,4 +1,6 @@
-"""Whether a checkpoint is a base plus adapters is proved or refuted tensor by tensor, whoever merged it."""
+"""Whether a checkpoint equals a base plus adapters is proved or refuted tensor by tensor, whichever program
+merged it.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A merged checkpoint that nobody wrote has the bytes of the one that a merge writes, whole and in any
-part.
-"""
+"""A virtual merged checkpoint has the bytes of the one that a merge writes, as a whole and in any range."""
 
 from __future__ import annotations
 

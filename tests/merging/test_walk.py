@@ -1,4 +1,4 @@
-"""A merge reads its inputs once, and the code does so in one direction."""
+"""A merge processes its inputs once, and the code passes them on in one direction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The walk of a merge's inputs: through which files the code hands them, from the command to the plan.
+"""The path of a merge's inputs through the source files, from the command to the plan.
 
     .venv/bin/python -m tests.merging.walk prints it
 

@@ -1,4 +1,4 @@
-"""Adapters of the methods that add something to a weight, one of each form that their configs give them."""
+"""Adapters of methods that add an update to a weight, one for each form that their configs allow."""
 
 from __future__ import annotations
 

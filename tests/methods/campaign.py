@@ -1,10 +1,10 @@
-"""Adapters that nobody picked, each judged by PEFT: what we say of it, and what we merge.
+"""Randomly generated adapters, with PEFT as the reference for both the findings and the merge.
 
     .venv/bin/python -m tests.methods.campaign --first-seed 30000 --seeds 1000
 
-Each case is an adapter that PEFT saved, or a LoRA of experts as it was saved before transformers 5, changed
-at random by up to two mutations. A case is right where we say that it is fine and merge to PEFT's weights,
-or where we block it and PEFT raises, drops tensors or fills some in. Ends with 1 if a case is wrong.
+Each case is an adapter that PEFT saved, or a LoRA of experts as saved before transformers 5, with up to two
+random mutations. A case is right if we accept it and merge to PEFT's weights, or if we block it and PEFT
+raises an error, drops tensors or initialises missing ones. The exit code is 1 if a case is wrong.
 """
 
 from __future__ import annotations

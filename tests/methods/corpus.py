@@ -3,8 +3,8 @@ supports.
 
     for case in cases(["loha"]): made = make(case, folder)
 
-Weights are noise on top of PEFT's initialisation, so that no factor is zero and no rotation the identity.
-Nothing of ours is used here: what the corpus holds is what the library wrote.
+Weights are PEFT's initialisation plus noise, so that no factor is zero and no rotation is the identity.
+Adaptry's code is not used: the corpus is exactly what PEFT wrote.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The model families the corpus is generated on: each as transformers saves it, of a few thousand weights.
 
-Seeded, so that one name is one model. A family says which of its modules a corpus adapter may target.
+Models are seeded, so that a name always gives the same model. A family lists the modules that a corpus
+adapter may target.
 """
 
 from __future__ import annotations

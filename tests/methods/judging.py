@@ -1,4 +1,4 @@
-"""One folder, two answers: what PEFT makes of an adapter on its base, and what we say and merge."""
+"""Compares what PEFT does with an adapter on its base to our findings and our merge."""
 
 from __future__ import annotations
 

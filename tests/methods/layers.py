@@ -1,4 +1,4 @@
-"""A model of the kinds of layers that transformers' models have few of, saved and loaded as those are."""
+"""A model of layer kinds that are rare in transformers' models, saved and loaded like those."""
 
 from __future__ import annotations
 

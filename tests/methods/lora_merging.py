@@ -1,6 +1,4 @@
-"""Small bases of every kind of layer, LoRAs that PEFT saved for them with weights that matter, and both
-merges.
-"""
+"""Small bases with every kind of layer, LoRAs that PEFT saved for them, and merges by PEFT and by us."""
 
 from __future__ import annotations
 

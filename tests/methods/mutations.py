@@ -1,8 +1,8 @@
-"""Adapters as nobody picked them: what PEFT saved, changed at random in its names, its tensors or its config.
+"""Random mutations of adapters that PEFT saved, in their names, tensors or config.
 
-A mutation is a function of a seeded generator and the two files; it gives what it did in words, or None where
-it has nothing to do there. Half of them are what tools and people really do to adapters (a wrapper's prefix
-left in, a list of targets edited, a shard missing), the others what an attacker or a bug would.
+A mutation is a function of a seeded generator and the two files; it returns a description of its change, or
+None if it does not apply. Half of them imitate real tools and users (a wrapper's prefix left in, an edited
+list of targets, a missing shard), the others an attacker or a bug.
 """
 
 from __future__ import annotations

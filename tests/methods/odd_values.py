@@ -1,8 +1,9 @@
-"""Each method's config with one odd value, judged by PEFT: null, negative, fractional, of another type.
+"""Each method's config with one unusual value (null, negative, fractional, of another type), with PEFT as the
+reference.
 
     .venv/bin/python -m tests.methods.odd_values lora loha
 
-Where we block the value itself, PEFT is not asked: no tool writes such a value. Ends with 1 if a case is
+PEFT is not run for values that we always block, because no tool writes them. The exit code is 1 if a case is
 wrong.
 """
 

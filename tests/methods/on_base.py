@@ -1,6 +1,4 @@
-"""Adapters of the methods that look at the base's weight, as PEFT makes and saves them, and tiny bases for
-them.
-"""
+"""Adapters of the methods that read the base's weight, made and saved by PEFT, and tiny bases for them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""AdaMSS: which rows it changes follows from the base, so it is merged where the same rows are found, and
-else refused.
+"""AdaMSS: the rows that it changes follow from the base, so it is merged only where the same rows
+are found.
 """
 
 from __future__ import annotations

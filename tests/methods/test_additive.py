@@ -1,4 +1,4 @@
-"""Methods that add something to a weight: described, and merged as PEFT merges them."""
+"""Methods that add an update to a weight: described, and merged as PEFT merges them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods that add something to a weight: broken files and other bases are found and never merged."""
+"""Methods that add an update to a weight: broken files and wrong bases are reported and never merged."""
 
 from __future__ import annotations
 

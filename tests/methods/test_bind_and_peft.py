@@ -1,4 +1,4 @@
-"""What we say of an adapter on a base is what PEFT does with it, over adapters that nobody picked."""
+"""Findings about an adapter on a base match PEFT's behaviour, for randomly generated adapters."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Broken files of every method: each is said to be broken, none ends in a traceback, none is merged in
-silence.
+"""Broken files of every method: each is reported, none raises an unexpected error, and none is merged
+silently.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The whole corpus: every method on every family that supports it comes out as PEFT's own merge."""
+"""The complete corpus: for every method and every family that supports it, our merge equals PEFT's."""
 
 from __future__ import annotations
 

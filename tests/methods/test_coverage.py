@@ -1,4 +1,4 @@
-"""Every method that the installed PEFT registers is one of ours: with a title, words on merging, and a
+"""Every method registered by the installed PEFT has an entry with a title, a description of merging, and a
 corpus.
 """
 

@@ -1,4 +1,5 @@
-"""`ensure_weight_tying`: which side of a tied embedding a merge changes, by the answers of the live adapter.
+"""`ensure_weight_tying`: which side of a tied embedding a merge changes, compared with the live adapter's
+output.
 
 PEFT ties both sides only if the config lists `embed_tokens` or `lm_head`, and ignores the field for other
 names. For a model whose embedding has another name, it still removes the head from `target_modules`, and so

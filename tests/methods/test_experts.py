@@ -1,4 +1,4 @@
-"""LoRAs of separate experts, in families whose experts transformers 5 fuses, with PEFT as the judge."""
+"""LoRAs of separate experts, in families whose experts transformers 5 fuses, compared with PEFT."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Every variant of LoRA that PEFT writes: described, merged as PEFT merges it bit for bit, and refused with a
-way out.
-"""
+"""Every LoRA variant that PEFT writes: described, and merged bit-equal to PEFT or refused with a remedy."""
 
 from __future__ import annotations
 

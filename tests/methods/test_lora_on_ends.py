@@ -1,4 +1,6 @@
-"""LoRAs that change what kind of model it is: tied ends that come apart, larger vocabularies, more layers."""
+"""LoRAs that change the model's structure: tied embeddings that are separated, larger vocabularies, more
+layers.
+"""
 
 from __future__ import annotations
 

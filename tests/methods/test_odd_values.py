@@ -1,4 +1,4 @@
-"""Whatever value a field of a method's config has, what we say of the adapter is what PEFT does with it."""
+"""For unusual values of config fields, findings about the adapter match PEFT's behaviour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PEFT's merge of OFT into a convolution with a kernel is another model than the live adapter: a warning."""
+"""PEFT's merge of OFT into a convolution differs from the live adapter, which is reported as a warning."""
 
 from __future__ import annotations
 

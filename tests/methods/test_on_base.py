@@ -1,4 +1,4 @@
-"""Methods that look at the base's weight: described, and merged as PEFT merges them."""
+"""Methods that read the base's weight: described, and merged as PEFT merges them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Methods that look at the base's weight: broken files and what no rule covers are found and never merged."""
+"""Methods that read the base's weight: broken files and unsupported cases are reported and never merged."""
 
 from __future__ import annotations
 

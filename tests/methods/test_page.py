@@ -1,5 +1,5 @@
-"""`docs/methods.md` says of every method what the table says; what only a run can tell was as promised; and
-the README's table follows from the page.
+"""`docs/methods.md` matches the table for every method, its measured results are as expected, and the
+README's table follows from the page.
 """
 
 from __future__ import annotations

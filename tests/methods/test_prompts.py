@@ -1,4 +1,4 @@
-"""What stands before the input or beside the weights: described, checked against its base, moved, and never
+"""Prompts and other parameters outside the weights: described, checked against the base, stored, and never
 merged.
 """
 

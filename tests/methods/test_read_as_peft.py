@@ -1,4 +1,6 @@
-"""Adapters that only PEFT's own way through a file and a model explains, with PEFT as the judge."""
+"""Adapters that are understood only by following PEFT's way of reading a file and a model, compared with
+PEFT.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables that were read from PEFT and transformers are those of the installed versions."""
+"""Tables derived from PEFT and transformers match the installed versions."""
 
 from __future__ import annotations
 

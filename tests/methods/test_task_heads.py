@@ -1,4 +1,4 @@
-"""Heads of a task (`classifier`, `score`, `qa_outputs`), which PEFT saves whole whatever the config lists."""
+"""Task heads (`classifier`, `score`, `qa_outputs`), which PEFT always saves as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many of a file's numbers were trained is what PEFT counts, whatever the file holds beside them."""
+"""The number of trained parameters of a file equals PEFT's count, whatever else the file has."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""What the conformance corpus has of each method: its configs, and which of a model's modules they go on.
+"""The conformance corpus of each method: its configs, and the modules that they target.
 
-The first of a method's configs is tried on every family; where PEFT itself does not support it, that is what
-is recorded.
+The first config of each method is tried on every family; if PEFT does not support it there, this is recorded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pairs of registries: embedded ones, and servers spoken to over HTTP."""
+"""Pairs of registries: embedded ones, and servers over HTTP."""
 
 from __future__ import annotations
 

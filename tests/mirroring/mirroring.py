@@ -1,4 +1,4 @@
-"""A process that makes one registry follow another, for one round, and prints what it copied.
+"""A process that mirrors one registry to another once, and prints what it copied.
 
 python mirroring.py SOURCE TARGET
 """

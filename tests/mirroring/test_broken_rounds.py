@@ -1,4 +1,4 @@
-"""Rounds that are killed at every step, and rounds at the same time: the next one has what they left."""
+"""Mirror runs that are killed at any step, and concurrent runs: the next run completes what they left."""
 
 from __future__ import annotations
 

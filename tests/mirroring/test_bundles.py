@@ -1,5 +1,5 @@
-"""Bundles: what goes in comes out elsewhere, the same bytes each time; and what is no sound bundle leaves
-nothing.
+"""Bundles: their contents are restored elsewhere, their bytes are reproducible, and an invalid bundle leaves
+nothing behind.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One registry follows another: what comes, what changes, what is left alone."""
+"""One registry mirrors another: what is copied, what is updated, and what is left unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle whose making was killed: nothing of it stays, whether or not another is made there."""
+"""A bundle whose creation was killed leaves nothing behind, whether or not another one is created there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server with a registry behind it: what is not here comes from there, to those who may have it, once."""
+"""A server with an upstream registry: missing versions are fetched once, for callers who may read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts small faults into the product, one at a time, and reports whether a test notices each.
+"""Introduces small faults into the source, one at a time, and reports whether a test detects each.
 
     nice python -m tests.mutants --folder FOLDER --record [--part 1/2]
     nice python -m tests.mutants --folder FOLDER [--seed 15] [--count 200] [--part 1/2]

@@ -2,9 +2,9 @@
 
     python -m tests.mutants.access --folder FOLDER
 
-The faults are written by hand, so that every check of the decision and of the wrapper around each route is
-among them, whatever a drawing of random faults (`python -m tests.mutants`) hits. Each named test must pass
-without the fault and fail with it. They are tried in a copy of the tree.
+The faults are written by hand, so that they cover every check of the decision and of the wrapper around each
+route, independently of random mutants (`python -m tests.mutants`). Each named test must pass without the
+fault and fail with it. They are tried in a copy of the tree.
 """
 
 from __future__ import annotations

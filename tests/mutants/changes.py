@@ -1,6 +1,6 @@
-"""The small faults that can be put into a source file, each a change of one expression or statement.
+"""The small faults that can be introduced into a source file, each a change of one expression or statement.
 
-Left alone is what no test should have to notice: texts, annotations, what a type checker alone reads.
+Code that no test needs to check is excluded: texts, annotations, and code for type checkers only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A copy of the working tree with an interpreter of its own, where a mutant breaks nobody's checkout.
+"""A copy of the working tree with its own interpreter, so that a mutant does not affect the checkout.
 
-The interpreter reads the copy's product code, whatever environment variables a test clears, and finds
-everything else where this interpreter does.
+Its interpreter imports the product code of the copy, whatever environment variables a test clears, and
+everything else from the same places as this interpreter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draws mutants by a seed: each line of the product that can be changed is as likely as any other."""
+"""Draws mutants by a seed: every line of the product that can be changed has the same probability."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page that lists every mutant and what became of it."""
+"""The page that lists every mutant and its verdict."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Each attack on signing in, publishing, outgoing requests, gateways and so on: its answer, check, test.
+"""Each attack on sign-in, publishing, outgoing requests, gateways and so on: response, check and test.
 
     python -m tests.mutants.refusals --folder FOLDER
     python -m tests.mutants.refusals --page > docs/refusals.md
 
-The first leaves out one check after another, and tries whether the named test fails then. The second writes
-the table for readers.
+The first command removes one check after another, and verifies that the named test then fails. The second
+writes the table for readers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Tries a mutant: runs tests in a child of this process, which has imported what is slow to import.
 
-Quick tests run before slow ones, and one case of each before the second case of any. The run stops with the
-first failure, or when its processor time is spent. A test counts only if it passes without the mutant.
+Quick tests run before slow ones, and one case of each test before the second case of any. The run stops at
+the first failure, or when its processor time is used up. A test counts only if it passes without the mutant.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Docker's own registry (Debian: docker-registry) on a port that the system chooses, with a folder of its
-own.
-"""
+"""Docker's registry (Debian: docker-registry), on a port that the system chooses, with a separate folder."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Adapters as OCI artifacts: pushed to Docker's registry, read by skopeo, and the referrers of a base found
-again.
+"""Adapters as OCI artifacts: pushed to Docker's registry, read by skopeo, and listed as referrers of their
+base.
 """
 
 from __future__ import annotations

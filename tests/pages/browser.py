@@ -1,4 +1,4 @@
-"""Requests as a browser sends them, without one: cookies, `Accept`, and where a request comes from."""
+"""Requests as a browser sends them, without a browser: cookies, `Accept`, and origin headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debian's Chromium, driven by Playwright, and axe-core: what the browser tests and screenshots stand on."""
+"""Debian's Chromium, driven by Playwright, and axe-core, for browser tests and screenshots."""
 
 from __future__ import annotations
 

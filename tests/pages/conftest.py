@@ -1,4 +1,4 @@
-"""Servers with the sample registry, shared by the tests that only look at it: embedded and on PostgreSQL."""
+"""Servers with the sample registry, shared by the tests that only read it: embedded and on PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An adapter whose alias has a policy, in a namespace of its own, and people with different rights there."""
+"""An adapter whose alias has a policy, in a separate namespace, and users with different rights there."""
 
 from __future__ import annotations
 

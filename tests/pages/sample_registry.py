@@ -1,4 +1,4 @@
-"""A registry as a small team has it after a few weeks: what the pages' tests and screenshots show."""
+"""The registry of a small team after a few weeks, for the pages' tests and screenshots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The activity page: the audit log for those who may read it, the events that one may see for others."""
+"""The activity page: the audit log for those who may read it, and the visible events for others."""
 
 from __future__ import annotations
 

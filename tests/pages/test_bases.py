@@ -1,4 +1,4 @@
-"""The pages of bases: what is shown of a base, its copies and its adapters, and to whom."""
+"""The pages of bases: what they show of a base, its copies and its adapters, and to whom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page that combines adapters: what headers say, the recipe, previews and runs as jobs."""
+"""The page that combines adapters: compatibility by headers, the recipe, previews, and runs as jobs."""
 
 from __future__ import annotations
 

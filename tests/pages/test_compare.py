@@ -1,4 +1,4 @@
-"""Comparing versions on a page: what differs, whether a difference is real, and who sees it."""
+"""Comparing versions on a page: the differences, whether they are significant, and who sees them."""
 
 from __future__ import annotations
 

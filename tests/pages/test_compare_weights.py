@@ -1,4 +1,6 @@
-"""The weights on the page that compares versions: figures that a job stored, and the job that is missing."""
+"""Weights on the page that compares versions: stored measurements, and the job to submit if there
+are none.
+"""
 
 from __future__ import annotations
 

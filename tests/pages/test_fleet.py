@@ -1,4 +1,4 @@
-"""The fleet page: workers, rollouts, recalls with proof; and its stream, which follows what changes."""
+"""The fleet page: workers, rollouts, recalls with proof, and live updates."""
 
 from __future__ import annotations
 

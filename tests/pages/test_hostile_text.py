@@ -1,4 +1,4 @@
-"""Text that others store is text on every page that shows it: reasons, workers' reports, tasks and names."""
+"""Text stored by users is escaped on every page that shows it: reasons, workers' reports, tasks and names."""
 
 from __future__ import annotations
 

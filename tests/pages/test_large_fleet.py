@@ -1,4 +1,4 @@
-"""Pages about a version that very many workers have: they count all of them, and name a few."""
+"""Pages about a version on very many workers: they count all workers, and name a few."""
 
 from __future__ import annotations
 

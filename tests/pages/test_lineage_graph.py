@@ -1,4 +1,4 @@
-"""The drawing of a lineage: where boxes and lines are, for trees of several shapes."""
+"""The drawing of a lineage: the positions of boxes and lines, for trees of several shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings pages of groups and members that are more than one page has."""
+"""Settings pages for groups and members that need more than one page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages: what they show to whom, their headers, their size, and that no other address changed."""
+"""The pages: their contents for each reader, headers and size, and that other addresses are unaffected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moving an alias in a browser: what keeps it, who may do it, and what happens if it moved meanwhile."""
+"""Moving an alias in a browser: conditions, rights, and conflicts with a concurrent move."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Search in a browser: counts of many matches, and completion of what is typed."""
+"""Search in a browser: counts of many matches, and completion while typing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings: who sees which section, forms that change things, secrets that are shown once, dry runs."""
+"""The settings pages: who sees which section, forms, secrets that are shown once, dry runs."""
 
 from __future__ import annotations
 

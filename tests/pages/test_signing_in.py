@@ -1,4 +1,4 @@
-"""Sessions: begun with a token or a link, limited to this site's pages, and ended."""
+"""Sessions: started with a token or a link, limited to the pages of this site, and ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The weights of a comparison in a real browser: asked for, computed by a runner, shown without a reload."""
+"""The weights of a comparison in a real browser: requested, computed by a runner, and shown
+without a reload.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Two versions with weights as a training leaves them: late layers change more, and few directions count."""
+"""Two versions with weights like those of a real training: late layers change more, and updates have low
+rank.
+"""
 
 from __future__ import annotations
 

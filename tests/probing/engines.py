@@ -1,5 +1,5 @@
-"""Engines that speak the interfaces of vLLM, SGLang and llama.cpp, and answer from PEFT: with the adapter
-they were given, which need not be the one that is asked about.
+"""Fake engines with the interfaces of vLLM, SGLang and llama.cpp that answer with PEFT, possibly with another
+adapter than the requested one.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The verdict of a probe is a matter of numbers: what arrives of what was trained, over the noise of the
-engine.
+"""The verdict of a probe is computed from numbers: the share of the trained effect that is measured, relative
+to the engine's noise.
 """
 
 from __future__ import annotations

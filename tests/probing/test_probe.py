@@ -1,4 +1,4 @@
-"""A probe of engines that were given the right adapter, none, or one whose scale they ignore."""
+"""Probes of engines that have the right adapter, none, or one whose scale they ignore."""
 
 from __future__ import annotations
 

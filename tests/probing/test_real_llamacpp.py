@@ -1,5 +1,5 @@
-"""A probe of the real llama.cpp: with the file that was exported, with one that changes nothing, and with one
-of another scale.
+"""Probes of the real llama.cpp: with the exported file, with one that changes nothing, and with one of
+another scale.
 """
 
 from __future__ import annotations

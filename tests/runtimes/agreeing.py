@@ -1,7 +1,7 @@
-"""What a real engine, or a real reader of one, does with each case, beside what is said of it: the same, or
-the test says where not.
+"""Compares the result of a real engine, or of its adapter reader, with the verdict for each case; the two
+agree, or the test names the exception.
 
-All cases, and what is exported of them for the engine, go through it in one process.
+All cases, and their exports for the engine, run in one process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""An engine in a process, asked about many adapters one after the other, whatever they do to it.
+"""Runs an engine in a process and queries it about many adapters, one after another, even if an adapter
+crashes it.
 
-The script prints a JSON object in a line when it is ready, and one for each adapter. Where it ends before, or
-is silent for too long, that is its answer about the adapter it was at; a new process is asked about the rest.
+The script prints one JSON object per line when it is ready, and one for each adapter. If it ends early or
+does not respond in time, that is the result for the current adapter, and a new process continues with the
+rest.
 """
 
 from __future__ import annotations

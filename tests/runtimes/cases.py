@@ -1,7 +1,7 @@
-"""Adapters of a tiny Llama as PEFT saves them, one for each thing that engines take in different ways, and
-what PEFT makes of them.
+"""Adapters of a tiny Llama saved by PEFT, one for each feature that engines treat differently, and PEFT's
+results with them.
 
-The factors are random and large, so that a scale that is not read, or a module that is left out, shows.
+The factors are random and large, so that an ignored scale or module is detected.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""In LMDeploy's environment: its own Llama with adapters read into it, on the CPU, and the updates that they
-are there.
+"""Runs in LMDeploy's environment: its Llama with adapters loaded, on the CPU, and the resulting updates.
 
 `lmdeploy_reader.py BASE OUT ADAPTER…` prints for each adapter the error it is refused with, or the file in
 `OUT` with what is added to each weight of the base: factors and scale as LMDeploy's reader has them. The

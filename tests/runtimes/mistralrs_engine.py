@@ -1,4 +1,4 @@
-"""In mistral.rs's environment: the engine itself, on the CPU, and what it answers with each adapter.
+"""Runs in mistral.rs's environment: the engine on the CPU, and its output with each adapter.
 
 `mistralrs_engine.py BASE PROMPTS ADAPTER…` (prompts: JSON) prints for the base and each adapter, a line each,
 the log-probability of every token that may follow each prompt, or the error it is refused with. Adapters come

@@ -1,5 +1,5 @@
-"""In SGLang's environment: its own LoRA manager over its own Llama, on the CPU, and the updates that a
-request would get.
+"""Runs in SGLang's environment: its LoRA manager with its Llama, on the CPU, and the updates that a request
+would get.
 
 `sglang_reader.py BASE OUT ADAPTER…` prints for each adapter the error it is refused with, or the file in
 `OUT` with what SGLang adds to each weight of the base, by its own arithmetic. Nothing of it is replaced but

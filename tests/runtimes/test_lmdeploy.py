@@ -1,6 +1,4 @@
-"""LMDeploy's own reader of adapters over its own Llama: what it makes of an adapter is what the verdict
-says.
-"""
+"""LMDeploy's adapter reader with its Llama: its result for an adapter matches the verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The matrix of verdicts: a sample with PEFT, the whole with every engine that is here, and the page."""
+"""The matrix of verdicts: a sample with PEFT, the complete matrix with every installed engine, and
+the page.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The real mistral.rs on the CPU: what it answers with an adapter is what the verdict says, and what PEFT
-answers where it says so.
+"""The real mistral.rs on the CPU: its output with an adapter matches the verdict, and PEFT's output where the
+verdict says `as trained`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""SGLang's own LoRA manager, memory pool and arithmetic over its own Llama: what it makes of an adapter is
-what the verdict says.
+"""SGLang's LoRA manager, memory pool and arithmetic with its Llama: the result for an adapter matches the
+verdict.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every change that a registry can make, one call each, with what the audit log is to record of it."""
+"""Every change that a registry supports, one call each, with the audit log entry that it must record."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A proxy before PostgreSQL that cuts a connection around its COMMIT: before the server hears it, while it
-does, or after it has answered, so that nobody here knows.
+"""A proxy for PostgreSQL that cuts a connection around its COMMIT: before the server gets it, during its
+execution, or before its response arrives.
 """
 
 from __future__ import annotations

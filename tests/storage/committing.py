@@ -1,5 +1,5 @@
-"""A process that commits adapters to `main`, one after another, and prints the id of each that was
-acknowledged.
+"""A process that commits adapters to `main`, one after another, and prints the id of each acknowledged
+commit.
 
 python committing.py REGISTRY NAME FOLDER…
 """

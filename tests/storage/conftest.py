@@ -1,4 +1,4 @@
-"""Where a test's registry is, and processes that push to it."""
+"""The registries of tests, and processes that push to them."""
 
 from __future__ import annotations
 

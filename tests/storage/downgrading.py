@@ -1,4 +1,4 @@
-"""A catalog taken back to an older schema, for tests of how it is brought up to date."""
+"""Downgrades a catalog to an older schema, for tests of migrations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that pushes adapters one after another and prints the digest of each that was acknowledged.
+"""A process that pushes adapters one after another and prints the digest of each acknowledged version.
 
 python pushing.py REGISTRY NAME FOLDER…
 

@@ -1,5 +1,5 @@
-"""A small registry whose versions differ in everything that a query names, and what a query finds in it by a
-plain reading of every version.
+"""A small registry whose versions differ in everything that a query can select, and a reference search that
+reads every version.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What a bucket's store is asked while its server misbehaves: operations, each with the answer that would be
-right.
+"""Operations on a bucket whose server misbehaves, each with its correct result.
 
-An operation gets a `Case` in which two blobs and two unfinished uploads are there, put there past the fault,
-and returns whatever it was told, which the case compares with the truth.
+An operation gets a `Case` with two blobs and two unfinished uploads, created without the fault, and returns
+what the server told it, which the case compares with the truth.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Upload sessions that nobody goes on with: they make room for new ones, and those that are alive do not."""
+"""Abandoned upload sessions make room for new ones; active ones do not."""
 
 from __future__ import annotations
 

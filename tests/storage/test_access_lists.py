@@ -1,4 +1,4 @@
-"""Lists of tokens, principals, groups and grants: pages that read as much in a large registry as in a small
+"""Lists of tokens, principals, groups and grants: a page reads as many rows in a large registry as in a small
 one.
 """
 

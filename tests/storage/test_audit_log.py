@@ -1,4 +1,4 @@
-"""The audit log of a registry in a folder: what it records, how it is sealed, which alterations are found."""
+"""The audit log of an embedded registry: its entries, sealing, and detection of alterations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit log on PostgreSQL: late commits, two servers, and every change as on SQLite."""
+"""The audit log on PostgreSQL: late commits, two servers, and the same entries as on SQLite."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alterations of an audit log that are found: by SQL in the registry, and in exported files."""
+"""Detected alterations of an audit log: by SQL in the registry, and in exported files."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A backup is one whole moment of a registry, whatever happens while it is taken; a restore is whole, or has
-not happened.
+"""A backup is a consistent snapshot of a registry, whatever happens meanwhile; a restore is complete or has
+no effect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bases that were registered before there was a choice stay readable by every token, and by nobody else."""
+"""Bases registered before bases had visibilities stay readable with every token, and only with a token."""
 
 from __future__ import annotations
 

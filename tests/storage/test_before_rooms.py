@@ -1,5 +1,5 @@
-"""A registry, its jobs and a worker's cache, written by the commit before modules and classes were renamed
-(8ae69c2), open unchanged.
+"""A registry, its jobs and a worker's cache, written before modules and classes were renamed (commit
+8ae69c2), open unchanged.
 
 `before_rooms/registry.tar.gz` was filled by that commit's own commands: two adapters on a base, an alias, a
 deprecated version, a combination, a job and a schedule. `expected.json` is what its registry answered.

@@ -1,4 +1,4 @@
-"""Hashing on a second thread, and writing early: in order, complete at the end, with every error raised."""
+"""Hashing on a second thread, and early writes: in order, complete at the end, with every error raised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening a catalog: migrated, durable, shared; and what it refuses to open."""
+"""Opening a catalog: migrated, durable and shared; and databases that are refused."""
 
 from __future__ import annotations
 

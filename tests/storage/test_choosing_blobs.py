@@ -1,4 +1,4 @@
-"""Where the files of a registry's folder are: chosen once, found again by everyone."""
+"""The location of a registry's blobs: chosen once, and found by every later process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A registry's folder remembers where its rows are, and nobody begins others beside them."""
+"""A registry's folder stores the location of its catalog, and no process creates a second one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Kill -9 at named and at random places: nothing half visible, nothing acknowledged lost, nothing left
-behind.
+"""`kill -9` at named and random points: no partial result is visible, no acknowledged change is lost, and
+nothing is left behind.
 """
 
 from __future__ import annotations

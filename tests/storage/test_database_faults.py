@@ -1,5 +1,5 @@
-"""Connections to PostgreSQL that break around a COMMIT, servers that fall over: what was acknowledged is
-there, once.
+"""PostgreSQL connections that break around a COMMIT, and servers that fail over: acknowledged changes exist
+exactly once.
 """
 
 from __future__ import annotations

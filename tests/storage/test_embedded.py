@@ -1,4 +1,4 @@
-"""The embedded registry: where it is, what it cleans up, what it limits, and what `verify` finds in it."""
+"""The embedded registry: its location, cleanup and limits, and what `verify` finds in it."""
 
 from __future__ import annotations
 

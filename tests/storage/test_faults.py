@@ -1,6 +1,4 @@
-"""The fault proxy, between a client and a server that says back what it is told: it does what it says, and no
-more.
-"""
+"""The fault proxy, between a client and an echo server: it injects exactly the requested faults."""
 
 from __future__ import annotations
 

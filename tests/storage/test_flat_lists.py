@@ -1,7 +1,7 @@
-"""Lists and searches read about as many rows in a large registry as in a small one, whoever asks; and they
+"""Lists and searches read about as many rows in a large registry as in a small one, for every caller, and
 return exactly what the caller may read.
 
-On SQLite the steps of its virtual machine are counted, on PostgreSQL the rows that a transaction reads.
+On SQLite, the steps of its virtual machine are counted; on PostgreSQL, the rows that a transaction reads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A disk with no byte left: what is stored is read, swept and served; whatever must write says so and leaves
-nothing.
+"""A full disk: stored data can be read, swept and served; every write fails with a clear error and leaves
+nothing behind.
 
-The disk is real: a small file system of its own, filled to the last byte, where this user may mount one.
+The disk is real: a small file system, filled to the last byte, if this user may mount one.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Any sequence of grants, groups, members and removals leaves everybody with the rights that a simple model
-has, in single decisions and in what lists and searches show.
+"""After any sequence of changes to grants, groups and members, all rights equal those of a simple model, in
+single decisions, lists and searches.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writers that wait for each other are committed together; what fails for one is undone for that one."""
+"""Waiting writers are committed together; if one fails, only its changes are undone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that a local registry stores in one pass over their bytes equal those that are sent to it."""
+"""Files stored by a local registry in one pass over their bytes equal those that are uploaded."""
 
 from __future__ import annotations
 

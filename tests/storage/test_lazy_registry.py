@@ -1,4 +1,4 @@
-"""A lazily opened registry returns what the whole registry returns, and reads the current schema only."""
+"""A lazily opened registry returns the same as the whole registry, and reads only the current schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two server processes on one registry: no answer is older than a move that had ended before the question."""
+"""Two server processes on one registry: no response is older than a move that ended before the request."""
 
 from __future__ import annotations
 

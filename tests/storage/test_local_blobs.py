@@ -1,4 +1,4 @@
-"""What a folder of blobs promises beyond the contract: who may read it, what a full disk leaves, what it
+"""Properties of a local blob store beyond the contract: file permissions, behaviour on a full disk, and
 costs.
 """
 

@@ -1,5 +1,5 @@
-"""Names that older registries have, and that no new one may have: all stay, are found as they are written,
-and can be removed.
+"""Names in older registries that are no longer allowed: they are kept, found as written, and can
+be removed.
 """
 
 from __future__ import annotations

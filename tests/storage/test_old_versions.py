@@ -1,4 +1,4 @@
-"""A registry that was filled before there were commits has a commit for every version after it is opened."""
+"""After migration, a registry from before commits were introduced has a commit for every version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A registry that older versions of this program filled knows its versions' parents after it is opened."""
+"""After migration, a registry from before parents were stored has the parents of its versions."""
 
 from __future__ import annotations
 

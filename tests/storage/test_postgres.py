@@ -1,6 +1,4 @@
-"""A catalog on PostgreSQL: migrated, durable, with writers in turns, whatever language the database
-speaks.
-"""
+"""A catalog on PostgreSQL: migrated, durable, with writers in turn, in any locale of the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prepared reads on PostgreSQL return what every other read returns, and are as current."""
+"""Prepared reads on PostgreSQL return what other reads return, and are as current."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prepared reads return what every other read returns, and are as current."""
+"""Prepared reads return what other reads return, and are as current."""
 
 from __future__ import annotations
 

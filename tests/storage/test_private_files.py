@@ -1,4 +1,4 @@
-"""Nobody but its owner can read a registry's database, wherever it lies and whoever made it."""
+"""Only its owner can read a registry's database, wherever it is and whichever process created it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pushes that a server carries out together: each has its own result or error."""
+"""Pushes that a server executes together: each has its own result or error."""
 
 from __future__ import annotations
 

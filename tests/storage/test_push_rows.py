@@ -1,4 +1,4 @@
-"""Pushes write the same rows by stored texts on SQLite's driver as by SQLAlchemy, and as on PostgreSQL."""
+"""A push writes the same rows with stored SQL on SQLite's driver as with SQLAlchemy, and as on PostgreSQL."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Any query finds what a plain reading of every version finds, in every order and for every reader, whichever
-way the search takes, on SQLite and PostgreSQL.
+"""Every query finds what a reference search of all versions finds, in every order, for every reader, with
+every search strategy, on SQLite and PostgreSQL.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""A pull that reads and counts by stored texts writes what the whole registry writes, and leaves everything
-unusual to it.
-"""
+"""A pull with stored SQL records the same as the whole registry, and leaves unusual cases to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quotas: who pays for what, and that nobody stores more than they may, however many push at once."""
+"""Quotas: who is charged for what, and that no one exceeds a limit, also with concurrent pushes."""
 
 from __future__ import annotations
 

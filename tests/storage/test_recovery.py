@@ -1,4 +1,4 @@
-"""Getting back into a registry that nobody can administer any more."""
+"""Recovering access to a registry that has no administrator left."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""A registry moved from SQLite to PostgreSQL is the same registry; until it has moved, nothing has
-changed.
-"""
+"""A registry moved from SQLite to PostgreSQL is unchanged; an unfinished move has no effect."""
 
 from __future__ import annotations
 

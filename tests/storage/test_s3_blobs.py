@@ -1,4 +1,4 @@
-"""Blobs in a bucket of a real S3 server: what a bucket has to do otherwise than a folder."""
+"""Blobs in a bucket of a real S3 server: behaviour that differs from a folder's."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A bucket whose server, or the way to it, does everything that such have been seen to do.
+"""Faults of an S3 server or of the connection to it, as observed in practice.
 
-Every fault meets every operation at a request drawn by lot. The operation may fail, in our words; then it is
-done again and succeeds. Whatever happened, nothing acknowledged is lost, nothing wrong is served, and a sweep
-leaves nothing behind.
+Every fault is combined with every operation, at a randomly chosen request. The operation may fail with one of
+our errors; it is then repeated and succeeds. In all cases, nothing acknowledged is lost, nothing wrong is
+served, and a sweep leaves nothing behind.
 """
 
 from __future__ import annotations

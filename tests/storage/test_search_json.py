@@ -1,4 +1,4 @@
-"""The JSON of a search is that of its page, whatever any process has changed since it was kept."""
+"""The cached JSON of a search equals that of its page, whatever any process has changed since."""
 
 from __future__ import annotations
 

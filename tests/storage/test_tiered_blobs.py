@@ -1,4 +1,4 @@
-"""A cache of files before a store: what it keeps, what it gives up, and that it is never the truth."""
+"""A cache of files in front of a store: what it keeps and evicts, and that the store decides."""
 
 from __future__ import annotations
 

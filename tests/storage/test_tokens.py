@@ -1,4 +1,4 @@
-"""Tokens: shown once, kept as a hash, and told apart from typing errors without a look at the database."""
+"""Tokens: shown once, stored as a hash, and distinguished from typing errors without the database."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""Schema 0018 makes principals of tokens: nothing is lost, and nobody may do more or less than before.
+"""Migration 0018 turns tokens into principals: nothing is lost, and every holder has the same rights as
+before.
 
-The rules that tokens had before are repeated here, as they were.
+The former rules of tokens are repeated here.
 """
 
 from __future__ import annotations

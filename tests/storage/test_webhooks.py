@@ -1,6 +1,6 @@
-"""The sender of webhooks: tries and their end, receivers of every kind, rights, two senders, and its death.
+"""The webhook sender: attempts and their end, all kinds of receivers, rights, two senders, and crashes.
 
-Receivers are real HTTP servers on this machine, and the clock is the tests'.
+Receivers are real HTTP servers on this machine, and tests control the clock.
 """
 
 from __future__ import annotations

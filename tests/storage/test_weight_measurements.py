@@ -1,5 +1,5 @@
-"""Stored figures of weights are derived data: changed rows are found and dropped, and a sweep drops those of
-revisions that nobody has.
+"""Stored measurements of weights are derived data: changed rows are detected and deleted, and a sweep deletes
+those of revisions without an owner.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""A registry that was filled before words of tags were searched finds them after its migration, on both
-databases.
-"""
+"""A registry from before words of tags were indexed finds them after its migration, on both databases."""
 
 from __future__ import annotations
 

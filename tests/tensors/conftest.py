@@ -1,4 +1,4 @@
-"""Kernels driven as a merge drives them: weights and factors as bytes, block after block."""
+"""Runs kernels as a merge does: weights and factors as bytes, block after block."""
 
 from __future__ import annotations
 

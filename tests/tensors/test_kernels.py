@@ -1,4 +1,4 @@
-"""Both CPU kernels do PEFT's arithmetic to the bit, whatever the shape, and alter nothing they should not."""
+"""Both CPU kernels are bit-equal to PEFT's arithmetic for every shape, and do not change other memory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The leading singular triplets of dense updates: as good as a full decomposition's, for a fraction of the
-work.
+"""The leading singular triplets of dense updates: as accurate as a full decomposition's, at a fraction of the
+cost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The algebra on factors says what the same algebra says of the dense updates, in float64."""
+"""Algebra on factors, compared with the same algebra on dense updates in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums of weighted products in compiled code, against numpy in float64 and exact integers."""
+"""Sums of weighted products in compiled code, compared with numpy in float64 and with exact integers."""
 
 from __future__ import annotations
 

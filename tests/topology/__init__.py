@@ -1,1 +1,1 @@
-"""A package, so that `running`, a fixture of its scope, ends with the last of its tests."""
+"""A package, so that the package-scoped fixture `running` ends with the last of its tests."""

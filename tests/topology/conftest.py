@@ -1,4 +1,4 @@
-"""One topology for all tests of this folder that run in this process, where its programs are."""
+"""One topology for all tests of this folder in this process, if its programs are installed."""
 
 from __future__ import annotations
 

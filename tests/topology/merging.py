@@ -1,4 +1,4 @@
-"""A merge that somebody orders and waits for, and the same merge on one machine to compare with."""
+"""A merge that a client submits and waits for, and the same merge on one machine for comparison."""
 
 from __future__ import annotations
 

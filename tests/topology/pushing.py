@@ -1,4 +1,6 @@
-"""A trainer that pushes one adapter after another, and what must be true of that whatever died meanwhile."""
+"""A trainer that pushes one adapter after another, and the invariants that hold whichever process
+is killed.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that do one thing again and again while a process of the topology is killed."""
+"""Clients that repeat one operation while a process of the topology is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The topology of compose.yaml as processes, for tests: started, looked at, and hurt."""
+"""The topology of compose.yaml as processes, which tests start, inspect and kill."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Whichever process is killed, at whichever step: what was acknowledged is there, nothing is half visible,
-jobs end once.
+"""Whichever process is killed, at whichever step: acknowledged changes exist, no partial result is visible,
+and jobs end once.
 """
 
 from __future__ import annotations

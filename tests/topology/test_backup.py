@@ -1,6 +1,4 @@
-"""A backup as docs/deploying.md describes it, taken while people push, is a registry that lacks nothing it
-names.
-"""
+"""A backup as described in docs/deploying.md, taken during pushes, is a complete registry."""
 
 from __future__ import annotations
 

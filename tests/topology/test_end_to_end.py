@@ -1,4 +1,4 @@
-"""The whole topology: what was acknowledged is there, whichever process is killed, and nothing is half
+"""The complete topology: whichever process is killed, acknowledged changes exist and no partial result is
 visible.
 """
 

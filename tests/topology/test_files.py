@@ -1,5 +1,5 @@
-"""compose.yaml, the Dockerfile and the Kubernetes manifests are what their engines take; none of these
-engines is here.
+"""compose.yaml, the Dockerfile and the Kubernetes manifests are valid for their engines, none of which is
+needed.
 """
 
 from __future__ import annotations

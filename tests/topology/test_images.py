@@ -1,5 +1,5 @@
-"""What the Dockerfile installs, installed here by the same lines, is a server that starts without torch, and
-a runner.
+"""The packages that the Dockerfile installs, installed by the same commands, are a server that starts without
+torch, and a runner.
 """
 
 from __future__ import annotations

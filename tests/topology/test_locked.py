@@ -1,9 +1,8 @@
-"""The servers of others, locked in as compose.yaml has them: real programs, in mount and network namespaces
-of their own.
+"""Third-party servers, isolated as in compose.yaml: real programs in their own mount and network namespaces.
 
-A container engine would do the same with their images: the root file system read-only, tmpfs and volumes
-writable, no capability but those of `cap_add`, none gained, and ports on the container's own interfaces. It
-needs root, as an engine does.
+A container engine would do the same with the images of these servers: a read-only root file system, writable
+tmpfs and volumes, only the capabilities of `cap_add`, no new privileges, and ports on the container's
+interfaces. The tests need root, as a container engine does.
 """
 
 from __future__ import annotations

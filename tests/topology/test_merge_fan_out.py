@@ -1,4 +1,4 @@
-"""A merge that runners share has the same bytes as on one machine."""
+"""A merge that several runners share has the same bytes as on one machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the images are made of is pinned by digest: the images of others, and every package of ours."""
+"""The contents of the images are pinned by digest: base images and all packages."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The examples with an engine in them, compose and Kubernetes, are what their engines take, and give vLLM's
-plugin settings that it reads. None of these engines is here.
+"""The compose and Kubernetes examples with an engine are valid for their engines, and give vLLM's plugin
+settings that it reads. None of these engines is needed.
 """
 
 from __future__ import annotations

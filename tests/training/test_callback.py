@@ -1,5 +1,5 @@
-"""A real training with the callback: its checkpoints are drafts that can be gone on from, its end a version,
-and whatever becomes of the registry, the training goes on.
+"""A real training with the callback: its checkpoints are drafts from which training can resume, its end is a
+version, and failures of the registry do not stop it.
 """
 
 from __future__ import annotations

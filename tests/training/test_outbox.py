@@ -1,4 +1,4 @@
-"""What waits to be pushed: in order, in spite of a registry that is away, and nothing of it lost."""
+"""The outbox of pushes: in order, while the registry is unreachable, without losses."""
 
 from __future__ import annotations
 

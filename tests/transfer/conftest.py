@@ -1,4 +1,6 @@
-"""What transfers are tested between: two registries, one whose connection breaks, one whose bytes change."""
+"""The registries of transfer tests: two intact ones, one with broken connections, and one that
+alters bytes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Connections that break and bytes that change on the way."""
+"""Transfers with connections that break and bytes that change in transit."""
 
 from __future__ import annotations
 

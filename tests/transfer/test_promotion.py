@@ -1,4 +1,4 @@
-"""Moving aliases by what was seen."""
+"""Aliases move only from the state that the caller saw."""
 
 from __future__ import annotations
 

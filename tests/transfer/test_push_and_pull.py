@@ -1,4 +1,4 @@
-"""Pushing and pulling: what arrives is what was sent, whole or not at all."""
+"""Pushing and pulling: the pulled files equal the pushed ones, and are complete or absent."""
 
 from __future__ import annotations
 

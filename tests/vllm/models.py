@@ -1,4 +1,4 @@
-"""A model small enough to be started often, adapters for it that say something else, and what PEFT makes of
+"""A model that is small enough to be started often, adapters that change its output, and PEFT's results with
 them.
 """
 

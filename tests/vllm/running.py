@@ -1,8 +1,7 @@
-"""A real vLLM on the CPU, with this tree's Adaptry beside it: its HTTP server as a process, and ways to ask
-it.
+"""A real vLLM on the CPU with Adaptry installed: its HTTP server as a process, and functions to query it.
 
-`.venvs/vllm` has vLLM and none of ours; a wheel of this tree is put on its path, so that its plugins are
-found as they are where someone installed it.
+`.venvs/vllm` has vLLM without Adaptry; a wheel of this tree is put on its path, so that plugins are found as
+in a real installation.
 """
 
 from __future__ import annotations

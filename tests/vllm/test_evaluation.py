@@ -1,4 +1,4 @@
-"""The real lm-eval measures what the real vLLM serves: PEFT's numbers, and never those of another version."""
+"""The real lm-eval measures the real vLLM: the results equal PEFT's, and never those of another version."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What vLLM does not take as it is, it serves as trained once it was exported for it: in a real vLLM, beside
-PEFT.
+"""Adapters that vLLM does not support unchanged are served as trained after `adaptry export`: a real vLLM
+compared with PEFT.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A real vLLM whose alias moves while its registry is cut off, and while it is killed itself: no answer fails
-that the engine can give, and none comes from a version that the alias left before.
+"""A real vLLM whose alias moves while its registry is unreachable, and while vLLM itself is killed: no
+avoidable failure, and no response from a version that the alias has left.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""The plugin in a real vLLM is its one worker: what the registry knows of it, what `adaptry follow` and
-`adaptry cache gc` leave alone beside it, and what a recall says when the engine is cut off, killed, declared
+"""The plugin in a real vLLM is its only worker: what the registry knows of it, that `adaptry follow` and
+`adaptry cache gc` respect it, and the status of a recall while the engine is unreachable, killed, declared
 gone, and back.
 """
 

@@ -1,4 +1,4 @@
-"""Pinned adapters in a real vLLM that has room for two, by its own log of what it loads and evicts."""
+"""Pinned adapters in a real vLLM with two slots, verified by vLLM's log of loads and evictions."""
 
 from __future__ import annotations
 

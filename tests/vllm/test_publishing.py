@@ -1,6 +1,4 @@
-"""A policy that learns beside a real vLLM: what it answers after each publication is what PEFT says of the
-policy then.
-"""
+"""RL training with a real vLLM: after each publication, its output equals PEFT's for the current policy."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The resolver in a real vLLM: what is served is what was trained, an alias takes its answers along, and what
-must not be served is refused with a reason.
+"""The resolver in a real vLLM: it serves what was trained, follows aliases, and refuses withdrawn versions
+with the reason.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""A registry that goes away, and a vLLM that starts again: what was known is served, and nothing has to be
-fetched twice.
+"""An unreachable registry and a restarted vLLM: known versions are served, and nothing is
+downloaded twice.
 """
 
 from __future__ import annotations

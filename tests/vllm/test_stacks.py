@@ -1,5 +1,5 @@
-"""Several adapters in one request to a real vLLM: it answers as PEFT does for the same weighted sum, until a
-part is recalled.
+"""Several adapters in one request to a real vLLM: its output equals PEFT's for the weighted sum, until one of
+them is recalled.
 """
 
 from __future__ import annotations

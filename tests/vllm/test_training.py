@@ -1,5 +1,5 @@
-"""Train, push, serve: vLLM answers with what the training's callback pushed, with what `adaptry.push` pushes,
-and with what Hub clients uploaded, once its base is known.
+"""Train, push, serve: vLLM serves what the training callback, `adaptry.push` and Hub clients pushed, once the
+base is registered.
 """
 
 from __future__ import annotations

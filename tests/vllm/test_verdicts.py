@@ -1,6 +1,5 @@
-"""vLLM's silent wrong answers, in vLLM: the verdict finds each, the engine shows it, and what repairs it
-gives what was trained. And what the verdict calls refused is refused by the engine, and what it calls as
-trained is.
+"""Verdicts about vLLM compared with vLLM: each predicted wrong output occurs and its repair restores the
+trained output, what is called refused is refused, and what is called as trained is as trained.
 """
 
 from __future__ import annotations

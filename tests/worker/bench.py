@@ -1,4 +1,4 @@
-"""A vLLM with our resolver in it, as far as a resolver sees it, and the registry that the resolver asks."""
+"""A vLLM with our resolver, as far as the resolver sees it, and its registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A process that fetches an adapter into a cache, says how far it is, and waits to be told to go on.
+"""A process that fetches an adapter into a cache, reports its progress, and waits for input before it
+continues.
 
 python caching.py REGISTRY CACHE REF hold      prints the path and holds the lease until its input ends
 python caching.py REGISTRY CACHE REF stall     stops in the middle of the weights, says `stalled`, and goes on

@@ -1,4 +1,4 @@
-"""A registry with an adapter in it, and a cache beside it."""
+"""A registry with an adapter, and a cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The cache of a worker: whole or not there, verified, shared by processes, evicted by size, and recalled."""
+"""A worker's cache: complete or absent versions, verified, shared by processes, evicted by size, and
+recalled.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What an engine may read again stays in the cache, whoever cleans up and however its worker ended."""
+"""Files that an engine may read again stay in the cache, whichever process evicts and however the worker
+ended.
+"""
 
 from __future__ import annotations
 

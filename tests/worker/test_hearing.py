@@ -1,4 +1,4 @@
-"""Hearing of a registry on an event loop: of what is of interest, and of nothing else."""
+"""Listening to a registry's events on an event loop: only the relevant ones are reported."""
 
 from __future__ import annotations
 

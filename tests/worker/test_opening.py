@@ -1,4 +1,4 @@
-"""What a worker takes from its environment, and what it says of what makes no sense."""
+"""A worker's settings from environment variables, and the errors about invalid ones."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The plugin in vLLM under bad luck: a full cache, a wrong clock, names that go while they are refreshed, and
-a worker that cannot start.
+"""The vLLM plugin under faults: a full cache, a wrong clock, names that disappear during a refresh, and a
+worker that cannot start.
 """
 
 from __future__ import annotations

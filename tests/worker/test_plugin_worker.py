@@ -1,5 +1,5 @@
-"""The plugin in vLLM as a worker: what it reports and when, how it proves recalls, follows rollouts, and
-serves while the registry is away.
+"""The vLLM plugin as a worker: what it reports and when, how it proves recalls and follows rollouts, and how
+it serves while the registry is unreachable.
 """
 
 from __future__ import annotations

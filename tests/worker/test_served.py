@@ -1,5 +1,5 @@
-"""What the resolver does in a vLLM: what it loads and refuses, how it follows an alias, and when what was
-replaced leaves.
+"""The resolver in a vLLM: what it loads and refuses, how it follows an alias, and when replaced versions are
+unloaded.
 """
 
 from __future__ import annotations

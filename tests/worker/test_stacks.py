@@ -1,4 +1,4 @@
-"""Several adapters in one request: `acme/tone+acme/facts=0.5`, made into one where vLLM runs."""
+"""Several adapters in one request (`acme/tone+acme/facts=0.5`), combined on the machine that runs vLLM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The real client, in a process of its own: `HF_ENDPOINT` and `HF_TOKEN` are all it is told."""
+"""Runs the real huggingface_hub client in a separate process, configured only by `HF_ENDPOINT` and
+`HF_TOKEN`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""An adapter put there by the protocol itself, without a client: what tests of single answers begin with."""
+"""Pushes an adapter by plain requests of the Hub protocol, without a client, for tests of single
+responses.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Names in any case: redirected to the spelling they have, by every method, for every kind, with the token
-kept.
+"""A name in another case is redirected to its canonical spelling, for every method and kind of repository,
+with the token kept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A stored base and the clients that would take its name: the base stays readable whatever they try."""
+"""A stored base stays readable when clients try to create a repository under its name."""
 
 from __future__ import annotations
 

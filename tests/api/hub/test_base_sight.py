@@ -1,5 +1,5 @@
-"""Bases over the Hub protocol: for those who may not see one there is none, and adapters on it are read all
-the same.
+"""Bases over the Hub protocol: a reader without access gets the answer for a missing base, but can still read
+adapters trained on it.
 """
 
 from __future__ import annotations

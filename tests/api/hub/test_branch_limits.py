@@ -1,4 +1,6 @@
-"""What a branch cannot hold is refused when it is announced: before its bytes come, in words, and once."""
+"""Files that exceed the limits of a branch are refused when they are announced, before their bytes
+are sent.
+"""
 
 from __future__ import annotations
 

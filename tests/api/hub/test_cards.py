@@ -1,4 +1,4 @@
-"""Model cards: what is read of them, and what is not."""
+"""Which parts of a model card are read, and which are ignored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client that these tests are installed with, unmodified, against a server: what people do all day."""
+"""The installed, unmodified huggingface_hub client performs everyday operations against a server."""
 
 from __future__ import annotations
 

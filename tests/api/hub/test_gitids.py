@@ -1,4 +1,4 @@
-"""Ids as git gives them: the expected ones were written by git itself."""
+"""Git object ids. The expected ids were computed by git itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a `.gitignore` leaves out. The expected answers are those of `git check-ignore`."""
+"""Which files a `.gitignore` excludes. The expected answers are those of `git check-ignore`."""
 
 from __future__ import annotations
 

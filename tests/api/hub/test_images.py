@@ -1,4 +1,4 @@
-"""Images of a README over HTTP and the Hub protocol, and uploads of which nothing would be stored."""
+"""A README's images over HTTP and the Hub protocol, and uploads without any file that would be stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Answers from memory on a connection: in their turn, and with the bytes of the usual answers."""
+"""Responses from memory keep the order of the requests on a connection, and have the same bytes as other
+responses.
+"""
 
 from __future__ import annotations
 

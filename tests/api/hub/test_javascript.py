@@ -1,4 +1,4 @@
-"""What the JavaScript client asks for that no other does; the client itself runs in `tests/hub`."""
+"""Requests that only the JavaScript client sends. The client itself runs in `tests/hub`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A large adapter and a server of two processes: neither grows with what is sent, whichever way it comes."""
+"""Uploads of a large adapter to a server of two processes, by every protocol: memory does not grow with the
+size of the file.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads through Git LFS: huggingface_hub's own, in one piece and in parts, and what is refused of them."""
+"""Uploads by Git LFS: those of huggingface_hub, in one piece and in parts, and requests that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repositories made, found out about, changed and deleted; who a token is."""
+"""Creating, inspecting, changing and deleting repositories, and the owner of a token."""
 
 from __future__ import annotations
 

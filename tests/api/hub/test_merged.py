@@ -1,4 +1,4 @@
-"""`acme/tone.merged`: an adapter in its base as a whole checkpoint, read as the Hub's clients read it."""
+"""`acme/tone.merged`: the checkpoint of a base with an adapter merged in, read by the Hub protocol."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A merged model in the hands of its readers: transformers loads it, and the Hub's own client finds every
-byte as told.
+"""Clients read a merged model: transformers loads it, and every byte matches what the Hub protocol
+announces.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Users, organisations and their repositories, and the large files of one, as the real client asks for
+"""Users, organisations, their repositories and the large files of a repository, as the real client requests
 them.
 """
 

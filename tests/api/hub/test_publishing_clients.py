@@ -1,4 +1,4 @@
-"""Trusted publishing with the clients that people run: unmodified `hf upload`, and `adaptry push`."""
+"""Trusted publishing with unmodified clients: `hf upload` and `adaptry push`."""
 
 from __future__ import annotations
 

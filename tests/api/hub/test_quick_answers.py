@@ -1,4 +1,4 @@
-"""Reads of the Hub protocol are answered without FastAPI exactly as FastAPI answers them."""
+"""Reads of the Hub protocol that bypass FastAPI have exactly the responses that FastAPI would give."""
 
 from __future__ import annotations
 

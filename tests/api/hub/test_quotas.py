@@ -1,4 +1,4 @@
-"""Quotas as the Hub's own client meets them: the sentence is shown, and no byte is sent in vain."""
+"""Quotas and the huggingface_hub client: it shows the message, and sends no byte of a refused upload."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the protocol's answers say: to clients each header matters, so they are looked at one by one."""
+"""Responses of the Hub protocol, header by header, because clients depend on each of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept in memory between requests: within bounds, and never instead of asking who may have it."""
+"""Data cached in memory between requests: it is bounded, and permissions are checked at every request."""
 
 from __future__ import annotations
 

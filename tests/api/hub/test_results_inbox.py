@@ -1,4 +1,6 @@
-"""The data sets that lm-eval pushes to, with the calls that it makes by the real client."""
+"""The data set repositories to which lm-eval pushes results, with the calls that it makes through the real
+client.
+"""
 
 from __future__ import annotations
 

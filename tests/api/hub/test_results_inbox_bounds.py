@@ -1,4 +1,6 @@
-"""The limits of the inbox for results, each at its bound and one beyond, by the route that lm-eval uses."""
+"""The limits of the results inbox, each tested at the limit and one above it, by the route that
+lm-eval uses.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the pieces of an upload wait: whole or not at all, and not for ever."""
+"""Spool files of uploads: complete or absent, limited, and swept if they are abandoned."""
 
 from __future__ import annotations
 

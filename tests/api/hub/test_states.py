@@ -1,5 +1,5 @@
-"""States as clients of the Hub see them: they are warned of what is not active, or refused its files with the
-reason.
+"""Lifecycle states over the Hub protocol: clients are warned about a version that is not active, or are
+refused its files with the reason.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Addresses that are not served: a sentence that says so, and not the error of a repository that is not
-there.
+"""Addresses of the Hub that are not served: the error states this, instead of reporting a missing
+repository.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Another Hub behind the server: a second server of our own stands for it."""
+"""A server with another Hub behind it. A second Adaptry server stands in for that Hub."""
 
 from __future__ import annotations
 

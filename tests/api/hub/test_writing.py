@@ -1,4 +1,4 @@
-"""Uploads as the protocol does them: what is kept, what is left out, what is refused and in which words."""
+"""Uploads over the Hub protocol: which files are stored, left out or refused, and with which messages."""
 
 from __future__ import annotations
 

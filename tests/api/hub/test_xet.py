@@ -1,4 +1,4 @@
-"""Uploads by hf_xet itself, in a process of its own: what it takes apart is here again, byte for byte."""
+"""Uploads by hf_xet in a separate process: the server reassembles every file, byte for byte."""
 
 from __future__ import annotations
 

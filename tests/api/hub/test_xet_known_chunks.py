@@ -1,4 +1,4 @@
-"""What the files of an adapter have need not be sent again: to that adapter, and to no other."""
+"""Chunks that an adapter already has need not be sent again, but only for that adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused of a Xet upload, by whom and how it was made, and that nothing of it is kept."""
+"""Which Xet uploads are refused, by which component, and that nothing of a refused upload is stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests of uploading share: the real clients, an adapter to upload to, and a look at what was kept."""
+"""Shared by tests of uploads: the real clients, an adapter to upload to, and a check of the stored files."""
 
 from __future__ import annotations
 

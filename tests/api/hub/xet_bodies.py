@@ -1,6 +1,4 @@
-"""Xorbs and shards as a client writes them, or as nobody should: made here from the published format
-alone.
-"""
+"""Valid and malformed xorbs and shards, built from the published format alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes that an editor underlines before the program runs."""
+"""Type errors that an editor reports before the program runs."""
 
 import adaptry
 

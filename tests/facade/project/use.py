@@ -1,4 +1,4 @@
-"""A user's program, in strict types: what every function takes and returns, as an editor sees it."""
+"""A user's program under strict type checking: the parameters and results of every function."""
 
 # pyright: strict
 

@@ -1,4 +1,4 @@
-"""What is there: lines 19 to 21, 23, 31, 32."""
+"""Listings: lines 19 to 21, 23, 31, 32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who one is and what one may do: lines 1 to 5, 18."""
+"""Identity and permissions: lines 1 to 5, 18."""
 
 from __future__ import annotations
 

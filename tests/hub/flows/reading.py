@@ -1,4 +1,4 @@
-"""Files on their way out: lines 27, 28, 33, 37, 49."""
+"""Downloads: lines 27, 28, 33, 37, 49."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Runs one flow in the environment of a client: `python run.py LINE WORLD`, WORLD being JSON.
 
-Its last line on stdout is JSON: `{"cannot": …}`, where the client cannot do what the line asks for, else
-null. A flow that fails ends with its traceback and exit code 1.
+Its last line on stdout is JSON: `{"cannot": …}` if the client does not support the line, else null. A flow
+that fails ends with a traceback and exit code 1.
 """
 
 from __future__ import annotations

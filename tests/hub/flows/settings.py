@@ -1,4 +1,4 @@
-"""Visibility, names, and what is refused in so many words: lines 29, 38 to 40."""
+"""Visibility, names, and messages of refusals: lines 29, 38 to 40."""
 
 from __future__ import annotations
 

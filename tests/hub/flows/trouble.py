@@ -1,4 +1,4 @@
-"""A connection that breaks: line 35."""
+"""A broken connection: line 35."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files on their way in: lines 6 to 9, 50, and with a connection that changes or ends (52, 57)."""
+"""Uploads: lines 6 to 9, 50, and with a connection that alters data or breaks (52, 57)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A small proxy between a client and the server, in the client's own process: it can cut, change or end what
-passes.
+"""A small proxy between a client and the server, in the client's process, which can cut, alter or end the
+stream.
 
-It knows bytes, not HTTP: requests are only searched for the header that asks for a range.
+It does not parse HTTP: requests are only searched for the header that requests a range.
 """
 
 from __future__ import annotations

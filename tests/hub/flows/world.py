@@ -1,8 +1,7 @@
-"""What a flow stands on, in the environment of a client: a server's address, tokens, folders of adapters,
-names.
+"""The data of a flow, in the environment of a client: a server's address, tokens, folders of adapters, names.
 
 A flow is a function of a `World`, registered under the number of its line of the checklist. It uses the
-client as its documentation says, and raises where the answer is not the expected one. Nothing here knows the
+client as documented, and raises an error if the result is not the expected one. Flows do not import the
 server's code.
 """
 

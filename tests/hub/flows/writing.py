@@ -1,4 +1,4 @@
-"""Folders, and files taken away: lines 10 to 12, 14, 16, 17, 74."""
+"""Pushing folders and deleting files: lines 10 to 12, 14, 16, 17, 74."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a run: how many tests passed, and why the others did not."""
+"""The page of a run: the number of passed tests, and the reasons for the failures."""
 
 from __future__ import annotations
 

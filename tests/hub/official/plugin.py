@@ -1,9 +1,9 @@
 """A pytest plugin that points Hugging Face's own tests at our server; it runs in their environment, not in
 ours.
 
-It sets their constants before any of their modules is imported, so their files stay as they are, and writes
-how each test ended to a file, one JSON object a line. The environment variable `ADAPTRY_OFFICIAL` holds its
-settings, as JSON.
+It sets their constants before their modules are imported, so their files stay unmodified, and writes the
+result of each test to a file, one JSON object per line. The environment variable `ADAPTRY_OFFICIAL` has its
+settings as JSON.
 """
 
 from __future__ import annotations

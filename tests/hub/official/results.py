@@ -1,7 +1,7 @@
-"""How a run of Hugging Face's suite compares with the committed table of failures.
+"""Compares a run of Hugging Face's suite with the committed table of failures.
 
-A failure that the table does not list, and a listed one that passes now, both need a person: the first is a
-fault until it is classified, the second a line to remove.
+A failure that the table does not list, and a listed one that passes now, both need a person: the first must
+be fixed or classified, the second removed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What we say of adapters in engines, beside what the engines themselves do with them.
+"""Compares our verdicts about adapters in engines with the engines' actual results.
 
-Ends with 1 where we call an adapter served as trained and an engine does otherwise, or where one in a hundred
-that it serves as trained is refused by us.
+The exit code is 1 if we call an adapter served as trained and an engine does not serve it so, or if we refuse
+at least one percent of the adapters that an engine serves as trained.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The engines that are asked themselves: how, and by which verdict of ours each is judged."""
+"""The real engines of the matrix: how each is queried, and which of our verdicts it is compared with."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Adapters for engines as nobody picked them: a random LoRA of the base as PEFT saves it, mutated at random.
+"""Randomly generated adapters for engines: a random LoRA of the base saved by PEFT, with random mutations.
 
-The mutations are those of the property test (`tests.methods.mutations`). What a mutation of names or lists
-hides from PEFT may still be clear to an engine, so each adapter comes with what it was meant to be: the same
-tensors under their names, selected by the config as PEFT wrote it.
+The mutations are those of the property test (`tests.methods.mutations`). An engine may still understand names
+or lists that a mutation hides from PEFT, so each adapter comes with the intended one: the same tensors under
+their names, selected by the config as PEFT wrote it.
 """
 
 from __future__ import annotations

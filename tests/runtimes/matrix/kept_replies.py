@@ -1,8 +1,8 @@
-"""Replies of engines, kept in a folder: a run that was cut off goes on where it was, and a changed rule is
-judged by the replies that are there.
+"""Engines' replies, stored in a folder, so that an interrupted run continues, and changed rules are compared
+with stored replies.
 
-A reply is found by the engine's name and version, the base and the adapter's bytes, so that a changed adapter
-is asked about again.
+The key of a reply is the engine's name and version, the base and the adapter's bytes, so that a changed
+adapter is tested again.
 """
 
 from __future__ import annotations

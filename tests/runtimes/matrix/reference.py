@@ -1,4 +1,6 @@
-"""PEFT's answer with an adapter, and the right one: what an engine that serves it as trained answers."""
+"""The reference results: PEFT's output with an adapter, and the output of an engine that serves it as
+trained.
+"""
 
 from __future__ import annotations
 

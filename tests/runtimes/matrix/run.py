@@ -1,4 +1,4 @@
-"""One run: adapters made once, and given to each engine in one process."""
+"""One run: the adapters are made once, and each engine gets them in one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every adapter with every engine: what we say of it, what the engine does, and whether they agree."""
+"""Every adapter with every engine: our verdict, the engine's result, and whether they agree."""
 
 from __future__ import annotations
 
