@@ -66,7 +66,7 @@ SLOW = (
     "tests/exporting/test_names_by_peft.py",
     "tests/gc/test_beside_pushes.py",
     "tests/hub/test_clients.py",
-    "tests/hub/test_taking_over.py",
+    "tests/hub/test_imports.py",
     "tests/inspection/test_inspector.py",
     "tests/integrity/test_mending.py",
     "tests/integrity/test_rows.py",

@@ -39,7 +39,7 @@ from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.samples import tiny_lora
 from adaptry.testing.warm_python import WarmPython, run_warm
 
-from .storming import NAMES as STORMED
+from .push_load import NAMES as PUSHED_NAMES
 
 TONE = AdapterName.parse("acme/tone")
 BEFORE_ROWS = [place for place in NAMES if place not in ("revisions.before_commit", "revisions.after_commit")]
@@ -189,7 +189,7 @@ class Storming:
     """A process that pushes until the end of the block."""
 
     def __init__(self, folder: Path, seed: int, outs: list[Path]) -> None:
-        words = [sys.executable, str(Path(__file__).with_name("storming.py")), str(folder), str(seed)]
+        words = [sys.executable, str(Path(__file__).with_name("push_load.py")), str(folder), str(seed)]
         self._process = WarmPython(
             [*words, *map(str, outs)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -254,7 +254,7 @@ def test_in_a_storm_of_pushes_copies_and_deletions_no_version_loses_a_byte(
             upload(registry, TONE, content, path, Digest.of_chunks(content.chunks(path)), None, NO_WAIT)
 
     def delete_one() -> None:
-        registry.adapters.delete(AdapterName.parse(f"acme/tone-{source.randrange(STORMED)}"))
+        registry.adapters.delete(AdapterName.parse(f"acme/tone-{source.randrange(PUSHED_NAMES)}"))
 
     with closing(open_local(folder, catalog=catalog, blobs=blobs)) as registry:
         begun = time.monotonic()

@@ -37,7 +37,7 @@ from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
 
 from ..topology.pushing import patiently
-from .commits import CommitProxy, When
+from .commit_proxy import CommitProxy, When
 
 TONE = AdapterName.parse("acme/tone")
 

@@ -23,7 +23,7 @@ from adaptry.testing.fault_proxy import run_proxy
 from adaptry.testing.http_fault_proxy import HTTP_FAULTS, HttpFaultProxy, HttpMessage
 from adaptry.testing.seaweed import CREDENTIALS, Seaweed
 
-from .spoiled import LARGE, OPERATIONS, SEGMENT, SMALL, Case
+from .s3_fault_cases import LARGE, OPERATIONS, SEGMENT, SMALL, Case
 
 QUICK = 24
 EVERY = [(fault, operation) for fault in HTTP_FAULTS for operation in OPERATIONS]

@@ -1,7 +1,7 @@
 """A process that pushes adapters in threads until its standard input ends, and repeatedly prints the number
 of pushes.
 
-python storming.py REGISTRY SEED FOLDER...
+python push_load.py REGISTRY SEED FOLDER...
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A registry, its jobs and a worker's cache, written before modules and classes were renamed (commit
 8ae69c2), open unchanged.
 
-`before_rooms/registry.tar.gz` was filled by that commit's own commands: two adapters on a base, an alias, a
-deprecated version, a combination, a job and a schedule. `expected.json` is what its registry answered.
+`before_module_renames/registry.tar.gz` was filled by that commit's own commands: two adapters on a base, an
+alias, a deprecated version, a combination, a job and a schedule. `expected.json` has the results of its registry.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
 
-BEFORE = Path(__file__).parent / "before_rooms"
+BEFORE = Path(__file__).parent / "before_module_renames"
 NAMES = ("acme/tone", "acme/voice", "acme/both")
 
 
