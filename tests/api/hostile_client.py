@@ -70,7 +70,7 @@ def _sent(connection: http.client.HTTPConnection, token: str, request: HostileRe
 
 def main() -> None:
     host, port, token, requests, pause = sys.argv[1:]
-    # Attackers have processors of their own; here they take only what nobody else wants.
+    # Real attackers use other machines; here they get only idle processor time.
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     answers = attack(host, int(port), token, pickle.loads(Path(requests).read_bytes()), float(pause))
     print(json.dumps(answers))

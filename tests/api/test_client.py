@@ -29,7 +29,7 @@ SPEAKS = {protocol.API_HEADER: str(protocol.API), "Content-Type": "application/j
 
 
 class Scripted(ThreadingHTTPServer):
-    """A server that says what it is told to, and remembers what it heard."""
+    """A server that returns scripted responses, and records the requests."""
 
     daemon_threads = True
 
@@ -184,7 +184,9 @@ def test_a_creation_is_retried_with_its_first_key_and_keys_are_unique() -> None:
 
 def test_the_error_names_a_server_that_cannot_be_reached() -> None:
     with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else gets the port
+        taken.bind(
+            ("127.0.0.1", 0)
+        )  # bound but not listening: connections are refused, and no other process gets the port
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(Unavailable, match=f"{url}.*is the server running"):
             HttpRegistry(url).adapters.get(NAME)

@@ -161,9 +161,7 @@ def test_a_staged_file_that_changes_while_it_is_read_is_not_published(
     proxy.arm_http("late", times=1, matches=is_reading)
     server.registry().uploads.finish(opened)
     assert was_told
-    assert not any(
-        ".open" in target for target in was_told
-    )  # it reads a copy, which nobody else can write to
+    assert not any(".open" in target for target in was_told)  # it reads a copy, which no client can write to
     assert kept(server) == [(DIGEST, len(DATA))]
 
 

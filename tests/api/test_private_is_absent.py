@@ -52,7 +52,7 @@ STRANGERS: dict[str, Identity | None] = {
     "a pattern that only looks alike": Identity.with_role("pat", "admin", ("acme-*", "a?me-*")),
 }
 WITHOUT_TWIN = {
-    "/-/static/{tag}/{file}": "the files of the pages themselves, the same for everybody",
+    "/-/static/{tag}/{file}": "the static files of the pages, equal for all callers",
     "/xet/{upload}/v1/xorbs/default/{hash}": "the address has a grant that the server signed",
     "/xet/{upload}/v1/chunks/{kind}/{hash}": "the address has a grant that the server signed",
     "/xet/{upload}/shards": "the address has a grant that the server signed",

@@ -54,7 +54,7 @@ def apart(postgres: PostgresServer, s3_place: str, secret: Path, tmp_path: Path)
 
 
 def batch(server: Server) -> dict[str, Any]:
-    """What a client of the Hub is told to do with a large file. (`Any`: JSON.)"""
+    """The response of the LFS batch route for a large file. (`Any`: JSON.)"""
     asked = {
         "operation": "upload",
         "transfers": ["basic", "multipart"],

@@ -73,8 +73,8 @@ def provider(tmp_path_factory: pytest.TempPathFactory, confirmed_by_tests_only: 
         )
         with running_server(settings) as server:
             registry = server.registry()
-            registry.principals.create_group("everybody")
-            registry.sso.map_group(ProviderGroupRequest(claim="staff", group="everybody"))
+            registry.principals.create_group("company")
+            registry.sso.map_group(ProviderGroupRequest(claim="staff", group="company"))
             yield Provider(issuer, server)
 
 
@@ -181,7 +181,7 @@ def test_a_user_needs_a_mapped_group_or_a_link_and_cannot_take_an_existing_name(
 def test_groups_follow_the_claim_at_every_sign_in(provider: Provider, browser: Browser) -> None:
     def members() -> tuple[str, ...]:
         groups = provider.server.registry().principals.groups().items
-        return next(one.members for one in groups if one.name == "everybody")
+        return next(one.members for one in groups if one.name == "company")
 
     provider.sign_in(browser, sub="00gina", preferred_username="gina")
     assert "gina" in members()
@@ -316,8 +316,8 @@ def test_groups_of_another_user_are_not_taken(tmp_path: Path, browser: Browser) 
         sso = SsoSettings(issuer.url, CLIENT, "s3cret")
         settings = ServerSettings(data=tmp_path, allow_outgoing=("127.0.0.0/8",), sso=sso)
         with running_server(settings) as server:
-            server.registry().principals.create_group("everybody")
-            server.registry().sso.map_group(ProviderGroupRequest(claim="staff", group="everybody"))
+            server.registry().principals.create_group("company")
+            server.registry().sso.map_group(ProviderGroupRequest(claim="staff", group="company"))
             provider = Provider(issuer, server)
             refused = provider.sign_in(browser, sub="00mine", groups=None)
             assert refused.status == 401 and "about another user" in refused.text
@@ -408,7 +408,7 @@ def administers(server: Server, token: str) -> bool:
 
 
 def age(server: Server, subject: str) -> None:
-    """Lets half an hour pass since the provider's last confirmation of this user, and of nobody else."""
+    """Makes the provider's last confirmation of this user, and of no other, half an hour old."""
     with closing(sqlite3.connect(server.data / "catalog.sqlite")) as database, database:
         database.execute("UPDATE external_users SET claimed_until = '9999-01-01 00:00:00.000000'")
         database.execute(
@@ -419,7 +419,7 @@ def age(server: Server, subject: str) -> None:
 
 
 def wake(server: Server, subject: str) -> None:
-    """Lets the two minutes pass in which nobody else asks about this user."""
+    """Ends the two minutes in which no other server asks the provider about this user."""
     with closing(sqlite3.connect(server.data / "catalog.sqlite")) as database, database:
         database.execute("UPDATE external_users SET claimed_until = NULL WHERE subject = ?", (subject,))
 

@@ -13,7 +13,7 @@ import pytest
 INTERRUPTIBLE = """
 import signal
 from adaptry_cli.main import main
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever starts tests in the background ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests run in the background
 main()
 """
 

@@ -36,9 +36,7 @@ def test_a_signature_depends_on_the_update_and_not_on_its_factors(lora, mixed) -
 
 
 def test_a_signature_is_the_same_on_every_machine(lora) -> None:
-    """Kept signatures are compared with new ones: whoever changes how they are made must change their
-    layout.
-    """
+    """Stored and new signatures are compared: changing how they are computed must change their layout."""
     signature = Signature.of(open_adapter_deltas(lora("a")))
 
     largest = signature.numbers().abs().topk(4).indices.tolist()

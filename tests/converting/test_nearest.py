@@ -167,7 +167,7 @@ def test_a_base_of_half_precision_is_converted_without_its_roundings(tmp_path: P
 
     rounded = converted(adapter, base, tmp_path / "rounded", energy=1.0, dtype="BF16")
     assert rounded.adapter.spec.dtypes == ("BF16",)
-    assert 1e-4 < rounded.outcome.error < 1e-2  # what is told is of the numbers that were written
+    assert 1e-4 < rounded.outcome.error < 1e-2  # the reported error is that of the written numbers
 
 
 def test_one_rank_for_all_modules_is_filled_with_zeros(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def task(request: pytest.FixtureRequest) -> DemoTask:
 
 
 def test_a_task_is_the_same_each_time_in_every_process(task: DemoTask) -> None:
-    # Sets of strings are ordered by a hash that each process seeds anew: another process must agree.
+    # Sets of strings are ordered by a hash with a random seed for each process: another process must agree.
     other = f"from adaptry_cli.demo import tasks; print(ascii(tasks.{task.name}()))"
     printed = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == ascii(task)

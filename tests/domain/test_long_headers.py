@@ -109,7 +109,7 @@ def hostile_headers(size: int) -> dict[str, bytes]:
 )
 @pytest.mark.parametrize("kind", hostile_headers(64))
 def test_every_header_within_the_limits_is_answered(kind: str, limits: HeaderLimits) -> None:
-    """Refused or read, and never `Unavailable` for want of time or memory."""
+    """Each header is read or refused; none exceeds the limits of time or memory (`Unavailable`)."""
     raw = hostile_headers(limits.size - 64)[kind]
     try:
         found = parse_in_child(raw, 8 + len(raw), "it", limits)

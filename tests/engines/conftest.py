@@ -137,7 +137,7 @@ class Scene:
     def spoken_to(
         self, engine: FakeEngine, state_file: StateFile, listed: Path, restarts: bool = True
     ) -> Engine:
-        """The engine as a worker knows it; what an operator's commands do is asked of the fake itself."""
+        """The engine for a worker; the commands of an operator (restart, prepare) call the fake directly."""
         restart = (sys.executable, "-c", _RESTART, engine.url)
         prepare = (sys.executable, "-c", _PREPARE, "{folder}", "{file}")
         outside = OperatorCommands(listed, restart if restarts else (), prepare)

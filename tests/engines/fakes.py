@@ -586,6 +586,6 @@ class FakeDynamo(FakeEngine):
 
 FAKES: dict[str, type[FakeEngine]] = {fake.kind: fake for fake in (FakeVllm, FakeSglang, FakeMistralRs)}
 FIXED: dict[str, type[FakeEngine]] = {fake.kind: fake for fake in (FakeLorax, FakeLlamaCpp)}
-"""Those that forget nothing until they are started anew."""
+"""Engines that keep their adapters until they are restarted."""
 PUBLISHED: dict[str, type[FakeEngine]] = {FakeDynamo.kind: FakeDynamo}
-"""Those of which only the documentation was read."""
+"""Engines that are imitated from their documentation alone."""

@@ -27,7 +27,7 @@ STATUS = {
 
 
 class Routes(BaseHTTPRequestHandler):
-    """What is asked of the one runner. (`Any` throughout: JSON.)"""
+    """The routes, which call the only runner. (`Any` throughout: JSON.)"""
 
     runner: Runner
     base: str

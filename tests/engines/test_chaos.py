@@ -134,7 +134,7 @@ class Worker(threading.Thread):
                 self.deaths += 1
             except Unavailable:  # the registry was away when it was asked what the engine's base is
                 continue
-            except Exception as error:  # noqa: BLE001  whatever it is, the test is told
+            except Exception as error:  # noqa: BLE001  every error fails the test
                 self.failure = error
                 return
             finally:

@@ -55,7 +55,7 @@ PROMPT = [5, 9, 11]
 
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """A free port, and the command that starts llama.cpp there anew; it is started once."""
+    """A free port, and the command that restarts llama.cpp there; it has been started once."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 

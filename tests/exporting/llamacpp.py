@@ -155,7 +155,9 @@ def _odds(address: str, prompt: Sequence[int]) -> torch.Tensor:
         "n_probs": VOCABULARY,
         "temperature": 0.0,
         "cache_prompt": False,
-        "logit_bias": [[VOCABULARY - 1, 1000]],  # a whole word is sampled; what is told are the model's own
+        "logit_bias": [
+            [VOCABULARY - 1, 1000]
+        ],  # so a fixed token is sampled; reported logits exclude the bias
     }
     told = _answer(address, asked)
     found = torch.full((VOCABULARY,), float("nan"))

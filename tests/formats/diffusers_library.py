@@ -248,7 +248,7 @@ def step(kind: str, parts: Mapping[str, Any]) -> list[Any]:
 
 
 def loaded(kind: str, adapter: Path) -> dict[str, Any]:
-    """The scales and outputs; where diffusers refuses the file, only what it says."""
+    """The scales and outputs; if diffusers refuses the file, only its message."""
     parts = components(kind)
     (weights,) = adapter.glob("*.safetensors")
     try:

@@ -75,7 +75,7 @@ def trained(kind: str, config: dict[str, Any], folder: Path) -> None:
 
 
 def answers(kind: str, adapter: str) -> dict[str, Any]:
-    """The logits and scales; where mlx-lm refuses the file, only what it says."""
+    """The logits and scales; if mlx-lm refuses the file, only its message."""
     try:
         model = load_adapters(model_of(kind), adapter)
     except ValueError as error:

@@ -357,7 +357,7 @@ def children() -> set[int]:
             parent = int(status.read_text().rpartition(")")[2].split()[1])
             command = (status.parent / "cmdline").read_bytes()
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended just now
+            continue  # the process has ended
         if parent == os.getpid() and b"adaptry.adapters.inspection.subprocess_main" in command:
             found.add(int(status.parent.name))
     return found

@@ -140,7 +140,7 @@ class Stage:
         return any(each.memory == player.memory for each in self.registry.jobs.runners())
 
     def put_to_sleep(self, player: Player) -> None:
-        """With its steps, where they hold no lock of the database: whoever does keeps everybody waiting."""
+        """Suspends the runner and its steps while they hold no database lock."""
 
         def sleeps() -> bool:
             player.runner.freeze()

@@ -49,7 +49,7 @@ def test_jobs_are_asked_for_over_http_and_run_beside_the_server(busy: LocalRegis
         assert [job["id"] for job in json.loads(said("jobs", "ls", "--json"))] == [done["id"]]
         assert len(json.loads(said("runners", "--json"))) == 1
 
-        server.kill()  # without a word: what it started notices
+        server.kill()  # the runner that it started must notice
     wait_until(lambda: busy.jobs.runners() == (), "the runner to go with its server")
 
 

@@ -121,7 +121,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         },
         nowhere("model.layers.0.mlp.experts"),
     ),
-    "a key no rule knows": (
+    "a key of unknown use": (
         {},
         {f"{QUERY}.lora_Q.weight": tensor(4)},
         dropped(f"{QUERY}.lora_Q.weight: {STRANGE}"),

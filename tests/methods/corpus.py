@@ -117,7 +117,7 @@ def _save_adapter(case: Case, family: Family, base: Path, target: Path) -> None:
     except _REFUSALS as error:
         raise NotByPeft(f"PEFT does not make it: {error}") from error
     if not any(parameter.requires_grad for parameter in adapted.parameters()):
-        raise NotByPeft("PEFT does not make it: it leaves such modules as they are, without a word")
+        raise NotByPeft("PEFT does not make it: it silently leaves such modules unchanged")
     _train(adapted)
     adapted.save_pretrained(target)
     if case.method == "xlora":
@@ -167,5 +167,5 @@ def _as_bone(miss: Path) -> Path:
 
 
 def _quiet() -> warnings.catch_warnings:
-    """PEFT and transformers advise whoever trains; here nobody does."""
+    """Suppresses the advice about training by PEFT and transformers."""
     return warnings.catch_warnings(action="ignore")

@@ -27,8 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # Conv1D differs by which way round it lies: one dtype is enough.
 MERGES = [(name, "fp32") for name in PLAIN] + [(name, "bf16") for name in CASES]
 
-# An AdaLoRA's rank_pattern names parameters, which PEFT 0.21 tells whoever loads one that it does not
-# understand.
+# An AdaLoRA's rank_pattern names parameters; PEFT 0.21 warns on loading that it does not understand them.
 GetPair = Callable[..., Pair]
 
 pytestmark = pytest.mark.filterwarnings("ignore:The following rank_pattern keys:RuntimeWarning")

@@ -127,9 +127,7 @@ def test_a_broken_adapter_gives_a_finding_and_is_not_merged_silently(
 
 
 def _merged(adapter: Adapter, base: HfCheckpoint, target: Path) -> Tensors | None:
-    """What a merge writes without a word; None where it refuses, or says with its result what is not in
-    it.
-    """
+    """The tensors that a merge writes without a note; None if it refuses, or notes what it leaves out."""
     recipe = MergeRecipe(base="base", inputs=(RecipeInput(source="adapter"),))
     try:
         record = merge(recipe, base, [MergeSource(WeightedAdapter(adapter, 1.0, "adapter"))], target)

@@ -103,7 +103,7 @@ def told(manager: LoRAManager, adapter: str, out: Path) -> dict[str, str]:
     ref = LoRARef(lora_name=adapter, lora_path=adapter, pinned=False)
     loaded = manager.load_lora_adapter(ref)
     if not loaded.success:
-        return {"refused": loaded.error_message or "without a word", "when": "load"}
+        return {"refused": loaded.error_message or "no error message", "when": "load"}
     try:
         safetensors.torch.save_file(updates(manager, ref.lora_id), out)
     except FAILURES as error:  # in the loop of the scheduler, which catches none of them

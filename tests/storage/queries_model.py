@@ -43,7 +43,7 @@ COMPARE: Mapping[str, Callable[[float, float], bool]] = {
 
 @dataclass
 class Clock:
-    """A time that moves only when it is told to."""
+    """A clock that tests advance."""
 
     now: datetime = START
 

@@ -116,10 +116,12 @@ def test_pages_have_each_entry_that_the_caller_manages_once_and_in_order(
     registry = _registry(catalogs[0], identity)
     tokens = list(iter_items(lambda cursor: registry.tokens.list(cursor, 7)))
     principals = list(iter_items(lambda cursor: registry.principals.list(cursor, 7)))
-    everybody = list(iter_items(lambda cursor: _registry(catalogs[0], LOCAL).principals.list(cursor, 200)))
+    all_principals = list(
+        iter_items(lambda cursor: _registry(catalogs[0], LOCAL).principals.list(cursor, 200))
+    )
     expected = [
         one
-        for one in everybody
+        for one in all_principals
         if identity.may_administer or (one.namespace and identity.may_in("token.manage", one.namespace))
     ]
     assert principals == expected == sorted(expected, key=lambda one: one.name)
@@ -147,13 +149,13 @@ def test_groups_and_their_members_are_listed_in_pages_by_name(catalogs: list[Cat
 def test_a_large_group_shows_its_first_members_and_its_size(catalogs: list[Catalog]) -> None:
     registry = _registry(catalogs[0], LOCAL)
     registry.principals.create_group("large")
-    everybody = list(iter_items(lambda cursor: registry.principals.list(cursor, 200)))[:60]
-    for one in everybody:
+    all_principals = list(iter_items(lambda cursor: registry.principals.list(cursor, 200)))[:60]
+    for one in all_principals:
         found = registry.principals.set_membership("large", one.name, True)
     assert (found.size, len(found.members)) == (60, 50)
-    assert found.members == tuple(one.name for one in everybody[:50])
+    assert found.members == tuple(one.name for one in all_principals[:50])
     inside = list(iter_items(lambda cursor: registry.principals.list(cursor, 25, group="large")))
-    assert inside == everybody
+    assert inside == all_principals
     registry.principals.delete_group("large")
 
 

@@ -2,7 +2,8 @@
 8ae69c2), open unchanged.
 
 `before_module_renames/registry.tar.gz` was filled by that commit's own commands: two adapters on a base, an
-alias, a deprecated version, a combination, a job and a schedule. `expected.json` has the results of its registry.
+alias, a deprecated version, a combination, a job and a schedule. `expected.json` has the results of that
+registry.
 """
 
 from __future__ import annotations

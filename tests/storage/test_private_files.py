@@ -20,7 +20,7 @@ TONE = AdapterName.parse("acme/tone")
 
 @pytest.fixture(autouse=True)
 def open_umask() -> Iterator[None]:
-    """As in a container whose files everybody may read and write."""
+    """A umask of 0, as in a container in which every user may read and write files."""
     before = os.umask(0)
     yield
     os.umask(before)

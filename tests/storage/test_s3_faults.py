@@ -34,9 +34,7 @@ MET = [
 ]
 
 FLIPS = {"corrupted", "shortened"}
-"""What changes bytes on their way to us: whoever reads a blob compares them with its digest, as the store's
-promise says.
-"""
+"""Faults that change bytes in transit: by the contract of the store, readers of a blob verify its digest."""
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def raw(tensor: Any) -> bytes:
-    """The bytes of a torch tensor. (`Any`: torch is not there for whoever skips these tests.)"""
+    """The bytes of a torch tensor. (`Any`: torch is missing where these tests are skipped.)"""
     return bytes(tensor.contiguous().view(torch.uint8).numpy().tobytes())
 
 

@@ -14,7 +14,7 @@ Given = TypeVar("Given")
 
 
 def patiently(call: Callable[[], Given]) -> Given:
-    """What a client that is told "try again" does, for a minute."""
+    """The result of a call that is repeated for up to a minute while the server asks to try again."""
     end = time.monotonic() + 60
     while True:
         try:

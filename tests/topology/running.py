@@ -106,7 +106,7 @@ def topology(folder: Path, *options: str) -> Iterator[Running]:
 
 
 def _hasten(state: Path) -> None:
-    """Its data is not wanted any more, and gentle ends take seconds: each process ends as it begins to."""
+    """Kills the processes: a clean shutdown takes seconds, and the data are no longer needed."""
     for service in json.loads(state.read_text()).values() if state.exists() else ():
         if service["pid"]:
             with suppress(ProcessLookupError):

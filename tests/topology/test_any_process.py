@@ -155,5 +155,5 @@ class Pulling(Repeating):
         except Unavailable:
             assert not folder.exists()
             raise
-        except NotFound as error:  # what was pushed is never "not there", whoever is away
+        except NotFound as error:  # a pushed version is never reported as missing, whichever process is down
             raise AssertionError(f"{error}") from error

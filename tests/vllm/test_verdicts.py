@@ -127,7 +127,7 @@ def test_target_modules_of_the_server_that_leave_an_adapter_out_are_found(
 def engine(
     place: Place, plain: dict[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[running.Vllm]:
-    """A vLLM that is told what to load, with a prefix cache of short blocks."""
+    """A vLLM that loads adapters on request, with a prefix cache of short blocks."""
     allowing = {**plain, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
     log = tmp_path_factory.mktemp("plain") / "vllm.log"
     with running.serving(running.PYTHON.python, place.base, allowing, log, ("--block-size", "32")) as server:

@@ -265,7 +265,7 @@ def computing_for(pid: int) -> Iterator[int]:
         try:
             command, facts = status.with_name("cmdline").read_bytes(), status.read_text()
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended just now
+            continue  # the process has ended
         if b"adaptry.compute.merging.streaming" in command and f"\nPPid:\t{pid}\n" in facts:
             yield int(status.parent.name)
 

@@ -18,7 +18,7 @@ from .pushed import TONE, WEIGHTS, create, files_of, put
 
 @pytest.fixture
 def files(server: Server, tmp_path: Path) -> dict[str, bytes]:
-    """An adapter of acme, and one of others that nobody else may read."""
+    """An adapter of acme, and a private one of another namespace."""
     made = files_of(tmp_path / "tone")
     for name in (TONE, "secret/tone"):
         create(server, name)

@@ -46,7 +46,7 @@ def server(start: Callable[..., Server], issuer: LocalIssuer) -> Server:
 
 @contextmanager
 def github_actions(issuer: LocalIssuer, secret: str) -> Iterator[str]:
-    """The part of GitHub Actions that gives a job its ID token; the address that the job is told."""
+    """The part of GitHub Actions that issues ID tokens; yields the address that a job gets."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -133,7 +133,7 @@ def test_many_threads_may_write_to_one_spool_while_it_is_swept(all_spools: Uploa
     threads = [threading.Thread(target=write, args=(number,)) for number in range(4)]
     for thread in threads:
         thread.start()
-    for _ in range(100):  # and no more: a sweep that finds everything old would outrun them for ever
+    for _ in range(100):  # bounded: each sweep considers every spool old, so the writers might never finish
         all_spools.sweep(time.time() + 10 * IDLE_SECONDS)
     for thread in threads:
         thread.join()

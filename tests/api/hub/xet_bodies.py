@@ -31,7 +31,7 @@ def header(stored: int, scheme: int, length: int, version: int = 0) -> bytes:
 
 
 def hash_bytes(text: str) -> bytes:
-    """The bytes of a hash that is written as `text`: each 8 of them the other way round."""
+    """The bytes of a hash that is written as `text`: each group of 8 bytes is reversed."""
     data = bytes.fromhex(text)
     return b"".join(data[at : at + 8][::-1] for at in range(0, 32, 8))
 

@@ -82,7 +82,7 @@ def commits_listed(world: World) -> None:
 
 @line(51)
 def two_writers_at_once(world: World) -> None:
-    """Both saw the same commit; the first to come makes the next one, and the other is told."""
+    """Both writers saw the same commit: the first creates the next one, and the second gets a conflict."""
     name = world.pushed()
     for _ in range(5):
         seen = world.api().model_info(name).sha

@@ -91,7 +91,7 @@ def _require_same_base(base: Base, ready: Mapping[str, Any]) -> None:
 def _reply(one: Mapping[str, Any]) -> Reply:
     """(`Any`: JSON.)"""
     if "refused" in one:
-        return Reply(one["refused"] or "without a word", one.get("when", "load"))
+        return Reply(one["refused"] or "no error message", one.get("when", "load"))
     return Reply(odds=torch.tensor(one["odds"]))
 
 

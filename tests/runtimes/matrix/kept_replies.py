@@ -18,7 +18,7 @@ from ..cases import Base
 from .engines import Engine, Reply
 
 BATCH = 100
-"""How many are asked about before their replies are kept; each batch starts the engine anew."""
+"""Number of adapters after which replies are stored; each batch restarts the engine."""
 
 
 def replies_of(

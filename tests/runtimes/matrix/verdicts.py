@@ -34,7 +34,7 @@ class Judged:
     @property
     def kind(self) -> str:
         """`miss`: we say as trained, and it is not. `false alarm`: it is, and we say otherwise. `other`: we
-        say refused where it loads and changes, or the other way round."""
+        say refused but it serves something else, or the reverse."""
         if self.said == self.seen:
             return "agreed"
         if self.said == "as_trained":
