@@ -1,4 +1,4 @@
-"""How near a base's full hashing comes to SHA-256's own speed on all cores, in one run.
+"""Measures how close the full hashing of a base is to the speed of SHA-256 on all cores, in one run.
 
     python bench/fingerprint.py [--size MiB] [--shards N]
 

@@ -87,7 +87,7 @@ ADDRESSES = (
 
 @dataclass(frozen=True)
 class Visitor:
-    """A browser's headers: those of a session, or of nobody."""
+    """A browser's headers: those of a session, or without one."""
 
     name: str
     headers: dict[str, str]

@@ -190,7 +190,7 @@ def at_the_end() -> Iterator[ExitStack]:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder that stands for the user's data folder in this test, and in every process it starts."""
+    """The user's data folder in this test, and in every process that it starts."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("ADAPTRY_HOME", str(folder))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))

@@ -22,7 +22,7 @@ PATHS = ("/one", "/two", "/three", "/four", "/five")
 
 
 class CountingProbe:
-    """Answers with the number of commits at the time of each question, when it is asked for the answers."""
+    """Records the number of commits at each query; `answers` returns these numbers."""
 
     def __init__(self) -> None:
         self.commits = 0

@@ -37,7 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def denied_by(server: Server, name: str, count: int = 0) -> tuple[AuditEntry, ...]:
-    """The denied requests of somebody, once there are so many: a request is noted after it was answered."""
+    """The denied requests of a caller, once there are that many: a request is recorded after its response."""
     denied = AuditFilter(actor=name, denied=True)
     return until(lambda: server.registry().audit.list(denied).items, lambda found: len(found) >= count)
 

@@ -230,7 +230,7 @@ def test_adaptry_login_shows_an_address_and_a_code(
 
 @contextmanager
 def terminal() -> Iterator[int]:
-    """The end of a terminal that a program reads from; nobody types."""
+    """A terminal that a program reads from, without any input."""
     typing, reading = os.openpty()
     try:
         yield reading

@@ -153,7 +153,7 @@ def test_a_staged_file_that_changes_while_it_is_read_is_not_published(
     was_told = []
 
     def is_reading(request: HttpMessage) -> bool:
-        """The first read of what was staged: in that moment somebody writes other bytes there."""
+        """The first read of the staged bytes, during which another client overwrites them."""
         if request.method == "GET" and "/tmp/" in request.target and not was_told:
             was_told.append(request.target)
         return bool(was_told)

@@ -236,7 +236,7 @@ def test_events_at_one_replica_are_delivered_at_the_other(pair: tuple[Server, Se
 def test_a_database_that_restarts_loses_no_event(
     pair: tuple[Server, Server], postgres: PostgresServer
 ) -> None:
-    """A stream may end while nobody can be identified; who connects again goes on from the last number."""
+    """A stream may end while callers cannot be identified; a new one continues after the last number."""
     one, other = pair
     with streaming(other, one.admin) as stream:
         stream.begun()

@@ -234,7 +234,7 @@ def honest(server: Server) -> list[int]:
 
 
 def while_held(server: Server, held: Held, hostile: Callable[[], object]) -> object:
-    """What the hostile call comes to, after honest ones were answered while it was being worked on."""
+    """The result of the hostile call, after honest calls were answered during its processing."""
     with ThreadPoolExecutor() as pool:
         waiting = pool.submit(hostile)
         try:

@@ -31,7 +31,7 @@ class Log(io.StringIO):
 
     @contextmanager
     def blocked(self) -> Iterator[None]:
-        """Nothing is written meanwhile."""
+        """Blocks writes to the log during the block."""
         self._may_write.clear()
         yield
         self._may_write.set()

@@ -44,7 +44,7 @@ class Provider:
     server: Server
 
     def begin(self, browser: Browser, next: str = "/") -> dict[str, str]:
-        """What the provider is asked with."""
+        """The parameters of the request to the provider."""
         page = browser.get(f"{self.server.url}/-/sign-in/provider?{urlencode({'next': next})}")
         assert page.status == 303, page.text
         return {name: values[0] for name, values in parse_qs(urlsplit(page.next).query).items()}
@@ -200,7 +200,7 @@ def test_signing_out_ends_the_session_and_its_token(provider: Provider, browser:
     assert browser.get(home).status == 200
     assert browser.post(f"{url}/-/sign-out", {}, origin=url).status == 303
     assert "adaptry_session" not in jar and browser.get(home).status != 200
-    jar.update(cookie)  # somebody kept a copy of the cookie
+    jar.update(cookie)  # a stolen copy of the cookie
     assert browser.get(home).status != 200
 
 

@@ -46,7 +46,7 @@ class Canaille:
             Backend.instance.save(self.client)
 
     def remove_ada(self) -> None:
-        """Removes the user with their tokens, as a directory does when somebody leaves."""
+        """Removes the user with their tokens, as a directory does when a user leaves."""
         with self.app.app_context():
             for token in Backend.instance.query(models.Token):
                 Backend.instance.delete(token)

@@ -130,7 +130,7 @@ def test_traces_name_no_tenant_and_no_token(collected: Collected, tmp_path: Path
 
 
 def test_without_a_variable_nothing_of_the_extra_is_imported() -> None:
-    """FastAPI imports the interface by itself where it is installed; the SDK and exporters are the extra."""
+    """FastAPI imports OpenTelemetry's API if it is installed; the SDK and exporters need the extra."""
     code = (
         "import sys, adaptry.core.telemetry as telemetry, adaptry.storage.connect\n"
         "telemetry.start_from_environment('x', {})()\n"

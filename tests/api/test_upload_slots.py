@@ -120,4 +120,4 @@ def test_a_tenant_whose_clients_are_slow_on_purpose_leaves_slots_to_others(
         ours = server.registry(server.token("ada", "writer", ("acme",)))
         assert push(ours, tone, TONE, retry=NO_WAIT).is_new
         held = [one.is_held for one in server.registry(evil).uploads.list().items]
-        assert any(held)  # they are still at it: nobody had to wait until they were given up
+        assert any(held)  # still in progress: no other upload had to wait for their timeout

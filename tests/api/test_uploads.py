@@ -175,7 +175,9 @@ def settled(registry: HttpRegistry, upload: UploadInfo) -> int:
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
-            registry.uploads.append(upload, 0, [])  # refused as soon as anything has come and nobody writes
+            registry.uploads.append(
+                upload, 0, []
+            )  # refused once bytes have arrived and no request is writing
         except OffsetMismatch as error:
             return error.offset
         except Conflict:

@@ -393,7 +393,7 @@ class FakeSglang(FakeEngine):
 
 
 class FakeMistralRs(FakeEngine):
-    """mistral.rs: an alias stands for a generation, and moves to another by compare-and-swap."""
+    """mistral.rs: an alias refers to a generation, and moves to another by compare-and-swap."""
 
     kind = "mistralrs"
 

@@ -67,7 +67,7 @@ class Round:
     folder: Path
 
     def run(self, *words: str, who: str = "root", code: int = 0) -> str:
-        """A command of ours as somebody; everything that it prints."""
+        """Runs a command as a given user; returns its output."""
         return self.shell([sys.executable, "-m", "adaptry_cli", *words], who, code)
 
     def shell(self, words: list[str], who: str, code: int = 0) -> str:

@@ -126,7 +126,7 @@ def ours(adapter: Path, base: Path, folder: Path) -> Path:
 
 
 def read(file: Path) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
-    """Tensors, and what says what the file is. (`Any`: gguf's.)"""
+    """The tensors, and the metadata that identify the file. (`Any`: gguf's.)"""
     reader = gguf.GGUFReader(file)
     words = {
         key: field.contents()

@@ -89,7 +89,7 @@ class Standing:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A registry in which the bytes of `out` are nobody's."""
+    """A registry in which the bytes of `out` have no owner."""
     registry = open_local(tmp_path / "registry")
     push(registry, open_dir(tiny_lora(tmp_path / "out")), TONE)
     registry.adapters.delete(TONE)
@@ -128,7 +128,7 @@ def test_a_push_during_a_sweep_loses_no_file(
     sweeps = Standing("sweeping.py", sweeping, folder)
     assert sweeps.reached()
     pushes = Standing("pushing.py", pushing, folder, TONE, tmp_path / "out", way)
-    pushes.reached(2)  # where the bytes are being deleted, it waits for that before it comes to its place
+    pushes.reached(2)  # if the bytes are being deleted, it waits for that first
     sweeps.answer()
     assert pushes.answer() == "2"
     assert_whole(folder)

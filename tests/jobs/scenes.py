@@ -52,7 +52,7 @@ def order(kind: str, number: int) -> JobOrder:
 
 @cache
 def _told(kind: str, number: int) -> dict[str, Any]:
-    """What such a job comes to where nothing happens. (`Any`: JSON.)"""
+    """The result of such a job without a fault. (`Any`: JSON.)"""
     ordered = order(kind, number)
     task = parse_task(kind, ordered.task)
     with TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ class Scene:
     def __init__(self, stage: Stage, kind: str, number: int) -> None:
         self.stage = stage
         self.kind = kind
-        self._number = number if kind == "merge" else 0  # of the others, every one comes to the same bytes
+        self._number = number if kind == "merge" else 0  # all jobs of another kind have the same result
         self._to = f"acme/made-{number}"
         self._events = self._happened_so_far()
         self._finished: dict[str, int] = {}

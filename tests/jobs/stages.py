@@ -95,7 +95,7 @@ class Stage:
         self._is_abandoned = False
 
     def ready(self) -> tuple[Player, Player]:
-        """Two runners that are at work, of which nobody disturbs one."""
+        """Two running runners; faults are injected into only one of them."""
         for dead in [player for player in self._players if not live_processes(player.pid)]:
             dead.runner.kill()
             self._players.remove(dead)
@@ -123,7 +123,7 @@ class Stage:
         return self._players[-1]
 
     def leave(self, player: Player) -> None:
-        """It is asked to end, and does."""
+        """Stops a runner and waits for its end."""
         self._players.remove(player)
         assert player.runner.stop() == 0
         # A copy of the process with torch that was killed takes a moment to give its memory back.
@@ -176,7 +176,7 @@ class Stage:
 
     @contextmanager
     def unless_broken(self) -> Iterator[None]:
-        """What goes wrong in the block is the end of the stage: nobody knows what state it is in."""
+        """An error in the block ends the stage, since its state is unknown."""
         try:
             yield
         except BaseException:

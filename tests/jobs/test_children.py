@@ -20,7 +20,7 @@ from adaptry.storage.catalog.rights import encode_rights
 from adaptry_api.testing import until
 
 pytest.importorskip("psycopg")
-NOBODY = "postgresql://adaptry@127.0.0.1:1/adaptry"  # nobody listens at port 1
+NOBODY = "postgresql://adaptry@127.0.0.1:1/adaptry"  # no process listens on port 1
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_process_waits_for_its_step_in_its_scratch_folder_and_ends_when_it_is_
     child.cancel()
 
     assert "killed by SIGKILL" in ended(child)
-    child.cancel()  # which nobody gets who has its number by now
+    child.cancel()  # its process id may belong to another process by now, which gets no signal
 
 
 def test_a_process_ends_when_its_runner_does(launcher: StepLauncher, tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_job_ends_once_under_any_fault(
     stage = stages(database, happens in (put_forward, put_back))
     with stage.unless_broken():
         first, _ = stage.ready()
-        if place == "runner.after_hello":  # nobody comes there but who starts
+        if place == "runner.after_hello":  # only a starting runner passes this stage
             stage.leave(first)
         stage.gate.arm(place)
         if place == "runner.after_hello":

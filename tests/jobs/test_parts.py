@@ -225,7 +225,7 @@ def test_a_schedule_submits_once_per_time_and_catches_up_once(registry: LocalReg
     assert jobs_at(begun) == 1
     assert jobs_at(begun + timedelta(minutes=29)) == 1
     assert jobs_at(begun + timedelta(minutes=31)) == 2
-    assert jobs_at(begun + timedelta(hours=9)) == 3  # nobody was there for hours
+    assert jobs_at(begun + timedelta(hours=9)) == 3  # no runner was running for hours
     assert jobs_at(begun - timedelta(minutes=20)) == 3  # a clock that was put back
     registry.jobs.unschedule("hourly")
     assert jobs_at(begun + timedelta(hours=12)) == 3

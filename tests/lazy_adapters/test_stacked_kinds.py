@@ -103,7 +103,7 @@ def change(model: Any, folder: Path) -> dict[str, Any]:
     return {name: merged[name].double() - weight.double() for name, weight in model.state_dict().items()}
 
 
-# PEFT says so of the patterns of parameters, and uses them all the same.
+# PEFT warns about patterns of parameters, and uses them nevertheless.
 @pytest.mark.filterwarnings("ignore:The following .*_pattern keys:RuntimeWarning")
 @pytest.mark.parametrize("uniform", [True, False], ids=["one rank", "own ranks"])
 @pytest.mark.parametrize("kind", KINDS)

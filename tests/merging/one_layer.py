@@ -50,7 +50,7 @@ def save_adapter(model: torch.nn.Module, config: Any, folder: Path) -> Path:
         if parameter.requires_grad and "magnitude" not in name:
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.save_pretrained(folder)
-    path = folder / "adapter_config.json"  # PEFT names the test's class, which nobody can import
+    path = folder / "adapter_config.json"  # PEFT names the test's class, which cannot be imported
     path.write_text(json.dumps({**json.loads(path.read_text()), "auto_mapping": None}))
     return folder
 

@@ -105,7 +105,7 @@ def test_a_merge_that_is_interrupted_leaves_nothing(
 
 
 def large_base(folder: Path) -> Path:
-    """A base of 317 MB, as long to write as any, whose file takes no space: zeros that nobody wrote."""
+    """A base of 317 MB in a sparse file, which takes as long to merge as any other but no disk space."""
     tiny_base(folder, layers=1)
     names = [f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(5)]
     size = 2 * WIDE * WIDE

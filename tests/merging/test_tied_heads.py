@@ -100,7 +100,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 SEVERAL = {"bart", "mbart", "pegasus", "m2m_100", "t5", "mt5"}
 """Models with embeddings of other names beside that of the head."""
 REFUSED = {"ctrl"}
-"""Models whose embedding goes by a name that tells nothing."""
+"""Models whose embedding has an unusual name."""
 
 
 class Case:

@@ -44,7 +44,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class Judged:
-    """`wrong` says what is wrong with our answer; empty if nothing. `answer` is the answer in a word, and
+    """`wrong` describes the error in our answer, or is empty. `answer` is the answer in one word, and
     `is_idle` whether PEFT loads the adapter and changes nothing.
     """
 

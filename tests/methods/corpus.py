@@ -86,7 +86,7 @@ class Made:
 
 
 def make(case: Case, folder: Path) -> Made:
-    """The case's base and adapter under `folder`; what is there already is used again. Raises `NotByPeft`."""
+    """The case's base and adapter under `folder`; existing files are reused. Raises `NotByPeft`."""
     family = FAMILIES[case.family]
     base, adapter = folder / "bases" / f"{case.family}-{case.dtype}", folder / "adapters" / str(case)
     with _quiet():

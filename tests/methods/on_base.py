@@ -162,9 +162,7 @@ class Pair:
             if parameter.requires_grad:
                 torch.nn.init.normal_(parameter, std=0.3)
         adapted.save_pretrained(self.adapter)
-        if (
-            kind == "blocks"
-        ):  # PEFT writes this module as the class's home; nobody should import it from there
+        if kind == "blocks":  # PEFT writes the class's module here; it must not be imported
             self.configure(auto_mapping=None)
 
     def merged(self) -> dict[str, Any]:

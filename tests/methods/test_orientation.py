@@ -139,7 +139,7 @@ def save_adapter(family: Family, base: Path, method: str, variant: Variant, fold
                     parameter += torch.randn(parameter.shape) * 0.1
         live.save_pretrained(folder)
     path = folder / "adapter_config.json"
-    # PEFT writes the class's module there; nobody should import it.
+    # PEFT writes the class's module there; it must not be imported.
     path.write_text(json.dumps({**json.loads(path.read_text()), "auto_mapping": None}))
     return True
 

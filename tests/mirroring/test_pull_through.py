@@ -43,7 +43,7 @@ MakeLora = Callable[..., Adapter]
 
 
 class Clock:
-    """Time that passes when a test says so."""
+    """A clock that tests advance."""
 
     now = 0.0
 
@@ -79,7 +79,7 @@ class CountingFiles(LocalFiles):
 
 
 class Counting(LocalRegistry):
-    """Counts what is read of it, and answers nobody while it is `silent`."""
+    """Counts reads of it, and does not respond while it is `silent`."""
 
     reads = 0
     silent = False

@@ -48,7 +48,7 @@ def draw(root: Path, seed: int, count: int) -> list[Mutant]:
 
 
 def product_files(root: Path) -> list[str]:
-    """What users get, without what is there for tests."""
+    """The source files that users get, without those for tests."""
     paths = [path for package in PACKAGES for path in sorted((root / package).rglob("*.py"))]
     files = [path.relative_to(root) for path in paths]
     return [file.as_posix() for file in files if "testing" not in file.parts and file.stem != "testing"]

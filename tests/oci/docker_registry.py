@@ -48,7 +48,7 @@ def running(folder: Path, auth: str = "") -> Iterator[str]:
 
 
 def _address(server: subprocess.Popen[bytes], log: Path) -> str:
-    """Where it listens, once it says so."""
+    """Its address, once it has printed it."""
     deadline = time.monotonic() + _SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         if found := _LISTENING.search(log.read_text()):

@@ -202,7 +202,7 @@ class _WantsTokens(_NotesSubjects):
 
 
 class _Encrypted(_NotesSubjects):
-    """What speaks TLS for it, and says so."""
+    """A proxy that reports in a header that its clients use TLS."""
 
     def _pass(self) -> None:
         self.headers["X-Forwarded-Proto"] = "https"

@@ -33,7 +33,7 @@ class PromotionScene:
     versions: tuple[VersionInfo, ...]
 
     def person(self, name: str, role: str = "owner") -> Browser:
-        """A browser in which somebody is signed in."""
+        """A browser with a signed-in user."""
         return Browser(self.server, self.server.token(name, role, (self.name.namespace,)))
 
     @property

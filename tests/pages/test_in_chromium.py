@@ -87,7 +87,7 @@ def team(request: pytest.FixtureRequest) -> Server:
 
 @pytest.fixture
 def page(browser: Browser, team: Server) -> Iterator[Page]:
-    """A page of somebody who is signed in, which must log nothing and ask no other host for anything."""
+    """A page of a signed-in user, which must log nothing and send no request to another host."""
     with new_page(browser, viewport={"width": 1440, "height": 900}, reduced_motion="reduce") as opened:
         said: list[str] = []
         asked: list[str] = []

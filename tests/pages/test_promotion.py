@@ -24,7 +24,7 @@ ACTIONS = ("promote", "override", "approve", "withdraw", "rollback")
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Shared by the tests of this file, each of which has a namespace of its own."""
+    """Shared by the tests of this file, each of which uses a separate namespace."""
     is_postgres = request.param == "postgres"
     catalog = request.getfixturevalue("postgres").database() if is_postgres else None
     settings = ServerSettings(data=tmp_path_factory.mktemp("promotion"), catalog=catalog)

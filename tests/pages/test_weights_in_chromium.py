@@ -57,7 +57,7 @@ def server(catalog: str | None, tmp_path: Path) -> Iterator[Server]:
 
 
 def opened(browser: Browser, server: Server, **options: Any) -> Any:
-    """A page of somebody who is signed in. (`Any`: a Playwright page.)"""
+    """A page of a signed-in user. (`Any`: a Playwright page.)"""
     page = browser.new_context(viewport={"width": 1440, "height": 900}, **options).new_page()
     page.goto(f"{server.url}/-/sign-in")
     page.get_by_label("Token").fill(server.admin)

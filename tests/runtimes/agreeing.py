@@ -48,7 +48,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Both:
-    """One case: what is said of it, and what was seen; and of its export, or why there is none."""
+    """One case: the verdict and the observed result, also for its export, or the reason why there is none."""
 
     said: RuntimeVerdict
     seen: Seen

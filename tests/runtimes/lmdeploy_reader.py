@@ -19,9 +19,7 @@ from lmdeploy.pytorch.models.patch import BuildModelContext, add_adapters, build
 from transformers import AutoConfig
 
 FAILURES = (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
-torch.use_deterministic_algorithms(
-    True
-)  # then memory that nobody wrote to is not by chance right: it is no number
+torch.use_deterministic_algorithms(True)  # so that unwritten memory is NaN, and never right by chance
 
 
 def built(base: str) -> Any:

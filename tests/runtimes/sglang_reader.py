@@ -41,7 +41,7 @@ from sglang.srt.server_args import ServerArgs  # noqa: E402
 from transformers import AutoConfig  # noqa: E402
 
 PARTS = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
-"""What SGLang has as one weight, one under the other."""
+"""Weights that SGLang stores as one, stacked by rows."""
 FAILURES = (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError)
 
 

@@ -39,7 +39,7 @@ class CommitProxy(FaultProxy):
         try:
             while data := await reader.read(PIECE):
                 if way == "down" and to in self._swallowing:
-                    raise ConnectionResetError  # the server has done it, and nobody will hear
+                    raise ConnectionResetError  # the server has committed, and its response is lost
                 if way == "up" and _BEGIN in data:
                     self._writers.add(to)
                 when = self._strikes(data) if to in self._writers else None

@@ -220,7 +220,7 @@ def test_one_sequencer_seals_and_another_takes_over_when_its_lease_ends(registry
 
 
 def _shorten(database: sqlite3.Connection, size: int) -> None:
-    """Takes the log back to its first `size` entries, as somebody could who knows how it is built."""
+    """Takes the log back to its first `size` entries, as an attacker with knowledge of its format could."""
     peaks = Peaks()
     for (leaf,) in database.execute("SELECT leaf FROM audit_entries WHERE seq < ? ORDER BY seq", (size,)):
         peaks.append(bytes.fromhex(leaf))

@@ -34,7 +34,7 @@ def registry(folder: Path) -> Iterator[LocalRegistry]:
 
 @pytest.fixture
 def alter(folder: Path) -> Alter:
-    """Runs a statement in the catalog's file, as somebody who has the file may."""
+    """Runs a statement in the catalog's file, as anyone with access to the file can."""
 
     def run(statement: str) -> None:
         with closing(sqlite3.connect(folder / "catalog.sqlite")) as database, database:

@@ -253,8 +253,8 @@ def test_numbers_issued_after_the_backup_are_not_reused(folder: Path, tmp_path: 
         publish(registry, tmp_path, 5, VOICE)
         newest = registry.events.read().seq
     shutil.copytree(folder, tmp_path / "lost")
-    restore(tmp_path / "backups", folder, replace=True)  # the replaced catalog says what was given
-    restore(tmp_path / "backups", tmp_path / "elsewhere")  # nobody can say
+    restore(tmp_path / "backups", folder, replace=True)  # the replaced catalog has the numbers that were used
+    restore(tmp_path / "backups", tmp_path / "elsewhere")  # here they are unknown
     for place, number, voice in ((folder, 3, 2), (tmp_path / "elsewhere", 1002, 1)):
         with closing(open_local(place)) as restored:
             (prod,) = restored.aliases.list(TONE)

@@ -72,7 +72,7 @@ def test_a_session_idle_for_a_day_is_dropped() -> None:
 
 def test_two_concurrent_finishes_of_an_upload_both_succeed() -> None:
     class Late(MemoryBlobs):
-        """Where somebody else finishes between a look at the session and the hold of its bytes."""
+        """Another process finishes the upload after the session was read and before its bytes are locked."""
 
         other: Callable[[], None] | None = None
 

@@ -37,7 +37,7 @@ class Repeating(ABC):
 
     @abstractmethod
     def once(self, turn: int) -> None:
-        """The thing, for the `turn`-th time from 1 on. Nobody else calls it meanwhile."""
+        """Performs the operation for the `turn`-th time, counted from 1; calls do not overlap."""
 
     def __enter__(self) -> Self:
         self._thread.start()

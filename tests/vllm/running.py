@@ -129,7 +129,7 @@ def serving(
 
 @contextlib.contextmanager
 def _held_port() -> Iterator[int]:
-    """A free port that is given to nobody meanwhile but who binds it with SO_REUSEADDR, as vLLM does."""
+    """A free port, reserved until a process binds it with SO_REUSEADDR, as vLLM does."""
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         holder.bind(("127.0.0.1", 0))

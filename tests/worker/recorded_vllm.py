@@ -126,5 +126,5 @@ class Models:
 
 
 async def seen(resolve: Callable[[InProcessVllm, str], Coroutine[Any, Any, Any]], name: str) -> Any:
-    """As a resolver of ours is called: it finds who asked by itself."""
+    """Calls our resolver as vLLM does; the resolver finds its caller itself."""
     return await resolve(InProcessVllm.current(), name)

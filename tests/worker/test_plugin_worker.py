@@ -352,7 +352,7 @@ def test_a_rollout_reaches_the_engine_and_stops_where_its_version_does_not_fit(
     there.aliases.move(TONE, "prod", first.digest, None)
 
     async def serves(version: VersionInfo) -> None:
-        async with asyncio.timeout(60):  # a rollout is heard of by its event
+        async with asyncio.timeout(60):  # the rollout's event is received
             while version.digest.hex not in (await bench.ask(PROD) or ""):
                 await bench.look()
 

@@ -156,7 +156,7 @@ def test_stacks_count_towards_the_size_of_the_cache_and_stay_while_they_are_load
             full.acquire(bench.registry, other.revision_ref)
         assert full.shrink(0) == ()
         assert Path(made).exists()
-        bench.models.lora_requests.clear()  # somebody unloaded it
+        bench.models.lora_requests.clear()  # unloaded by another client
         await bench.look()
         assert cache.stacks.sizes() == ()
         assert full.acquire(bench.registry, other.revision_ref)

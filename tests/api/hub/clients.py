@@ -31,7 +31,7 @@ def said(error_class, call):
 def run_client(
     server: Server, code: str, home: Path, token: str | None = "admin", **given: Any
 ) -> tuple[Any, str]:
-    """What the code leaves in `answer`, as JSON, and what the client said meanwhile; `given` are its
+    """What the code leaves in `answer`, as JSON, and the client's output; `given` are its
     variables.
 
     (`Any`: JSON.)

@@ -68,7 +68,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def requests_of(server: Server, tone: Adapter) -> tuple[str, list[tuple[str, str]]]:
-    """The requests of a snapshot, of which the last ones are those of a file."""
+    """The requests of a snapshot, the last of which read a file."""
     push(server.registry(), tone, NAME)
     info = "/api/models/acme/tone/revision/main"
     commit = json.loads(server.call("GET", info).body)["sha"]

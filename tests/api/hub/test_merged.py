@@ -123,7 +123,7 @@ def test_a_files_etag_is_its_sha256_after_one_complete_read(server: Server, vers
 
 
 def eventually(found: Callable[[], Any]) -> Any:
-    """What is found, which the server may come to know an instant after its answer."""
+    """The files, which the server may find only a moment after its response."""
     for _ in range(1000):
         if (value := found()) is not None:
             return value

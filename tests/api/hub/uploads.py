@@ -47,7 +47,7 @@ def create(server: Server, name: str = TONE) -> None:
 
 
 def has(server: Server, content: bytes, name: str = TONE) -> bool:
-    """Whether the adapter has a file of that content: the registry verified it before it says so."""
+    """Whether the adapter has a file with that content, verified by the registry."""
     digest = hashlib.sha256(content).hexdigest()
     answer = server.call("GET", f"/api/v1/adapters/{name}/blobs/sha256:{digest}")
     return bool(answer.json["is_here"])

@@ -9,7 +9,7 @@ from world import CARD, CONFIG, World, line, raises, refused
 
 @line(38)
 def no_pull_requests(world: World) -> None:
-    """They are refused, and the text says what to use instead."""
+    """They are refused with a message that names the alternative."""
     name = world.pushed()
     before = world.api().model_info(name).sha
     card = CommitOperationAdd(CARD, b"# Proposed\n")

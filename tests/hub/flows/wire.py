@@ -18,11 +18,11 @@ PROXY: Proxy | None = None
 
 
 class Proxy:
-    """Listens on a free loopback port, and passes on what comes to `endpoint`.
+    """Listens on a free loopback port, and forwards everything to `endpoint`.
 
-    `cut_downloads_after`, `cut_uploads_after`: how many bytes pass that way before a connection ends, `cuts`
-    times. `flip_in_uploads_over`: after so many bytes of a connection one bit is another. `ranges`: what was
-    asked for with a Range header. `passed_down`: bytes of all answers.
+    `cut_downloads_after`, `cut_uploads_after`: the number of bytes in that direction after which a connection
+    ends, `cuts` times. `flip_in_uploads_over`: the number of bytes after which one bit of an upload is
+    flipped. `ranges`: the requested Range headers. `passed_down`: the bytes of all responses.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -43,7 +43,7 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        """From now on nobody answers, as when the server has stopped."""
+        """Refuses all connections from now on, like a stopped server."""
         self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
         for each in self._open:

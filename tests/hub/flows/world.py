@@ -28,7 +28,7 @@ HAS_XET = os.environ.get("HF_HUB_DISABLE_XET") != "1" and VERSION >= (1, 20)
 
 
 class ClientCannot(Exception):
-    """What this version of the client does not do, whatever the server; the message says what it does
+    """A feature that this version of the client lacks, with any server; the message states what it does
     instead.
     """
 
@@ -49,7 +49,7 @@ class World:
     adaptry: tuple[str, ...]
 
     def api(self, who: str = "alice") -> HfApi:
-        """The client as `alice` (writes to `alice` and `acme`), `reader` (reads `acme`), or nobody."""
+        """The client as `alice` (writes to `alice` and `acme`), `reader` (reads `acme`), or no one."""
         return HfApi(token=self.tokens[who] if who != "nobody" else False)
 
     def name(self, word: str = "tone") -> str:

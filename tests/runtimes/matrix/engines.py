@@ -117,4 +117,4 @@ ENGINES: Mapping[str, Engine] = {
         Engine("llama.cpp", "llama.cpp", "0b03adaa", sys.executable if CONVERTER else "", _by_llamacpp),
     )
 }  # fmt: skip
-"""PEFT, the reference, is asked beside them."""
+"""The engines besides PEFT, which is the reference."""

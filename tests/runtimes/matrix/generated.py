@@ -67,7 +67,7 @@ _RANKS = ("r", "rank_pattern")
 
 @dataclass(frozen=True)
 class Specimen:
-    """One adapter. `meant`: folders of what it was meant to be, nearest first; `done` says what it is."""
+    """One adapter. `meant`: folders of the intended adapters, nearest first; `done`: its mutations."""
 
     name: str
     folder: Path
