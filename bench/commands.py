@@ -1,4 +1,4 @@
-"""How long do `adaptry ls`, `push` and `pull` take on a registry in a folder, as whole processes?
+"""Measures how long `adaptry ls`, `push` and `pull` take on a registry in a folder, as whole processes.
 
     python bench/commands.py [--adapters 200000] [--size-mb 10] [--rounds 7] [--folder DIR]
 

@@ -1,4 +1,4 @@
-"""One case of the conformance corpus all the way: described, checked, merged, and the merge compared with
+"""Runs one case of the conformance corpus: describes, checks and merges it, and compares the merge with
 PEFT's.
 """
 

@@ -1,4 +1,4 @@
-"""How many times as long an export takes as reading the adapter's file once, in one run.
+"""Compares the time of an export with that of reading the adapter's file once, in one run.
 
     python bench/export.py [--rank N] [--layers N]
 

@@ -1,4 +1,4 @@
-"""What a bench measured, for `table.py`: one line of JSON a row, in the file that `FIGURES` names.
+"""The results of a bench for `table.py`: one line of JSON per row, in the file that `FIGURES` names.
 
 Without `FIGURES`, nothing is written: a bench by itself prints what it found.
 """

@@ -1,4 +1,4 @@
-"""The model and adapter that benches measure on: of real shapes, of values that mean nothing.
+"""The model and adapter that benches use: real shapes, random values.
 
     python bench/generated.py [--folder .bench] [--layers 24]
 

@@ -1,4 +1,4 @@
-"""How long does a commit of many small files by a Hub client take?
+"""Measures how long a Hub client's commit of many small files takes.
 
     python bench/hub_commit.py [--files 500] [--rounds 3] [--folder DIR]
 

@@ -1,4 +1,4 @@
-"""Processor time of the server for the requests of a Hub client.
+"""Measures the server's processor time for the requests of a Hub client.
 
     python bench/hub_reads.py [--adapters 50] [--rounds 20] [--folder DIR]
 

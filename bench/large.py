@@ -1,4 +1,4 @@
-"""The time and memory of work on a large adapter and a large base.
+"""Measures the time and memory of operations on a large adapter and a large base.
 
     python bench/large.py [--adapter-mb 1024] [--layers 310] [--full] [--only adapter,base] [--folder DIR]
 

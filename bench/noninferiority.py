@@ -1,4 +1,4 @@
-"""How often `noninferior` is wrong: simulated evaluations, paired by document and not.
+"""Measures how often `noninferior` is wrong, with simulated evaluations, paired by document or not.
 
     python bench/noninferiority.py [DRAWS]
 

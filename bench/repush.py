@@ -1,5 +1,5 @@
-"""How much faster is an upload again, unchanged and with a little changed, than the first? Through Xet and
-through Git LFS.
+"""Compares a repeated upload, unchanged and slightly changed, with the first one, through Xet and through Git
+LFS.
 
     python bench/repush.py [--size-mb 329] [--rounds 3] [--folder DIR]
 

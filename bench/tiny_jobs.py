@@ -1,4 +1,4 @@
-"""How many tiny jobs does a runner do in a second?
+"""Measures how many tiny jobs a runner completes per second.
 
     python bench/tiny_jobs.py [--jobs 20] [--rounds 3] [--concurrency 2] [--folder DIR]
 

@@ -39,7 +39,7 @@ def test_a_policy_that_cannot_be_read_is_refused_with_its_line(text: str, messag
         ("fits('a', 'b')", "too many arguments"),
         ("fits()", "needs runtime"),
         ("fits('a'", "is missing"),
-        ("fits(1)", "runtime must be a text"),
+        ("fits(1)", "runtime must be a string"),
         ("noninferior('a', 'b', vs='p', margn=0.1)", "no argument margn; did you mean margin"),
         ("noninferior('a', 'b', 'p', margin=-0.1)", "margin, which is how much worse"),
         ("noninferior('a', 'b', 'p', 0.1, confidence=95)", "confidence must be at least 0.5"),

@@ -84,7 +84,7 @@ class AdapterConfig:
         return None if is_known else str(library)
 
     def number(self, key: str, default: float) -> float:
-        """A finite number. Raises `InvalidConfig` for anything else, including booleans and text."""
+        """A finite number. Raises `InvalidConfig` for anything else, including booleans and strings."""
         value = self.fields.get(key)
         if value is None:
             return default
@@ -100,19 +100,19 @@ class AdapterConfig:
         return self.fields.get(key) is True
 
     def text(self, key: str) -> str | None:
-        """A text of at most 128 characters; None for anything else."""
+        """A string of at most 128 characters; None for anything else."""
         value = self.fields.get(key)
         return value[:128] if isinstance(value, str) else None
 
     def names(self, key: str) -> tuple[str, ...]:
-        """A list of module names. A single text counts as one name, an absent field as none."""
+        """A list of module names. A single string counts as one name, an absent field as none."""
         value = self.fields.get(key)
         if value is None:
             return ()
         if isinstance(value, str):
             return (value,)
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise InvalidConfig(f"adapter_config.json: {key} must be a text or a list of texts")
+            raise InvalidConfig(f"adapter_config.json: {key} must be a string or a list of strings")
         return tuple(value)
 
     def pattern_values(self, key: str) -> Mapping[str, Any]:

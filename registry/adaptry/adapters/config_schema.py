@@ -50,10 +50,10 @@ _MAX_LAYERS = 1024
 
 
 def check_method(fields: Mapping[str, Any]) -> None:
-    """Raises `InvalidConfig` if `peft_type` is not a text, or a number or switch has another type: PEFT
-    treats the text "false" as true. (`Any`, here and below: JSON.)
+    """Raises `InvalidConfig` if `peft_type` is not a string, or a number or flag has another type: PEFT
+    treats the string "false" as true. (`Any`, here and below: JSON.)
     """
-    _expect(fields, "peft_type", lambda value: isinstance(value, str), 'a text such as "LORA"')
+    _expect(fields, "peft_type", lambda value: isinstance(value, str), 'a string such as "LORA"')
     types = declared_types(str(fields.get("peft_type", "")).upper())
     for key in fields.keys() & types.keys():
         if types[key] <= {"bool", "null"}:
@@ -69,7 +69,7 @@ def check_lora(fields: Mapping[str, Any]) -> None:
     for key in _FLAGS:
         _expect(fields, key, lambda value: isinstance(value, bool), "true or false")
     for key in _TEXTS:
-        _expect(fields, key, lambda value: isinstance(value, str), "a text")
+        _expect(fields, key, lambda value: isinstance(value, str), "a string")
     for key in ("rank_pattern", "alpha_pattern"):
         _expect(fields, key, lambda value: isinstance(value, dict), "a mapping of patterns to numbers")
     _expect(fields, "bias", _BIASES.__contains__, "none, all or lora_only")

@@ -52,7 +52,7 @@ _KEPT = 64  # queries
 
 _TOKEN = re.compile(r'[()]|-(?=\()|-?(?:[^\s"()]|"[^"]*")+')
 _OPERATORS = ("OR", "AND", "NOT")
-_QUOTE = "quote a text that contains one"
+_QUOTE = "put text that contains one in quotation marks"
 _CLOSED = f"a closing parenthesis has no opening one; {_QUOTE}"
 
 

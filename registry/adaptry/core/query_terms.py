@@ -186,7 +186,7 @@ def _text(field: str, text: str, token: str) -> Term:
     if field not in TEXT_FIELDS:
         raise InvalidQuery(_unknown_field(field, token))
     if not text.strip("*") and token not in ("state:*", "loaded:*"):
-        raise InvalidQuery(f"{field}: needs a text, as in {field}:something")
+        raise InvalidQuery(f"{field}: needs a value, as in {field}:something")
     return TextTerm(field, text.rstrip("*"), text.endswith("*"))
 
 
@@ -213,7 +213,7 @@ def _cannot_compare(body: str, token: str) -> str:
     """Why a term with `<`, `=` or `>` is invalid."""
     name, operator, value = re.split(r"([<>=!]+)", body, maxsplit=1)
     if _SPELLINGS.get(name, name) in (*TEXT_FIELDS, *DIGEST_FIELDS, "has", "fits"):
-        return f"{name} in {token[:80]!r} is a text: write {name}:{value[:40] or 'TEXT'}"
+        return f"{name} in {token[:80]!r} is text, not a number: write {name}:{value[:40] or 'TEXT'}"
     if name in DATE_FIELDS:
         return f"{token[:80]!r} is not a comparison: write {name}{operator[:2]}2026-01-31"
     if name in NUMBER_FIELDS or name.startswith(("metric.", "eval.")):

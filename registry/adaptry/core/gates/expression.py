@@ -240,7 +240,7 @@ def _bound(
 
 def _typed(called: str, parameter: Parameter, value: Scalar) -> Scalar:
     if (parameter.type == "number") != isinstance(value, float):
-        kind = "a number" if parameter.type == "number" else "a text in quotation marks"
+        kind = "a number" if parameter.type == "number" else "a string in quotation marks"
         raise Invalid(f"{called}: {parameter.name} must be {kind}, not {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise Invalid(f"{called}: {parameter.name} is too large")
