@@ -60,7 +60,9 @@ class Generated:
 def asked_of(doc: str, *, has_brief: bool = False) -> argparse.Namespace:
     """`folder`, which is made, `layers` and `rounds`, from the command line of a bench on this model."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--folder", type=lambda text: Path(text).absolute(), default=Path(".bench").absolute())
+    parser.add_argument(
+        "--folder", type=lambda text: Path(text).absolute(), default=Path(".bench").absolute()
+    )
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
     if has_brief:
@@ -153,7 +155,9 @@ def _slices(values: NDArray[np.float32], number: int, count: int) -> Iterator[ND
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=lambda text: Path(text).absolute(), default=Path(".bench").absolute())
+    parser.add_argument(
+        "--folder", type=lambda text: Path(text).absolute(), default=Path(".bench").absolute()
+    )
     parser.add_argument("--layers", type=int, default=24)
     asked = parser.parse_args()
     print(generated(asked.folder, asked.layers).base)
