@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, CorruptData, Invalid, NotFound, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
@@ -214,11 +213,11 @@ class LocalBases(Bases):
             with self.context.catalog.read() as tx:
                 known = bases.names(tx, record.id)
                 batch = unresolved_bases.pending_for_base(tx, record.id, known, after, _BATCH)
-                weights = [known_inspections(tx, item.manifest) for item in batch]
+                inspections = [known_inspections(tx, item.manifest) for item in batch]
             if not batch:
                 return
             base_checks = []
-            for item, found in zip(batch, weights, strict=True):
+            for item, found in zip(batch, inspections, strict=True):
                 try:
                     with self.context.catalog.read() as tx:
                         require_sound(tx, {entry.path: entry.sha256 for entry in item.manifest.files})
@@ -227,8 +226,7 @@ class LocalBases(Bases):
                     continue
                 with self.context.catalog.read() as tx:
                     claim = find_stored_base(tx, item.manifest, adapter.spec.base_name, item.bound_base)
-                found_in = weights_findings(adapter.spec, found)
-                base_checks.append((item, check_against_base(adapter, claim, record, found_in)))
+                base_checks.append((item, check_against_base(adapter, claim, record, found)))
             with self.context.write() as tx:
                 now = self.context.clock()
                 for item, base_check in base_checks:
