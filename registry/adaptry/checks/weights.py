@@ -110,6 +110,8 @@ def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> li
     tensors = [item for inspection in inspections.values() for item in inspection.tensors.items()]
     zeros = {name for name, tensor in tensors if tensor.is_zero}
     ones = {name for name, tensor in tensors if tensor.is_one}
+    if not zeros and not ones:
+        return []
     return [
         module.path
         for module in spec.modules

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Set
 from dataclasses import field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
 from adaptry.adapters.config import AdapterConfig
@@ -233,13 +234,13 @@ class Method:
         """Whether a module with these tensors, names by role, leaves the model as it is. `zeros` and `ones`
         are the names of the tensors that are all zeros and all ones. False if that is not known.
         """
-        held = [[_matching(factor, tensors) for factor in product] for product in self.products]
-        products = [product for product in held if any(product)]
-        multipliers = _matching(self.ones, tensors)
+        roles = tuple(tensors)
+        multipliers = _matching(self.ones, roles)
+        products = _held_products(self.products, roles)
         if not products and not multipliers:
             return False
-        return multipliers <= ones and all(
-            any(factor and factor <= zeros for factor in product) for product in products
+        return all(tensors[role] in ones for role in multipliers) and all(
+            any(all(tensors[role] in zeros for role in factor) for factor in product) for product in products
         )
 
     def role(self, key: str) -> tuple[str, str] | None:
@@ -272,9 +273,21 @@ class Method:
         return None
 
 
-def _matching(pattern: str, tensors: Mapping[str, str]) -> Set[str]:
-    """The names of the tensors whose role matches."""
-    return {name for role, name in tensors.items() if re.fullmatch(pattern, role)}
+@lru_cache(maxsize=256)
+def _held_products(
+    products: tuple[tuple[str, ...], ...], roles: tuple[str, ...]
+) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """The products of a module with these roles: of each, the roles of its factors. The modules of an adapter
+    have the same roles, so this is computed once.
+    """
+    factors = (tuple(_matching(factor, roles) for factor in product) for product in products)
+    held = (tuple(factor for factor in product if factor) for product in factors)
+    return tuple(product for product in held if product)
+
+
+@lru_cache(maxsize=256)
+def _matching(pattern: str, roles: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(role for role in roles if re.fullmatch(pattern, role))
 
 
 def add_delta(

@@ -26,9 +26,11 @@ from adaptry.storage.local.admission import (
 _AT_ONCE = 100
 
 
-def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> Iterator[IntegrityProblem]:
+def problems(
+    catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest], misread: frozenset[Digest]
+) -> Iterator[IntegrityProblem]:
     """Versions whose spec does not follow from their files, or whose report differs from today's checks;
-    versions with damaged files are skipped.
+    versions with damaged files are skipped. `misread`: files whose stored inspections are wrong.
     """
     after = 0
     while True:
@@ -37,12 +39,14 @@ def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> 
         if not keys:
             return
         for key in keys:
-            yield from guard_problems(f"version {key}", partial(_of_version, catalog, blobs, damaged, key))
+            yield from guard_problems(
+                f"version {key}", partial(_of_version, catalog, blobs, damaged, misread, key)
+            )
         after = keys[-1]
 
 
 def _of_version(
-    catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest], key: int
+    catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest], misread: frozenset[Digest], key: int
 ) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         try:
@@ -57,16 +61,18 @@ def _of_version(
         reason = "its spec differs from the one that this version of Adaptry derives from its files"
         yield IntegrityProblem(kept.name, reason, "derived", f"version:{key}")
     elif report is not None:
-        yield from _other_findings(catalog, kept, report, _check(catalog, kept, adapter))
+        yield from _other_findings(catalog, kept, report, _check(catalog, kept, adapter), misread)
 
 
 def _other_findings(
-    catalog: Catalog, kept: VersionSource, report: CheckReport, now: BaseCheck
+    catalog: Catalog, kept: VersionSource, report: CheckReport, now: BaseCheck, misread: frozenset[Digest]
 ) -> Iterator[IntegrityProblem]:
-    """Leaves out the findings about weights that are not inspected now."""
+    """Leaves out the findings about weights if these are not inspected now, or were misread."""
+    weights = kept.manifest.weights
     with catalog.read() as tx:
-        is_inspected = known_inspections(tx, kept.manifest).keys() == kept.manifest.weights.keys()
-    unknown = frozenset() if is_inspected else WEIGHTS_CODES
+        is_inspected = known_inspections(tx, kept.manifest).keys() == weights.keys()
+    is_known = is_inspected and misread.isdisjoint(weights.values())
+    unknown = frozenset() if is_known else WEIGHTS_CODES
     before, after = (
         [found for found in each.findings if found.code not in unknown] for each in (report, now.report)
     )
