@@ -176,3 +176,5 @@ def test_two_of_a_group_approve_through_a_server(
             moved = run("promote", "acme/tone@1", code=code).stderr
             assert f"{1 if code else 2} approvals of release" in moved
         assert "void" in run("approve", "acme/tone", "--list").stdout
+        none = run("approve", "acme/tone", "--list", "--alias", "staging")
+        assert none.stdout == "" and "nobody has approved a move of acme/tone@staging" in none.stderr
