@@ -44,13 +44,15 @@ def approve(
     if is_list:
         _list(registry, ref, alias, as_json)
         return
-    digest = registry.versions.get(ref).digest
+    version = registry.versions.get(ref)
     if is_withdrawn:
-        found = registry.policies.withdraw_approval(ref.name, alias, digest)
+        found = registry.policies.withdraw_approval(ref.name, alias, version.digest)
         message = f"withdrew the approval of version {found.number} for {ref.name}@{alias}"
     else:
-        found = registry.policies.approve(ref.name, alias, digest)
+        found = registry.policies.approve(ref.name, alias, version.digest)
         message = f"approved version {found.number} ({found.digest.brief}) for {ref.name}@{alias}"
+        if found.by == version.created_by:
+            message += f"; it does not count, because {found.by} pushed the version"
     print_done(found.model_dump(mode="json"), message, as_json)
 
 
