@@ -1,6 +1,6 @@
 """The part of a local registry about bases: registered by content, with names, and optionally stored weights.
 
-When a base is registered, versions that declared it are checked again at once.
+When a base is registered, or shown to other callers, versions that declared it are checked again at once.
 """
 
 from __future__ import annotations
@@ -145,14 +145,18 @@ class LocalBases(Bases):
     def edit(self, id: Digest, edit: BaseEdit) -> BaseInfo:
         self.context.require_base_write()
         with self.context.write() as tx:
-            self._record(tx, id)
+            record = self._record(tx, id)
             was = bases.info(tx, self.context.read_scope(tx), id).visibility
-            if edit.visibility is not None and edit.visibility != was:
+            is_changed = edit.visibility is not None and edit.visibility != was
+            if edit.visibility is not None and is_changed:
                 bases.set_visibility(tx, id, edit.visibility)
                 detail = {"id": id, "visibility": edit.visibility, "was": was}
                 events.record(
                     tx, "base.edited", at=self.context.clock(), by=self.context.identity.name, detail=detail
                 )
+        if is_changed:  # users who could not see the base may have pushed versions on it
+            self._resolve_pending(record)
+        with self.context.catalog.read() as tx:
             return bases.info(tx, self.context.read_scope(tx), id)
 
     def read_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
