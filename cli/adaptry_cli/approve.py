@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from adaptry.core.refs import Ref
-from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.aliases import PRODUCTION
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import ALIAS, REF, require_usage
 from adaptry_cli.command import command

@@ -16,7 +16,7 @@ from starlette.responses import RedirectResponse, Response
 from adaptry.core.errors import CorruptData, NotFound, Withdrawn
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.aliases import PRODUCTION
 from adaptry.registry.evidence import EvidenceInfo
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import AdapterInfo, AliasInfo, Event, Page, VersionDetail, VersionInfo

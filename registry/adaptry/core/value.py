@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
 from functools import cache, wraps
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from adaptry.core.lazy_dataclass import dataclass, lazy_dataclass
 
@@ -38,6 +38,26 @@ class Pattern:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """(`Any`: the type in pydantic's signature.)"""
         return {**handler(source), "pattern": self.pattern}
+
+
+class _WithoutNull:
+    """A text without the character U+0000, which PostgreSQL cannot hold."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """(`Any`: the type in pydantic's signature.)"""
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        return no_info_after_validator_function(self._checked, handler(source))
+
+    @staticmethod
+    def _checked(text: str) -> str:
+        if "\0" in text:
+            raise ValueError("a text cannot hold the character U+0000")
+        return text
+
+
+FreeText = Annotated[str, _WithoutNull()]
+"""A text that somebody wrote."""
 
 
 def limited(*, default: Any = MISSING, default_factory: Any = MISSING, **limits: Any) -> Any:

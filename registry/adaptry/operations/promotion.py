@@ -21,9 +21,6 @@ from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AliasInfo, Event, VersionInfo
 from adaptry.registry.versions import Versions
 
-PRODUCTION = "prod"
-"""The alias that `promote` and `rollback` move unless another is named."""
-
 
 @dataclass(frozen=True, slots=True)
 class AliasMoveResult:
