@@ -179,7 +179,7 @@ def test_two_of_a_group_approve_through_a_server(
             assert "approved version 1" in run("approve", "acme/tone@1").stderr
             monkeypatch.setenv("ADAPTRY_TOKEN", server.admin)
             moved = run("promote", "acme/tone@1", code=code).stderr
-            assert f"{1 if code else 2} approvals of release" in moved
+            assert ("1 approval of release" if code else "2 approvals of release") in moved
         assert "void" in run("approve", "acme/tone", "--list").stdout
         none = run("approve", "acme/tone", "--list", "--alias", "staging")
         assert none.stdout == "" and "nobody has approved a move of acme/tone@staging" in none.stderr

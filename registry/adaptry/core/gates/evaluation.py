@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
+from adaptry.core.display import format_count
 from adaptry.core.errors import Invalid
 from adaptry.core.gates import statistics
 from adaptry.core.gates.expression import Call, PolicyCondition
@@ -273,7 +274,7 @@ def _approvals(call: Call, facts: GateFacts) -> _Found:
         raise _Missing(found.problem if found and found.problem else f"there is no group {group}")
     names = f" ({', '.join(found.by)})" if found.by else ""
     ignored = f"; not counted: {', '.join(found.ignored)}" if found.ignored else ""
-    return _Found(len(found.by), f"{len(found.by)} approvals of {group}{names}{ignored}")
+    return _Found(len(found.by), f"{format_count(len(found.by), 'approval')} of {group}{names}{ignored}")
 
 
 def _state(call: Call, facts: GateFacts) -> _Found:
