@@ -23,5 +23,5 @@ from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
 )
 def test_the_character_that_postgresql_cannot_hold_is_refused(make: Callable[[str], object]) -> None:
     make("a line\nand another, ü")
-    with pytest.raises(ValidationError, match=r"a text cannot hold the character U\+0000"):
+    with pytest.raises(ValidationError, match="should match pattern"):
         make("a line\0")
