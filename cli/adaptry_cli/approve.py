@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from adaptry.core.refs import Ref
-from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.aliases import PRODUCTION
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import ALIAS, REF, require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, print_done, print_json
+from adaptry_cli.out import json_option, print_done, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 
@@ -26,7 +26,9 @@ from adaptry_cli.times import exact_times_option, format_when
     help="The alias that would move to the version.",
 )
 @click.option("--withdraw", "is_withdrawn", is_flag=True, help="Withdraw your own approval.")
-@click.option("--list", "is_list", is_flag=True, help="List the approvals of REF's adapter instead.")
+@click.option(
+    "--list", "is_list", is_flag=True, help="List the approvals for this alias of REF's adapter instead."
+)
 @registry_option
 @exact_times_option
 @json_option
@@ -42,13 +44,15 @@ def approve(
     if is_list:
         _list(registry, ref, alias, as_json)
         return
-    digest = registry.versions.get(ref).digest
+    version = registry.versions.get(ref)
     if is_withdrawn:
-        found = registry.policies.withdraw_approval(ref.name, alias, digest)
+        found = registry.policies.withdraw_approval(ref.name, alias, version.digest)
         message = f"withdrew the approval of version {found.number} for {ref.name}@{alias}"
     else:
-        found = registry.policies.approve(ref.name, alias, digest)
+        found = registry.policies.approve(ref.name, alias, version.digest)
         message = f"approved version {found.number} ({found.digest.brief}) for {ref.name}@{alias}"
+        if found.by == version.created_by:
+            message += f"; it does not count, because {found.by} pushed the version"
     print_done(found.model_dump(mode="json"), message, as_json)
 
 
@@ -56,6 +60,9 @@ def _list(registry: Registry, ref: Ref, alias: str, as_json: bool) -> None:
     found = registry.policies.approvals(ref.name, alias)
     if as_json:
         print_json(found)
+        return
+    if not found:
+        print_err(f"nobody has approved a move of {ref.name}@{alias}")
         return
     print_table(
         ("version", "digest", "by", "when", "state"),

@@ -39,7 +39,10 @@ _NOUNS: Mapping[Severity, str] = {"blocks": "blocking finding", "warns": "warnin
     "--other-base", is_flag=True, help="Allow a base other than the one that the adapter was trained on."
 )
 @click.option(
-    "--weights", is_flag=True, help="Also read the weights: find NaN, infinity and updates that are all zero."
+    "--weights/--no-weights",
+    default=None,
+    help="Read the weights, for NaN, infinity and modules that change nothing. Default: those of a folder are"
+    " read; for a version, the findings of its push are used.",
 )
 @click.option(
     "--runtime",
@@ -57,15 +60,15 @@ def check(
     source: Source,
     base: str | None,
     other_base: bool,
-    weights: bool,
+    weights: bool | None,
     runtimes: tuple[Runtime, ...],
     as_json: bool,
 ) -> None:
     """Check an adapter, alone, against a base, or for an engine.
 
     Without --base, the adapter is checked against its version's base, or the registered base that its config
-    names. With --base, a base that is another model is a finding. Reads headers and configs only, so it is
-    quick.
+    names. With --base, a base that is another model is a finding. Of a version, only headers and configs are
+    read, since its weights were inspected at the push.
 
     The exit code is 1 if the adapter cannot work as it is, or if an engine refuses it or does not serve it as
     trained. Every finding has a reason and a remedy.
@@ -91,7 +94,12 @@ def _conclusion(report: CheckReport) -> str:
     """`1 blocking finding, 2 warnings; it cannot work as it is`."""
     counts = Counter(finding.severity for finding in report.findings)
     listed = [format_count(counts[severity], noun) for severity, noun in _NOUNS.items() if counts[severity]]
-    conclusion = "it cannot work as it is" if report.is_blocked else "it can be used"
+    if report.is_blocked:
+        conclusion = "it cannot work as it is"
+    elif any(finding.code == "untrained" for finding in report.findings):
+        conclusion = "the model answers as without it"
+    else:
+        conclusion = "it can be used"
     return f"{', '.join(listed) or 'no findings'}; {conclusion}"
 
 

@@ -99,7 +99,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "check": (
         "adaptry check ./out --base org/model",
         "adaptry check acme/tone@prod --runtime vllm@0.33,max_lora_rank=64",
-        "adaptry check ./out --weights --json",
+        "adaptry check ./out --json",
     ),
     "create": ("adaptry create acme/tone --description 'Answers in our tone of voice' --tag style",),
     "edit": ("adaptry edit acme/tone --public", "adaptry edit acme/tone --tag style --tag french"),

@@ -18,6 +18,7 @@ from adaptry.core.errors import (
     NotFound,
     PermissionDenied,
     ProtocolMismatch,
+    QuotaExceeded,
     Unauthenticated,
     Unavailable,
 )
@@ -35,6 +36,7 @@ EXIT_CODES: tuple[tuple[type[AdaptryError], int], ...] = (
     (InvalidManifest, NO),
     (InvalidBundle, NO),
     (InvalidBackup, NO),
+    (QuotaExceeded, NO),
     (Invalid, USAGE),
     (NotFound, 3),
     (DigestMismatch, 7),
@@ -48,7 +50,10 @@ EXIT_CODES: tuple[tuple[type[AdaptryError], int], ...] = (
 )
 MEANINGS: dict[int, str] = {
     0: "success",
-    1: "negative result: a blocked check, a refused push, an outdated lock file, a malformed file",
+    1: (
+        "negative result: a blocked check, a refused push, a full quota, an outdated lock file,"
+        " a malformed file"
+    ),
     2: "usage: the command line is wrong, or asks for something that is not supported",
     3: "not found, or you may not read it",
     4: "conflict: someone else changed it first; look again and retry",

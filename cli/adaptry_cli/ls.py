@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from adaptry.core.refs import AdapterName
+from adaptry.core.refs import AdapterName, parse_namespace
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import ADAPTER_OR_NAMESPACE
 from adaptry_cli.command import command
@@ -53,7 +53,8 @@ def ls(
     if what and "/" in what:
         _list_versions(registry, AdapterName.parse(what), order, reverse, limit, as_json)
     else:
-        _list_adapters(registry, what, order, reverse, limit, as_json)
+        namespace = parse_namespace(what) if what else None
+        _list_adapters(registry, namespace, order, reverse, limit, as_json)
 
 
 def _list_versions(

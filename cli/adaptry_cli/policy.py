@@ -8,7 +8,7 @@ import click
 
 from adaptry.core.errors import NotFound
 from adaptry.core.refs import Latest, Ref
-from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.aliases import PRODUCTION
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import ALIAS, REF
 from adaptry_cli.command import group

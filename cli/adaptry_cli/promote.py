@@ -7,8 +7,7 @@ import click
 from adaptry.core.errors import CheckFailed
 from adaptry.core.refs import Ref
 from adaptry.operations import promotion
-from adaptry.operations.promotion import PRODUCTION
-from adaptry.registry.aliases import MoveRequest
+from adaptry.registry.aliases import PRODUCTION, MoveRequest
 from adaptry.registry.interface import Registry
 from adaptry_cli.alias_move import only_from_option, print_decision, print_move, print_refusal
 from adaptry_cli.arguments import ALIAS, REF, validate_options

@@ -147,6 +147,10 @@ def print_pushed(pushed: PushResult, as_json: bool) -> None:
     version = pushed.version
     if not pushed.is_new:
         print_err(f"{version.label} already has these files; no new version was made")
+    if version.state != "active":
+        from adaptry.registry.state_warnings import state_warning  # few pushes find such a version
+
+        print_err(f"warning: {state_warning(version)}")
     for finding in pushed.report.findings:
         if finding.severity != "notes":
             remedy = finding.remedy_for(version.label)

@@ -6,7 +6,7 @@ import click
 
 from adaptry.core.refs import Label, Latest, Ref, parse_stored_alias
 from adaptry.operations import promotion
-from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.aliases import PRODUCTION
 from adaptry.registry.interface import Registry
 from adaptry_cli.alias_move import print_move
 from adaptry_cli.arguments import REF, require_usage

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import click
 
+from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.lifecycle import STATE_RULES, State
-from adaptry.core.refs import Ref
+from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.promotion import find_rollback
 from adaptry.operations.version_state import change_state
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import StateChange
 from adaptry_cli.arguments import REF, validate_options
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, print_answer, print_err
+
+_NEWEST_EVENTS = 200  # of the adapter, in which the last move of an alias is looked for
 
 _ref = click.argument("ref", metavar="NAME@VERSION", type=REF)
 
@@ -47,8 +52,14 @@ def set_state(
         print_err(f"{label} was {changed.was}")
     if not STATE_RULES[state].allows_aliases:
         for alias in version.aliases:
-            print_err(
-                f"warning: {alias} still points at this version; `adaptry rollback {version.name}@{alias}` or"
-                f" `adaptry alias set {version.name}@VERSION {alias}` moves it"
-            )
+            ways = " or ".join(_ways_to_move(registry, version.name, alias))
+            print_err(f"warning: {alias} still points at this version; {ways} moves it")
     print_answer(version, f"{label} {state}", as_json)
+
+
+def _ways_to_move(registry: Registry, name: AdapterName, alias: str) -> Iterator[str]:
+    """The commands that move an alias away from a withdrawn version; `rollback` only if it would succeed."""
+    with suppress(NotFound, Conflict):
+        find_rollback(registry, name, alias, _NEWEST_EVENTS)
+        yield f"`adaptry rollback {name}@{alias}`"
+    yield f"`adaptry alias set {name}@VERSION {alias}`"

@@ -18,7 +18,15 @@ from adaptry_cli.administration import administered_registry
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import DecimalNumber, WholeNumber
-from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json, print_out
+from adaptry_cli.out import (
+    collect_pages,
+    format_count,
+    json_option,
+    print_done,
+    print_err,
+    print_json,
+    print_out,
+)
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 
@@ -249,7 +257,7 @@ def _events(found: WebhookInfo) -> str:
 def _state(found: WebhookInfo) -> str:
     if found.disabled_at is not None:
         return f"disabled: {found.disabled_reason}"
-    return f"{found.failures} failures since the last success" if found.failures else "enabled"
+    return f"{format_count(found.failures, 'failure')} in a row" if found.failures else "enabled"
 
 
 def _result(one: WebhookDelivery) -> str:

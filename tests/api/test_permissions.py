@@ -324,6 +324,18 @@ def test_grants_of_others_are_not_visible(server: Server) -> None:
     assert [one.name for one in theirs.principals.list().items] == ["nosy"]
 
 
+def test_names_of_principals_and_groups_differ_in_more_than_capitals(server: Server) -> None:
+    for path, fields in (("/api/v1/principals", {"kind": "user"}), ("/api/v1/groups", {})):
+        assert server.call("POST", path, {**fields, "name": "pia"}).status == 201
+        twin, again = (server.call("POST", path, {**fields, "name": name}) for name in ("Pia", "pia"))
+        assert_problem(twin, 409, "conflict")
+        assert "differs only in capitals from pia" in twin.json["detail"]
+        assert_problem(again, 409, "conflict")
+        assert "pia already exists" in again.json["detail"]
+    token = {"name": "PIA", "role": "viewer", "namespaces": ["acme"]}
+    assert_problem(server.call("POST", "/api/v1/tokens", token), 409, "conflict")
+
+
 @pytest.mark.parametrize("name", ["server", "Server", "mirror", "local", "anonymous"])
 def test_no_principal_can_have_a_reserved_author_name(server: Server, name: str) -> None:
     user = {"kind": "user", "name": name}

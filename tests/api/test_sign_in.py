@@ -168,6 +168,8 @@ def test_a_user_needs_a_mapped_group_or_a_link_and_cannot_take_an_existing_name(
     assert nobody.status == 403 and "none of your groups may sign in" in nobody.text
     taken = provider.sign_in(browser, sub="00root", preferred_username="root")
     assert taken.status == 403 and "there is a user root already" in taken.text
+    twin = provider.sign_in(browser, sub="00root", preferred_username="Root")
+    assert twin.status == 403 and "there is a user root already" in twin.text
     reserved = provider.sign_in(browser, sub="local", preferred_username="local", email=None)
     assert reserved.status == 403
     registry.principals.create("user", "olga")

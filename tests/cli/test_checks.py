@@ -194,7 +194,7 @@ def test_remedies_for_a_version_name_it(run, tmp_path: Path) -> None:
         )
 
 
-def test_weights_are_checked_on_request(run, answer, tmp_path: Path) -> None:
+def test_the_weights_of_a_folder_and_the_findings_of_a_push_are_checked(run, answer, tmp_path: Path) -> None:
     module = "base_model.model.model.layers.0.self_attn.q_proj"
     zero = ("F32", (16, 4), bytes(16 * 4 * 4))
     tiny_lora(tmp_path / "untrained", layers=1, targets=("q_proj",), extra={f"{module}.lora_B.weight": zero})
@@ -205,8 +205,42 @@ def test_weights_are_checked_on_request(run, answer, tmp_path: Path) -> None:
     assert "[weights_nan]" in run("push", "./spoiled", "acme/spoiled", code=1).stderr
     run("push", "./spoiled", "acme/spoiled", "--force", "--reason", "to look into it")
 
-    assert answer("check", "./spoiled")["blocked"] is False
-    for source in ("./untrained", "acme/untrained"):
-        assert "untrained" in [found["code"] for found in answer("check", source, "--weights")["findings"]]
-    for source in ("./spoiled", "acme/spoiled"):
-        assert answer("check", source, "--weights", code=1)["findings"][0]["code"] == "weights_nan"
+    assert answer("check", "./spoiled", "--no-weights")["blocked"] is False
+    for options in ((), ("--weights",)):
+        for source in ("./untrained", "acme/untrained"):
+            found = answer("check", source, *options)["findings"]
+            assert "untrained" in [one["code"] for one in found]
+        for source in ("./spoiled", "acme/spoiled"):
+            assert answer("check", source, *options, code=1)["findings"][0]["code"] == "weights_nan"
+    assert "the model answers as without it" in run("check", "./untrained").stderr
+
+
+@pytest.mark.parametrize(("added", "code"), [(0.0, "untrained"), (1.0, "modules_untrained")])
+def test_a_copy_of_the_bases_head_does_not_make_an_adapter_trained(
+    run, answer, base: Path, tmp_path: Path, added: float, code: str
+) -> None:
+    run("base", "add", "./base", "--name", "org/tiny")
+    info = open_checkpoint(base).tensors["lm_head.weight"]
+    data = (base / "model.safetensors").read_bytes()[info.start : info.end]
+    head = struct.pack(f"<{info.numel}f", *(one + added for one in struct.unpack(f"<{info.numel}f", data)))
+    zero = ("F32", (16, 4), bytes(16 * 4 * 4))
+    extra = {
+        "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight": zero,
+        "base_model.model.lm_head.weight": ("F32", info.shape, head),
+    }
+    saved = {"modules_to_save": ["lm_head"]}
+    tiny_lora(tmp_path / "saved", layers=1, targets=("q_proj",), extra=extra, config=saved)
+
+    def found() -> set[str]:
+        kinds = ("untrained", "modules_untrained")
+        return {
+            one
+            for source in ("./saved", "acme/saved")
+            for one in codes(answer("check", source))
+            if one in kinds
+        }
+
+    run("push", "./saved", "acme/saved")
+    assert found() == {code}
+    run("inspect", "acme/saved", "--weights")  # inspects it again
+    assert found() == {code}

@@ -33,11 +33,16 @@ def texts(tree: ast.AST) -> Iterator[str]:
 @cache
 def command(first: str, second: str) -> tuple[click.Command | None, bool]:
     """The command, and whether the second word is part of its name."""
-    ctx = click.Context(main)
+    ctx = context(main)
     found = main.get_command(ctx, first)
     if isinstance(found, click.Group) and second:
         return found.get_command(ctx, second), True
     return found, False
+
+
+def context(command: click.Command) -> click.Context:
+    """With the settings of `main`: a command keeps the help option of its first context."""
+    return click.Context(command, **main.context_settings)
 
 
 def fault(first: str, second: str, rest: str) -> str | None:
@@ -50,7 +55,7 @@ def fault(first: str, second: str, rest: str) -> str | None:
 
 
 def test_messages_name_commands_and_options_that_exist() -> None:
-    commands = set(main.list_commands(click.Context(main)))
+    commands = set(main.list_commands(context(main)))
     named = [
         (path.relative_to(ROOT), match)
         for place in ("registry/adaptry", "api/adaptry_api", "cli/adaptry_cli")
@@ -72,9 +77,9 @@ def test_the_snippets_of_a_page_are_valid_commands() -> None:
 
     for line in lines:
         _, first, *words = shlex.split(line)
-        found = main.get_command(click.Context(main), first)
+        found = main.get_command(context(main), first)
         assert found is not None
-        _, left, _ = found.make_parser(click.Context(found)).parse_args(words)
+        _, left, _ = found.make_parser(context(found)).parse_args(words)
         assert left == [], line
 
     assert len(lines) == 3

@@ -111,6 +111,10 @@ def test_a_policy_is_shown_tried_before_it_is_set_and_removed(
     assert POLICY.splitlines()[2] in run("policy", "show", "acme/tone").stdout
     measured.write_text(POLICY.replace("0.70", "0.99"))
     assert "only 2 of 3" in run("policy", "try", "acme/tone@3", "--policy", str(measured), code=1).stderr
+    measured.write_text(POLICY.replace("prod", "live"))
+    other = run("policy", "try", "acme/tone@3", "--policy", str(measured), code=2).stderr
+    assert "adaptry policy try acme/tone@3 --policy FILE --to live" in other
+    assert run("policy", "try", "acme/tone@3", "--policy", str(measured), "--to", "live", code=1).stdout
     measured.write_text(POLICY.replace("eval(", "evl("))
     wrong = run("policy", "set", "acme/tone", str(measured), code=2).stderr
     assert "line 3: column 1: unknown function evl; did you mean eval()?" in wrong
@@ -169,10 +173,13 @@ def test_two_of_a_group_approve_through_a_server(
             run("group", "add", "release", name)
             run("member", "set", "acme", name, "--role", "maintainer")
             tokens[name] = run("token", "create", name, "--for", name).stdout.strip()
+        assert "it does not count" in run("approve", "acme/tone@1").stderr  # by the user who pushed it
         for name, code in (("ann", 1), ("bob", 0)):
             monkeypatch.setenv("ADAPTRY_TOKEN", tokens[name])
             assert "approved version 1" in run("approve", "acme/tone@1").stderr
             monkeypatch.setenv("ADAPTRY_TOKEN", server.admin)
             moved = run("promote", "acme/tone@1", code=code).stderr
-            assert f"{'1 approval' if code else '2 approvals'} of release" in moved
+            assert ("1 approval of release" if code else "2 approvals of release") in moved
         assert "void" in run("approve", "acme/tone", "--list").stdout
+        none = run("approve", "acme/tone", "--list", "--alias", "staging")
+        assert none.stdout == "" and "nobody has approved a move of acme/tone@staging" in none.stderr

@@ -39,6 +39,15 @@ def test_an_invalid_limit_is_refused(run) -> None:
     assert "no quota is set" in run("quota", "rm", "acme", code=3).stderr
 
 
+def test_a_push_beyond_the_quota_is_a_refused_push(run, out: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("ADAPTRY_HOME", str(tmp_path / "home"))
+    with running_server(ServerSettings(data=tmp_path / "served")) as server:
+        monkeypatch.setenv("ADAPTRY_URL", server.url)
+        monkeypatch.setenv("ADAPTRY_TOKEN", server.admin)
+        run("quota", "set", "acme", "--bytes", "1")
+        assert "adaptry quota set acme --bytes SIZE" in run("push", "./out", "acme/tone", code=1).stderr
+
+
 def test_an_invited_user_logs_in_with_the_code(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ADAPTRY_HOME", str(tmp_path / "home"))
     with running_server(ServerSettings(data=tmp_path / "served")) as server:

@@ -66,6 +66,14 @@ def test_a_withdrawn_version_cannot_be_used(run: Run, base: Path, state: str) ->
     assert Path("pulled/adapter_config.json").is_file()
 
 
+def test_a_push_of_the_files_of_a_revoked_version_warns(run: Run, tmp_path: Path) -> None:
+    run("pull", "acme/tone@1", "--to", "again")
+    run("revoke", "acme/tone@1", "--reason", "it leaks addresses")
+    pushed = run("push", "./again", "acme/tone")
+    assert pushed.stdout.startswith("acme/tone@1 ")
+    assert "warning: acme/tone@1 is revoked: it leaks addresses" in pushed.stderr
+
+
 def test_a_restored_version_is_unchanged_and_in_the_history(run: Run, answer: Ask) -> None:
     run("revoke", "acme/tone@2", "--reason", "it leaks addresses")
     assert answer("show", "acme/tone")["version"]["number"] == 1

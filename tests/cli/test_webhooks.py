@@ -34,7 +34,7 @@ def test_a_webhook_is_added_tried_rotated_and_removed(
         assert "the receiver answered 500" in run("webhook", "test", "1", code=1).stderr
         found = answer("webhook", "deliveries", "1", "--limit", "1")
         assert [(one["state"], one["status"]) for one in found] == [("failed", 500)]
-        assert "1 failures" in run("webhook", "ls", "acme").stdout
+        assert "1 failure in a row" in run("webhook", "ls", "acme").stdout
         receiver.status = 200
         run("webhook", "redeliver", "1", found[0]["message"])
         assert receiver.wait_for(3)[2].id == found[0]["message"]

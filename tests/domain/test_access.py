@@ -39,6 +39,7 @@ def test_every_alias_but_prod_is_one_grant() -> None:
 
     assert is_allowed(grants, "alias.move", alias="stage")
     assert not is_allowed(grants, "alias.move", alias="prod")
+    assert not is_allowed(grants, "alias.move", alias="PROD")
     assert not is_allowed(grants, "alias.move")
     assert not is_allowed(grants, "push")
 

@@ -19,6 +19,7 @@ from adaptry.core.refs import (
     Ref,
     is_folder,
     parse_alias,
+    parse_namespace,
     split_weight,
 )
 from adaptry.core.stack_ref import StackRef
@@ -55,6 +56,14 @@ def test_a_ref_that_does_not_parse_shows_the_grammar(text: str) -> None:
 def test_namespaces_that_the_hub_protocol_needs_are_reserved(namespace: str) -> None:
     with pytest.raises(InvalidRef, match="reserved"):
         AdapterName.parse(f"{namespace}/tone")
+
+
+@pytest.mark.parametrize("text", ["", "bad name", "acme/tone", "acme*", "a--b", "nul", "x" * 97])
+def test_a_namespace_that_does_not_parse_is_not_called_an_adapter(text: str) -> None:
+    assert parse_namespace("acme") == "acme"
+    with pytest.raises(InvalidRef, match="not a namespace: ") as refused:
+        parse_namespace(text)
+    assert "adapter" not in refused.value.message and "@" not in refused.value.message
 
 
 @pytest.mark.parametrize("text", ["acme/tone.merged", "acme/tone.Merged", "acme/tone.merged@prod"])

@@ -127,7 +127,7 @@ def test_an_impossible_inspection_is_a_503_over_http_and_can_be_retried(
 def test_older_versions_are_shown_as_not_inspected(
     registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("adaptry.storage.local.revision_derivation.weights_findings", lambda spec, found: [])
+    monkeypatch.setattr("adaptry.storage.local.admission.weights_findings", lambda *_: [])
     push(registry, open_dir(tiny_lora(tmp_path / "old", extra=SPOILED)), TONE)
     monkeypatch.undo()
     with sqlite3.connect(tmp_path / "registry" / "catalog.sqlite") as database:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,16 @@ class Made:
         return family.renamed(target)
 
 
-def make(case: Case, folder: Path) -> Made:
+def train(model: Any) -> None:
+    """Adds noise to every trainable parameter. (`Any`: PEFT is not typed.)"""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.is_floating_point():
+                parameter += (torch.randn(parameter.shape) * 0.1).to(parameter.dtype)
+
+
+def make(case: Case, folder: Path, train: Callable[[Any], None] = train) -> Made:
     """The case's base and adapter under `folder`; existing files are reused. Raises `NotByPeft`."""
     family = FAMILIES[case.family]
     base, adapter = folder / "bases" / f"{case.family}-{case.dtype}", folder / "adapters" / str(case)
@@ -93,13 +102,13 @@ def make(case: Case, folder: Path) -> Made:
         if not base.exists():
             family.save(base, DTYPES[case.dtype])
         if not adapter.exists():
-            _save_adapter(case, family, base, adapter)
+            _save_adapter(case, family, base, adapter, train)
         if case.method == "bone":
             return Made(case, base, _as_bone(adapter), adapter)
     return Made(case, base, adapter, adapter)
 
 
-def _save_adapter(case: Case, family: Family, base: Path, target: Path) -> None:
+def _save_adapter(case: Case, family: Family, base: Path, target: Path, train: Callable[[Any], None]) -> None:
     name = "miss" if case.method == "bone" else case.method
     kind = PEFT_TYPE_TO_CONFIG_MAPPING[peft.PeftType(name.upper())]
     fields = dict(case.variant.fields)
@@ -118,7 +127,7 @@ def _save_adapter(case: Case, family: Family, base: Path, target: Path) -> None:
         raise NotByPeft(f"PEFT does not make it: {error}") from error
     if not any(parameter.requires_grad for parameter in adapted.parameters()):
         raise NotByPeft("PEFT does not make it: it silently leaves such modules unchanged")
-    _train(adapted)
+    train(adapted)
     adapted.save_pretrained(target)
     if case.method == "xlora":
         _keep_first_layer(adapted, target / "adapter_model.safetensors")
@@ -138,18 +147,9 @@ def _save_member(family: Family, base: Path, target: Path) -> Path:
     member = peft.get_peft_model(
         family.load(base), peft.LoraConfig(task_type=family.task, r=2, target_modules=family.linear)
     )
-    _train(member)
+    train(member)
     member.save_pretrained(target)
     return target
-
-
-def _train(model: Any) -> None:
-    """(`Any`: PEFT is not typed.)"""
-    torch.manual_seed(2)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad and parameter.is_floating_point():
-                parameter += (torch.randn(parameter.shape) * 0.1).to(parameter.dtype)
 
 
 def _as_bone(miss: Path) -> Path:

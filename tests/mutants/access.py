@@ -116,13 +116,19 @@ FAULTS = (
     ),
     AccessFault(
         "a negated condition is negated", CORE + "conditions.py",
-        "(found in self.values) != self.is_negated", "(found in self.values)",
+        "if self.is_negated:", "if False:",
         DOMAIN + "test_a_condition_is_never_met_by_missing_evidence",
     ),
     AccessFault(
         "a condition about something unknown does not hold", CORE + "conditions.py",
-        "return found is not None and", "return found is None or",
+        "if found is None:\n            return False", "if found is None:\n            return True",
         DOMAIN + "test_a_condition_is_never_met_by_missing_evidence",
+    ),
+    AccessFault(
+        "a condition for every alias but one excludes it in all capitals", CORE + "conditions.py",
+        "return found.lower() not in {value.lower() for value in self.values}",
+        "return found not in self.values",
+        DOMAIN + "test_every_alias_but_prod_is_one_grant",
     ),
     AccessFault(
         "a grant ends at its time", CORE + "conditions.py",

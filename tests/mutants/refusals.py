@@ -183,8 +183,8 @@ AT_A_PROVIDER = _area(
     ("a user in no mapped group", "403", STORAGE + "sign_ins.py",
      "if not any(claim in user.groups for claim, _ in sign_ins.mapped_groups(tx)):", "if False:", ADMITTED),
     ("a user with the name of another user here", "403", STORAGE + "sign_ins.py",
-     "    if principals.find(tx, name) is not None:",
-     "    if (known := principals.find(tx, name)) is not None:\n"
+     "    if (taken := principals.find_ignoring_case(tx, name)) is not None:",
+     "    if (known := principals.find_ignoring_case(tx, name)) is not None:\n"
      "        return sign_ins.insert_external(tx, user.issuer, user.subject, known.key, now, name), known\n"
      "    if False:", ADMITTED),
     ("a user with a reserved name", "403", STORAGE + "sign_ins.py", " and not is_reserved(one)", "",

@@ -5,16 +5,22 @@ Skipped where Chromium, Playwright or axe-core is not installed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.pages.sample_registry import BASE, TONE
 
+from adaptry.adapters.adapter import open_dir
+from adaptry.core.refs import AdapterName
+from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.registry.workers import WorkerReport
 from adaptry.storage import tokens
 from adaptry.storage.catalog import jobs
+from adaptry.testing.samples import tiny_lora
 from adaptry_api.sign_in_link import create_sign_in_code
 from adaptry_api.testing import Server
 
@@ -245,6 +251,24 @@ def test_a_page_is_accessible_and_fits_in_every_width_light_and_dark(
 
 
 @pytest.mark.heavy
+def test_the_longest_names_fit_in_every_width(
+    browser: Browser, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server, name = start(), f"acme/{'W' * 96}"
+    options = PushOptions(metrics={letter * 64: 0.5 for letter in "mw"})
+    push(server.registry(), open_dir(tiny_lora(tmp_path / "lora")), name, options=options)
+    edit = AdapterEdit(description="L" * 400, tags=("t" * 64,))
+    server.registry().adapters.edit(AdapterName.parse(name), edit)
+    with new_page(browser, reduced_motion="reduce") as page:
+        sign_in(page, server)
+        for address in ("/", f"/{name}"):
+            page.goto(server.url + address)
+            for width, _ in LOOKS:
+                page.set_viewport_size({"width": width, "height": 900})
+                is_wider = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
+                assert not page.evaluate(is_wider), (address, width)
+
+
 def test_the_reference_shows_every_operation_under_the_strict_policy(page: Page, team: Server) -> None:
     page.goto(f"{team.url}/-/docs")
     page.get_by_role("link", name="adapters", exact=True).wait_for()

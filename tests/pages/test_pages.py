@@ -185,6 +185,19 @@ def test_sorting_by_a_metric_puts_the_best_first_and_versions_without_it_last(te
     assert values == known + [None] * (len(values) - len(known))
 
 
+def test_the_address_of_a_renamed_adapter_leads_to_its_new_name_for_its_readers(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start(anonymous_read=True)
+    registry = server.registry()
+    push(registry, open_dir(tiny_lora(tmp_path / "lora")), "acme/old")
+    registry.adapters.rename(AdapterName.parse("acme/old"), AdapterName.parse("acme/new"))
+    moved = Browser(server).get("/acme/old?version=1&format=json")
+    assert (moved.status, moved.headers["Location"]) == (307, "/acme/new?version=1&format=json")
+    assert Browser(server).get("/acme/new?version=2").status == 404
+    assert Browser(server, token=None).get("/acme/old").status == 404
+
+
 def test_an_empty_registry_teaches_the_first_command(start: Callable[..., Server]) -> None:
     text = Browser(start()).get("/").body.decode()
     assert "adaptry push ./out acme/tone" in text

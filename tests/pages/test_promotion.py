@@ -155,7 +155,7 @@ def test_a_rollback_goes_to_the_version_that_the_page_names_or_nowhere(scene: Pr
 
 def test_an_alias_that_never_moved_has_no_rollback_and_the_page_shows_that(untouched: PromotionScene) -> None:
     text = untouched.person("olga").get(f"{untouched.alias}/rollback").body.decode()
-    assert "only ever pointed at version 1" in text
+    assert "has not moved since it was set to version 1" in text
     assert "<form" not in text[text.index("<main") : text.index("</main")]
 
 

@@ -57,10 +57,19 @@ def test_an_alias_moves_only_from_the_version_it_was_seen_at(tones: LocalRegistr
 def test_an_alias_that_never_moved_cannot_go_back(tones: LocalRegistry) -> None:
     promotion.promote(tones, FIRST, "prod")
 
-    with pytest.raises(NotFound, match="only ever pointed at version 1"):
+    with pytest.raises(NotFound, match="has not moved since it was set to version 1"):
         promotion.rollback(tones, TONE, "prod")
     with pytest.raises(NotFound, match="no alias"):
         promotion.rollback(tones, TONE, "staging")
+
+
+def test_an_alias_that_was_removed_and_set_again_has_moved_nowhere_since(tones: LocalRegistry) -> None:
+    promotion.promote(tones, FIRST, "prod")
+    tones.aliases.remove(TONE, "prod", promotion.promote(tones, SECOND, "prod").alias.generation)
+    promotion.promote(tones, FIRST, "prod")
+
+    with pytest.raises(NotFound, match="has not moved since it was set to version 1"):
+        promotion.rollback(tones, TONE, "prod")
 
 
 def test_an_ambiguous_word_cannot_be_an_alias(tones: LocalRegistry) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from adaptry.core.errors import InvalidRef
 from adaptry.core.identity import Identity
-from adaptry.core.refs import AdapterName
+from adaptry.core.refs import parse_namespace
 from adaptry_api.auth_policy import Caller
 from adaptry_api.hub.refusals import hub_router
 
@@ -50,7 +50,7 @@ def own_namespace(identity: Identity) -> str:
 def is_namespace(text: str) -> bool:
     """Whether this is a namespace's name, not a pattern."""
     try:
-        AdapterName.parse(f"{text}/x")
+        parse_namespace(text)
     except InvalidRef:
         return False
     return True

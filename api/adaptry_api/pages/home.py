@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from adaptry.core import query
 from adaptry.core.errors import Invalid
-from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.aliases import PRODUCTION
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import Event, Page, VersionInfo
 from adaptry_api.auth_policy import VisitorsRegistry

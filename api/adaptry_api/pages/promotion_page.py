@@ -22,8 +22,7 @@ from adaptry.core.gates.facts import ApprovalFact
 from adaptry.core.identity import Identity
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
-from adaptry.operations.promotion import PRODUCTION
-from adaptry.registry.aliases import ALIAS_MOVED
+from adaptry.registry.aliases import ALIAS_MOVED, PRODUCTION
 from adaptry.registry.interface import Registry
 from adaptry.registry.policies import ApprovalInfo
 from adaptry.registry.records import AliasInfo, Event, VersionInfo

@@ -137,6 +137,7 @@ def unknown_base(name: str | None, folder: str | None = None) -> Finding:
         remedy += (
             f"or, if it is registered under another name: {push}"
             if folder
-            else "this also checks the adapter again"
+            else "this also checks the adapter again; or, if it is registered and you can see it now:"
+            f" adaptry base bind REF {name}"
         )
     return finding.model_copy(update={"remedy": remedy})

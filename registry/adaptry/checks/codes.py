@@ -193,7 +193,7 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
         "The base is not registered, so nothing could be checked against it.",
         "register it: adaptry base add FOLDER --name NAME; this also checks the adapter again",
     ),
-    # The weights, inspected at every push and with --weights
+    # The weights, inspected at every push and by checks of folders
     "weights_nan": FindingCode(
         "blocks",
         "Some weights are NaN, so every output would be NaN.",
@@ -206,12 +206,12 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
     ),
     "untrained": FindingCode(
         "warns",
-        "Every B factor is zero: the adapter is untrained and changes nothing.",
+        "The adapter changes nothing: its updates are zero, or its multipliers one, as before training.",
         "push the trained adapter; under DeepSpeed or FSDP, gather the weights before saving",
     ),
     "modules_untrained": FindingCode(
         "warns",
-        "Some B factors are all zero, so these modules change nothing.",
+        "Some modules change nothing: their updates are zero, or their multipliers one, as before training.",
         "check that these modules were trained, or remove them from target_modules",
     ),
 }

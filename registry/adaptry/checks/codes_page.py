@@ -32,6 +32,16 @@ def render_page() -> str:
         ),
         "",
         (
+            "`adaptry check DIR` inspects the weights in the same way, unless it is called with"
+            " `--no-weights`; `adaptry check REF` uses the findings of the push. A module changes nothing if"
+            " its update is a product with a factor of zeros, or if its multipliers are all 1: this is known"
+            " for every method whose training starts there. The weights that an adapter replaces, such as"
+            " those of `modules_to_save`, are compared with the base's at the positions in its record."
+            " An adapter of OSF, DEFT, FRoD or HRA that was saved before its training is not recognised, nor"
+            " are rows of an embedding: they can be compared only with the base's whole weights."
+        ),
+        "",
+        (
             "Tensors of F64, F32, F16, BF16, F8_E4M3, F8_E5M2, F8_E8M0 and C64 (as pairs of F32) have a norm."
             " Integers, booleans and weights packed in them have none (`null`), and neither has a tensor"
             " whose norm exceeds float64. With numpy (installed by the extras `server` and `torch`), a"

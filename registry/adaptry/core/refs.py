@@ -81,6 +81,19 @@ def _part_problem(part: str) -> str | None:
     return None
 
 
+def _require_unreserved(namespace: str) -> None:
+    if namespace.lower() in RESERVED_NAMESPACES:
+        raise InvalidRef(f"the namespace {namespace!r} is reserved; choose another")
+
+
+def parse_namespace(text: str) -> str:
+    """The name of a namespace. Raises `InvalidRef`."""
+    if problem := _part_problem(text):
+        raise InvalidRef(f"not a namespace: {text[:200]!r} ({problem})")
+    _require_unreserved(text)
+    return text
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class AdapterName:
     """`acme/tone`: the namespace and name of an adapter."""
@@ -96,8 +109,7 @@ class AdapterName:
         for part in (namespace, name):
             if problem := _part_problem(part):
                 raise InvalidRef(f"not an adapter name: {text[:200]!r} ({problem}; {GRAMMAR})")
-        if namespace.lower() in RESERVED_NAMESPACES:
-            raise InvalidRef(f"the namespace {namespace!r} is reserved; choose another")
+        _require_unreserved(namespace)
         if name.lower().endswith(MERGED):
             raise InvalidRef(
                 f"{text[:200]!r} cannot name an adapter: the ending {MERGED} is reserved for merged"

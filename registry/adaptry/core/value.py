@@ -16,7 +16,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, field, fields
 from functools import cache, wraps
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, TypeVar, dataclass_transform
 
 from adaptry.core.lazy_dataclass import dataclass, lazy_dataclass
 
@@ -38,6 +38,10 @@ class Pattern:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """(`Any`: the type in pydantic's signature.)"""
         return {**handler(source), "pattern": self.pattern}
+
+
+FreeText = Annotated[str, Pattern(r"^[^\x00]*$")]
+"""A text that somebody wrote, without the character U+0000, which PostgreSQL cannot hold."""
 
 
 def limited(*, default: Any = MISSING, default_factory: Any = MISSING, **limits: Any) -> Any:

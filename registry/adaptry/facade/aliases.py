@@ -9,8 +9,8 @@ from adaptry.facade.arguments import RefLike, parse_ref
 from adaptry.facade.python_errors import python_errors
 from adaptry.facade.registries import RegistryLike, opened
 from adaptry.operations import promotion
-from adaptry.operations.promotion import PRODUCTION, AliasMoveResult
-from adaptry.registry.aliases import MoveRequest
+from adaptry.operations.promotion import AliasMoveResult
+from adaptry.registry.aliases import PRODUCTION, MoveRequest
 
 
 @python_errors

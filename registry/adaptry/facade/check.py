@@ -22,14 +22,14 @@ def check(
     *,
     base: BaseLike | None = None,
     engines: str | Sequence[str] = (),
-    weights: bool = False,
+    weights: bool | None = None,
     other_base: bool = False,
     registry: RegistryLike | None = None,
     progress: ShowProgress = True,
 ) -> CheckResult:
     """Checks an adapter: alone, against its base, or for an engine.
 
-    Only headers and configs are read, so it is quick; `weights` also reads the weights.
+    Of a version, only headers and configs are read, since its weights were inspected at the push.
 
         found = adaptry.check("./out", base="./base", engines="vllm@0.33,max_lora_rank=64")
         if found.is_blocked:
@@ -41,7 +41,8 @@ def check(
         base: The base to check against: a folder, a name or an id. None: the version's own, or the registered
             one that the adapter's config names; without either, the adapter is checked on its own.
         engines: Engines to serve it with, each with its version and limits.
-        weights: Also finds NaN and infinite values, and updates that are all zero.
+        weights: True reads the weights, for NaN, infinite values and modules that change nothing; False does
+            not. None: those of a folder are read; for a version, the findings of its push are used.
         other_base: Allows `base` to be another model than the adapter's own.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
         progress: False shows no bars.

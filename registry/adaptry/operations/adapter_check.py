@@ -1,5 +1,7 @@
-"""Whether an adapter can work: alone, against a base, and in engines. It reads headers and configs, and
-weights only on request.
+"""Whether an adapter can work: alone, against a base, and in engines.
+
+The weights of a folder are read as well. Of a version, only headers and configs are read: the registry
+inspected its weights at the push.
 """
 
 from __future__ import annotations
@@ -93,12 +95,13 @@ class CheckResult:
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
     """Options of a check. `base`: another base than its own; `other_base`: that may be another model;
-    `weights`: also for NaN, infinite values and updates that are all zero.
+    `weights`: whether to read the weights, for NaN, infinite values and modules that change nothing. None:
+    those of a folder are read; for a version, the findings of its push are used.
     """
 
     base: Path | str | None = None
     other_base: bool = False
-    weights: bool = False
+    weights: bool | None = None
     runtimes: Sequence[Runtime] = ()
 
 
@@ -124,8 +127,7 @@ def check_adapter(
     report = _report(connected, opened, against, own, request.other_base, warn)
     report = _with_example(report, opened, against, request.base)
     report = _with_push(report, opened)
-    if request.weights:
-        report = _with_weights(connected, source, opened, report, progress)
+    report = _with_weights(connected, source, opened, against.record, request.weights, report, progress)
     return CheckResult(
         opened.label,
         against.label if against.record else None,
@@ -243,15 +245,24 @@ def _with_weights(
     connected: RegistryOpener,
     source: ParentSource,
     opened: OpenedAdapter,
+    base: BaseRecord | None,
+    is_read: bool | None,
     report: CheckReport,
     progress: Progress,
 ) -> CheckReport:
-    """The report with the findings that need weights. A version's weights are fetched into the cache once."""
+    """The report with the findings about weights: those that the version has, or new ones. To read a
+    version's weights, they are fetched into the cache once.
+    """
     from adaptry.checks import sort_findings
-    from adaptry.checks.weights import check_weights
+    from adaptry.checks.weights import WEIGHTS_CODES, check_weights
 
-    adapter = opened.adapter
-    if isinstance(source, Ref):
-        adapter = open_revision(connected(), source, progress=progress)
-    findings = sort_findings([*report.findings, *check_weights(adapter)])
-    return report.model_copy(update={"findings": findings})
+    if is_read is None and opened.report is not None:
+        found = [one for one in opened.report.findings if one.code in WEIGHTS_CODES]
+    elif is_read is not False:
+        adapter = opened.adapter
+        if isinstance(source, Ref):
+            adapter = open_revision(connected(), source, progress=progress)
+        found = check_weights(adapter, base=base)
+    else:
+        return report
+    return report.model_copy(update={"findings": sort_findings([*report.findings, *found])})

@@ -21,9 +21,6 @@ from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AliasInfo, Event, VersionInfo
 from adaptry.registry.versions import Versions
 
-PRODUCTION = "prod"
-"""The alias that `promote` and `rollback` move unless another is named."""
-
 
 @dataclass(frozen=True, slots=True)
 class AliasMoveResult:
@@ -94,7 +91,10 @@ def find_rollback(
             f" rollback {name}@{alias}` looks further back"
         )
     if last is None or "was" not in last.detail:
-        raise NotFound(f"{name}@{alias} has only ever pointed at version {found.number}")
+        raise NotFound(
+            f"{name}@{alias} has not moved since it was set to version {found.number}, so there is no version"
+            f" to roll back to; `adaptry alias set {name}@VERSION {alias}` moves it"
+        )
     if last.detail.get("to") != str(found.digest):
         raise Conflict(f"{name}@{alias} was moved at the same time; look again and retry")
     version = registry.versions.get(Ref.of_revision(name, Digest.parse(last.detail["was"])))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from adaptry.adapters.adapter import Adapter, open_content, open_dir
 from adaptry.adapters.base_record import BaseRecord
@@ -34,6 +34,9 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.state_warnings import state_warning
 
+if TYPE_CHECKING:
+    from adaptry.core.report import CheckReport
+
 RegistryOpener: TypeAlias = Callable[[], Registry]
 """Opens the registry when it is called, for an operation that may need none."""
 ParentSource: TypeAlias = Adapter | Ref | Path
@@ -44,11 +47,12 @@ Warn: TypeAlias = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class OpenedAdapter:
-    """An adapter, what to call it, and its version if it is one of the registry's."""
+    """An adapter and what to call it; if it is one of the registry's, its version and that one's report."""
 
     adapter: Adapter
     label: str
     version: VersionInfo | None = None
+    report: CheckReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def open_input(connected: RegistryOpener, source: ParentSource) -> OpenedAdapter
     with explain_empty_adapter(registry.adapters, source):
         detail = registry.versions.detail(source)
     adapter = open_content(RevisionContent(registry, detail.version, detail.manifest))
-    return OpenedAdapter(adapter, detail.version.label, detail.version)
+    return OpenedAdapter(adapter, detail.version.label, detail.version, detail.report)
 
 
 def open_parent(

@@ -9,8 +9,11 @@ from pydantic import Field
 from adaptry.core.digest import Digest
 from adaptry.core.gates import MAX_CONDITION
 from adaptry.core.refs import AdapterName
+from adaptry.core.value import FreeText
 from adaptry.registry.records import AliasInfo, Value
 
+PRODUCTION = "prod"
+"""The alias that promotions and rollbacks move unless another is named."""
 ALIAS_MOVED = "alias.moved"
 """The kind of event for a move of an alias, with its new (`to`) and old version (`was`)."""
 
@@ -21,7 +24,7 @@ class MoveRequest(Value):
     """
 
     condition: str | None = Field(default=None, min_length=1, max_length=MAX_CONDITION)
-    override: str | None = Field(default=None, min_length=3, max_length=1024)
+    override: FreeText | None = Field(default=None, min_length=3, max_length=1024)
 
 
 AS_POLICIES_SAY = MoveRequest()

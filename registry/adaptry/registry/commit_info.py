@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from adaptry.core.value import limited, value
+from adaptry.core.value import FreeText, limited, value
 from adaptry.registry.records import Record
 
 if TYPE_CHECKING:
@@ -32,9 +32,10 @@ def __getattr__(name: str) -> Any:
 class CommitNote(Record):
     """The message of a commit; the registry records author and time."""
 
-    title: str = limited(min_length=1, max_length=_MAX_TITLE)
-    message: str = limited(default="", max_length=_MAX_MESSAGE)
+    title: FreeText = limited(min_length=1, max_length=_MAX_TITLE)
+    message: FreeText = limited(default="", max_length=_MAX_MESSAGE)
 
     def _is_plain(self) -> bool:
-        are_texts = type(self.title) is str and type(self.message) is str
-        return are_texts and 1 <= len(self.title) <= _MAX_TITLE and len(self.message) <= _MAX_MESSAGE
+        if type(self.title) is not str or type(self.message) is not str or "\0" in self.title + self.message:
+            return False
+        return 1 <= len(self.title) <= _MAX_TITLE and len(self.message) <= _MAX_MESSAGE

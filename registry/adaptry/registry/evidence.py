@@ -18,6 +18,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.evidence.values import Direction, EvidenceFile, EvidenceFormat
 from adaptry.core.manifest import FileEntry
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.core.value import FreeText
 from adaptry.registry.records import Page, Value
 
 EvidencePart = Literal["file", "samples"]
@@ -35,7 +36,7 @@ class EvidenceWithdrawal(Value):
 class WithdrawalRequest(Value):
     """Why evidence is withdrawn; with `whole_file`, all values of its file are."""
 
-    reason: str = Field(min_length=3, max_length=1024)
+    reason: FreeText = Field(min_length=3, max_length=1024)
     whole_file: bool = False
 
 

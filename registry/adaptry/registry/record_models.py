@@ -15,6 +15,7 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import CheckReport
 from adaptry.core.states import State
+from adaptry.core.value import FreeText
 from adaptry.core.visibility import Visibility
 from adaptry.registry.records import VersionInfo
 
@@ -88,7 +89,7 @@ class StateChange(Value):
     """A new state of a version, its reason, and the version to use instead (a ref, stored as written)."""
 
     state: State
-    reason: str = Field(min_length=3, max_length=1024)
+    reason: FreeText = Field(min_length=3, max_length=1024)
     successor: Annotated[str, Field(max_length=256), AfterValidator(_ref)] | None = None
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from adaptry.core.display import format_count, format_metrics, format_size, html
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import CheckReport
 from adaptry.core.states import State
-from adaptry.core.value import FrozenValue, Pattern, limited, value
+from adaptry.core.value import FreeText, FrozenValue, Pattern, limited, value
 from adaptry.core.visibility import Visibility
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Record(FrozenValue):
 class AdapterEdit(Record):
     """User-editable fields of an adapter. None leaves a field unchanged (on create: the default)."""
 
-    description: str | None = limited(default=None, max_length=4096)
+    description: FreeText | None = limited(default=None, max_length=4096)
     tags: tuple[Tag, ...] | None = limited(default=None, max_length=MAX_TAGS)
     visibility: Visibility | None = None
 
@@ -211,7 +211,7 @@ class PushOptions(Record):
     """
 
     metrics: dict[MetricName, float] = limited(default_factory=dict, max_length=64)
-    force_reason: str | None = limited(default=None, min_length=3, max_length=1024)
+    force_reason: FreeText | None = limited(default=None, min_length=3, max_length=1024)
     alias: str | None = None
     create: bool = True
     number: int | None = limited(default=None, ge=1, le=1_000_000_000)

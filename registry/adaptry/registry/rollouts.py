@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
+from adaptry.core.value import FreeText
 from adaptry.registry.records import Value
 
 RolloutStage = Literal["running", "done", "stopped", "aborted"]
@@ -75,7 +76,7 @@ class RolloutChange(Value):
     """A change of a rollout: continue to the next step, or abort."""
 
     to: Literal["advance", "abort"]
-    reason: str | None = Field(default=None, max_length=1024)
+    reason: FreeText | None = Field(default=None, max_length=1024)
 
 
 def choose_workers(id: int, percent: int, workers: Collection[str]) -> frozenset[str]:

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field
 from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.core.value import FreeText
 from adaptry.registry.records import Page, Value
 
 Condition = Literal["loading", "serving", "draining", "failed", "unloaded"]
@@ -162,7 +163,7 @@ class ReportReply(Value):
 class WorkerGoneRequest(Value):
     """Why a worker is declared gone: the evidence that its engine no longer serves requests."""
 
-    reason: str = Field(min_length=3, max_length=1024)
+    reason: FreeText = Field(min_length=3, max_length=1024)
 
 
 class GoneDeclaration(Value):

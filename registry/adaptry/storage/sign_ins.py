@@ -135,11 +135,11 @@ def _admit(tx: Transaction, user: ConfirmedUser, now: datetime) -> tuple[Externa
             "the identity provider gave no name for you that is valid as a user name here; ask an"
             " administrator"
         )
-    if principals.find(tx, name) is not None:
+    if (taken := principals.find_ignoring_case(tx, name)) is not None:
         # With some providers, users choose such names themselves, so a name proves nothing.
         raise PermissionDenied(
-            f"there is a user {name} already; if that is you, ask an administrator to run: adaptry sso link"
-            f" {name} --issuer {user.issuer} --subject {user.subject}"
+            f"there is a user {taken.info.name} already; if that is you, ask an administrator to run:"
+            f" adaptry sso link {taken.info.name} --issuer {user.issuer} --subject {user.subject}"
         )
     principal = principals.insert(tx, "user", name, None, now, name)
     return sign_ins.insert_external(tx, user.issuer, user.subject, principal.key, now, name), principal

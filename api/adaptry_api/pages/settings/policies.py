@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.refs import Ref
-from adaptry.operations.promotion import PRODUCTION
+from adaptry.registry.aliases import PRODUCTION
 from adaptry.registry.policies import PolicyInfo, PolicyRequest
 from adaptry_api.pages.settings.fields import text_of
 from adaptry_api.pages.settings.section import ActionResult, Confirmation, Fields, Section

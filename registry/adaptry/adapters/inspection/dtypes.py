@@ -19,6 +19,13 @@ WIDTHS: Mapping[str, int] = {
 """Bytes per number, for the dtypes whose numbers are measured. A complex number counts as two."""
 
 
+ONES: Mapping[str, bytes] = {
+    "F64": struct.pack("<d", 1), "F32": struct.pack("<f", 1), "F16": struct.pack("<e", 1),
+    "BF16": struct.pack("<f", 1)[2:], "F8_E4M3": b"\x38", "F8_E5M2": b"\x3c", "F8_E8M0": b"\x7f",
+}  # fmt: skip
+"""The bytes of the number 1."""
+
+
 def _e4m3(code: int) -> float:
     """The 8-bit format without infinities: bias 7, one NaN for each sign (OCP 8-bit Floating Point, 1.0)."""
     sign, exponent, mantissa = code >> 7, code >> 3 & 15, code & 7

@@ -282,7 +282,7 @@ def _parsed(answer: bytes, tensors: Mapping[str, TensorInfo]) -> list[TensorStat
     found: list[Any] = json.loads(answer)  # `Any`: a list that our child wrote
     if len(found) != len(tensors):
         raise ProcessFailed(f"the process measured {len(found):,} of {len(tensors):,} tensors")
-    return [TensorStatistics(nan, infinite, norm, is_zero) for nan, infinite, norm, is_zero in found]
+    return [TensorStatistics(*measured) for measured in found]
 
 
 def _end_all(children: list[_Child]) -> None:

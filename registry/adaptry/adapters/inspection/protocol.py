@@ -3,7 +3,8 @@
 A request is a length (4 bytes, big-endian) and a JSON object. The bytes of all tensors, one after another,
 follow it on the socket; or they are in an open file that is sent with the length, from the position `start`
 on. The answer is a length and a JSON list with, for each tensor in order: the number of NaN values, the
-number of infinite values, the norm of the others (null if it has none), and whether every element is zero.
+number of infinite values, the norm of the others (null if it has none), and whether every element is zero,
+or 1.
 """
 
 IDLE = 5.0

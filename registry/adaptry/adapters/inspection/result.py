@@ -16,13 +16,15 @@ class TensorStatistics:
     """One tensor: how many elements are NaN or infinite, and the Euclidean norm of the others.
 
     `norm` is None for dtypes whose values have no magnitude (integers, booleans, packed weights), and if it
-    exceeds a float64. `is_zero`: it has elements, and all are zero.
+    exceeds a float64. `is_zero`: it has elements, and all are zero. `is_one`: it has elements, and all are 1;
+    False in results that were stored before this was measured.
     """
 
     nan: int
     infinite: int
     norm: float | None
     is_zero: bool
+    is_one: bool = False
 
 
 @dataclass(frozen=True, slots=True)

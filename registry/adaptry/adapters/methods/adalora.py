@@ -132,6 +132,7 @@ METHOD = Method(
     title="AdaLoRA",
     key_patterns={f"lora_{role}": role for role in ("A", "B", "E")},
     module_size=_module_size,
+    products=(("A", "B", "E"),),
     scale=_scale,
     weight=_weight,
     rows=by_rows(_weight, "B"),

@@ -126,6 +126,7 @@ METHOD = Method(
     title="AdaMSS",
     key_patterns={r"adamss_A\.(?P<rest>\d+)": "A", r"adamss_B\.(?P<rest>\d+)": "B", "adamss_newB": "newB"},
     module_size=_module_size,
+    products=((r"A\.\d+", r"B\.\d+"),),
     untrained_roles="newB",
     mismatch=_mismatch,
     weight=_weight,

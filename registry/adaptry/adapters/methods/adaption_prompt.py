@@ -21,6 +21,7 @@ METHOD = Method(
     title="adaption prompt",
     key_patterns={"adaption_prompt": "prompt", "adaption_gate": "gate"},
     module_size=_module_size,
+    products=(("gate",),),
     unmergeable_hint=(
         "attention layers read its prompts in addition to the input, through a gate: serve it unmerged, with"
         " PEFT's PeftModel.from_pretrained, or train a LoRA"

@@ -38,6 +38,7 @@ METHOD = Method(
     title="BEFT",
     key_patterns={"beft_bias": "bias"},
     module_size=_module_size,
+    products=(("bias",),),
     bias=_bias,
     bias_formula=_bias_formula,
 )

@@ -98,6 +98,7 @@ METHOD = Method(
     key_patterns={"c3a_kernel": "kernel"},
     tolerance="within rounding, and at least as exact as PEFT",
     module_size=_module_size,
+    products=(("kernel",),),
     mismatch=_mismatch,
     cannot_adapt=_cannot_adapt,
     weight=_weight,

@@ -106,6 +106,7 @@ METHOD = Method(
     title="DeLoRA",
     key_patterns={f"delora_{role}": role for role in ("A", "B", "lambda", "w_norm")},
     module_size=_module_size,
+    products=(("A", "B", "lambda"),),
     untrained_roles="w_norm",
     weight=_weight,
     rows=_rows,

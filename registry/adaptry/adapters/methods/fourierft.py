@@ -148,6 +148,7 @@ METHOD = Method(
     key_patterns={"fourierft_spectrum": "spectrum"},
     tolerance="within rounding, and at least as exact as PEFT; positions are those torch has drawn so far",
     module_size=lambda shapes, config: coefficients(shapes, config, 1000),
+    products=(("spectrum",),),
     scale=_scale,
     weight=add_delta(_delta),
     formula=_formula,

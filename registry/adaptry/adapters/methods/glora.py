@@ -131,6 +131,9 @@ METHOD = Method(
     title="GLoRA",
     key_patterns={r"glora_(?P<rest>[A-E]\.(?:Xd|Xu|X|zeros))": "path"},
     module_size=_module_size,
+    products=tuple(
+        tuple(rf"path\.{path}\.{role}" for role in ("Xd", "Xu", "X", "zeros")) for path in "ABCDE"
+    ),
     untrained_roles=r"path\..+\.zeros",
     weight=_weight,
     rows=_rows,

@@ -150,6 +150,7 @@ METHOD = Method(
         **{rf"gralora_{side}_general\.weight": f"{side}_general" for side in "AB"},
     },
     module_size=_module_size,
+    products=(("A", "B"), ("A_general", "B_general")),
     scale=_scale,
     weight=add_delta(_delta),
     formula=_formula,

@@ -71,6 +71,7 @@ METHOD = Method(
     title="HiRA",
     key_patterns={rf"hira_{role}": role for role in ("A", "B", "embedding_A", "embedding_B")},
     module_size=_module_size,
+    products=(("A", "B"),),
     mismatch=_mismatch,
     weight=_weight,
     rows=by_rows(_weight, "B"),

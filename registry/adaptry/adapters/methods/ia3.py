@@ -103,6 +103,7 @@ METHOD = Method(
     title="IA3",
     key_patterns={"ia3_l": "l"},
     module_size=_module_size,
+    ones="l",
     weight=_weight,
     rows=_rows,
     formula=_formula,

@@ -19,6 +19,7 @@ METHOD = Method(
     title="Lily",
     key_patterns={r"lily_A\.weight": "A", r"lily_B\.weight": "B", r"lily_router\.weight": "router"},
     module_size=_module_size,
+    products=(("A", "B"),),
     scale=lambda config, module: config.number("scaling", 1.0),
     unmergeable_hint=(
         "a router mixes its experts for each token, so there is no single change of a weight: serve it"

@@ -120,6 +120,7 @@ METHOD = Method(
     title="LoHa",
     key_patterns={rf"hada_{role}": role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
     module_size=_module_size,
+    products=(("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2"),),
     scale=scale,
     weight=_weight,
     rows=by_rows(_weight, "w1_a", "w2_a"),

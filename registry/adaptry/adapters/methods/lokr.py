@@ -212,6 +212,7 @@ METHOD = Method(
     title="LoKr",
     key_patterns={f"lokr_{role}": role for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
     module_size=_module_size,
+    products=(("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2"),),
     scale=scale,
     weight=_weight,
     rows=_rows,

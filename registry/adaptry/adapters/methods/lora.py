@@ -169,6 +169,7 @@ METHOD = Method(
     title="LoRA",
     key_patterns={},  # `describe` above recognises LoRA's forms
     module_size=lambda shapes, config: ModuleSize(0, 0, 0),
+    products=(("A", "B"), ("embedding_A", "embedding_B"), ("B_bias",)),
     weight=merge_weight,
     rows=merge_rows,
     formula=merge_formula,

@@ -8,8 +8,9 @@ when they are called, never when their module is imported.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
 
 from adaptry.adapters.config import AdapterConfig
@@ -145,6 +146,10 @@ class Method:
     whatever the file contains. It ends such a sentence too. `shapes_in_model`: the shapes that PEFT gives
     tensors, by path (empty: shared) and role, if they depend on all adapted weights.
 
+    Untrained modules: `products`: the products whose sum is the update of a module, each as patterns of the
+    roles of its factors. A module changes nothing if each of its products has a factor that is all zeros.
+    `ones`: pattern of the roles whose tensors must then be all ones.
+
     Changing weights: `weight` and `bias`: how it changes them. `rows`: its change of a weight in blocks of
     rows, if it changes each row on its own. `formula`: the same as a formula, for which no torch is needed,
     if there is one; `bias_formula`: its change of a bias as one. If `weight` and `bias` are None it cannot
@@ -183,6 +188,8 @@ class Method:
     base_at_load: BaseAtLoad | None = None
     integer_roles: frozenset[str] = frozenset()
     untrained_roles: str = ""
+    products: tuple[tuple[str, ...], ...] = ()
+    ones: str = ""
     names_modules: Callable[[AdapterConfig], bool] = lambda config: True
     mismatch: Callable[[ModuleSpec, Shapes, AdapterConfig, WeightSides], str | None] = (
         lambda module, shapes, config, weight: None
@@ -223,6 +230,19 @@ class Method:
         """Whether the tensors of a role are trained; others are stored to avoid computing them again."""
         return role not in self.integer_roles and not re.fullmatch(self.untrained_roles, role)
 
+    def changes_nothing(self, tensors: Mapping[str, str], zeros: Set[str], ones: Set[str]) -> bool:
+        """Whether a module with these tensors, names by role, leaves the model as it is. `zeros` and `ones`
+        are the names of the tensors that are all zeros and all ones. False if that is not known.
+        """
+        roles = tuple(tensors)
+        multipliers = _matching(self.ones, roles)
+        products = _held_products(self.products, roles)
+        if not products and not multipliers:
+            return False
+        return all(tensors[role] in ones for role in multipliers) and all(
+            any(all(tensors[role] in zeros for role in factor) for factor in product) for product in products
+        )
+
     def role(self, key: str) -> tuple[str, str] | None:
         """(module path, role) of a key without its prefix, or None if it is not one of the method's.
 
@@ -251,6 +271,23 @@ class Method:
                 rest = match.groupdict().get("rest")
                 return f"{role}.{rest}" if rest else role
         return None
+
+
+@lru_cache(maxsize=256)
+def _held_products(
+    products: tuple[tuple[str, ...], ...], roles: tuple[str, ...]
+) -> tuple[tuple[tuple[str, ...], ...], ...]:
+    """The products of a module with these roles: of each, the roles of its factors. The modules of an adapter
+    have the same roles, so this is computed once.
+    """
+    factors = (tuple(_matching(factor, roles) for factor in product) for product in products)
+    held = (tuple(factor for factor in product if factor) for product in factors)
+    return tuple(product for product in held if product)
+
+
+@lru_cache(maxsize=256)
+def _matching(pattern: str, roles: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(role for role in roles if re.fullmatch(pattern, role))
 
 
 def add_delta(

@@ -140,6 +140,7 @@ METHOD = Method(
     title="MiSS",
     key_patterns={"miss_block": "block"},
     module_size=_module_size,
+    products=(("block",),),
     weight=_weight,
     rows=_rows,
     formula=_formula,

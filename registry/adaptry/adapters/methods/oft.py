@@ -181,6 +181,7 @@ METHOD = Method(
     key_patterns={r"oft_R\.weight": "R", r"oft_embedding_R\.weight": "embedding_R"},
     tolerance="bit-equal; without the series, within rounding, and at least as exact as PEFT",
     module_size=_module_size,
+    products=(("R",), ("embedding_R",)),
     weight=_weight,
     formula=_formula,
     unmergeable_reason=_unmergeable_reason,

@@ -98,6 +98,7 @@ METHOD = Method(
         r"peanut_decoders\.(?P<rest>\d+)\.weight": "decoders",
     },
     module_size=_module_size,
+    products=(("A", "B"),),
     weight=_weight,
     formula=_formula,
     lora_form="given_base",

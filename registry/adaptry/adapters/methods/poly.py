@@ -24,6 +24,7 @@ METHOD = Method(
     title="Poly",
     key_patterns={"poly_lora_A": "A", "poly_lora_B": "B", r"poly_router\.module_logits": "router"},
     module_size=_module_size,
+    products=(("A", "B"),),
     scale=lambda config, module: 1 / module.rank,
     unmergeable_hint=(
         "what it adds depends on the task of each input: serve it unmerged, with PEFT's"

@@ -93,6 +93,8 @@ METHOD = Method(
         r"psoft_R\.vector_b": "vector_b",
     },
     module_size=_module_size,
+    products=(("R",),),
+    ones="vector_[ab]",
     scale=_scale,
     weight=_weight,
     lora_form="given_base",

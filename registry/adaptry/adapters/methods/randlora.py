@@ -211,6 +211,7 @@ METHOD = Method(
     shared={f"randlora_{role}": role for role in "AB"},
     tolerance="within rounding; without saved projections, only with the version of torch that drew them",
     module_size=_module_size,
+    products=(("lambda", "gamma"),),
     untrained_roles="[AB](?:_again)?",
     scale=_scale,
     weight=_weight,

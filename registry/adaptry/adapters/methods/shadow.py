@@ -31,6 +31,7 @@ METHOD = Method(
     },
     shared={rf"shadow_backbone{_NAMED}(?P<rest>.+)": "backbone"},
     module_size=_module_size,
+    products=(("up",),),
     scale=lambda config, module: config.number("shadow_alpha", 0.1),
     unmergeable_hint=(
         "it is a second, small model that runs in parallel with the base: serve it unmerged, with PEFT's "

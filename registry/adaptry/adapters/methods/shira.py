@@ -81,6 +81,7 @@ METHOD = Method(
     title="SHiRA",
     key_patterns={"shira_weight": "weight", "shira_indices": "indices"},
     module_size=_module_size,
+    products=(("weight",),),
     weight=add_delta(_delta),
     formula=_formula,
     mismatch=_mismatch,

@@ -137,6 +137,7 @@ METHOD = Method(
         **{rf"supertuning_lora_{side}\.weight": side for side in "AB"},
     },
     module_size=_module_size,
+    products=(("values",), ("A", "B")),
     scale=_scale,
     weight=_weight,
     formula=_formula,

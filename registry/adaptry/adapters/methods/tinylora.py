@@ -89,6 +89,7 @@ METHOD = Method(
     key_patterns={f"tinylora_{role}": role for role in ("A", "B", "P")},
     shared={r"tinylora_v\.(?P<rest>[0-9]+)": "v"},
     module_size=_module_size,
+    products=((r"v\.\d+",),),
     untrained_roles="[ABP]",
     weight=add_delta(factor_product(_factors)),
     rows=product_rows(_factors),

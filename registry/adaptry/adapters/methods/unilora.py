@@ -93,6 +93,7 @@ METHOD = Method(
     },
     shared={"unilora_theta_d": "theta"},
     module_size=_module_size,
+    products=(("theta",),),
     untrained_roles="[AB]_scales",
     weight=add_delta(factor_product(_factors)),
     rows=product_rows(_factors),

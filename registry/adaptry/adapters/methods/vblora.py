@@ -129,6 +129,7 @@ METHOD = Method(
     },
     shared={"vblora_vector_bank": "bank"},
     module_size=_module_size,
+    products=(("bank",),),
     weight=add_delta(factor_product(_factors)),
     rows=product_rows(_factors),
     formula=_formula,

@@ -113,6 +113,7 @@ def vera(name: str, title: str, rows_per_rank: int) -> Method:
         shared={f"{name}_A": "A", f"{name}_B": "B"},
         tolerance="bit-equal; without saved projections, only with the version of torch that drew them",
         module_size=module_size,
+        products=(("b", "d"),),
         untrained_roles="[AB]",
         weight=add_delta(factor_product(factors)),
         rows=product_rows(factors),

@@ -108,6 +108,7 @@ METHOD = Method(
     key_patterns={"waveft_spectrum": "spectrum"},
     tolerance="bit-equal with the version of torch that drew its positions",
     module_size=_module_size,
+    products=(("spectrum",),),
     scale=_scale,
     weight=add_delta(_delta),
     mismatch=too_many_coefficients,

@@ -1,28 +1,16 @@
 """Conditions on the copies of whole embeddings that PEFT saves beside an update of them.
 
 PEFT loads the copy; most engines ignore it and use the base's embedding. The copy's values decide whether
-that is the same. They are compared with the base's at the sampled positions of its record, at most 256
-elements: a verdict reads no other weights.
+that is the same (`copied_weights`): a verdict reads no other weights.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
-from adaptry.adapters.adapter import Adapter
-from adaptry.adapters.base_record import BaseRecord
-from adaptry.adapters.header import DTYPE_BITS
-from adaptry.adapters.tensor_names import normalised
-from adaptry.bases.fingerprinting.dtype_cast import find_cast
-from adaptry.bases.fingerprinting.sketch import sketch_tensor
-from adaptry.bases.module_map import ExtraTarget
+from adaptry.checks.base.copied_weights import Likeness, compare_with_base
 from adaptry.checks.formatting import fold_layer_numbers, shorten_names
 from adaptry.checks.runtimes.conditions import is_embedding_copy
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
-
-Likeness = Literal["equal", "rounded", "different"]
-_EQUAL = frozenset(["equal", "a change of dtype"])
 
 
 def copied(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
@@ -65,22 +53,5 @@ def _compared(subject: CheckSubject) -> dict[str, Likeness]:
         return found
     for extra in subject.module_map.extras:
         if extra.extra.target in found:
-            found[extra.extra.target] = _likeness(adapter, extra, base)
+            found[extra.extra.target] = compare_with_base(adapter, extra, base) or "equal"
     return found
-
-
-def _likeness(adapter: Adapter, extra: ExtraTarget, base: BaseRecord) -> Likeness:
-    info, stored = adapter.tensors.get(extra.extra.tensor), base.tensors[extra.tensor]
-    if info is None or info.shape != stored.shape:
-        return "equal"
-    own = sketch_tensor(adapter.content.reader(adapter.format.weights), info, _sampled_name(extra, base))
-    cast = find_cast(info.dtype, own.samples, stored.dtype, base.sketches[extra.tensor].samples)
-    if cast is None:
-        return "different"
-    is_wider = DTYPE_BITS[info.dtype] > DTYPE_BITS[stored.dtype]  # PEFT rounds it to the base's dtype at load
-    return "equal" if cast in _EQUAL or is_wider else "rounded"
-
-
-def _sampled_name(extra: ExtraTarget, base: BaseRecord) -> str:
-    """The name from which the record's positions of this tensor follow."""
-    return normalised(base.tensors)[extra.tensor]

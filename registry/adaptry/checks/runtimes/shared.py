@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from adaptry.adapters.key_layout import EXPERTS_FUSED
+from adaptry.checks.base.copied_weights import Likeness
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes import (
     embedding_copies,
@@ -116,7 +117,7 @@ def saved_modules(effect: Effect, source: str) -> RuntimeRule:
 
 def copied_embeddings(source: str) -> tuple[RuntimeRule, ...]:
     """For engines that ignore the copy and use the base's embedding."""
-    rules: tuple[tuple[embedding_copies.Likeness, Effect, str, str], ...] = (
+    rules: tuple[tuple[Likeness, Effect, str, str], ...] = (
         ("equal", "needs", "a copy of an embedding with its update", repairs.DROP_COPIES),
         ("rounded", "changes", "a rounded copy of an embedding with its update", repairs.DROP_COPIES),
         ("different", "changes", "an embedding with other values than the base's, with its update",

@@ -83,7 +83,11 @@ class Condition:
             limit = datetime.fromisoformat(self.values[0])
             return facts.now < limit if self.field == "before" else facts.now >= limit
         found = facts.alias if self.field == "alias" else facts.state
-        return found is not None and (found in self.values) != self.is_negated
+        if found is None:
+            return False
+        if self.is_negated:  # `alias!=prod` also excludes PROD, which would take the place of prod
+            return found.lower() not in {value.lower() for value in self.values}
+        return found in self.values
 
 
 def _time(text: str) -> datetime:

@@ -274,8 +274,7 @@ def _approvals(call: Call, facts: GateFacts) -> _Found:
         raise _Missing(found.problem if found and found.problem else f"there is no group {group}")
     names = f" ({', '.join(found.by)})" if found.by else ""
     ignored = f"; not counted: {', '.join(found.ignored)}" if found.ignored else ""
-    count = len(found.by)
-    return _Found(count, f"{format_count(count, 'approval')} of {group}{names}{ignored}")
+    return _Found(len(found.by), f"{format_count(len(found.by), 'approval')} of {group}{names}{ignored}")
 
 
 def _state(call: Call, facts: GateFacts) -> _Found:

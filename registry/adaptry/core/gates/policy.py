@@ -19,7 +19,7 @@ from adaptry.core.errors import Invalid
 from adaptry.core.gates.expression import PolicyCondition, require_visible
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.processes import yaml_reader
-from adaptry.core.refs import AdapterName, parse_alias
+from adaptry.core.refs import AdapterName, parse_alias, parse_namespace
 from adaptry.core.suggestions import suggestion
 
 MAX_POLICY = 8 << 10
@@ -41,7 +41,7 @@ class PolicyScope:
         if "/" in text:
             adapter = AdapterName.parse(text)
             return cls(adapter.namespace, adapter.name)
-        return cls(AdapterName.parse(f"{text}/x").namespace)
+        return cls(parse_namespace(text))
 
     @property
     def adapter(self) -> AdapterName | None:

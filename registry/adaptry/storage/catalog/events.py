@@ -41,7 +41,8 @@ SPAN = 2000
 class StoredEvent:
     """An event, and the data that decide who gets it: its adapter's current state, and its base.
 
-    `base` is None if the event names no registered base.
+    `visibility` is private for an event of a deleted adapter, also if another one has its name now. `base` is
+    None if the event names no registered base.
     """
 
     event: records.Event
@@ -109,7 +110,14 @@ def page(
         query = query.where(sm.col(orm.EventRow.seq) < before)
     rows = tx.exec(query.limit(limit + 1)).all()
     events = [_event(row) for row in rows[:limit]]
-    stored = _with_bases(tx, [StoredEvent(event, adapter.name, adapter.visibility) for event in events])
+    created_at = tx.exec(sm.select(orm.AdapterRow.created_at).where(orm.AdapterRow.id == adapter.key)).one()
+    stored = _with_bases(
+        tx,
+        [
+            StoredEvent(event, adapter.name, _visibility(event.at, created_at, adapter.visibility))
+            for event in events
+        ],
+    )
     return records.Page[records.Event](
         items=tuple(one.redacted_for(identity) for one in stored if one.is_visible_to(identity)),
         next=cursors.encode(events[-1].seq, about) if len(rows) > limit else None,
@@ -153,6 +161,7 @@ def read_since(tx: Transaction, after: int, limit: int = SPAN) -> tuple[StoredEv
         *vars(orm.EventRow)["__table__"].c,
         sm.col(orm.AdapterRow.name).label("of"),
         orm.AdapterRow.visibility,
+        sm.col(orm.AdapterRow.created_at).label("of_created_at"),
     )
     query = (
         sm.select(*columns)
@@ -212,8 +221,15 @@ def _base_of(event: records.Event) -> Digest | None:
 
 
 def _stored_event(row: sa.Row[Any]) -> StoredEvent:
-    name = AdapterName.parse(row.of) if row.of else None
-    return StoredEvent(_event(row), name, cast(Visibility, row.visibility or "private"))
+    if not row.of:
+        return StoredEvent(_event(row), None, "private")
+    visibility = _visibility(row.at, row.of_created_at, cast(Visibility, row.visibility))
+    return StoredEvent(_event(row), AdapterName.parse(row.of), visibility)
+
+
+def _visibility(at: datetime, created_at: datetime, current: Visibility) -> Visibility:
+    """That of an event: a new adapter with the name of a deleted one does not publish the earlier history."""
+    return "private" if at < created_at else current
 
 
 def _event(row: orm.EventRow | sa.Row[Any]) -> records.Event:

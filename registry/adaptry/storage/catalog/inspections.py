@@ -134,8 +134,9 @@ def _current(tx: Reads, file: Digest) -> Columns | None:
 
 
 def _packed(found: WeightsInspection) -> bytes:
+    # Servers before `is_one` read four values, and a server may run beside them during an upgrade.
     listed = {
-        name: (tensor.nan, tensor.infinite, tensor.norm, tensor.is_zero)
+        name: (tensor.nan, tensor.infinite, tensor.norm, tensor.is_zero, *([True] if tensor.is_one else []))
         for name, tensor in found.tensors.items()
     }
     return zlib.compress(json.dumps(listed).encode(), level=1)
@@ -143,5 +144,5 @@ def _packed(found: WeightsInspection) -> bytes:
 
 def unpacked(statistics: bytes) -> WeightsInspection:
     """The tensors of a row. Raises the errors of damaged bytes."""
-    listed: Mapping[str, tuple[int, int, float | None, bool]] = json.loads(zlib.decompress(statistics))
+    listed: Mapping[str, list[Any]] = json.loads(zlib.decompress(statistics))  # `Any`: that `_packed` wrote
     return WeightsInspection({name: TensorStatistics(*found) for name, found in listed.items()})

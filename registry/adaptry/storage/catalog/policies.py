@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, bindparam, or_
+from sqlalchemy import ColumnElement, bindparam, func, or_
 from sqlalchemy import select as select_columns
 from sqlmodel import col, select
 
@@ -14,6 +14,7 @@ from adaptry.core.identity import Visibility
 from adaptry.registry.policies import PolicyInfo
 from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.adapters import AdapterRecord
+from adaptry.storage.catalog.case_conflicts import fold
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, PolicyRow
@@ -23,7 +24,7 @@ _POLICIES = table_of(PolicyRow)
 _FOR_ALIAS = (
     select_columns(_POLICIES)
     .where(
-        _POLICIES.c.alias == bindparam("alias"),
+        func.lower(_POLICIES.c.alias) == bindparam("folded"),
         or_(
             _POLICIES.c.namespace == bindparam("namespace"),
             _POLICIES.c.adapter_id == bindparam("adapter"),
@@ -57,14 +58,16 @@ class SeenPolicy(NamedTuple):
 
 
 def in_force(tx: Reads, adapter: AdapterRecord, alias: str) -> tuple[PolicyInfo, ...]:
-    """The policies of an alias: that of the namespace, then that of the adapter."""
+    """The policies of an alias, in whatever capitals: those of the namespace, then those of the adapter."""
     name = adapter.name
-    asked = {"alias": alias, "namespace": name.namespace, "adapter": adapter.key}
-    latest: dict[bool, Columns] = {row.adapter_id is None: row for row in run_select(tx, _FOR_ALIAS, asked)}
+    asked = {"folded": fold(alias), "namespace": name.namespace, "adapter": adapter.key}
+    latest: dict[tuple[bool, str], Columns] = {
+        (row.adapter_id is not None, row.alias): row for row in run_select(tx, _FOR_ALIAS, asked)
+    }
     return tuple(
-        _info(latest[of_namespace], name.namespace if of_namespace else str(name))
-        for of_namespace in (True, False)
-        if of_namespace in latest and latest[of_namespace].text is not None
+        _info(row, str(name) if of_adapter else name.namespace)
+        for (of_adapter, _), row in sorted(latest.items(), key=lambda item: item[0])
+        if row.text is not None
     )
 
 

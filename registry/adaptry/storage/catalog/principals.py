@@ -13,8 +13,10 @@ from sqlmodel import col, select
 from adaptry.core.access.conditions import Condition
 from adaptry.core.access.grants import Grant
 from adaptry.core.access.resources import Resource
+from adaptry.core.errors import Conflict
 from adaptry.registry.access import GroupInfo, PrincipalInfo, PrincipalKind
 from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.case_conflicts import fold
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list
 from adaptry.storage.catalog.prepared import run_select
@@ -50,7 +52,12 @@ class GroupRecord(NamedTuple):
 def insert(
     tx: Transaction, kind: PrincipalKind, name: str, namespace: str | None, now: datetime, by: str
 ) -> PrincipalRecord:
-    """A new principal, recorded in the audit log; its name must be free."""
+    """A new principal, recorded in the audit log.
+
+    Raises `Conflict` if its name is taken, or differs from another only in capitals.
+    """
+    if (taken := find_ignoring_case(tx, name)) is not None:
+        raise Conflict(_taken(name, taken.info.name))
     row = PrincipalRow(kind=kind, name=name, namespace=namespace, created_at=now, created_by=by)
     tx.add(row)
     tx.flush()
@@ -61,6 +68,19 @@ def insert(
 def find(tx: Transaction, name: str) -> PrincipalRecord | None:
     row = tx.exec(select(PrincipalRow).where(PrincipalRow.name == name)).first()
     return _record(row) if row else None
+
+
+def find_ignoring_case(tx: Transaction, name: str) -> PrincipalRecord | None:
+    """The principal with this name, or with one that differs only in capitals."""
+    query = select(PrincipalRow).where(func.lower(PrincipalRow.name) == fold(name))
+    row = tx.exec(query.order_by(col(PrincipalRow.name) != name, col(PrincipalRow.id))).first()
+    return _record(row) if row else None
+
+
+def _taken(name: str, other: str) -> str:
+    if name == other:
+        return f"{name} already exists; names are never reused, even those of disabled users"
+    return f"{name} differs only in capitals from {other}, which exists; choose another name"
 
 
 def by_key(tx: Transaction, key: int) -> PrincipalRecord:
@@ -148,7 +168,13 @@ def find_group(tx: Transaction, name: str) -> GroupRecord | None:
 
 
 def insert_group(tx: Transaction, name: str, now: datetime, by: str) -> GroupRecord:
-    """A new group; its name must be free."""
+    """A new group. Raises `Conflict` if its name is taken, or differs from another only in capitals."""
+    query = select(GroupRow.name).where(func.lower(GroupRow.name) == fold(name))
+    taken = tx.exec(query.order_by(col(GroupRow.name) != name)).first()
+    if taken == name:
+        raise Conflict(f"the group {name} already exists")
+    if taken is not None:
+        raise Conflict(f"the group {name} differs only in capitals from {taken}; choose another name")
     row = GroupRow(name=name, created_at=now, created_by=by)
     tx.add(row)
     tx.flush()

@@ -102,7 +102,9 @@ def free_account_name(tx: Transaction, namespace: str) -> str:
     beginning = f"{namespace}/publisher-"
     used = tx.exec(select(PrincipalRow.name).where(PrincipalRow.namespace == namespace)).all()
     first = sum(name.startswith(beginning) for name in used) + 1
-    return next(name for n in count(first) if principals.find(tx, name := f"{beginning}{n}") is None)
+    return next(
+        name for n in count(first) if principals.find_ignoring_case(tx, name := f"{beginning}{n}") is None
+    )
 
 
 def use_id_token(tx: Transaction, issuer: str, jti: str, expires_at: datetime, now: datetime) -> bool:

@@ -6,18 +6,19 @@ digest from the bytes, the base from the registered bases. Reads headers and has
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter, open_known
 from adaptry.adapters.content import Content
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks import check
+from adaptry.checks.weights import weights_findings, weights_of_base
 from adaptry.core.digest import Digest
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import may_be_folder
-from adaptry.core.report import Finding
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import bases, files, inspections
 from adaptry.storage.catalog.access import EVERYTHING, ReadScope
@@ -149,10 +150,13 @@ def known_inspections(tx: Transaction, tree: Manifest) -> Mapping[str, WeightsIn
 
 
 def check_against_base(
-    adapter: Adapter, base: ResolvedBase, record: BaseRecord | None, weights: Sequence[Finding] = ()
+    adapter: Adapter,
+    base: ResolvedBase,
+    record: BaseRecord | None,
+    inspections: Mapping[str, WeightsInspection],
 ) -> BaseCheck:
-    """Checks an adapter against its base; without a record, on its own. Findings about its `weights` are part
-    of the report, and do not affect the base status.
+    """Checks an adapter against its base; without a record, on its own. Findings from the `inspections` of
+    its weights files, by path, are part of the report, and do not affect the base status.
     """
     claimed_id = str(base.claimed_id) if base.claimed_id else None
     name = base.name if record else base.claimed_name or claimed_id
@@ -162,5 +166,6 @@ def check_against_base(
         status = "verified"
     elif base.claimed_id or base.claimed_name:
         status = "declared"
+    weights = weights_findings(adapter.spec, inspections, partial(weights_of_base, adapter, record))
     whole = report.model_copy(update={"findings": (*report.findings, *weights)})
     return BaseCheck(base.id or base.claimed_id, base.name or base.claimed_name, status, whole)

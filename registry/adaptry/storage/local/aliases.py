@@ -101,7 +101,10 @@ def point_alias(context: RegistryContext, tx: Transaction, move: Move) -> record
                 f" {like}, or choose another name"
             )
     if found is None and (ref := git_refs.find(tx, adapter, alias)):
-        raise Conflict(f"{adapter.name} has a {ref.kind} {alias}; choose another name for the alias")
+        raise Conflict(
+            f"{adapter.name} has a {ref.kind} {alias}; delete it (`hf repos {ref.kind} delete {adapter.name}"
+            f" {alias}`), or choose another name for the alias"
+        )
     decision = decide(context, tx, move)
     if decision is not None and not decision.is_allowed:
         raise CheckFailed(refusal(decision))

@@ -8,7 +8,6 @@ exists. The declared base is checked like a base that a push claims.
 from __future__ import annotations
 
 from adaptry.adapters.content import Content
-from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, NotFound
 from adaptry.core.lazy_dataclass import dataclass
@@ -87,9 +86,9 @@ def derive_binding(
             require_all_undamaged(tx, {entry.path: entry.sha256 for entry in detail.manifest.files})
         found = _find_base(context, tx, base, detail)
         record = bases.record(tx, found.id) if found.id else None
-        weights = weights_findings(detail.spec, known_inspections(tx, detail.manifest))
+        inspections = known_inspections(tx, detail.manifest)
     adapter = open_stored(context.blobs, detail.manifest) if sent is None else open_checked(sent)
-    base_check = check_against_base(adapter, found, record, weights)
+    base_check = check_against_base(adapter, found, record, inspections)
     if base_check.report.is_blocked:
         raise CheckFailed(
             f"{detail.version.label} does not fit {found.name or base.brief}: {base_check.report.sentence()}"

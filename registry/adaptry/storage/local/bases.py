@@ -1,6 +1,6 @@
 """The part of a local registry about bases: registered by content, with names, and optionally stored weights.
 
-When a base is registered, versions that declared it are checked again at once.
+When a base is registered, or shown to other callers, versions that declared it are checked again at once.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, CorruptData, Invalid, NotFound, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
@@ -146,14 +145,18 @@ class LocalBases(Bases):
     def edit(self, id: Digest, edit: BaseEdit) -> BaseInfo:
         self.context.require_base_write()
         with self.context.write() as tx:
-            self._record(tx, id)
+            record = self._record(tx, id)
             was = bases.info(tx, self.context.read_scope(tx), id).visibility
-            if edit.visibility is not None and edit.visibility != was:
+            is_changed = edit.visibility is not None and edit.visibility != was
+            if edit.visibility is not None and is_changed:
                 bases.set_visibility(tx, id, edit.visibility)
                 detail = {"id": id, "visibility": edit.visibility, "was": was}
                 events.record(
                     tx, "base.edited", at=self.context.clock(), by=self.context.identity.name, detail=detail
                 )
+        if is_changed:  # users who could not see the base may have pushed versions on it
+            self._resolve_pending(record)
+        with self.context.catalog.read() as tx:
             return bases.info(tx, self.context.read_scope(tx), id)
 
     def read_file(self, id: Digest, path: str, start: int = 0) -> Iterator[bytes]:
@@ -214,11 +217,11 @@ class LocalBases(Bases):
             with self.context.catalog.read() as tx:
                 known = bases.names(tx, record.id)
                 batch = unresolved_bases.pending_for_base(tx, record.id, known, after, _BATCH)
-                weights = [known_inspections(tx, item.manifest) for item in batch]
+                inspections = [known_inspections(tx, item.manifest) for item in batch]
             if not batch:
                 return
             base_checks = []
-            for item, found in zip(batch, weights, strict=True):
+            for item, found in zip(batch, inspections, strict=True):
                 try:
                     with self.context.catalog.read() as tx:
                         require_all_undamaged(tx, {entry.path: entry.sha256 for entry in item.manifest.files})
@@ -227,8 +230,7 @@ class LocalBases(Bases):
                     continue
                 with self.context.catalog.read() as tx:
                     claim = find_stored_base(tx, item.manifest, adapter.spec.base_name, item.bound_base)
-                found_in = weights_findings(adapter.spec, found)
-                base_checks.append((item, check_against_base(adapter, claim, record, found_in)))
+                base_checks.append((item, check_against_base(adapter, claim, record, found)))
             with self.context.write() as tx:
                 now = self.context.clock()
                 for item, base_check in base_checks:

@@ -12,6 +12,7 @@ from adaptry.core.hub_revision import GRAMMAR, parse_branch, parse_hub_revision,
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Latest, Number, Selector
+from adaptry.registry.aliases import PRODUCTION
 from adaptry.registry.commit_info import BranchInfo, CommitInfo, CommitNote, CommitResult
 from adaptry.registry.commits import MAIN, Commits
 from adaptry.registry.records import Page
@@ -109,6 +110,8 @@ class LocalCommits(Commits):
         self, tx: Transaction, adapter: AdapterRecord, text: str, kind: GitRefKind, at: str, message: str
     ) -> BranchInfo:
         now, by = self.context.clock(), self.context.identity.name
+        if text.lower() == PRODUCTION:  # a ref's version has this name, too
+            self.context.require("alias.move", adapter.name, alias=PRODUCTION)
         if taken := git_refs.find(tx, adapter, text):
             raise Conflict(f"{adapter.name} already has a {taken.kind} {text}, at {taken.digest.short_id}")
         if aliases.find(tx, adapter, text):

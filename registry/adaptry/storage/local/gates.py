@@ -174,7 +174,14 @@ def _question(context: RegistryContext, tx: Transaction, move: Move) -> _Questio
 def _policies(tx: Transaction, move: Move) -> tuple[PolicyFact, ...]:
     """Those in force, or the one to be tried. Raises `Invalid` if that cannot be read."""
     if move.policy is not None:
-        process.check_conditions([one.source for one in Policy.parse(move.policy).conditions])
+        tried = Policy.parse(move.policy)
+        if tried.alias != move.alias:
+            version = f"{move.adapter.name}@{move.to.number}"
+            raise Invalid(
+                f"the policy is about the alias {tried.alias}, not {move.alias}; try it for {tried.alias}"
+                f" (`adaptry policy try {version} --policy FILE --to {tried.alias}`)"
+            )
+        process.check_conditions([one.source for one in tried.conditions])
         scope, digest = str(move.adapter.name), policy_digest(move.policy)
         return (PolicyFact(scope=scope, version=0, digest=digest, text=move.policy),)
     return tuple(

@@ -11,7 +11,7 @@ from adaptry.core.access.resources import Resource
 from adaptry.core.errors import Invalid, NotFound, PermissionDenied
 from adaptry.core.identity import Identity
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.refs import AdapterName, Label, Ref
+from adaptry.core.refs import AdapterName, Label, Ref, parse_namespace
 from adaptry.registry.access import (
     AccessDecision,
     AccessQuestion,
@@ -101,14 +101,14 @@ class LocalGrants(Grants):
 
     def members(self, namespace: str, cursor: str | None = None, limit: int = 50) -> NamespaceMembers:
         cursors.check_limit(limit)
-        namespace = _checked_namespace(namespace)
+        namespace = parse_namespace(namespace)
         if not self.context.identity.has_namespace(namespace):
             raise PermissionDenied(f"{self.context.identity.name} is not a member of {namespace!r}")
         with self.context.catalog.read() as tx:
             return _members(tx, namespace, cursor, limit)
 
     def set_member(self, namespace: str, change: MemberChange) -> NamespaceMembers:
-        resource = Resource(_checked_namespace(namespace))
+        resource = Resource(parse_namespace(namespace))
         new = check_grant(Grant(change.role, resource)) if change.role else None
         require_in_namespace(self.context, "member.manage", namespace)
         if new:
@@ -134,7 +134,7 @@ class LocalGrants(Grants):
             return _members(tx, namespace)
 
     def set_accountable(self, namespace: str, principal: str | None) -> NamespaceMembers:
-        namespace = _checked_namespace(namespace)
+        namespace = parse_namespace(namespace)
         require_in_namespace(self.context, "member.manage", namespace)
         with self.context.write() as tx:
             found = existing_principal(tx, principal) if principal is not None else None
@@ -224,15 +224,10 @@ def _members(tx: Transaction, namespace: str, cursor: str | None = None, limit: 
     )
 
 
-def _checked_namespace(text: str) -> str:
-    """Raises `InvalidRef` for a text that cannot be a namespace, such as a glob."""
-    return AdapterName.parse(f"{text}/x").namespace
-
-
 def _target(ref: str) -> tuple[AdapterName | None, object]:
     """The adapter of a query, with the selector of a version; None for a namespace."""
     if "/" not in ref:
-        _checked_namespace(ref)
+        parse_namespace(ref)
         return None, None
     parsed = Ref.parse(ref)
     return parsed.name, parsed.selector

@@ -16,7 +16,7 @@ from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied, Q
 from adaptry.core.evidence.posted_file import ParsedPost, check_posted_path, read_posted
 from adaptry.core.evidence.values import EvidenceFile
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.refs import AdapterName, ByDigest, Number, Ref
+from adaptry.core.refs import AdapterName, ByDigest, Number, Ref, parse_namespace
 from adaptry.registry.evidence import EvidenceAddition
 from adaptry.registry.inbox import (
     MOST_BYTES,
@@ -60,7 +60,7 @@ class LocalInbox(Inbox):
     context: RegistryContext
 
     def post(self, namespace: str, path: str, data: bytes) -> PostedFile:
-        namespace, path = _namespace(namespace), check_posted_path(path)
+        namespace, path = parse_namespace(namespace), check_posted_path(path)
         self._require_posting(namespace)
         parsed = read_posted(path.rpartition("/")[2], data)
         by, file = self.context.identity.name, Digest.of(data)
@@ -93,7 +93,7 @@ class LocalInbox(Inbox):
         return self._attach_at_once(row, data, parsed, results, to)
 
     def posted(self, namespace: str) -> tuple[PostedFile, ...]:
-        namespace, identity = _namespace(namespace), self.context.identity
+        namespace, identity = parse_namespace(namespace), self.context.identity
         if identity.is_anonymous:
             return ()
         with self.context.catalog.read() as tx:
@@ -102,7 +102,7 @@ class LocalInbox(Inbox):
 
     def list(self, namespace: str, cursor: str | None = None, limit: int = 50) -> Page[KeptResults]:
         cursors.check_limit(limit)
-        namespace = _namespace(namespace)
+        namespace = parse_namespace(namespace)
         identity = self.context.identity
         by = None if self._manages(namespace) else identity.name
         names = frozenset[str]() if identity.is_anonymous else identity.within_limit("read", namespace)
@@ -313,11 +313,6 @@ class LocalInbox(Inbox):
 def _git_id(data: bytes) -> str:
     """The id that git gives these bytes: clients of the Hub do not send a file again that has it."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
-
-
-def _namespace(text: str) -> str:
-    """Raises `InvalidRef`."""
-    return AdapterName.parse(f"{text}/x").namespace
 
 
 def _no_namespace(namespace: str, by: str) -> NotFound:

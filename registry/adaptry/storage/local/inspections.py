@@ -6,20 +6,22 @@ A result is stored at once, by the file's digest, so a repeated push does not in
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.content import Content
 from adaptry.adapters.header import SafetensorsHeader, read_header
 from adaptry.adapters.inspection.files import WeightsFile, inspect_file
 from adaptry.adapters.inspection.result import WeightsInspection
-from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
+from adaptry.checks.weights import WEIGHTS_CODES, FindUnchanged, weights_findings, weights_of_base
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import CheckReport
-from adaptry.storage.catalog import cursors, inspections, versions
+from adaptry.storage.catalog import bases, cursors, inspections, versions
 from adaptry.storage.catalog.inspections import EncodedInspection
 from adaptry.storage.catalog.versions import VersionRecord
+from adaptry.storage.local.admission import open_stored
 from adaptry.storage.local.blob_content import BlobContent
 from adaptry.storage.local.context import RegistryContext, require_all_undamaged
 
@@ -115,13 +117,18 @@ def _update_report(
 ) -> None:
     with context.catalog.read() as tx:
         detail = versions.detail(tx, stored)
-    if _with_weights(detail, found) != detail.report:
+        base = bases.record(tx, detail.version.base_id) if detail.version.base_id else None
+    find_unchanged = cache(lambda: weights_of_base(open_stored(context.blobs, detail.manifest), base))
+    if _with_weights(detail, found, find_unchanged) != detail.report:
         with context.write(is_durable=False) as tx:  # the base may have been registered in the meantime
-            report = _with_weights(versions.detail(tx, stored), found)
+            report = _with_weights(versions.detail(tx, stored), found, find_unchanged)
             versions.set_report(tx, stored.key, report)
 
 
-def _with_weights(detail: VersionDetail, found: Mapping[str, WeightsInspection]) -> CheckReport:
+def _with_weights(
+    detail: VersionDetail, found: Mapping[str, WeightsInspection], find_unchanged: FindUnchanged
+) -> CheckReport:
     """The version's report with the findings about its weights."""
     others = [finding for finding in detail.report.findings if finding.code not in WEIGHTS_CODES]
-    return detail.report.model_copy(update={"findings": (*others, *weights_findings(detail.spec, found))})
+    weights = weights_findings(detail.spec, found, find_unchanged)
+    return detail.report.model_copy(update={"findings": (*others, *weights)})

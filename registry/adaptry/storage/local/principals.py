@@ -41,8 +41,6 @@ class LocalPrincipals(Principals):
             require_administrator(self.context, f"create the {kind} {name}")
             _check_name(kind, name)
         with self.context.write() as tx:
-            if principals.find(tx, name):
-                raise Conflict(f"{name} already exists; names are never reused, even those of disabled users")
             now, by = self.context.clock(), self.context.identity.name
             return principals.insert(tx, kind, name, namespace, now, by).info
 
@@ -132,8 +130,6 @@ class LocalPrincipals(Principals):
         if not _GROUP.fullmatch(name):
             raise Invalid(f"not a name for a group: {name[:100]!a} (1 to 64 letters, digits, '.', '_', '-')")
         with self.context.write() as tx:
-            if principals.find_group(tx, name):
-                raise Conflict(f"the group {name} already exists")
             principals.insert_group(tx, name, self.context.clock(), self.context.identity.name)
             self.context.record(tx, "group.create", AuditTarget(name))
             return _group_info(tx, name)

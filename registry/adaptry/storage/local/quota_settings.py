@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from adaptry.core.errors import NotFound, PermissionDenied
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.quotas import EVERY, QuotaLimits, QuotaSubject, StoredUse, refuse_bytes
-from adaptry.core.refs import AdapterName
+from adaptry.core.refs import AdapterName, parse_namespace
 from adaptry.registry.quotas import QuotaInfo, QuotaRequest, Quotas
 from adaptry.storage.catalog import files, quotas, stored_use
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
@@ -87,7 +87,7 @@ def _require_name(tx: Transaction, subject: QuotaSubject) -> None:
     if subject.name in (EVERY, files.BASES):
         return
     if subject.scope == "namespace":
-        AdapterName.parse(f"{subject.name}/x")
+        parse_namespace(subject.name)
     else:
         from adaptry.storage.local.principals import existing_principal  # not needed by a push
 

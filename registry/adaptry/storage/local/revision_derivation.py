@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, cast
 
 from adaptry.adapters.inspection.files import inspect_tiny
 from adaptry.adapters.inspection.result import WeightsInspection
-from adaptry.checks.weights import weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, InvalidManifest, NotFound, PermissionDenied
 from adaptry.core.lazy_dataclass import dataclass
@@ -116,8 +115,7 @@ class RevisionDerivation:
         yet. Raises `CheckFailed`, `PermissionDenied`.
         """
         adapter = opened.adapter
-        weights = weights_findings(adapter.spec, found)
-        base_check = check_against_base(adapter, opened.base, opened.record, weights)
+        base_check = check_against_base(adapter, opened.base, opened.record, found)
         forced = options.force_reason if base_check.report.is_blocked else None
         if base_check.report.is_blocked and forced is None:
             raise CheckFailed(base_check.report.sentence())

@@ -9,7 +9,7 @@ from adaptry.core.access.conditions import Facts
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.outgoing.url import OutgoingUrl
-from adaptry.core.refs import AdapterName
+from adaptry.core.refs import parse_namespace
 from adaptry.registry.records import Page
 from adaptry.registry.webhooks import (
     MOST_WEBHOOKS,
@@ -37,7 +37,7 @@ class LocalWebhooks(Webhooks):
     context: RegistryContext
 
     def add(self, request: WebhookRequest) -> CreatedSecret:
-        namespace = AdapterName.parse(f"{request.namespace}/x").namespace
+        namespace = parse_namespace(request.namespace)
         require_in_namespace(self.context, "webhook.manage", namespace)
         url, secret = OutgoingUrl.parse(request.url), new_secret()
         with self.context.write() as tx:

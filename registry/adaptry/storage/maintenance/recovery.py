@@ -7,7 +7,7 @@ from datetime import timedelta
 from adaptry.core.access.grants import Grant
 from adaptry.core.access.resources import Resource
 from adaptry.core.errors import Conflict
-from adaptry.core.refs import AdapterName
+from adaptry.core.refs import parse_namespace
 from adaptry.registry.access import CreatedToken
 from adaptry.storage import tokens
 from adaptry.storage.catalog import events, grants, principals
@@ -25,7 +25,7 @@ def recover_access(registry: LocalRegistry, name: str, namespace: str | None = N
     Raises `Conflict` for a service account or a worker, `Invalid`, `InvalidRef`.
     """
     if namespace is not None:
-        AdapterName.parse(f"{namespace}/x")
+        parse_namespace(namespace)
     grant = Grant("owner", Resource(namespace)) if namespace else Grant("admin", Resource("*"))
     now, by = registry.clock(), registry.identity.name
     with registry.catalog.write() as tx:

@@ -8,6 +8,7 @@ import pytest
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, InvalidRef, NotFound, PermissionDenied
+from adaptry.core.identity import Identity
 from adaptry.core.refs import Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
@@ -56,6 +57,17 @@ class AliasesContract(ContractFixtures):
         registry.commits.delete_branch(TONE, "Draft")
         registry.commits.create_branch(TONE, "prod")
         registry.commits.create_tag(TONE, "draft")
+
+    def test_a_branch_or_tag_is_called_prod_only_by_those_who_may_move_prod(
+        self, registry: Registry, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(), TONE)
+        commits = make_registry(Identity.with_role("cleo", "contributor", ("acme",))).commits
+        for make in (commits.create_branch, commits.create_tag):
+            for name in ("prod", "Prod"):
+                with pytest.raises(PermissionDenied, match=r"alias\.move"):
+                    make(TONE, name)
+            make(TONE, make.__name__)
 
     def test_an_alias_is_created_once(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest

@@ -97,6 +97,16 @@ class BaseVisibilityContract(ContractFixtures):
         ]
         assert push(registry, lora(seed=2), TONE).version.base_status == "verified"
 
+    def test_a_base_that_becomes_visible_is_checked_against_the_versions_that_declare_it(
+        self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
+    ) -> None:
+        theirs = make_registry(EVE)
+        assert push(theirs, lora(), EVES).version.base_status == "declared"
+        registry.bases.edit(hidden.id, BaseEdit(visibility="internal"))
+        shown = theirs.versions.detail(Ref(EVES))
+        assert (shown.version.base_status, shown.version.base_id) == ("verified", hidden.id)
+        assert "base_unknown" not in [found.code for found in shown.report.findings]
+
     def test_readers_who_cannot_see_a_versions_base_get_its_declared_base(
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora, hidden: BaseRecord
     ) -> None:

@@ -106,6 +106,28 @@ class EventsContract(ContractFixtures):
         }
         assert names == {"ron": {TONE, VOICE}, "eve": {VOICE}, "anonymous": {VOICE}}
 
+    def test_a_public_adapter_does_not_publish_the_events_of_a_deleted_one_of_its_name(
+        self, make_registry: MakeRegistry
+    ) -> None:
+        ada = make_registry(ADA)
+        ada.adapters.create(TONE, AdapterEdit(description="secret"))
+        ada.adapters.delete(TONE)
+        ada.adapters.create(TONE, AdapterEdit(visibility="public"))
+        kinds = {
+            who.name: (
+                [event.kind for event in all_events(make_registry(who))],
+                [event.kind for event in make_registry(who).adapters.history(TONE).items],
+            )
+            for who in (RON, EVE, ANONYMOUS)
+        }
+        created, deleted = "adapter.created", "adapter.deleted"
+        public = ([created], [created])
+        assert kinds == {
+            "ron": ([created, deleted, created], [created, deleted, created]),
+            "eve": public,
+            "anonymous": public,
+        }
+
     def test_an_event_hidden_from_the_caller_ends_no_wait(self, make_registry: MakeRegistry) -> None:
         eve, ada = make_registry(EVE), make_registry(ADA)
         start = eve.events.read().seq

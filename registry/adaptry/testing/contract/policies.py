@@ -264,6 +264,16 @@ class PoliciesContract(ContractFixtures):
         with pytest.raises(Conflict, match="alias with a policy"):
             ada.commits.create_branch(TONE, "prod")
 
+    def test_other_capitals_do_not_evade_a_policy(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+        digest = push(make_registry(ADA), lora(), TONE).version.digest
+        set_policy(make_registry(OWNER), GOOD_ENOUGH)
+        theirs = make_registry(ADA)
+        with pytest.raises(CheckFailed, match="does not move to version 1"):
+            theirs.aliases.move(TONE, "PROD", digest, None)
+        for make in (theirs.commits.create_branch, theirs.commits.create_tag):
+            with pytest.raises(Conflict, match="policy"):
+                make(TONE, "Prod", "v1")
+
     def test_no_rename_or_deletion_sheds_a_policy_without_the_right_to_manage_it(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.checks.weights import WEIGHTS_CODES, weights_findings
+from adaptry.checks.weights import WEIGHTS_CODES
 from adaptry.core.digest import Digest
 from adaptry.core.report import CheckReport
 from adaptry.storage.blobs import BlobStore
@@ -26,9 +26,11 @@ from adaptry.storage.local.admission import (
 _AT_ONCE = 100
 
 
-def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> Iterator[IntegrityProblem]:
+def problems(
+    catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest], misread: frozenset[Digest]
+) -> Iterator[IntegrityProblem]:
     """Versions whose spec does not follow from their files, or whose report differs from today's checks;
-    versions with damaged files are skipped.
+    versions with damaged files are skipped. `misread`: files whose stored inspections are wrong.
     """
     after = 0
     while True:
@@ -37,12 +39,14 @@ def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> 
         if not keys:
             return
         for key in keys:
-            yield from guard_problems(f"version {key}", partial(_of_version, catalog, blobs, damaged, key))
+            yield from guard_problems(
+                f"version {key}", partial(_of_version, catalog, blobs, damaged, misread, key)
+            )
         after = keys[-1]
 
 
 def _of_version(
-    catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest], key: int
+    catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest], misread: frozenset[Digest], key: int
 ) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         try:
@@ -57,13 +61,20 @@ def _of_version(
         reason = "its spec differs from the one that this version of Adaptry derives from its files"
         yield IntegrityProblem(kept.name, reason, "derived", f"version:{key}")
     elif report is not None:
-        yield from _other_findings(kept, report, _check(catalog, kept, adapter))
+        yield from _other_findings(catalog, kept, report, _check(catalog, kept, adapter), misread)
 
 
-def _other_findings(kept: VersionSource, report: CheckReport, now: BaseCheck) -> Iterator[IntegrityProblem]:
-    """Leaves out the findings about weights, since an inspection may be missing now."""
+def _other_findings(
+    catalog: Catalog, kept: VersionSource, report: CheckReport, now: BaseCheck, misread: frozenset[Digest]
+) -> Iterator[IntegrityProblem]:
+    """Leaves out the findings about weights if these are not inspected now, or were misread."""
+    weights = kept.manifest.weights
+    with catalog.read() as tx:
+        is_inspected = known_inspections(tx, kept.manifest).keys() == weights.keys()
+    is_known = is_inspected and misread.isdisjoint(weights.values())
+    unknown = frozenset() if is_known else WEIGHTS_CODES
     before, after = (
-        [found for found in each.findings if found.code not in WEIGHTS_CODES] for each in (report, now.report)
+        [found for found in each.findings if found.code not in unknown] for each in (report, now.report)
     )
     if before != after:
         had, has = ({found.code for found in each} for each in (before, after))
@@ -91,5 +102,5 @@ def _check(catalog: Catalog, kept: VersionSource, adapter: Adapter) -> BaseCheck
     with catalog.read() as tx:
         base = find_stored_base(tx, kept.manifest, adapter.spec.base_name, kept.bound_base)
         record = bases.record(tx, base.id) if base.id else None
-        weights = weights_findings(adapter.spec, known_inspections(tx, kept.manifest))
-    return check_against_base(adapter, base, record, weights)
+        inspections = known_inspections(tx, kept.manifest)
+    return check_against_base(adapter, base, record, inspections)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 
 from adaptry.adapters.inspection.files import inspect_file
@@ -18,6 +18,8 @@ from adaptry.storage.catalog.audit.problem import UNREADABLE
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.local.blob_content import BlobContent
+
+_KEY = "inspection:"
 
 
 def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> Iterator[IntegrityProblem]:
@@ -41,6 +43,11 @@ def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> 
                     yield from _compare(catalog, inspector, BlobContent(blobs, manifest), path, digest)
 
 
+def files_of(problems: Iterable[IntegrityProblem]) -> frozenset[Digest]:
+    """The files whose stored inspections are wrong."""
+    return frozenset(Digest(one.key.removeprefix(_KEY)) for one in problems if one.key.startswith(_KEY))
+
+
 def _compare(
     catalog: Catalog, inspector: Inspector, content: BlobContent, path: str, digest: Digest
 ) -> Iterator[IntegrityProblem]:
@@ -51,7 +58,7 @@ def _compare(
             return  # found by the audit
     if known is None:
         return
-    where, key = f"inspection of {digest.brief}", f"inspection:{digest.hex}"
+    where, key = f"inspection of {digest.brief}", f"{_KEY}{digest.hex}"
     try:
         found = inspect_file(inspector, content, path)
     except Unavailable:

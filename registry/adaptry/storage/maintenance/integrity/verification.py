@@ -64,8 +64,10 @@ def verify(
             problems.append(IntegrityProblem(f"{digest.brief} of {owners}", reason, "file", digest.hex))
     if read_bytes:
         problems += _wrong_copies(blobs, expected)
-        problems += rederivation.problems(catalog, blobs, frozenset(found))
-        problems += reinspection.problems(catalog, blobs, frozenset(found))
+        damaged = frozenset(found)
+        inspected = list(reinspection.problems(catalog, blobs, damaged))
+        wrong = reinspection.files_of(inspected)
+        problems += [*rederivation.problems(catalog, blobs, damaged, wrong), *inspected]
     if note:
         manifests = {Digest(one.key) for one in problems if one.kind == "manifest"}
         with suppress(Unavailable):  # a read-only registry is verified without marks

@@ -1,0 +1,128 @@
+"""Adapters that change nothing are found: PEFT is asked which ones those are, for every method.
+
+An adapter that was saved before the first step of training loads everywhere, and the model answers as without
+it. What shows that differs between methods: a factor of zeros, multipliers of one, copies of the base's own
+weights.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peft
+import pytest
+import torch
+
+from adaptry.adapters.adapter import open_dir
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.checks.weights import check_weights
+
+from .corpus import Case, Made, NotByPeft, cases, make
+from .families import FAMILIES
+
+SEEN_ONLY_IN_THE_BASE = {"osf", "deft", "frod", "hra", "trainable_tokens"}
+"""Methods whose tensors begin as parts of the base's weights or its rows, or as vectors that cancel."""
+NOT_SEEN = {"lora-tokens"}
+MAGNITUDES = {"lora-dora"}
+"""If only its magnitudes were trained, a DoRA counts as untrained: the base's norms are not known."""
+TASKS = {"poly", "multitask_prompt_tuning"}
+PROMPTS = {"prompt_tuning", "p_tuning", "prefix_tuning", "cpt", "cartridge"}
+UNMERGED = {"lily", "shadow", *TASKS, *PROMPTS}
+"""Methods that PEFT does not merge."""
+# X-LoRA weighs other adapters. An adaption prompt adds the bias of the output projection a second time,
+# which this model has.
+LEFT_OUT = {"xlora", "adaption_prompt"}
+LLAMA = [case for case in cases(families=["llama"], dtypes=["fp32"]) if case.method not in LEFT_OUT]
+OTHERS = [
+    case
+    for case in cases(families=["gpt2", "t5", "resnet", "attention", "conv1d", "conv3d"], dtypes=["fp32"])
+    if case.method not in SEEN_ONLY_IN_THE_BASE and case.method not in {*UNMERGED, *LEFT_OUT}
+]
+
+
+def kind(case: Case) -> str:
+    return f"{case.method}-{case.variant.name}"
+
+
+def is_visible(case: Case) -> bool:
+    return case.method not in SEEN_ONLY_IN_THE_BASE and kind(case) not in NOT_SEEN
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("corpus")
+
+
+@pytest.mark.parametrize("case", LLAMA, ids=str)
+def test_an_adapter_saved_before_training_is_found(case: Case, corpus: Path) -> None:
+    made = made_by_peft(case, corpus, lambda model: None)
+    assert ("untrained" in codes(made)) == (is_visible(case) and is_without_effect(made))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", OTHERS, ids=str)
+def test_an_adapter_of_another_model_saved_before_training_is_found(case: Case, corpus: Path) -> None:
+    made = made_by_peft(case, corpus, lambda model: None)
+    assert ("untrained" in codes(made)) == is_without_effect(made)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("case", [case for case in LLAMA if kind(case) not in MAGNITUDES], ids=str)
+def test_an_adapter_of_which_some_tensors_were_trained_is_found_only_if_it_changes_nothing(
+    case: Case, seed: int, tmp_path: Path
+) -> None:
+    made = made_by_peft(case, tmp_path, partly(seed))
+    assert ("untrained" in codes(made)) == (is_visible(case) and is_without_effect(made))
+
+
+def made_by_peft(case: Case, folder: Path, train: Callable[[Any], None]) -> Made:
+    try:
+        return make(case, folder, train)
+    except NotByPeft as reason:
+        pytest.skip(str(reason))
+
+
+def partly(seed: int) -> Callable[[Any], None]:
+    """Trains the tensors of some kinds, such as every lora_A. (`Any`: PEFT is not typed.)"""
+
+    def train(model: Any) -> None:
+        source = random.Random(seed)
+        torch.manual_seed(seed)
+        chosen: dict[str, bool] = {}
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                kind = name.rsplit("proj.", 1)[-1]
+                if parameter.requires_grad and chosen.setdefault(kind, source.random() < 0.5):
+                    parameter += torch.randn(parameter.shape) * 0.1
+
+    return train
+
+
+def codes(made: Made) -> set[str]:
+    """What is found about the adapter's weights, where its base is known."""
+    base = fingerprint(open_checkpoint(made.base))
+    return {found.code for found in check_weights(open_dir(made.adapter), base=base)}
+
+
+def is_without_effect(made: Made) -> bool:
+    """Whether PEFT's merge leaves every weight of the base as it is; where PEFT does not merge, whether the
+    model's answer is the same within rounding.
+    """
+    family = FAMILIES[made.case.family]
+    before = family.load(made.base).eval()
+    live = peft.PeftModel.from_pretrained(family.load(made.base), made.read_by_peft).eval()
+    if made.case.method in UNMERGED:
+        words = torch.arange(1, 9).unsqueeze(0)
+        options = {"task_ids": torch.tensor([0])} if made.case.method in TASKS else {}
+        with torch.no_grad():
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of PEFT's own calls
+                answer = live(words, **options).logits[:, -8:]
+            return torch.allclose(answer, before(words).logits, rtol=1e-5, atol=1e-6)
+    merged = live.merge_and_unload().state_dict()
+    return all(torch.equal(merged[name], weight) for name, weight in before.state_dict().items())
