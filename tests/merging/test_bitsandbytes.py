@@ -149,8 +149,8 @@ def test_a_conv1d_is_transposed_back_into_its_models_form(tmp_path: Path, kind: 
     adapter = trained(copy, tmp_path / "tone", target_modules=["c_attn", "c_proj"])
     result, wanted = merged_here(copy, adapter, tmp_path / "merged"), merged_by_library(copy, adapter)
     for name, tensor in result.items():
-        is_turned = ".c_" in name and name.endswith(".weight")
-        assert torch.equal(tensor, wanted[name].T if is_turned else wanted[name]), name
+        is_transposed = ".c_" in name and name.endswith(".weight")
+        assert torch.equal(tensor, wanted[name].T if is_transposed else wanted[name]), name
     shapes = {name: info.shape for name, info in open_checkpoint(original).tensors.items()}
     assert {name: info.shape for name, info in open_checkpoint(tmp_path / "merged").tensors.items()} == shapes
     assert (

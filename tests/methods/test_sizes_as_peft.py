@@ -109,15 +109,15 @@ def test_a_frod_with_a_size_of_three_numbers_is_blocked(tmp_path: Path, corpus: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "resnet"])
-@pytest.mark.parametrize("is_turned", [False, True])
+@pytest.mark.parametrize("is_transposed", [False, True])
 def test_a_boft_with_its_scales_transposed_is_blocked(
-    is_turned: bool, family: str, tmp_path: Path, corpus: Path
+    is_transposed: bool, family: str, tmp_path: Path, corpus: Path
 ) -> None:
     case = f"boft-plain-{family}-fp32"
     (wanted,) = [one for one in cases(dtypes=["fp32"]) if str(one) == case]
     tensors = load_file(make(wanted, corpus).adapter / "adapter_model.safetensors")
-    scales = {name: each.T for name, each in tensors.items() if is_turned and "boft_s" in name}
-    assert bool(judged(case, {}, scales, tmp_path, corpus).blocked) is is_turned
+    scales = {name: each.T for name, each in tensors.items() if is_transposed and "boft_s" in name}
+    assert bool(judged(case, {}, scales, tmp_path, corpus).blocked) is is_transposed
 
 
 @pytest.mark.slow
