@@ -19,6 +19,8 @@ from adaptry.bases.model_classes import body_attribute, converts_adapters, has_h
 from adaptry.core.lazy_dataclass import dataclass
 
 _TASKS_WITH_HEAD = frozenset(["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS"])
+_BARE_TASK = "FEATURE_EXTRACTION"
+"""PEFT's `AutoPeftModelForFeatureExtraction` loads the bare model, whichever class the base was saved from."""
 _OF_LANGUAGE = re.compile(r".+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration)")
 _OTHER_HEADS = frozenset(["whisper", "biogpt", "xlm", "flaubert", "bert", "roberta"])
 _CLIP_TOWERS = frozenset(["clip_vision_model", "siglip_vision_model"])
@@ -80,8 +82,9 @@ def model_names(
 
     `task` is the config's `task_type` and `model_class` its `auto_mapping.base_model_class`; they determine
     whether the model has a head. If they do not, the class from which the base was saved is used or, if that
-    is unknown, the one that has most of the names in `used`. `takes_disk_names`: for this method, PEFT
-    renames tensors like transformers does the model's, in the families that it converts.
+    is unknown or the task is FEATURE_EXTRACTION, the one that has most of the names in `used`.
+    `takes_disk_names`: for this method, PEFT renames tensors like transformers does the model's, in the
+    families that it converts.
     """
     model_type = str(facts.get("model_type") or "")
     disk = {_modern(name): tensor.shape for name, tensor in tensors.items()}
@@ -99,7 +102,7 @@ def model_names(
     }
     bare = inside or memory
     has_head = _loaded_with_head(task, model_class)
-    if has_head is None:
+    if has_head is None and task != _BARE_TASK:
         has_head = saved_with_head
     if has_head is None:
         required = set(used)
@@ -150,9 +153,7 @@ def _tied_head(facts: Mapping[str, Any], model_type: str) -> _Shapes:
 
 
 def _loaded_with_head(task: str | None, model_class: str | None) -> bool | None:
-    """Whether the model is loaded with a head; None if the config does not determine it
-    (FEATURE_EXTRACTION).
-    """
+    """Whether the model is loaded with a head; None if the config does not determine it."""
     if task in _TASKS_WITH_HEAD:
         return True
     return has_head(model_class) if model_class else None
