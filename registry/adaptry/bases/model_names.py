@@ -20,7 +20,7 @@ from adaptry.core.lazy_dataclass import dataclass
 
 _TASKS_WITH_HEAD = frozenset(["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS"])
 _BARE_TASK = "FEATURE_EXTRACTION"
-"""PEFT's `AutoPeftModelForFeatureExtraction` loads the bare model, whichever class the base was saved from."""
+"""PEFT's `AutoPeftModelForFeatureExtraction` loads the bare model, whatever class the base was saved from."""
 _OF_LANGUAGE = re.compile(r".+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration)")
 _OTHER_HEADS = frozenset(["whisper", "biogpt", "xlm", "flaubert", "bert", "roberta"])
 _CLIP_TOWERS = frozenset(["clip_vision_model", "siglip_vision_model"])

@@ -265,9 +265,11 @@ def _shared_vectors(model: LoadedModel) -> Iterator[str]:
 
 def _empty_tensors(adapter: Adapter) -> Iterator[str]:
     """Shards of DeepSpeed ZeRO-3 that were not gathered before saving, or tensors that were cut off."""
-    roles = METHODS[adapter.spec.method].empty_roles(adapter.config)
+    empty_roles = METHODS[adapter.spec.method].empty_roles
     complete = {
-        name for module in adapter.spec.modules for role, name in module.tensors.items() if role in roles
+        module.tensors[role]
+        for module in adapter.spec.modules
+        for role in empty_roles(adapter.config, module.path) & module.tensors.keys()
     }
     empty = [name for name, info in adapter.tensors.items() if not info.numel and name not in complete]
     if empty:
