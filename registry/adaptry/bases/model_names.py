@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
@@ -34,11 +35,11 @@ _Shapes = dict[str, tuple[int, ...] | None]
 @dataclass(frozen=True)
 class ModelNames:
     """`parameters` are the model's parameters, with shapes if they are known. `aliases` are other names under
-    which PEFT accepts an adapter's tensors for them.
+    which PEFT accepts an adapter's tensors, with the parameter's own name.
     """
 
     parameters: Mapping[str, tuple[int, ...] | None]
-    aliases: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def modules(self) -> frozenset[str]:
@@ -51,6 +52,18 @@ class ModelNames:
 
     def has_parameter(self, name: str) -> bool:
         return name in self.parameters or name in self.aliases
+
+    def own_module(self, path: str) -> str:
+        """The module's name in the model, if `path` is an alias. PEFT compares a config with this one."""
+        return path if path in self.modules else self._own_modules.get(path, path)
+
+    @cached_property
+    def _own_modules(self) -> Mapping[str, str]:
+        return {
+            alias.rpartition(".")[0]: name.rpartition(".")[0]
+            for alias, name in self.aliases.items()
+            if alias.rpartition(".")[2] == name.rpartition(".")[2]  # experts that are fused have others
+        }
 
     @cached_property
     def _other_modules(self) -> frozenset[str]:
@@ -87,11 +100,10 @@ def model_names(
     families that it converts.
     """
     model_type = str(facts.get("model_type") or "")
-    disk = {_modern(name): tensor.shape for name, tensor in tensors.items()}
-    memory: _Shapes = {_modern(each.name): each.shape for each in tensors_in_memory(tensors, model_type)}
+    loaded = list(tensors_in_memory(tensors, model_type))
     is_converted = converts_adapters(model_type)
-    if is_converted:
-        memory = {_respelled(name): shape for name, shape in memory.items()}
+    respelled = _respelled if is_converted else str
+    memory: _Shapes = {respelled(_modern(each.name)): each.shape for each in loaded}
     body = body_attribute(model_type)
     saved_with_head = _saved_with_head(facts)
     with_head = _with_head(memory, body, saved_with_head)
@@ -107,11 +119,23 @@ def model_names(
     if has_head is None:
         required = set(used)
         has_head = len(required & _modules(with_head)) >= len(required & _modules(bare))
+    parameters = with_head if has_head else bare
     is_own_code = not body and not is_converted  # no conversion of names is known
-    aliases: Iterable[str] = disk.keys() if is_own_code or (takes_disk_names and is_converted) else ()
-    if is_converted and _has_clip_tower(facts):
-        aliases = map(_with_vision_model, aliases)
-    return ModelNames(with_head if has_head else bare, frozenset(aliases))
+    if not (is_own_code or (takes_disk_names and is_converted)):
+        return ModelNames(parameters)
+    on_disk = _with_vision_model if is_converted and _has_clip_tower(facts) else str
+    aliases = {
+        on_disk(_modern(part)): _as_loaded(respelled(_modern(each.name)), body, parameters)
+        for each in loaded
+        for part in each.parts
+    }
+    return ModelNames(parameters, aliases)
+
+
+def _as_loaded(name: str, body: str, parameters: _Shapes) -> str:
+    """A parameter's name in the model, in which the bare model may have a prefix or not."""
+    names = (name, f"{body}.{name}", name.removeprefix(f"{body}."))
+    return next((each for each in names if each in parameters), name)
 
 
 def _beginnings(names: Iterable[str]) -> frozenset[str]:

@@ -42,7 +42,7 @@ def uncovered_modules(model: LoadedModel, module_map: ModuleMap) -> Iterator[str
     if not module_map.placed or model.targets.is_free:
         return
     held = {bare_path(module.path) for module in spec.modules}
-    held |= set(map(path_today, held))
+    held |= set(map(path_today, held)) | set(map(model.names.own_module, held))
     fused = filter(None, (expert_matrix(path, model.model_type) for path in held))
     held |= {matrix.parameter.rpartition(".")[0] for matrix in fused}
     held |= {extra.target.rpartition(".")[0] for extra in spec.extras}
