@@ -85,4 +85,5 @@ METHOD = Method(
     formula=_formula,
     mismatch=_mismatch,
     integer_roles=frozenset({"indices"}),
+    zero_roles=("weight",),
 )
