@@ -185,6 +185,8 @@ def _is_unlisted(model: LoadedModel, placed: ExtraTarget) -> bool:
     path = extra.target.rpartition(".")[0]
     if extra.kind in ("token_rows", "norm", "module") or model.adapter.config.is_saved(path):
         return False
+    if placed.tied and model.adapter.config.ties_saved:
+        return False  # PEFT saves the other side too
     fields = model.adapter.config.fields
     if extra.kind == "bias":
         return fields.get("bias") in (None, "none")
