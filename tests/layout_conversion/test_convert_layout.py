@@ -23,12 +23,17 @@ from transformers import (
     MixtralForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    ViTConfig,
+    ViTForImageClassification,
 )
 
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
+from adaptry.checks.runtimes import parse_runtime
+from adaptry.compute.exporting.export import export
+from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.layout_conversion.convert import convert_layout
 from adaptry.compute.layout_conversion.module_names import LayoutVersion
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
@@ -235,20 +240,44 @@ def test_old_names_of_tensors_alone_are_no_finding(tmp_path: Path) -> None:
     assert all(torch.equal(other[name], weight) for name, weight in by_peft.items())
 
 
-def _with_old_names(source: Path, folder: Path, fields: dict[str, Any]) -> Adapter:
+_SPELLINGS = {
+    "model.language_model.": "language_model.model.",
+    "model.vision_tower.": "vision_tower.vision_model.",
+}
+
+
+def _with_old_names(
+    source: Path, folder: Path, fields: dict[str, Any], spellings: dict[str, str] = _SPELLINGS
+) -> Adapter:
     """The adapter as transformers 4 named its modules, with these fields of the config."""
     shutil.copytree(source, folder)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, **fields}))
     tensors = load_file(folder / "adapter_model.safetensors")
-    spellings = {
-        "model.language_model.": "language_model.model.",
-        "model.vision_tower.": "vision_tower.vision_model.",
-    }
     for new, old in spellings.items():
         tensors = {name.replace(new, old, 1): tensor for name, tensor in tensors.items()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     return open_dir(folder)
+
+
+def test_an_export_for_peft_gives_modules_that_were_renamed_their_new_names(tmp_path: Path) -> None:
+    """A ViT's modules have other names in transformers 5, which still writes the old ones."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = ViTForImageClassification(ViTConfig(**sizes, image_size=16, patch_size=8))
+    base = saved(model, tmp_path / "base")
+    adapted(model, LoraConfig(r=2, target_modules=["q_proj"]), tmp_path / "new")
+    names = {"vit.layers.": "vit.encoder.layer.", "attention.q_proj": "attention.attention.query"}
+    old = _with_old_names(tmp_path / "new", tmp_path / "old", {"target_modules": ["query"]}, names)
+    record = fingerprint(open_checkpoint(base))
+
+    (found,) = check(old, record, "base").findings
+    setting = ExportOptions(record, lambda: open_checkpoint(base))
+    export(ParentAdapter(old, "it"), tmp_path / "again", setting, runtime=parse_runtime("peft"))
+
+    assert "the model has vit.layers.N.attention.q_proj, but no vit.encoder.layer.N." in found.reason
+    by_peft, again = (merged_by_peft(model, tmp_path / name) for name in ("new", "again"))
+    assert all(torch.equal(again[name], weight) for name, weight in by_peft.items())
 
 
 def test_names_without_prefix_are_converted_as_peft_reads_them(tmp_path: Path) -> None:

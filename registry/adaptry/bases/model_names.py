@@ -35,11 +35,13 @@ _Shapes = dict[str, tuple[int, ...] | None]
 @dataclass(frozen=True)
 class ModelNames:
     """`parameters` are the model's parameters, with shapes if they are known. `aliases` are other names under
-    which PEFT accepts an adapter's tensors, with the parameter's own name.
+    which PEFT accepts an adapter's tensors, with the parameter's own name. `stored` are all names on disk,
+    with that name too.
     """
 
     parameters: Mapping[str, tuple[int, ...] | None]
     aliases: Mapping[str, str] = field(default_factory=dict)
+    stored: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def modules(self) -> frozenset[str]:
@@ -57,13 +59,17 @@ class ModelNames:
         """The module's name in the model, if `path` is an alias. PEFT compares a config with this one."""
         return path if path in self.modules else self._own_modules.get(path, path)
 
+    def stored_module(self, path: str) -> str:
+        """The name in the model of a module with a name on disk."""
+        return path if path in self.modules else self._stored_modules.get(path, path)
+
     @cached_property
     def _own_modules(self) -> Mapping[str, str]:
-        return {
-            alias.rpartition(".")[0]: name.rpartition(".")[0]
-            for alias, name in self.aliases.items()
-            if alias.rpartition(".")[2] == name.rpartition(".")[2]  # experts that are fused have others
-        }
+        return _by_module(self.aliases)
+
+    @cached_property
+    def _stored_modules(self) -> Mapping[str, str]:
+        return _by_module(self.stored)
 
     @cached_property
     def _other_modules(self) -> frozenset[str]:
@@ -120,16 +126,25 @@ def model_names(
         required = set(used)
         has_head = len(required & _modules(with_head)) >= len(required & _modules(bare))
     parameters = with_head if has_head else bare
-    is_own_code = not body and not is_converted  # no conversion of names is known
-    if not (is_own_code or (takes_disk_names and is_converted)):
-        return ModelNames(parameters)
-    on_disk = _with_vision_model if is_converted and _has_clip_tower(facts) else str
-    aliases = {
-        on_disk(_modern(part)): _as_loaded(respelled(_modern(each.name)), body, parameters)
+    stored = {
+        _modern(part): _as_loaded(respelled(_modern(each.name)), body, parameters)
         for each in loaded
         for part in each.parts
     }
-    return ModelNames(parameters, aliases)
+    is_own_code = not body and not is_converted  # no conversion of names is known
+    if not (is_own_code or (takes_disk_names and is_converted)):
+        return ModelNames(parameters, stored=stored)
+    on_disk = _with_vision_model if is_converted and _has_clip_tower(facts) else str
+    return ModelNames(parameters, {on_disk(part): name for part, name in stored.items()}, stored)
+
+
+def _by_module(names: Mapping[str, str]) -> Mapping[str, str]:
+    """The modules of parameters: of other names, with those of their own."""
+    return {
+        other.rpartition(".")[0]: own.rpartition(".")[0]
+        for other, own in names.items()
+        if other.rpartition(".")[2] == own.rpartition(".")[2]  # experts that are fused have others
+    }
 
 
 def _as_loaded(name: str, body: str, parameters: _Shapes) -> str:
