@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.adapters.methods import METHODS
-from adaptry.checks.weights import check_weights
 from adaptry.core.errors import Unsupported
 
 torch = pytest.importorskip("torch")
@@ -129,31 +127,6 @@ def test_unsaved_parts_are_requested_and_then_merged(
     peft.PeftModel.from_pretrained(model, pair.adapter).save_pretrained(pair.adapter)
 
     assert all(torch.equal(tensor, expected[key]) for key, tensor in pair.merged().items())
-
-
-_ZEROS = [
-    "adalora", "loha", "lokr", "lokr of factors", "vera", "pvera", "vblora", "randlora", "fourierft",
-    "waveft", "miss", "delora", "gralora", "gralora hybrid", "tinylora", "tinylora in groups", "unilora",
-    "c3a", "shira",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", _ZEROS)
-def test_zeros_that_let_peft_change_nothing_are_reported_as_untrained(tmp_path: Path, name: str) -> None:
-    pair = pair_of(tmp_path, name)
-    adapter, trained = open_dir(pair.adapter), (pair.adapter / "adapter_model.safetensors").read_bytes()
-    spec, before = adapter.spec, pair.base_weights()
-    assert check_weights(adapter) == []
-    for pattern in METHODS[spec.method].zero_roles:
-        held = [spec.shared, *(module.tensors for module in spec.modules)]
-        names = {own for roles in held for role, own in roles.items() if re.fullmatch(pattern, role)}
-        if not names:
-            continue
-        (pair.adapter / "adapter_model.safetensors").write_bytes(trained)
-        pair.rewrite(lambda tensors, names=names: [tensors[own].zero_() for own in names])
-        assert [found.code for found in check_weights(open_dir(pair.adapter))] == ["untrained"], pattern
-        expected = pair.merged_by_peft()
-        assert all(torch.equal(expected[key], weight) for key, weight in before.items()), pattern
 
 
 def test_a_bone_file_is_merged_as_miss(tmp_path: Path) -> None:

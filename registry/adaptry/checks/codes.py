@@ -206,13 +206,12 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
     ),
     "untrained": FindingCode(
         "warns",
-        "Every module has a factor of zeros, such as a LoRA's B: the adapter is untrained and changes"
-        " nothing.",
+        "Every B factor is zero: the adapter is untrained and changes nothing.",
         "push the trained adapter; under DeepSpeed or FSDP, gather the weights before saving",
     ),
     "modules_untrained": FindingCode(
         "warns",
-        "Some modules have a factor of zeros, such as a LoRA's B, so they change nothing.",
+        "Some B factors are all zero, so these modules change nothing.",
         "check that these modules were trained, or remove them from target_modules",
     ),
 }

@@ -6,15 +6,13 @@ So a server and a command line find the same in the same files.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.inspection.files import inspect_content
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.inspection.result import WeightsInspection
-from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
@@ -23,8 +21,8 @@ from adaptry.core.report import Finding
 WEIGHTS_CODES = frozenset({"weights_nan", "weights_infinite", "untrained", "modules_untrained"})
 """Findings that need the weights."""
 
-_OTHER_FACTORS = ("lora_A", "lora_B", "lora_a", "lora_b", r"lora_up\.weight")
-"""The roles of AdapterHub, MLX and kohya."""
+# PEFT's roles, then those of AdapterHub, MLX and kohya.
+_FACTORS = ("A", "B", "embedding_A", "embedding_B", "lora_A", "lora_B", "lora_a", "lora_b", "lora_up.weight")
 
 
 def check_weights(adapter: Adapter, inspector: Inspector | None = None, tenant: str = "") -> list[Finding]:
@@ -64,13 +62,9 @@ def not_finite_findings(inspections: Mapping[str, WeightsInspection]) -> Iterato
 
 
 def _untrained(spec: Spec, zero: set[str]) -> Iterator[Finding]:
-    """PEFT initialises one factor of an update with zeros, so a factor of zeros was never trained."""
-    modules, patterns = spec.modules, _zero_roles(spec.method)
-    idle = [
-        module.path
-        for module in modules
-        if _changes_nothing({**spec.shared, **module.tensors}, patterns, zero)
-    ]
+    """PEFT initialises B (and an embedding's A) with zeros, so a factor of zeros was never trained."""
+    modules = spec.modules
+    idle = [module.path for module in modules if any(module.tensors.get(role) in zero for role in _FACTORS)]
     if idle and len(idle) == len(modules) and not spec.extras:
         yield build_finding(
             "untrained", f"all {format_count(len(idle), 'module')} have a factor of zeros", idle
@@ -79,19 +73,3 @@ def _untrained(spec: Spec, zero: set[str]) -> Iterator[Finding]:
         yield build_finding(
             "modules_untrained", f"{shorten_names(fold_layer_numbers(idle))}: a factor is all zeros", idle
         )
-
-
-def _zero_roles(method: str) -> tuple[re.Pattern[str], ...]:
-    known = METHODS[method].zero_roles if method in METHODS else ()
-    return tuple(map(re.compile, (*known, *_OTHER_FACTORS)))
-
-
-def _changes_nothing(
-    tensors: Mapping[str, str], patterns: Iterable[re.Pattern[str]], zero: Collection[str]
-) -> bool:
-    """Whether all tensors whose role matches one of the patterns are zeros; `tensors` are names by role."""
-    for pattern in patterns:
-        found = [name for role, name in tensors.items() if pattern.fullmatch(role)]
-        if found and all(name in zero for name in found):
-            return True
-    return False

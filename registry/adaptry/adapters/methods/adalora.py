@@ -148,6 +148,5 @@ METHOD = Method(
     lora_rank=lambda module, config: module.rank,
     mismatch=_mismatch,
     empty_roles=_empty_roles,
-    zero_roles=("A", "B", "E"),
     unmergeable_reason=_unmergeable_reason,
 )

@@ -127,7 +127,6 @@ METHOD = Method(
     key_patterns={r"adamss_A\.(?P<rest>\d+)": "A", r"adamss_B\.(?P<rest>\d+)": "B", "adamss_newB": "newB"},
     module_size=_module_size,
     untrained_roles="newB",
-    zero_roles=(r"B\.\d+",),
     mismatch=_mismatch,
     weight=_weight,
     bias=_bias,

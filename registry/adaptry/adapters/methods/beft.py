@@ -37,7 +37,6 @@ METHOD = Method(
     name="beft",
     title="BEFT",
     key_patterns={"beft_bias": "bias"},
-    zero_roles=("bias",),
     module_size=_module_size,
     bias=_bias,
     bias_formula=_bias_formula,

@@ -96,7 +96,6 @@ METHOD = Method(
     name="c3a",
     title="C3A",
     key_patterns={"c3a_kernel": "kernel"},
-    zero_roles=("kernel",),
     tolerance="within rounding, and at least as exact as PEFT",
     module_size=_module_size,
     mismatch=_mismatch,

@@ -105,7 +105,6 @@ METHOD = Method(
     name="delora",
     title="DeLoRA",
     key_patterns={f"delora_{role}": role for role in ("A", "B", "lambda", "w_norm")},
-    zero_roles=("A", "B", "lambda"),
     module_size=_module_size,
     untrained_roles="w_norm",
     weight=_weight,

@@ -146,7 +146,6 @@ METHOD = Method(
     name="fourierft",
     title="FourierFT",
     key_patterns={"fourierft_spectrum": "spectrum"},
-    zero_roles=("spectrum",),
     tolerance="within rounding, and at least as exact as PEFT; positions are those torch has drawn so far",
     module_size=lambda shapes, config: coefficients(shapes, config, 1000),
     scale=_scale,

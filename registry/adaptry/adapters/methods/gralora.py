@@ -149,7 +149,6 @@ METHOD = Method(
         **{f"gralora_{side}": side for side in "AB"},
         **{rf"gralora_{side}_general\.weight": f"{side}_general" for side in "AB"},
     },
-    zero_roles=("A(?:_general)?", "B(?:_general)?"),
     module_size=_module_size,
     scale=_scale,
     weight=add_delta(_delta),

@@ -119,7 +119,6 @@ METHOD = Method(
     name="loha",
     title="LoHa",
     key_patterns={rf"hada_{role}": role for role in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")},
-    zero_roles=("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2"),
     module_size=_module_size,
     scale=scale,
     weight=_weight,

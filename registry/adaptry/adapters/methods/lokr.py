@@ -211,7 +211,6 @@ METHOD = Method(
     name="lokr",
     title="LoKr",
     key_patterns={f"lokr_{role}": role for role in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
-    zero_roles=("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2"),
     module_size=_module_size,
     scale=scale,
     weight=_weight,

@@ -135,8 +135,7 @@ class Method:
     `parameter`. `integer_roles`: roles of tensors with whole numbers. `untrained_roles`: pattern of roles
     whose tensors are drawn or copied from the base, and never trained. `recomputed_roles`: pattern of roles
     that PEFT reads from the file and also computes from the base at load. `empty_roles`: roles whose tensors
-    have no elements in the module with this path if an adapter has this config. `zero_roles`: patterns of
-    roles, of the module or shared. If all tensors with such a role are zeros, the module changes nothing.
+    have no elements in the module with this path if an adapter has this config.
 
     Sizes, and whether they fit a base: `names_modules`: whether a file with this config names the modules
     that it changes. `module_size`: a module's sizes from its shapes. It raises `KeyError`, `IndexError` or
@@ -184,7 +183,6 @@ class Method:
     base_at_load: BaseAtLoad | None = None
     integer_roles: frozenset[str] = frozenset()
     untrained_roles: str = ""
-    zero_roles: tuple[str, ...] = ("A", "B", "embedding_A", "embedding_B")
     names_modules: Callable[[AdapterConfig], bool] = lambda config: True
     mismatch: Callable[[ModuleSpec, Shapes, AdapterConfig, WeightSides], str | None] = (
         lambda module, shapes, config, weight: None

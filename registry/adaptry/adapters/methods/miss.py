@@ -139,7 +139,6 @@ METHOD = Method(
     name="miss",
     title="MiSS",
     key_patterns={"miss_block": "block"},
-    zero_roles=("block",),
     module_size=_module_size,
     weight=_weight,
     rows=_rows,

@@ -179,7 +179,6 @@ METHOD = Method(
     name="oft",
     title="OFT",
     key_patterns={r"oft_R\.weight": "R", r"oft_embedding_R\.weight": "embedding_R"},
-    zero_roles=("R", "embedding_R"),
     tolerance="bit-equal; without the series, within rounding, and at least as exact as PEFT",
     module_size=_module_size,
     weight=_weight,

@@ -212,7 +212,6 @@ METHOD = Method(
     tolerance="within rounding; without saved projections, only with the version of torch that drew them",
     module_size=_module_size,
     untrained_roles="[AB](?:_again)?",
-    zero_roles=("lambda", "gamma"),
     scale=_scale,
     weight=_weight,
     formula=_formula,

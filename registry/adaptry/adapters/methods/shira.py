@@ -85,5 +85,4 @@ METHOD = Method(
     formula=_formula,
     mismatch=_mismatch,
     integer_roles=frozenset({"indices"}),
-    zero_roles=("weight",),
 )

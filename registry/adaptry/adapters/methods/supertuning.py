@@ -136,7 +136,6 @@ METHOD = Method(
         "supertuning_indices": "indices",
         **{rf"supertuning_lora_{side}\.weight": side for side in "AB"},
     },
-    zero_roles=(),
     module_size=_module_size,
     scale=_scale,
     weight=_weight,

@@ -87,7 +87,6 @@ METHOD = Method(
     name="tinylora",
     title="TinyLoRA",
     key_patterns={f"tinylora_{role}": role for role in ("A", "B", "P")},
-    zero_roles=("A", "B", "P", r"v\.\d+"),
     shared={r"tinylora_v\.(?P<rest>[0-9]+)": "v"},
     module_size=_module_size,
     untrained_roles="[ABP]",

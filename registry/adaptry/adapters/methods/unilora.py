@@ -92,7 +92,6 @@ METHOD = Method(
         **{f"unilora_scales_{side}": f"{side}_scales" for side in "AB"},
     },
     shared={"unilora_theta_d": "theta"},
-    zero_roles=("theta",),
     module_size=_module_size,
     untrained_roles="[AB]_scales",
     weight=add_delta(factor_product(_factors)),

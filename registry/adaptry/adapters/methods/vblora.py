@@ -128,7 +128,6 @@ METHOD = Method(
         **{f"vblora_logits_{side}_topk_weights": f"{side}_weights" for side in "AB"},
     },
     shared={"vblora_vector_bank": "bank"},
-    zero_roles=("bank",),
     module_size=_module_size,
     weight=add_delta(factor_product(_factors)),
     rows=product_rows(_factors),

@@ -114,7 +114,6 @@ def vera(name: str, title: str, rows_per_rank: int) -> Method:
         tolerance="bit-equal; without saved projections, only with the version of torch that drew them",
         module_size=module_size,
         untrained_roles="[AB]",
-        zero_roles=("b", "d"),
         weight=add_delta(factor_product(factors)),
         rows=product_rows(factors),
         formula=formula,

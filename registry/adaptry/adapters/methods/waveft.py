@@ -106,7 +106,6 @@ METHOD = Method(
     name="waveft",
     title="WaveFT",
     key_patterns={"waveft_spectrum": "spectrum"},
-    zero_roles=("spectrum",),
     tolerance="bit-equal with the version of torch that drew its positions",
     module_size=_module_size,
     scale=_scale,
