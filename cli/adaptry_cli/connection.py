@@ -132,7 +132,7 @@ def suggest_names(opened: RegistryOpener, arguments: Mapping[str, object]) -> It
     except NotFound as error:
         from adaptry.operations.near_names import near_name
 
-        if not (hint := near_name(opened, arguments)):
+        if not (hint := near_name(opened, arguments, error.message)):
             raise
         raise type(error)(error.message + hint) from error
 

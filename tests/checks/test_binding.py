@@ -72,6 +72,18 @@ def test_names_that_the_model_does_not_have_block(
     assert "the model has model.layers.N.self_attn.q_proj, but no " in found.reason
 
 
+@pytest.mark.parametrize(
+    "start", [f"{PREFIX}model.", PREFIX], ids=["of the model with a head", "of the bare model"]
+)
+def test_feature_extraction_fits_the_bare_model_of_a_language_model(
+    start: str, tmp_path: Path, base: BaseRecord
+) -> None:
+    """An embedding model is trained with `AutoModel` on a language model's files."""
+    folder = tiny_lora(tmp_path / "tone", config={"task_type": "FEATURE_EXTRACTION"})
+    rename(folder, lambda name: name.replace(f"{PREFIX}model.", start, 1))
+    assert findings(folder, base) == {}
+
+
 def test_only_pefts_own_adapter_name_may_occur_inside_a_tensor_name(tmp_path: Path, base: BaseRecord) -> None:
     own = rename(tiny_lora(tmp_path / "own"), lambda name: name.replace("lora_A.", "lora_A.default."))
     other = rename(tiny_lora(tmp_path / "other"), lambda name: name.replace("lora_A.", "lora_A.foo."))

@@ -169,6 +169,13 @@ def test_a_mistyped_word_gets_a_suggestion(run) -> None:
 
 
 @pytest.mark.usefixtures("out")
+def test_the_new_name_of_a_push_gets_no_suggestion(run) -> None:
+    run("push", "./out", "acme/tone")
+
+    assert "did you mean" not in run("push", "./nothere", "acme/tones", code=3).stderr
+
+
+@pytest.mark.usefixtures("out")
 def test_a_mistyped_method_gets_a_suggestion(run) -> None:
     pytest.importorskip("torch")
 

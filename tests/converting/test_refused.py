@@ -16,6 +16,7 @@ pytest.importorskip("transformers")
 from adaptry import open_dir  # noqa: E402  (needs torch, here and below)
 from adaptry.compute.converting.convert import convert, needs_base_values  # noqa: E402
 from adaptry.compute.converting.options import ConvertOptions  # noqa: E402
+from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas  # noqa: E402
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter  # noqa: E402
 from adaptry.core.errors import AdaptryError, CheckFailed, Unsupported  # noqa: E402
 
@@ -87,6 +88,8 @@ def test_an_adapter_of_repeated_layers_is_not_a_plain_lora(tmp_path: Path) -> No
     )
     with pytest.raises(Unsupported, match=r"layer_replication.*merge it"):
         converted(adapter, base, tmp_path / "plain")
+    with pytest.raises(Unsupported, match=r"layer_replication.*merge it instead"):
+        open_adapter_deltas(ParentAdapter(open_dir(adapter), "tone"))
 
 
 def test_another_base_is_detected_by_its_weights(tmp_path: Path) -> None:

@@ -128,3 +128,36 @@ def test_names_that_an_engine_would_drop_are_repaired_to_the_same_adapter(
     export(ParentAdapter(open_dir(wrong), "it"), tmp_path / "out", setting, runtime=parse_runtime(engine))
 
     torch.testing.assert_close(logits(tmp_path / "out"), logits(right), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("engine", ["vllm", "lorax", "sglang"])
+def test_an_update_of_a_head_that_the_base_does_not_store_keeps_its_effect(
+    tmp_path: Path, engine: str
+) -> None:
+    """An engine that looks for names on disk gets a checkpoint: the embedding is another module."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    def answers(model: Any) -> Any:
+        with torch.no_grad():
+            return model.eval()(torch.arange(12)[None]).logits
+
+    folder = tiny_base(tmp_path / "base", tied=True)
+    torch.manual_seed(0)
+    config = LoraConfig(r=2, target_modules=["q_proj", "lm_head"], init_lora_weights=False)
+    trained = get_peft_model(AutoModelForCausalLM.from_pretrained(folder), config)
+    trained.save_pretrained(str(tmp_path / "tone"))
+    setting = ExportOptions(fingerprint(open_checkpoint(folder)), lambda: open_checkpoint(folder))
+
+    made = export(
+        ParentAdapter(open_dir(tmp_path / "tone"), "it"),
+        tmp_path / "out",
+        setting,
+        runtime=parse_runtime(engine),
+    )
+
+    is_adapter = engine == "sglang"
+    assert made.format == ("peft" if is_adapter else "checkpoint")
+    loaded = AutoModelForCausalLM.from_pretrained(folder if is_adapter else tmp_path / "out")
+    found = PeftModel.from_pretrained(loaded, str(tmp_path / "out")) if is_adapter else loaded
+    torch.testing.assert_close(answers(found), answers(trained), rtol=0, atol=1e-5)

@@ -5,6 +5,7 @@ with PEFT.
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,17 @@ from transformers import (
     MixtralForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    ViTConfig,
+    ViTForImageClassification,
 )
 
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.checks import check
+from adaptry.checks.runtimes import parse_runtime
+from adaptry.compute.exporting.export import export
+from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.layout_conversion.convert import convert_layout
 from adaptry.compute.layout_conversion.module_names import LayoutVersion
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
@@ -188,6 +195,91 @@ def test_names_of_a_multimodal_model_are_converted_in_both_directions(tmp_path: 
     assert all(torch.equal(other[name], weight) for name, weight in by_peft.items())
 
 
+_QUERY = "layers.0.self_attn.q_proj"
+_IN_MODEL, _BEFORE = f"model.language_model.{_QUERY}", f"language_model.model.{_QUERY}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "old_fields"),
+    [
+        ({"target_modules": [_IN_MODEL, "down_proj"]}, {"target_modules": [_BEFORE, "down_proj"]}),
+        ({"alpha_pattern": {_IN_MODEL: 64}}, {"alpha_pattern": {_BEFORE: 64}}),
+        ({"rank_pattern": {_IN_MODEL: 3}}, {"rank_pattern": {_BEFORE: 3}}),
+    ],
+    ids=["targets", "alphas", "ranks"],
+)
+def test_a_config_with_old_names_blocks_and_is_converted(
+    fields: dict[str, Any], old_fields: dict[str, Any], tmp_path: Path
+) -> None:
+    """PEFT translates the names of tensors, but compares the config with the names in the model."""
+    torch.manual_seed(0)
+    model = llava()
+    base = saved(model, tmp_path / "base")
+    config: dict[str, Any] = {"r": 2, "target_modules": ["q_proj"], **fields}
+    adapted(model, LoraConfig(**config), tmp_path / "new")
+    old = _with_old_names(tmp_path / "new", tmp_path / "old", old_fields)
+
+    (found,) = check(old, fingerprint(open_checkpoint(base)), "base").findings
+    moved(old, base, "transformers5", tmp_path / "again")
+
+    assert found.code == "names_not_loaded"
+    assert "the model has model.language_model.layers.N.self_attn.q_proj, " in found.reason
+    by_peft, again = (merged_by_peft(model, tmp_path / name) for name in ("new", "again"))
+    assert all(torch.equal(again[name], weight) for name, weight in by_peft.items())
+
+
+def test_old_names_of_tensors_alone_are_no_finding(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = llava()
+    base = saved(model, tmp_path / "base")
+    adapted(model, LoraConfig(r=2, target_modules=["q_proj"]), tmp_path / "new")
+    old = _with_old_names(tmp_path / "new", tmp_path / "old", {})
+
+    assert check(old, fingerprint(open_checkpoint(base)), "base").findings == ()
+    by_peft, other = (merged_by_peft(model, tmp_path / name) for name in ("new", "old"))
+    assert all(torch.equal(other[name], weight) for name, weight in by_peft.items())
+
+
+_SPELLINGS = {
+    "model.language_model.": "language_model.model.",
+    "model.vision_tower.": "vision_tower.vision_model.",
+}
+
+
+def _with_old_names(
+    source: Path, folder: Path, fields: dict[str, Any], spellings: dict[str, str] = _SPELLINGS
+) -> Adapter:
+    """The adapter as transformers 4 named its modules, with these fields of the config."""
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **fields}))
+    tensors = load_file(folder / "adapter_model.safetensors")
+    for new, old in spellings.items():
+        tensors = {name.replace(new, old, 1): tensor for name, tensor in tensors.items()}
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return open_dir(folder)
+
+
+def test_an_export_for_peft_gives_modules_that_were_renamed_their_new_names(tmp_path: Path) -> None:
+    """A ViT's modules have other names in transformers 5, which still writes the old ones."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4}
+    model = ViTForImageClassification(ViTConfig(**sizes, image_size=16, patch_size=8))
+    base = saved(model, tmp_path / "base")
+    adapted(model, LoraConfig(r=2, target_modules=["q_proj"]), tmp_path / "new")
+    names = {"vit.layers.": "vit.encoder.layer.", "attention.q_proj": "attention.attention.query"}
+    old = _with_old_names(tmp_path / "new", tmp_path / "old", {"target_modules": ["query"]}, names)
+    record = fingerprint(open_checkpoint(base))
+
+    (found,) = check(old, record, "base").findings
+    setting = ExportOptions(record, lambda: open_checkpoint(base))
+    export(ParentAdapter(old, "it"), tmp_path / "again", setting, runtime=parse_runtime("peft"))
+
+    assert "the model has vit.layers.N.attention.q_proj, but no vit.encoder.layer.N." in found.reason
+    by_peft, again = (merged_by_peft(model, tmp_path / name) for name in ("new", "again"))
+    assert all(torch.equal(again[name], weight) for name, weight in by_peft.items())
+
+
 def test_names_without_prefix_are_converted_as_peft_reads_them(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = mixtral()
@@ -250,8 +342,6 @@ def _keep_only(adapter: Adapter, folder: Path, part: str) -> None:
 
 
 def _with_magnitudes(adapter: Adapter, folder: Path) -> None:
-    import json
-
     source = adapter.content.folder  # type: ignore[attr-defined]  # a folder's content
     tensors = load_file(source / "adapter_model.safetensors")
     for name in [name for name in tensors if name.endswith("lora_B.weight")]:

@@ -15,7 +15,9 @@ import pytest
 
 from adaptry import open_dir
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS
+from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
+from adaptry.checks import check
 from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.tied_names import find_tied_names
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
@@ -121,6 +123,9 @@ class Case:
 
     def train(self, targets: list[str], saves_ends: bool = False, **fields: Any) -> None:
         config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=targets, **fields)
+        self.train_by(config, saves_ends)
+
+    def train_by(self, config: Any, saves_ends: bool = False) -> None:
         adapted = peft.get_peft_model(self.kind.from_pretrained(self.base), config)
         torch.manual_seed(1)
         with torch.no_grad():
@@ -194,6 +199,21 @@ def test_a_fully_trained_head_replaces_only_the_head(name: str, tmp_path: Path) 
     case = Case(tmp_path, name)
     case.train(["query" if name == "bert" else "q_proj"], modules_to_save=[case.head])
 
+    torch.testing.assert_close(answers(case.merged()), answers(case.live()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "whisper", "t5", "without a LoRA"])
+def test_rows_of_a_head_alone_change_only_the_head(name: str, tmp_path: Path) -> None:
+    """PEFT ties the rows of embedding and head only if the embedding's are trained."""
+    targets = {"gpt2": "c_attn", "whisper": "q_proj", "t5": "q"}
+    case = Case(tmp_path, name if name in targets else "gpt2")
+    if name in targets:
+        case.train([targets[name]], trainable_token_indices={case.head: [5, 9]})
+    else:
+        case.train_by(peft.TrainableTokensConfig(token_indices=[5, 9], target_modules=[case.head]))
+    found = check(open_dir(case.adapter), fingerprint(open_checkpoint(case.base))).findings
+
+    assert [finding.code for finding in found] == ["tied_embeddings"]
     torch.testing.assert_close(answers(case.merged()), answers(case.live()), rtol=1e-4, atol=1e-5)
 
 

@@ -80,6 +80,9 @@ _ON_OTHERS: dict[str, tuple[str, list[str], Callable[[], Any]]] = {
         "llama", LINEAR, lambda: peft.AdaLoraConfig(
             init_r=4, target_r=2, total_step=10,
             rank_pattern={f"{QUERY}.lora_E": [True, False, True, False]})),
+    "adalora of which a module was removed": (
+        "llama", LINEAR, lambda: peft.AdaLoraConfig(
+            init_r=4, target_r=2, total_step=10, rank_pattern={f"{QUERY}.lora_E": [False] * 4})),
     "adalora of kernels": (
         "blocks", KERNELS, lambda: peft.AdaLoraConfig(init_r=4, target_r=2, lora_alpha=7, total_step=10)),
     "loha of kernels": ("blocks", [*KERNELS, "line"], lambda: peft.LoHaConfig(r=3, alpha=5)),

@@ -22,6 +22,11 @@ import peft
 import torch
 import transformers
 
+from adaptry.adapters.adapter import open_dir
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.checks import check
+
 from .families import Family
 from .judging import ask_us
 
@@ -98,6 +103,29 @@ def test_a_merge_answers_like_the_live_adapter(
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         found, expected = family.load(tmp_path / "merged").eval()(tokens).logits, live(tokens).logits
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("added", [0, 2])
+@pytest.mark.parametrize("saved", ["embed_tokens", "lm_head"])
+def test_peft_saves_the_side_that_it_tied_too(saved: str, added: int, tmp_path: Path) -> None:
+    """After a resize of the vocabulary it also saves the wrappers of both, which it does not read back."""
+    family = Family(_llama, transformers.AutoModelForCausalLM, "CAUSAL_LM", [])
+    base = family.save(tmp_path / "base", torch.float32)
+    model = family.load(base)
+    model.resize_token_embeddings(96 + added)
+    config = peft.LoraConfig(
+        r=4,
+        target_modules=["q_proj"],
+        modules_to_save=[saved],
+        ensure_weight_tying=True,
+        task_type="CAUSAL_LM",
+    )
+    peft.get_peft_model(model, config).save_pretrained(tmp_path / "adapter")
+
+    report = check(open_dir(tmp_path / "adapter"), fingerprint(open_checkpoint(base)))
+
+    expected = {"tied_embeddings", "vocabulary_resized"} if added else {"tied_embeddings"}
+    assert {found.code for found in report.findings} == expected
 
 
 @pytest.mark.slow

@@ -215,3 +215,16 @@ def test_experts_of_a_module_that_the_model_lacks_are_blocked(
     ours = ask_us(bases[family], adapter, tmp_path / "merged")
     assert ours.blocked
     assert verdict(FAMILIES[family], ask_peft(FAMILIES[family], bases[family], adapter), ours) is None
+
+
+def test_a_merge_of_completely_saved_experts_is_left_to_peft(bases: dict[str, Path], tmp_path: Path) -> None:
+    """They are one parameter in memory, and one tensor for each expert on disk."""
+    family = FAMILIES["qwen3_moe"]
+    config = peft.LoraConfig(target_modules=["q_proj"], modules_to_save=["experts"], task_type="CAUSAL_LM")
+    trained = peft.get_peft_model(family.load(bases["qwen3_moe"]), config)
+    trained.save_pretrained(str(tmp_path / "tone"))
+
+    ours = ask_us(bases["qwen3_moe"], tmp_path / "tone", tmp_path / "merged")
+
+    assert ours.is_unsupported
+    assert re.search(r"stores in \d+ tensors: merge it with PEFT", ours.refusal)

@@ -42,10 +42,13 @@ def test_token_rows_of_any_module_are_judged_as_peft_does(
     assert wrong == {}
 
 
-@pytest.mark.parametrize("targets", [["lm_head"], ["embed_tokens"], None])
+@pytest.mark.parametrize("targets", [["embed_tokens"], None])
 def test_token_rows_of_a_tied_head_are_those_of_the_embedding(
     targets: list[str] | None, tmp_path: Path
 ) -> None:
+    """Those of a head alone are compared with the live adapter, since PEFT's merge changes both:
+    tests/merging/test_tied_heads.py.
+    """
     sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "vocab_size": 96}
     config = transformers.LlamaConfig(**sizes, num_attention_heads=4, tie_word_embeddings=True)
     family = dataclasses.replace(

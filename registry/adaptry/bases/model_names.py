@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,8 @@ from adaptry.bases.model_classes import body_attribute, converts_adapters, has_h
 from adaptry.core.lazy_dataclass import dataclass
 
 _TASKS_WITH_HEAD = frozenset(["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS"])
+_BARE_TASK = "FEATURE_EXTRACTION"
+"""PEFT's `AutoPeftModelForFeatureExtraction` loads the bare model, whatever class the base was saved from."""
 _OF_LANGUAGE = re.compile(r".+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration)")
 _OTHER_HEADS = frozenset(["whisper", "biogpt", "xlm", "flaubert", "bert", "roberta"])
 _CLIP_TOWERS = frozenset(["clip_vision_model", "siglip_vision_model"])
@@ -32,11 +35,13 @@ _Shapes = dict[str, tuple[int, ...] | None]
 @dataclass(frozen=True)
 class ModelNames:
     """`parameters` are the model's parameters, with shapes if they are known. `aliases` are other names under
-    which PEFT accepts an adapter's tensors for them.
+    which PEFT accepts an adapter's tensors, with the parameter's own name. `stored` are all names on disk,
+    with that name too.
     """
 
     parameters: Mapping[str, tuple[int, ...] | None]
-    aliases: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    stored: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def modules(self) -> frozenset[str]:
@@ -49,6 +54,22 @@ class ModelNames:
 
     def has_parameter(self, name: str) -> bool:
         return name in self.parameters or name in self.aliases
+
+    def own_module(self, path: str) -> str:
+        """The module's name in the model, if `path` is an alias. PEFT compares a config with this one."""
+        return path if path in self.modules else self._own_modules.get(path, path)
+
+    def stored_module(self, path: str) -> str:
+        """The name in the model of a module with a name on disk."""
+        return path if path in self.modules else self._stored_modules.get(path, path)
+
+    @cached_property
+    def _own_modules(self) -> Mapping[str, str]:
+        return _by_module(self.aliases)
+
+    @cached_property
+    def _stored_modules(self) -> Mapping[str, str]:
+        return _by_module(self.stored)
 
     @cached_property
     def _other_modules(self) -> frozenset[str]:
@@ -80,15 +101,15 @@ def model_names(
 
     `task` is the config's `task_type` and `model_class` its `auto_mapping.base_model_class`; they determine
     whether the model has a head. If they do not, the class from which the base was saved is used or, if that
-    is unknown, the one that has most of the names in `used`. `takes_disk_names`: for this method, PEFT
-    renames tensors like transformers does the model's, in the families that it converts.
+    is unknown or the task is FEATURE_EXTRACTION, the one that has most of the names in `used`.
+    `takes_disk_names`: for this method, PEFT renames tensors like transformers does the model's, in the
+    families that it converts.
     """
     model_type = str(facts.get("model_type") or "")
-    disk = {_modern(name): tensor.shape for name, tensor in tensors.items()}
-    memory: _Shapes = {_modern(each.name): each.shape for each in tensors_in_memory(tensors, model_type)}
+    loaded = list(tensors_in_memory(tensors, model_type))
     is_converted = converts_adapters(model_type)
-    if is_converted:
-        memory = {_respelled(name): shape for name, shape in memory.items()}
+    respelled = _respelled if is_converted else str
+    memory: _Shapes = {respelled(_modern(each.name)): each.shape for each in loaded}
     body = body_attribute(model_type)
     saved_with_head = _saved_with_head(facts)
     with_head = _with_head(memory, body, saved_with_head)
@@ -99,16 +120,37 @@ def model_names(
     }
     bare = inside or memory
     has_head = _loaded_with_head(task, model_class)
-    if has_head is None:
+    if has_head is None and task != _BARE_TASK:
         has_head = saved_with_head
     if has_head is None:
         required = set(used)
         has_head = len(required & _modules(with_head)) >= len(required & _modules(bare))
+    parameters = with_head if has_head else bare
+    stored = {
+        _modern(part): _as_loaded(respelled(_modern(each.name)), body, parameters)
+        for each in loaded
+        for part in each.parts
+    }
     is_own_code = not body and not is_converted  # no conversion of names is known
-    aliases: Iterable[str] = disk.keys() if is_own_code or (takes_disk_names and is_converted) else ()
-    if is_converted and _has_clip_tower(facts):
-        aliases = map(_with_vision_model, aliases)
-    return ModelNames(with_head if has_head else bare, frozenset(aliases))
+    if not (is_own_code or (takes_disk_names and is_converted)):
+        return ModelNames(parameters, stored=stored)
+    on_disk = _with_vision_model if is_converted and _has_clip_tower(facts) else str
+    return ModelNames(parameters, {on_disk(part): name for part, name in stored.items()}, stored)
+
+
+def _by_module(names: Mapping[str, str]) -> Mapping[str, str]:
+    """The modules of parameters: of other names, with those of their own."""
+    return {
+        other.rpartition(".")[0]: own.rpartition(".")[0]
+        for other, own in names.items()
+        if other.rpartition(".")[2] == own.rpartition(".")[2]  # experts that are fused have others
+    }
+
+
+def _as_loaded(name: str, body: str, parameters: _Shapes) -> str:
+    """A parameter's name in the model, in which the bare model may have a prefix or not."""
+    names = (name, f"{body}.{name}", name.removeprefix(f"{body}."))
+    return next((each for each in names if each in parameters), name)
 
 
 def _beginnings(names: Iterable[str]) -> frozenset[str]:
@@ -150,9 +192,7 @@ def _tied_head(facts: Mapping[str, Any], model_type: str) -> _Shapes:
 
 
 def _loaded_with_head(task: str | None, model_class: str | None) -> bool | None:
-    """Whether the model is loaded with a head; None if the config does not determine it
-    (FEATURE_EXTRACTION).
-    """
+    """Whether the model is loaded with a head; None if the config does not determine it."""
     if task in _TASKS_WITH_HEAD:
         return True
     return has_head(model_class) if model_class else None

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.fused_experts import FusedExpert, expert_tensors
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
-from adaptry.adapters.tensor_names import layer_of
+from adaptry.adapters.tensor_names import is_input_embedding, layer_of
 from adaptry.adapters.transformers_loading import LoadedTensor
 from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.parameter_lookup import MissingReason, ParameterNames
@@ -101,6 +101,27 @@ class ModuleMap:
     missing: tuple[ModuleSpec, ...] = ()
     missing_extras: tuple[ExtraWeight, ...] = ()
     reasons: Mapping[str, MissingReason] = field(default_factory=dict)
+
+
+def has_own_rows(extra: ExtraTarget, module_map: ModuleMap) -> bool:
+    """Whether `extra` has trained rows that PEFT applies to only one side of a tied embedding: if the adapter
+    has other rows for the other side, or none for the embedding itself.
+    """
+    if extra.extra.kind != "token_rows" or not extra.tied:
+        return False
+    beside = [
+        other
+        for other in module_map.extras
+        if other.extra.kind == "token_rows" and other.tensor == extra.tensor
+    ]
+    return len({other.rows for other in beside}) > 1 or not any(map(_is_of_embedding, beside))
+
+
+def _is_of_embedding(extra: ExtraTarget) -> bool:
+    """Whether its module is the model's own input embedding, and not one that is tied to it."""
+    path = extra.extra.target.removesuffix(".weight")
+    is_copy = extra.tensor.endswith("shared.weight") and not path.endswith("shared")
+    return is_input_embedding(path) and not is_copy
 
 
 def place(

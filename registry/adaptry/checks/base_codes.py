@@ -26,7 +26,8 @@ BASE_CODES: Mapping[str, FindingCode] = {
     ),
     "names_not_loaded": FindingCode(
         "blocks",
-        "The model has no modules with the names of these tensors; PEFT silently drops them.",
+        "The model has no modules with the names of these tensors, or the config selects modules by such"
+        " names; PEFT silently drops the tensors, or applies them with another alpha.",
         "write the names that PEFT expects: adaptry export REF --for peft --base BASE -o DIR;"
         " or save it again with PEFT's model.save_pretrained(DIR)",
     ),

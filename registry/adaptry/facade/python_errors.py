@@ -32,7 +32,8 @@ def python_errors(function: Callable[Arguments, Result]) -> Callable[Arguments, 
         try:
             result: Result = _with_notes(function(*args, **kwargs), function)
         except AdaptryError as error:
-            hint = _near_name(function, args, kwargs) if isinstance(error, NotFound) else ""
+            is_lost = isinstance(error, NotFound)
+            hint = _near_name(function, args, kwargs, error.message) if is_lost else ""
             error.message = with_arguments(error.message, function) + hint
             error.args = (error.message,)
             raise
@@ -41,14 +42,16 @@ def python_errors(function: Callable[Arguments, Result]) -> Callable[Arguments, 
     return called
 
 
-def _near_name(function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> str:
+def _near_name(
+    function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object], message: str
+) -> str:
     """A suggestion from the registry in the function's argument `registry`. (`...`: any function.)"""
     from adaptry.facade.registries import lazily_opened
     from adaptry.operations.near_names import near_name
 
     arguments = inspect.signature(function).bind(*args, **kwargs).arguments
     with lazily_opened(arguments.get("registry")) as opened:
-        return near_name(opened, arguments)
+        return near_name(opened, arguments, message)
 
 
 def _with_notes(result: Any, function: Callable[..., object]) -> Any:

@@ -18,21 +18,23 @@ _PAGE = 200
 _BASES = ("base", "key")  # arguments that name a base
 
 
-def near_name(opened: Callable[[], Registry], arguments: Mapping[str, object]) -> str:
-    """The suggestion to append to an error; empty if the registry has no similar name or cannot be
-    read. `arguments` are those of the command or function that raised the error.
+def near_name(opened: Callable[[], Registry], arguments: Mapping[str, object], message: str) -> str:
+    """The suggestion to append to an error's `message`; empty if the registry has no similar name or cannot
+    be read. `arguments` are those of the command or function that raised the error. Those that the message
+    does not name were not the ones that were looked up, such as the new name of a push.
     """
     with contextlib.suppress(AdaptryError):
-        return _first_hint(opened(), arguments)
+        return _first_hint(opened(), arguments, message)
     return ""
 
 
-def _first_hint(registry: Registry, arguments: Mapping[str, object]) -> str:
+def _first_hint(registry: Registry, arguments: Mapping[str, object], message: str) -> str:
     for name, value in arguments.items():
         if name in _BASES and isinstance(value, str):
-            hint = _hint_of_base(registry.bases, value)
+            hint = _hint_of_base(registry.bases, value) if value in message else ""
         else:
-            hint = next(filter(None, (_hint_of_ref(registry, ref) for ref in _refs(value))), "")
+            named = (ref for ref in _refs(value) if str(ref.name) in message)
+            hint = next(filter(None, (_hint_of_ref(registry, ref) for ref in named)), "")
         if hint:
             return hint
     return ""

@@ -75,7 +75,7 @@ def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, T
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    if (parts.shape("B")[0], parts.shape("A")[1]) != shape:
+    if not parts.module.rank or (parts.shape("B")[0], parts.shape("A")[1]) != shape:
         return None
 
     def read() -> FormulaArrays:
@@ -107,6 +107,13 @@ def _kept(config: AdapterConfig, path: str) -> object:
 def pattern_path(name: str) -> str:
     """The module of a key in `rank_pattern`. PEFT removes the adapter's name and the parameter's."""
     return ".".join(name.split(".")[: -2 if "default" in name else -1])
+
+
+def _empty_roles(config: AdapterConfig, path: str) -> frozenset[str]:
+    """All of a module from which training removed every rank."""
+    kept = _kept(config, path)
+    is_removed = isinstance(kept, list) and bool(kept) and not any(kept)
+    return frozenset({"A", "B", "E"}) if is_removed else frozenset()
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
@@ -141,5 +148,6 @@ METHOD = Method(
     factors=_factors,
     lora_rank=lambda module, config: module.rank,
     mismatch=_mismatch,
+    empty_roles=_empty_roles,
     unmergeable_reason=_unmergeable_reason,
 )

@@ -56,13 +56,17 @@ def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -
 
 
 def is_duplicate_of_saved(key: str, tensors: Mapping[str, TensorInfo], config: AdapterConfig) -> bool:
-    """Whether `key` repeats a module of `modules_to_save` that the file has under its own name.
+    """Whether `key` repeats a module of `modules_to_save`, or one that is tied to it, that the file has under
+    its own name.
 
     PEFT writes the whole wrapper if the vocabulary was resized, and all biases in it with `bias="all"`, but
     reads only the module's name back.
     """
     match = _WRAPPED.fullmatch(key)
-    if match is None or not config.is_saved(match["path"]):
+    if match is None:
+        return False
+    is_tied = config.ties_saved and match["path"].rpartition(".")[2] in _EMBEDDINGS
+    if not is_tied and not config.is_saved(match["path"]):
         return False
     inside = [match["parameter"]]
     if config.fields.get("bias") == "all" and inside[0].endswith("bias"):

@@ -136,7 +136,7 @@ class Method:
     `parameter`. `integer_roles`: roles of tensors with whole numbers. `untrained_roles`: pattern of roles
     whose tensors are drawn or copied from the base, and never trained. `recomputed_roles`: pattern of roles
     that PEFT reads from the file and also computes from the base at load. `empty_roles`: roles whose tensors
-    have no elements if an adapter has this config.
+    have no elements in the module with this path if an adapter has this config.
 
     Sizes, and whether they fit a base: `names_modules`: whether a file with this config names the modules
     that it changes. `module_size`: a module's sizes from its shapes. It raises `KeyError`, `IndexError` or
@@ -197,7 +197,7 @@ class Method:
     cannot_adapt: Callable[[WeightSides, AdapterConfig], str | None] = lambda weight, config: None
     shapes_in_model: ShapesFunction | None = None
     recomputed_roles: str = ""
-    empty_roles: Callable[[AdapterConfig], frozenset[str]] = lambda config: frozenset()
+    empty_roles: Callable[[AdapterConfig, str], frozenset[str]] = lambda config, path: frozenset()
     tolerance: str = "bit-equal"
     traits: Callable[[AdapterConfig], list[str]] = lambda config: []
     unmergeable_reason: Callable[[AdapterConfig], str | None] = lambda config: None

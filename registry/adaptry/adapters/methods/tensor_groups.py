@@ -116,7 +116,7 @@ def _module(
         ValueError,
     ):  # a tensor is missing, or has dimensions that the method does not write
         return None
-    filled = roles.keys() - method.empty_roles(config)
+    filled = roles.keys() - method.empty_roles(config, path)
     if width.rank and any(0 in tensors[roles[role]].shape for role in filled):
         return None
     bare = ModuleSpec(

@@ -17,7 +17,7 @@ from adaptry.adapters.methods.lora_config import scale_of
 from adaptry.adapters.methods.method import WeightSides
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, layer_of
-from adaptry.bases.module_map import ModuleMap, TargetTensor
+from adaptry.bases.module_map import ModuleMap, TargetTensor, has_own_rows
 from adaptry.bases.parameter_lookup import WhyMissing
 from adaptry.checks.codes import build_finding
 from adaptry.checks.formatting import fold_layer_numbers, format_count, format_layers, shorten_names
@@ -292,7 +292,7 @@ def _tied(placement: ModuleMap) -> Iterator[Finding]:
     targets = [
         placed.extra.target
         for placed in placement.extras
-        if placed.tied and placed.extra.kind != "token_rows"
+        if placed.tied and (placed.extra.kind != "token_rows" or has_own_rows(placed, placement))
     ]
     if paths or targets:
         names = [*paths, *targets]

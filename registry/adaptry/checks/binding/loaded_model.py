@@ -58,6 +58,7 @@ class LoadedModel:
         """The module's name in the model, in which the bare model may have a prefix that a checkpoint
         lacks.
         """
+        path = self.names.stored_module(path)
         if path in self.names.modules:
             return path
         body = f"{body_attribute(self.model_type)}."

@@ -13,6 +13,7 @@ from dataclasses import replace
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import INSIDE_WRAPPER, PREFIX
 from adaptry.adapters.methods.lora import role_of
+from adaptry.adapters.methods.lora_config import scale_of
 from adaptry.adapters.spec import ExtraWeight
 from adaptry.adapters.tensor_names import is_buffer
 from adaptry.bases.model_classes import body_attribute, converts_adapters
@@ -79,9 +80,28 @@ def _dropped_module(model: LoadedModel, target: TargetTensor) -> DroppedPart | N
     if BASE_LAYER in module.path and module.kind != "attention":
         reason = "PEFT has no base_layer there, since the config targets none of its parameters"
         return DroppedPart(module.path, tensors, "no_place", reason, path)
-    if (why := model.reason_not_adapted(path)) is not None:
+    own = model.names.own_module(path)
+    if (why := model.reason_not_adapted(own)) is not None:
+        if own != path and model.reason_not_adapted(path) is None:
+            return DroppedPart(module.path, tensors, "name", f"the model has {own}, and {why}", own)
         return DroppedPart(module.path, tensors, "not_targeted", why)
+    if own != path and (why := _other_numbers(model, target, own)) is not None:
+        return DroppedPart(module.path, tensors, "name", why, own)
     return _dropped_as_other_layer(model, target)
+
+
+def _other_numbers(model: LoadedModel, target: TargetTensor, own: str) -> str | None:
+    """How rank or scale of a LoRA's module differ from those that PEFT looks up by its name in the model."""
+    if model.adapter.spec.method != "lora":
+        return None
+    module = target.module
+    scale, alpha, rank = scale_of(model.adapter.config, module.name.replace(bare_path(module.path), own))
+    if rank == module.rank and scale == module.scale:
+        return None
+    return (
+        f"the model has {own}, for which the config gives rank {rank} and alpha {alpha:g}, but here"
+        f" {module.rank} and {module.alpha:g}"
+    )
 
 
 def _dropped_parameter(model: LoadedModel, target: TargetTensor) -> DroppedPart | None:
@@ -165,6 +185,8 @@ def _is_unlisted(model: LoadedModel, placed: ExtraTarget) -> bool:
     path = extra.target.rpartition(".")[0]
     if extra.kind in ("token_rows", "norm", "module") or model.adapter.config.is_saved(path):
         return False
+    if placed.tied and model.adapter.config.ties_saved:
+        return False  # PEFT saves the other side too
     fields = model.adapter.config.fields
     if extra.kind == "bias":
         return fields.get("bias") in (None, "none")

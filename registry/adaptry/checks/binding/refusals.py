@@ -42,7 +42,7 @@ def uncovered_modules(model: LoadedModel, module_map: ModuleMap) -> Iterator[str
     if not module_map.placed or model.targets.is_free:
         return
     held = {bare_path(module.path) for module in spec.modules}
-    held |= set(map(transformers5_path, held))
+    held |= set(map(transformers5_path, held)) | set(map(model.names.own_module, held))
     fused = filter(None, (expert_matrix(path, model.model_type) for path in held))
     held |= {matrix.parameter.rpartition(".")[0] for matrix in fused}
     held |= {extra.target.rpartition(".")[0] for extra in spec.extras}
@@ -270,9 +270,11 @@ def _shared_vectors(model: LoadedModel) -> Iterator[str]:
 
 def _empty_tensors(adapter: Adapter) -> Iterator[str]:
     """Shards of DeepSpeed ZeRO-3 that were not gathered before saving, or tensors that were cut off."""
-    roles = METHODS[adapter.spec.method].empty_roles(adapter.config)
+    empty_roles = METHODS[adapter.spec.method].empty_roles
     complete = {
-        name for module in adapter.spec.modules for role, name in module.tensors.items() if role in roles
+        module.tensors[role]
+        for module in adapter.spec.modules
+        for role in empty_roles(adapter.config, module.path) & module.tensors.keys()
     }
     empty = [name for name, info in adapter.tensors.items() if not info.numel and name not in complete]
     if empty:

@@ -69,10 +69,13 @@ def changed_weights(parent: ParentAdapter, base: ConversionBase | None) -> tuple
     that do not fit the base, or that a LoRA cannot represent.
     """
     if base is None:
-        return tuple(_alone(parent, module) for module in parent.adapter.spec.modules)
+        modules = parent.adapter.spec.modules
+        return tuple(_alone(parent, module) for module in modules if _has_elements(parent, module))
     shapes = base.record.tensors
     found = []
     for target in _placement(parent, base).placed:
+        if not _has_elements(parent, target.module):
+            continue
         _refuse_unplain(parent.label, target)
         require_orientation(parent.label, target)
         found.append(
@@ -87,6 +90,11 @@ def changed_weights(parent: ParentAdapter, base: ConversionBase | None) -> tuple
             )
         )
     return tuple(sorted(found, key=lambda changed: changed.site.key))
+
+
+def _has_elements(parent: ParentAdapter, module: ModuleSpec) -> bool:
+    """False for a module from which AdaLoRA removed every rank: it changes nothing."""
+    return any(parent.adapter.tensors[name].numel for name in module.tensors.values())
 
 
 def sides_of(changes: Sequence[ChangedWeight]) -> Mapping[str, tuple[int, int]]:

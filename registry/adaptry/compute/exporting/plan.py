@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from adaptry.adapters.tensor_names import is_input_embedding
+from adaptry.checks.binding import bind
 from adaptry.checks.runtimes import Runtime, RuntimeVerdict, check_runtime, repairs
 from adaptry.compute.exporting.formats import FORMAT_OF_ENGINE, FORMATS
 from adaptry.compute.exporting.options import ExportOptions
@@ -73,13 +75,16 @@ def plan_repairs(parent: ParentAdapter, runtime: Runtime, options: ExportOptions
     judged = check_runtime(parent.adapter, runtime, options.record)
     required: dict[str, list[Finding]] = {}
     merged, left = [], []
+    heads = _unstored_heads(parent, options)
     mended = FORMATS[FORMAT_OF_ENGINE.get(runtime.engine, "peft")].handled_remedies
     for finding in (*judged.findings, *_of_peft(parent, runtime, options)):
         if finding.remedy in mended:
             continue
         is_needed = finding.severity != "notes"
         repair = BY_REMEDY.get(finding.remedy)
-        if repair and (is_needed or _is_free(repair, options)):
+        if finding.remedy == repairs.DISK_NAMES and is_needed and not heads.isdisjoint(finding.modules):
+            merged.append(finding)
+        elif repair and (is_needed or _is_free(repair, options)):
             required.setdefault(repair.name, []).append(finding)
         elif finding.remedy in MERGE_REMEDIES and is_needed:
             merged.append(finding)
@@ -92,6 +97,20 @@ def plan_repairs(parent: ParentAdapter, runtime: Runtime, options: ExportOptions
         if name in required.keys() - covered
     ]
     return ExportPlan(runtime, judged, () if merged else tuple(steps), tuple(merged), tuple(left))
+
+
+def _unstored_heads(parent: ParentAdapter, options: ExportOptions) -> frozenset[str]:
+    """Updated output heads that the base ties to its embedding and does not store. They have no name of their
+    own on disk, and the embedding's is another module's.
+    """
+    if options.record is None:
+        return frozenset()
+    stored = options.record.tensors
+    placed = bind(parent.adapter, options.record).intended.placed
+    paths = {target.module.path for target in placed if target.tied}
+    return frozenset(
+        path for path in paths if not is_input_embedding(path) and f"{path}.weight" not in stored
+    )
 
 
 def _of_peft(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> Iterable[Finding]:

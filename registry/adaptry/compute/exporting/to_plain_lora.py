@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.runtimes import ENGINES, Runtime
 from adaptry.checks.runtimes.option_conditions import largest_rank
 from adaptry.checks.runtimes.rule import CheckSubject
@@ -95,24 +96,18 @@ def drop_embedding_copies(parent: ParentAdapter, runtime: Runtime, options: Expo
 
     Raises `CheckFailed` if a copy differs from the base's: then it was trained, or has more tokens.
     """
-    checkpoint = options.require_weights(f"comparing the embeddings of {parent.label} with the base's")
+    options.require_weights(f"comparing the embeddings of {parent.label} with the base's")
     base = options.conversion_base(reading=True)
     assert base is not None
     copies = [extra for extra in parent.adapter.spec.extras if ".base_layer." in extra.tensor]
+    names = ParameterNames(base.record.tensors, base.record.facts)
     for extra in copies:
-        name = next(
-            (
-                name
-                for name in checkpoint.tensors
-                if name == extra.target or name.endswith(f".{extra.target}")
-            ),
-            None,
-        )
+        stored = names.find(extra.target).tensor
         own = read_tensor(parent.adapter, extra.tensor)
         if (
-            name is None
-            or own.shape != checkpoint.tensors[name].shape
-            or not own.equal(base.read_tensor(name).to(own.dtype))
+            stored is None
+            or own.shape != stored.shape
+            or not own.equal(base.read_tensor(stored.parts[0]).to(own.dtype))
         ):
             raise CheckFailed(
                 f"{parent.label} contains {extra.target}, which differs from the base's: merge it (adaptry"

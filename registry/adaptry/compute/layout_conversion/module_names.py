@@ -42,6 +42,8 @@ class LoadedNames:
         for known in (new, old, memory, disk):
             if (renamed := _with_prefix_of(parameter, known, target)) is not None:
                 return renamed
+        if to == "transformers5" and _new_spelling(parameter) == new:
+            return new  # a name that neither this base's files nor transformers 5 has
         return parameter  # placed by a special rule (a tied head), so its name is the same in all layouts
 
 
@@ -59,7 +61,7 @@ def _with_prefix_of(name: str, known: str, target: str) -> str | None:
 
 
 def _new_spelling(name: str) -> str:
-    for new, old in SPELLINGS:
+    for new, old in sorted(SPELLINGS, key=lambda spelling: -len(spelling[1])):
         if name.startswith(old):
             return new + name.removeprefix(old)
     return name

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.adapters.spec import ModuleSpec
@@ -56,12 +57,19 @@ def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
     adapter = parent.adapter
     refuse_unclaimed(parent)
     if reason := plain_reason(adapter):
-        raise Unsupported(
-            f"{label} {reason}: convert it to a plain LoRA first (`adaptry convert`, which reports the error)"
-        )
+        raise Unsupported(f"{label} {reason}: {_remedy(adapter)}")
     if not adapter.spec.modules:
         raise CheckFailed(f"{label} updates no module, so there is nothing to compute with")
     return AdapterDeltas(parent, {site_of(adapter, module): module for module in adapter.spec.modules})
+
+
+def _remedy(adapter: Adapter) -> str:
+    """What to do with an adapter that is not a sum of factors; not all of them can be converted."""
+    if "layer_replication" in adapter.spec.traits:
+        return "merge it instead (`adaptry merge`)"
+    if not {"alora", "arrow", "qalora"}.isdisjoint(adapter.spec.traits):
+        return "serve it with PEFT"
+    return "convert it to a plain LoRA first (`adaptry convert`, which reports the error)"
 
 
 def refuse_unclaimed(parent: ParentAdapter) -> None:

@@ -148,6 +148,11 @@ def _check_extra(label: str, extra: ExtraTarget, checkpoint: HfCheckpoint, rows:
     if is_rows and not extra.rows:
         raise InvalidConfig(f"adapter_config.json names no token indices for {extra.extra.target}")
     fits = shape[1:] == base[1:] if is_rows else shape == base
+    if not fits and len(extra.weight.parts) > 1 and shape == extra.weight.shape:
+        raise Unsupported(
+            f"{label} has all of {extra.extra.target}, which {checkpoint.folder} stores in"
+            f" {len(extra.weight.parts)} tensors: merge it with PEFT (merge_and_unload), and save the result"
+        )
     if not fits:
         raise CheckFailed(
             f"{label} has a {extra.extra.target} of {list(shape)}, but {extra.tensor} in"

@@ -14,7 +14,7 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.tensor_names import input_embedding, is_input_embedding, is_output_head
 from adaptry.bases.hf_folder import HfCheckpoint
-from adaptry.bases.module_map import ExtraTarget, TargetTensor
+from adaptry.bases.module_map import ExtraTarget, TargetTensor, has_own_rows
 from adaptry.compute.merging.bound_input import BoundInput
 from adaptry.compute.merging.tied_names import TiedNames
 from adaptry.core.errors import Unsupported
@@ -186,9 +186,10 @@ def _sides_of_extra(entry: BoundInput, extra: ExtraTarget, sides: TiedSides) -> 
         sides.check_known(entry, extra.tensor, extra.extra.target.removesuffix(".weight"))
         return (sides.stored_side(extra.tensor),)
     path = extra.extra.target.removesuffix(".weight")
-    if extra.extra.kind == "token_rows" and _has_other_rows(entry, extra):
-        return sides.one_side(entry, extra.tensor, path, not is_input_embedding(path))
-    if extra.extra.kind == "module" and not entry.bound.ties_saved:
+    is_alone = has_own_rows(extra, entry.module_map) or (
+        extra.extra.kind == "module" and not entry.bound.ties_saved
+    )
+    if is_alone:
         return sides.one_side(entry, extra.tensor, path, not is_input_embedding(path))
     return sides.both_sides(extra.tensor)
 
@@ -204,16 +205,6 @@ def sides_of_module(entry: BoundInput, target: TargetTensor, sides: TiedSides) -
     if is_head:
         sides.check_bias(entry, target.module)
     return sides.one_side(entry, target.tensor, target.module.path, is_head)
-
-
-def _has_other_rows(entry: BoundInput, extra: ExtraTarget) -> bool:
-    """Whether the adapter has different rows for both sides: then PEFT trains each side separately."""
-    rows = {
-        other.rows
-        for other in entry.module_map.extras
-        if other.extra.kind == "token_rows" and other.tensor == extra.tensor
-    }
-    return len(rows) > 1
 
 
 def _is_trained_as_one(entry: BoundInput) -> bool:
