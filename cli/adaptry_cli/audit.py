@@ -19,15 +19,8 @@ from adaptry_cli.administration import administered_registry, open_administered
 from adaptry_cli.arguments import require_usage, validate_options
 from adaptry_cli.command import group
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import (
-    collect_pages,
-    format_count,
-    json_option,
-    limit_option,
-    print_err,
-    print_json,
-    print_out,
-)
+from adaptry_cli.number_options import limit_option
+from adaptry_cli.out import collect_pages, format_count, json_option, print_err, print_json, print_out
 from adaptry_cli.points_in_time import POINT_IN_TIME
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when

@@ -21,10 +21,10 @@ from adaptry_cli.arguments import BASE, REF, base_source, require_usage, require
 from adaptry_cli.command import group
 from adaptry_cli.connection import creating_registry_option, registry_option
 from adaptry_cli.exit_codes import NO
+from adaptry_cli.number_options import limit_option
 from adaptry_cli.out import (
     collect_pages,
     json_option,
-    limit_option,
     print_answer,
     print_err,
     print_json,

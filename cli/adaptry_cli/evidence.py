@@ -12,14 +12,13 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import REF, validate_options
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
-from adaptry_cli.number_options import WholeNumber
+from adaptry_cli.number_options import WholeNumber, limit_option
 from adaptry_cli.out import (
     collect_pages,
     format_count,
     format_number,
     format_size,
     json_option,
-    limit_option,
     print_done,
     print_err,
     print_json,

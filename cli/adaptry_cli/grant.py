@@ -9,8 +9,8 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.administration import administered_registry, print_grants, subject, subject_options
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
-from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import collect_pages, json_option, limit_option, print_done, print_err, print_json
+from adaptry_cli.number_options import WholeNumber, limit_option
+from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json
 
 
 @group()

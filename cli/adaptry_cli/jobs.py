@@ -23,12 +23,11 @@ from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.job_watch import JOB_COLUMNS, JOB_CUT, JOB_DROP, job_row, progress_text, seconds_between
 from adaptry_cli.job_watch import watch as watch_jobs
-from adaptry_cli.number_options import DecimalNumber, WholeNumber
+from adaptry_cli.number_options import DecimalNumber, WholeNumber, limit_option
 from adaptry_cli.out import (
     collect_pages,
     format_size,
     json_option,
-    limit_option,
     print_answer,
     print_done,
     print_err,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., object])
 
 
 class WholeNumber(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
@@ -68,3 +71,13 @@ def _range_text(least: float | None, most: float | None) -> str:
 
 def _is_inside(number: float, least: float | None, most: float | None) -> bool:
     return (least is None or number >= least) and (most is None or number <= most)
+
+
+def limit_option(command: Command) -> Command:
+    return click.option(
+        "--limit",
+        type=WholeNumber(1),
+        default=50,
+        show_default=True,
+        help="Maximum number of entries to show.",
+    )(command)

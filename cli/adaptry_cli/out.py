@@ -20,7 +20,6 @@ from adaptry.core.display import format_count as format_count
 from adaptry.core.display import format_number as format_number
 from adaptry.core.display import format_share as format_share
 from adaptry.core.display import format_size as format_size
-from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.streams import is_utf
 
 if TYPE_CHECKING:
@@ -46,16 +45,6 @@ class ListingPage(Protocol[Item]):
 
 def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(command)
-
-
-def limit_option(command: Command) -> Command:
-    return click.option(
-        "--limit",
-        type=WholeNumber(1),
-        default=50,
-        show_default=True,
-        help="Maximum number of entries to show.",
-    )(command)
 
 
 def print_out(text: str) -> None:

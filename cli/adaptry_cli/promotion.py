@@ -13,16 +13,8 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import NAME, REF, require_usage
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
-from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import (
-    collect_pages,
-    format_count,
-    json_option,
-    limit_option,
-    print_err,
-    print_json,
-    print_lines,
-)
+from adaptry_cli.number_options import WholeNumber, limit_option
+from adaptry_cli.out import collect_pages, format_count, json_option, print_err, print_json, print_lines
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
 

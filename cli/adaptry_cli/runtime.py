@@ -25,13 +25,12 @@ from adaptry_cli.arguments import (
 from adaptry_cli.command import group
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option, settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.number_options import WholeNumber
+from adaptry_cli.number_options import WholeNumber, limit_option
 from adaptry_cli.out import (
     collect_pages,
     format_count,
     format_size,
     json_option,
-    limit_option,
     print_err,
     print_json,
     print_lines,

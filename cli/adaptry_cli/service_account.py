@@ -8,7 +8,8 @@ from adaptry.registry.access import PrincipalKind
 from adaptry.registry.interface import Registry
 from adaptry_cli.administration import administered_registry, print_principals
 from adaptry_cli.command import group
-from adaptry_cli.out import collect_pages, json_option, limit_option, print_done, print_err, print_json
+from adaptry_cli.number_options import limit_option
+from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json
 
 
 @group("service-account")
