@@ -14,7 +14,7 @@ import json
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeVar
 
 from adaptry.adapters.pattern_process import SUFFIX, WHOLE
@@ -90,6 +90,23 @@ class PatternMatcher:
         """
         found = self._numbers(key, name, at_most=2)
         return tuple(self._indexes[key].patterns[number] for number in found) if len(found) > 1 else ()
+
+    def unused(self, key: str, names: Collection[str]) -> tuple[str, ...]:
+        """Patterns of `key` that match none of the names; refused ones are left out. Raises `Unavailable`."""
+        index = self._indexes[key]
+        used = {number for name in names for number in index.plain.numbers(name)}
+        if index.queries:
+            for name in names:
+                self._answer(name)
+        for number, query in index.queries.items():
+            if query in self._refused or not self._matched[query].isdisjoint(names):
+                used.add(number)
+        texts = {parse_plain_pattern(index.patterns[number]) for number in used} - {None}
+        return tuple(
+            pattern
+            for number, pattern in enumerate(index.patterns)
+            if number not in used and parse_plain_pattern(pattern) not in texts
+        )
 
     def matches(self, pattern: str, name: str) -> bool:
         """Whether `pattern`, one of `whole`, matches all of `name`. Raises `InvalidConfig`, `Unavailable`."""

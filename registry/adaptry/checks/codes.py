@@ -68,6 +68,12 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
         " one may apply now than in training.",
         "write rank_pattern and alpha_pattern so that each module matches one key",
     ),
+    "pattern_unused": FindingCode(
+        "warns",
+        "A key of rank_pattern or alpha_pattern matches no module of the adapter. PEFT ignores it, so the"
+        " modules for which it was meant have the rank or alpha of all others.",
+        "write the names of modules as keys, or remove the key if it is not needed",
+    ),
     "pattern_refused": FindingCode(
         "blocks",
         "A pattern in the config is invalid or too slow to match; the modules that it selects were not"

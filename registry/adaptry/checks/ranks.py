@@ -39,6 +39,8 @@ def check_ranks_and_scales(adapter: Adapter, as_parameters: Collection[str] = ()
     if spec.method == "lora":
         yield from _ranks(adapter, as_parameters)
         yield from _scales(adapter.config, spec)
+        if not as_parameters:
+            yield from _unused_patterns(adapter.config, spec)
     elif spec.method not in _OWN_RANKS:
         yield from _declared_ranks(adapter.config, spec)
     yield from _single_scale(adapter)
@@ -101,6 +103,26 @@ def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         yield build_finding(
             "rank_mismatch", f"{reason}, in {shorten_names(fold_layer_numbers(paths))}", paths
         )
+
+
+def _unused_patterns(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
+    """PEFT matches the keys with names in the model, which may be newer than those in the file. Experts are
+    left out: it adapts them under other names.
+    """
+    modules = [module for module in spec.modules if module.kind != "parameter"]
+    if "pattern_refused" in spec.traits or len(modules) < len(spec.modules):
+        return
+    names = {module.name for module in modules}
+    for key in ("rank_pattern", "alpha_pattern"):
+        unused = config.patterns.unused(key, names) if config.pattern_values(key) else ()
+        if unused:
+            from adaptry.checks.binding.expert_factors import transformers5_path  # few configs need it
+
+            unused = config.patterns.unused(key, {*names, *map(transformers5_path, names)})
+        if unused and not any(".experts." in name for name in names):
+            yield build_finding(
+                "pattern_unused", f"{key} has {shorten_names(unused)}, which matches no module"
+            )
 
 
 def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
