@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.checks.runtimes import Runtime
+from adaptry.checks.runtimes import Runtime, repairs
 from adaptry.compute.exporting.equality import Equality, measure_equality
 from adaptry.compute.exporting.error_bound import check_error
 from adaptry.compute.exporting.options import ExportOptions
@@ -100,9 +100,11 @@ def _apply_repairs(
             current = ParentAdapter(open_dir(place), original.label, base=original.base)
             done.append(step)
             notes.extend(adapter.notes)
+    # The last finding's remedy is a repair that has been made.
     raise CheckFailed(
         f"after {format_count(len(done), 'repair')}, {original.label} is still not served as trained by"
-        f" {runtime}: {decided.steps[0].findings[0].reason} → {decided.steps[0].findings[0].remedy}"
+        f" {runtime}: {decided.steps[0].findings[0].reason} →"
+        f" {repairs.MERGE.replace('REF', original.label)}"
     )
 
 
