@@ -173,7 +173,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "llama", {}, {"use_dora": True}, "modules have magnitudes (use_dora), but the file has none"),
     "a file with DoRA and a config without": (
         "llama", {"use_dora": True}, {"use_dora": False},
-        "modules do not have magnitudes (use_dora), but the file has them"),
+        "modules have no magnitudes (use_dora), but the file does"),
     "experts that do not divide": (
         "qwen2_moe", {"target_modules": ["q_proj"], "target_parameters": EXPERTS}, {"r": 3}, "rank"),
 }  # fmt: skip

@@ -315,7 +315,7 @@ class PoliciesContract(ContractFixtures):
         for one in (ann, bob, cleo):
             one.policies.approve(TONE, "prod", first)
             one.policies.approve(TONE, "prod", first)  # again: nothing new
-        with pytest.raises(CheckFailed, match=r"1 approvals of release \(cleo\); not counted: ann, who"):
+        with pytest.raises(CheckFailed, match=r"1 approval of release \(cleo\); not counted: ann, who"):
             bob.aliases.move(TONE, "prod", first, was=None)
         with pytest.raises(PermissionDenied, match="approve"):
             make_registry(ADA).policies.approve(TONE, "prod", first)
