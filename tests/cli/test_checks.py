@@ -244,3 +244,15 @@ def test_a_copy_of_the_bases_head_does_not_make_an_adapter_trained(
     assert found() == {code}
     run("inspect", "acme/saved", "--weights")  # inspects it again
     assert found() == {code}
+
+
+def test_a_push_is_checked_against_a_folder_with_a_base_that_is_not_registered(
+    run, answer, tmp_path: Path
+) -> None:
+    tiny_base(tmp_path / "wide", hidden=32)
+
+    refused = run("push", "./out", "acme/tone", "--base", "./wide", code=1).stderr
+    assert "[shape_mismatch]" in refused
+    assert "(checked against the base in wide)" in refused
+    run("push", "./out", "acme/tone", "--base", "./base")
+    run("push", "./out", "acme/forced", "--base", "./wide", "--force", "--reason", "to look into it")

@@ -36,12 +36,14 @@ _LONGEST_NAME = 512
 
 @dataclass(frozen=True, slots=True)
 class RecognisedBase:
-    """A base to claim. `folder` has its weights on this machine, if they were read. `info` is the registered
-    base, if it is registered. `written` is the name or path in the adapter's config.
+    """A base to claim. `folder` has its weights on this machine, if they were read, and `record` is what was
+    read. `info` is the registered base, if it is registered. `written` is the name or path in the adapter's
+    config.
     """
 
     claim: BaseClaim | None
     folder: Path | None = None
+    record: BaseRecord | None = None
     info: BaseInfo | None = None
     written: str | None = None
 
@@ -71,7 +73,7 @@ class BaseRecogniser:
     """
 
     bases: Bases
-    _ids: dict[Path, Digest] = field(default_factory=dict)
+    _records: dict[Path, BaseRecord] = field(default_factory=dict)
 
     def named(self, source: BaseSource) -> RecognisedBase:
         """The base that a caller names. Raises `NotFound`, `Invalid`, `Conflict`, and for a folder what
@@ -81,7 +83,7 @@ class BaseRecogniser:
             return RecognisedBase(source)
         if isinstance(source, Path) or is_folder(source):
             folder = Path(source).expanduser()
-            return self._by_content(fingerprint_folder(folder).id, folder, None)
+            return self._by_content(fingerprint_folder(folder), folder, None)
         info = _known(self.bases, source)
         return RecognisedBase(BaseClaim(id=info.id) if info else _unknown_claim(source), info=info)
 
@@ -98,34 +100,35 @@ class BaseRecogniser:
         found = self._checkpoints(declared.written, (*_folder_of(adapter), *near))
         if not found or (declared.claim and _known(self.bases, declared.written)):
             return declared
-        if len(set(found.values())) > 1:
+        if len({record.id for record in found.values()}) > 1:
             raise Conflict(
                 f"its config names the base {declared.written!r}, but these folders have different bases:"
                 f" {', '.join(map(str, found))}; pass the one that it was trained on (--base DIR)"
             )
-        folder, id = next(iter(found.items()))
-        return self._by_content(id, folder, declared.written)
+        folder, record = next(iter(found.items()))
+        return self._by_content(record, folder, declared.written)
 
     def find_folder(self, written: str | None) -> Path | None:
         """The checkpoint at a path, resolved from the current working directory."""
         return next(iter(self._checkpoints(written, ())), None) if written else None
 
-    def _checkpoints(self, written: str, near: Iterable[Path]) -> dict[Path, Digest]:
-        """Each possible folder of the path with a complete checkpoint, and that base's id."""
-        found: dict[Path, Digest] = {}
+    def _checkpoints(self, written: str, near: Iterable[Path]) -> dict[Path, BaseRecord]:
+        """Each possible folder of the path with a complete checkpoint, and that base's record."""
+        found: dict[Path, BaseRecord] = {}
         for place in _places(written, near):
-            if place not in self._ids:
+            if place not in self._records:
                 try:
                     if not place.is_dir():
                         continue
-                    self._ids[place] = fingerprint_folder(place).id
+                    self._records[place] = fingerprint_folder(place)
                 except (AdaptryError, OSError, ValueError):
                     continue  # no complete checkpoint, perhaps not yet
-            found[place] = self._ids[place]
+            found[place] = self._records[place]
         return found
 
-    def _by_content(self, id: Digest, folder: Path, written: str | None) -> RecognisedBase:
-        return RecognisedBase(BaseClaim(id=id), folder, _known(self.bases, str(id)), written)
+    def _by_content(self, record: BaseRecord, folder: Path, written: str | None) -> RecognisedBase:
+        known = _known(self.bases, str(record.id))
+        return RecognisedBase(BaseClaim(id=record.id), folder, record, known, written)
 
 
 def recognise_base(

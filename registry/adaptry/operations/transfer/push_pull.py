@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.content import FolderContent
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict
+from adaptry.core.errors import CheckFailed, Conflict
 from adaptry.core.manifest import Manifest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, Ref
@@ -28,6 +28,7 @@ from adaptry.registry.state_warnings import require_usable
 
 if TYPE_CHECKING:
     from adaptry.adapters.adapter import Adapter
+    from adaptry.adapters.base_record import BaseRecord
     from adaptry.operations.base_recognition import BaseSource, RecognisedBase
 
 __all__ = ["copy", "open_revision", "pull", "push", "upload"]
@@ -53,11 +54,11 @@ def push(
 
     Without `base`, the base in the adapter's config is claimed (`recognise_base`), by content if it is a
     folder on this machine. A base that is not registered is logged, since no engine loads the version until
-    it is. Without parents, recipe and provenance, a version of `name` with the same files and base is
-    returned, whatever its parents, recipe and provenance are. The registry inspects the weights: NaN or
-    infinity raises `CheckFailed` unless the options force; for a remote registry this is checked before the
-    upload (`inspect_early`). Raises as `versions.put` and `upload`; after an error, pushing again uploads
-    only what is missing.
+    it is; if it is in a folder here, the adapter is checked against that. Without parents, recipe and
+    provenance, a version of `name` with the same files and base is returned, whatever its parents, recipe and
+    provenance are. The registry inspects the weights: NaN or infinity raises `CheckFailed` unless the options
+    force; for a remote registry this is checked before the upload (`inspect_early`). Raises as `versions.put`
+    and `upload`; after an error, pushing again uploads only what is missing.
     """
     # Imported here, since they import all methods and checks, which a pull does not need.
     from adaptry.operations.base_recognition import RecognisedBase, recognise_base, unserved_reason
@@ -67,6 +68,8 @@ def push(
     name = AdapterName.parse(name) if isinstance(name, str) else name
     found = recognise_base(registry.bases, adapter, base)
     is_forced = options.force_reason is not None
+    if found.record and found.needs_registering and not is_forced:
+        _require_fit(adapter, found.record, f"the base in {found.folder}")
     with inspect_early(registry, adapter, is_one_request=True, is_forced=is_forced) as require_sound:
 
         def checked_progress(text: str, done: int, size: int) -> None:
@@ -87,6 +90,15 @@ def push(
     if not isinstance(base, RecognisedBase) and (reason := unserved_reason(pushed, found)):
         _LOG.warning("%s: %s", pushed.version.label, reason)
     return pushed
+
+
+def _require_fit(adapter: Adapter, base: BaseRecord, label: str) -> None:
+    """Raises `CheckFailed` if the adapter cannot work on a base that the registry does not have."""
+    from adaptry.checks import check
+
+    report = check(adapter, base)
+    if report.is_blocked:
+        raise CheckFailed(f"{report.sentence()} (checked against {label})")
 
 
 def pull(
