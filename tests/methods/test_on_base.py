@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,19 @@ def test_a_vector_of_glora_that_became_a_number_is_never_merged(tmp_path: Path) 
     )
     with pytest.raises(AdaptryError):
         pair.merged()
+
+
+@pytest.mark.parametrize("field", ["config_A_B", "config_C", "config_D_E"])
+def test_a_form_of_glora_that_the_config_lacks_is_pefts_default(tmp_path: Path, field: str) -> None:
+    pair = pair_of(tmp_path, "glora")
+    config = json.loads((pair.adapter / "adapter_config.json").read_text())
+    del config[field]
+    (pair.adapter / "adapter_config.json").write_text(json.dumps(config))
+
+    ours, theirs = pair.merged(), pair.merged_by_peft()
+
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def longer(tensor: Any, side: int) -> Any:

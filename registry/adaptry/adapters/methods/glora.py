@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _FORM_FIELDS = {"A": "config_A_B", "B": "config_A_B", "D": "config_D_E", "E": "config_D_E"}
 """The config's fields with the forms of paths."""
+_DEFAULT_FORMS = {"config_D_E": "constant"}
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
@@ -40,7 +41,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
             up, down = shapes[f"path.{path}.Xd"], shapes[f"path.{path}.Xu"]
             ranks.append(trained_rank(config, common_number(up[1], down[0])))
             shape = (up[0], down[1])
-        if shape == (1,) and config.fields.get(_FORM_FIELDS.get(path, "")) == "constant":
+        if shape == (1,) and _form(config, path) == "constant":
             continue
         if path in "DE":
             (rows,) = shape
@@ -54,6 +55,11 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     return ModuleSize(
         max(ranks), common_number(*inputs) if inputs else 0, common_number(*outputs) if outputs else 0
     )
+
+
+def _form(config: AdapterConfig, path: str) -> object:
+    field = _FORM_FIELDS.get(path, "")
+    return config.fields.get(field, _DEFAULT_FORMS.get(field))
 
 
 def _path(parts: ModuleTensors, path: str, like: Tensor) -> Tensor:
