@@ -97,7 +97,7 @@ def _conclusion(report: CheckReport) -> str:
     if report.is_blocked:
         conclusion = "it cannot work as it is"
     elif any(finding.code == "untrained" for finding in report.findings):
-        conclusion = "the model answers as without it"
+        conclusion = "it changes nothing"
     else:
         conclusion = "it can be used"
     return f"{', '.join(listed) or 'no findings'}; {conclusion}"

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.weights import check_weights
-from adaptry.testing.samples import random_tensor, tiny_lora, write_safetensors
+from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora, write_safetensors
 
 AT = "base_model.model.model.layers"
 SPECIAL = {
@@ -72,3 +74,16 @@ def test_negative_zeros_are_zeros(tmp_path: Path) -> None:
 
 def test_one_value_among_zeros_is_training(tmp_path: Path) -> None:
     assert codes(tmp_path, "F32", last=struct.pack("<f", 1e-30), zeros=(0, 1)) == ["modules_untrained"]
+
+
+def test_weights_of_repeated_layers_are_not_compared_with_the_base(tmp_path: Path) -> None:
+    base = fingerprint(open_checkpoint(tiny_base(tmp_path / "base")))
+    zero = ("F32", (16, 4), bytes(16 * 4 * 4))
+    extra = {f"{AT}.{layer}.self_attn.q_proj.lora_B.weight": zero for layer in range(4)}
+    extra |= {f"{AT}.{layer}.input_layernorm.weight": random_tensor((16,), layer) for layer in range(4)}
+    repeated = {"layer_replication": [[0, 2], [0, 2]], "modules_to_save": ["input_layernorm"]}
+    folder = tiny_lora(tmp_path / "out", layers=4, targets=("q_proj",), extra=extra, config=repeated)
+
+    found = check_weights(open_dir(folder), base=base)
+
+    assert [finding.code for finding in found] == ["modules_untrained"]

@@ -109,20 +109,18 @@ def _unused_patterns(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     """PEFT matches the keys with names in the model, which may be newer than those in the file. Experts are
     left out: it adapts them under other names.
     """
-    modules = [module for module in spec.modules if module.kind != "parameter"]
-    if "pattern_refused" in spec.traits or len(modules) < len(spec.modules):
+    names = {module.name for module in spec.modules}
+    has_experts = any(module.kind == "parameter" or ".experts." in module.name for module in spec.modules)
+    if has_experts or "pattern_refused" in spec.traits:
         return
-    names = {module.name for module in modules}
     for key in ("rank_pattern", "alpha_pattern"):
         unused = config.patterns.unused(key, names) if config.pattern_values(key) else ()
         if unused:
             from adaptry.checks.binding.expert_factors import transformers5_path  # few configs need it
 
             unused = config.patterns.unused(key, {*names, *map(transformers5_path, names)})
-        if unused and not any(".experts." in name for name in names):
-            yield build_finding(
-                "pattern_unused", f"{key} has {shorten_names(unused)}, which matches no module"
-            )
+        if unused:
+            yield build_finding("pattern_unused", f"keys of {key} match no module: {shorten_names(unused)}")
 
 
 def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:

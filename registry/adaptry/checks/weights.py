@@ -34,7 +34,6 @@ _ROLES = {
 }  # fmt: skip
 _LYCORIS = ("hada_", "lokr_")
 
-
 FindUnchanged = Callable[[], Collection[str]]
 """Finds the targets of the weights that the adapter replaces by the base's own (`weights_of_base`)."""
 
@@ -91,13 +90,14 @@ def _untrained(
     idle = idle_modules(spec, inspections)
     replaced = [extra.target for extra in spec.extras]
     if len(idle) == len(spec.modules) and (idle or replaced) and {*replaced} <= {*find_unchanged()}:
-        reasons = [f"all {format_count(len(idle), 'module')} change nothing"] if idle else []
+        reasons = ["no module changes anything"] if idle else []
         if replaced:
-            reasons.append(f"{shorten_names(fold_layer_numbers(replaced))} has the base's own values")
+            listed = shorten_names(fold_layer_numbers(replaced))
+            reasons.append(f"{listed} {'has' if len(replaced) == 1 else 'have'} the base's own values")
         yield build_finding("untrained", ", and ".join(reasons), [*idle, *replaced])
     elif idle:
         listed = shorten_names(fold_layer_numbers(idle))
-        yield build_finding("modules_untrained", f"{listed}: these modules change nothing", idle)
+        yield build_finding("modules_untrained", f"these modules change nothing: {listed}", idle)
 
 
 def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> list[str]:

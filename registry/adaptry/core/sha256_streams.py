@@ -20,12 +20,9 @@ import platform
 import struct
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adaptry.core.sha256_ir import LANES, STATE_ORDER, module_source
-
-if TYPE_CHECKING:
-    pass
 
 _BLOCK = 64
 _WORTH_COMPILING = 1 << 30

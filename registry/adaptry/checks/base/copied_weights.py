@@ -36,15 +36,17 @@ def weights_of_base(adapter: Adapter, base: BaseRecord | None) -> frozenset[str]
 
 def compare_with_base(adapter: Adapter, extra: ExtraTarget, base: BaseRecord) -> Likeness | None:
     """How a weight of the adapter compares with the one of the base that it replaces: whether PEFT, which
-    casts it to the base's dtype, loads the same values. None if their shapes differ.
+    casts it to the base's dtype, loads the same values. None if their shapes differ, or if the record has no
+    such weight, as in the repeated layers of a deeper model.
     """
-    info, stored = adapter.tensors.get(extra.extra.tensor), base.tensors[extra.tensor]
-    if info is None or info.shape != stored.shape:
+    info, stored = adapter.tensors.get(extra.extra.tensor), base.tensors.get(extra.tensor)
+    sketch = base.sketches.get(extra.tensor)
+    if info is None or stored is None or sketch is None or info.shape != stored.shape:
         return None
     # The positions of a tensor follow from its name in the record.
     name = normalised(base.tensors)[extra.tensor]
     own = sketch_tensor(adapter.content.reader(adapter.format.weights), info, name)
-    cast = find_cast(info.dtype, own.samples, stored.dtype, base.sketches[extra.tensor].samples)
+    cast = find_cast(info.dtype, own.samples, stored.dtype, sketch.samples)
     if cast is None:
         return "different"
     is_wider = DTYPE_BITS[info.dtype] > DTYPE_BITS[stored.dtype]  # PEFT rounds it to the base's dtype at load
