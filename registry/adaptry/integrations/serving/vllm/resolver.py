@@ -17,12 +17,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from adaptry.core.errors import (
-    AdaptryError,
-    Conflict,
-    NotFound,
-    Withdrawn,
-)
+from adaptry.core.errors import AdaptryError, Conflict, NotFound, Withdrawn
 from adaptry.core.refs import AdapterName
 from adaptry.core.stack_ref import StackRef
 from adaptry.integrations.serving.event_listener import EventListener
@@ -34,11 +29,7 @@ from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.finished_requests import watch_finished
 from adaptry.integrations.serving.vllm.idle_adapters import least_recently_used, name_to_unload
 from adaptry.integrations.serving.vllm.lookup import RefLookup
-from adaptry.integrations.serving.vllm.names import (
-    PLUGIN_ANSWER,
-    PLUGIN_PROBE,
-    parse_model_name,
-)
+from adaptry.integrations.serving.vllm.names import PLUGIN_ANSWER, PLUGIN_PROBE, parse_model_name
 from adaptry.integrations.serving.vllm.pinned_names import keep_loaded, require_slots
 from adaptry.integrations.serving.vllm.preparation import AdapterPreparation
 from adaptry.integrations.serving.vllm.problems import NameProblems
