@@ -60,10 +60,10 @@ class Group(click.Group):
         name = args[0]
         is_unknown = not name.startswith("-") and self.get_command(ctx, name) is None
         if is_unknown and not ctx.resilient_parsing:
-            from adaptry.core.suggestions import suggestion
+            from adaptry_cli.synonyms import suggested_command
 
-            known = self.list_commands(ctx)
-            raise click.UsageError(f"no command {name[:80]!r}{suggestion(name, known, cutoff=0.75)}", ctx)
+            hint = suggested_command(name, self.list_commands(ctx))
+            raise click.UsageError(f"no command {name[:80]!r}{hint}", ctx)
         return super().resolve_command(ctx, args)
 
 

@@ -140,6 +140,9 @@ def test_a_search_that_finds_nothing_names_the_method_that_was_meant(run) -> Non
 MISTYPED = {
     "serach tone": "no command 'serach'; did you mean search",
     "jobs sumbit": "no command 'sumbit'; did you mean submit?",
+    "list": "no command 'list'; did you mean ls?",
+    "token remove 7": "no command 'remove'; did you mean revoke?",
+    "upload ./out": "no command 'upload'; did you mean push?",
     "derive tone": "no command 'derive' (see",
     "show acme/tnoe": "no adapter acme/tnoe; did you mean acme/tone?",
     "show amce/tone": "did you mean acme/tone?",
