@@ -38,7 +38,7 @@ def renamed_option(path: str) -> tuple[click.Command, RenamedOption]:
 def test_both_names_of_a_renamed_option_set_the_same_value(path: str) -> None:
     command, option = renamed_option(path)
     value = [] if option.is_flag else ["1"]
-    parser = command.make_parser(click.Context(command))
+    parser = command.make_parser(click.Context(command, help_option_names=["-h", "--help"]))
 
     present, former = (parser.parse_args([name, *value])[0] for name in RENAMED[path])
 
