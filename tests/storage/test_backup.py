@@ -121,7 +121,7 @@ def test_a_later_backup_into_the_same_folder_adds_only_what_is_new(folder: Path,
         assert (first.added, second.added, second.index.files) == (2, 1, 3)
         damaged = next((tmp_path / "backups" / "files" / "sha256").glob("*/*"))
         damaged.write_bytes(b"x" * damaged.stat().st_size)
-        with pytest.raises(InvalidBackup, match="was changed, damaged or cut"):
+        with pytest.raises(InvalidBackup, match="was changed, damaged or truncated"):
             check(tmp_path / "backups")
         assert create(registry, tmp_path / "backups", verify=True).added == 1
     restore(tmp_path / "backups", tmp_path / "new", snapshot=first.place.name)
