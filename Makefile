@@ -106,7 +106,7 @@ lint: $(FOR_TESTS) ## format, lint, types and layers, changing nothing
 	@echo "mypy"; $(BIN)/mypy --no-error-summary
 	@echo "import-linter"; $(BIN)/lint-imports --no-logo >$(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
 
-format: $(FOR_TESTS) ## format the code and mend what the linter can
+format: $(FOR_TESTS) ## format the code and fix what the linter can
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
 bench: $(FOR_TESTS) ## ratios against a peer or a physical limit, measured here and now

@@ -68,7 +68,7 @@ SLOW = (
     "tests/hub/test_clients.py",
     "tests/hub/test_imports.py",
     "tests/inspection/test_inspector.py",
-    "tests/integrity/test_mending.py",
+    "tests/integrity/test_repair.py",
     "tests/integrity/test_rows.py",
     "tests/jobs",
     "tests/live",

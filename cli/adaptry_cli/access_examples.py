@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 ACCESS_EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "token": (
-        "adaptry token create trainer --role writer --namespace acme",
+        "adaptry token create trainer --role contributor --namespace acme",
         "adaptry token create laptop --for alice --only read",
         "adaptry token ls",
     ),
     "token create": (
-        "adaptry token create trainer --role writer --namespace acme --days 30",
-        "adaptry token create alice --role reader --namespace '*'",
+        "adaptry token create trainer --role contributor --namespace acme --days 30",
+        "adaptry token create alice --role viewer --namespace '*'",
     ),
     "token ls": ("adaptry token ls",),
     "token revoke": ("adaptry token revoke 3",),
@@ -103,7 +103,7 @@ ACCESS_EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry grant add alice alias.move 'acme/*' --if 'alias!=prod'",
         "adaptry grant add release approve acme/tone --group",
     ),
-    "grant ls": ("adaptry grant ls --namespace acme", "adaptry grant ls --of alice"),
+    "grant ls": ("adaptry grant ls --namespace acme", "adaptry grant ls --principal alice"),
     "grant rm": ("adaptry grant rm 7",),
     "access": ("adaptry access explain alice alias.move acme/tone@prod",),
     "access explain": (
@@ -112,7 +112,7 @@ ACCESS_EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "audit": (
         "adaptry audit ls --resource acme/tone --since 7d",
-        "adaptry audit verify --older checkpoint.txt",
+        "adaptry audit verify --checkpoint checkpoint.txt",
     ),
     "audit ls": (
         "adaptry audit ls --action alias.move --resource acme/tone@prod",
@@ -124,7 +124,7 @@ ACCESS_EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
     "audit checkpoint": ("adaptry audit checkpoint --to checkpoint.txt",),
     "audit verify": (
-        "adaptry audit verify --older checkpoint.txt",
+        "adaptry audit verify --checkpoint checkpoint.txt",
         "adaptry audit verify --file audit.jsonl --key KEY",
     ),
     "admin": ("adaptry admin recover alice",),

@@ -79,6 +79,7 @@ def print_principals(principals: Iterable[PrincipalInfo]) -> None:
             )
             for one in principals
         ),
+        empty="none yet; `adaptry user create` and `adaptry service-account create` create them",
     )
 
 
@@ -98,4 +99,5 @@ def print_grants(grants: Iterable[GrantInfo]) -> None:
             for one in grants
         ),
         right=("id",),
+        empty="no grants; `adaptry grant add` and `adaptry member set` add some",
     )

@@ -62,7 +62,7 @@ def _list(registry: Registry, ref: Ref, alias: str, as_json: bool) -> None:
         print_json(found)
         return
     if not found:
-        print_err(f"nobody has approved a move of {ref.name}@{alias}")
+        print_err(f"no one has approved a move of {ref.name}@{alias}")
         return
     print_table(
         ("version", "digest", "by", "when", "state"),

@@ -22,6 +22,7 @@ from adaptry_cli.exit_codes import NO
 from adaptry_cli.number_options import limit_option
 from adaptry_cli.out import collect_pages, format_count, json_option, print_err, print_json, print_out
 from adaptry_cli.points_in_time import POINT_IN_TIME
+from adaptry_cli.renamed_option import RenamedOption
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 
@@ -115,6 +116,7 @@ def ls(registry: Registry, wanted: AuditFilter, limit: int, as_json: bool) -> No
         right=("seq",),
         cut=("detail",),
         drop=("outcome",),
+        empty="no entries match",
     )
 
 
@@ -159,9 +161,9 @@ def export(registry: Registry, wanted: AuditFilter, to: Path | None) -> None:
 def checkpoint(registry: Registry, to: Path | None, as_json: bool) -> None:
     """Print the newest signed checkpoint of the audit log.
 
-    Keep it where the registry's administrators cannot change it: `adaptry audit verify --older FILE` then
-    proves that nothing before it was rewritten. It is a signed note, as C2SP's tlog-checkpoint defines it;
-    --json also shows the key that verifies it.
+    Keep it where the registry's administrators cannot change it: `adaptry audit verify --checkpoint FILE`
+    then proves that nothing before it was rewritten. It is a signed note, as C2SP's tlog-checkpoint defines
+    it; --json also shows the key that verifies it.
     """
     found = registry.audit.checkpoint()
     require_usage(found.note is not None, "the audit log has no checkpoint yet")
@@ -184,7 +186,10 @@ def checkpoint(registry: Registry, to: Path | None, as_json: bool) -> None:
     help="Verify an exported log instead of a registry's.",
 )
 @click.option(
-    "--older",
+    "--checkpoint",
+    "older",
+    cls=RenamedOption,
+    former="--older",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A checkpoint saved earlier; the log must begin with the entries that it covers.",
 )

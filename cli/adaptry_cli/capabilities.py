@@ -38,7 +38,10 @@ def facts_of_use(adapter: Adapter, base_parameters: int | None) -> Iterator[tupl
     yield "when served", f"{format_size(spec.parameters * _BF16)} in bfloat16"
     yield "merge", merge_text(adapter)
     yield "as LoRA", lora_text(adapter)
-    yield "layout", "; ".join(TITLES[layout] for layout in spec.layouts) or "the same in all versions"
+    yield (
+        "layout",
+        "; ".join(TITLES[layout] for layout in spec.layouts) or "the same for transformers 4 and 5",
+    )
 
 
 def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, object]:
@@ -109,7 +112,7 @@ def merge_text(adapter: Adapter) -> str:
         if word
         else ""
     )
-    return f"yes; against PEFT's: {METHODS[adapter.spec.method].tolerance}{copy}"
+    return f"yes; compared with PEFT's: {METHODS[adapter.spec.method].tolerance}{copy}"
 
 
 def why_not_merged(adapter: Adapter) -> str | None:

@@ -215,7 +215,7 @@ def _damage(folder: Path, catalog: str | None) -> DoctorResult:
         f"{format_count(known.files, 'stored file')} damaged or lost, needed by"
         f" {format_count(known.versions, 'version')}"
     )
-    return DoctorResult("damage", "fails", found, "`adaptry mend --dry-run` shows how to repair it")
+    return DoctorResult("damage", "fails", found, "`adaptry repair --dry-run` shows how to repair it")
 
 
 def _embedded(folder: Path, catalog: str | None) -> DoctorResult:

@@ -24,6 +24,7 @@ from adaptry_cli.out import (
     print_json,
     progress,
 )
+from adaptry_cli.renamed_option import RenamedOption
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
 
@@ -109,16 +110,22 @@ def ls(registry: Registry, ref: Ref, task: str | None, metric: str | None, limit
 @evidence.command()
 @click.argument("id", metavar="ID", type=WholeNumber(1))
 @click.option(
-    "--file-to",
+    "--save-file",
+    "file_to",
+    cls=RenamedOption,
+    former="--file-to",
     metavar="FILE",
     type=click.Path(path_type=Path),
     help="Save the original results file as FILE.",
 )
 @click.option(
-    "--samples-to",
+    "--save-samples",
+    "samples_to",
+    cls=RenamedOption,
+    former="--samples-to",
     metavar="FILE",
     type=click.Path(path_type=Path),
-    help="Save the per-sample values as FILE.",
+    help="Save the values of the individual samples as FILE.",
 )
 @registry_option
 @exact_times_option

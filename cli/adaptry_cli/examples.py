@@ -88,13 +88,13 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry events --follow --adapter 'acme/*'",
         "adaptry events --after 120 --json",
     ),
-    "lineage": ("adaptry lineage acme/both", "adaptry lineage acme/tone@1 --down"),
+    "lineage": ("adaptry lineage acme/both", "adaptry lineage acme/tone@1 --descendants"),
     "diff": (
         "adaptry diff acme/tone",
         "adaptry diff acme/tone@prod acme/tone@staging --weights",
         "adaptry diff acme/tone ./out",
     ),
-    "similar": ("adaptry similar acme/tone", "adaptry similar ./out --base org/model --above 0.95"),
+    "similar": ("adaptry similar acme/tone", "adaptry similar ./out --base org/model --min-cosine 0.95"),
     "inspect": ("adaptry inspect ./out", "adaptry inspect acme/tone@2 --weights"),
     "check": (
         "adaptry check ./out --base org/model",
@@ -126,7 +126,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry evidence ls acme/tone",
         "adaptry evidence ls acme/tone@prod --task gsm8k --json",
     ),
-    "evidence show": ("adaptry evidence show 41", "adaptry evidence show 41 --samples-to samples.jsonl"),
+    "evidence show": ("adaptry evidence show 41", "adaptry evidence show 41 --save-samples samples.jsonl"),
     "evidence withdraw": (
         "adaptry evidence withdraw 41 --reason 'measured without the chat template'",
         "adaptry evidence withdraw 41 --whole-file --reason 'the test set was in the training data'",
@@ -134,14 +134,14 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "alias": ("adaptry alias set acme/tone@1 staging", "adaptry alias ls acme/tone"),
     "alias set": (
         "adaptry alias set acme/tone@1 staging",
-        "adaptry alias set acme/tone@2 staging --was 1",
+        "adaptry alias set acme/tone@2 staging --only-from 1",
     ),
     "alias rm": ("adaptry alias rm acme/tone@staging",),
     "alias ls": ("adaptry alias ls acme/tone",),
     "alias rewrites": ("adaptry alias rewrites 'acme/*@prod' --pool vllm | kubectl apply -f -",),
     "promote": (
         "adaptry promote acme/tone@staging",
-        "adaptry promote acme/tone@3 --to canary --was 2",
+        "adaptry promote acme/tone@3 --to canary --only-from 2",
         "adaptry promote acme/tone@3 --if 'metric(\"accuracy\") > 0.9'",
     ),
     "rollback": ("adaptry rollback acme/tone", "adaptry rollback acme/tone@staging"),
@@ -260,7 +260,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "uploads rm": ("adaptry uploads rm ID",),
     "backup": ("adaptry backup ./backups", "adaptry backup ./backup.tar --registry ./registry"),
     "verify": ("adaptry verify", "adaptry verify --read-data --registry ./registry"),
-    "mend": ("adaptry mend --dry-run", "adaptry mend --from https://registry.example.com --read-data"),
+    "repair": ("adaptry repair --dry-run", "adaptry repair --from https://registry.example.com --read-data"),
     "gc": ("adaptry gc --dry-run", "adaptry gc --grace 7d"),
     "migrate": (
         "adaptry migrate",

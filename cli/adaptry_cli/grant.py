@@ -11,6 +11,7 @@ from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import WholeNumber, limit_option
 from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json
+from adaptry_cli.renamed_option import RenamedOption
 
 
 @group()
@@ -66,7 +67,13 @@ def add(
 
 @grant.command()
 @click.option("--namespace", metavar="NAME", help="Only grants that name this namespace.")
-@click.option("--of", "principal", metavar="NAME", help="Only grants to this principal.")
+@click.option(
+    "--principal",
+    cls=RenamedOption,
+    former="--of",
+    metavar="NAME",
+    help="Only grants to this user, service account or worker.",
+)
 @limit_option
 @administered_registry
 @json_option

@@ -41,7 +41,11 @@ def ls(registry: Registry, limit: int, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    print_table(("group", "members"), ((one.name, _members_text(one)) for one in found))
+    print_table(
+        ("group", "members"),
+        ((one.name, _members_text(one)) for one in found),
+        empty="no groups; `adaptry group create NAME` creates one",
+    )
 
 
 @group.command()

@@ -20,7 +20,7 @@ _PAGES: Mapping[str, str] = {
     "member": "permissions", "quota": "limits", "grant": "permissions", "access": "permissions",
     "admin": "permissions", "audit": "audit", "webhook": "webhooks",
     "policy": "gates", "approve": "gates", "promotion": "gates",
-    "verify": "repair", "mend": "repair", "gc": "gc", "login": "rest",
+    "verify": "repair", "repair": "repair", "gc": "gc", "login": "rest",
     "publisher": "publishing", "issuer": "publishing", "sso": "signing-in",
 }  # fmt: skip
 """A command's page under docs/, by its first word; of all others it is cli.md."""

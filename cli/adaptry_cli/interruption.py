@@ -39,7 +39,7 @@ INTERRUPTIONS: Mapping[str, str] = {
     "events": "no event is lost: --after NUMBER continues after the last one printed",
     "backup": "no backup was completed; a backup folder keeps the files that were copied for the next one",
     "restore": "the registry was not replaced; run the same command again",
-    "mend": "the repairs printed above are done; run the same command again to continue",
+    "repair": "the repairs printed above are done; run the same command again to continue",
     "gc": "the files deleted so far were unused; run the same command again to continue",
     "migrate": "the folder still has its catalog; run the same command again with an empty database",
     "recall status": "the recall continues",

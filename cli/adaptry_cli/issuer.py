@@ -71,6 +71,7 @@ def ls(registry: Registry, as_json: bool) -> None:
             (one.name, one.kind, one.url, one.audience, format_when(one.created_at), one.created_by)
             for one in found
         ),
+        empty="no trusted issuers; `adaptry issuer add NAME --kind github` trusts one",
     )
 
 

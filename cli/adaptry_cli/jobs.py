@@ -155,6 +155,7 @@ def schedules(registry: Registry, as_json: bool) -> None:
             )
             for each in found
         ),
+        empty="no schedules; `adaptry jobs schedule` adds one",
     )
 
 

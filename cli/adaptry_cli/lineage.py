@@ -11,11 +11,19 @@ from adaptry_cli.arguments import REF
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, print_err, print_json, print_lines
+from adaptry_cli.renamed_option import RenamedOption
 
 
 @command()
 @click.argument("ref", type=REF)
-@click.option("--down", is_flag=True, help="Show the versions made from it instead.")
+@click.option(
+    "--descendants",
+    "down",
+    cls=RenamedOption,
+    former="--down",
+    is_flag=True,
+    help="Show the versions that were made from it instead.",
+)
 @registry_option
 @json_option
 def lineage(registry: Registry, ref: Ref, down: bool, as_json: bool) -> None:

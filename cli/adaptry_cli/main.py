@@ -21,6 +21,7 @@ from adaptry.core.errors import AdaptryError, StorageFull
 from adaptry_cli.command import Group
 from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, exit_code
 from adaptry_cli.gc_pause import paused_garbage_collection
+from adaptry_cli.renamed_option import FORMER_COMMANDS
 from adaptry_cli.streams import encodable, open_standard_streams
 
 _NoCommand: type[click.UsageError] = getattr(click.exceptions, "NoArgsIsHelpError", click.NoSuchOption)
@@ -175,7 +176,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "Back up a registry: its catalog as of one moment, and every file that it refers to.",
         ),
         "verify": ("verify:verify", "Look for damage in the registry."),
-        "mend": ("mend:mend", "Repair what `adaptry verify` finds."),
+        "repair": ("repair:repair", "Repair what `adaptry verify` finds."),
         "gc": ("gc:gc", "Delete files that no version needs."),
         "migrate": (
             "migrate:migrate",
@@ -207,6 +208,11 @@ class LazyGroup(Group):
                 assert isinstance(command, click.Command)
                 return command
         return None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        return super().resolve_command(ctx, [FORMER_COMMANDS.get(args[0], args[0]), *args[1:]])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, section in COMMANDS.items():

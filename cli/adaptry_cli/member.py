@@ -13,6 +13,7 @@ from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import limit_option
 from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json
+from adaptry_cli.renamed_option import RenamedOption
 from adaptry_cli.tables import print_table
 
 
@@ -88,17 +89,26 @@ def rm(registry: Registry, namespace: str, name: str, is_group: bool, as_json: b
 @member.command()
 @click.argument("namespace")
 @click.argument("name", required=False)
-@click.option("--nobody", is_flag=True, help="Clear the accountable user.")
+@click.option(
+    "--clear",
+    "is_cleared",
+    cls=RenamedOption,
+    former="--nobody",
+    is_flag=True,
+    help="Remove the accountable user.",
+)
 @administered_registry
 @json_option
-def accountable(registry: Registry, namespace: str, name: str | None, nobody: bool, as_json: bool) -> None:
+def accountable(
+    registry: Registry, namespace: str, name: str | None, is_cleared: bool, as_json: bool
+) -> None:
     """Name the user who is accountable for a namespace. This gives them no rights."""
-    if (name is None) != nobody:
-        raise click.UsageError("pass either the user's NAME or --nobody")
+    if (name is None) != is_cleared:
+        raise click.UsageError("pass either the user's NAME or --clear")
     registry.grants.set_accountable(namespace, name)
     print_done(
         {"namespace": namespace, "accountable": name},
-        f"{name or 'nobody'} is accountable for {namespace}",
+        f"{name or 'no one'} is accountable for {namespace}",
         as_json,
     )
 
@@ -108,4 +118,4 @@ def _print_members(found: NamespaceMembers) -> None:
         ("member", "role", "by"),
         ((one.principal or f"group {one.group}", one.permission, one.created_by) for one in found.members),
     )
-    print_err(f"accountable for {found.namespace}: {found.accountable or 'nobody'}")
+    print_err(f"accountable for {found.namespace}: {found.accountable or 'no one'}")

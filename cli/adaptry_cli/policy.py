@@ -188,7 +188,7 @@ def _try_all(
         print_json(decisions)
         return
     print_table(
-        ("version", "may move", "met", "first that is not"), map(_cells, decisions), right=("version",)
+        ("version", "may move", "met", "first unmet condition"), map(_cells, decisions), right=("version",)
     )
 
 

@@ -111,6 +111,7 @@ def ls(registry: Registry, name: str, as_json: bool) -> None:
             for one in found
         ),
         right=("id",),
+        empty=f"{name} has no publishers; `adaptry publisher add` adds one",
     )
 
 

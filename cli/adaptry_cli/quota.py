@@ -137,14 +137,20 @@ def _print(found: Iterable[QuotaInfo]) -> None:
         (
             (
                 _words(QuotaSubject(one.scope, one.name)),
-                f"{format_size(one.used_bytes + one.reserved_bytes)} of {_size(one.bytes)}",
-                f"{one.used_versions} of {_count(one.versions)}",
-                f"{one.open_uploads} of {_count(one.uploads)}",
+                _used(one, format_size(one.used_bytes + one.reserved_bytes), _size(one.bytes)),
+                _used(one, str(one.used_versions), _count(one.versions)),
+                _used(one, str(one.open_uploads), _count(one.uploads)),
                 _count(one.requests),
             )
             for one in found
         ),
+        empty="no quotas are set; `adaptry quota set NAME` sets one",
     )
+
+
+def _used(quota: QuotaInfo, used: str, limit: str) -> str:
+    """`3 of 10`; only the limit for a quota of all names, since use is counted for each name."""
+    return limit if quota.name == EVERY else f"{used} of {limit}"
 
 
 def _size(limit: int | None) -> str:

@@ -16,6 +16,7 @@ from adaptry_api.request_log import LOG_FORMATS, LOG_LEVELS
 from adaptry_cli.arguments import FOLDER
 from adaptry_cli.durations import DURATION
 from adaptry_cli.number_options import DecimalNumber
+from adaptry_cli.renamed_option import RenamedOption
 from adaptry_cli.sizes import SIZE
 
 
@@ -160,7 +161,10 @@ _OPTIONS = (
         "--presign-uploads", is_flag=True, help="Let writers upload large files directly to the bucket."
     ),
     click.option(
-        "--notice",
+        "--shutdown-delay",
+        "notice",
+        cls=RenamedOption,
+        former="--notice",
         type=DecimalNumber(0, 600),
         default=0.0,
         show_default=True,

@@ -14,6 +14,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
 from adaptry_cli.number_options import DecimalNumber, WholeNumber
 from adaptry_cli.out import format_count, format_number, json_option, print_err, print_json, progress
+from adaptry_cli.renamed_option import RenamedOption
 from adaptry_cli.tables import print_table
 from adaptry_cli.warnings import warn
 
@@ -30,7 +31,10 @@ from adaptry_cli.warnings import warn
     "--limit", type=WholeNumber(1), default=10, show_default=True, help="Maximum number of adapters to show."
 )
 @click.option(
-    "--above",
+    "--min-cosine",
+    "above",
+    cls=RenamedOption,
+    former="--above",
     type=DecimalNumber(0, 1),
     default=0.9,
     show_default=True,

@@ -49,6 +49,7 @@ def ls(registry: Registry, as_json: bool) -> None:
     print_table(
         ("claim", "group", "mapped", "by"),
         ((one.claim, one.group, format_when(one.set_at), one.set_by) for one in found),
+        empty="no mapped groups; `adaptry sso map CLAIM GROUP` maps one",
     )
 
 
@@ -99,4 +100,5 @@ def users(registry: Registry, as_json: bool) -> None:
             )
             for one in found
         ),
+        empty="no user is linked or has signed in",
     )

@@ -43,9 +43,14 @@ def print_table(
     *,
     cut: Sequence[str] = (),
     drop: Sequence[str] = (),
+    empty: str | None = None,
 ) -> None:
-    """Rows under headings; columns empty in every row are left out, those in `right` are right-aligned."""
+    """Rows under headings; columns empty in every row are left out, those in `right` are right-aligned.
+    `empty` is the message if there are no rows.
+    """
     cells = [[_one_line(cell) for cell in row] for row in rows]
+    if not cells and empty is not None:
+        print_err(empty)
     width = terminal_width()
     layout = lay_out(columns, cells, width, cut=cut, drop=drop)
     for line in table_lines(columns, cells, layout, right):

@@ -51,7 +51,7 @@ def token() -> None:
 @click.option(
     "--role",
     type=click.Choice(tuple(ROLES)),
-    help="Without --for: the role to grant to the user NAME, who is created if missing.  [default: reader]",
+    help="Without --for: the role to grant to the user NAME, who is created if missing.  [default: viewer]",
 )
 @click.option(
     "--namespace",
@@ -103,7 +103,7 @@ def create(
         )
         require_usage(not permissions and not resources, "--only and --on need --for")
         request = validate_options(
-            TokenRequest, name=name, role=role or "reader", namespaces=namespaces, days=days
+            TokenRequest, name=name, role=role or "viewer", namespaces=namespaces, days=days
         )
     else:
         require_usage(role is None and not namespaces, "pass either --for, or --role and --namespace")
@@ -161,6 +161,7 @@ def ls(registry: Registry, limit: int, as_json: bool) -> None:
         right=("id",),
         cut=("namespaces",),
         drop=("ends in", "created", "namespaces", "expires"),
+        empty="no tokens; `adaptry token create NAME` creates one",
     )
 
 

@@ -46,12 +46,12 @@ def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
     damage = [one for one in problems if one.is_damage]
     if damage:
         print_err(
-            f"found {format_count(len(damage), 'problem')}; `adaptry mend --dry-run` shows how to repair it"
+            f"found {format_count(len(damage), 'problem')}; `adaptry repair --dry-run` shows how to repair it"
         )
     else:
         print_err("no damage found" + ("" if read_data else "; --read-data also reads every stored byte"))
     if outdated := len(problems) - len(damage):
-        print_err(f"{format_count(outdated, 'outdated report')}; `adaptry mend --read-data` renews them")
+        print_err(f"{format_count(outdated, 'outdated report')}; `adaptry repair --read-data` renews them")
     click.get_current_context().exit(NO if damage else 0)
 
 

@@ -39,7 +39,7 @@ def facts_of_version(
     if version.is_damaged:
         yield (
             "damaged",
-            "some of its stored files are missing or changed; push them again, or run `adaptry mend`",
+            "some of its stored files are missing or changed; push them again, or run `adaptry repair`",
         )
     if detail.forced:
         yield "forced", f"the checks were overruled: {detail.forced}"

@@ -89,6 +89,7 @@ def ls(registry: Registry, namespace: str | None, as_json: bool) -> None:
         ("id", "namespace", "url", "events", "owner", "state"),
         ((str(one.id), one.namespace, one.url, _events(one), one.owner, _state(one)) for one in found),
         right=("id",),
+        empty="no webhooks; `adaptry webhook add NAMESPACE URL` adds one",
     )
 
 
@@ -204,6 +205,7 @@ def deliveries(registry: Registry, id: int, limit: int, as_json: bool) -> None:
             for one in found
         ),
         right=("event", "tries"),
+        empty="no messages yet; `adaptry webhook test ID` sends one",
     )
 
 

@@ -30,7 +30,7 @@ def test_a_damaged_file_is_refused_over_http_and_mended_by_a_push(
     assert [one.kind for one in verify(beside.catalog, beside.blobs)] == ["file"]
 
     assert registry.versions.get(TONE).is_damaged
-    with pytest.raises(CorruptData, match="adaptry mend"):
+    with pytest.raises(CorruptData, match="adaptry repair"):
         pull(registry, TONE, tmp_path / "pulled")
     push(registry, tone, "acme/tone")
 

@@ -44,7 +44,7 @@ _SCREENS = {
 _HEAD = """# Terminal output
 
 This page shows what the main commands print in terminals of 80 and 120 columns, recorded by
-`python -m tests.cli.record_screens` with colours off. The adapters are tiny and untrained. Of `jobs watch`,
+`python -m tests.cli.record_screens` with colours off. The adapters are tiny and untrained. For `jobs watch`,
 the final state is shown. Output to pipes and files has all columns and exact times.
 """
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

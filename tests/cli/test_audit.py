@@ -45,7 +45,7 @@ def test_a_log_is_verified_in_its_folder_and_from_a_file_with_an_older_checkpoin
     run("audit", "export", "--to", "log.jsonl")
 
     for words in ((), ("--file", "log.jsonl", "--key", key)):
-        said = run("audit", "verify", "--older", "older", *words).stderr
+        said = run("audit", "verify", "--checkpoint", "older", *words).stderr
         assert said == "nothing was altered: 5 entries sealed; newest checkpoint 5; older checkpoint 3\n"
     assert "pass --key" in run("audit", "verify", "--file", "log.jsonl").stderr
     assert "exists" in run("audit", "export", "--to", "log.jsonl", code=2).stderr

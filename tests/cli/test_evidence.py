@@ -46,10 +46,10 @@ def test_results_are_added_listed_shown_and_withdrawn(run: Run, answer: Answer, 
     assert "added 0 values" in run("evidence", "add", "acme/tone", str(lm)).stderr
     (listed,) = answer("evidence", "ls", "acme/tone")
     assert (listed["task"], listed["metric"], listed["value"], listed["n"]) == ("caps", "acc", 0.5, 2)
-    run("evidence", "show", "1", "--file-to", "a.json", "--samples-to", "a.jsonl")
+    run("evidence", "show", "1", "--save-file", "a.json", "--save-samples", "a.jsonl")
     assert Path("a.json").read_bytes() == (lm / f"results_{TIME}.json").read_bytes()
     assert Path("a.jsonl").read_bytes() == (lm / f"samples_caps_{TIME}.jsonl").read_bytes()
-    assert "exists already" in run("evidence", "show", "1", "--file-to", "a.json", code=4).stderr
+    assert "exists already" in run("evidence", "show", "1", "--save-file", "a.json", code=4).stderr
     assert "0.5 ± 0.35" in run("evidence", "show", "1").stdout
     run("evidence", "withdraw", "1", "--reason", "the test set was in the training data")
     assert "the test set was in" in run("evidence", "show", "1").stdout

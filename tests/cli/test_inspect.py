@@ -24,7 +24,7 @@ def test_a_lora_is_shown_with_its_modules_its_cost_and_its_uses(run) -> None:
         "512 in F32, 2.0 kB",
         "8.23 % of 6,224 parameters",
         "1.0 kB in bfloat16",
-        "yes; against PEFT's: bit-equal",
+        "yes; compared with PEFT's: bit-equal",
         "it is one",
     ):
         assert expected in text

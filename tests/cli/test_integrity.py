@@ -1,4 +1,4 @@
-"""`adaptry verify` and `adaptry mend` as commands: what they print, and their exit codes."""
+"""`adaptry verify` and `adaptry repair` as commands: what they print, and their exit codes."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def test_damage_is_found_shown_and_mended_from_the_folder_that_was_pushed(run, h
     assert "acme/tone" in found["where"]
     assert "damaged" in run("ls", "acme/tone").stdout
     assert "damaged" in run("show", "acme/tone").stdout
-    assert "adaptry mend" in run("pull", "acme/tone", code=7).stderr
-    assert "adaptry mend" in run("doctor", code=1).stdout
-    plan = run("mend", "--from", "./out", "--dry-run", code=1).stdout
+    assert "adaptry repair" in run("pull", "acme/tone", code=7).stderr
+    assert "adaptry repair" in run("doctor", code=1).stdout
+    plan = run("repair", "--from", "./out", "--dry-run", code=1).stdout
     assert plan.startswith("replace ")
-    assert run("mend", "--from", "./out").stdout.startswith("replaced adapter_model.safetensors")
+    assert run("repair", "--from", "./out").stdout.startswith("replaced adapter_model.safetensors")
     run("verify", "--read-data")
     run("doctor")
 
@@ -48,7 +48,7 @@ def test_irreparable_damage_is_reported_with_exit_code_1_until_the_files_are_pus
 ) -> None:
     run("push", "./out", "acme/tone")
     spoil(home)
-    told = run("mend", "--read-data", code=1).stdout
+    told = run("repair", "--read-data", code=1).stdout
     assert "push the same files again" in told
     run("verify", code=1)
     run("push", "./out", "acme/tone")
@@ -56,12 +56,12 @@ def test_irreparable_damage_is_reported_with_exit_code_1_until_the_files_are_pus
 
 
 def test_a_remote_registry_is_verified_by_a_job(run) -> None:
-    for command in ("verify", "mend"):
+    for command in ("verify", "repair"):
         told = run(command, "--registry", "http://127.0.0.1:9", code=2).stderr
         assert "adaptry jobs submit verify --wait" in told
 
 
 def test_an_invalid_source_is_refused_before_any_work(run) -> None:
     run("push", "./out", "acme/tone")
-    assert "--from" in run("mend", "--from", "./nowhere", code=3).stderr
-    assert "begins with http" in run("mend", "--from", "htps://host", code=2).stderr
+    assert "--from" in run("repair", "--from", "./nowhere", code=3).stderr
+    assert "begins with http" in run("repair", "--from", "htps://host", code=2).stderr

@@ -66,14 +66,14 @@ def test_show_names_the_parents_and_has_the_recipe_in_one_line(run, answer) -> N
 
 @pytest.mark.usefixtures("family")
 def test_lineage_shows_the_descendants_of_a_version(run, answer) -> None:
-    assert run("lineage", "acme/tone", "--down").stdout.splitlines() == [
+    assert run("lineage", "acme/tone", "--descendants").stdout.splitlines() == [
         "acme/tone@1",
         "├─ acme/both@1  combine svd: 0.5 + 2, rank 4",
         "│  └─ acme/all@1  stack",
         "└─ acme/all@1  stack",
     ]
-    assert answer("lineage", "acme/all", "--down")["relatives"] == []
-    assert "no other version was made from it" in run("lineage", "acme/all", "--down").stderr
+    assert answer("lineage", "acme/all", "--descendants")["relatives"] == []
+    assert "no other version was made from it" in run("lineage", "acme/all", "--descendants").stderr
     assert "made from no other adapter" in run("lineage", "acme/tone").stderr
 
 

@@ -13,7 +13,10 @@ def test_a_member_may_move_every_alias_but_prod_by_one_line(run, answer) -> None
     explained = run("access", "explain", "bob", "alias.move", "acme/tone@prod").stdout
     assert explained.startswith("no: bob alias.move acme/tone@prod: a condition does not hold")
     assert answer("access", "explain", "bob", "alias.move", "acme/tone@stage")["is_allowed"]
-    assert [one["permission"] for one in answer("grant", "ls", "--of", "bob")] == ["viewer", "alias.move"]
+    assert [one["permission"] for one in answer("grant", "ls", "--principal", "bob")] == [
+        "viewer",
+        "alias.move",
+    ]
     run("member", "rm", "acme", "bob")
     assert answer("member", "ls", "acme")["members"] == []
     assert "read" in run("access", "explain", "bob", "alias.move", "acme/tone@stage").stdout

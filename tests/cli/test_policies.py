@@ -182,4 +182,4 @@ def test_two_of_a_group_approve_through_a_server(
             assert ("1 approval of release" if code else "2 approvals of release") in moved
         assert "void" in run("approve", "acme/tone", "--list").stdout
         none = run("approve", "acme/tone", "--list", "--alias", "staging")
-        assert none.stdout == "" and "nobody has approved a move of acme/tone@staging" in none.stderr
+        assert none.stdout == "" and "no one has approved a move of acme/tone@staging" in none.stderr

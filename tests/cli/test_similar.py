@@ -23,7 +23,7 @@ def test_a_retrained_adapter_with_another_name_is_found(run, answer) -> None:
     (found,) = answer("similar", "acme/tone")["found"]
     assert (found["ref"], found["same_weights"]) == ("acme/copycat@1", False)
     assert found["cosine"] > 0.99
-    assert len(answer("similar", "./out", "--above", "0")["found"]) >= 2
+    assert len(answer("similar", "./out", "--min-cosine", "0")["found"]) >= 2
     assert "same weights" in run("similar", "./out").stdout
 
 

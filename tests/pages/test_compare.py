@@ -100,7 +100,7 @@ def test_versions_whose_files_are_withheld_are_compared_without_their_configs(te
     reader = Browser(team, team.token("rita", "viewer", ("acme",)))
     answer = reader.get(f"/-/compare?ref={TONE}@3&ref={TONE}@4")
     assert answer.status == 200
-    assert "are not given out" in answer.body.decode()
+    assert "are withheld" in answer.body.decode()
 
 
 def test_a_reader_of_one_namespace_compares_nothing_of_another(team: Server) -> None:

@@ -242,6 +242,6 @@ def test_versions_of_other_shapes_and_withheld_files_are_no_error_of_the_page(em
     assert browser.get(f"/-/compare/weights?ref={TONE}@4&ref={LEGAL}").status == 200
     reader = Browser(embedded_team, embedded_team.token("wilma", "viewer", ("acme",)))
     withheld = reader.get(f"/-/compare/weights?ref={TONE}@3&ref={TONE}@4").body.decode()
-    assert "its files are not given out" in withheld
+    assert "its files are withheld" in withheld
     assert browser.get("/-/compare/weights").status in (400, 422)
     assert browser.get("/-/compare/weights?ref=nonsense").status == 400

@@ -139,7 +139,7 @@ def test_the_keyboard_alone_reaches_the_search_an_adapter_a_comparison_and_the_f
     wait_for_heading(page, "Live")
     page.get_by_role("button", name="Compare selected").focus()
     page.keyboard.press("Enter")
-    wait_for_heading(page, "What was measured")
+    wait_for_heading(page, "Measurements")
     page.keyboard.press("g")
     page.keyboard.press("f")
     wait_for_heading(page, "Recalls")

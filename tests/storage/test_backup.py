@@ -121,7 +121,7 @@ def test_a_later_backup_into_the_same_folder_adds_only_what_is_new(folder: Path,
         assert (first.added, second.added, second.index.files) == (2, 1, 3)
         damaged = next((tmp_path / "backups" / "files" / "sha256").glob("*/*"))
         damaged.write_bytes(b"x" * damaged.stat().st_size)
-        with pytest.raises(InvalidBackup, match="was changed, damaged or cut"):
+        with pytest.raises(InvalidBackup, match="was changed, damaged or truncated"):
             check(tmp_path / "backups")
         assert create(registry, tmp_path / "backups", verify=True).added == 1
     restore(tmp_path / "backups", tmp_path / "new", snapshot=first.place.name)
@@ -172,7 +172,7 @@ def test_a_damaged_file_of_the_registry_stops_a_backup_unless_it_is_left_out(
 def test_a_file_that_is_moved_aside_during_a_backup_is_missed_or_read_again(
     place: str, folder: Path, tmp_path: Path
 ) -> None:
-    """A mend beside a backup: without other bytes the backup fails whole, with them it has them."""
+    """A repair during a backup: without a source the backup fails as a whole; with one it is complete."""
     with closing(filled(folder, tmp_path)) as registry, closing(open_local(folder)) as other:
         publish(registry, tmp_path, 2)
         last = max(digest for digest in other.blobs.digests())

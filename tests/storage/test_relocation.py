@@ -165,7 +165,7 @@ def test_missing_files_are_reported(postgres: PostgresServer, folder: Path, secr
     registry.close()
     problems = move_catalog(folder, postgres.url(postgres.create_empty())).problems
     assert [problem.reason for problem in problems] == [
-        "its bytes are lost; push it again or restore it from a copy with `adaptry mend --from`"
+        "its bytes are lost; push it again or restore it from a copy with `adaptry repair --from`"
     ]
 
 

@@ -12,7 +12,7 @@ _NEVER_SENT = {"invalid_bundle", "invalid_backup", "error"}
 """Codes of errors that only the command line raises."""
 
 _WITHOUT_CLASS = {
-    "method_not_allowed": (405, "The address exists, but not for this method."),
+    "method_not_allowed": (405, "The path exists, but does not accept this method."),
     "precondition_required": (428, "`If-Match` or `If-None-Match` is missing."),
     "internal": (500, "The server failed; its log has the details under the request's id."),
 }
@@ -24,7 +24,7 @@ TAGS = {
     "versions": "Versions of an adapter, selected by number, alias or digest.",
     "revisions": "Pushing versions, their manifests and their states.",
     "files": "The files of a revision.",
-    "uploads": "Uploading the files of a push, before it.",
+    "uploads": "Uploading the files of a version before it is pushed.",
     "aliases": "Aliases: names such as `prod` that move from version to version.",
     "metrics": "Metrics of a version.",
     "evidence": "Measurements of a version, with their results files.",

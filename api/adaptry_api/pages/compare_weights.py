@@ -217,7 +217,7 @@ def _reason(detail: VersionDetail, content: RevisionContent) -> str:
     try:
         adapter = open_content(content)
     except (NotFound, Withdrawn, CorruptData):
-        return "cannot be measured, because its files are not given out"
+        return "cannot be measured, because its files are withheld"
     version = detail.version
     is_known = version.base_id is not None and version.base_status == "verified"
     return unmeasurable_reason(adapter, is_base_known=is_known) or ""

@@ -74,7 +74,7 @@ def open_checkpoint(folder: Path | str, stem: str | None = None) -> HfCheckpoint
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise NotFound(f"no base model folder at {folder}")
+        raise NotFound(f"no model folder at {folder}")
     config = read_config(folder) if (folder / CONFIG).exists() else None
     if config is None and (folder / "model_index.json").exists():
         raise Unsupported(

@@ -71,7 +71,7 @@ MEND_POINTS = (
     "mend.after_upload",
     "mend.after_rebuild",
 )
-"""Places that a mend passes, in addition to those of its uploads."""
+"""Places that a repair passes, in addition to those of its uploads."""
 HOTSWAP = ("hotswap.checked",)
 """The place between the checks of a hotswap and its first change."""
 AUDIT_POINTS = ("audit.after_seal",)

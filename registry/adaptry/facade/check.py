@@ -29,7 +29,7 @@ def check(
 ) -> CheckResult:
     """Checks an adapter: alone, against its base, or for an engine.
 
-    Of a version, only headers and configs are read, since its weights were inspected at the push.
+    For a version, only headers and configs are read, because its weights were inspected when it was pushed.
 
         found = adaptry.check("./out", base="./base", engines="vllm@0.33,max_lora_rank=64")
         if found.is_blocked:

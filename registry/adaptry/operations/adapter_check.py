@@ -1,7 +1,7 @@
 """Whether an adapter can work: alone, against a base, and in engines.
 
-The weights of a folder are read as well. Of a version, only headers and configs are read: the registry
-inspected its weights at the push.
+The weights of a folder are read as well. For a version, only headers and configs are read: the registry
+inspected its weights when it was pushed.
 """
 
 from __future__ import annotations

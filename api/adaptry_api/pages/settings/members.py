@@ -92,7 +92,7 @@ def _confirm_taking_back(value: BaseModel, fields: Fields) -> Confirmation | Non
         if str(one.id) == fields.get("id"):
             text = f"{receiver_of(one)} has {one.permission} on {one.resource} until then."
             sent = {"id": str(one.id)}
-            return Confirmation("Take back this grant?", text, "Take back the grant", sent)
+            return Confirmation("Remove this grant?", text, "Remove the grant", sent)
     return None
 
 

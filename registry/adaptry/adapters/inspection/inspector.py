@@ -254,7 +254,8 @@ class _Child:
             return _EndedBefore()
         if code == SHORT:
             return CorruptData(
-                "a weights file is shorter than its header says; push its files again, or mend the store"
+                "a weights file is shorter than its header says; push its files again, or run"
+                " `adaptry repair`"
             )
         try:
             check_exit(code, ProcessLimits(seconds, self.process.limits.memory))

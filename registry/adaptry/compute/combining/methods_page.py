@@ -107,7 +107,7 @@ the same numbers, up to rounding, with these parameters (tests compare with merg
 Its `normalize` is `normalize` of the sums and `divide: weights` or `none` of the elections; its `lambda` is
 `lambda`. Random numbers have the same distribution, but not the same values.
 
-`adaptry combine --recipe FILE` reads mergekit's YAML, and shows the recipe that it stands for. Its models are
+`adaptry combine --recipe FILE` reads mergekit's YAML, and shows the equivalent recipe. Its models are
 adapters: `base+adapter`, as mergekit names a LoRA, or the adapter alone, each a ref (`acme/tone@prod`) or a
 folder (`./out`). The base among the models is ignored, and keys about tokenizers have no effect. What an
 adapter cannot express is refused, with the nearest recipe where there is one: slices of layers, gradients,

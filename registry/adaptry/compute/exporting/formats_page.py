@@ -16,7 +16,7 @@ _HEAD = """# Exporting adapters for engines
 ```sh
 adaptry export acme/tone --for llama.cpp --dry-run        # show the repairs and reasons; write nothing
 adaptry export acme/tone --for sglang -o acme/tone-sglang # a version that records its parent and repairs
-adaptry export acme/tone --for vllm,max_lora_rank=64 -o ./out
+adaptry export acme/tone --for vllm,max_lora_rank=64 -o ./for-vllm
 adaptry export ./out --format gguf --base ./base -o ./for-llama
 adaptry export acme/tone --push oci://ghcr.io/acme/tone:v3
 ```

@@ -115,7 +115,7 @@ def _require_untouched(model: Module) -> None:
     if any(isinstance(module, BaseTunerLayer | ModulesToSaveWrapper) for module in model.modules()):
         raise Conflict(
             f"this {type(model).__name__} already has an adapter; load into the PEFT model around it "
-            "(placed.model) under another name, or take it out first (placed.model.unload())"
+            "(placed.model) under another name, or unload it first (placed.model.unload())"
         )
 
 

@@ -1,4 +1,4 @@
-"""`adaptry mend`: repairs what `verify` found in an embedded registry, from sources that have intact copies.
+"""`adaptry repair`: repairs what `verify` found in an embedded registry, from sources with intact copies.
 
 Can be killed at any point, and can run twice at once, beside pushes, sweeps and servers. Nothing is deleted:
 damaged files are set aside and kept.

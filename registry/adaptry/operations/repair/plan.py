@@ -30,7 +30,7 @@ class RegistryRepairStep(Value):
                 return f"set {self.where} aside, as no source has it ({self.reason})"
             case "rebuild":
                 return f"rebuild derived rows: {self.where} ({self.reason})"
-        return f"cannot mend {self.where}: {self.reason}"
+        return f"cannot repair {self.where}: {self.reason}"
 
 
 class RegistryRepairPlan(Value):

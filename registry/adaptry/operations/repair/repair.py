@@ -1,4 +1,4 @@
-"""Repairs what `verify` found (`adaptry mend`): replaces damaged data from a source, or sets it aside.
+"""Repairs what `verify` found (`adaptry repair`): replaces damaged data from a source, or sets it aside.
 
 Every step can be repeated, and a run can continue after any interruption: a file that was set aside counts as
 missing, and storing it again is an ordinary upload, with the same guarantees beside concurrent sweeps and
@@ -76,7 +76,8 @@ def repair_registry(
     """
     if not registry.identity.may_administer:
         raise PermissionDenied(
-            f"{registry.identity.name} may not mend; only an administrator of all namespaces may"
+            f"{registry.identity.name} may not repair the registry; only an administrator of all"
+            " namespaces may"
         )
     done: list[str] = []
     aside: list[str] = []

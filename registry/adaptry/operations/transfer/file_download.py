@@ -67,7 +67,7 @@ def download(read: ReadFrom, entry: FileToFetch, path: Path, progress: Progress,
         raise DigestMismatch(
             f"{entry.path} has the digest sha256:{found[:12]}… instead of {entry.sha256.brief}…: its bytes"
             " changed in transit or in the store. Nothing was kept; try again. If this happens again,"
-            " `adaptry verify --read-data` on the registry's machine finds the damage, and `adaptry mend`"
+            " `adaptry verify --read-data` on the registry's machine finds the damage, and `adaptry repair`"
             " repairs it from a copy"
         )
 

@@ -59,7 +59,7 @@ def api_path(*parts: str) -> str:
     """
     for part in parts:
         if part in ("", ".", ".."):
-            raise NotFound(f"nothing is named {'/'.join(parts)[:200]!a}")
+            raise NotFound(f"no object is called {'/'.join(parts)[:200]!a}")
     return "/".join([protocol.PREFIX, *(quote(part, safe=":") for part in parts)])
 
 

@@ -158,7 +158,7 @@ def _take_catalog(backup: Backup, part: Path) -> Path:
                 yield chunk
 
         if Digest.of_chunks(kept()) != backup.index.catalog:
-            raise InvalidBackup("the backup's catalog was changed, damaged or cut; use another backup")
+            raise InvalidBackup("the backup's catalog was changed, damaged or truncated; use another backup")
     return path
 
 
@@ -178,8 +178,8 @@ def _files(
 
 def _changed(digest: Digest, size: int) -> InvalidBackup:
     return InvalidBackup(
-        f"the backup's file {digest} of {size:,} bytes was changed, damaged or cut; use another backup, or"
-        " back up again with --verify"
+        f"the backup's file {digest} of {size:,} bytes was changed, damaged or truncated; use another backup,"
+        " or back up again with --verify"
     )
 
 

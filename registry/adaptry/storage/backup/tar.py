@@ -37,14 +37,14 @@ def end(file: BinaryIO) -> None:
 def read(file: BinaryIO, name: str, size: int) -> Iterator[bytes]:
     """The bytes of the expected next entry. Raises `InvalidBackup` for any other."""
     if file.read(_BLOCK) != _header(name, size):
-        raise InvalidBackup(f"the backup has another entry where {name} should be, or is cut short")
+        raise InvalidBackup(f"the backup has another entry where {name} should be, or is truncated")
     left = size
     while left and (chunk := file.read(min(_CHUNK, left))):
         left -= len(chunk)
         yield chunk
     padding = -size % _BLOCK
     if left or file.read(padding) != bytes(padding):
-        raise InvalidBackup(f"the backup is cut short or changed in {name}; use another one")
+        raise InvalidBackup(f"the backup is truncated or was changed in {name}; use another backup")
 
 
 def read_index(file: BinaryIO, most: int) -> bytes:
@@ -62,7 +62,7 @@ def read_index(file: BinaryIO, most: int) -> bytes:
 
 def require_end(file: BinaryIO) -> None:
     if file.read(len(_END) + 1) != _END:
-        raise InvalidBackup("the backup does not end where its catalog says, or is cut short")
+        raise InvalidBackup("the backup does not end where its catalog says, or is truncated")
 
 
 def _header(name: str, size: int) -> bytes:

@@ -41,7 +41,7 @@ def blob_not_found(digest: Digest) -> NotFound:
     """The error that every store raises for a missing blob."""
     return NotFound(
         f"no stored bytes {digest.brief}; if a version refers to them, they were lost:"
-        " push its files again, or restore them from a copy with `adaptry mend --from`"
+        " push its files again, or restore them from a copy with `adaptry repair --from`"
     )
 
 

@@ -17,7 +17,7 @@ def stored_manifest(digest: Digest, data: bytes) -> Manifest:
     if Digest.of(data) != digest:
         raise CorruptData(
             f"the stored manifest of revision {digest.brief} is damaged; push the same files again, or run "
-            "`adaptry mend` on the registry's machine"
+            "`adaptry repair` on the registry's machine"
         )
     return _parse_small(data) if len(data) <= _SMALL else Manifest.parse(data)
 

@@ -321,6 +321,6 @@ def no_revision(name: AdapterName, revision: Digest) -> RevisionNotFound:
 
 def damaged_error(what: str, reason: str) -> CorruptData:
     return CorruptData(
-        f"{what} is damaged in the registry: {reason}. Push the same files again, or run `adaptry mend` on"
+        f"{what} is damaged in the registry: {reason}. Push the same files again, or run `adaptry repair` on"
         " the registry's machine, with --from and a copy of it"
     )

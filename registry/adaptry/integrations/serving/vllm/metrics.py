@@ -24,6 +24,8 @@ class ResolverMetrics:
         from adaptry.integrations.serving.worker.adapter_metrics import adapter_metrics
 
         resolver = self._resolver
+        oldest = resolver.oldest_confirmation_age.total_seconds()
+        longest = resolver.lookup.last_known.max_age.total_seconds()
         yield from adapter_metrics(resolver.use.versions(), "vllm")
         for name, text, value in (
             (
@@ -32,14 +34,24 @@ class ResolverMetrics:
                 0.0 if resolver.lookup.is_away else 1.0,
             ),
             (
-                "adaptry_oldest_meaning_seconds",
+                "adaptry_oldest_confirmation_age_seconds",
                 "Seconds since the registry last confirmed the target of a served name; the largest one.",
-                resolver.oldest_confirmation_age.total_seconds(),
+                oldest,
+            ),
+            (
+                "adaptry_max_confirmation_age_seconds",
+                "Seconds for which names are served without the registry (ADAPTRY_OFFLINE_HOURS).",
+                longest,
+            ),
+            (
+                "adaptry_oldest_meaning_seconds",
+                "Former name of adaptry_oldest_confirmation_age_seconds.",
+                oldest,
             ),
             (
                 "adaptry_max_meaning_age_seconds",
-                "Seconds for which names are served without the registry (ADAPTRY_OFFLINE_HOURS).",
-                resolver.lookup.last_known.max_age.total_seconds(),
+                "Former name of adaptry_max_confirmation_age_seconds.",
+                longest,
             ),
             (
                 "adaptry_reporting",

@@ -18,7 +18,7 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
         if Digest.of(data) != digest:
             reason = (
                 "its manifest differs from the one that was pushed; push the same files again, or run"
-                " `adaptry mend --from` with a copy"
+                " `adaptry repair --from` with a copy"
             )
             yield IntegrityProblem(where, reason, "manifest", digest.hex)
             continue

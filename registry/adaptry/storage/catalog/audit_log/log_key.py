@@ -53,7 +53,7 @@ def _stored(path: Path) -> bytes:
             _make(path)
         seed = path.read_bytes()
     except OSError as error:
-        raise Unavailable(f"cannot keep the audit log's key in {path.parent}: {error.strerror}") from error
+        raise Unavailable(f"cannot store the audit log's key in {path.parent}: {error.strerror}") from error
     if len(seed) != len(_new_seed()):
         raise Unavailable(f"{path} is not the key of an audit log; put the right file back")
     return seed

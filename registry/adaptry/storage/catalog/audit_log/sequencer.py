@@ -42,7 +42,7 @@ _STATE = 1
 _ALTERED = "the audit log was altered, so nothing more is sealed; run `adaptry audit verify`"
 _SHORTENED = (
     "the audit log was altered: entries that were sealed are missing or changed, so nothing more is"
-    " sealed; run `adaptry audit verify --older CHECKPOINT` (if the registry was restored from a backup:"
+    " sealed; run `adaptry audit verify --checkpoint FILE` (if the registry was restored from a backup:"
     " restart its servers)"
 )
 _ENTRIES, _STATES = table_of(AuditEntryRow), table_of(AuditStateRow)

@@ -23,7 +23,7 @@ from adaptry.storage.maintenance.integrity import base_ids, job_tasks, rederivat
 
 CHANGED = "its bytes have changed since they were stored"
 GONE = "its bytes are lost"
-_REMEDY = "push it again or restore it from a copy with `adaptry mend --from`"
+_REMEDY = "push it again or restore it from a copy with `adaptry repair --from`"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""`adaptry mend`: repair what `adaptry verify` finds."""
+"""`adaptry repair`: repair what `adaptry verify` finds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from adaptry_cli.verify import require_local
 @click.option("--dry-run", is_flag=True, help="Show what would be done; change nothing.")
 @registry_option
 @json_option
-def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run: bool, as_json: bool) -> None:
+def repair(
+    registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run: bool, as_json: bool
+) -> None:
     """Repair what `adaptry verify` finds.
 
     Shows a plan, then carries it out. Damaged files and manifests are replaced from the first source that has
@@ -33,31 +35,30 @@ def mend(registry: Registry, sources: tuple[str, ...], read_data: bool, dry_run:
     Nothing is deleted. The server may keep running, and the command can be interrupted and run again. The
     exit code is 1 if damage remains.
     """
-    from adaptry.operations.repair import RegistryRepairPlan
-    from adaptry.operations.repair import repair_registry as repair
+    from adaptry.operations.repair import RegistryRepairPlan, repair_registry
 
     def show(plan: RegistryRepairPlan) -> None:
         if not dry_run:
             for step in plan.steps:
                 print_err(str(step))
 
-    local = require_local(registry, "mended")
+    local = require_local(registry, "repaired")
     with progress() as bars:
-        mended = repair(
+        repaired = repair_registry(
             local, sources=sources, read_bytes=read_data, dry_run=dry_run, show=show, progress=bars
         )
     if as_json:
-        print_json(mended)
+        print_json(repaired)
     else:
-        for line in mended.done:
+        for line in repaired.done:
             print_out(line)
-        for line in mended.set_aside:
+        for line in repaired.set_aside:
             print_out(
                 f"still damaged: {line}; push the same files again, or pass a source of copies with --from"
             )
-        for line in mended.left:
+        for line in repaired.left:
             print_out(f"not repaired: {line}")
-    if not (mended.done or mended.set_aside or mended.left):
+    if not (repaired.done or repaired.set_aside or repaired.left):
         print_err("nothing to repair")
-    is_damaged = bool(mended.left) or (dry_run and bool(mended.done))
+    is_damaged = bool(repaired.left) or (dry_run and bool(repaired.done))
     click.get_current_context().exit(NO if is_damaged else 0)

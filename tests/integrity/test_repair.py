@@ -1,4 +1,4 @@
-"""`mend` replaces damaged files from any available copy, sets aside those without one, and deletes
+"""`adaptry repair` replaces damaged files from any available copy, sets aside those without one, and deletes
 nothing.
 """
 
@@ -85,7 +85,7 @@ def test_a_damaged_file_is_not_served_and_its_version_is_shown_as_damaged(
     assert problem.kind == "file"
     assert registry.versions.get(Ref(TONE)).is_damaged
     assert registry.versions.search("name:tone").items[0].is_damaged
-    with pytest.raises(CorruptData, match="adaptry mend"):
+    with pytest.raises(CorruptData, match="adaptry repair"):
         pull(registry, Ref(TONE), tmp_path / "pulled")
     assert not (tmp_path / "pulled").exists()
     assert registry.known_damage().versions == 1

@@ -1,0 +1,27 @@
+"""Renamed options and commands: the former name still works, but help, errors and completion omit it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+FORMER_COMMANDS: Mapping[str, str] = {"mend": "repair"}
+"""Former names of commands, each with the present one."""
+
+
+class RenamedOption(click.Option):
+    """`click.option("--new", cls=RenamedOption, former="--old")`. (`Any`: click's options.)"""
+
+    def __init__(self, declarations: Sequence[str], *, former: str, **options: Any) -> None:
+        super().__init__(declarations, **options)
+        self.former = former
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        shown = self.opts
+        self.opts = [*shown, self.former]
+        try:
+            super().add_to_parser(parser, ctx)
+        finally:
+            self.opts = shown
