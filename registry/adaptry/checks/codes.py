@@ -220,6 +220,13 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
         "Some modules change nothing: their updates are zero, or their multipliers one, as before training.",
         "check that these modules were trained, or remove them from target_modules",
     ),
+    "updates_zero": FindingCode(
+        "warns",
+        "The updates of some modules are zero, as before training: only numbers that begin as the base's own,"
+        " such as a DoRA's magnitudes, can change the model.",
+        "check that it was trained; with the base's folder, adaptry check DIR --base BASE compares these"
+        " numbers with its weights",
+    ),
 }
 
 
