@@ -7,9 +7,10 @@ weights.
 
 from __future__ import annotations
 
+import json
 import random
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,11 @@ import adaptry
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.checks import check
 from adaptry.checks.weights import check_weights
 from adaptry.operations.unchanged_parts import find_unchanged
 
-from .corpus import Case, Made, NotByPeft, cases, make
+from .corpus import Case, Made, NotByPeft, cases, make, train
 from .families import FAMILIES
 
 SEEN_ONLY_IN_THE_BASE = {
@@ -107,6 +109,44 @@ def test_an_adapter_of_which_some_tensors_were_trained_is_found_only_if_it_chang
 ) -> None:
     made = made_by_peft(case, tmp_path, partly(seed))
     assert ("untrained" in codes(made)) == (is_visible(case) and is_without_effect(made))
+
+
+ZERO_SCALES: Mapping[str, Mapping[str, Any]] = {
+    "lora-plain": {"lora_alpha": 0},
+    "loha-plain": {"alpha": 0},
+    "lokr-plain": {"alpha_pattern": {"q_proj": 0, "k_proj": 0, "down_proj": 0}},
+    "oft-constrained": {"eps": 0},
+    "shadow-plain": {"shadow_alpha": 0},
+}
+"""(`Any`: PEFT's fields.)"""
+
+
+@pytest.mark.parametrize("case", [case for case in LLAMA if kind(case) in ZERO_SCALES], ids=str)
+def test_a_config_that_multiplies_every_trained_update_by_zero_is_found(case: Case, tmp_path: Path) -> None:
+    made = made_by_peft(case, tmp_path, train)
+    assert findings_of_change(made, ZERO_SCALES[kind(case)]) == {"scale_zero"}
+    assert is_without_effect(made)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [("supertuning-with-lora", {"lora_alpha": 0}), ("loha-plain", {"alpha_pattern": {"q_proj": 0}})],
+)
+def test_a_config_that_multiplies_some_updates_by_zero_is_found(
+    name: str, fields: Mapping[str, Any], tmp_path: Path
+) -> None:
+    (case,) = (case for case in LLAMA if kind(case) == name)
+    made = made_by_peft(case, tmp_path, train)
+    assert findings_of_change(made, fields) == {"modules_scaled_to_zero"}
+    assert not is_without_effect(made)
+
+
+def findings_of_change(made: Made, fields: Mapping[str, Any]) -> set[str]:
+    """The findings about new values in the saved config."""
+    config = made.adapter / "adapter_config.json"
+    before = {found.code for found in check(open_dir(made.adapter), None).findings}
+    config.write_text(json.dumps({**json.loads(config.read_text()), **fields}))
+    return {found.code for found in check(open_dir(made.adapter), None).findings} - before
 
 
 def test_a_check_with_the_base_finds_rows_of_embeddings_that_were_not_trained(corpus: Path) -> None:

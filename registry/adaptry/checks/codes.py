@@ -53,13 +53,14 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
     ),
     "scale_zero": FindingCode(
         "blocks",
-        "lora_alpha (in other methods alpha or scaling) is 0 or almost 0, so the adapter changes nothing.",
+        "lora_alpha (in other methods alpha, scaling or a constrained OFT's eps) is 0 or almost 0, so the"
+        " adapter changes nothing.",
         "set it (and alpha_pattern) to the value of the training run",
     ),
     "modules_scaled_to_zero": FindingCode(
         "warns",
-        "lora_alpha (or alpha, scaling) is 0 or almost 0 for modules with low-rank updates, so these change"
-        " nothing; the rest of the adapter is applied.",
+        "lora_alpha (or alpha, scaling) is 0 or almost 0 for modules with low-rank updates, so these updates"
+        " change nothing; the rest of the adapter is applied, and a DoRA's magnitudes.",
         "set it (and alpha_pattern) to the value of the training run",
     ),
     "pattern_conflict": FindingCode(
