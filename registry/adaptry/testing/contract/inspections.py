@@ -86,7 +86,7 @@ class InspectionsContract(ContractFixtures):
             tmp_path / "dora",
             layers=1,
             targets=("q_proj",),
-            extra=zeros() | magnitudes,
+            extra={**zeros(), **magnitudes},
             config={"use_dora": True},
         )
         found = finding_codes(push(registry, open_dir(folder), AdapterName.parse("acme/scaled")))
