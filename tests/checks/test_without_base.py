@@ -134,6 +134,13 @@ def test_an_alpha_of_zero_for_some_modules_is_a_warning(tmp_path: Path) -> None:
     assert "q_proj" in found["modules_scaled_to_zero"].reason
 
 
+def test_an_alpha_of_zero_leaves_the_magnitudes_of_a_dora(tmp_path: Path) -> None:
+    magnitude = {f"{Q_PROJ}.lora_magnitude_vector": random_tensor((16,), 5)}
+    found = lora(tmp_path, config={"lora_alpha": 0, "use_dora": True}, layers=1, extra=magnitude)
+    assert "scale_zero" not in found
+    assert "q_proj" in found["modules_scaled_to_zero"].reason
+
+
 def test_two_patterns_for_one_module_are_a_warning(tmp_path: Path) -> None:
     patterns = {"alpha_pattern": {"q_proj": 16, "self_attn.q_proj": 32}}
     assert "16 and 32" in lora(tmp_path, config=patterns)["pattern_conflict"].reason

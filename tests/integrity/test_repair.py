@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import struct
 import sys
 import zlib
 from collections.abc import Callable
@@ -41,7 +42,7 @@ from adaptry.storage.catalog.versions import BaseCheck
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
-from adaptry.testing.samples import tiny_base, tiny_lora
+from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 from adaptry.testing.warm_python import WarmPython, run_warm
 
 TONE = AdapterName.parse("acme/tone")
@@ -268,6 +269,39 @@ def test_a_version_stored_under_older_rules_gains_todays_findings_and_keeps_ever
     assert after.version == before.version
     assert after.version.state == "active" and after.version.aliases == ("prod",)
     assert verify(registry.catalog, registry.blobs) == ()
+
+
+def test_an_inspection_of_an_older_server_is_made_again_and_the_report_follows(
+    registry: LocalRegistry, tmp_path: Path
+) -> None:
+    name = AdapterName.parse("acme/scaled")
+    push(registry, open_dir(untrained_ia3(tmp_path / "scaled")), name)
+    before = registry.versions.detail(Ref(name))
+    with registry.catalog.write() as tx:  # servers recorded four values of each tensor, and found less
+        row = tx.exec(select(VersionRow).where(VersionRow.digest == before.version.digest.hex)).one()
+        others = tuple(found for found in before.report.findings if found.code != "untrained")
+        versions.set_report(tx, row.id or 0, before.report.model_copy(update={"findings": others}))
+        file = before.manifest.weights[WEIGHTS]
+        known = tx.exec(select(InspectionRow).where(InspectionRow.file_digest == file.hex)).one()
+        known.statistics = zlib.compress(zlib.decompress(known.statistics).replace(b", true]", b"]"))
+
+    problems = verify(registry.catalog, registry.blobs)
+    assert [problem.kind for problem in problems] == ["outdated", "outdated"]
+    mended = repair_registry(registry, read_bytes=True)
+
+    assert mended.left == ()
+    assert registry.versions.detail(Ref(name)).report == before.report
+    assert "untrained" in {found.code for found in before.report.findings}
+    assert verify(registry.catalog, registry.blobs) == ()
+
+
+def untrained_ia3(folder: Path) -> Path:
+    """Multipliers of one, as PEFT saves an IA3 before training."""
+    ones = ("F32", (16, 1), struct.pack("<f", 1.0) * 16)
+    tiny_lora(folder, config={"peft_type": "IA3", "target_modules": ["v_proj"], "feedforward_modules": []})
+    names = [f"base_model.model.model.layers.{layer}.self_attn.v_proj.ia3_l" for layer in (0, 1)]
+    write_safetensors(folder / WEIGHTS, dict.fromkeys(names, ones))
+    return folder
 
 
 def prefixed_twice(folder: Path) -> Path:

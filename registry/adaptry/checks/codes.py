@@ -53,13 +53,14 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
     ),
     "scale_zero": FindingCode(
         "blocks",
-        "lora_alpha (in other methods alpha or scaling) is 0 or almost 0, so the adapter changes nothing.",
+        "lora_alpha (in other methods alpha, scaling or a constrained OFT's eps) is 0 or almost 0, so the"
+        " adapter changes nothing.",
         "set it (and alpha_pattern) to the value of the training run",
     ),
     "modules_scaled_to_zero": FindingCode(
         "warns",
-        "lora_alpha (or alpha, scaling) is 0 or almost 0 for modules with low-rank updates, so these change"
-        " nothing; the rest of the adapter is applied.",
+        "lora_alpha (or alpha, scaling) is 0 or almost 0 for modules with low-rank updates, so these updates"
+        " change nothing; the rest of the adapter is applied, and a DoRA's magnitudes.",
         "set it (and alpha_pattern) to the value of the training run",
     ),
     "pattern_conflict": FindingCode(
@@ -219,6 +220,13 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
         "warns",
         "Some modules change nothing: their updates are zero, or their multipliers one, as before training.",
         "check that these modules were trained, or remove them from target_modules",
+    ),
+    "updates_zero": FindingCode(
+        "warns",
+        "The updates of some modules are zero, as before training: only numbers that begin as the base's own,"
+        " such as a DoRA's magnitudes, can change the model.",
+        "check that it was trained; with the base's folder, adaptry check DIR --base BASE compares these"
+        " numbers with its weights",
     ),
 }
 

@@ -18,9 +18,12 @@ _WITH_RANK_PATTERN = frozenset(["delora", "loha"])
 """Methods other than LoRA that apply `rank_pattern`. HiRA has the field, but PEFT 0.21 ignores it."""
 _SCALES = {
     "fourierft": "scaling", "gralora": "alpha", "lily": "scaling", "loha": "alpha", "lokr": "alpha",
-    "peanut": "scaling", "randlora": "randlora_alpha", "waveft": "scaling",
+    "oft": "eps", "peanut": "scaling", "randlora": "randlora_alpha", "shadow": "shadow_alpha",
+    "supertuning": "lora_alpha", "waveft": "scaling",
 }  # fmt: skip
-"""Methods other than LoRA, and the field by which they multiply every update."""
+"""Methods other than LoRA, and the field by which they multiply every update: for OFT, the limit of its
+constrained form; for Super-Tuning, only the factors beside its sparse values.
+"""
 _LEAST_SCALE = 1e-12
 """Factors of usual size times a smaller scale are lost when they are added to a weight."""
 DEFAULT_RANKS = {
@@ -49,12 +52,32 @@ def check_ranks_and_scales(adapter: Adapter, as_parameters: Collection[str] = ()
 def _single_scale(adapter: Adapter) -> Iterator[Finding]:
     """For methods that multiply all updates by one field of the config."""
     config, field = adapter.config, _SCALES.get(adapter.spec.method)
-    if field is None or config.fields.get("alpha_pattern") or config.fields.get(field) is None:
+    if field == "alpha" and config.fields.get("alpha_pattern"):
+        yield from _modules_scaled_to_zero(adapter.spec, "alpha")
+        return
+    if field is None or config.fields.get(field) is None:
+        return
+    if field == "eps" and not config.flag("coft"):
         return
     value = config.number(field, 1)
     if abs(value) < _LEAST_SCALE:
-        code = "modules_scaled_to_zero" if adapter.spec.extras else "scale_zero"
+        has_others = bool(adapter.spec.extras) or adapter.spec.method == "supertuning"
+        code = "modules_scaled_to_zero" if has_others else "scale_zero"
         yield build_finding(code, f"{field} is {value:g}")
+
+
+def _modules_scaled_to_zero(spec: Spec, field: str) -> Iterator[Finding]:
+    """Modules whose scale follows from `field` or a pattern for it."""
+    silent = [each for each in spec.modules if abs(each.scale) < _LEAST_SCALE]
+    if silent:
+        paths = [each.path for each in silent]
+        has_magnitudes = any("magnitude" in each.tensors for each in silent)  # DoRA applies them all the same
+        has_others = len(silent) < len(spec.modules) or bool(spec.extras) or has_magnitudes
+        yield build_finding(
+            "modules_scaled_to_zero" if has_others else "scale_zero",
+            f"{field} is {silent[0].alpha:g} for {shorten_names(fold_layer_numbers(paths))}",
+            paths,
+        )
 
 
 def _ranks(adapter: Adapter, as_parameters: Collection[str]) -> Iterator[Finding]:
@@ -127,18 +150,7 @@ def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     if refused := pattern_problems(config):
         yield build_finding("scale_unknown", shorten_names(refused, 2))
         return
-    # DoRA's magnitudes change a weight also without an update.
-    silent = [
-        each for each in spec.modules if abs(each.scale) < _LEAST_SCALE and "magnitude" not in each.tensors
-    ]
-    if silent:
-        paths = [each.path for each in silent]
-        has_others = len(silent) < len(spec.modules) or bool(spec.extras)
-        yield build_finding(
-            "modules_scaled_to_zero" if has_others else "scale_zero",
-            f"lora_alpha is {silent[0].alpha:g} for {shorten_names(fold_layer_numbers(paths))}",
-            paths,
-        )
+    yield from _modules_scaled_to_zero(spec, "lora_alpha")
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.pattern_values(key)
         disputed = {

@@ -24,7 +24,9 @@ from adaptry.core.report import Finding
 if TYPE_CHECKING:
     from adaptry.adapters.base_record import BaseRecord
 
-WEIGHTS_CODES = frozenset({"weights_nan", "weights_infinite", "untrained", "modules_untrained"})
+WEIGHTS_CODES = frozenset(
+    {"weights_nan", "weights_infinite", "untrained", "modules_untrained", "updates_zero"}
+)
 """Findings that need the weights."""
 
 # AdapterHub's roles, MLX's, and kohya's.
@@ -35,7 +37,7 @@ _ROLES = {
 _LYCORIS = ("hada_", "lokr_")
 
 FindUnchanged = Callable[[], Collection[str]]
-"""Finds the targets of the weights that the adapter replaces by the base's own (`weights_of_base`)."""
+"""Finds parts of the adapter that change nothing, by reading their values (`find_unchanged_parts`)."""
 
 
 def check_weights(
@@ -43,25 +45,27 @@ def check_weights(
     inspector: Inspector | None = None,
     tenant: str = "",
     base: BaseRecord | None = None,
+    find_unchanged: FindUnchanged | None = None,
 ) -> list[Finding]:
     """Reads every tensor once, and finds NaN, infinities, and modules that change nothing. With an
     `inspector`, its processes are used, in the turn of `tenant`. Weights that the adapter replaces are
-    compared with those of its `base`.
+    compared with those of its `base`, by `find_unchanged` if that is given.
 
     Raises `Unavailable` if they cannot be inspected, and `InvalidWeights`.
     """
     if inspector is not None:
         found = inspect_content(inspector, adapter.content, tenant)
-        return weights_findings(adapter.spec, found, partial(weights_of_base, adapter, base))
-    with closing(Inspector()) as own:
-        return check_weights(adapter, own, base=base)
+        own = find_unchanged or partial(find_unchanged_parts, adapter, base)
+        return weights_findings(adapter.spec, found, own)
+    with closing(Inspector()) as inspecting:
+        return check_weights(adapter, inspecting, base=base, find_unchanged=find_unchanged)
 
 
 def weights_findings(
     spec: Spec, inspections: Mapping[str, WeightsInspection], find_unchanged: FindUnchanged = frozenset
 ) -> list[Finding]:
     """Findings about an adapter, from the inspection of its weights files by path. `find_unchanged` is called
-    if everything depends on the weights that the adapter replaces.
+    if the inspection does not show whether the adapter changes anything.
     """
     return [*not_finite_findings(inspections), *_untrained(spec, inspections, find_unchanged)]
 
@@ -87,36 +91,60 @@ def _untrained(
     spec: Spec, inspections: Mapping[str, WeightsInspection], find_unchanged: FindUnchanged
 ) -> Iterator[Finding]:
     """Most methods begin with a factor of zeros, or with multipliers of one, so that nothing changes."""
-    idle = idle_modules(spec, inspections)
+    idle, scaled = idle_modules(spec, inspections)
     replaced = [extra.target for extra in spec.extras]
-    if len(idle) == len(spec.modules) and (idle or replaced) and {*replaced} <= {*find_unchanged()}:
-        reasons = ["no module changes anything"] if idle else []
-        if replaced:
-            listed = shorten_names(fold_layer_numbers(replaced))
-            reasons.append(f"{listed} {'has' if len(replaced) == 1 else 'have'} the base's own values")
-        yield build_finding("untrained", ", and ".join(reasons), [*idle, *replaced])
-    elif idle:
+    others = [module.path for module in spec.modules if module.path not in {*idle}]
+    if (spec.modules or replaced) and {*others} <= _possibly_idle(spec, scaled):
+        unchanged = find_unchanged() if others or replaced else ()
+        if {*others, *replaced} <= {*unchanged}:
+            yield _of_untrained([*idle, *others], replaced)
+            return
+        idle += [path for path in others if path in unchanged]
+    if idle:
         listed = shorten_names(fold_layer_numbers(idle))
         yield build_finding("modules_untrained", f"these modules change nothing: {listed}", idle)
+    if scaled := [path for path in scaled if path not in {*idle}]:
+        listed = shorten_names(fold_layer_numbers(scaled))
+        yield build_finding("updates_zero", f"the updates of these modules are zero: {listed}", scaled)
 
 
-def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> list[str]:
+def _of_untrained(idle: list[str], replaced: list[str]) -> Finding:
+    reasons = ["no module changes anything"] if idle else []
+    if replaced:
+        listed = shorten_names(fold_layer_numbers(replaced))
+        reasons.append(f"{listed} {'has' if len(replaced) == 1 else 'have'} the base's own values")
+    return build_finding("untrained", ", and ".join(reasons), [*idle, *replaced])
+
+
+def _possibly_idle(spec: Spec, scaled: Collection[str]) -> set[str]:
+    """The modules that may change nothing although their tensors do not show it."""
+    method = METHODS.get(spec.method)
+    if method is not None and method.is_relative(spec.traits):
+        return {module.path for module in spec.modules}
+    return {*scaled}
+
+
+def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> tuple[list[str], list[str]]:
     """The paths of the modules that leave the model as it is, since their update is zero or their multipliers
-    are one.
+    are one; and of those with such an update, which can change the model only by numbers that begin as the
+    base's own, such as a DoRA's magnitudes.
     """
     method = METHODS.get(spec.method)
-    if method is None:
-        return []
+    if method is None or method.is_relative(spec.traits):
+        return [], []
     tensors = [item for inspection in inspections.values() for item in inspection.tensors.items()]
     zeros = {name for name, tensor in tensors if tensor.is_zero}
     ones = {name for name, tensor in tensors if tensor.is_one}
     if not zeros and not ones:
-        return []
-    return [
-        module.path
-        for module in spec.modules
-        if method.changes_nothing(_by_role({**spec.shared, **module.tensors}), zeros, ones)
-    ]
+        return [], []
+    idle, scaled = [], []
+    for module in spec.modules:
+        roles = _by_role({**spec.shared, **module.tensors})
+        if method.changes_nothing(roles, zeros, ones):
+            idle.append(module.path)
+        elif method.changes_by_base_numbers(roles, zeros, ones):
+            scaled.append(module.path)
+    return idle, scaled
 
 
 def _by_role(tensors: Mapping[str, str]) -> Mapping[str, str]:
@@ -128,8 +156,13 @@ def _without_lycoris(role: str) -> str:
     return next((role.removeprefix(start) for start in _LYCORIS if role.startswith(start)), role)
 
 
-def weights_of_base(adapter: Adapter, base: BaseRecord | None) -> Collection[str]:
-    """The targets of the weights that the adapter replaces by the base's own (`base.copied_weights`)."""
-    from adaptry.checks.base import copied_weights  # only for an adapter that may change nothing
+def find_unchanged_parts(adapter: Adapter, base: BaseRecord | None) -> Collection[str]:
+    """The targets of the weights that the adapter replaces by the base's own (`base.copied_weights`), and the
+    paths of modules whose vectors cancel (`cancelling_vectors`).
+    """
+    # Only for an adapter that may change nothing.
+    from adaptry.checks import cancelling_vectors
+    from adaptry.checks.base import copied_weights
 
-    return copied_weights.weights_of_base(adapter, base)
+    replaced = copied_weights.weights_of_base(adapter, base) if adapter.spec.extras else frozenset()
+    return {*replaced, *cancelling_vectors.modules_that_cancel(adapter)}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,7 +128,9 @@ def check_adapter(
     report = _report(connected, opened, against, own, request.other_base, warn)
     report = _with_example(report, opened, against, request.base)
     report = _with_push(report, opened)
-    report = _with_weights(connected, source, opened, against.record, request.weights, report, progress)
+    report = _with_weights(
+        connected, source, opened, against.record, request.base, request.weights, report, progress
+    )
     return CheckResult(
         opened.label,
         against.label if against.record else None,
@@ -246,6 +249,7 @@ def _with_weights(
     source: ParentSource,
     opened: OpenedAdapter,
     base: BaseRecord | None,
+    folder: Path | str | None,
     is_read: bool | None,
     report: CheckReport,
     progress: Progress,
@@ -255,6 +259,7 @@ def _with_weights(
     """
     from adaptry.checks import sort_findings
     from adaptry.checks.weights import WEIGHTS_CODES, check_weights
+    from adaptry.operations.unchanged_parts import find_unchanged
 
     if is_read is None and opened.report is not None:
         found = [one for one in opened.report.findings if one.code in WEIGHTS_CODES]
@@ -262,7 +267,9 @@ def _with_weights(
         adapter = opened.adapter
         if isinstance(source, Ref):
             adapter = open_revision(connected(), source, progress=progress)
-        found = check_weights(adapter, base=base)
+        found = check_weights(
+            adapter, base=base, find_unchanged=partial(find_unchanged, adapter, base, folder)
+        )
     else:
         return report
     return report.model_copy(update={"findings": sort_findings([*report.findings, *found])})

@@ -91,6 +91,7 @@ METHOD = Method(
     title="DEFT",
     key_patterns={"deft_P": "P", "deft_R": "R"},
     module_size=_module_size,
+    is_relative=lambda traits: True,
     weight=_weight,
     formula=_formula,
     lora_form="given_base",

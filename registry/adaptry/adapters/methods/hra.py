@@ -87,6 +87,7 @@ METHOD = Method(
     title="HRA",
     key_patterns={"hra_u": "u"},
     module_size=_module_size,
+    is_relative=lambda traits: True,  # PEFT begins with pairs of equal vectors, whose reflections cancel
     weight=_weight,
     formula=_formula,
     lora_form="given_base",

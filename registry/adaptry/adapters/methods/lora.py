@@ -14,7 +14,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.methods import target_parameters
 from adaptry.adapters.methods.extras import PREFIX, extra_weight, is_duplicate_of_saved
-from adaptry.adapters.methods.lora_config import lora_variant, scale_of, unmergeable_reason
+from adaptry.adapters.methods.lora_config import SUBTRACTING, lora_variant, scale_of, unmergeable_reason
 from adaptry.adapters.methods.lora_merge import (
     bias_formula,
     merge_bias,
@@ -170,6 +170,8 @@ METHOD = Method(
     key_patterns={},  # `describe` above recognises LoRA's forms
     module_size=lambda shapes, config: ModuleSize(0, 0, 0),
     products=(("A", "B"), ("embedding_A", "embedding_B"), ("B_bias",)),
+    base_numbers="magnitude",
+    is_relative=lambda traits: not SUBTRACTING.isdisjoint(traits),
     weight=merge_weight,
     rows=merge_rows,
     formula=merge_formula,

@@ -39,6 +39,8 @@ _PRESENT_TRAITS = {
     "monteclora_config": "monteclora",
 }
 _INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
+SUBTRACTING = frozenset([*_INITS, "kasa"])
+"""The traits of initialisations that removed something from the base, so that factors of zeros change it."""
 _LEFT_BASES = {
     "pissa_niter": "PiSSA with a randomised decomposition",
     "corda": "CorDA",

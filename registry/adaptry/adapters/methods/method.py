@@ -8,7 +8,7 @@ when they are called, never when their module is imported.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
@@ -148,7 +148,11 @@ class Method:
 
     Untrained modules: `products`: the products whose sum is the update of a module, each as patterns of the
     roles of its factors. A module changes nothing if each of its products has a factor that is all zeros.
-    `ones`: pattern of the roles whose tensors must then be all ones.
+    `ones`: pattern of the roles whose tensors must then be all ones. `base_numbers`: pattern of the roles of
+    tensors that begin as numbers computed from the base's weight, such as its norms. If a module has no other
+    change, only the base shows whether these numbers change it. `is_relative`: whether the tensors of an
+    adapter with these traits begin as parts of the base's weight, or as vectors that cancel each other, so
+    that zeros and ones show nothing.
 
     Changing weights: `weight` and `bias`: how it changes them. `rows`: its change of a weight in blocks of
     rows, if it changes each row on its own. `formula`: the same as a formula, for which no torch is needed,
@@ -190,6 +194,8 @@ class Method:
     untrained_roles: str = ""
     products: tuple[tuple[str, ...], ...] = ()
     ones: str = ""
+    base_numbers: str = ""
+    is_relative: Callable[[Collection[str]], bool] = lambda traits: False
     names_modules: Callable[[AdapterConfig], bool] = lambda config: True
     mismatch: Callable[[ModuleSpec, Shapes, AdapterConfig, WeightSides], str | None] = (
         lambda module, shapes, config, weight: None
@@ -234,6 +240,15 @@ class Method:
         """Whether a module with these tensors, names by role, leaves the model as it is. `zeros` and `ones`
         are the names of the tensors that are all zeros and all ones. False if that is not known.
         """
+        return self._has_no_update(tensors, zeros, ones) and not _matching(self.base_numbers, tuple(tensors))
+
+    def changes_by_base_numbers(self, tensors: Mapping[str, str], zeros: Set[str], ones: Set[str]) -> bool:
+        """Whether such a module can change the model only by its `base_numbers`."""
+        return self._has_no_update(tensors, zeros, ones) and bool(
+            _matching(self.base_numbers, tuple(tensors))
+        )
+
+    def _has_no_update(self, tensors: Mapping[str, str], zeros: Set[str], ones: Set[str]) -> bool:
         roles = tuple(tensors)
         multipliers = _matching(self.ones, roles)
         products = _held_products(self.products, roles)

@@ -79,6 +79,7 @@ METHOD = Method(
     title="OSF",
     key_patterns={rf"osf_svd_params\.{role}": role for role in ("U_low", "S_low", "V_low")},
     module_size=_module_size,
+    is_relative=lambda traits: True,
     weight=_weight,
     mismatch=_mismatch,
     lora_form="given_base",

@@ -14,7 +14,7 @@ from adaptry.adapters.adapter import Adapter, open_known
 from adaptry.adapters.content import Content
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks import check
-from adaptry.checks.weights import weights_findings, weights_of_base
+from adaptry.checks.weights import find_unchanged_parts, weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
@@ -166,6 +166,6 @@ def check_against_base(
         status = "verified"
     elif base.claimed_id or base.claimed_name:
         status = "declared"
-    weights = weights_findings(adapter.spec, inspections, partial(weights_of_base, adapter, record))
+    weights = weights_findings(adapter.spec, inspections, partial(find_unchanged_parts, adapter, record))
     whole = report.model_copy(update={"findings": (*report.findings, *weights)})
     return BaseCheck(base.id or base.claimed_id, base.name or base.claimed_name, status, whole)

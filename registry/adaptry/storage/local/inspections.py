@@ -13,7 +13,7 @@ from adaptry.adapters.content import Content
 from adaptry.adapters.header import SafetensorsHeader, read_header
 from adaptry.adapters.inspection.files import WeightsFile, inspect_file
 from adaptry.adapters.inspection.result import WeightsInspection
-from adaptry.checks.weights import WEIGHTS_CODES, FindUnchanged, weights_findings, weights_of_base
+from adaptry.checks.weights import WEIGHTS_CODES, FindUnchanged, find_unchanged_parts, weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
@@ -118,7 +118,7 @@ def _update_report(
     with context.catalog.read() as tx:
         detail = versions.detail(tx, stored)
         base = bases.record(tx, detail.version.base_id) if detail.version.base_id else None
-    find_unchanged = cache(lambda: weights_of_base(open_stored(context.blobs, detail.manifest), base))
+    find_unchanged = cache(lambda: find_unchanged_parts(open_stored(context.blobs, detail.manifest), base))
     if _with_weights(detail, found, find_unchanged) != detail.report:
         with context.write(is_durable=False) as tx:  # the base may have been registered in the meantime
             report = _with_weights(versions.detail(tx, stored), found, find_unchanged)

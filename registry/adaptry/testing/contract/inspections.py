@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Invalid, NotFound
 from adaptry.core.manifest import Manifest
-from adaptry.core.refs import Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import copy, push
 from adaptry.registry.commit_info import CommitNote
@@ -20,7 +20,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.paging import iter_items
 from adaptry.registry.records import AdapterEdit, PushOptions, PushResult, TensorInspection
 from adaptry.testing.contract.fixtures import EVE, TONE, ContractFixtures, MakeLora, MakeRegistry
-from adaptry.testing.samples import Tensors, tiny_base
+from adaptry.testing.samples import Tensors, tiny_base, tiny_lora, write_safetensors
 
 MODULE = "base_model.model.model.layers.0.self_attn.q_proj"
 FACTOR = f"{MODULE}.lora_B.weight"
@@ -69,6 +69,29 @@ class InspectionsContract(ContractFixtures):
         detail = registry.versions.detail(Ref(TONE))
         assert detail.report == pushed.report
         assert detail.version.findings == len(pushed.report.findings)
+
+    def test_vectors_that_cancel_and_updates_beside_magnitudes_are_found_at_a_push(
+        self, registry: Registry, tmp_path: Path
+    ) -> None:
+        pair = ("F32", (16, 2), b"".join(struct.pack("<2f", each + 1, each + 1) for each in range(16)))
+        config = {"peft_type": "HRA", "r": 2, "target_modules": ["q_proj"]}
+        folder = tiny_lora(tmp_path / "hra", layers=1, config=config)
+        write_safetensors(folder / "adapter_model.safetensors", {f"{MODULE}.hra_u": pair})
+        assert "untrained" in finding_codes(
+            push(registry, open_dir(folder), AdapterName.parse("acme/cancelling"))
+        )
+
+        magnitudes = {f"{MODULE}.lora_magnitude_vector": ("F32", (16,), struct.pack("<f", 0.5) * 16)}
+        folder = tiny_lora(
+            tmp_path / "dora",
+            layers=1,
+            targets=("q_proj",),
+            extra={**zeros(), **magnitudes},
+            config={"use_dora": True},
+        )
+        found = finding_codes(push(registry, open_dir(folder), AdapterName.parse("acme/scaled")))
+        assert "updates_zero" in found
+        assert "untrained" not in found
 
     def test_findings_stay_when_the_base_becomes_known(
         self, registry: Registry, lora: MakeLora, tmp_path: Path

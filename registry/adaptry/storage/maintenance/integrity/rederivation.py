@@ -27,10 +27,15 @@ _AT_ONCE = 100
 
 
 def problems(
-    catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest], misread: frozenset[Digest]
+    catalog: Catalog,
+    blobs: BlobStore,
+    damaged: frozenset[Digest],
+    misread: frozenset[Digest],
+    older: frozenset[Digest],
 ) -> Iterator[IntegrityProblem]:
     """Versions whose spec does not follow from their files, or whose report differs from today's checks;
-    versions with damaged files are skipped. `misread`: files whose stored inspections are wrong.
+    versions with damaged files are skipped. `misread`, `older`: files whose stored inspections are wrong, or
+    were made by an older Adaptry.
     """
     after = 0
     while True:
@@ -40,13 +45,18 @@ def problems(
             return
         for key in keys:
             yield from guard_problems(
-                f"version {key}", partial(_of_version, catalog, blobs, damaged, misread, key)
+                f"version {key}", partial(_of_version, catalog, blobs, damaged, misread, older, key)
             )
         after = keys[-1]
 
 
 def _of_version(
-    catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest], misread: frozenset[Digest], key: int
+    catalog: Catalog,
+    blobs: BlobStore,
+    damaged: frozenset[Digest],
+    misread: frozenset[Digest],
+    older: frozenset[Digest],
+    key: int,
 ) -> Iterator[IntegrityProblem]:
     with catalog.read() as tx:
         try:
@@ -60,6 +70,9 @@ def _of_version(
     if adapter.spec != spec:
         reason = "its spec differs from the one that this version of Adaptry derives from its files"
         yield IntegrityProblem(kept.name, reason, "derived", f"version:{key}")
+    elif not older.isdisjoint(kept.manifest.weights.values()):
+        reason = "its weights were inspected by an older Adaptry, which did not look for tensors of ones"
+        yield IntegrityProblem(kept.name, reason, "outdated", f"version:{key}")
     elif report is not None:
         yield from _other_findings(catalog, kept, report, _check(catalog, kept, adapter), misread)
 

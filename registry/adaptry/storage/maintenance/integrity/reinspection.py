@@ -14,7 +14,7 @@ from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import inspections, scan
 from adaptry.storage.catalog.audit import IntegrityProblem
 from adaptry.storage.catalog.audit.inspections import is_close
-from adaptry.storage.catalog.audit.problem import UNREADABLE
+from adaptry.storage.catalog.audit.problem import UNREADABLE, ProblemKind
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.local.blob_content import BlobContent
@@ -43,9 +43,13 @@ def problems(catalog: Catalog, blobs: BlobStore, damaged: frozenset[Digest]) -> 
                     yield from _compare(catalog, inspector, BlobContent(blobs, manifest), path, digest)
 
 
-def files_of(problems: Iterable[IntegrityProblem]) -> frozenset[Digest]:
-    """The files whose stored inspections are wrong."""
-    return frozenset(Digest(one.key.removeprefix(_KEY)) for one in problems if one.key.startswith(_KEY))
+def files_of(problems: Iterable[IntegrityProblem], kind: ProblemKind) -> frozenset[Digest]:
+    """The files whose stored inspections are wrong (`derived`) or were made by older rules (`outdated`)."""
+    return frozenset(
+        Digest(one.key.removeprefix(_KEY))
+        for one in problems
+        if one.kind == kind and one.key.startswith(_KEY)
+    )
 
 
 def _compare(
@@ -68,6 +72,9 @@ def _compare(
         return
     if not _is_same(known, found):
         yield IntegrityProblem(where, "its values are not those of the tensors in the file", "derived", key)
+    elif any(tensor.is_one and not known.tensors[name].is_one for name, tensor in found.tensors.items()):
+        reason = "it was made by an older Adaptry, which did not look for tensors of ones"
+        yield IntegrityProblem(where, reason, "outdated", key)
 
 
 def _is_same(known: WeightsInspection, found: WeightsInspection) -> bool:

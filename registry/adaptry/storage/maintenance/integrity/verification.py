@@ -66,8 +66,9 @@ def verify(
         problems += _wrong_copies(blobs, expected)
         damaged = frozenset(found)
         inspected = list(reinspection.problems(catalog, blobs, damaged))
-        wrong = reinspection.files_of(inspected)
-        problems += [*rederivation.problems(catalog, blobs, damaged, wrong), *inspected]
+        wrong, older = (reinspection.files_of(inspected, kind) for kind in ("derived", "outdated"))
+        # A repair drops outdated inspections before it derives versions again.
+        problems += [*inspected, *rederivation.problems(catalog, blobs, damaged, wrong, older)]
     if note:
         manifests = {Digest(one.key) for one in problems if one.kind == "manifest"}
         with suppress(Unavailable):  # a read-only registry is verified without marks
