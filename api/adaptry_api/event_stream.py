@@ -237,7 +237,7 @@ class EventBroadcaster:
         _, after, limit, _ = key
 
         def read() -> EventBatch:
-            # First, since whoever asks from now on may know of events that this read does not see.
+            # First, since listeners that ask from now on may know of events that this read does not see.
             self._planned_reads.pop(key, None)
             with self._catalog.read() as tx:
                 return self._of_epoch(events.read_batch(tx, identity, after, limit, about))
