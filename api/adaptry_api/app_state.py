@@ -61,6 +61,7 @@ from adaptry_api.sign_in.confirmation import confirm_users
 from adaptry_api.sign_in.provider import OpenIdProvider
 from adaptry_api.signed_grants import GrantSigner, read_signing_secret
 from adaptry_api.upload_slots import UploadSlots
+from adaptry_api.writer_threads import WRITERS
 
 if TYPE_CHECKING:
     from adaptry.operations.mirroring.upstream import UpstreamMirror
@@ -184,6 +185,7 @@ class AppState:
         self.has_short_pushes = self.quick_reads.is_available and is_local
         self.short_pushes = BatchThreads("pushes", finish_together, threads=2, together=_PUSHES)
         self.parse_slots = ParseSlots()
+        self.writers = anyio.CapacityLimiter(WRITERS)
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.download_counts = DownloadCounts()
         self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry

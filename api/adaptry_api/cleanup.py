@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio import to_thread
 
+from adaptry.core.errors import AdaptryError
+
 LOG = logging.getLogger("adaptry.api")
 
 SPOOLS_EVERY = 300.0
@@ -23,12 +25,20 @@ MEMORY_EVERY = 5.0
 
 @asynccontextmanager
 async def periodic_work(*tasks: tuple[Callable[[], object], float]) -> AsyncIterator[None]:
-    """Runs each task at its interval in seconds until the block ends. A failed task is tried again."""
+    """Runs each task at its interval in seconds until the block ends. A failed task is tried again. While it
+    fails for the same reason, such as a full disk, this is logged once.
+    """
 
     async def now_and_then(task: Callable[[], object], seconds: float) -> None:
+        logged: str | None = None
         while True:
             try:
                 await to_thread.run_sync(task)
+                logged = None
+            except AdaptryError as error:
+                if error.message != logged:
+                    LOG.warning("a periodic task fails, and is tried again: %s", error.message)
+                logged = error.message
             except Exception:  # one task must not end the others
                 LOG.exception("a periodic task failed; it is tried again later")
             await anyio.sleep(seconds)

@@ -1,8 +1,8 @@
 """Event listeners that wait without a thread: new events are read once for all listeners of a process.
 
 Recent events are kept in memory: an event costs one database read, however many listeners there are, and a
-few comparisons for each listener. Older events are read from the database, for a bounded number of listeners
-at a time.
+few comparisons for each listener. Older events are read from the database, once for all listeners that ask
+for the same at the same time, and by a bounded number of threads.
 """
 
 from __future__ import annotations
@@ -36,12 +36,19 @@ _BATCHING_DELAY = 20e-6
 the listeners in fewer, larger batches, and waking them takes about half of the event loop's time.
 """
 _LONGEST_DELAY = 1.0
-_LOOKING = 4  # threads for reads of events that are not kept
+_LOOKING, _LOOKING_LOCALLY = 4, 1
+"""Threads for reads of events that are not kept. With SQLite they wait for nothing but the interpreter, so
+more threads only take it from the event loop, which then takes several times as long for each request.
+"""
 _TO_END = 5.0  # seconds that a read which has begun may take when the server stops
 
 Identify = Callable[[], Awaitable[Identity]]
 """A listener's identity; looked up before each read and delivery, since tokens expire. Raises
 `Unauthenticated`.
+"""
+_ReadKey = tuple[int, int | None, int, tuple[str, ...]]
+"""What a read of older events depends on: the identity (its `id`), the number to begin after, the limit and
+the globs.
 """
 
 
@@ -144,7 +151,8 @@ class EventBroadcaster:
         self._kept_after: int | None = None  # kept events have larger numbers; None: not reading yet
         self._kept_to = 0
         self._waiting: set[_Listener] = set()
-        self._limiter = CapacityLimiter(_LOOKING)
+        self._limiter = CapacityLimiter(_LOOKING_LOCALLY if catalog.is_local else _LOOKING)
+        self._planned_reads: dict[_ReadKey, asyncio.Task[EventBatch]] = {}
         self._reading: asyncio.Task[None] | None = None
         self._rung = asyncio.Event()
         self._is_closed = False
@@ -171,7 +179,7 @@ class EventBroadcaster:
                 if news.items and await identify() != identity:
                     continue  # the new events may not concern this listener
                 if news.items or is_early or left <= 0 or self._draining.has_begun:
-                    return news.model_copy(update={"epoch": self._epoch})
+                    return news
                 after = news.seq
                 timer = loop.call_later(left, waiting.wake)
                 offer = await waiting.woken
@@ -213,10 +221,31 @@ class EventBroadcaster:
         # A call that does not wait must return everything committed before it, including events not yet read
         # here.
         if after is not None and wait and self._keeps(after):
-            return events.select_batch(self._kept_since(after), identity, about, after, limit)
-        return await to_thread.run_sync(
-            _look_into, self._catalog, identity, after, limit, about, limiter=self._limiter
-        )
+            return self._of_epoch(events.select_batch(self._kept_since(after), identity, about, after, limit))
+        key = id(identity), after, limit, about.globs  # the read holds the identity, so its `id` is unique
+        planned = self._planned_reads.get(key)
+        if planned is None:
+            planned = asyncio.create_task(self._read_for_all(key, identity, about))
+            planned.add_done_callback(_note_result)
+            self._planned_reads[key] = planned
+        return await asyncio.shield(planned)
+
+    async def _read_for_all(self, key: _ReadKey, identity: Identity, about: NameFilter) -> EventBatch:
+        """One read for all listeners that ask for the same before it begins: those of a fleet that connect
+        again after a restart.
+        """
+        _, after, limit, _ = key
+
+        def read() -> EventBatch:
+            # First, since listeners that ask from now on may know of events that this read does not see.
+            self._planned_reads.pop(key, None)
+            with self._catalog.read() as tx:
+                return self._of_epoch(events.read_batch(tx, identity, after, limit, about))
+
+        return await to_thread.run_sync(read, limiter=self._limiter)
+
+    def _of_epoch(self, batch: EventBatch) -> EventBatch:
+        return batch.model_copy(update={"epoch": self._epoch})
 
     async def _read(self) -> None:
         """Keeps new events in memory while the server runs."""
@@ -260,8 +289,7 @@ class EventBroadcaster:
             self._kept = self._kept[-_KEPT:]
 
 
-def _look_into(
-    catalog: Catalog, identity: Identity, after: int | None, limit: int, about: NameFilter
-) -> EventBatch:
-    with catalog.read() as tx:
-        return events.read_batch(tx, identity, after, limit, about)
+def _note_result(read: asyncio.Task[EventBatch]) -> None:
+    """Marks the error of a read as handled, also if every listener that waited for it is gone."""
+    if not read.cancelled():
+        read.exception()

@@ -9,8 +9,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import multiprocessing
+import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -120,8 +124,19 @@ def make_server(settings: ServerSettings, *, workers: int = 1) -> uvicorn.Server
 
 def _worker_application(settings: ServerSettings) -> FastAPI:
     """Made in each process, if there are several."""
+    threading.Thread(target=_stop_with_supervisor, daemon=True).start()
     refuse_old_pydantic()
     return _application(settings)
+
+
+def _stop_with_supervisor() -> None:
+    """Stops this process as SIGTERM does when its supervisor has ended for any reason. A worker that
+    continued would keep the address, and a new server could not start.
+    """
+    supervisor = multiprocessing.parent_process()
+    if supervisor is not None:
+        supervisor.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _application(settings: ServerSettings) -> FastAPI:

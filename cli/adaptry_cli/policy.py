@@ -17,6 +17,7 @@ from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, print_done, print_err, print_json, print_lines
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
+from adaptry_cli.warnings import warn
 
 if TYPE_CHECKING:
     from adaptry.core.gates.decision import PromotionDecision
@@ -52,13 +53,16 @@ def policy() -> None:
 def set_(registry: Registry, scope: str, file: TextIO, as_json: bool) -> None:
     """Set a policy from FILE (- for standard input), which names its alias.
 
-    It becomes the next version of the policy.
+    It becomes the next version of the policy. An engine that does not exist is refused; a group that does
+    not exist yet is a warning.
     """
     from adaptry.registry.policies import MAX_TEXT, PolicyRequest
     from adaptry_cli.arguments import validate_options
 
     request = validate_options(PolicyRequest, scope=scope, text=file.read(MAX_TEXT + 1))
     found = registry.policies.set(request)
+    for sentence in found.warnings:
+        warn(sentence)
     print_done(
         found.model_dump(mode="json"),
         f"{found.scope}@{found.alias}: version {found.version} of the policy is in force",

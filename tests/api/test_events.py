@@ -4,24 +4,29 @@ server stops.
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 import pytest
 
+from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName
-from adaptry.registry.records import AdapterEdit
+from adaptry.registry.events import NameFilter
+from adaptry.registry.records import AdapterEdit, EventBatch
 from adaptry.storage.catalog import events as kept
 from adaptry.storage.connect import open_local
 from adaptry.storage.local.context import utc_now
 from adaptry.testing.postgres import PostgresServer
+from adaptry_api.event_stream import EventBroadcaster
 from adaptry_api.settings import ServerSettings
+from adaptry_api.shutdown import DrainState
 from adaptry_api.testing import Server, assert_problem, running_server
 
 EVENTS = "/api/v1/events"
@@ -191,6 +196,34 @@ def test_listeners_need_no_thread_each_and_all_get_events(server: Server, count:
         assert threading.active_count() - before < count / 2
         create(server, "acme/tone")
         assert {json.loads(stream.read()["data"])["name"] for stream in streams} == {"acme/tone"}
+
+
+def test_listeners_that_connect_at_once_share_a_read_and_later_ones_do_not(tmp_path: Path) -> None:
+    with closing(open_local(tmp_path / "data")) as registry:
+        registry.adapters.create(AdapterName.parse("acme/tone"), AdapterEdit())
+
+        async def identify() -> Identity:
+            return LOCAL
+
+        async def listen() -> tuple[list[EventBatch], EventBatch, EventBatch]:
+            broadcaster = EventBroadcaster(registry.catalog, DrainState())
+
+            def ask(*about: str) -> Awaitable[EventBatch]:
+                return broadcaster.next_events(identify, 0, 50, 0.0, NameFilter(about))
+
+            await ask()
+            *same, other = await asyncio.gather(*(ask() for _ in range(50)), ask("other/*"))
+            registry.adapters.create(AdapterName.parse("acme/voice"), AdapterEdit())
+            later = await ask()
+            await broadcaster.close()
+            return same, other, later
+
+        same, other, later = asyncio.run(listen())
+
+    assert len({id(one) for one in same}) == 1
+    assert [str(one.name) for one in same[0].items] == ["acme/tone"]
+    assert other.items == ()
+    assert [str(one.name) for one in later.items] == ["acme/tone", "acme/voice"]
 
 
 def test_a_listener_that_does_not_read_is_disconnected(

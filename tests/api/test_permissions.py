@@ -264,6 +264,48 @@ def test_the_last_administrator_cannot_be_lost(server: Server) -> None:
     assert root.about().role == "admin"
 
 
+def test_a_namespace_keeps_an_owner_unless_an_administrator_removes_the_last(server: Server) -> None:
+    root, opal = server.registry(), new_user(server, "opal", mine="owner")
+    root.principals.create("service-account", "mine/ci")
+    root.grants.set_member("mine", MemberChange(principal="mine/ci", role="owner"))
+    leave = MemberChange(principal="opal", role=None)
+    (grant,) = opal.grants.list(principal="opal").items
+
+    with pytest.raises(Conflict, match="no owner left"):
+        opal.grants.set_member("mine", MemberChange(principal="opal", role="viewer"))
+    with pytest.raises(Conflict, match="no owner left"):
+        opal.grants.set_member("mine", leave)
+    with pytest.raises(Conflict, match="no owner left"):
+        opal.grants.remove(grant.id)
+    new_user(server, "odil", mine="owner")
+    root.principals.set_disabled("odil", True)
+    with pytest.raises(Conflict, match="no owner left"):
+        opal.grants.set_member("mine", leave)
+    root.grants.set_member("mine", leave)
+    assert "opal" not in {one.principal for one in root.grants.members("mine").members}
+
+
+@pytest.mark.parametrize("other", ["another owner", "a group of owners", "an owner of more namespaces"])
+def test_an_owner_may_leave_others_behind(server: Server, other: str) -> None:
+    root, place = server.registry(), f"left-{other.count('o')}-{len(other)}"
+    first, second = f"{place}-first", f"{place}-second"
+    theirs = new_user(server, first, **{place: "owner"})
+    root.principals.create("user", second)
+    match other:
+        case "another owner":
+            theirs.grants.set_member(place, MemberChange(principal=second, role="owner"))
+        case "a group of owners":
+            root.principals.create_group(place)
+            root.principals.set_membership(place, second, True)
+            theirs.grants.set_member(place, MemberChange(group=place, role="owner"))
+        case _:
+            root.grants.add(GrantRequest(principal=second, permission="owner", resource=f"{place}*"))
+
+    left = theirs.grants.set_member(place, MemberChange(principal=first, role=None))
+
+    assert first not in {one.principal for one in left.members}
+
+
 def test_a_token_creates_no_wider_one(server: Server) -> None:
     root = server.registry()
     theirs = new_user(server, "tess", acme="owner")

@@ -5,6 +5,7 @@ imports.
 from __future__ import annotations
 
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from adaptry.core.errors import Unavailable
 from adaptry.core.refs import AdapterName
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit
-from adaptry_api.serve import serve
+from adaptry_api.serve import bind, serve
 from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import until
 
 CODE = """
 import sys
@@ -75,6 +77,14 @@ def run(tmp_path: Path) -> Iterator[Run]:
         yield start
 
 
+def accepts_connections(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 def test_the_first_token_is_written_once_for_its_owner_alone(run: Run) -> None:
     process, url, token_file = run()
     assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
@@ -102,6 +112,18 @@ def test_several_processes_serve_one_registry(run: Run) -> None:
     for number in range(6):
         registry.adapters.create(AdapterName.parse(f"acme/tone-{number}"), AdapterEdit())
         assert len(registry.adapters.list().items) == number + 1
+
+
+def test_the_processes_of_a_killed_server_end_and_free_its_address(run: Run, tmp_path: Path) -> None:
+    process, url, token_file = run(workers=2)
+    HttpRegistry(url, token_file.read_text().strip()).about()
+    address = ("127.0.0.1", int(url.rpartition(":")[2]))
+
+    process.kill()
+
+    until(lambda: accepts_connections(address), lambda accepts: not accepts)
+    with bind(*address):
+        pass
 
 
 def test_the_error_names_an_address_in_use(run: Run, tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import select
 import socket
+import sqlite3
+from contextlib import ExitStack, closing
 from http.client import HTTPResponse
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,6 +103,33 @@ def test_a_stalled_body_gets_a_response_and_received_bytes_are_kept(
         )
         assert until_closed(stalled).startswith(b"HTTP/1.1 408")
     assert registry.uploads.open(NAME, Digest.of(b"x" * 1000), 1000).offset == 600
+
+
+def test_reads_are_answered_while_many_writers_wait(server: Server) -> None:
+    server.registry().adapters.create(NAME, AdapterEdit())
+    never_seen = server.token("rita", "reader", ("acme",))
+    body = b'{"description": "new"}'
+    head = (
+        f"PATCH /api/v1/adapters/{NAME} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.admin}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with ExitStack() as stack:
+        other = stack.enter_context(closing(sqlite3.connect(server.data / "catalog.sqlite")))
+        other.isolation_level = None
+        other.execute("BEGIN IMMEDIATE")  # as another process that writes for long
+        writers = [stack.enter_context(connect(server)) for _ in range(64)]
+        for writer in writers:
+            writer.sendall(head.encode() + body)
+
+        reads = (f"/api/v1/adapters/{NAME}", f"/api/v1/adapters/{NAME}/versions", f"/{NAME}")
+        assert [server.call("GET", path, token=never_seen).status for path in reads] == [200, 200, 200]
+        assert select.select(writers, [], [], 0) == ([], [], [])
+
+        other.execute("ROLLBACK")
+        for writer in writers:
+            answer = HTTPResponse(writer)
+            answer.begin()
+            assert (answer.status, len(answer.read()) > 0) == (200, True)
 
 
 def test_a_response_that_is_not_read_is_dropped(

@@ -165,8 +165,10 @@ def test_two_of_a_group_approve_through_a_server(
         monkeypatch.setenv("ADAPTRY_URL", server.url)
         monkeypatch.setenv("ADAPTRY_TOKEN", server.admin)
         run("push", "./out", "acme/tone")
-        run("policy", "set", "acme", str(policy))
+        early = run("policy", "set", "acme", str(policy))
+        assert "warning: there is no group release" in early.stderr
         run("group", "create", "release")
+        assert "warning" not in run("policy", "set", "acme", str(policy)).stderr
         tokens = {}
         for name in ("ann", "bob"):
             run("user", "create", name)

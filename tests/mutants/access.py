@@ -251,6 +251,12 @@ FAULTS = (
         PEOPLE + "test_the_last_administrator_cannot_be_lost",
     ),
     AccessFault(
+        "the last owner of a namespace stays", LOCAL + "principals.py",
+        "if had_owner and not context.identity.may_administer and not grants.has_owner(tx, namespace):",
+        "if False:",
+        PEOPLE + "test_a_namespace_keeps_an_owner_unless_an_administrator_removes_the_last",
+    ),
+    AccessFault(
         "only administrators set quotas", LOCAL + "quota_settings.py",
         'require_administrator(self.context, f"set the quota of {subject}")', "pass",
         QUOTAS + "test_administrators_set_quotas_and_members_see_them",

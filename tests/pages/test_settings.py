@@ -262,6 +262,16 @@ def test_a_policy_is_tried_before_it_is_set_and_moves_nothing(server: Server, tm
     assert server.registry().policies.list() == ()
 
 
+def test_a_policy_in_force_that_names_an_unknown_group_has_a_warning(server: Server) -> None:
+    browser, text = Browser(server), "alias: prod\nrequire:\n- approvals('relaese') >= 1\n"
+    answer = browser.post(f"{ACME}/policies", {"do": "set", "text": text})
+    shown = answer.body.decode()
+    assert answer.status == 200
+    assert "The policy is in force." in shown
+    assert "there is no group relaese" in shown
+    assert server.registry().policies.list()[0].text == text
+
+
 def test_every_section_is_json_and_csv_without_secrets(team: Server) -> None:
     browser = Browser(team)
     for part in ("members", "service-accounts", "policies", "webhooks", "webhooks/1", "limits"):

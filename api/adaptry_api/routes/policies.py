@@ -63,7 +63,8 @@ def list_policies(registry: CallersRegistry, scope: Scope | None = None) -> tupl
 def set_policy(registry: CallersRegistry, body: PolicySetRequest) -> PolicyInfo:
     """Set the policy of an alias.
 
-    It becomes the next version of the policy. Conditions that cannot be read are refused, with the line.
+    It becomes the next version of the policy. Conditions that cannot be read are refused, with the line; so
+    are unknown engines. `warnings` names groups that do not exist yet.
     """
     return registry.policies.set(body)
 

@@ -50,7 +50,7 @@ class Grants(ABC):
     @abstractmethod
     def remove(self, id: int) -> None:
         """Removes a grant. Raises `NotFound`, `PermissionDenied`, and `Conflict` if no administrator would be
-        left.
+        left, or no owner of the namespace (unless an administrator removes it).
         """
 
     @abstractmethod
@@ -60,7 +60,8 @@ class Grants(ABC):
     @abstractmethod
     def set_member(self, namespace: str, change: MemberChange) -> NamespaceMembers:
         """Sets or removes a member's role. The result has the first members. Raises `NotFound` (also if the
-        principal to remove is not a member), `PermissionDenied`, `Invalid`.
+        principal to remove is not a member), `PermissionDenied`, `Invalid`, and `Conflict` if a caller who is
+        no administrator would leave the namespace without an owner.
         """
 
     @abstractmethod

@@ -21,7 +21,9 @@ MAX_TEXT = 16 << 10
 
 
 class PolicyInfo(Value):
-    """A version of a policy. `scope` is a namespace or an adapter; without `text`, the policy was removed."""
+    """A version of a policy. `scope` is a namespace or an adapter; without `text`, the policy was removed.
+    `warnings` are sentences about what the policy names and does not exist yet; only `set` gives them.
+    """
 
     scope: str
     alias: str
@@ -30,6 +32,7 @@ class PolicyInfo(Value):
     text: str | None
     set_at: datetime
     set_by: str
+    warnings: tuple[str, ...] = ()
 
 
 class PolicyRequest(Value):
@@ -85,10 +88,11 @@ class Policies(ABC):
 
     @abstractmethod
     def set(self, request: PolicyRequest) -> PolicyInfo:
-        """Creates a new version of a policy. Setting the same text again changes nothing.
+        """Creates a new version of a policy. Setting the same text again changes nothing. A group that does
+        not exist is a warning, since it may be created later.
 
-        Raises `Invalid` with the line of the error, `MissingDependency` without the extra `gates`,
-        `NotFound`, `PermissionDenied`.
+        Raises `Invalid` with the line of the error, also for an unknown engine, `MissingDependency` without
+        the extra `gates`, `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod

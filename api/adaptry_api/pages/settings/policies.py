@@ -17,6 +17,7 @@ from adaptry_api.pages.settings.subject import OF_ADAPTER, OF_NAMESPACE, Visit
 
 _MOST = 100
 _HISTORY = 20
+_DONE = {"set": "The policy is in force.", "remove": "The policy is removed."}
 EXAMPLE = """alias: prod
 require:
   - metric("accuracy") >= 0.8
@@ -54,11 +55,12 @@ def _may_manage(visit: Visit) -> bool:
     return visit.identity.may_in("policy.manage", visit.place.namespace)
 
 
-def _set(visit: Visit, fields: Fields) -> None:
+def _set(visit: Visit, fields: Fields) -> ActionResult | None:
     text = fields.get("text", "").replace("\r\n", "\n")
     if not text.strip():
         raise Invalid("write the policy first: an alias, and what it requires")
-    visit.registry.policies.set(PolicyRequest(scope=visit.place.scope, text=text))
+    found = visit.registry.policies.set(PolicyRequest(scope=visit.place.scope, text=text))
+    return ActionResult(found, {"done": _DONE["set"], "warnings": found.warnings}) if found.warnings else None
 
 
 def _try(visit: Visit, fields: Fields) -> ActionResult:
@@ -103,10 +105,16 @@ def _section(address: str) -> Section:
         template="settings_policies.html",
         read=_read,
         actions={"set": _set, "try": _try, "remove": _remove},
-        done={"set": "The policy is in force.", "remove": "The policy is removed."},
+        done=_DONE,
         confirms={"remove": _confirm},
         table=_table,
-        names=lambda _: {"decision": None, "is_typed": False, "example": EXAMPLE, "production": PRODUCTION},
+        names=lambda _: {
+            "decision": None,
+            "is_typed": False,
+            "example": EXAMPLE,
+            "production": PRODUCTION,
+            "warnings": (),
+        },
     )
 
 

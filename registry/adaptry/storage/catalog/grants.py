@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, not_
 from sqlmodel import col, select
 
 from adaptry.core.access.grants import Grant
-from adaptry.core.access.resources import ALL_NAMES
+from adaptry.core.access.resources import ALL_NAMES, Resource
 from adaptry.core.access.roles import ROLES
 from adaptry.registry.access import GrantInfo
 from adaptry.storage.catalog.database import Transaction
@@ -110,8 +110,27 @@ def has_administrator(tx: Transaction) -> bool:
         & (col(GrantRow.names) == ALL_NAMES)
         & (col(GrantRow.permission) == "admin")
     )
-    direct = select(GrantRow.principal_id).where(is_administration)
-    groups = select(GrantRow.group_id).where(is_administration)
+    return _has_enabled_holder(tx, is_administration)
+
+
+def has_owner(tx: Transaction, namespace: str) -> bool:
+    """Whether an enabled user is an owner of the namespace. Service accounts do not count, since their tokens
+    are created by owners.
+    """
+    is_owner = (col(GrantRow.permission) == "owner") & (col(GrantRow.names) == ALL_NAMES)
+    resources = tx.exec(select(GrantRow.namespace).where(is_owner).distinct())
+    covering = [one for one in resources if Resource(one).covers(namespace, None)]
+    return _has_enabled_holder(
+        tx, is_owner & col(GrantRow.namespace).in_(covering), col(PrincipalRow.kind) == "user"
+    )
+
+
+def _has_enabled_holder(
+    tx: Transaction, grants: ColumnElement[bool], *principals: ColumnElement[bool]
+) -> bool:
+    """Whether one of these principals is enabled and has one of the grants, itself or through a group."""
+    direct = select(GrantRow.principal_id).where(grants)
+    groups = select(GrantRow.group_id).where(grants)
     through = select(GroupMemberRow.principal_id).where(col(GroupMemberRow.group_id).in_(groups))
     able = (
         select(func.count())
@@ -119,6 +138,7 @@ def has_administrator(tx: Transaction) -> bool:
         .where(
             col(PrincipalRow.disabled_at).is_(None),
             col(PrincipalRow.id).in_(direct) | col(PrincipalRow.id).in_(through),
+            *principals,
         )
     )
     return bool(tx.execute(able).scalar_one())

@@ -35,6 +35,7 @@ from adaptry.storage.local.principals import (
     existing_principal,
     require_administrator_left,
     require_in_namespace,
+    require_owner_left,
 )
 
 
@@ -94,7 +95,10 @@ class LocalGrants(Grants):
             if found is None or not self._may_see(found):
                 raise NotFound(f"no grant {id}; `adaptry grant ls` shows those that you may see")
             self._require_delegation(found.grant)
+            namespace = found.grant.resource.namespaces
+            had_owner = grants.has_owner(tx, namespace)
             self._remove(tx, (found,))
+            require_owner_left(self.context, tx, namespace, had_owner)
             self.context.record(
                 tx, "grant.remove", AuditTarget.of_grant(found.grant.resource), before=_facts(found)
             )
@@ -120,9 +124,11 @@ class LocalGrants(Grants):
                 raise NotFound(f"{change} is not a member of {namespace}; `adaptry member ls` lists them")
             for record in old:
                 self._require_delegation(record.grant)
+            had_owner = grants.has_owner(tx, namespace)
             self._remove(tx, [one for one in old if new is None or one.info.permission != new.permission])
             if new:
                 grants.add(tx, holder, new, self.context.clock(), self.context.identity.name)
+            require_owner_left(self.context, tx, namespace, had_owner)
             roles = ", ".join(record.info.permission for record in old) or None
             self.context.record(
                 tx,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
+from adaptry.checks.runtimes import parse_runtime
 from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, NotFound, PermissionDenied, Unsupported
+from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied, Unsupported
 from adaptry.core.gates import process
 from adaptry.core.gates.decision import PromotionDecision
-from adaptry.core.gates.facts import GateFacts, VersionFact
+from adaptry.core.gates.facts import GateFacts, VersionFact, calls_of
 from adaptry.core.gates.policy import Policy, PolicyScope
 from adaptry.core.identity import LOCAL
 from adaptry.core.lazy_dataclass import dataclass
@@ -23,7 +26,7 @@ from adaptry.registry.policies import (
     PromotionRecord,
 )
 from adaptry.registry.records import Page
-from adaptry.storage.catalog import aliases, cursors, policies, promotions
+from adaptry.storage.catalog import aliases, cursors, policies, principals, promotions
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.audit_log.recording import AuditTarget
 from adaptry.storage.catalog.database import Transaction
@@ -45,15 +48,17 @@ class LocalPolicies(Policies):
         with self.context.catalog.read() as tx:
             self._managed(tx, scope, policy.alias)
         process.check_conditions([one.source for one in policy.conditions])
+        _check_runtimes(policy)
         with self.context.write() as tx:
             owner = self._managed(tx, scope, policy.alias)
+            warnings = _unknown_groups(tx, policy)
             was = next(iter(policies.versions(tx, owner, policy.alias)), None)
             if was is not None and was.text == request.text:
-                return was
+                return was.model_copy(update={"warnings": warnings})
             now, by = self.context.clock(), self.context.identity.name
             found = policies.append(tx, owner, policy.alias, request.text, now, by)
             self._record(tx, "policy.set", was, found)
-            return found
+            return found.model_copy(update={"warnings": warnings})
 
     def list(self, scope: str | None = None) -> tuple[PolicyInfo, ...]:
         wanted = PolicyScope.parse(scope) if scope is not None else None
@@ -203,6 +208,27 @@ class LocalPolicies(Policies):
             before=_version_of(was) if was is not None and was.text is not None else None,
             after=_version_of(now) if now.text is not None else None,
         )
+
+
+def _check_runtimes(policy: Policy) -> None:
+    """Raises `Invalid` for an unknown engine or option: no version would ever meet the condition."""
+    for condition in policy.conditions:
+        for call in calls_of([condition], "fits"):
+            try:
+                parse_runtime(call.text("runtime"))
+            except Invalid as error:
+                raise Invalid(f"{error.message}, in the condition {condition.source[:100]!a}") from None
+
+
+def _unknown_groups(tx: Transaction, policy: Policy) -> tuple[str, ...]:
+    """A warning for each group that does not exist (yet)."""
+    named = dict.fromkeys(call.text("group") for call in calls_of(policy.conditions, "approvals"))
+    return tuple(
+        f"there is no group {group}, so approvals({group!r}) is not known and the alias {policy.alias} cannot"
+        f" move; an administrator can create the group: adaptry group create {shlex.quote(group)}"
+        for group in named
+        if principals.find_group(tx, group) is None
+    )
 
 
 def _concerns(scope: PolicyScope, wanted: PolicyScope | None) -> bool:

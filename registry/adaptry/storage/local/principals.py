@@ -209,6 +209,15 @@ def require_administrator_left(tx: Transaction, could_administer: bool) -> None:
         )
 
 
+def require_owner_left(context: RegistryContext, tx: Transaction, namespace: str, had_owner: bool) -> None:
+    """Raises `Conflict` if a change by anyone but an administrator removes a namespace's last owner."""
+    if had_owner and not context.identity.may_administer and not grants.has_owner(tx, namespace):
+        raise Conflict(
+            f"{namespace} would have no owner left; make another user an owner first (adaptry member set"
+            f" {namespace} NAME --role owner), or ask an administrator to make this change"
+        )
+
+
 def managed_namespaces(context: RegistryContext, tx: Transaction) -> tuple[str, ...]:
     """The namespaces whose service accounts, and their tokens, the caller manages."""
     facts = Facts(now=context.clock())

@@ -113,6 +113,11 @@ class PoliciesContract(ContractFixtures):
                 "gives 0.5, but a condition must give true or false",
             ),
             ("alias: prod\nrequire:\n- state() == 'active' &&\n", "not an expression of CEL"),
+            (
+                "alias: prod\nrequire:\n- state() == 'active'\n- '!fits(\"vlm@0.33\")'\n",
+                "unknown engine 'vlm'; did you mean vllm",
+            ),
+            ("alias: prod\nrequire:\n- fits('vllm@0.33,max_rank=64')\n", "vllm has no option 'max_rank'"),
         ],
     )
     def test_a_policy_that_cannot_be_read_is_refused_with_its_line(
@@ -121,6 +126,20 @@ class PoliciesContract(ContractFixtures):
         push(registry, lora(), TONE)
         with pytest.raises(Invalid, match=message):
             set_policy(registry, text)
+
+    def test_a_policy_may_name_a_group_that_is_created_later_and_the_result_warns(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(), TONE)
+        _make_group(registry, "release", ())
+        text = "alias: prod\nrequire:\n- approvals('release') + approvals('relaese') + approvals('ml') > 1\n"
+        for _ in range(2):  # the second time, nothing changes
+            first, second = registry.policies.set(PolicyRequest(scope="acme/tone", text=text)).warnings
+            assert "no group relaese" in first
+            assert "adaptry group create ml" in second
+        _make_group(registry, "relaese", ())
+        _make_group(registry, "ml", ())
+        assert registry.policies.set(PolicyRequest(scope="acme/tone", text=text)).warnings == ()
 
     def test_an_alias_moves_once_its_conditions_are_met_and_the_decision_is_kept(
         self, make_registry: MakeRegistry, lora: MakeLora
