@@ -100,7 +100,9 @@ def _require_scale(parent: ParentAdapter) -> None:
     """Raises `CheckFailed` for a scale of 0. A repair would move it into the tensors, unseen by checks."""
     for finding in check_intrinsic(parent.adapter):
         if finding.code == "scale_zero":
-            raise CheckFailed(f"{parent.label}: {finding.reason} [{finding.code}] → {finding.remedy}")
+            raise CheckFailed(
+                f"{parent.label}: {finding.reason} [{finding.code}] → {finding.remedy_for(parent.label)}"
+            )
 
 
 def _check_fits(found: PreparedExport, options: ExportOptions) -> None:
