@@ -64,8 +64,8 @@ def print_refusal(registry: Registry, ref: Ref, alias: str, condition: str | Non
 
 
 def _warn(versions: Versions, name: AdapterName, move: AliasMoveResult) -> None:
-    """Warns about a version that is deprecated, was pushed although its checks failed, or is for another base
-    than the one before it.
+    """Warns about a version that is deprecated, was pushed although its checks failed, changes nothing, or is
+    for another base than the one before it.
     """
     detail = versions.detail(Ref.of_revision(name, move.alias.digest))
     print_state_warning(detail.version)
@@ -74,6 +74,9 @@ def _warn(versions: Versions, name: AdapterName, move: AliasMoveResult) -> None:
             f"warning: the checks blocked version {move.alias.number} and were overruled: {detail.forced}"
             f" (`adaptry show {name}@{move.alias.number}` shows the findings)"
         )
+    for finding in detail.report.findings:
+        if finding.code == "untrained":
+            print_err(f"warning: version {move.alias.number} has no effect: {finding.reason} [untrained]")
     if move.is_change and move.was is not None:
         _warn_of_other_base(detail.version, versions.get(Ref.parse(f"{name}@{move.was}")))
 

@@ -202,6 +202,7 @@ def test_the_weights_of_a_folder_and_the_findings_of_a_push_are_checked(run, ans
     tiny_lora(tmp_path / "spoiled", layers=1, targets=("q_proj",), extra={f"{module}.lora_B.weight": nan})
 
     assert "[untrained]" in run("push", "./untrained", "acme/untrained").stderr
+    assert "version 1 has no effect" in run("alias", "set", "acme/untrained@1", "prod").stderr
     assert "[weights_nan]" in run("push", "./spoiled", "acme/spoiled", code=1).stderr
     run("push", "./spoiled", "acme/spoiled", "--force", "--reason", "to look into it")
 
