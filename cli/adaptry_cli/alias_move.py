@@ -7,6 +7,7 @@ import click
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.promotion import AliasMoveResult
 from adaptry.registry.interface import Registry
+from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
 from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import print_err, print_json, print_out
@@ -65,7 +66,9 @@ def print_refusal(registry: Registry, ref: Ref, alias: str, condition: str | Non
 
 
 def _warn(versions: Versions, name: AdapterName, move: AliasMoveResult) -> None:
-    """Warns about a version that is deprecated, or was pushed although its checks failed."""
+    """Warns about a version that is deprecated, was pushed although its checks failed, changes nothing, or is
+    for another base than the one before it.
+    """
     detail = versions.detail(Ref.of_revision(name, move.alias.digest))
     print_state_warning(detail.version)
     if detail.forced and detail.report.is_blocked:
@@ -73,3 +76,18 @@ def _warn(versions: Versions, name: AdapterName, move: AliasMoveResult) -> None:
             f"warning: the checks blocked version {move.alias.number} and were overruled: {detail.forced}"
             f" (`adaptry show {name}@{move.alias.number}` shows the findings)"
         )
+    for finding in detail.report.findings:
+        if finding.code == "untrained":
+            print_err(f"warning: version {move.alias.number} has no effect: {finding.reason} [untrained]")
+    if move.is_change and move.was is not None:
+        _warn_of_other_base(detail.version, versions.get(Ref.parse(f"{name}@{move.was}")))
+
+
+def _warn_of_other_base(version: VersionInfo, previous: VersionInfo) -> None:
+    if version.base_id is None or previous.base_id is None or version.base_id == previous.base_id:
+        return
+    base, before = (one.base_name or one.base_id for one in (version, previous))
+    print_err(
+        f"warning: version {version.number} is for the base {base}, and version {previous.number} for"
+        f" {before}: engines that serve {before} refuse version {version.number}, unless both are one model"
+    )

@@ -98,7 +98,7 @@ def _push_folder(
     registry: Registry, source: str, name: AdapterName, base: str | None, options: PushOptions
 ) -> PushResult:
     from adaptry.adapters.adapter import open_dir
-    from adaptry.operations.base_recognition import BaseRecogniser
+    from adaptry.operations.base_recognition import recognise_base
     from adaptry.operations.evidence.result_files import find_result_files
 
     folder = required_folder(source)
@@ -108,8 +108,9 @@ def _push_folder(
     for left, why in adapter.left_out.items():
         if left not in as_evidence:
             print_err(f"left out {left}: {why}")
-    recogniser = BaseRecogniser(registry.bases)
-    found = recogniser.named(base_source(base)) if base else recogniser.trained_on(adapter)
+    source_of_base = base_source(base) if base else None
+    is_forced = options.force_reason is not None
+    found = recognise_base(registry.bases, adapter, source_of_base, is_forced=is_forced)
     if sentence := found.sentence(name.namespace):
         print_err(sentence)
     with progress() as bars:

@@ -165,3 +165,16 @@ def test_a_deleted_copy_of_a_base_does_not_hide_another(run, tmp_path: Path) -> 
     message = run("merge", "--base", "org/model", "./out", "-o", "./again", code=3).stderr
     assert f"{tmp_path / 'copy'} is gone" in message
     assert f"{tmp_path / 'base'} has changed" in message
+
+
+def test_a_move_of_an_alias_to_a_version_for_another_base_is_a_warning(run, tmp_path: Path) -> None:
+    tiny_base(tmp_path / "other", seed=7)
+    run("base", "add", "./base", "--name", "org/model")
+    run("base", "add", "./other", "--name", "org/other")
+    for seed, name in ((1, "org/model"), (2, "org/other"), (3, "org/other")):
+        run("push", str(tiny_lora(tmp_path / f"out-{seed}", base_name=name, seed=seed)), "acme/tone")
+
+    assert "warning" not in run("alias", "set", "acme/tone@1", "prod").stderr
+    moved = run("promote", "acme/tone@2").stderr
+    assert "version 2 is for the base org/other, and version 1 for org/model: engines" in moved
+    assert "warning" not in run("promote", "acme/tone@3").stderr

@@ -202,6 +202,7 @@ def test_the_weights_of_a_folder_and_the_findings_of_a_push_are_checked(run, ans
     tiny_lora(tmp_path / "spoiled", layers=1, targets=("q_proj",), extra={f"{module}.lora_B.weight": nan})
 
     assert "[untrained]" in run("push", "./untrained", "acme/untrained").stderr
+    assert "version 1 has no effect" in run("alias", "set", "acme/untrained@1", "prod").stderr
     assert "[weights_nan]" in run("push", "./spoiled", "acme/spoiled", code=1).stderr
     run("push", "./spoiled", "acme/spoiled", "--force", "--reason", "to look into it")
 
@@ -256,3 +257,18 @@ def test_a_push_is_checked_against_a_folder_with_a_base_that_is_not_registered(
     assert "(checked against the base in wide)" in refused
     run("push", "./out", "acme/tone", "--base", "./base")
     run("push", "./out", "acme/forced", "--base", "./wide", "--force", "--reason", "to look into it")
+
+
+@pytest.mark.usefixtures("bases")
+def test_a_push_names_no_other_model_than_the_folder_in_the_config(run, tmp_path: Path) -> None:
+    """The two bases have equal shapes. A path that leads nowhere on this machine is no contradiction."""
+    tiny_lora(tmp_path / "local", base_name="./base", seed=3)
+    tiny_lora(tmp_path / "away", base_name="/data/base", seed=3)
+
+    for other in ("org/other", "./other"):
+        refused = run("push", "./local", "acme/local", "--base", other, code=1).stderr
+        assert "is another model: the weights differ in" in refused
+        assert "its config names the base in" in refused
+    run("push", "./local", "acme/local", "--base", "org/other", "--force", "--reason", "the folder is new")
+    run("push", "./local", "acme/other", "--base", "org/tiny")
+    run("push", "./away", "acme/away", "--base", "org/other")

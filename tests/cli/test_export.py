@@ -4,12 +4,14 @@ is written.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora
 
+from ..formats import foreign
 from .conftest import Run
 
 Answer = Callable[..., Any]
@@ -87,6 +89,18 @@ def test_the_formats_are_listed(run: Run) -> None:
     assert all(
         name in said for name in ("peft", "checkpoint", "gguf", "ollama", "mlx", "diffusers", "kohya", "oci")
     )
+
+
+def test_a_file_of_kohyas_trainer_is_exported_for_diffusers(run: Run, tmp_path: Path) -> None:
+    foreign.kohya(tmp_path / "style")
+    pipeline = tmp_path / "pipeline"
+    foreign.unet(pipeline / "unet")
+    parts = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
+    (pipeline / "model_index.json").write_text(json.dumps(parts))
+
+    run("export", "./style", "--for", "diffusers", "--base", "./pipeline", "-o", "./out")
+
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["pytorch_lora_weights.safetensors"]
 
 
 def test_an_engine_version_without_rules_is_reported(run: Run, tmp_path: Path) -> None:

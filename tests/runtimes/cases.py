@@ -123,6 +123,7 @@ CASES: dict[str, Case] = {
     "that factor missing, with a scale": Case(
         {"lora_alpha": 16}, tensors=without("layers.0.mlp.up_proj.lora_B")
     ),
+    "the other factor of a packed module missing": Case(tensors=without("layers.0.mlp.up_proj.lora_A")),
     "a module missing": Case(tensors=without("layers.0.self_attn.v_proj")),
     "no alpha": Case(fields={"lora_alpha": None}),
     "no rank": Case(fields={"r": None}),

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from adaptry.core.errors import Unavailable
+from adaptry.core.errors import Unauthenticated, Unavailable
 from adaptry.integrations.serving import Cache
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.resolver import AdapterResolver
@@ -38,9 +38,10 @@ class _Role:
 class Flapping(LocalRegistry):
     """A registry that can be away for its worker; `asked` counts the looks at a ref. `there` is the
     same registry, always reachable; `lagging` are aliases as they were before, `broken` is a method
-    that does not answer."""
+    that does not answer; with `is_revoked`, it refuses the worker's token."""
 
     is_away = False
+    is_revoked = False
     asked = 0
     broken: str | None = None
     lagging: Mapping[str, AliasInfo] = MappingProxyType({})
@@ -55,6 +56,8 @@ class Flapping(LocalRegistry):
         self.asked += method == "LocalVersions.get"
         if self.is_away or method == self.broken:
             raise Unavailable("cannot reach the registry; is the server running?")
+        if self.is_revoked:
+            raise Unauthenticated("that token is unknown or revoked")
         found = call()
         if method == "LocalAliases.list" and self.lagging:
             return tuple(self.lagging.get(one.alias, one) for one in found)

@@ -12,14 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.core.errors import CheckFailed, Conflict, Unavailable
+from adaptry.adapters.adapter import open_dir
+from adaptry.core.errors import CheckFailed, Conflict, Unauthenticated, Unavailable
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving import Cache
 from adaptry.integrations.serving.cache.cache import CachedAdapter
 from adaptry.integrations.serving.vllm.names import PLUGIN_ANSWER, PLUGIN_PROBE
+from adaptry.operations.transfer import push
+from adaptry.operations.version_state import change_state
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import VersionInfo
+from adaptry.registry.records import StateChange, VersionInfo
+from adaptry.testing.samples import tiny_lora
 
 from .bench import Bench
 from .recorded_vllm import EngineClient, LoRARequest
@@ -225,3 +229,65 @@ def test_a_plugin_whose_worker_cannot_start_answers_the_probe(bench: Bench, base
             await other.ask(PLUGIN_PROBE)
 
     asyncio.run(test())
+
+
+def messages(caplog: pytest.LogCaptureFixture, part: str) -> list[str]:
+    return [one.getMessage() for one in caplog.records if part in one.getMessage()]
+
+
+def test_known_names_are_served_although_the_registry_refuses_the_workers_token(
+    bench: Bench, publish: Publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A new name is refused, and the error says whose token it is."""
+    version = publish()
+
+    async def test() -> None:
+        assert await bench.ask("acme/tone@1")
+        again = bench.restarted()
+        again.registry.is_revoked = True
+        assert version.digest.hex in (await again.ask("acme/tone@1") or "")
+        for _ in range(2):
+            with pytest.raises(
+                Unauthenticated, match=r"^the registry refuses this engine's ADAPTRY_TOKEN: that"
+            ):
+                await again.ask("acme/other@1")
+            await again.look()
+        again.registry.is_revoked = False
+        await again.look()
+
+    asyncio.run(test())
+    assert len(messages(caplog, "the registry does not answer")) == 1
+    assert "for at most 24 h: the registry refuses" in messages(caplog, "the registry does not answer")[0]
+    assert len(messages(caplog, "the registry answers again")) == 1
+
+
+def test_a_refused_name_is_logged_once_with_a_command_for_its_version(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name to preload is tried again and again."""
+    push(bench.registry.there, open_dir(tiny_lora(tmp_path / "wide", rank=32)), "acme/tone")
+    loading = bench.restarted(preload=("acme/tone@1",), refused_for=0.0)
+
+    async def test() -> None:
+        for _ in range(3):
+            await loading.look()
+
+    asyncio.run(test())
+    (refused,) = messages(caplog, "acme/tone@1 is not served")
+    assert "→ change it to a rank that the server supports: adaptry resize acme/tone@1 " in refused
+
+
+def test_the_log_has_the_registrys_reason_for_a_name_that_it_does_not_have(
+    bench: Bench, publish: Publish, caplog: pytest.LogCaptureFixture
+) -> None:
+    """vLLM itself answers only that there is no such model."""
+    caplog.set_level("INFO", "vllm.adaptry")
+    publish()
+    withdrawn = StateChange(state="quarantined", reason="it leaks")
+    change_state(bench.registry.there, Ref.parse("acme/tone@1"), withdrawn)
+
+    async def test() -> None:
+        assert await bench.ask("acme/tone") is None
+
+    asyncio.run(test())
+    assert "acme/tone is not served: acme/tone has no active version" in caplog.text

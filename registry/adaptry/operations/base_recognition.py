@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.content import FolderContent
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, Conflict, Invalid, InvalidRef, NotFound
+from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, Invalid, InvalidRef, NotFound
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import BaseClaim
 from adaptry.core.refs import Ref, folder_argument, is_folder, parse_base_name
@@ -108,6 +108,16 @@ class BaseRecogniser:
         folder, record = next(iter(found.items()))
         return self._by_content(record, folder, declared.written)
 
+    def record_of(self, base: RecognisedBase) -> BaseRecord | None:
+        """The record of a recognised base; None if the registry does not have it."""
+        known = base.info or base.claim
+        if base.record or known is None or known.id is None:
+            return base.record
+        try:
+            return self.bases.record(known.id)
+        except NotFound:
+            return None
+
     def find_folder(self, written: str | None) -> Path | None:
         """The checkpoint at a path, resolved from the current working directory."""
         return next(iter(self._checkpoints(written, ())), None) if written else None
@@ -132,16 +142,46 @@ class BaseRecogniser:
 
 
 def recognise_base(
-    bases: Bases, adapter: Adapter, base: RecognisedBase | BaseSource | None
+    bases: Bases, adapter: Adapter, base: RecognisedBase | BaseSource | None, *, is_forced: bool = False
 ) -> RecognisedBase:
     """The base to claim for `adapter`: the given one, else the one in its config.
 
-    Raises what `BaseRecogniser.named` and `trained_on` raise.
+    Raises what `BaseRecogniser.named` and `trained_on` raise; `CheckFailed` if the given one has other
+    weights than the one in the config, unless `is_forced`.
     """
     if isinstance(base, RecognisedBase):
         return base
     recogniser = BaseRecogniser(bases)
-    return recogniser.trained_on(adapter) if base is None else recogniser.named(base)
+    if base is None:
+        return recogniser.trained_on(adapter)
+    found = recogniser.named(base)
+    if not is_forced:
+        _require_base_of_config(recogniser, adapter, found)
+    return found
+
+
+def _require_base_of_config(recogniser: BaseRecogniser, adapter: Adapter, given: RecognisedBase) -> None:
+    """Raises `CheckFailed` if the config leads to a folder on this machine with another model than `given`.
+    Nothing else shows this mistake, since models of one family have equal shapes. A config with the name of
+    another registered base is a finding (`base_name_differs`).
+    """
+    from adaptry.bases.fingerprinting.match import match_bases
+
+    try:
+        own = recogniser.trained_on(adapter)
+    except Conflict:  # its path leads to several bases, so the caller names one
+        return
+    base = recogniser.record_of(given) if own.folder else None
+    if own.record is None or base is None:
+        return
+    match = match_bases(own.record, base)
+    if not match.is_same_model:
+        label = _name(given.info) if given.info else str(given.folder or base.id.brief)
+        raise CheckFailed(
+            f"its config names the base in {own.folder}, and {label} is another model: {match.evidence}. Push"
+            " it with the base that it was trained on; if the config is wrong, correct"
+            " base_model_name_or_path in adapter_config.json"
+        )
 
 
 def declared_base(adapter: Adapter) -> RecognisedBase:

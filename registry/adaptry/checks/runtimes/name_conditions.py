@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
+from types import MappingProxyType
 
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
@@ -27,11 +28,16 @@ def is_unpaired_factor(name: str) -> bool:
 
 
 def no_factor(
-    *, but: tuple[str, ...] = (), in_layers: bool | None = None, unpaired: bool = True
+    *,
+    but: tuple[str, ...] = (),
+    in_layers: bool | None = None,
+    unpaired: bool = True,
+    filled: Mapping[str, str] = MappingProxyType({}),
 ) -> Condition:
     """Tensors that are not a pair of factors for the engine, except names that contain one of `but`.
     `in_layers` restricts them to tensors inside or outside layers; `unpaired` includes factors without a
-    counterpart.
+    counterpart. `filled` maps a module's last name to that of a module which the engine packs with it: if
+    that one has the same factor, the engine takes zeros for a missing counterpart.
     """
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
@@ -42,6 +48,7 @@ def no_factor(
             for name in names
             if not any(part in name for part in but)
             and (unpaired or name in subject.unread or not is_unpaired_factor(name))
+            and not _is_filled(subject, name, filled)
             and (in_layers is None or bool(_LAYER.search(name)) is in_layers)
         ]
         if not names:
@@ -74,12 +81,20 @@ def is_kept_copy(name: str) -> bool:
     return _KEPT_COPY.fullmatch(name) is not None
 
 
-def unpaired_factors(*, of: Set[str] | None = None, but: Set[str] = frozenset()) -> Condition:
-    """Factors without their counterpart, of modules with the last names `of` (or all), except `but`."""
+def unpaired_factors(
+    *, of: Set[str] | None = None, but: Set[str] = frozenset(), letters: str = "AB"
+) -> Condition:
+    """Factors without their counterpart, of modules with the last names `of` (or all), except `but`; only
+    `lora_A` or `lora_B` if `letters` is one letter.
+    """
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         names = [name for name in subject.spec.unclaimed if is_unpaired_factor(name)]
-        names = [name for name in names if (of is None or _module(name) in of) and _module(name) not in but]
+        names = [
+            name
+            for name in names
+            if (of is None or _module(name) in of) and _module(name) not in but and _letter(name) in letters
+        ]
         if not names:
             return None
         return ConditionMatch(
@@ -105,6 +120,24 @@ def unpaired_a_with_scale(*, of: Set[str]) -> Condition:
         return ConditionMatch(f"{shorten_names(fold_layer_numbers(names))} has no `lora_B`", names)
 
     return found
+
+
+def _is_filled(subject: CheckSubject, name: str, filled: Mapping[str, str]) -> bool:
+    """Whether the engine takes zeros for the counterpart of this factor, because the module that is packed
+    with its own has a factor of the same kind and shape.
+    """
+    last = _module(name)
+    if last not in filled or not is_unpaired_factor(name):
+        return False
+    tensors = subject.adapter.tensors
+    beside = tensors.get(name.replace(f".{last}.", f".{filled[last]}."))
+    return beside is not None and beside.shape == tensors[name].shape
+
+
+def _letter(name: str) -> str:
+    """`A` or `B`, of a factor's name."""
+    match = _FACTOR_LETTER.search(name)
+    return match[0][-1] if match else ""
 
 
 def _module(name: str) -> str:

@@ -128,9 +128,17 @@ SGLANG = RuntimeRules(
             "tensors_unmatched",
             "refuses",
             "tensors of a layer that are not factors",
-            name_conditions.no_factor(in_layers=True),
+            name_conditions.no_factor(in_layers=True, filled={"up_proj": "gate_proj"}),
             repairs.SPELL,
             _FIRST,
+        ),
+        RuntimeRule(
+            "factors_missing",
+            "changes",
+            "`lora_B` of `up_proj` without `lora_A`, beside `gate_proj`: its update is zero",
+            name_conditions.unpaired_factors(of=frozenset(["up_proj"]), letters="B"),
+            repairs.SPELL,
+            _STACKED,
         ),
         RuntimeRule(
             "tensors_dropped",

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from adaptry.checks import check
-from adaptry.checks.intrinsic import check_intrinsic
 from adaptry.checks.runtimes import Runtime
 from adaptry.compute.exporting.apply_repairs import RepairedAdapter, repair_for_runtime
 from adaptry.compute.exporting.equality import Equality
@@ -98,9 +97,11 @@ def prepare_export(
 
 def _require_scale(parent: ParentAdapter) -> None:
     """Raises `CheckFailed` for a scale of 0. A repair would move it into the tensors, unseen by checks."""
-    for finding in check_intrinsic(parent.adapter):
+    for finding in check(parent.adapter, None).findings:
         if finding.code == "scale_zero":
-            raise CheckFailed(f"{parent.label}: {finding.reason} [{finding.code}] → {finding.remedy}")
+            raise CheckFailed(
+                f"{parent.label}: {finding.reason} [{finding.code}] → {finding.remedy_for(parent.label)}"
+            )
 
 
 def _check_fits(found: PreparedExport, options: ExportOptions) -> None:

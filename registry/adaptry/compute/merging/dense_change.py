@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.adapter_tensors import ReadBias
 
 _PART = 64 << 20
+_CACHE_LINE = 64
 
 
 def merge_dense_tensor(tensor: OutputTensor, sink: TensorSink, tally: ValueTally | None = None) -> None:
@@ -157,10 +158,21 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def _read(reader: ShardReader, shard: str, info: TensorInfo) -> Tensor:
-    from adaptry.compute.tensors.adapter_tensors import as_tensor
+    """A tensor of a file, as far from a cache line in memory as in the file. transformers maps files, and the
+    order in which MKL sums a matrix times a vector depends on where the matrix begins.
+    """
+    import torch
 
-    data = bytearray(info.size)
-    view = memoryview(data)
+    from adaptry.compute.tensors.adapter_tensors import DTYPES
+
+    dtype = DTYPES[info.dtype]
+    if not info.size:
+        return torch.empty(info.shape, dtype=dtype)
+    memory = torch.empty(info.size + _CACHE_LINE, dtype=torch.uint8)
+    first = (info.start - memory.data_ptr()) % _CACHE_LINE
+    first -= first % dtype.itemsize  # torch has no tensors between two values
+    data = memory[first : first + info.size]
+    view: memoryview = data.numpy().data
     for start in range(0, info.size, _PART):
         reader.read(shard, view[start : start + _PART], info.start + start)
-    return as_tensor(data, info)
+    return data.view(dtype).view(info.shape)

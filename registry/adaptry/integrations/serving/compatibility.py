@@ -65,4 +65,4 @@ def require_compatible_folder(folder: Path, label: str, profile: EngineProfile) 
     if found.outcome == "as_trained":
         return
     first = found.findings[0]
-    raise CheckFailed(f"{label} on {found.runtime}: {first.reason}. {first.remedy}")
+    raise CheckFailed(f"{label} on {found.runtime}: {first.reason} → {first.remedy_for(label)}")

@@ -53,8 +53,9 @@ def push(
     """Pushes `adapter` as a version of `name`. Pushing identical files returns the existing version.
 
     Without `base`, the base in the adapter's config is claimed (`recognise_base`), by content if it is a
-    folder on this machine. A base that is not registered is logged, since no engine loads the version until
-    it is; if it is in a folder here, the adapter is checked against that. Without parents, recipe and
+    folder on this machine; a `base` with other weights than that folder raises `CheckFailed`, unless the
+    options force. A base that is not registered is logged, since no engine loads the version until it is; if
+    it is in a folder here, the adapter is checked against that. Without parents, recipe and
     provenance, a version of `name` with the same files and base is returned, whatever its parents, recipe and
     provenance are. The registry inspects the weights: NaN or infinity raises `CheckFailed` unless the options
     force; for a remote registry this is checked before the upload (`inspect_early`). Raises as `versions.put`
@@ -66,8 +67,8 @@ def push(
     from adaptry.operations.transfer.revision_upload import send_revision
 
     name = AdapterName.parse(name) if isinstance(name, str) else name
-    found = recognise_base(registry.bases, adapter, base)
     is_forced = options.force_reason is not None
+    found = recognise_base(registry.bases, adapter, base, is_forced=is_forced)
     if found.record and found.needs_registering and not is_forced:
         _require_fit(adapter, found.record, f"the base in {found.folder}")
     with inspect_early(registry, adapter, is_one_request=True, is_forced=is_forced) as require_sound:

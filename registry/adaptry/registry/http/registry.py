@@ -64,7 +64,9 @@ class HttpRegistry(Registry):
     ) -> None:
         self.url: str = check_url(url)
         if token is not None and not (token.isascii() and token.isprintable()):
-            raise Invalid("the token has invalid characters; was something else copied with it?")
+            raise Invalid(
+                "the token for the registry has invalid characters; was something else copied with it?"
+            )
         self._server = Connection(self.url, token, open_pool(self.url, ca_bundle, proxy))
         self.adapters = HttpAdapters(self._server)
         self.files = HttpFiles(self._server)

@@ -131,8 +131,9 @@ class LocalAdapters(Adapters):
                 raise Conflict(f"{name} is in use by {names}; remove the aliases first")
             if serving := worker_reports.workers_with_adapter(tx, adapter.key):
                 raise Conflict(
-                    f"{name} is loaded by {', '.join(serving[:5])}; let them unload it, or"
-                    " declare workers whose engine has stopped: adaptry workers gone NAME --reason TEXT"
+                    f"{name} is loaded by {', '.join(serving[:5])}; revoke its versions, which unloads them"
+                    f" (adaptry revoke {name}@VERSION --reason TEXT), or declare workers whose engine has"
+                    " stopped: adaptry workers gone NAME --reason TEXT"
                 )
             commits.delete_all(tx, adapter)
             adapters.mark_deleted(tx, adapter, now)

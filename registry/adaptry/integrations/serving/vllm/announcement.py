@@ -14,8 +14,8 @@ from adaptry.core.errors import Unavailable, Withdrawn
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import Ref
 from adaptry.core.stack_ref import StackRef
-from adaptry.integrations.serving.vllm.lookup import RefLookup, Resolution
-from adaptry.integrations.serving.vllm.worker import UNREACHABLE, VllmWorker
+from adaptry.integrations.serving.vllm.lookup import UNREACHABLE, RefLookup, Resolution
+from adaptry.integrations.serving.vllm.worker import VllmWorker
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.state_warnings import require_usable
 from adaptry.registry.workers import RolloutAssignment

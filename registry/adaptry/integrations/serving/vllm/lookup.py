@@ -6,9 +6,18 @@ until `probe` reaches it again, so that requests for known names do not wait for
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 
-from adaptry.core.errors import AdaptryError, Conflict, NotFound, Unavailable, Withdrawn
+from adaptry.core.errors import (
+    AdaptryError,
+    Conflict,
+    NotFound,
+    ProtocolMismatch,
+    Unauthenticated,
+    Unavailable,
+    Withdrawn,
+)
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import Label, Ref
@@ -16,6 +25,12 @@ from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.worker.last_known import KnownTarget, LastKnownTargets
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
+
+log = logging.getLogger("vllm.adaptry")
+
+UNREACHABLE = (Unavailable, Unauthenticated, ProtocolMismatch)
+"""Errors that do not concern an adapter: the registry does not answer, or refuses this token."""
+_TOKEN_REFUSED = "the registry refuses this engine's ADAPTRY_TOKEN: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +57,15 @@ class RefLookup:
 
     def note_failure(self, error: AdaptryError) -> None:
         """Records that a call, made anywhere, found the registry away."""
+        if isinstance(error, Unauthenticated) and not error.message.startswith(_TOKEN_REFUSED):
+            error = Unauthenticated(f"{_TOKEN_REFUSED}{error.message}")  # clients have tokens of their own
+        if self._failure is None:
+            span = _hours(self.last_known.max_age)
+            log.warning(
+                "the registry does not answer; names are served as last known, for at most %s: %s",
+                span,
+                error.message,
+            )
         self._failure = error
 
     def probe(self) -> None:
@@ -49,6 +73,7 @@ class RefLookup:
         if self._failure is not None:
             self._registry.events.read()
             self._failure = None
+            log.warning("the registry answers again")
 
     def resolve(self, ref: Ref) -> Resolution:
         """Raises `NotFound`; `Unavailable` if the registry is away and nothing current enough is known, or
@@ -62,9 +87,9 @@ class RefLookup:
             raise
         except Conflict as error:  # the registry is behind
             return self._last_known_target(ref, error)
-        except Unavailable as error:
-            self._failure = error
-            return self._last_known_target(ref, error)
+        except UNREACHABLE as error:
+            self.note_failure(error)
+            return self._last_known_target(ref, self._failure or error)
 
     def _resolve(self, ref: Ref) -> VersionInfo:
         if isinstance(ref.selector, Label):

@@ -18,9 +18,11 @@ class NameProblems:
         """The reason of each problem, by name."""
         return dict(self._reasons)
 
-    def record_refused(self, name: str, error: AdaptryError) -> None:
-        """The name is refused."""
+    def record_refused(self, name: str, error: AdaptryError) -> bool:
+        """The name is refused. Returns False if that is its latest problem already."""
+        is_known = self._reasons.get(name) == error.message
         self._record(name, error.message)
+        return not is_known
 
     def record_outdated(self, name: str, error: AdaptryError) -> None:
         """The name still has its previous version, because the current one cannot be prepared."""

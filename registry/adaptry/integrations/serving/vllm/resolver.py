@@ -28,14 +28,14 @@ from adaptry.integrations.serving.vllm.draining import DrainingAdapters, LeaseRe
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.finished_requests import watch_finished
 from adaptry.integrations.serving.vllm.idle_adapters import least_recently_used, name_to_unload
-from adaptry.integrations.serving.vllm.lookup import RefLookup
+from adaptry.integrations.serving.vllm.lookup import UNREACHABLE, RefLookup
 from adaptry.integrations.serving.vllm.names import PLUGIN_ANSWER, PLUGIN_PROBE, parse_model_name
 from adaptry.integrations.serving.vllm.pinned_names import keep_loaded, require_slots
 from adaptry.integrations.serving.vllm.preparation import AdapterPreparation
 from adaptry.integrations.serving.vllm.problems import NameProblems
 from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
 from adaptry.integrations.serving.vllm.snapshot import load_of, take_snapshot
-from adaptry.integrations.serving.vllm.worker import UNREACHABLE, EngineSnapshot, VllmWorker
+from adaptry.integrations.serving.vllm.worker import EngineSnapshot, VllmWorker
 from adaptry.integrations.serving.worker.last_known import LastKnownTargets
 
 log = logging.getLogger("vllm.adaptry")
@@ -360,10 +360,11 @@ class AdapterResolver:
 
     def _refuse(self, name: str, error: AdaptryError) -> None:
         self._refusals.add(name, error, self._config.clock())
-        if isinstance(error, NotFound):
+        if isinstance(error, NotFound):  # vLLM's own answer has no reason; clients may request any name
+            log.info("%s is not served: %s", name, error.message)
             return
-        log.warning("%s is not served: %s", name, error.message)
-        self._problems.record_refused(name, error)
+        if self._problems.record_refused(name, error):  # names to preload are tried every few seconds
+            log.warning("%s is not served: %s", name, error.message)
 
     def _start_refreshing(self, vllm: InProcessVllm) -> None:
         if self._refresh_task is None or self._refresh_task.done():

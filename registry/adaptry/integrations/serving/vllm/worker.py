@@ -24,13 +24,13 @@ from adaptry.core.errors import (
     NotFound,
     PermissionDenied,
     ProtocolMismatch,
-    Unauthenticated,
     Unavailable,
 )
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Label, Ref
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import EngineAdapter
+from adaptry.integrations.serving.vllm.lookup import UNREACHABLE
 from adaptry.integrations.serving.worker.backoff import Backoff, ServedVersion
 from adaptry.integrations.serving.worker.name_claim import claim_name
 from adaptry.integrations.serving.worker.recall_executor import RecallExecutor
@@ -55,8 +55,6 @@ log = logging.getLogger("vllm.adaptry")
 
 _CANNOT_REPORT = (PermissionDenied, NotFound, Invalid, ProtocolMismatch)
 """Errors of a report that would be the same for the next one."""
-UNREACHABLE = (Unavailable, Unauthenticated, ProtocolMismatch)
-"""Errors that do not concern an adapter: the registry does not answer, or refuses this token."""
 _RETRY_SECONDS = 600.0  # after which a registry that accepts no reports is sent one again
 _THREADS = 16
 Answer = TypeVar("Answer")
