@@ -31,7 +31,8 @@ MAX_OPEN_SPOOLS = 64
 MAX_SPOOL_BYTES = MAX_REVISION
 """Maximum size of one spool in bytes."""
 
-_BUFFER = 1 << 20
+_BATCH = 1 << 20
+_MOST_PIECES = 1024  # of one call of the kernel
 _FINISHED = "finished"
 _ALONE = ".alone"
 
@@ -92,7 +93,7 @@ class UploadSpool:
 
     path: Path
 
-    def write(self, name: str, pieces: Iterable[bytes]) -> int:
+    def write(self, name: str, pieces: Iterable[bytes | memoryview]) -> int:
         """Stores a piece atomically as `name`, replacing an earlier one; returns its size in bytes.
 
         Raises `TooLarge`, `StorageFull`, `Unavailable`, and the errors of `pieces`.
@@ -101,14 +102,14 @@ class UploadSpool:
         draft = self.path / f".{secrets.token_hex(8)}"
         written = 0
         try:
-            with _explained(self.path.parent), draft.open("xb", buffering=_BUFFER) as file:
-                for piece in pieces:
-                    written += len(piece)
+            with _explained(self.path.parent), draft.open("xb", buffering=0) as file:
+                for batch in _batches(pieces):
+                    written += sum(map(len, batch))
                     if written > room:
                         raise TooLarge(
                             f"an upload can have {MAX_SPOOL_BYTES >> 30} GiB under way; finish it first"
                         )
-                    file.write(piece)
+                    _write_all(file.fileno(), batch)
             draft.replace(self.path / name)
         except BaseException:
             draft.unlink(missing_ok=True)
@@ -150,6 +151,30 @@ class UploadSpool:
             with suppress(FileNotFoundError):  # another process's temporary file, renamed in the meantime
                 size += path.stat().st_size
         return size
+
+
+def _batches(pieces: Iterable[bytes | memoryview]) -> Iterator[list[bytes | memoryview]]:
+    """The pieces in groups of about 1 MiB."""
+    batch: list[bytes | memoryview] = []
+    size = 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece)
+        if size >= _BATCH or len(batch) == _MOST_PIECES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
+    left = [memoryview(piece) for piece in pieces]
+    while left:
+        written = os.writev(descriptor, left)
+        while left and written >= len(left[0]):
+            written -= len(left.pop(0))
+        if written:
+            left[0] = left[0][written:]
 
 
 def _needless(present: Iterable[Path], before: float) -> list[Path]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 
 import anyio
 from anyio import to_thread
 from fastapi import Request
+from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adaptry.core.digest import Digest
@@ -35,10 +36,10 @@ _FRAMES = "application/x-ndjson"
 async def put_shard(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
     """Joins the files that the shard describes; responds once all of them are stored."""
     files = await _read_shard(request, upload, writer)
-    state = app_state_of(request)
-    async with state.uploads.slot(slot_holder(writer)) as threads:
-        await to_thread.run_sync(lambda: list(_join_all(state, upload, writer, files)), limiter=threads)
-    return JSONResponse({"result": 1})
+    joining = _Joining(app_state_of(request), upload, writer, files)
+    async with joining.slot() as threads:
+        await to_thread.run_sync(lambda: list(joining.store_all()), limiter=threads)
+    return JSONResponse({"result": 1}, background=BackgroundTask(_free_spool, joining))
 
 
 @ROUTES.post(f"{UPLOAD_PATH}/v2/shards")
@@ -50,10 +51,9 @@ async def put_shard_with_progress(request: Request, upload: XetUploadId, writer:
         files = await _read_shard(request, upload, writer)
     except AdaptryError as error:
         return Response(_failed(error), media_type=_FRAMES)
-    state = app_state_of(request)
-    joining = _join_all(state, upload, writer, files)
+    joining = _Joining(app_state_of(request), upload, writer, files)
     return StreamingResponse(
-        _progress_frames(joining, len(files), state.uploads.slot(slot_holder(writer))), media_type=_FRAMES
+        _progress_frames(joining), media_type=_FRAMES, background=BackgroundTask(_free_spool, joining)
     )
 
 
@@ -76,47 +76,72 @@ async def _read_shard(request: Request, upload: str, writer: XetWriter) -> tuple
         return await stream_body(request, read, threads, kind=None)
 
 
-def _join_all(
-    state: AppState, upload: str, writer: GrantContext[XetGrant], files: tuple[XetFile, ...]
-) -> Iterator[int]:
-    """Stores the files in the adapter, yielding the count after each; then drops the spooled bytes."""
-    name = writer.grant.name
-    # One shard of an upload at a time: one must not drop bytes that another is reading.
-    with state.spools.open(name.namespace, upload) as spool, spool.exclusive():
-        early = state.early_joins.take(upload)
+class _Joining:
+    """Joins the files of one shard of an upload and stores them in the adapter."""
+
+    def __init__(
+        self, state: AppState, upload: str, writer: GrantContext[XetGrant], files: tuple[XetFile, ...]
+    ) -> None:
+        self.files = files
+        self._state = state
+        self._upload = upload
+        self._writer = writer
+        self._name = writer.grant.name
+        self._stored: tuple[JoinedFile, ...] = ()  # once all are
+
+    def slot(self) -> AbstractAsyncContextManager[anyio.CapacityLimiter]:
+        """The threads for the two methods that follow. Raises `Busy`."""
+        return self._state.uploads.slot(slot_holder(self._writer))
+
+    def store_all(self) -> Iterator[int]:
+        """Stores the files, yielding the count after each."""
+        with self._spool() as spool:
+            early = self._state.early_joins.take(self._upload)
+            try:
+                joined = resolve_files(self.files, _XorbFinder(self._state, self._writer, spool))
+                begun, earlier = (early and early.claim(joined, self._state.blobs.chunks)) or (None, None)
+                # `begun` is first: its open upload counts towards the uploads that the name may have.
+                for done, file in enumerate(sorted(joined, key=lambda each: each is not begun), 1):
+                    self._store(file, earlier if file is begun else None)
+                    yield done
+            finally:
+                if early:
+                    early.discard()
+            self._stored = joined
+            spool.mark_finished()
+
+    def free_spool(self) -> None:
+        """Drops the spooled bytes that are in the stored files now."""
+        if not self._stored:
+            return
+        with self._spool() as spool:
+            for hash, (spooled_xorb, runs) in stored_runs(self._stored).items():
+                spool.write(hash, xorb_trailer(spooled_xorb.table, runs))
+            spool.mark_finished()
+
+    @contextmanager
+    def _spool(self) -> Iterator[UploadSpool]:
+        """The upload's spool, for one shard at a time: one must not drop bytes that another is reading."""
+        with self._state.spools.open(self._name.namespace, self._upload) as spool, spool.exclusive():
+            yield spool
+
+    def _store(self, file: JoinedFile, earlier: str | None) -> None:
+        """Stores the file in the adapter. `earlier`: the id of an upload that has its bytes already."""
         try:
-            joined = resolve_files(files, _XorbFinder(state, writer, spool))
-            begun, earlier = (early and early.claim(joined, state.blobs.chunks)) or (None, None)
-            # `begun` is first: its open upload counts towards the uploads that the name may have.
-            for done, file in enumerate(sorted(joined, key=lambda each: each is not begun), 1):
-                _deliver(state, writer, file, earlier if file is begun else None)
-                yield done
-        finally:
-            if early:
-                early.discard()
-        for hash, (spooled_xorb, runs) in stored_runs(joined).items():
-            spool.write(hash, xorb_trailer(spooled_xorb.table, runs))
-        spool.mark_finished()
-
-
-def _deliver(state: AppState, writer: GrantContext[XetGrant], file: JoinedFile, earlier: str | None) -> None:
-    """Stores the file in the adapter. `earlier`: the id of an upload that has its bytes already."""
-    name = writer.grant.name
-    try:
-        store_file(
-            writer.registry,
-            name,
-            file.sha256,
-            file.size,
-            lambda start: file.read(start, state.blobs.chunks),
-            earlier=earlier,
-        )
-    except DigestMismatch:
-        # If a map is wrong or a stored file damaged, the client sends everything when it tries again.
-        for source in file.sources:
-            state.chunk_maps.forget(name, source)
-        raise
-    state.chunk_maps.save(name, file.sha256, file.table)
+            store_file(
+                self._writer.registry,
+                self._name,
+                file.sha256,
+                file.size,
+                lambda start: file.read(start, self._state.blobs.chunks),
+                earlier=earlier,
+            )
+        except DigestMismatch:
+            # If a map is wrong or a stored file damaged, the client sends everything when it tries again.
+            for source in file.sources:
+                self._state.chunk_maps.forget(self._name, source)
+            raise
+        self._state.chunk_maps.save(self._name, file.sha256, file.table)
 
 
 class _XorbFinder:
@@ -139,17 +164,23 @@ class _XorbFinder:
         return found
 
 
-async def _progress_frames(
-    joining: Iterator[int], total: int, slot: AbstractAsyncContextManager[anyio.CapacityLimiter]
-) -> AsyncIterator[bytes]:
+async def _progress_frames(joining: _Joining) -> AsyncIterator[bytes]:
     """Yields frames, one to a line: progress, then the result or an error."""
+    stored = joining.store_all()
     try:
-        async with slot as threads:
-            while (done := await to_thread.run_sync(next, joining, None, limiter=threads)) is not None:
-                yield _frame(type="validating", verified=done, total=total)
+        async with joining.slot() as threads:
+            while (done := await to_thread.run_sync(next, stored, None, limiter=threads)) is not None:
+                yield _frame(type="validating", verified=done, total=len(joining.files))
         yield _frame(type="result")
     except AdaptryError as error:
         yield _failed(error)
+
+
+async def _free_spool(joining: _Joining) -> None:
+    """Runs after the response, for which the client waits."""
+    with suppress(AdaptryError):  # the files are stored, and the spool is removed later
+        async with joining.slot() as threads:
+            await to_thread.run_sync(joining.free_spool, limiter=threads)
 
 
 def _failed(error: AdaptryError) -> bytes:

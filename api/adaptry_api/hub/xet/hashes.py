@@ -38,7 +38,7 @@ def sha256_of(data: bytes) -> Digest:
     return Digest(text_of(data[:BYTES]))
 
 
-def chunk_hash(data: bytes) -> bytes:
+def chunk_hash(data: bytes | memoryview) -> bytes:
     """The hash of a chunk, 32 bytes."""
     from blake3 import blake3  # servers without such uploads do not need it
 

@@ -79,7 +79,7 @@ class StoredXorb:
 _DAMAGED = "a xorb that was received is damaged; upload again"
 
 
-def xorb_with_trailer(chunks: Iterable[bytes]) -> Iterator[bytes]:
+def xorb_with_trailer(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
     """The chunks, followed by the trailer that `StoredXorb` reads."""
 
     # The hashes are computed, not taken from the client: other writers of the adapter rely on them.

@@ -29,12 +29,14 @@ _FOOTER = b"XETBLOB"
 _PLAIN, _LZ4, _GROUPED = range(3)
 
 
-def unpack_chunks(body: Iterable[bytes]) -> Iterator[bytes]:
-    """The chunks of a xorb, in order, as it arrives. Raises `Invalid` and `TooLarge`."""
+def unpack_chunks(body: Iterable[bytes]) -> Iterator[bytes | memoryview]:
+    """The chunks of a xorb, in order, as it arrives. Plain ones are not copied. Raises `Invalid` and
+    `TooLarge`.
+    """
     source = _Source(body)
     unpack = _Unpacker()
     count = total = sent = 0
-    while header := source.take(_HEADER):
+    while header := bytes(source.take(_HEADER)):
         if header.startswith(_FOOTER):
             source.skip()
             break
@@ -81,7 +83,7 @@ class _Unpacker:
     def __init__(self) -> None:
         self._lz4 = lz4.frame.create_decompression_context()
 
-    def __call__(self, data: bytes, scheme: int, length: int, number: int) -> bytes:
+    def __call__(self, data: bytes | memoryview, scheme: int, length: int, number: int) -> bytes | memoryview:
         if scheme == _PLAIN:
             return data
         lz4.frame.reset_decompression_context(self._lz4)
@@ -113,19 +115,22 @@ class _Source:
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
-        self._piece = b""
+        self._piece = memoryview(b"")
         self._at = 0
 
-    def take(self, size: int) -> bytes:
-        """The next `size` bytes; fewer only at the end."""
-        taken = self._piece[self._at : self._at + size]
-        self._at += len(taken)
+    def take(self, size: int) -> bytes | memoryview:
+        """The next `size` bytes, copied only if they are in several pieces; fewer only at the end."""
+        first = self._piece[self._at : self._at + size]
+        self._at += len(first)
+        if len(first) == size:
+            return first
+        taken = bytes(first)
         while len(taken) < size:
             piece = next(self._pieces, None)
             if piece is None:
                 break
-            self._piece, self._at = piece, min(len(piece), size - len(taken))
-            taken += piece[: self._at]
+            self._piece, self._at = memoryview(piece), min(len(piece), size - len(taken))
+            taken += self._piece[: self._at]
         return taken
 
     def skip(self) -> None:
