@@ -84,6 +84,18 @@ def test_feature_extraction_fits_the_bare_model_of_a_language_model(
     assert findings(folder, base) == {}
 
 
+def test_a_config_without_a_class_fits_the_bare_model_with_a_warning(
+    tmp_path: Path, base: BaseRecord
+) -> None:
+    """Compared with PEFT in `tests/methods/test_model_classes.py`."""
+    folder = tiny_lora(tmp_path / "tone", config={"task_type": None, "auto_mapping": None})
+    assert findings(folder, base) == {}
+    rename(folder, lambda name: name.replace(f"{PREFIX}model.", PREFIX, 1))
+    found = findings(folder, base)
+    assert found.keys() == {"model_class_chosen"}
+    assert found["model_class_chosen"].severity == "warns"
+
+
 def test_only_pefts_own_adapter_name_may_occur_inside_a_tensor_name(tmp_path: Path, base: BaseRecord) -> None:
     own = rename(tiny_lora(tmp_path / "own"), lambda name: name.replace("lora_A.", "lora_A.default."))
     other = rename(tiny_lora(tmp_path / "other"), lambda name: name.replace("lora_A.", "lora_A.foo."))

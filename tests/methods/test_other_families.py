@@ -39,6 +39,20 @@ def _llama4() -> Any:
     return transformers.Llama4ForCausalLM(config)
 
 
+def _trocr() -> Any:
+    """transformers renames the modules of its encoder only."""
+    encoder = transformers.ViTConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, image_size=8,
+        patch_size=4,
+    )  # fmt: skip
+    decoder = transformers.TrOCRConfig(
+        d_model=32, decoder_ffn_dim=48, decoder_layers=1, decoder_attention_heads=4, vocab_size=96,
+        cross_attention_hidden_size=32, max_position_embeddings=64,
+    )  # fmt: skip
+    config = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    return transformers.VisionEncoderDecoderModel(config)
+
+
 DOWN, UP = "experts.down_proj", "experts.gate_up_proj"
 
 
@@ -52,15 +66,20 @@ DOWN, UP = "experts.down_proj", "experts.gate_up_proj"
         ),
         (_granite, {"target_modules": [], "target_parameters": [DOWN, UP], "alpha_pattern": {UP: 32}}),
         (_llama4, {"target_modules": "all-linear"}),
+        (_trocr, {"target_modules": "all-linear"}),
+        (_trocr, {"target_modules": ["q_proj", "fc2"], "exclude_modules": r"decoder\..*"}),
     ],
 )
 def test_a_lora_is_merged_as_peft_merges_it(build: Any, fields: dict[str, Any], tmp_path: Path) -> None:
-    family = Family(build, transformers.AutoModelForCausalLM, "CAUSAL_LM", [])
+    if build is _trocr:
+        family = Family(build, transformers.VisionEncoderDecoderModel, None, [])
+    else:
+        family = Family(build, transformers.AutoModelForCausalLM, "CAUSAL_LM", [])
     base = family.save(tmp_path / "base", torch.float32)
     torch.manual_seed(1)
     with warnings.catch_warnings(action="ignore"):
         live = peft.get_peft_model(
-            family.load(base), peft.LoraConfig(r=4, task_type="CAUSAL_LM", use_rslora=True, **fields)
+            family.load(base), peft.LoraConfig(r=4, task_type=family.task, use_rslora=True, **fields)
         )
         with torch.no_grad():
             for parameter in live.parameters():

@@ -31,6 +31,7 @@ SPELLINGS: tuple[tuple[str, str], ...] = (
     ("model.vision_model.", "vision_model."),
     ("model.audio_tower.", "audio_tower."),
     ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.vision_embed_tokens.", "vision_embed_tokens."),
 )
 """Name prefixes in vision-language models: in memory since transformers 4.52, and before (and on disk)."""
 

@@ -42,6 +42,11 @@ _VIT: _Rules = (
     (r"intermediate\.dense", "mlp.fc1"),
     (r"output\.dense", "mlp.fc2"),
 )
+_VIT_AS_ENCODER: _Rules = (  # of an encoder with a decoder, such as TrOCR, whose names stay as they are
+    (r"^encoder\.encoder\.layer\.", "encoder.layers."),
+    *((rf"^(encoder\.layers\.\d+\.(?:attention\.)?){old}", rf"\1{new}") for old, new in _VIT[1:4]),
+    *((rf"^(encoder\.layers\.\d+\.){old}", rf"\1{new}") for old, new in _VIT[4:]),
+)
 _SWIN: _Rules = (
     (r"attention\.self\.query", "attention.q_proj"),
     (r"attention\.self\.key", "attention.k_proj"),
@@ -88,6 +93,7 @@ _TEXT_PART: _Rules = ((r"^model\.language_model\.", "model."),)
 _RENAMES: Mapping[str, _Rules] = {
     **dict.fromkeys(("vit", "deit", "beit", "ijepa", "vivit", "vit_mae", "vit_msn"), _VIT),
     "audio-spectrogram-transformer": _VIT,
+    "vision-encoder-decoder": _VIT_AS_ENCODER,
     "swin": _SWIN,
     "segformer": _SEGFORMER,
     "exaone": _EXAONE,

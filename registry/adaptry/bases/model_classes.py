@@ -30,9 +30,9 @@ _MODEL = frozenset(
     hyperclovax hyperclovax_vision_v2 idefics idefics2 idefics3 inkling2 inkling2_loop
     inkling2_loop_text inkling2_text inkling_mm_model inkling_text internlm3 internvl iquestcoder
     jais2 jamba janus jetmoe jev kimi_k25 kimi_linear kolibri1 kyutai_speech_to_text laguna
-    lara_mini lfm2 lfm2_moe lfm2_vl lfm3 lfm3_vl lighton_ocr llama llava llava_next llava_next_video
-    llava_onevision longcat_flash lw_detr m2m_100 marian mask2former maskformer maskformer-swin
-    mbart mellum mimo_v2_flash minicpm3 minicpm_ocr minicpmv4_6 minicpmv4_7 minimax minimax_m2
+    lara_mini lfm2 lfm2_moe lfm2_vl lfm3 lfm3_vl lighton_ocr llama llama4_text llava llava_next
+    llava_next_video llava_onevision longcat_flash lw_detr m2m_100 marian mask2former maskformer
+    maskformer-swin mbart mellum mimo_v2_flash minicpm3 minicpm_ocr minicpmv4_6 minicpmv4_7 minimax minimax_m2
     minimax_m3_vl minimax_m3_vl_text ministral ministral3 mistral mistral3 mistral4 mistral_large4
     mixtral mllama mm-grounding-dino modernbert modernbert-decoder modernvbert molmo2 moonshine
     moonshine_streaming moshi moss_transcribe_diarize muse_glimmer muse_spark musicflamingo musicgen

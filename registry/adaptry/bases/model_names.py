@@ -36,12 +36,14 @@ _Shapes = dict[str, tuple[int, ...] | None]
 class ModelNames:
     """`parameters` are the model's parameters, with shapes if they are known. `aliases` are other names under
     which PEFT accepts an adapter's tensors, with the parameter's own name. `stored` are all names on disk,
-    with that name too.
+    with that name too. `chosen_with_head`: whether the model has a head, if only the adapter's names show
+    that, and the base was saved as the other kind.
     """
 
     parameters: Mapping[str, tuple[int, ...] | None]
     aliases: Mapping[str, str] = field(default_factory=dict)
     stored: Mapping[str, str] = field(default_factory=dict)
+    chosen_with_head: bool | None = None
 
     @cached_property
     def modules(self) -> frozenset[str]:
@@ -100,8 +102,9 @@ def model_names(
     """The names in memory of a base with these tensors on disk and these facts (`Any`: JSON).
 
     `task` is the config's `task_type` and `model_class` its `auto_mapping.base_model_class`; they determine
-    whether the model has a head. If they do not, the class from which the base was saved is used or, if that
-    is unknown or the task is FEATURE_EXTRACTION, the one that has most of the names in `used`.
+    whether the model has a head. If they do not, the model is the one that has most of the names in `used`,
+    or the one from which the base was saved if both have as many: users choose the class, and PEFT loads an
+    adapter of the bare model onto that model only.
     `takes_disk_names`: for this method, PEFT renames tensors like transformers does the model's, in the
     families that it converts.
     """
@@ -119,12 +122,11 @@ def model_names(
         name.removeprefix(f"{body}."): shape for name, shape in memory.items() if name.startswith(f"{body}.")
     }
     bare = inside or memory
-    has_head = _loaded_with_head(task, model_class)
-    if has_head is None and task != _BARE_TASK:
-        has_head = saved_with_head
+    has_head, is_chosen = _loaded_with_head(task, model_class), False
     if has_head is None:
-        required = set(used)
-        has_head = len(required & _modules(with_head)) >= len(required & _modules(bare))
+        has_head = _fits_with_head(used, with_head, bare, saved_with_head)
+        is_chosen = task != _BARE_TASK and saved_with_head == (not has_head)
+    chosen = has_head if is_chosen else None
     parameters = with_head if has_head else bare
     stored = {
         _modern(part): _as_loaded(respelled(_modern(each.name)), body, parameters)
@@ -133,9 +135,18 @@ def model_names(
     }
     is_own_code = not body and not is_converted  # no conversion of names is known
     if not (is_own_code or (takes_disk_names and is_converted)):
-        return ModelNames(parameters, stored=stored)
+        return ModelNames(parameters, {}, stored, chosen)
     on_disk = _with_vision_model if is_converted and _has_clip_tower(facts) else str
-    return ModelNames(parameters, {on_disk(part): name for part, name in stored.items()}, stored)
+    return ModelNames(parameters, {on_disk(part): name for part, name in stored.items()}, stored, chosen)
+
+
+def _fits_with_head(
+    used: Iterable[str], with_head: _Shapes, bare: _Shapes, saved_with_head: bool | None
+) -> bool:
+    """Whether more of the names in `used` are those of the model with a head."""
+    required = set(used)
+    more = len(required & _modules(with_head)) - len(required & _modules(bare))
+    return more > 0 if more else saved_with_head is not False
 
 
 def _by_module(names: Mapping[str, str]) -> Mapping[str, str]:

@@ -23,6 +23,7 @@ from adaptry.adapters.tensor_names import (
 )
 from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
 from adaptry.bases.conv1d import LinearClasses
+from adaptry.bases.model_classes import body_attribute
 from adaptry.core.lazy_dataclass import dataclass
 
 _OLD_ENDS = (
@@ -75,12 +76,13 @@ class ParameterNames:
         in_memory = {tensor.name: tensor for tensor in tensors_in_memory(tensors, self.model_type)}
         on_disk = {name: LoadedTensor(name, (name,), tensor.shape) for name, tensor in tensors.items()}
         self.tensors: Mapping[str, LoadedTensor] = in_memory | on_disk
+        self._body = body_attribute(self.model_type)
         self._is_tied = facts.get("tie_word_embeddings") is True
         self.linear_classes = LinearClasses(self._shape_of, self.tensors, facts)
 
     def find(self, parameter: str) -> LookupResult:
         """The tensor of `parameter`: under its name, an old one, one with another prefix, or tied."""
-        for name in _spellings(parameter):
+        for name in (*_spellings(parameter), f"{self._body}.{parameter}"):
             if name in self.tensors:
                 return self._found(self.tensors[name])
         near = [self.tensors[name] for spelling in _spellings(parameter) for name in self._prefixed(spelling)]
@@ -198,6 +200,8 @@ def _spellings(parameter: str) -> Iterator[str]:
             yield disk + parameter.removeprefix(memory)
         if parameter.startswith(disk):
             yield memory + parameter.removeprefix(disk)
+        elif parameter.startswith(bare := memory.removeprefix("model.")):  # of the model without a head
+            yield disk + parameter.removeprefix(bare)
     for new, old in _OLD_ENDS:
         if parameter.endswith(new):
             yield parameter.removesuffix(new) + old

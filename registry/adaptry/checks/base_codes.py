@@ -31,6 +31,14 @@ BASE_CODES: Mapping[str, FindingCode] = {
         "write the names that PEFT expects: adaptry export REF --for peft --base BASE -o DIR;"
         " or save it again with PEFT's model.save_pretrained(DIR)",
     ),
+    "model_class_chosen": FindingCode(
+        "warns",
+        "The config states neither task_type nor auto_mapping, and the names are those of a model without a"
+        " head on a base that was saved with one, or the reverse. PEFT loads the adapter onto that class, and"
+        " on the base's own class it silently drops the tensors.",
+        "load it onto that class, such as AutoModel. If it was trained on the base's own class, set task_type"
+        " and correct the names: adaptry export REF --for peft --base BASE -o DIR",
+    ),
     "modules_not_targeted": FindingCode(
         "blocks",
         "The file has tensors for modules that PEFT does not adapt by its config; PEFT silently drops them.",

@@ -66,6 +66,8 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
         names = shorten_names(fold_layer_numbers(paths))
         count = format_count(sum(len(dropped.tensors) for dropped in group), "tensor")
         yield build_finding(_CODES[cause], f"{count} of {names}: {reason}", paths)
+    if bound.chosen_class is not None and (bound.module_map.placed or bound.module_map.extras):
+        yield build_finding("model_class_chosen", bound.chosen_class)
     if bound.precision_loss is not None:
         yield build_finding("merge_differs", bound.precision_loss)
     if bound.unlisted:

@@ -77,6 +77,7 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
             refusals=tuple(refusals(model, parts.module_map, uncovered)),
             fills_in=changes_untrained_modules(adapter.config, adapter.spec.method),
             precision_loss=precision_loss(adapter, base, parts.module_map),
+            chosen_class=model.chosen_class,
         )
     except InvalidConfig:  # a refused pattern has its own finding; the modules that it selects are unknown
         return tolerant

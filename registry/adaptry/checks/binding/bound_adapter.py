@@ -42,7 +42,8 @@ class BoundAdapter:
     but for which the file has no tensors. `fills_in`: whether PEFT changes them by its initial values.
     `precision_loss`: a sentence about a tensor that the file has with less precision than PEFT computes it.
     `as_parameters`: paths of single experts and routers that PEFT adapts as parameters, so that it looks up
-    no rank by these paths. `variant`: that of a LoRA.
+    no rank by these paths. `variant`: that of a LoRA. `chosen_class`: a sentence, if only the names show that
+    the model has no head although the base was saved with one, or the reverse.
 
     With `layer_replication`, `base` is the deeper model that PEFT makes of the base, and `layers` are the
     base's layers at each of its positions. `unbound` is set if that model is unknown; the adapter is then not
@@ -61,6 +62,7 @@ class BoundAdapter:
     precision_loss: str | None = None
     as_parameters: frozenset[str] = frozenset()
     variant: LoraVariant | None = None
+    chosen_class: str | None = None
     layers: tuple[int, ...] = ()
     unbound: str | None = None
 

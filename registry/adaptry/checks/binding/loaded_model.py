@@ -20,7 +20,7 @@ BASE_LAYER = ".base_layer"
 class LoadedModel:
     """A base as transformers loads it for an adapter. `known` finds the intended module of a name.
     `classes` are those of the matrices. `experts` are the targets that PEFT made of the config's, if it
-    converts the family.
+    converts the family. `saved_class` is the class from which the base was saved, if it is known.
     """
 
     adapter: Adapter
@@ -30,6 +30,17 @@ class LoadedModel:
     known: ParameterNames
     classes: LinearClasses
     experts: ExpertTargets | None = None
+    saved_class: str = ""
+
+    @property
+    def chosen_class(self) -> str | None:
+        """A sentence, if only the names in the file show whether the model has a head, and the base was saved
+        as the other kind.
+        """
+        if self.names.chosen_with_head is None:
+            return None
+        kind = "a model with a head" if self.names.chosen_with_head else "the bare model (AutoModel)"
+        return f"its names are those of {kind}, but the base was saved as {self.saved_class}"
 
     def reason_not_adapted(self, path: str) -> str | None:
         """Why PEFT does not adapt the module or its weight. With an attention, it also adapts the output
@@ -71,14 +82,15 @@ def load_model(adapter: Adapter, base: BaseRecord) -> LoadedModel:
     spec, config = adapter.spec, adapter.config
     model_type = str(base.facts.get("model_type") or "")
     model_class = _model_class(config)
-    targets = ModuleTargets(config, spec.method, model_type)
+    targets = ModuleTargets(config, spec.method, base.facts)
     paths = [bare_path(module.path) for module in spec.modules]
+    replaced = [extra.target.rpartition(".")[0] for extra in spec.extras]
     names = model_names(
         base.tensors,
         base.facts,
         task=spec.task,
         model_class=model_class,
-        used=paths,
+        used=[*paths, *replaced],
         takes_disk_names=spec.method == "lora",
     )
     targets.prepare({*paths, *names.modules})
@@ -88,7 +100,8 @@ def load_model(adapter: Adapter, base: BaseRecord) -> LoadedModel:
         if experts := expert_targets(targets, listed, parameters, names, model_type):
             targets = targets.replaced_by(experts.modules, experts.parameters)
     classes = LinearClasses(names.parameters.get, names.parameters, base.facts)
-    return LoadedModel(adapter, model_type, names, targets, known, classes, experts)
+    (saved_class, *_) = base.facts.get("architectures") or ("",)
+    return LoadedModel(adapter, model_type, names, targets, known, classes, experts, saved_class)
 
 
 def bare_path(path: str) -> str:

@@ -28,7 +28,7 @@ _MATRICES = ("in_proj_weight", *PACKED_WEIGHTS)
 """Other parameters than `weight` that make a module a layer with a matrix."""
 _ROUTERS = frozenset(["gate", "router"])
 """Routers of experts, whose class in transformers 5 `all-linear` excludes."""
-_WITH_LINEAR_ROUTERS = frozenset(["llama4", "llama4_text"])
+_WITH_LINEAR_ROUTERS = frozenset(["llama4", "llama4_text", "phimoe"])
 """Models whose router is a subclass of `torch.nn.Linear`, which PEFT adapts."""
 
 

@@ -7,8 +7,9 @@ memory, without PEFT's prefix.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
+from typing import Any
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.plain_patterns import dotted_suffixes
@@ -107,8 +108,11 @@ class ModuleTargets:
     `Unavailable`.
     """
 
-    def __init__(self, config: AdapterConfig, method: str, model_type: str) -> None:
+    def __init__(self, config: AdapterConfig, method: str, facts: Mapping[str, Any]) -> None:
+        """`facts` are those of the base's config (`Any`: JSON)."""
+        model_type = str(facts.get("model_type") or "")
         self._config = config
+        self._may_be_tied: bool = facts.get("tie_word_embeddings") is not False
         self._fields = config.fields
         self._method = method
         self._model_type = model_type
@@ -173,7 +177,7 @@ class ModuleTargets:
     def _is_tied_head(self, path: str) -> bool:
         """Whether it is a head that shares the adapter of the embedding to which it is tied."""
         has_its_name = is_head(path) or is_head_of_type(path, self._model_type)
-        return has_its_name and self._config.ties_updates
+        return has_its_name and self._may_be_tied and self._config.ties_updates
 
     def _is_targeted(self, path: str) -> bool:
         targets = self._targets

@@ -49,7 +49,7 @@ def not_targeted(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | No
     paths = [module.path for module in subject.spec.modules if module.kind in ("linear", "conv")]
     if subject.spec.method not in _BY_TARGETS or not paths:
         return None
-    targets = ModuleTargets(subject.config, subject.spec.method, "")
+    targets = ModuleTargets(subject.config, subject.spec.method, {})
     targets.prepare(paths)
     try:
         left = {path: why for path in paths if (why := targets.reason_not_adapted(path)) is not None}
@@ -108,8 +108,7 @@ def selects_nothing(subject: CheckSubject, runtime: Runtime) -> ConditionMatch |
     bound = subject.bound
     if bound is None or subject.base is None or not bound.refusals or not subject.spec.modules:
         return None
-    model_type = str(subject.base.facts.get("model_type") or "")
-    targets = ModuleTargets(subject.config, subject.spec.method, model_type)
+    targets = ModuleTargets(subject.config, subject.spec.method, subject.base.facts)
     return ConditionMatch("the config selects no module (target_modules)") if targets.has_none else None
 
 
