@@ -228,4 +228,10 @@ def _checked(target: OutputTarget) -> OutputTarget:
 
 
 def _place(output: str) -> Path | AdapterName:
-    return Path(output).expanduser() if is_folder_path(output) else AdapterName.parse(output)
+    if is_folder_path(output):
+        return Path(output).expanduser()
+    if "/" not in output:
+        raise Invalid(
+            f"the result needs a name such as acme/{output[:80]}, or a folder, written ./{output[:80]}"
+        )
+    return AdapterName.parse(output)

@@ -20,6 +20,7 @@ from adaptry_cli.out import json_option, print_answer, print_err, print_json, pr
 @click.argument("ref", type=REF, required=False)
 @click.option(
     "--to",
+    "-o",
     "folder",
     metavar="DIR",
     type=FOLDER,

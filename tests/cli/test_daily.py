@@ -21,7 +21,7 @@ def test_daily_work_from_push_to_pull_works(run, answer, tmp_path: Path) -> None
     pushed = run("push", "./out", "acme/tone", "--metric", "accuracy=0.91", "--alias", "staging").stdout
     run("push", "./better", "acme/tone", "--metric", "accuracy=0.94")
     run("alias", "set", "acme/tone@2", "prod")
-    run("pull", "acme/tone@prod", "--to", "./tone")
+    run("pull", "acme/tone@prod", "-o", "./tone")
 
     ref, digest = pushed.split()
     assert ref == "acme/tone@1"

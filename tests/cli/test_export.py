@@ -70,6 +70,7 @@ def test_a_format_alone_is_written_from_a_folder(run: Run, answer: Answer, tmp_p
 def test_contradictory_calls_get_specific_errors(run: Run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "lora")
     assert "--for ENGINE or --format" in run("export", "./lora", "-o", "./out", code=2).stderr
+    assert "written ./out" in run("export", "./lora", "--for", "vllm", "-o", "out", code=2).stderr
     assert "pass a destination" in run("export", "./lora", "--for", "vllm", code=2).stderr
     assert "unknown engine" in run("export", "./lora", "--for", "nothing", "-o", "./out", code=2).stderr
     assert "one of: peft" in run("export", "./lora", "--format", "zip", "-o", "./out", code=2).stderr

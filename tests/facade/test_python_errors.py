@@ -37,7 +37,7 @@ def test_an_option_in_a_message_becomes_the_argument_of_the_function(
 @pytest.mark.parametrize(
     "message",
     [
-        "correct its names: adaptry export REF --for peft --base BASE -o DIR; or save it again",
+        "correct its names: adaptry export REF --for peft --base BASE -o ./DIR; or save it again",
         "store the weights with `adaptry base add FOLDER --store --base x`",
         "start the server with a larger --max-lora-rank",
     ],

@@ -28,7 +28,7 @@ BASE_CODES: Mapping[str, FindingCode] = {
         "blocks",
         "The model has no modules with the names of these tensors, or the config selects modules by such"
         " names; PEFT silently drops the tensors, or applies them with another alpha.",
-        "write the names that PEFT expects: adaptry export REF --for peft --base BASE -o DIR;"
+        "write the names that PEFT expects: adaptry export REF --for peft --base BASE -o ./DIR;"
         " or save it again with PEFT's model.save_pretrained(DIR)",
     ),
     "model_class_chosen": FindingCode(
@@ -37,13 +37,13 @@ BASE_CODES: Mapping[str, FindingCode] = {
         " head on a base that was saved with one, or the reverse. PEFT loads the adapter onto that class, and"
         " on the base's own class it silently drops the tensors.",
         "load it onto that class, such as AutoModel. If it was trained on the base's own class, set task_type"
-        " and correct the names: adaptry export REF --for peft --base BASE -o DIR",
+        " and correct the names: adaptry export REF --for peft --base BASE -o ./DIR",
     ),
     "modules_not_targeted": FindingCode(
         "blocks",
         "The file has tensors for modules that PEFT does not adapt by its config; PEFT silently drops them.",
         "set target_modules, exclude_modules and layers_to_transform to the values of the training run:"
-        " adaptry export REF --for peft --base BASE -o DIR lists the modules that the file has",
+        " adaptry export REF --for peft --base BASE -o ./DIR lists the modules that the file has",
     ),
     "weights_not_loaded": FindingCode(
         "blocks",

@@ -27,7 +27,7 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
     "no_effect": FindingCode(
         "blocks",
         "A loader would use no tensor of the file: it loads without an error and changes nothing.",
-        "correct its names: adaptry export REF --for peft --base BASE -o DIR; or save it again with PEFT's"
+        "correct its names: adaptry export REF --for peft --base BASE -o ./DIR; or save it again with PEFT's"
         " model.save_pretrained(DIR) and push that folder",
     ),
     "keys_dropped": FindingCode(

@@ -53,7 +53,7 @@ TO_PEFT = "convert it to PEFT's layout: adaptry convert REF -o NAME"
 RESIZE = "change it to a rank that the server supports: adaptry resize REF --allowed RANKS -o NAME"
 ONE_RUNTIME = "serve it with PEFT"
 WRITE_ANEW = (
-    "write it again: adaptry export REF --for diffusers --base BASE -o DIR; or save it again with"
+    "write it again: adaptry export REF --for diffusers --base BASE -o ./DIR; or save it again with"
     " pipeline.save_lora_weights(DIR)"
 )
 ONE_ALPHA = (
