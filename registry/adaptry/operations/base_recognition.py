@@ -83,7 +83,7 @@ class BaseRecogniser:
             return RecognisedBase(source)
         if isinstance(source, Path) or is_folder(source):
             folder = Path(source).expanduser()
-            return self._by_content(fingerprint_folder(folder), folder, None)
+            return self._by_content(self._record_in(folder.absolute()), folder, None)
         info = _known(self.bases, source)
         return RecognisedBase(BaseClaim(id=info.id) if info else _unknown_claim(source), info=info)
 
@@ -108,7 +108,44 @@ class BaseRecogniser:
         folder, record = next(iter(found.items()))
         return self._by_content(record, folder, declared.written)
 
-    def record_of(self, base: RecognisedBase) -> BaseRecord | None:
+    def base_of(
+        self, adapter: Adapter, given: BaseSource | None = None, *, is_forced: bool = False
+    ) -> RecognisedBase:
+        """The base to claim for an adapter from this machine: the given one, else the one in its config.
+
+        Raises what `named` and `trained_on` raise; `CheckFailed` if the config leads to a folder on this
+        machine with another model than the given one, unless `is_forced`.
+        """
+        if given is None:
+            return self.trained_on(adapter)
+        found = self.named(given)
+        if not is_forced:
+            self._require_base_of_config(adapter, found)
+        return found
+
+    def _require_base_of_config(self, adapter: Adapter, given: RecognisedBase) -> None:
+        """Nothing else shows this mistake, since models of one family have equal shapes. A config with the
+        name of another registered base is a finding (`base_name_differs`).
+        """
+        from adaptry.bases.fingerprinting.match import match_bases
+
+        try:
+            own = self.trained_on(adapter)
+        except Conflict:  # its path leads to several bases, so the caller names one
+            return
+        base = self._record_of(given) if own.folder else None
+        if own.record is None or base is None:
+            return
+        match = match_bases(own.record, base)
+        if not match.is_same_model:
+            label = _name(given.info) if given.info else str(given.folder or base.id.brief)
+            raise CheckFailed(
+                f"its config names the base in {own.folder}, and {label} is another model: {match.evidence}."
+                " Push it with the base that it was trained on; if the config is wrong, correct"
+                " base_model_name_or_path in adapter_config.json"
+            )
+
+    def _record_of(self, base: RecognisedBase) -> BaseRecord | None:
         """The record of a recognised base; None if the registry does not have it."""
         known = base.info or base.claim
         if base.record or known is None or known.id is None:
@@ -126,15 +163,18 @@ class BaseRecogniser:
         """Each possible folder of the path with a complete checkpoint, and that base's record."""
         found: dict[Path, BaseRecord] = {}
         for place in _places(written, near):
-            if place not in self._records:
-                try:
-                    if not place.is_dir():
-                        continue
-                    self._records[place] = fingerprint_folder(place)
-                except (AdaptryError, OSError, ValueError):
-                    continue  # no complete checkpoint, perhaps not yet
-            found[place] = self._records[place]
+            try:
+                if place in self._records or place.is_dir():
+                    found[place] = self._record_in(place)
+            except (AdaptryError, OSError, ValueError):
+                continue  # no complete checkpoint, perhaps not yet
         return found
+
+    def _record_in(self, folder: Path) -> BaseRecord:
+        """Raises what `fingerprint_folder` raises."""
+        if folder not in self._records:
+            self._records[folder] = fingerprint_folder(folder)
+        return self._records[folder]
 
     def _by_content(self, record: BaseRecord, folder: Path, written: str | None) -> RecognisedBase:
         known = _known(self.bases, str(record.id))
@@ -144,44 +184,10 @@ class BaseRecogniser:
 def recognise_base(
     bases: Bases, adapter: Adapter, base: RecognisedBase | BaseSource | None, *, is_forced: bool = False
 ) -> RecognisedBase:
-    """The base to claim for `adapter`: the given one, else the one in its config.
-
-    Raises what `BaseRecogniser.named` and `trained_on` raise; `CheckFailed` if the given one has other
-    weights than the one in the config, unless `is_forced`.
-    """
+    """The base to claim for `adapter`: a recognised one as it is, else `BaseRecogniser.base_of`."""
     if isinstance(base, RecognisedBase):
         return base
-    recogniser = BaseRecogniser(bases)
-    if base is None:
-        return recogniser.trained_on(adapter)
-    found = recogniser.named(base)
-    if not is_forced:
-        _require_base_of_config(recogniser, adapter, found)
-    return found
-
-
-def _require_base_of_config(recogniser: BaseRecogniser, adapter: Adapter, given: RecognisedBase) -> None:
-    """Raises `CheckFailed` if the config leads to a folder on this machine with another model than `given`.
-    Nothing else shows this mistake, since models of one family have equal shapes. A config with the name of
-    another registered base is a finding (`base_name_differs`).
-    """
-    from adaptry.bases.fingerprinting.match import match_bases
-
-    try:
-        own = recogniser.trained_on(adapter)
-    except Conflict:  # its path leads to several bases, so the caller names one
-        return
-    base = recogniser.record_of(given) if own.folder else None
-    if own.record is None or base is None:
-        return
-    match = match_bases(own.record, base)
-    if not match.is_same_model:
-        label = _name(given.info) if given.info else str(given.folder or base.id.brief)
-        raise CheckFailed(
-            f"its config names the base in {own.folder}, and {label} is another model: {match.evidence}. Push"
-            " it with the base that it was trained on; if the config is wrong, correct"
-            " base_model_name_or_path in adapter_config.json"
-        )
+    return BaseRecogniser(bases).base_of(adapter, base, is_forced=is_forced)
 
 
 def declared_base(adapter: Adapter) -> RecognisedBase:
