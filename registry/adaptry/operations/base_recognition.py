@@ -83,7 +83,7 @@ class BaseRecogniser:
             return RecognisedBase(source)
         if isinstance(source, Path) or is_folder(source):
             folder = Path(source).expanduser()
-            return self._by_content(self._record_in(folder.absolute()), folder, None)
+            return self._by_content(_record_in(folder.absolute(), self._records), folder, None)
         info = _known(self.bases, source)
         return RecognisedBase(BaseClaim(id=info.id) if info else _unknown_claim(source), info=info)
 
@@ -97,7 +97,7 @@ class BaseRecogniser:
         declared = declared_base(adapter)
         if declared.written is None:
             return declared
-        found = self._checkpoints(declared.written, (*_folder_of(adapter), *near))
+        found = _checkpoints(declared.written, (*_folder_of(adapter), *near), self._records)
         if not found or (declared.claim and _known(self.bases, declared.written)):
             return declared
         if len({record.id for record in found.values()}) > 1:
@@ -157,24 +157,7 @@ class BaseRecogniser:
 
     def find_folder(self, written: str | None) -> Path | None:
         """The checkpoint at a path, resolved from the current working directory."""
-        return next(iter(self._checkpoints(written, ())), None) if written else None
-
-    def _checkpoints(self, written: str, near: Iterable[Path]) -> dict[Path, BaseRecord]:
-        """Each possible folder of the path with a complete checkpoint, and that base's record."""
-        found: dict[Path, BaseRecord] = {}
-        for place in _places(written, near):
-            try:
-                if place in self._records or place.is_dir():
-                    found[place] = self._record_in(place)
-            except (AdaptryError, OSError, ValueError):
-                continue  # no complete checkpoint, perhaps not yet
-        return found
-
-    def _record_in(self, folder: Path) -> BaseRecord:
-        """Raises what `fingerprint_folder` raises."""
-        if folder not in self._records:
-            self._records[folder] = fingerprint_folder(folder)
-        return self._records[folder]
+        return next(iter(_checkpoints(written, (), self._records)), None) if written else None
 
     def _by_content(self, record: BaseRecord, folder: Path, written: str | None) -> RecognisedBase:
         known = _known(self.bases, str(record.id))
@@ -197,6 +180,25 @@ def declared_base(adapter: Adapter) -> RecognisedBase:
     written = adapter.config.base_name
     is_name = written is not None and not is_folder(written) and len(written) <= _LONGEST_NAME
     return RecognisedBase(BaseClaim(name=written) if is_name else None, written=written)
+
+
+def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | None:
+    """The base in the folder on this machine that the config of an adapter in a folder names, to compare it
+    with the `given` one; None if there is none, if that is the given folder, or if the path leads to several.
+    """
+    written = adapter.config.base_name
+    if written is None or not _folder_of(adapter):
+        return None
+    records: dict[Path, BaseRecord] = {}
+    found = _checkpoints(written, _folder_of(adapter), records)
+    is_given = is_folder(str(given)) and any(_is_same_folder(place, Path(given)) for place in found)
+    return (
+        None if is_given or len({record.id for record in found.values()}) != 1 else next(iter(found.values()))
+    )
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    return one.resolve() == other.expanduser().resolve()
 
 
 def unserved_reason(pushed: PushResult, base: RecognisedBase) -> str | None:
@@ -258,6 +260,29 @@ def _suggested_name(folder: Path, namespace: str) -> str:
 def _folder_of(adapter: Adapter) -> tuple[Path, ...]:
     content = adapter.content
     return (content.folder, content.folder.parent) if isinstance(content, FolderContent) else ()
+
+
+def _checkpoints(
+    written: str, near: Iterable[Path], records: dict[Path, BaseRecord]
+) -> dict[Path, BaseRecord]:
+    """Each possible folder of the path with a complete checkpoint, with its record; `records` are those that
+    were read before.
+    """
+    found: dict[Path, BaseRecord] = {}
+    for place in _places(written, near):
+        try:
+            if place in records or place.is_dir():
+                found[place] = _record_in(place, records)
+        except (AdaptryError, OSError, ValueError):
+            continue  # no complete checkpoint, perhaps not yet
+    return found
+
+
+def _record_in(folder: Path, records: dict[Path, BaseRecord]) -> BaseRecord:
+    """Raises what `fingerprint_folder` raises."""
+    if folder not in records:
+        records[folder] = fingerprint_folder(folder)
+    return records[folder]
 
 
 def _places(written: str, near: Iterable[Path]) -> Iterator[Path]:
