@@ -50,8 +50,8 @@ def resident_text(resident: ResidentInfo, is_current: bool = True, problem: str 
     used = f", last used {format_when(resident.last_used)}" if resident.last_used else ""
     reason = f": {problem or resident.reason}" if problem or resident.reason else ""
     state = "" if resident.state == "active" else f" ({resident.state})"
-    condition = "not loaded" if problem else resident.condition
-    condition = condition if is_current else f"last reported as {condition}"
+    reported = "not loaded" if problem else resident.condition
+    condition = reported if is_current else f"last reported as {reported}"
     since = format_when(resident.since)
     return f"{resident.name}@{resident.number}{state}, {condition} since {since}{used}{reason}"
 
