@@ -305,3 +305,14 @@ def test_a_version_is_exported_for_no_other_model_than_its_own(run) -> None:
     refused = run("export", "acme/tone", "--for", "llama.cpp", "--base", "./other", "-o", "./made", code=1)
     assert "acme/tone@1 is for the base" in refused.stderr and "--other-base" in refused.stderr
     run("export", "acme/tone", "--for", "llama.cpp", "--base", "./base", "-o", "./made")
+
+
+@pytest.mark.usefixtures("bases")
+def test_a_path_in_the_config_of_a_version_is_not_looked_up_on_this_machine(run, tmp_path: Path) -> None:
+    """It is a path of the machine that pushed the version, where it may lead to another model."""
+    tiny_lora(tmp_path / "away", base_name="./later", seed=3)
+    run("push", "./away", "acme/away")
+    tiny_base(tmp_path / "later", seed=9)
+    run("merge", "acme/away", "--base", "./base", "-o", "./merged")
+    run("convert", "acme/away", "--base", "./base", "--rank", "2", "-o", "./converted")
+    run("export", "acme/away", "--for", "llama.cpp", "--base", "./base", "-o", "./exported")

@@ -189,16 +189,19 @@ def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | N
     written = adapter.config.base_name
     if written is None or not _folder_of(adapter):
         return None
-    records: dict[Path, BaseRecord] = {}
-    found = _checkpoints(written, _folder_of(adapter), records)
-    is_given = is_folder(str(given)) and any(_is_same_folder(place, Path(given)) for place in found)
-    return (
-        None if is_given or len({record.id for record in found.values()}) != 1 else next(iter(found.values()))
-    )
+    near = _folder_of(adapter)
+    if is_folder(str(given)) and any(_is_same_folder(place, Path(given)) for place in _places(written, near)):
+        return None  # nothing to compare, so the folder is not read twice
+    found = _checkpoints(written, near, {})
+    is_one = len({record.id for record in found.values()}) == 1
+    return next(iter(found.values())) if is_one else None
 
 
 def _is_same_folder(one: Path, other: Path) -> bool:
-    return one.resolve() == other.expanduser().resolve()
+    try:
+        return one.samefile(other.expanduser())
+    except (OSError, ValueError, RuntimeError):  # not there, no possible path, or of an unknown user
+        return False
 
 
 def unserved_reason(pushed: PushResult, base: RecognisedBase) -> str | None:

@@ -121,9 +121,10 @@ def open_parent(
 
 def with_configured_base(parent: ParentAdapter, given: Path | str | None) -> ParentAdapter:
     """`parent` with the base that its config's path leads to, if its base is unknown and a caller gives one:
-    models of one family have equal shapes, so only a comparison shows that the given one is another.
+    models of one family have equal shapes, so only a comparison shows that the given one is another. The path
+    in the config of a version is one of the machine that pushed it, and is not looked up here.
     """
-    if given is None or parent.base is not None:
+    if given is None or parent.base is not None or parent.revision is not None:
         return parent
     return replace(parent, base=base_in_config_folder(parent.adapter, given))
 
