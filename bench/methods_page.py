@@ -33,10 +33,10 @@ cases that PEFT supports, and the number in which every bit was equal. *Differen
 between an element of our result and PEFT's.
 
 In this run, Adaptry merged each weight on one thread, and PEFT used torch's default (two threads, on an AMD
-EPYC, with torch 2.13). With another number of threads, or on another processor, torch sums convolutions,
-Fourier transforms and decompositions in another order, so results that depend on them are equal within
-rounding: differences of up to 3e-7 were observed. On one thread, PEFT's convolutions and C3A were bit-equal
-on the same machine.
+EPYC, with torch 2.13). For HiRA, PEFT used one thread too, with torch 2.15. With another number of threads,
+or on another processor, torch sums convolutions, Fourier transforms and decompositions in another order, so
+results that depend on them are equal within rounding: differences of up to 3e-7 were observed. On one thread,
+PEFT's convolutions and C3A were bit-equal on the same machine.
 
 A method that is not listed is stored, listed and pulled like any other, but neither checked nor merged.
 

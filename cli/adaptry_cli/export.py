@@ -145,8 +145,10 @@ def export(
         dry_run or target.destination is not None or artifact is not None,
         "pass a destination: -o NAME, -o ./DIR or --push oci://…",
     )
+    from adaptry.operations.sources import with_configured_base
+
     with progress() as bars:
-        parent = open_named_parent(connected, source, bars)
+        parent = with_configured_base(open_named_parent(connected, source, bars), options["base"])
         setting = _setting(connected, parent, bars, {**options, "may_replace": target.may_replace})
         if dry_run:
             plan = _planned(parent, runtime, format, setting)

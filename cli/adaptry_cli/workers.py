@@ -97,8 +97,11 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
     facts += [("events", f"applied up to number {found.seen}")] if found.seen is not None else []
     facts += [("offline", offline)] if (offline := offline_text(found)) else []
     is_current = found.is_answering and not found.is_lost
-    facts += [(one.served_as, resident_text(one, is_current)) for one in found.residents]
-    facts += [(one.served_as, f"problem: {one.reason}") for one in found.troubles]
+    problems = {one.served_as: one.reason for one in found.troubles}
+    for one in found.residents:
+        problem = problems.pop(one.served_as, None) if one.condition == "loading" else None
+        facts += [(one.served_as, resident_text(one, is_current, problem))]
+    facts += [(name, f"problem: {reason}") for name, reason in problems.items()]
     print_facts(facts)
 
 

@@ -272,3 +272,47 @@ def test_a_push_names_no_other_model_than_the_folder_in_the_config(run, tmp_path
     run("push", "./local", "acme/local", "--base", "org/other", "--force", "--reason", "the folder is new")
     run("push", "./local", "acme/other", "--base", "org/tiny")
     run("push", "./away", "acme/away", "--base", "org/other")
+
+
+@pytest.mark.parametrize("command", ["export --for llama.cpp", "merge", "convert --rank 2"])
+@pytest.mark.usefixtures("bases")
+def test_no_file_is_made_with_another_model_than_the_folder_in_the_config(
+    run, tmp_path: Path, command: str
+) -> None:
+    """Bases of equal shapes. A copy in another dtype is no other model, and a name that leads nowhere on this
+    machine is no contradiction.
+    """
+    tiny_lora(tmp_path / "local", base_name="./base", seed=3)
+    tiny_lora(tmp_path / "named", base_name="org/elsewhere", seed=3)
+    first, *options = command.split()
+
+    for number, other in enumerate(("org/other", "./other")):
+        if first == "merge" and other == "org/other":
+            continue  # its weights are not in the registry
+        made = f"./made-{number}"
+        refused = run(first, "./local", *options, "--base", other, "-o", made, code=1).stderr
+        assert "the weights differ in" in refused and "--other-base" in refused
+        assert not Path(made).exists()
+        run(first, "./local", *options, "--base", other, "--other-base", "-o", made)
+    for number, same in enumerate(("./base", "./cast")):
+        run(first, "./local", *options, "--base", same, "-o", f"./same-{number}")
+    run(first, "./named", *options, "--base", "./other", "-o", "./named-other")
+
+
+@pytest.mark.usefixtures("bases")
+def test_a_version_is_exported_for_no_other_model_than_its_own(run) -> None:
+    run("push", "./out", "acme/tone", "--base", "org/tiny")
+    refused = run("export", "acme/tone", "--for", "llama.cpp", "--base", "./other", "-o", "./made", code=1)
+    assert "acme/tone@1 is for the base" in refused.stderr and "--other-base" in refused.stderr
+    run("export", "acme/tone", "--for", "llama.cpp", "--base", "./base", "-o", "./made")
+
+
+@pytest.mark.usefixtures("bases")
+def test_a_path_in_the_config_of_a_version_is_not_looked_up_on_this_machine(run, tmp_path: Path) -> None:
+    """It is a path of the machine that pushed the version, where it may lead to another model."""
+    tiny_lora(tmp_path / "away", base_name="./later", seed=3)
+    run("push", "./away", "acme/away")
+    tiny_base(tmp_path / "later", seed=9)
+    run("merge", "acme/away", "--base", "./base", "-o", "./merged")
+    run("convert", "acme/away", "--base", "./base", "--rank", "2", "-o", "./converted")
+    run("export", "acme/away", "--for", "llama.cpp", "--base", "./base", "-o", "./exported")

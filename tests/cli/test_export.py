@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora
 
 from ..formats import foreign
@@ -53,6 +54,18 @@ def test_an_adapter_that_must_be_merged_is_exported_to_a_folder_only(run: Run, t
     tiny_lora(tmp_path / "biased", extra=extra, config=biased)
     refused = run("export", "./biased", "--for", "vllm", "--base", "org/tiny", "-o", "acme/biased", code=1)
     assert "a model cannot be a version of an adapter" in refused.stderr
+
+
+def test_a_result_that_is_no_adapter_is_announced(run: Run, tmp_path: Path) -> None:
+    shape = open_checkpoint(tiny_base(tmp_path / "base")).tensors["lm_head.weight"].shape
+    extra = {"base_model.model.lm_head.weight": random_tensor(shape, 3)}
+    tiny_lora(tmp_path / "head", extra=extra, config={"modules_to_save": ["lm_head"]})
+    merged = run("export", "./head", "--for", "llama.cpp", "--base", "./base", "-o", "./model").stderr
+    assert (
+        "note: the result is a whole model, not an adapter: llama.cpp refuses it: it replaces lm_head"
+        in merged
+    )
+    assert (tmp_path / "model" / "model.safetensors").is_file()
 
 
 def test_a_format_alone_is_written_from_a_folder(run: Run, answer: Answer, tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from adaptry.registry.workers import WorkerReport
+from adaptry.registry.workers import ResidentReport, WorkerProblem, WorkerReport
 from adaptry.testing.warm_python import WarmPython
 from adaptry_cli.main import main
 
@@ -63,6 +64,23 @@ def test_a_worker_is_started_by_a_command_and_seen_by_others(
     scene.registry.workers.report(WorkerReport(worker="gpu-1", engine="vllm"))
     run("workers", "forget", "gpu-1")
     assert "no worker reports to this registry" in run("workers", "ls").stderr
+
+
+def test_a_version_that_cannot_be_loaded_is_shown_with_the_reason_and_not_as_loading(
+    scene: Scene, run: Run
+) -> None:
+    """A worker reports a version before it loads it, and keeps it so if it is preloaded and never fits."""
+    version = scene.publish(1)
+    resident = ResidentReport(
+        name=version.name, digest=version.digest, served_as=PROD, condition="loading", since=datetime.now(UTC)
+    )
+    troubles = (WorkerProblem(served_as=PROD, reason="its rank 64 is above 16"),)
+    scene.registry.workers.report(
+        WorkerReport(worker="gpu-1", engine="vllm", residents=(resident,), troubles=troubles)
+    )
+    shown = run("workers", "show", "gpu-1").stdout
+    assert re.search(rf"{PROD} +acme/tone@1, not loaded since .*: its rank 64 is above 16\n", shown)
+    assert "loading" not in shown and "problem" not in shown
 
 
 def test_a_recall_is_proved_worker_by_worker(scene: Scene, run: Run, follow: Callable[..., Result]) -> None:

@@ -5,6 +5,7 @@ window.
 from __future__ import annotations
 
 import resource
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import EngineClient
 from adaptry.integrations.serving.engines.sglang import Sglang
 from adaptry.integrations.serving.engines.vllm import Vllm
+from adaptry.testing.samples import tiny_base
 
 from .conftest import Scene, settle
 
@@ -165,6 +167,22 @@ def test_followers_are_waited_for(scene: Scene, model: Any) -> None:
         publisher.drain(timeout=0.05, poll=0.01)
     settle(worker)
     publisher.drain(timeout=60)
+
+
+def test_a_policy_claims_no_other_model_than_the_folder_that_it_was_loaded_from(
+    scene: Scene, model: Any
+) -> None:
+    """The two have equal shapes. The folder is read once."""
+    model.peft_config["default"].base_model_name_or_path = str(scene.folder / "base")
+    other = tiny_base(scene.folder / "other", seed=5)
+    with pytest.raises(CheckFailed, match="is another model: the weights differ in"):
+        Publisher(scene.registry, POLICY, base=other).publish(model, 1)
+    publisher = Publisher(scene.registry, POLICY, base="org/tiny")
+    first = publisher.publish(model, 1).version
+    shutil.rmtree(scene.folder / "base")
+    learn(model)
+    second = publisher.publish(model, 2).version
+    assert first.base_id == second.base_id == scene.registry.bases.get("org/tiny").id
 
 
 def test_impossible_options_are_reported_immediately(scene: Scene, model: Any) -> None:

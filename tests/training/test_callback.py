@@ -292,6 +292,34 @@ def test_a_training_on_a_base_folder_is_bound_to_that_base(
     require_base_match(registry, registry.versions.get(Ref.parse("acme/tone@1")), served)
 
 
+def test_a_training_claims_no_other_model_than_the_folder_that_it_loaded(
+    registry: Registry,
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The two models have equal shapes, so nothing else would show it. The trained files are kept."""
+    monkeypatch.chdir(tmp_path)
+    model = tiny_model()
+    model.save_pretrained("llama")
+    with torch.no_grad():
+        model.lm_head.weight.add_(1)
+    model.save_pretrained("other")
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    trained = peft.get_peft_model(transformers.LlamaForCausalLM.from_pretrained("./llama"), config)
+    with caplog.at_level(logging.WARNING, "adaptry.integrations.training"):
+        train(AdaptryCallback(registry, TONE, run="wrong", base=tmp_path / "other"), model=trained)
+    assert sum("is another model: the weights differ in" in line for line in caplog.messages) > 0
+    (kept,) = (line for line in caplog.messages if line.startswith(f"{TONE} is not in the registry"))
+    folder = shlex.split(kept.partition("adaptry push ")[2])[0]
+    assert adaptry.push(registry, adaptry.open_dir(folder), TONE).version.number == 1
+
+    train(AdaptryCallback(registry, TONE, run="right", base=tmp_path / "llama"), model=trained)
+    newest = registry.versions.get(Ref.parse("acme/tone@2"))
+    assert newest.base_id == fingerprint(open_checkpoint("llama")).id
+
+
 def test_the_logged_command_pushes_what_the_training_could_not(
     registry: Registry,
     train: Train,

@@ -22,7 +22,7 @@ from adaptry.facade.progress_bars import ShowProgress, shown_progress
 from adaptry.facade.python_errors import python_errors
 from adaptry.facade.registries import RegistryLike, lazily_opened
 from adaptry.facade.warnings import warn
-from adaptry.operations.sources import open_parent
+from adaptry.operations.sources import open_parent, with_configured_base
 
 if TYPE_CHECKING:
     from adaptry.compute.exporting.plan import ExportPlan
@@ -145,9 +145,10 @@ def export(
     target = None if to is None else parse_destination(to, metrics, alias, force_reason, replace)
     runtime = None if engine is None else parse_runtime(engine)
     with lazily_opened(registry, create=target is not None) as connected, shown_progress(progress) as bars:
-        parent = open_parent(connected, named, warn=warn, progress=bars)
+        given = None if base is None else parse_base(base)
+        parent = with_configured_base(open_parent(connected, named, warn=warn, progress=bars), given)
         options = with_fields(
-            export_options(connected, parent, None if base is None else parse_base(base), bars),
+            export_options(connected, parent, given, bars),
             rank=rank,
             energy=energy,
             dtype=parse_dtype(dtype),

@@ -83,7 +83,7 @@ class BaseRecogniser:
             return RecognisedBase(source)
         if isinstance(source, Path) or is_folder(source):
             folder = Path(source).expanduser()
-            return self._by_content(fingerprint_folder(folder), folder, None)
+            return self._by_content(_record_in(folder.absolute(), self._records), folder, None)
         info = _known(self.bases, source)
         return RecognisedBase(BaseClaim(id=info.id) if info else _unknown_claim(source), info=info)
 
@@ -97,7 +97,7 @@ class BaseRecogniser:
         declared = declared_base(adapter)
         if declared.written is None:
             return declared
-        found = self._checkpoints(declared.written, (*_folder_of(adapter), *near))
+        found = _checkpoints(declared.written, (*_folder_of(adapter), *near), self._records)
         if not found or (declared.claim and _known(self.bases, declared.written)):
             return declared
         if len({record.id for record in found.values()}) > 1:
@@ -108,7 +108,44 @@ class BaseRecogniser:
         folder, record = next(iter(found.items()))
         return self._by_content(record, folder, declared.written)
 
-    def record_of(self, base: RecognisedBase) -> BaseRecord | None:
+    def base_of(
+        self, adapter: Adapter, given: BaseSource | None = None, *, is_forced: bool = False
+    ) -> RecognisedBase:
+        """The base to claim for an adapter from this machine: the given one, else the one in its config.
+
+        Raises what `named` and `trained_on` raise; `CheckFailed` if the config leads to a folder on this
+        machine with another model than the given one, unless `is_forced`.
+        """
+        if given is None:
+            return self.trained_on(adapter)
+        found = self.named(given)
+        if not is_forced:
+            self._require_base_of_config(adapter, found)
+        return found
+
+    def _require_base_of_config(self, adapter: Adapter, given: RecognisedBase) -> None:
+        """Nothing else shows this mistake, since models of one family have equal shapes. A config with the
+        name of another registered base is a finding (`base_name_differs`).
+        """
+        from adaptry.bases.fingerprinting.match import match_bases
+
+        try:
+            own = self.trained_on(adapter)
+        except Conflict:  # its path leads to several bases, so the caller names one
+            return
+        base = self._record_of(given) if own.folder else None
+        if own.record is None or base is None:
+            return
+        match = match_bases(own.record, base)
+        if not match.is_same_model:
+            label = _name(given.info) if given.info else str(given.folder or base.id.brief)
+            raise CheckFailed(
+                f"its config names the base in {own.folder}, and {label} is another model: {match.evidence}."
+                " Push it with the base that it was trained on; if the config is wrong, correct"
+                " base_model_name_or_path in adapter_config.json"
+            )
+
+    def _record_of(self, base: RecognisedBase) -> BaseRecord | None:
         """The record of a recognised base; None if the registry does not have it."""
         known = base.info or base.claim
         if base.record or known is None or known.id is None:
@@ -120,21 +157,7 @@ class BaseRecogniser:
 
     def find_folder(self, written: str | None) -> Path | None:
         """The checkpoint at a path, resolved from the current working directory."""
-        return next(iter(self._checkpoints(written, ())), None) if written else None
-
-    def _checkpoints(self, written: str, near: Iterable[Path]) -> dict[Path, BaseRecord]:
-        """Each possible folder of the path with a complete checkpoint, and that base's record."""
-        found: dict[Path, BaseRecord] = {}
-        for place in _places(written, near):
-            if place not in self._records:
-                try:
-                    if not place.is_dir():
-                        continue
-                    self._records[place] = fingerprint_folder(place)
-                except (AdaptryError, OSError, ValueError):
-                    continue  # no complete checkpoint, perhaps not yet
-            found[place] = self._records[place]
-        return found
+        return next(iter(_checkpoints(written, (), self._records)), None) if written else None
 
     def _by_content(self, record: BaseRecord, folder: Path, written: str | None) -> RecognisedBase:
         known = _known(self.bases, str(record.id))
@@ -144,44 +167,10 @@ class BaseRecogniser:
 def recognise_base(
     bases: Bases, adapter: Adapter, base: RecognisedBase | BaseSource | None, *, is_forced: bool = False
 ) -> RecognisedBase:
-    """The base to claim for `adapter`: the given one, else the one in its config.
-
-    Raises what `BaseRecogniser.named` and `trained_on` raise; `CheckFailed` if the given one has other
-    weights than the one in the config, unless `is_forced`.
-    """
+    """The base to claim for `adapter`: a recognised one as it is, else `BaseRecogniser.base_of`."""
     if isinstance(base, RecognisedBase):
         return base
-    recogniser = BaseRecogniser(bases)
-    if base is None:
-        return recogniser.trained_on(adapter)
-    found = recogniser.named(base)
-    if not is_forced:
-        _require_base_of_config(recogniser, adapter, found)
-    return found
-
-
-def _require_base_of_config(recogniser: BaseRecogniser, adapter: Adapter, given: RecognisedBase) -> None:
-    """Raises `CheckFailed` if the config leads to a folder on this machine with another model than `given`.
-    Nothing else shows this mistake, since models of one family have equal shapes. A config with the name of
-    another registered base is a finding (`base_name_differs`).
-    """
-    from adaptry.bases.fingerprinting.match import match_bases
-
-    try:
-        own = recogniser.trained_on(adapter)
-    except Conflict:  # its path leads to several bases, so the caller names one
-        return
-    base = recogniser.record_of(given) if own.folder else None
-    if own.record is None or base is None:
-        return
-    match = match_bases(own.record, base)
-    if not match.is_same_model:
-        label = _name(given.info) if given.info else str(given.folder or base.id.brief)
-        raise CheckFailed(
-            f"its config names the base in {own.folder}, and {label} is another model: {match.evidence}. Push"
-            " it with the base that it was trained on; if the config is wrong, correct"
-            " base_model_name_or_path in adapter_config.json"
-        )
+    return BaseRecogniser(bases).base_of(adapter, base, is_forced=is_forced)
 
 
 def declared_base(adapter: Adapter) -> RecognisedBase:
@@ -191,6 +180,28 @@ def declared_base(adapter: Adapter) -> RecognisedBase:
     written = adapter.config.base_name
     is_name = written is not None and not is_folder(written) and len(written) <= _LONGEST_NAME
     return RecognisedBase(BaseClaim(name=written) if is_name else None, written=written)
+
+
+def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | None:
+    """The base in the folder on this machine that the config of an adapter in a folder names, to compare it
+    with the `given` one; None if there is none, if that is the given folder, or if the path leads to several.
+    """
+    written = adapter.config.base_name
+    if written is None or not _folder_of(adapter):
+        return None
+    near = _folder_of(adapter)
+    if is_folder(str(given)) and any(_is_same_folder(place, Path(given)) for place in _places(written, near)):
+        return None  # nothing to compare, so the folder is not read twice
+    found = _checkpoints(written, near, {})
+    is_one = len({record.id for record in found.values()}) == 1
+    return next(iter(found.values())) if is_one else None
+
+
+def _is_same_folder(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other.expanduser())
+    except (OSError, ValueError, RuntimeError):  # not there, no possible path, or of an unknown user
+        return False
 
 
 def unserved_reason(pushed: PushResult, base: RecognisedBase) -> str | None:
@@ -252,6 +263,29 @@ def _suggested_name(folder: Path, namespace: str) -> str:
 def _folder_of(adapter: Adapter) -> tuple[Path, ...]:
     content = adapter.content
     return (content.folder, content.folder.parent) if isinstance(content, FolderContent) else ()
+
+
+def _checkpoints(
+    written: str, near: Iterable[Path], records: dict[Path, BaseRecord]
+) -> dict[Path, BaseRecord]:
+    """Each possible folder of the path with a complete checkpoint, with its record; `records` are those that
+    were read before.
+    """
+    found: dict[Path, BaseRecord] = {}
+    for place in _places(written, near):
+        try:
+            if place in records or place.is_dir():
+                found[place] = _record_in(place, records)
+        except (AdaptryError, OSError, ValueError):
+            continue  # no complete checkpoint, perhaps not yet
+    return found
+
+
+def _record_in(folder: Path, records: dict[Path, BaseRecord]) -> BaseRecord:
+    """Raises what `fingerprint_folder` raises."""
+    if folder not in records:
+        records[folder] = fingerprint_folder(folder)
+    return records[folder]
 
 
 def _places(written: str, near: Iterable[Path]) -> Iterator[Path]:

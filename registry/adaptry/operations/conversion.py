@@ -30,6 +30,7 @@ from adaptry.operations.sources import (
     Warn,
     find_base,
     open_parent,
+    with_configured_base,
 )
 
 
@@ -85,6 +86,7 @@ def plan_conversion(
         _require(not request.needs_lora, request.only_to_peft)
         return convert_to_peft(parent, _known_base(connected, request.base, parent), request.part)
     _require(request.part is None, "a part can be chosen only from a file with several parts of a pipeline")
+    parent = with_configured_base(parent, request.base)
     return convert(
         parent, request.options, _conversion_base(connected, request.base, parent, request.options, progress)
     )

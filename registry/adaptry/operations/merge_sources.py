@@ -18,7 +18,13 @@ from adaptry.core.progress import Progress
 from adaptry.core.refs import is_folder
 from adaptry.operations.base_registry import open_base
 from adaptry.operations.quantised_variants import open_original
-from adaptry.operations.sources import ParentSource, RegistryOpener, Warn, open_parent
+from adaptry.operations.sources import (
+    ParentSource,
+    RegistryOpener,
+    Warn,
+    open_parent,
+    with_configured_base,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,8 @@ def open_merge(
     for entry, source in zip(recipe.inputs, inputs, strict=True):
         label = entry.source if isinstance(source, Path) else None
         parent = open_parent(connected, source, label=label, gguf_base=known, warn=warn, progress=progress)
-        weighted = WeightedAdapter(parent.adapter, entry.weight, parent.label, parent.base)
+        own = with_configured_base(parent, recipe.base).base
+        weighted = WeightedAdapter(parent.adapter, entry.weight, parent.label, own)
         sources.append(MergeSource(weighted, parent.revision))
     return OpenedMerge(checkpoint, tuple(sources), found)
 

@@ -6,6 +6,7 @@ A registry is opened only where a name or a ref needs one; folders do not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,7 +25,11 @@ from adaptry.core.errors import (
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import Ref, is_folder, is_folder_path
-from adaptry.operations.base_recognition import BaseRecogniser, fingerprint_folder
+from adaptry.operations.base_recognition import (
+    BaseRecogniser,
+    base_in_config_folder,
+    fingerprint_folder,
+)
 from adaptry.operations.empty_adapter import explain_empty_adapter
 from adaptry.operations.transfer import open_revision
 from adaptry.operations.transfer.revision_content import RevisionContent
@@ -112,6 +117,16 @@ def open_parent(
         warn(warning)
     adapter = open_revision(registry, version.revision_ref, progress=progress)
     return ParentAdapter(adapter, version.label, version.digest, verified_base(registry, version))
+
+
+def with_configured_base(parent: ParentAdapter, given: Path | str | None) -> ParentAdapter:
+    """`parent` with the base that its config's path leads to, if its base is unknown and a caller gives one:
+    models of one family have equal shapes, so only a comparison shows that the given one is another. The path
+    in the config of a version is one of the machine that pushed it, and is not looked up here.
+    """
+    if given is None or parent.base is not None or parent.revision is not None:
+        return parent
+    return replace(parent, base=base_in_config_folder(parent.adapter, given))
 
 
 def open_gguf(

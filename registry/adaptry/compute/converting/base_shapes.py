@@ -59,7 +59,7 @@ def check_conversion_base(parent: ParentAdapter, base: ConversionBase, other_bas
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(
-            f"{between}: {found.evidence}. The conversion would give a different adapter; pass its own"
+            f"{between}: {found.evidence}. The result would be a different adapter; pass its own"
             " base, or --other-base if you want this"
         )
     return [f"{between}: {found.evidence}; another base was allowed"]

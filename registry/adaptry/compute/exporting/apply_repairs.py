@@ -77,7 +77,12 @@ def _apply_repairs(
         if decided.needs_merge:
             whole = original if original.adapter.format is current.adapter.format else current
             return RepairedAdapter(
-                original, whole, tuple(done), decided, Equality(), (*_verdict_notes(decided), *notes)
+                original,
+                whole,
+                tuple(done),
+                decided,
+                Equality(),
+                (*_verdict_notes(decided), _merge_note(decided), *notes),
             )
         check_repairable(current, decided)
         if not decided.steps:
@@ -114,6 +119,14 @@ def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
         f"{finding.reason}: {finding.remedy}" if finding.remedy else finding.reason
         for finding in decided.verdict.findings
         if finding.code == "rules_of_another_version"
+    )
+
+
+def _merge_note(decided: ExportPlan) -> str:
+    """That the result is not an adapter, which a caller who names an engine expects."""
+    return (
+        f"the result is a whole model, not an adapter: {decided.needs_merge[0].reason}, so the update is"
+        " merged into the base's weights"
     )
 
 

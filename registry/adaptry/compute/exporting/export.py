@@ -10,6 +10,7 @@ from pathlib import Path
 
 from adaptry.checks import check
 from adaptry.checks.runtimes import Runtime
+from adaptry.compute.converting.base_shapes import check_conversion_base
 from adaptry.compute.exporting.apply_repairs import RepairedAdapter, repair_for_runtime
 from adaptry.compute.exporting.equality import Equality
 from adaptry.compute.exporting.formats import FORMATS, ExportFormat
@@ -78,11 +79,13 @@ def prepare_export(
 
     Without a runtime, a format that belongs to one engine is repaired for that engine; other formats are
     written without repairs. A checkpoint needs no repairs, since merging handles everything. Raises `Invalid`
-    for an unknown format.
+    for an unknown format, `CheckFailed` for another base than the adapter's own, unless the options allow it.
     """
     chosen = get_export_format(format) if format else None
     engine = chosen.engine if chosen else None
     runtime = runtime or (Runtime(engine) if engine else None)
+    if base := options.conversion_base(reading=False):
+        check_conversion_base(parent, base, options.other_base)
     if runtime is None or (chosen and chosen.name == "checkpoint"):
         found = PreparedExport(parent, chosen or FORMATS["peft"], None)
         _check_fits(found, options)

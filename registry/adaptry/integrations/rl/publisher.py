@@ -125,8 +125,8 @@ class Publisher:
             time.sleep(poll)
 
     def _push(self, folder: Path, step: int, metrics: Mapping[str, float]) -> VersionInfo:
-        adapter, recogniser = open_dir(folder), self._recogniser
-        base = recogniser.named(self._base) if self._base is not None else recogniser.trained_on(adapter)
+        adapter = open_dir(folder)
+        base = self._recogniser.base_of(adapter, self._base)
         pushed = push(
             self._registry,
             adapter,

@@ -208,10 +208,7 @@ class AdaptryCallback(TrainerCallback):
         self._note_release(pushed, self._last_base)
 
     def _recognised(self, adapter: Adapter) -> RecognisedBase:
-        if self._base is not None:
-            self._last_base = self._recogniser.named(self._base)
-        else:
-            self._last_base = self._recogniser.trained_on(adapter)
+        self._last_base = self._recogniser.base_of(adapter, self._base)
         return self._last_base
 
     def _note_release(self, pushed: PushResult, base: RecognisedBase) -> None:

@@ -19,7 +19,9 @@ from adaptry.core.refs import Ref
 from adaptry.operations.base_recognition import RecognisedBase
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
+from adaptry.operations.transfer.drafts import push_draft
 from adaptry.registry.base_info import BaseEdit
+from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.interface import Registry
 from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.records import PushOptions
@@ -196,6 +198,26 @@ class BasesContract(ContractFixtures):
         assert push(registry, lora(2), TONE).version.digest == named.digest
         registry.bases.put(tiny, ("org/tiny",))
         assert push(registry, lora(2), TONE).version.digest == named.digest
+
+    def test_a_push_names_no_other_model_than_the_folder_in_the_config(
+        self, registry: Registry, lora: MakeLora, tiny: BaseRecord, other: BaseRecord, tmp_path: Path
+    ) -> None:
+        """The two have equal shapes. A draft is judged as a version."""
+        registry.bases.put(tiny, ("org/tiny",))
+        registry.bases.put(other, ("org/other",))
+        adapter = lora(base_name=str(tmp_path / "tiny"))
+        for given in ("org/other", tmp_path / "other", BaseClaim(id=other.id)):
+            with pytest.raises(CheckFailed, match="is another model: the weights differ in"):
+                push(registry, adapter, TONE, base=given)
+            with pytest.raises(CheckFailed, match="is another model: the weights differ in"):
+                push_draft(registry, adapter, TONE, "draft", CommitNote(title="a draft"), base=given)
+        with pytest.raises(NotFound):
+            registry.adapters.get(TONE)
+        assert push(registry, adapter, TONE, base="org/tiny").version.base_id == tiny.id
+        forced = push(
+            registry, adapter, TONE, base="org/other", options=PushOptions(force_reason="to look into it")
+        )
+        assert forced.version.base_id == other.id
 
     def test_a_push_does_not_bind_a_version_that_does_not_fit_the_base(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord

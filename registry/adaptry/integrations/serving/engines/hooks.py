@@ -72,12 +72,14 @@ class OperatorCommands:
             )
         temporary = folder.parent / f".{os.getpid()}.{name}"
         words = {"{folder}": str(folder), "{file}": str(temporary)}
-        _run(tuple(words.get(word, word) for word in self.prepare), {})
-        made = next(temporary.glob(f"*{file.suffix}"), temporary) if temporary.is_dir() else temporary
-        if not made.is_file():
-            raise CheckFailed(f"{shlex.join(self.prepare)} wrote no {file.suffix} file from {folder}")
-        made.replace(file)
-        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            _run(tuple(words.get(word, word) for word in self.prepare), {})
+            made = next(temporary.glob(f"*{file.suffix}"), temporary) if temporary.is_dir() else temporary
+            if not made.is_file():
+                raise CheckFailed(f"{shlex.join(self.prepare)} wrote no {file.suffix} file from {folder}")
+            made.replace(file)
+        finally:  # a command may have written a whole model, and is tried again
+            shutil.rmtree(temporary, ignore_errors=True)
         return file
 
 
