@@ -80,6 +80,17 @@ def test_a_format_alone_is_written_from_a_folder(run: Run, answer: Answer, tmp_p
     assert (tmp_path / "made" / "Modelfile").read_text().splitlines()[-1] == "ADAPTER ./adapter.gguf"
 
 
+def test_an_export_of_an_untrained_adapter_says_that_it_answers_as_the_base(run: Run, tmp_path: Path) -> None:
+    small: Any = {"layers": 1, "targets": ("q_proj",)}
+    zero = ("F32", (16, 4), bytes(256))
+    tiny_lora(tmp_path / "trained", **small)
+    name = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
+    tiny_lora(tmp_path / "untrained", **small, extra={name: zero})
+    options = ("--for", "vllm@0.33,max_lora_rank=64", "-o")
+    assert "[untrained]" not in run("export", "./trained", *options, "./first").stderr
+    assert "answers as the base does [untrained]" in run("export", "./untrained", *options, "./second").stderr
+
+
 def test_contradictory_calls_get_specific_errors(run: Run, tmp_path: Path) -> None:
     tiny_lora(tmp_path / "lora")
     assert "--for ENGINE or --format" in run("export", "./lora", "-o", "./out", code=2).stderr

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from adaptry.checks import check
 from adaptry.checks.runtimes import Runtime
+from adaptry.checks.weights import check_weights
 from adaptry.compute.converting.base_shapes import check_conversion_base
 from adaptry.compute.exporting.apply_repairs import RepairedAdapter, repair_for_runtime
 from adaptry.compute.exporting.equality import Equality
@@ -18,6 +20,7 @@ from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import CheckFailed, Invalid
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.report import CheckReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,12 @@ def export(
     format: str | None = None,
 ) -> ExportResult:
     """Writes `parent` to the folder `target`, after `prepare_export`. Raises what repairs and the format
-    raise.
+    raise, and `CheckFailed` if a weight is NaN or infinite.
     """
+    warnings = _check_values(parent)
     with prepare_export(parent, options, runtime=runtime, format=format) as found:
-        return found.write(target, options)
+        made = found.write(target, options)
+    return replace(made, notes=(*warnings, *made.notes))
 
 
 @contextmanager
@@ -105,6 +110,18 @@ def _require_scale(parent: ParentAdapter) -> None:
             raise CheckFailed(
                 f"{parent.label}: {finding.reason} [{finding.code}] → {finding.remedy_for(parent.label)}"
             )
+
+
+def _check_values(parent: ParentAdapter) -> tuple[str, ...]:
+    """Reads all weights; a note if the adapter has no effect."""
+    report = CheckReport(findings=tuple(check_weights(parent.adapter)))
+    if report.is_blocked:
+        raise CheckFailed(f"{parent.label}: {report.sentence()}")
+    return tuple(
+        f"{found.reason}; served, it answers as the base does [{found.code}]"
+        for found in report.findings
+        if found.code == "untrained"
+    )
 
 
 def _check_fits(found: PreparedExport, options: ExportOptions) -> None:
