@@ -304,8 +304,8 @@ def _rows(module_map: ModuleMap, end: str, rows: list[object]) -> Iterator[str]:
     held = [extra for extra in _held(module_map) if extra.extra.target.removesuffix(".weight").endswith(end)]
     if not held:
         embedding = end or "the input embedding"
-        count = format_count(len(rows), "token row")
-        yield f"the config trains {count} of {embedding}, but the file has none"
+        listed = format_count(len(rows), "token row")
+        yield f"the config trains {listed} of {embedding}, but the file has none"
         return
     for extra in held:
         count = extra.extra.shape[0] if extra.extra.shape else 0
