@@ -20,8 +20,8 @@ import urllib3
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # engines are started as the tests start them
 
-from tests.formats.elsewhere import Elsewhere
-from tests.vllm import models, running
+from tests.formats.other_environment import OtherEnvironment
+from tests.vllm import models, vllm_server
 
 from adaptry.testing.ports import free_ports
 from adaptry.testing.samples import tiny_lora
@@ -97,16 +97,16 @@ def _vllm(how: str) -> Running:
     def serve(folder: Path, server: Server, base: Path) -> Iterator[Client]:
         more, site = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}, folder
         if how == "plugin":
-            site = running.installed(running.PYTHON.python, folder / "wheel")
+            site = vllm_server.installed(vllm_server.PYTHON.python, folder / "wheel")
             more |= {
                 "ADAPTRY_URL": server.url,
                 "ADAPTRY_TOKEN": server.token("gpu-1", "worker", ("acme",)),
                 "ADAPTRY_CACHE": str(folder / "cache"),
             }
-        env = running.environment(site, folder / "home", **more)
+        env = vllm_server.environment(site, folder / "home", **more)
         options = ("--max-model-len", "4096", "--max-num-seqs", "16")
         options += ("--max-loras", "4", "--max-cpu-loras", "4")
-        with running.serving(running.PYTHON.python, base, env, folder / "vllm.log", options) as vllm:
+        with vllm_server.serving(vllm_server.PYTHON.python, base, env, folder / "vllm.log", options) as vllm:
             _share_a_core(vllm.process.pid)
             if how == "plugin":
                 yield Client(vllm.url)
@@ -147,7 +147,7 @@ def _attention_adapter(folder: Path, seed: int) -> Path:
 
 @contextlib.contextmanager
 def _mistralrs(folder: Path, server: Server, base: Path) -> Iterator[Client]:
-    python = Elsewhere("mistralrs", "../engines/mistralrs_server.py").python
+    python = OtherEnvironment("mistralrs", "../engines/mistralrs_server.py").python
     port = folder / "port"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with (folder / "engine.log").open("wb") as log:

@@ -27,7 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # vLLM is started as the tests start it
 
 from tests.engines.fakes import FakeVllm
-from tests.vllm import running
+from tests.vllm import vllm_server
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
@@ -60,7 +60,7 @@ def main() -> None:
         with running_server(ServerSettings(data=folder / "data")) as server:
             measure_cache(folder, server.registry(), options.megabytes, options.times)
             measure_follow(folder, server, options.times)
-            if running.PYTHON.python:
+            if vllm_server.PYTHON.python:
                 measure_vllm(folder, server, options.times)
             else:
                 print("no .venvs/vllm, so vLLM was not measured (make environments)")
@@ -146,21 +146,21 @@ def measure_vllm(folder: Path, server: Server, times: int) -> None:
     folders = [models.adapter(folder / f"a{seed}", seed=seed) for seed in range(1, times + 2)]
     versions = [push(registry, open_dir(made), TONE).version for made in folders]
     alias = registry.aliases.move(TONE, "prod", versions[0].digest, None)
-    env = running.environment(
-        running.installed(running.PYTHON.python, folder / "wheel"),
+    env = vllm_server.environment(
+        vllm_server.installed(vllm_server.PYTHON.python, folder / "wheel"),
         folder / "home",
         ADAPTRY_URL=server.url,
         ADAPTRY_TOKEN=server.admin,
         ADAPTRY_CACHE=str(folder / "cache"),
         VLLM_ALLOW_RUNTIME_LORA_UPDATING="True",
     )
-    with running.serving(running.PYTHON.python, base, env, folder / "log") as vllm:
+    with vllm_server.serving(vllm_server.PYTHON.python, base, env, folder / "log") as vllm:
 
         def answer(model: str) -> str:
             return vllm.complete(model, models.PROMPT, tokens=1).model
 
-        answer(running.NAME)
-        plain = median(4 * times, lambda: answer(running.NAME))
+        answer(vllm_server.NAME)
+        plain = median(4 * times, lambda: answer(vllm_server.NAME))
         answer(f"acme/tone@{times + 1}")  # the first one: reads the base, compiles kernels
         cold, warm, direct, moved = [], [], [], []
         for number in range(1, times + 1):

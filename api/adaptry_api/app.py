@@ -83,6 +83,16 @@ def create_app(settings: ServerSettings) -> FastAPI:
         # Not `include_router`: it wraps routes, and would hide each route's access rule.
         app.router.routes += router.routes
     errors.install_error_handlers(app, unsupported_response)
+    _add_middleware(app, state, settings, origins)
+    auth_policy.check_routes(app)
+    return app
+
+
+def _add_middleware(
+    app: FastAPI, state: AppState, settings: ServerSettings, origins: tuple[str, ...]
+) -> None:
+    """The last one that is added sees a request first."""
+    counts: RequestMetrics = app.state.counts
     is_usual = not (settings.hosts or origins or tracing.is_enabled())  # no other middleware has to act
     app.state.immediate_answers = None
     if state.quick_reads.is_available:
@@ -96,5 +106,3 @@ def create_app(settings: ServerSettings) -> FastAPI:
     if origins:
         app.add_middleware(Cors, origins=origins)
     app.add_middleware(ForwardedHeaders, networks=networks_of(settings.proxies))
-    auth_policy.check_routes(app)
-    return app

@@ -1,4 +1,4 @@
-"""What other tools call our commands, for the errors about commands that do not exist."""
+"""Names that other tools have for our commands, for errors about unknown commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters that PEFT or an engine does not apply as their files say, and what the command line prints.
+"""Adapters that PEFT or an engine applies differently from training, and the output of the command line.
 
     .venv/bin/python -m tests.checks.broken_adapters > docs/broken-adapters.md
 
@@ -127,7 +127,7 @@ def in_mlx() -> None:
     Path("mlx/adapter_config.json").write_text(json.dumps(config))
 
 
-def cut_off() -> None:
+def truncate() -> None:
     path = Path("tone/adapter_model.safetensors")
     path.write_bytes(path.read_bytes()[:-5])
 
@@ -140,24 +140,24 @@ ROWS = (
     *(
         Row("Names", what, renamed(old, new), _REPAIR, (1, 0, 0))
         for what, old, new in (
-            ("`foo` in front", r"model\.layers", "foo.model.layers"),
-            ("without `model`", r"model\.model\.layers", "model.layers"),
+            ("prefix `foo`", r"model\.layers", "foo.model.layers"),
+            ("no prefix `model`", r"model\.model\.layers", "model.layers"),
             ("names of a vision model", r"model\.layers", "model.language_model.layers"),
-            ("`_orig_mod`, of torch.compile", r"model\.layers", "_orig_mod.model.layers"),
-            ("`policy.llm`, of a trainer", r"model\.layers", "policy.llm.model.layers"),
+            ("prefix `_orig_mod`, from torch.compile", r"model\.layers", "_orig_mod.model.layers"),
+            ("prefix `policy.llm`, from a trainer", r"model\.layers", "policy.llm.model.layers"),
             ("`lora_A.foo.weight`", r"(lora_[AB])", r"\1.foo"),
         )
     ),
     Row(
         "Extra tensors",
-        "`lm_head.base_layer.weight` beside it",
+        "an additional `lm_head.base_layer.weight`",
         extra(f"{PREFIX}lm_head.base_layer.weight"),
         (CHECK, _MERGED),
         (1, 1),
     ),
     Row(
         "Extra tensors",
-        "`lm_head.weight` beside it: PEFT loads it, and a merge has it",
+        "an additional `lm_head.weight`, which PEFT loads and a merge applies",
         extra(f"{PREFIX}lm_head.weight"),
         exits=(0,),
     ),
@@ -183,9 +183,9 @@ ROWS = (
         exits=(0,),
     ),
     Row("Token rows", "two indices, one row", rows_of_tokens([1, 2], 1)),
-    Row("Token rows", "a row twice", rows_of_tokens([1, 1], 2)),
-    Row("Token rows", "a negative row", rows_of_tokens([1, -2], 2)),
-    Row("Token rows", "a row beyond the vocabulary", rows_of_tokens([1, 999], 2)),
+    Row("Token rows", "the same row twice", rows_of_tokens([1, 1], 2)),
+    Row("Token rows", "a negative index", rows_of_tokens([1, -2], 2)),
+    Row("Token rows", "an index beyond the vocabulary", rows_of_tokens([1, 999], 2)),
     Row("Token rows", "as PEFT writes it", rows_of_tokens([1, 2], 2), exits=(0,)),
     Row(
         "Infinite values",
@@ -228,7 +228,7 @@ ROWS = (
     Row("Tokenizers", "a reversed vocabulary", unchanged, prepare=with_tokenizers),
     Row(
         "Damaged and unusual adapters",
-        "`lora_B` of one layer zero: what a merge changed",
+        "`lora_B` of one layer is zero: a merge counts the weights that it changed",
         lambda tensors, config: tensors.update(
             {name: each * 0 for name, each in tensors.items() if "layers.0" in name and "lora_B" in name}
         ),
@@ -243,14 +243,19 @@ ROWS = (
     ),
     Row(
         "Damaged and unusual adapters",
-        "`layer_replication` and a wrong name",
+        "`layer_replication`, and a wrong module name",
         lambda tensors, config: (
             renamed("q_proj", "Q_proj")(tensors, config),
             config.update(layer_replication=[[0, 2], [0, 2]]),
         ),
     ),
     Row(
-        "Damaged and unusual adapters", "a file that was cut off", unchanged, ("check ./tone",), (1,), cut_off
+        "Damaged and unusual adapters",
+        "a truncated weights file",
+        unchanged,
+        ("check ./tone",),
+        (1,),
+        truncate,
     ),
     Row(
         "Limits of ranks",
@@ -350,7 +355,7 @@ def _result(command: str) -> CommandResult:
     result = CliRunner().invoke(cli, command.split())
     lines = [line.strip() for line in result.output.splitlines() if line.strip()]
     found = next((at for at, line in enumerate(lines) if _TELLING.search(line)), 0)
-    line = " ".join(lines[found : found + (2 if lines and "is refused" in lines[found] else 1)])
+    line = " / ".join(lines[found : found + (2 if lines and "is refused" in lines[found] else 1)])
     line = line or str(result.exception)
     return CommandResult(command, result.exit_code, _one_cell(re.sub(r"/tmp/\S+?/", "", line)))
 
@@ -370,16 +375,17 @@ def main() -> None:
     sys.stdout.write(
         "# Broken adapters, and what Adaptry reports\n\n"
         "PEFT or an engine would apply most of these adapters wrongly, or not at all. Each is a small LoRA\n"
-        "with the defect described; some rows are valid, as controls. The page has the exit code of each\n"
-        "command, and the most informative line of its output. It is generated by `python -m\n"
-        "tests.checks.broken_adapters > docs/broken-adapters.md`, and a test runs them and compares.\n"
+        "with the defect described; some are valid, as controls. The tables show the exit code of each\n"
+        "command and the most informative line of its output, shortened. `python -m\n"
+        "tests.checks.broken_adapters > docs/broken-adapters.md` generates this page; a test runs the\n"
+        "commands and compares their output with it.\n"
     )
     heading = ""
     for row in ROWS:
         if row.heading != heading:
             heading = row.heading
             sys.stdout.write(
-                f"\n## {heading}\n\n| adapter | command | exit code | answer |\n|---|---|---|---|\n"
+                f"\n## {heading}\n\n| adapter | command | exit code | output |\n|---|---|---|---|\n"
             )
         sys.stdout.writelines(f"{line}\n" for line in page_rows(row))
 

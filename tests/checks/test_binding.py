@@ -170,7 +170,7 @@ def test_a_module_saved_under_its_in_memory_name_blocks(tmp_path: Path, base: Ba
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ([1], "lists 1 token rows for model.embed_tokens.weight, but the file has 2"),
+        ([1], "lists 1 token row for model.embed_tokens.weight, but the file has 2"),
         ([1, 1], "lists token row 1 twice"),
         ([1, -2], "lists -2 as a token row"),
     ],

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 
 from adaptry.testing.samples import tiny_lora
 
-from ..formats.elsewhere import Elsewhere
+from ..formats.other_environment import OtherEnvironment
 
-MERGEKIT = Elsewhere("mergekit", "mergekit_elements.py")
+MERGEKIT = OtherEnvironment("mergekit", "mergekit_elements.py")
 HIDDEN = 8
 TARGETS = ("model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.v_proj")
 ADAPTERS: dict[str, dict[str, Any]] = {

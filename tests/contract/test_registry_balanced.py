@@ -25,7 +25,7 @@ from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
 
-from .balancing import balanced
+from .load_balancer import balanced
 
 
 @pytest.fixture

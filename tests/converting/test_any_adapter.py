@@ -20,7 +20,7 @@ from adaptry.core.errors import AdaptryError, CheckFailed  # noqa: E402
 
 from ..methods import experts  # noqa: E402
 from ..methods.campaign import generated  # noqa: E402
-from ..methods.judging import ask_peft, ask_us, load_merged, write  # noqa: E402
+from ..methods.peft_comparison import ask_peft, ask_us, load_merged, write  # noqa: E402
 from .converted import converted, distance  # noqa: E402
 
 IN_A_BATCH = 50

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from ..formats.elsewhere import Elsewhere
+from ..formats.other_environment import OtherEnvironment
 
 ROOT = Path(__file__).parents[2]
-VLLM = Elsewhere("vllm", "../vllm/vllm_library.py").marks
-MISTRALRS = Elsewhere("mistralrs", "../engines/mistralrs_server.py").marks
+VLLM = OtherEnvironment("vllm", "../vllm/vllm_library.py").marks
+MISTRALRS = OtherEnvironment("mistralrs", "../engines/mistralrs_server.py").marks
 LLAMACPP = [
     pytest.mark.heavy,
     pytest.mark.skipif(find_spec("xllamacpp") is None, reason="no llama.cpp: pip install xllamacpp"),

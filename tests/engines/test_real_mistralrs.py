@@ -32,10 +32,10 @@ from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import running_server
 
-from ..formats.elsewhere import Elsewhere
+from ..formats.other_environment import OtherEnvironment
 from .conftest import settle
 
-ENVIRONMENT = Elsewhere("mistralrs", "../engines/mistralrs_server.py")
+ENVIRONMENT = OtherEnvironment("mistralrs", "../engines/mistralrs_server.py")
 pytestmark = ENVIRONMENT.marks
 TONE = AdapterName.parse("acme/tone")
 PROD = "acme/tone@prod"

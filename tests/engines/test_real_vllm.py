@@ -25,11 +25,11 @@ from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
 
-from ..formats.elsewhere import Elsewhere
-from ..vllm import models, running
+from ..formats.other_environment import OtherEnvironment
+from ..vllm import models, vllm_server
 from .conftest import settle
 
-PYTHON = Elsewhere("vllm", "vllm_library.py")
+PYTHON = OtherEnvironment("vllm", "vllm_library.py")
 pytestmark = PYTHON.marks
 
 TONE = AdapterName.parse("acme/tone")
@@ -59,7 +59,7 @@ class Place:
         held = {one.alias: one.generation for one in self.registry.aliases.list(version.name)}
         self.registry.aliases.move(version.name, "prod", version.digest, held.get("prod"))
 
-    def is_said_by(self, vllm: running.Vllm, seed: int) -> bool:
+    def is_said_by(self, vllm: vllm_server.Vllm, seed: int) -> bool:
         """Whether the alias is answered with what PEFT makes of that version: the logprobs of what it
         chooses.
         """
@@ -95,10 +95,10 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) -> None:
     """One after the other, since a server takes half a minute to start."""
-    env = running.environment(Path(), place.folder / "home", VLLM_ALLOW_RUNTIME_LORA_UPDATING="True")
+    env = vllm_server.environment(Path(), place.folder / "home", VLLM_ALLOW_RUNTIME_LORA_UPDATING="True")
     first, second = place.publish(1), place.publish(2)
     place.alias(first)
-    with running.serving(PYTHON.python, place.base, env, place.folder / "one.log") as vllm:
+    with vllm_server.serving(PYTHON.python, place.base, env, place.folder / "one.log") as vllm:
         worker = place.follow(vllm.url)
         settle(worker)
         assert place.is_said_by(vllm, 1)
@@ -132,7 +132,7 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
         place.alias(first)
         settle(worker)
     assert not worker.reconcile(0.0)
-    with running.serving(PYTHON.python, place.base, env, place.folder / "two.log") as vllm:
+    with vllm_server.serving(PYTHON.python, place.base, env, place.folder / "two.log") as vllm:
         settle(place.follow(vllm.url))
         assert place.is_said_by(vllm, 1)
 
@@ -144,12 +144,12 @@ def revoke(place: Place, version: VersionInfo) -> None:
 
 def test_cleaning_the_cache_after_the_worker_stopped_leaves_what_vllm_reads_again(place: Place) -> None:
     """It keeps two adapters in memory, and reads the third again from its folder; without that, it exits."""
-    env = running.environment(Path(), place.folder / "home", VLLM_ALLOW_RUNTIME_LORA_UPDATING="True")
+    env = vllm_server.environment(Path(), place.folder / "home", VLLM_ALLOW_RUNTIME_LORA_UPDATING="True")
     names = [AdapterName.parse(f"acme/kept-{seed}") for seed in (11, 12, 13)]
     versions = [place.publish(seed, name) for seed, name in zip((11, 12, 13), names, strict=True)]
     for version in versions:
         place.alias(version)
-    with running.serving(PYTHON.python, place.base, env, place.folder / "three.log") as vllm:
+    with vllm_server.serving(PYTHON.python, place.base, env, place.folder / "three.log") as vllm:
         settle(place.follow(vllm.url, "gpu-2"))
         place.cache.close()
         cleaning = Cache(place.folder / "cache-gpu-2")

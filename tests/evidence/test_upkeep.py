@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from tests.storage.downgrading import back_to_0018
+from tests.storage.downgrade import back_to_0018
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.access.grants import Grant

@@ -22,9 +22,9 @@ from adaptry.core.errors import Unsupported
 from adaptry.operations.transfer import pull, push
 from adaptry.storage.connect import open_local
 
-from .elsewhere import Elsewhere
+from .other_environment import OtherEnvironment
 
-LIBRARY = Elsewhere("adapterhub", "adapterhub_library.py")
+LIBRARY = OtherEnvironment("adapterhub", "adapterhub_library.py")
 METHODS = {
     "seq_bn": "bottleneck", "double_seq_bn": "bottleneck", "par_bn": "bottleneck", "seq_bn_inv": "bottleneck",
     "leave_out": "bottleneck", "learned_scaling": "bottleneck", "gated": "bottleneck",

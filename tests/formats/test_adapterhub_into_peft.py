@@ -12,10 +12,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from .elsewhere import Elsewhere
 from .into_peft import Weights, assert_same, converted, merged, run
+from .other_environment import OtherEnvironment
 
-LIBRARY = Elsewhere("adapterhub", "adapterhub_library.py")
+LIBRARY = OtherEnvironment("adapterhub", "adapterhub_library.py")
 MODELS = {"bert": AutoModelForSequenceClassification, "llama": AutoModelForCausalLM}
 CASES = [f"{kind}-{way}" for kind in MODELS for way in ("lora", "lora_everywhere")]
 

@@ -25,9 +25,9 @@ from adaptry.core.errors import InvalidWeights
 from adaptry.operations.transfer import pull, push
 from adaptry.storage.connect import open_local
 
-from .elsewhere import Elsewhere
+from .other_environment import OtherEnvironment
 
-DIFFUSERS = Elsewhere("diffusers", "diffusers_library.py")
+DIFFUSERS = OtherEnvironment("diffusers", "diffusers_library.py")
 OF_ALL = ("plain", "older", "metadata", "patterns", "rslora", "conv", "dora")
 OF_A_UNET = (*OF_ALL, "processors", "kohya", "locon", "converted")
 WAYS = {"sd": OF_A_UNET, "sdxl": OF_A_UNET, "flux": (*OF_ALL, "alphas")}

@@ -21,9 +21,9 @@ from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import Unsupported
 
-from .elsewhere import Elsewhere
+from .other_environment import OtherEnvironment
 
-LIBRARY = Elsewhere("mlx", "mlx_library.py")
+LIBRARY = OtherEnvironment("mlx", "mlx_library.py")
 CASES: dict[str, dict[str, Any]] = {
     "plain": {"target_modules": ["q_proj", "v_proj", "down_proj"]},
     "one layer only": {"target_modules": ["o_proj", "up_proj"], "layers_to_transform": [1]},

@@ -20,9 +20,9 @@ from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import CheckFailed, Unsupported
 
-from .elsewhere import Elsewhere
+from .other_environment import OtherEnvironment
 
-DIFFUSERS = Elsewhere("diffusers", "diffusers_library.py")
+DIFFUSERS = OtherEnvironment("diffusers", "diffusers_library.py")
 TO_KOHYA = ("metadata", "patterns", "rslora", "conv")
 TO_DIFFUSERS = ("kohya", "locon", "metadata")
 

@@ -25,7 +25,7 @@ from adaptry.operations.transfer import pull, push
 from adaptry.registry.interface import Registry
 from adaptry.testing.samples import tiny_base
 
-from .foreign import adapterhub_lora, bottleneck, diffusers, kohya, mlx, torchtune, written
+from .other_layouts import adapterhub_lora, bottleneck, diffusers, kohya, mlx, torchtune, written
 
 TOOLS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "adapterhub": (bottleneck, "bottleneck"),

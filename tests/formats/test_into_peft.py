@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM
 from adaptry import open_dir
 from adaptry.testing.samples import tiny_base
 
-from .foreign import adapterhub_lora, bottleneck, diffusers, kohya, mlx, unet, written
 from .into_peft import Weights, assert_same, converted, merged, run
+from .other_layouts import adapterhub_lora, bottleneck, diffusers, kohya, mlx, unet, written
 
 
 @pytest.fixture

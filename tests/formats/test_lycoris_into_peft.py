@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from adaptry import open_dir
 
-from .foreign import Shapes, unet, written
 from .into_peft import Weights, assert_same, converted, merged, run
+from .other_layouts import Shapes, unet, written
 
 LINEAR, CONV = "down_blocks.0.attentions.0.to_q", "down_blocks.0.resnets.0.conv1"
 FILE = "style.safetensors"

@@ -18,9 +18,9 @@ from adaptry.checks import check
 from adaptry.operations.transfer import pull, push
 from adaptry.storage.connect import open_local
 
-from .elsewhere import Elsewhere
+from .other_environment import OtherEnvironment
 
-LIBRARY = Elsewhere("mlx", "mlx_library.py")
+LIBRARY = OtherEnvironment("mlx", "mlx_library.py")
 WAYS = {"llama": ("lora", "last", "dora", "embedded"), "mixtral": ("lora", "last", "embedded")}
 CASES = [f"{model}-{way}" for model, ways in WAYS.items() for way in ways]
 

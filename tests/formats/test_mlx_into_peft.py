@@ -14,10 +14,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from adaptry import open_dir
 
-from .elsewhere import Elsewhere
 from .into_peft import assert_same, converted, merged, run
+from .other_environment import OtherEnvironment
 
-LIBRARY = Elsewhere("mlx", "mlx_library.py")
+LIBRARY = OtherEnvironment("mlx", "mlx_library.py")
 WAYS = ("lora", "last", "dora")
 
 pytestmark = LIBRARY.marks

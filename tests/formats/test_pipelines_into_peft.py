@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from .elsewhere import Elsewhere
 from .into_peft import Weights, assert_same, converted, merged, run
+from .other_environment import OtherEnvironment
 
-DIFFUSERS = Elsewhere("diffusers", "diffusers_library.py")
+DIFFUSERS = OtherEnvironment("diffusers", "diffusers_library.py")
 WAYS = {
     "sd": ("older", "metadata", "patterns", "rslora", "conv", "processors", "kohya", "locon"),
     "sdxl": ("metadata", "kohya", "original"),

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from adaptry import open_dir
 from adaptry.testing.samples import tiny_base
 
-from .foreign import torchtune
 from .into_peft import Weights, assert_same, converted, merged, run
+from .other_layouts import torchtune
 
 NAMES = {
     "attn.q_proj": "self_attn.q_proj",

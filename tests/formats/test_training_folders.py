@@ -15,7 +15,7 @@ from adaptry.operations.transfer import pull, push
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 
-from .foreign import bottleneck, diffusers, kohya, mlx
+from .other_layouts import bottleneck, diffusers, kohya, mlx
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345678\n"
 LEFTOVERS = {

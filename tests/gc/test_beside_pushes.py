@@ -109,9 +109,9 @@ def assert_whole(folder: Path) -> None:
 def test_a_sweep_during_a_push_deletes_none_of_its_files(
     way: str, pushing: str, sweeping: str, folder: Path, tmp_path: Path
 ) -> None:
-    pushes = Standing("pushing.py", pushing, folder, TONE, tmp_path / "out", way)
+    pushes = Standing("push_process.py", pushing, folder, TONE, tmp_path / "out", way)
     assert pushes.reached()
-    sweeps = Standing("sweeping.py", sweeping, folder)
+    sweeps = Standing("sweep_process.py", sweeping, folder)
     assert sweeps.reached()
     pushes.process.send_signal(signal.SIGCONT)
     with suppress(subprocess.TimeoutExpired):  # what waits for the sweep goes on after it
@@ -125,9 +125,9 @@ def test_a_sweep_during_a_push_deletes_none_of_its_files(
 def test_a_push_during_a_sweep_loses_no_file(
     way: str, pushing: str, sweeping: str, folder: Path, tmp_path: Path
 ) -> None:
-    sweeps = Standing("sweeping.py", sweeping, folder)
+    sweeps = Standing("sweep_process.py", sweeping, folder)
     assert sweeps.reached()
-    pushes = Standing("pushing.py", pushing, folder, TONE, tmp_path / "out", way)
+    pushes = Standing("push_process.py", pushing, folder, TONE, tmp_path / "out", way)
     pushes.reached(2)  # if the bytes are being deleted, it waits for that first
     sweeps.answer()
     assert pushes.answer() == "2"
@@ -144,7 +144,7 @@ KILLED = [
 def test_a_sweep_killed_at_any_point_is_finished_by_the_next(
     place: str, folder: Path, tmp_path: Path
 ) -> None:
-    script = Path(__file__).with_name("sweeping.py")
+    script = Path(__file__).with_name("sweep_process.py")
     killed = run_warm(
         [sys.executable, str(script), str(folder)], env={**os.environ, VARIABLE: place}, check=False
     )

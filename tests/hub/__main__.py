@@ -11,9 +11,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from .checklist_server import serving
 from .lines import CLIENTS, pairs
 from .page import Found, page
-from .running import serving
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .running import Site, serving
+from .checklist_server import Site, serving
 
 
 @pytest.fixture(scope="session")

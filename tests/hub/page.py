@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .checklist_server import Outcome
 from .lines import CLIENTS, LINES, Client, Line
-from .running import Outcome
 
 Found = Mapping[tuple[str, int], Outcome]
 """By client's name and line's number."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pytest
 
+from .checklist_server import Site
 from .lines import Client, Line, pairs
-from .running import Site
 
 
 def cases() -> list[object]:

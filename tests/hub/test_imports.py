@@ -24,8 +24,8 @@ from adaptry.storage.connect import open_local
 from adaptry.testing.quantised_samples import quantised_copy
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
 
+from .checklist_server import ADAPTRY, Site, environment
 from .flows.wire import Proxy
-from .running import ADAPTRY, Site, environment
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from .checklist_server import environment, large_lora, serving
 from .lines import CLIENTS, Client
-from .running import environment, large_lora, serving
 
 MB = 1 << 20
 SENT = 300

@@ -27,7 +27,7 @@ from adaptry.core.errors import InvalidWeights, NotFound, StorageFull, Unavailab
 from adaptry.core.progress import Progress, no_progress
 from adaptry.testing.samples import tiny_base, tiny_lora
 
-HALTING = Path(__file__).with_name("halting.py")
+HALTING = Path(__file__).with_name("paused_merge.py")
 WIDE = 5632
 
 

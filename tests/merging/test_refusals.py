@@ -48,7 +48,7 @@ def tensor(*shape: int) -> tuple[str, tuple[int, ...], bytes]:
 
 def dropped(first: str, count: int = 1) -> str:
     return (
-        f"./tone: PEFT would silently drop {count} tensor{'s' * (count > 1)} of it"
+        f"./tone: PEFT would silently drop {count} tensor{'s' * (count > 1)}"
         f" ({first}); `adaptry check` shows the remedy"
     )
 

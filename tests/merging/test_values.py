@@ -86,8 +86,8 @@ def test_the_refusal_counts_the_values_and_names_what_to_try(tmp_path: Path) -> 
 
     assert refused.value.message == (
         "the result would have 2 infinite or NaN values that the base does not have, in 1 tensor (first:"
-        " model.norm.weight): it is too large for F16. Choose smaller weights, or --dtype float32 (or"
-        " bfloat16)"
+        " model.norm.weight): values exceed the range of F16. Choose smaller weights, or --dtype float32"
+        " (or bfloat16)"
     )
 
 
@@ -98,7 +98,7 @@ def test_factors_beyond_float32_are_refused(kernel: str, tmp_path: Path) -> None
     file = adapter / "adapter_model.safetensors"
     save_file({name: factor * 1e30 for name, factor in load_file(file).items()}, file, {"format": "pt"})
 
-    with pytest.raises(CheckFailed, match=r"too large for F32\. Choose smaller weights$"):
+    with pytest.raises(CheckFailed, match=r"exceed the range of F32\. Choose smaller weights$"):
         merged(base, adapter, tmp_path / "out", kernel)
 
 

@@ -25,8 +25,8 @@ from safetensors.torch import load_file
 from . import experts
 from .corpus import NotByPeft, cases, make
 from .families import FAMILIES, Family
-from .judging import ask_peft, ask_us, verdict, write
 from .mutations import MUTATIONS, Files
+from .peft_comparison import ask_peft, ask_us, verdict, write
 
 ALL = list(cases(dtypes=["fp32"]))
 COMMON = [case for case in ALL if case.method in ("lora", "ia3", "loha")]

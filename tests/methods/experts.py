@@ -13,8 +13,8 @@ import transformers
 from safetensors.torch import load_file
 
 from .families import Family
-from .judging import State
 from .mutations import PREFIX, Files
+from .peft_comparison import State
 
 EXPERTS = ("gate_proj", "up_proj", "down_proj")
 _SMALL: dict[str, Any] = {

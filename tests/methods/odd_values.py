@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from .corpus import NotByPeft, cases, make
 from .families import FAMILIES
-from .judging import ask_peft, ask_us, says_the_value_is_odd, verdict, write
+from .peft_comparison import ask_peft, ask_us, says_the_value_is_odd, verdict, write
 from .variants import VARIANTS
 
 _GENERAL = frozenset(

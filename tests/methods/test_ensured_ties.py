@@ -28,7 +28,7 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
 
 from .families import Family
-from .judging import ask_us
+from .peft_comparison import ask_us
 
 
 def _llama() -> Any:

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file
 
 from .experts import EXPERTS, FAMILIES, factors
-from .judging import ask_peft, ask_us, verdict, write
 from .mutations import PREFIX
+from .peft_comparison import ask_peft, ask_us, verdict, write
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,8 @@ from adaptry.checks.refused_configs import refused_fields
 
 from .corpus import cases, make
 from .families import FAMILIES
-from .judging import write
 from .odd_values import odd_values, wrong_values
+from .peft_comparison import write
 from .variants import VARIANTS
 
 MAPPINGS = {

@@ -36,7 +36,7 @@ from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 from .corpus import _REFUSALS as REFUSALS
 from .families import Family
-from .judging import ask_peft, ask_us, verdict
+from .peft_comparison import ask_peft, ask_us, verdict
 from .variants import VARIANTS, Variant
 
 FLAG = "fan_in_fan_out"

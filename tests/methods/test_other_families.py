@@ -17,7 +17,7 @@ import torch
 import transformers
 
 from .families import Family
-from .judging import ask_peft, ask_us, verdict
+from .peft_comparison import ask_peft, ask_us, verdict
 
 _SMALL: dict[str, Any] = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4,

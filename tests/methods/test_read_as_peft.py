@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 from .corpus import cases, make
 from .families import FAMILIES
-from .judging import ask_peft, ask_us, verdict, write
 from .mutations import PREFIX, Files
+from .peft_comparison import ask_peft, ask_us, verdict, write
 
 
 def without_prefix(files: Files) -> None:

@@ -22,8 +22,8 @@ from adaptry import open_dir
 from ..converting.converted import converted
 from .corpus import Made, cases, make
 from .families import FAMILIES
-from .judging import ask_peft, ask_us, differing, load_merged, verdict, write
 from .mutations import PREFIX
+from .peft_comparison import ask_peft, ask_us, differing, load_merged, verdict, write
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from .corpus import cases, make
 from .families import FAMILIES
-from .judging import ByUs, State, ask_peft, ask_us, verdict, write
 from .mutations import PREFIX
+from .peft_comparison import ByUs, State, ask_peft, ask_us, verdict, write
 
 _TWENTY = {"n_frequency": 9, "n_frequency_pattern": dict.fromkeys(["q_proj", "k_proj", "down_proj"], 20)}
 _SIXTEEN = {"block_size": 8, "block_size_pattern": dict.fromkeys(["q_proj", "k_proj", "down_proj"], 16)}

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 from .corpus import Made, cases, make
 from .families import FAMILIES, Family
-from .judging import ByUs, State, ask_peft, ask_us, verdict, write
 from .mutations import PREFIX
+from .peft_comparison import ByUs, State, ask_peft, ask_us, verdict, write
 
 HEAD = f"{PREFIX}classifier"
 

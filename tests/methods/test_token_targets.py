@@ -16,7 +16,7 @@ from safetensors.torch import load_file  # noqa: E402  (needs torch)
 
 from .corpus import cases, make  # noqa: E402  (needs PEFT)
 from .families import FAMILIES  # noqa: E402  (needs PEFT)
-from .judging import ask_peft, ask_us, verdict, write  # noqa: E402  (needs PEFT)
+from .peft_comparison import ask_peft, ask_us, verdict, write  # noqa: E402  (needs PEFT)
 
 CASES = {case.family: case for case in cases(dtypes=["fp32"]) if case.method == "trainable_tokens"}
 

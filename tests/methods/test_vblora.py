@@ -18,7 +18,7 @@ import peft
 import torch
 
 from .families import FAMILIES
-from .judging import ask_peft, ask_us, verdict
+from .peft_comparison import ask_peft, ask_us, verdict
 
 VECTORS = 6
 LLAMA = FAMILIES["llama"]

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .copy_of_tree import ROOT, copy_tree
-from .drawing import Mutant, kept_mutants
+from .mutant_sample import Mutant, kept_mutants
 from .page import page
 
 MOST = 50  # covering tests to run for a mutant

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from .drawing import Mutant
+from .mutant_sample import Mutant
 
 SECONDS = 20
 """Of processor time, for one round of tests of a mutant; nine of ten that are caught are caught sooner."""

@@ -24,7 +24,7 @@ import coverage
 import pytest
 from hypothesis import HealthCheck, settings
 
-from .drawing import Mutant
+from .mutant_sample import Mutant
 from .page import SECONDS
 
 Verdict = Literal["caught", "survived", "not run"]

@@ -6,11 +6,11 @@ import pytest
 
 from adaptry.checks.runtimes import parse_runtime
 
-from ..formats.elsewhere import Elsewhere
-from .agreeing import Agreement, Both, compared, readings
+from ..formats.other_environment import OtherEnvironment
+from .agreement import Agreement, Both, compared, readings
 from .cases import made_base
 
-ENVIRONMENT = Elsewhere("lmdeploy", "../runtimes/lmdeploy_reader.py")
+ENVIRONMENT = OtherEnvironment("lmdeploy", "../runtimes/lmdeploy_reader.py")
 pytestmark = ENVIRONMENT.marks
 
 

@@ -13,11 +13,11 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from adaptry.checks.runtimes import parse_runtime
 
-from ..formats.elsewhere import Elsewhere
-from .agreeing import Agreement, Both, answers, compared
+from ..formats.other_environment import OtherEnvironment
+from .agreement import Agreement, Both, answers, compared
 from .cases import SIZES, Case, made_base, saved
 
-ENVIRONMENT = Elsewhere("mistralrs", "../runtimes/mistralrs_engine.py")
+ENVIRONMENT = OtherEnvironment("mistralrs", "../runtimes/mistralrs_engine.py")
 pytestmark = ENVIRONMENT.marks
 
 

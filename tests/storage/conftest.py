@@ -52,7 +52,7 @@ def start(folder: Path) -> Start:
     """
 
     def begin(
-        name: str, folders: list[Path], script_name: str = "pushing.py", **environment: str
+        name: str, folders: list[Path], script_name: str = "push_process.py", **environment: str
     ) -> subprocess.Popen[str]:
         script = Path(__file__).with_name(script_name)
         return WarmPython(

@@ -12,7 +12,7 @@ from adaptry.registry.base_info import BaseEdit
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_base
 
-from .downgrading import back_to_0012
+from .downgrade import back_to_0012
 
 STRANGER = Identity.with_role("stranger", "reader", ("elsewhere",))
 OWNER = Identity.with_role("owner", "reader", ("org",))

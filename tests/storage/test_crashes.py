@@ -103,7 +103,7 @@ def test_a_killed_commit_moves_the_branch_with_its_version_or_does_neither(
     registry.adapters.create(TONE, AdapterEdit())
     registry.close()
     (lora,) = loras(1)
-    with start(str(TONE), [lora], "committing.py", ADAPTRY_FAILPOINT=place) as process:
+    with start(str(TONE), [lora], "commit_process.py", ADAPTRY_FAILPOINT=place) as process:
         assert process.communicate()[0] == ""
         assert process.returncode == -signal.SIGKILL
 
@@ -111,7 +111,7 @@ def test_a_killed_commit_moves_the_branch_with_its_version_or_does_neither(
     assert verify(registry.catalog, registry.blobs) == ()
     landed = 1 if place == "revisions.after_commit" else 0
     assert (count(registry), len(registry.commits.list(TONE).items)) == (landed, 1 + landed)
-    with start(str(TONE), [lora], "committing.py") as process:
+    with start(str(TONE), [lora], "commit_process.py") as process:
         assert process.communicate()[0].strip() == registry.commits.get(TONE).id
     assert registry.commits.get(TONE).number == 1
     assert verify(registry.catalog, registry.blobs) == ()

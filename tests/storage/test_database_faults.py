@@ -36,7 +36,7 @@ from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server
 
-from ..topology.pushing import patiently
+from ..topology.trainer import patiently
 from .commit_proxy import CommitProxy, When
 
 TONE = AdapterName.parse("acme/tone")

@@ -27,7 +27,7 @@ from adaptry.testing.samples import tiny_lora
 from adaptry_api.hub.name_case import canonical_id
 from adaptry_cli.main import main
 
-from .downgrading import back_to_0010
+from .downgrade import back_to_0010
 
 TONE, OTHER = AdapterName.parse("acme/tone"), AdapterName.parse("acme/other")
 GUS = Identity.with_role("gus", "worker", ("acme",))

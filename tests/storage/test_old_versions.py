@@ -15,7 +15,7 @@ from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.samples import tiny_lora
 
-from .downgrading import back_to_0004
+from .downgrade import back_to_0004
 
 NAMES = tuple(map(AdapterName.parse, ("acme/empty", "acme/tone", "acme/voice")))
 

@@ -10,7 +10,7 @@ from adaptry.operations.transfer import push
 from adaptry.storage.connect import open_local
 from adaptry.testing.samples import tiny_lora
 
-from .downgrading import back_to_0004
+from .downgrade import back_to_0004
 
 
 def test_parents_of_older_versions_are_searchable(folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
-from tests.storage.pushing import push_in_one_batch
+from tests.storage.push_process import push_in_one_batch
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, Invalid, TooLarge

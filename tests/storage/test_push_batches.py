@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event, Semaphore
 
-from tests.storage.pushing import push_in_one_batch
+from tests.storage.push_process import push_in_one_batch
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.inspection.inspector import InspectorBusy

@@ -33,7 +33,7 @@ from adaptry.storage.catalog.rows import JobRow
 from adaptry.storage.tokens import create_token, identify_hash, list_tokens
 from adaptry.testing.postgres import PostgresServer
 
-from .downgrading import back_to_0017
+from .downgrade import back_to_0017
 
 NAMESPACES = ("acme", "acme-two", "team-1", "evil", "")
 ADAPTERS = tuple(AdapterName.parse(f"{namespace}/tone") for namespace in NAMESPACES if namespace)

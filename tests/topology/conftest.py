@@ -11,7 +11,7 @@ import pytest
 
 from adaptry.testing.postgres import REMEDY, programs
 
-from .running import Running, new_folder, topology
+from .processes import TopologyProcesses, new_folder, topology
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,6 @@ def can_run() -> None:
 
 
 @pytest.fixture(scope="package")
-def running(can_run: None) -> Iterator[Running]:
+def running(can_run: None) -> Iterator[TopologyProcesses]:
     with new_folder() as folder, topology(folder) as found:
         yield found

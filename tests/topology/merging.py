@@ -16,7 +16,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobInfo, JobOrder
 from adaptry.testing.samples import tiny_base, tiny_lora
 
-from .repeating import patiently
+from .repeated_operations import patiently
 
 SHARDS = 3
 

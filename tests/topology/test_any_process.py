@@ -19,38 +19,38 @@ from adaptry.registry.records import AliasInfo, Event
 from adaptry.testing.samples import tiny_lora
 
 from .merging import assert_ended_once, begun, ordered
-from .pushing import Pushing, weights
-from .repeating import Repeating, patiently
-from .running import Running
+from .processes import TopologyProcesses
+from .repeated_operations import RepeatedOperation, patiently
+from .trainer import Trainer, weights
 
 PROCESSES = ("api-1", "api-2", "balancer", "postgres", "s3", "runner-1", "runner-2")
 QUICK = {("push", "api-1"), ("promote", "postgres")}
 
 
-def amid_pushes(running: Running, service: str, folder: Path) -> None:
-    with Pushing(running.registry(), AdapterName.parse(f"acme/pushed-{service}"), folder) as pushing:
+def amid_pushes(running: TopologyProcesses, service: str, folder: Path) -> None:
+    with Trainer(running.registry(), AdapterName.parse(f"acme/pushed-{service}"), folder) as pushing:
         pushing.wait_for_more()
         running.hurt(service)
         pushing.wait_for_more()
     pushing.check()
 
 
-def amid_promotions(running: Running, service: str, folder: Path) -> None:
-    with Promoting(running.registry(), AdapterName.parse(f"acme/promoted-{service}"), folder) as promoting:
+def amid_promotions(running: TopologyProcesses, service: str, folder: Path) -> None:
+    with Promoter(running.registry(), AdapterName.parse(f"acme/promoted-{service}"), folder) as promoting:
         promoting.wait_for_more(5)
         running.hurt(service)
         promoting.wait_for_more(5)
     promoting.check()
 
 
-def amid_pulls(running: Running, service: str, folder: Path) -> None:
-    with Pulling(running.registry(), AdapterName.parse(f"acme/pulled-{service}"), folder) as pulling:
+def amid_pulls(running: TopologyProcesses, service: str, folder: Path) -> None:
+    with Puller(running.registry(), AdapterName.parse(f"acme/pulled-{service}"), folder) as pulling:
         pulling.wait_for_more()
         running.hurt(service)
         pulling.wait_for_more()
 
 
-def amid_a_merge(running: Running, service: str, folder: Path) -> None:
+def amid_a_merge(running: TopologyProcesses, service: str, folder: Path) -> None:
     registry, name = running.registry(), f"without-{service}"
     job = ordered(registry, folder, name)
     begun(registry, job)
@@ -58,7 +58,7 @@ def amid_a_merge(running: Running, service: str, folder: Path) -> None:
     assert_ended_once(registry, job, folder, name)
 
 
-STEPS: dict[str, Callable[[Running, str, Path], None]] = {
+STEPS: dict[str, Callable[[TopologyProcesses, str, Path], None]] = {
     "push": amid_pushes,
     "promote": amid_promotions,
     "pull": amid_pulls,
@@ -75,13 +75,13 @@ STEPS: dict[str, Callable[[Running, str, Path], None]] = {
     ],
 )
 def test_killing_any_process_at_any_step_loses_nothing(
-    running: Running, tmp_path: Path, step: str, service: str
+    running: TopologyProcesses, tmp_path: Path, step: str, service: str
 ) -> None:
     STEPS[step](running, service, tmp_path)
 
 
-class Promoting(Repeating):
-    """Somebody who moves `prod` to and fro between two versions, and looks again where the answer was
+class Promoter(RepeatedOperation):
+    """A client that moves `prod` back and forth between two versions, and looks again where the answer was
     lost.
     """
 
@@ -131,7 +131,7 @@ class Promoting(Repeating):
         assert (now.generation, now.digest) == (len(moves), made[len(moves)])
 
 
-class Pulling(Repeating):
+class Puller(RepeatedOperation):
     """Somebody who pulls one version into one folder after another; a pull that fails leaves no folder."""
 
     def __init__(self, registry: HttpRegistry, name: AdapterName, folder: Path) -> None:

@@ -22,15 +22,15 @@ from adaptry.operations.transfer import pull, push
 from adaptry.registry.records import PushOptions
 from adaptry.testing.samples import tiny_lora
 
-from .pushing import Pushing, assert_nothing_lost, weights
-from .running import SCRIPTS, Running, is_well, new_folder, topology
+from .processes import SCRIPTS, TopologyProcesses, is_well, new_folder, topology
+from .trainer import Trainer, assert_nothing_lost, weights
 
 KILLED = ("api-1", "api-2", "balancer", "postgres", "s3")
 PLACES = [name for name in NAMES if name.startswith(("uploads.", "revisions."))]
 
 
 def test_an_adapter_is_pushed_promoted_and_pulled_through_both_servers(
-    running: Running, tmp_path: Path
+    running: TopologyProcesses, tmp_path: Path
 ) -> None:
     registry, name = running.registry(), AdapterName.parse("acme/whole")
     before = {one: running.requests(one) for one in ("api-1", "api-2")}
@@ -43,7 +43,7 @@ def test_an_adapter_is_pushed_promoted_and_pulled_through_both_servers(
 
 
 def test_addresses_have_the_host_of_the_balancer_regardless_of_other_headers(
-    running: Running,
+    running: TopologyProcesses,
 ) -> None:
     headers = {"Authorization": f"Bearer {running.admin}", "Host": "registry.example:8750"}
     spoofed = {
@@ -59,10 +59,12 @@ def test_addresses_have_the_host_of_the_balancer_regardless_of_other_headers(
 
 
 @pytest.mark.heavy
-def test_killing_processes_at_random_loses_no_acknowledged_push(running: Running, tmp_path: Path) -> None:
+def test_killing_processes_at_random_loses_no_acknowledged_push(
+    running: TopologyProcesses, tmp_path: Path
+) -> None:
     """Each of them eight times, at moments that differ by how far the pushes are."""
     name = AdapterName.parse("acme/killed-often")
-    with Pushing(running.registry(), name, tmp_path) as pushing:
+    with Trainer(running.registry(), name, tmp_path) as pushing:
         for round in range(8):
             for service in KILLED:
                 pushing.wait_for_more(1 + round % 3)
@@ -84,7 +86,7 @@ def test_another_server_continues_after_one_dies_at_a_failpoint(
     armed = ("--env", f"api-1:ADAPTRY_FAILPOINT={place}")
     with new_folder() as folder, topology(folder, *armed) as running:
         is_large = place.startswith("uploads.")
-        both = [Pushing(running.registry(), name, tmp_path / name.name, is_large=is_large) for name in names]
+        both = [Trainer(running.registry(), name, tmp_path / name.name, is_large=is_large) for name in names]
         with both[0], both[1]:
             running.wait(lambda state: state["api-1"]["starts"] > 1)
             both[0].wait_for_more(4)
@@ -93,7 +95,9 @@ def test_another_server_continues_after_one_dies_at_a_failpoint(
 
 
 @pytest.mark.parametrize("service", ["api-1", pytest.param("api-2", marks=pytest.mark.heavy)])
-def test_a_server_that_is_replaced_fails_no_request(running: Running, tmp_path: Path, service: str) -> None:
+def test_a_server_that_is_replaced_fails_no_request(
+    running: TopologyProcesses, tmp_path: Path, service: str
+) -> None:
     """Under load, and without a client that tries again: the server ends what it has, and is sent nothing
     new.
     """
@@ -136,7 +140,7 @@ def test_a_server_that_is_replaced_fails_no_request(running: Running, tmp_path: 
     assert asked[0] > 20
 
 
-def test_a_topology_is_not_started_twice_in_one_folder(running: Running) -> None:
+def test_a_topology_is_not_started_twice_in_one_folder(running: TopologyProcesses) -> None:
     command = [sys.executable, str(SCRIPTS / "run.py"), str(running.folder / "run")]
     environment = {**os.environ, "SECRETS": str(running.folder / "secrets")}
     told = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -162,7 +166,7 @@ def test_processes_of_a_killed_run_are_ended_by_the_next(can_run: None, tmp_path
     """
     name = AdapterName.parse("acme/left")
     with new_folder() as folder, topology(folder) as running:
-        with Pushing(running.registry(), name, tmp_path) as pushing:
+        with Trainer(running.registry(), name, tmp_path) as pushing:
             pushing.wait_for_more()
         pids = [one["pid"] for one in running.state().values() if one["pid"]]
         running.process.kill()
@@ -177,7 +181,7 @@ def test_processes_of_a_killed_run_are_ended_by_the_next(can_run: None, tmp_path
 def test_a_topology_killed_and_restarted_has_all_its_data(can_run: None, tmp_path: Path) -> None:
     name = AdapterName.parse("acme/kept")
     with new_folder() as folder:
-        with topology(folder) as running, Pushing(running.registry(), name, tmp_path) as pushing:
+        with topology(folder) as running, Trainer(running.registry(), name, tmp_path) as pushing:
             pushing.wait_for_more(5)
         with topology(folder) as running:
             assert_nothing_lost(running.registry(), name, pushing.known, tmp_path)

@@ -21,7 +21,7 @@ from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server
 from adaptry_api.testing import running_server as serving_registry
 
-from . import models, running
+from . import models, vllm_server
 
 pytest.importorskip("peft", reason="PEFT is the reference here: pip install 'adaptry[demo]'")
 
@@ -64,13 +64,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """This tree's wheel, as vLLM's Python finds it."""
-    return running.installed(running.PYTHON.python, tmp_path_factory.mktemp("wheel"))
+    return vllm_server.installed(vllm_server.PYTHON.python, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")
 def env(site: Path, place: Place) -> dict[str, str]:
     """A worker's: it may read and report, and nothing else."""
-    return running.environment(
+    return vllm_server.environment(
         site,
         place.folder / "home",
         ADAPTRY_URL=place.server.url,
@@ -82,8 +82,8 @@ def env(site: Path, place: Place) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def vllm(place: Place, env: dict[str, str]) -> Iterator[running.Vllm]:
+def vllm(place: Place, env: dict[str, str]) -> Iterator[vllm_server.Vllm]:
     log = place.folder / "vllm.log"
-    with running.serving(running.PYTHON.python, place.base, env, log) as server:
+    with vllm_server.serving(vllm_server.PYTHON.python, place.base, env, log) as server:
         yield server
     sys.stdout.write(log.read_text()[-20_000:])

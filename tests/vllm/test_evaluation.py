@@ -16,10 +16,10 @@ from adaptry.registry.records import VersionInfo
 
 from ..evidence import tiny_task
 from ..evidence.tiny_task import eval_command, run_eval
-from . import running
+from . import vllm_server
 from .conftest import Place
 
-pytestmark = [*running.PYTHON.marks, *tiny_task.MARKS]
+pytestmark = [*vllm_server.PYTHON.marks, *tiny_task.MARKS]
 
 NAME = "acme/measured"
 TASKS = {"likely": "perplexity", "choosing": "acc"}
@@ -51,7 +51,7 @@ def values(place: Place, number: int, task: str, metric: str) -> list[float]:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_an_engine_gives_the_numbers_of_peft(
-    place: Place, vllm: running.Vllm, tasks: Path, evaluating: Mapping[str, str], task: str
+    place: Place, vllm: vllm_server.Vllm, tasks: Path, evaluating: Mapping[str, str], task: str
 ) -> None:
     for number in (1, 2):
         ref = f"{NAME}@{number}"
@@ -65,24 +65,24 @@ def test_an_engine_gives_the_numbers_of_peft(
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        (running.NAME, "which does not identify a version"),
+        (vllm_server.NAME, "which does not identify a version"),
         (f"{NAME}@2", "and not by"),
         ("acme/none@prod", "the engine does not serve acme/none@prod (404)"),
     ],
 )
 def test_the_base_and_other_versions_are_not_measured(
-    place: Place, vllm: running.Vllm, tasks: Path, evaluating: Mapping[str, str], model: str, says: str
+    place: Place, vllm: vllm_server.Vllm, tasks: Path, evaluating: Mapping[str, str], model: str, says: str
 ) -> None:
     before = values(place, 1, "choosing", "acc")
     options = ("--engine", vllm.url, "--model", model)
     words = eval_command(f"{NAME}@1", "choosing", tasks, place.base, *options)
-    code = {"acme/none@prod": 3, running.NAME: 1}.get(model, 4)
+    code = {"acme/none@prod": 3, vllm_server.NAME: 1}.get(model, 4)
     assert says in run_eval(words, evaluating, code)
     assert values(place, 1, "choosing", "acc") == before
 
 
 def test_an_alias_that_moves_during_the_evaluation_adds_nothing(
-    place: Place, vllm: running.Vllm, tasks: Path, evaluating: Mapping[str, str]
+    place: Place, vllm: vllm_server.Vllm, tasks: Path, evaluating: Mapping[str, str]
 ) -> None:
     first, second = version(place, 1), version(place, 2)
     generation = next(one.generation for one in place.registry.aliases.list(first.name))

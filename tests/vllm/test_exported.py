@@ -21,12 +21,12 @@ from adaptry.compute.exporting.export import ExportResult, export
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
-from . import models, running
+from . import models, vllm_server
 from .test_resolver import close_to
 from .test_verdicts import ENGINE, WEIGHTS, outcome, plain
 
 __all__ = ["plain"]
-pytestmark = running.PYTHON.marks
+pytestmark = vllm_server.PYTHON.marks
 WIDE = 32
 
 
@@ -73,7 +73,7 @@ def test_a_rank_above_the_servers_is_served_within_the_error_that_was_told(
     told = {one: exported(base, one, one.with_suffix(".out"), max_error=1) for one in (exact, lossy)}
     repaired = {one: one.with_suffix(".out") for one in told}
 
-    _, *answers = running.offline(
+    _, *answers = vllm_server.offline(
         plain, base, models.PROMPT, [exact, lossy, repaired[exact], repaired[lossy]]
     )
 
@@ -115,8 +115,8 @@ def test_what_no_adapter_can_tell_vllm_is_served_as_a_model(
     assert outcome(base, adapter) == "refused"
 
     made = exported(base, adapter, tmp_path / "model")
-    _, refused = running.offline(plain, base, models.PROMPT, [adapter])
-    (answer,) = running.offline(plain, tmp_path / "model", models.PROMPT, [])
+    _, refused = vllm_server.offline(plain, base, models.PROMPT, [adapter])
+    (answer,) = vllm_server.offline(plain, tmp_path / "model", models.PROMPT, [])
 
     assert made.format == "checkpoint"
     assert isinstance(refused, str)
@@ -133,8 +133,8 @@ def test_a_dora_is_served_merged_as_trained_and_as_the_lora_that_is_made_of_it(
 
     made = exported(base, dora, tmp_path / "lora", rank=16, max_error=1)
     exported(base, dora, tmp_path / "model", format="checkpoint")
-    _, refused, as_lora = running.offline(plain, base, models.PROMPT, [dora, tmp_path / "lora"])
-    (merged,) = running.offline(plain, tmp_path / "model", models.PROMPT, [])
+    _, refused, as_lora = vllm_server.offline(plain, base, models.PROMPT, [dora, tmp_path / "lora"])
+    (merged,) = vllm_server.offline(plain, tmp_path / "model", models.PROMPT, [])
 
     assert "DoRA" in str(refused)
     assert merged == close_to(models.said(base, dora))

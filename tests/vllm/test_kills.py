@@ -16,12 +16,12 @@ import urllib3
 
 from adaptry.testing.fault_proxy import FaultProxy, ProxyFault, run_proxy
 
-from . import models, running
+from . import models, vllm_server
 from .conftest import Place
-from .running import Answer, Vllm
 from .test_resolver import move, until
+from .vllm_server import Answer, Vllm
 
-pytestmark = running.PYTHON.marks
+pytestmark = vllm_server.PYTHON.marks
 
 NAME = "acme/killed"
 PROD = f"{NAME}@prod"
@@ -74,7 +74,9 @@ def test_no_answer_fails_or_is_stale_over_an_outage_and_a_kill_while_the_alias_m
             "ADAPTRY_CACHE": str(tmp_path / "cache"),
             "ADAPTRY_WORKER": "killed",
         }
-        with running.serving(running.PYTHON.python, place.base, theirs, tmp_path / "first.log") as vllm:
+        with vllm_server.serving(
+            vllm_server.PYTHON.python, place.base, theirs, tmp_path / "first.log"
+        ) as vllm:
             until(lambda: vllm.complete(PROD, models.PROMPT).status == 200)
             outage = Clients()
             with outage.asking(vllm):
@@ -96,7 +98,9 @@ def test_no_answer_fails_or_is_stale_over_an_outage_and_a_kill_while_the_alias_m
                 os.killpg(vllm.process.pid, signal.SIGKILL)
             assert {answer.status for answer in kill.answers} == {200}
             assert not kill.has(first)
-        with running.serving(running.PYTHON.python, place.base, theirs, tmp_path / "second.log") as vllm:
+        with vllm_server.serving(
+            vllm_server.PYTHON.python, place.base, theirs, tmp_path / "second.log"
+        ) as vllm:
             back = vllm.complete(PROD, models.PROMPT)
             assert third in back.model
             until(lambda: residents(place) == {third})

@@ -21,11 +21,11 @@ from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import running_server as serving_registry
 from adaptry_cli.main import main
 
-from . import models, running
+from . import models, vllm_server
 from .conftest import Place
 from .test_resolver import close_to, logprobs, move, until
 
-pytestmark = running.PYTHON.marks
+pytestmark = vllm_server.PYTHON.marks
 
 Run = Callable[..., Result]
 _SILENCE = 180.0  # seconds: a report is valid for 60, and the machine may be busy
@@ -67,7 +67,9 @@ def test_a_recall_stays_open_until_a_killed_engine_is_declared_gone_and_is_prove
     with ExitStack() as registry:
         near = registry.enter_context(serving_registry(ServerSettings(data=place.folder / "data")))
         cut_off = {**theirs, "ADAPTRY_URL": near.url}
-        with running.serving(running.PYTHON.python, place.base, cut_off, tmp_path / "first.log") as vllm:
+        with vllm_server.serving(
+            vllm_server.PYTHON.python, place.base, cut_off, tmp_path / "first.log"
+        ) as vllm:
             until(lambda: list(vllm.names()) == [f"acme/early@prod@{early.digest.brief}"], _SILENCE)
             answer = vllm.complete(exact, models.PROMPT, 40)
             assert answer.model == exact
@@ -107,7 +109,7 @@ def test_a_recall_stays_open_until_a_killed_engine_is_declared_gone_and_is_prove
     assert "declared gone by root (the node was scrapped)" in closed.stdout
     assert "removal proved: 0 of 1 worker" in closed.stderr
 
-    with running.serving(running.PYTHON.python, place.base, theirs, tmp_path / "second.log") as vllm:
+    with vllm_server.serving(vllm_server.PYTHON.python, place.base, theirs, tmp_path / "second.log") as vllm:
         until(
             lambda: (
                 "removal proved: 1 of 1 worker"

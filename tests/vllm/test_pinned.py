@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import models, running
+from . import models, vllm_server
 from .conftest import Place
 from .test_resolver import close_to, logprobs
 
-pytestmark = running.PYTHON.marks
+pytestmark = vllm_server.PYTHON.marks
 
 _STEP = re.compile(r"(Adding lora\. Model id|Removing adapter int id): (\d+)")
 _PATIENCE = 60.0
@@ -42,7 +42,7 @@ def test_a_pinned_adapter_is_loaded_at_the_start_and_returns_to_the_engine(
     others = [place.publish(f"acme/passing-{seed}", seed=seed) for seed in (36, 37, 38)]
     log = tmp_path / "vllm.log"
     theirs = {**env, "ADAPTRY_PIN": "acme/pinned", "VLLM_LOGGING_LEVEL": "DEBUG"}
-    with running.serving(running.PYTHON.python, place.base, theirs, log) as vllm:
+    with vllm_server.serving(vllm_server.PYTHON.python, place.base, theirs, log) as vllm:
         wait_for(lambda: len(residents(log)) == 1)
         (first,) = residents(log)
         for _ in range(2):

@@ -12,11 +12,11 @@ from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import EngineClient
 from adaptry.integrations.serving.engines import vllm as engines
 
-from . import models, running
+from . import models, vllm_server
 from .conftest import Place
-from .running import Vllm
+from .vllm_server import Vllm
 
-pytestmark = running.PYTHON.marks
+pytestmark = vllm_server.PYTHON.marks
 
 
 def test_each_publication_is_what_vllm_answers_with(place: Place, vllm: Vllm, tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange, VersionInfo
 
-from . import models, running
+from . import models, vllm_server
 from .conftest import Place
-from .running import Answer, Vllm
+from .vllm_server import Answer, Vllm
 
-pytestmark = running.PYTHON.marks
+pytestmark = vllm_server.PYTHON.marks
 
 
 def logprobs(answer: Answer) -> list[float]:
@@ -58,7 +58,7 @@ def test_an_adapter_answers_as_peft_does_and_says_which_it_is(place: Place, vllm
     answer = vllm.complete("acme/answers@prod", models.PROMPT)
 
     assert logprobs(answer) == close_to(place.trained(version))
-    assert logprobs(vllm.complete(running.NAME, models.PROMPT)) == close_to(models.said(place.base, None))
+    assert logprobs(vllm.complete(vllm_server.NAME, models.PROMPT)) == close_to(models.said(place.base, None))
     assert answer.model == f"acme/answers@prod@{version.digest.brief}"
     assert version.digest.hex in vllm.names()[answer.model]
     assert logprobs(vllm.complete(answer.model, models.PROMPT)) == close_to(logprobs(answer))

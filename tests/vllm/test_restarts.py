@@ -14,11 +14,11 @@ from adaptry.registry.records import StateChange
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import running_server as serving_registry
 
-from . import models, running
+from . import models, vllm_server
 from .conftest import Place
 from .test_resolver import close_to, logprobs
 
-pytestmark = running.PYTHON.marks
+pytestmark = vllm_server.PYTHON.marks
 
 
 def test_what_is_known_outlives_the_registry_and_the_engine(
@@ -29,7 +29,9 @@ def test_what_is_known_outlives_the_registry_and_the_engine(
     with ExitStack() as registry:
         away = registry.enter_context(serving_registry(ServerSettings(data=place.folder / "data")))
         theirs = {**env, "ADAPTRY_URL": away.url}
-        with running.serving(running.PYTHON.python, place.base, theirs, tmp_path / "first.log") as vllm:
+        with vllm_server.serving(
+            vllm_server.PYTHON.python, place.base, theirs, tmp_path / "first.log"
+        ) as vllm:
             assert logprobs(vllm.complete("acme/stays", models.PROMPT)) == close_to(trained)
             folder = Path(next(iter(vllm.names().values())))
             made_at = folder.stat().st_ctime_ns
@@ -46,7 +48,7 @@ def test_what_is_known_outlives_the_registry_and_the_engine(
             assert logprobs(vllm.complete("acme/stays", models.PROMPT)) == close_to(trained)
             refused = vllm.complete("acme/other", models.PROMPT)
             assert (refused.status, "cannot reach" in refused.reason) == (503, True)
-    with running.serving(running.PYTHON.python, place.base, theirs, tmp_path / "second.log") as vllm:
+    with vllm_server.serving(vllm_server.PYTHON.python, place.base, theirs, tmp_path / "second.log") as vllm:
         assert vllm.names() == {}
         assert logprobs(vllm.complete("acme/stays", models.PROMPT)) == close_to(trained)
         assert folder.stat().st_ctime_ns == made_at

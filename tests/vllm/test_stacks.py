@@ -9,12 +9,12 @@ from adaptry.operations.recall_status import recall_status
 from adaptry.operations.version_state import change_state
 from adaptry.registry.records import StateChange
 
-from . import models, running
+from . import models, vllm_server
 from .conftest import Place
-from .running import Vllm
 from .test_resolver import close_to, logprobs, move, until
+from .vllm_server import Vllm
 
-pytestmark = running.PYTHON.marks
+pytestmark = vllm_server.PYTHON.marks
 
 
 def test_a_stack_answers_as_pefts_weighted_sum_until_a_part_is_recalled(place: Place, vllm: Vllm) -> None:

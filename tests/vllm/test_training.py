@@ -17,13 +17,13 @@ from adaptry.core.refs import Ref
 from adaptry.training import AdaptryCallback
 from adaptry_api.testing import until
 
-from . import models, running
+from . import models, vllm_server
 from .conftest import Place
-from .running import Answer, Vllm
 from .test_resolver import close_to, logprobs
+from .vllm_server import Answer, Vllm
 
 transformers = pytest.importorskip("transformers", reason="its trainer trains here")
-pytestmark = running.PYTHON.marks
+pytestmark = vllm_server.PYTHON.marks
 
 
 def test_what_was_trained_here_is_pushed_and_served(place: Place, vllm: Vllm, tmp_path: Path) -> None:

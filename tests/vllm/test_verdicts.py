@@ -19,11 +19,11 @@ from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import check_runtime, parse_runtime
 from adaptry_cli.main import main
 
-from . import models, running
+from . import models, vllm_server
 from .conftest import Place
 from .test_resolver import close_to, logprobs
 
-pytestmark = running.PYTHON.marks
+pytestmark = vllm_server.PYTHON.marks
 ENGINE = "vllm@0.32,max_lora_rank=16"
 WEIGHTS = "adapter_model.safetensors"
 
@@ -48,7 +48,7 @@ def prefixed(adapter: Path, folder: Path, prefix: str) -> Path:
 @pytest.fixture(scope="module")
 def plain(site: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """vLLM without a registry."""
-    return running.environment(site, tmp_path_factory.mktemp("home"))
+    return vllm_server.environment(site, tmp_path_factory.mktemp("home"))
 
 
 CASES = {
@@ -70,7 +70,7 @@ def test_the_verdict_is_what_the_engine_does(plain: dict[str, str], tmp_path: Pa
         name: models.adapter(tmp_path / name.replace(" ", "-"), **options) for name, options in CASES.items()
     }  # type: ignore[arg-type]
 
-    said, *answers = running.offline(plain, base, models.PROMPT, list(made.values()))
+    said, *answers = vllm_server.offline(plain, base, models.PROMPT, list(made.values()))
 
     assert said == close_to(models.said(base, None))
     for (name, adapter), answer in zip(made.items(), answers, strict=True):
@@ -92,7 +92,7 @@ def test_a_wrong_prefix_changes_nothing_is_found_and_is_right_when_exported(
     words = ["export", str(wrong), "--for", ENGINE, "--base", str(base), "-o", str(repaired)]
     assert CliRunner().invoke(main, words).exit_code == 0
 
-    said, as_wrong, as_right, as_repaired = running.offline(
+    said, as_wrong, as_right, as_repaired = vllm_server.offline(
         plain, base, models.PROMPT, [wrong, right, repaired]
     )
 
@@ -112,8 +112,8 @@ def test_target_modules_of_the_server_that_leave_an_adapter_out_are_found(
     base = models.model(tmp_path / "base")
     adapter = models.adapter(tmp_path / "adapter")
 
-    said, answer = running.offline(plain, base, models.PROMPT, [adapter], lora_target_modules=["o_proj"])
-    _, named = running.offline(
+    said, answer = vllm_server.offline(plain, base, models.PROMPT, [adapter], lora_target_modules=["o_proj"])
+    _, named = vllm_server.offline(
         plain, base, models.PROMPT, [adapter], lora_target_modules=["o_proj", "q_proj", "v_proj"]
     )
 
@@ -126,22 +126,24 @@ def test_target_modules_of_the_server_that_leave_an_adapter_out_are_found(
 @pytest.fixture(scope="module")
 def engine(
     place: Place, plain: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[running.Vllm]:
+) -> Iterator[vllm_server.Vllm]:
     """A vLLM that loads adapters on request, with a prefix cache of short blocks."""
     allowing = {**plain, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
     log = tmp_path_factory.mktemp("plain") / "vllm.log"
-    with running.serving(running.PYTHON.python, place.base, allowing, log, ("--block-size", "32")) as server:
+    with vllm_server.serving(
+        vllm_server.PYTHON.python, place.base, allowing, log, ("--block-size", "32")
+    ) as server:
         yield server
 
 
-def load(engine: running.Vllm, name: str, folder: Path) -> None:
+def load(engine: vllm_server.Vllm, name: str, folder: Path) -> None:
     body = {"lora_name": name, "lora_path": str(folder), "load_inplace": True}
     answer = engine.ask("POST", "/v1/load_lora_adapter", body)
     assert answer.status == 200, answer.body
 
 
 def test_a_reload_from_the_same_folder_is_stale_and_one_from_another_is_not(
-    place: Place, engine: running.Vllm, tmp_path: Path
+    place: Place, engine: vllm_server.Vllm, tmp_path: Path
 ) -> None:
     prompt = "It was a dark and stormy night, and then"  # longer than a block of the prefix cache
     first, second = models.adapter(tmp_path / "1", seed=1), models.adapter(tmp_path / "2", seed=2)
@@ -161,7 +163,7 @@ def test_a_reload_from_the_same_folder_is_stale_and_one_from_another_is_not(
 
 
 def test_a_probe_tells_an_adapter_that_acts_from_one_that_does_not(
-    place: Place, engine: running.Vllm, tmp_path: Path
+    place: Place, engine: vllm_server.Vllm, tmp_path: Path
 ) -> None:
     right = models.adapter(tmp_path / "right")
     load(engine, "right", right)

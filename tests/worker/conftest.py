@@ -51,11 +51,11 @@ def large(registry: LocalRegistry, tmp_path: Path) -> VersionInfo:
 
 @pytest.fixture
 def start(registry: LocalRegistry, cache: Cache, tmp_path: Path) -> Iterator[Start]:
-    """Starts processes that fetch into the same cache (`caching.py`); they are gone when the test is."""
+    """Starts processes that fetch into the same cache (`cache_process.py`), and ends them after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def start(ref: str, how: str) -> subprocess.Popen[str]:
-        program = [sys.executable, str(Path(__file__).with_name("caching.py"))]
+        program = [sys.executable, str(Path(__file__).with_name("cache_process.py"))]
         arguments = [str(tmp_path / "registry"), str(cache.root), ref, how]
         process = WarmPython([*program, *arguments], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append(process)

@@ -48,10 +48,12 @@ class Adapter:
 
     @cached_property
     def spec(self) -> Spec:
+        """Its method, modules and ranks, from config and header."""
         return LAYOUTS[self.format.name].describe(self.config, self.header)
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
+        """The dtype, shape and place of each tensor, in the file's order."""
         return self.header.tensors
 
     @cached_property

@@ -106,7 +106,7 @@ class QuotaExceeded(TooLarge):
 class NotFound(AdaptryError):
     """The thing does not exist, or the caller may not know that it exists.
 
-    With `is_hidden`, it exists: for the audit log alone, since callers get the same answer for both.
+    `is_hidden`: it exists. Only the audit log uses this, since callers get the same answer in both cases.
     """
 
     code = "not_found"

@@ -264,6 +264,7 @@ class Ref:
         return cls(name, ByDigest(revision.hex))
 
     def at(self, selector: Selector) -> Ref:
+        """The ref of the same adapter with another selector."""
         return Ref(self.name, selector)
 
     def __str__(self) -> str:

@@ -45,10 +45,12 @@ class CheckReport(FrozenValue):
 
     @property
     def is_blocked(self) -> bool:
+        """Whether a finding blocks the adapter: it cannot work unchanged."""
         return any(finding.severity == "blocks" for finding in self.findings)
 
     @property
     def blocking(self) -> tuple[Finding, ...]:
+        """The findings that block it."""
         return tuple(finding for finding in self.findings if finding.severity == "blocks")
 
     def __repr__(self) -> str:

@@ -85,7 +85,21 @@ def _function(count: int) -> Iterator[str]:
     yield "%g.next = add i64 %g, 16"
     yield "%more = icmp ult i64 %g.next, 48"
     yield "br i1 %more, label %group, label %last"
-    yield "last:"  # the last 16 rounds need no further words
+    yield from _last_rounds(lanes)
+    yield "%k.next = add i64 %k, 1"
+    yield "%done = icmp eq i64 %k.next, %blocks"
+    yield "br i1 %done, label %end, label %block"
+    yield "end:"
+    for n in lanes:
+        yield f"store {_V} %a{n}.sum, ptr %s{n}, align 4"
+        yield f"store {_V} %b{n}.sum, ptr %s{n}.b, align 4"
+    yield "ret void"
+    yield "}"
+
+
+def _last_rounds(lanes: range) -> Iterator[str]:
+    """The last 16 rounds, which need no further words, and the sums of a block."""
+    yield "last:"
     for n in lanes:
         for half in "ab":
             yield f"%{half}{n}.l = phi {_V} [%{half}{n}.g3, %group]"
@@ -97,15 +111,6 @@ def _function(count: int) -> Iterator[str]:
     for n in lanes:
         for half in "ab":
             yield f"%{half}{n}.sum = add {_V} %{half}{n}, %{half}{n}.l3"
-    yield "%k.next = add i64 %k, 1"
-    yield "%done = icmp eq i64 %k.next, %blocks"
-    yield "br i1 %done, label %end, label %block"
-    yield "end:"
-    for n in lanes:
-        yield f"store {_V} %a{n}.sum, ptr %s{n}, align 4"
-        yield f"store {_V} %b{n}.sum, ptr %s{n}.b, align 4"
-    yield "ret void"
-    yield "}"
 
 
 def _rounds(n: int, q: int, part: str, constants: str, word: str = "") -> Iterator[str]:

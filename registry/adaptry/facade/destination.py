@@ -14,7 +14,7 @@ from adaptry.registry.records import PushOptions
 
 SENTENCES: Mapping[str, str] = {
     "description": "a description may have at most 4096 characters",
-    "tags": "tags must be at most 64 strings of 1 to 64 characters, without blanks and commas",
+    "tags": "tags must be at most 64 strings of 1 to 64 characters, without spaces or commas",
     "metrics": (
         "metrics must be at most 64 numbers by name; a name must have 1 to 64 characters: letters, digits,"
         " '_', '.', '/' and '-', the first a letter or digit"

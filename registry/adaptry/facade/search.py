@@ -24,14 +24,14 @@ def search(
         registry: An open registry, a server's URL, or a folder.
         query: Terms that must all hold, or with `OR` and parentheses; empty finds every version. Without a
             `state:` term, only active and deprecated versions are found.
-        limit: The largest number of versions to return.
+        limit: The maximum number of versions to return.
         sort: `newest`, `name`, `created`, `updated`, `downloads`, `rank`, `alpha`, `size`, `metric.NAME` or
             `eval.TASK.METRIC`. All but `name` begin with the newest or largest; versions without a value
             come last.
         reverse: Reverse the order.
 
     Returns:
-        The versions as a sequence; `has_more` is True if the limit cut the list.
+        The versions as a sequence; `has_more` is True if there are more than `limit`.
 
     Raises:
         InvalidQuery: the query cannot be parsed; the message names the wrong term, and the nearest field.

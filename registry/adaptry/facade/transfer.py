@@ -58,11 +58,11 @@ def push(
             none.
         source: The folder that PEFT's `save_pretrained` wrote, an adapter on a hub (`"hf:org/name"`, or
             `"hf:org/name@revision"`), or an `Adapter` that is open.
-        name: The adapter's name, as in `"acme/tone"`. A new one is created, private.
+        name: The adapter's name, as in `"acme/tone"`. If it is new, the adapter is created, and is private.
         metrics: Numbers that are stored with the version, at most 64.
         alias: An alias to point at the version, as in `"staging"`.
         description: What the adapter is for; replaces the adapter's description.
-        tags: Replaces the adapter's tags: at most 64, each without blanks and commas.
+        tags: At most 64 tags without spaces or commas; they replace the adapter's tags.
         base: The model it was trained on: a name, an id or a folder. None: the one that its config names.
         parents: The versions that it was made from.
         provenance: Facts about its origin, as in `{"commit": "9f2c1e"}`. With parents or provenance,
@@ -72,7 +72,7 @@ def push(
 
     Raises:
         NotFound: there is no adapter in the folder, or the base or a parent does not exist.
-        CheckFailed: the adapter cannot work; the message has each reason and remedy.
+        CheckFailed: the adapter cannot work; the message lists the reasons and their remedies.
         Unsupported: a pickle, or another file that is not accepted.
         InvalidConfig, InvalidWeights: a malformed file.
         Invalid: a malformed name, metric, alias or tag.
@@ -130,7 +130,7 @@ def pull(
         ref: The version, as in `"acme/tone@3"`, `"acme/tone@prod"`, or what `push` or `search` returned.
         folder: Where to write it. None: a folder with the adapter's name in the working directory.
         replace: Whether another adapter in that folder is replaced. Other files never are.
-        include_withdrawn: Also a quarantined or revoked version, if you may read it.
+        include_withdrawn: Also pulls a quarantined or revoked version, if you may read it.
         progress: False shows no bars.
 
     Raises:

@@ -39,6 +39,7 @@ class Difference:
     after: str
 
     def as_json(self) -> dict[str, str]:
+        """The three fields as a dictionary."""
         return asdict(self)
 
 

@@ -20,7 +20,7 @@ from adaptry.registry.records import Value, VersionDetail, VersionInfo
 from adaptry.registry.versions import Versions
 
 MOST = 200
-"""Maximum number of revisions in a tree; a tree that was cut is marked."""
+"""Maximum number of revisions in a tree; a truncated tree is marked."""
 KEPT = "kept_energy"
 """The metric for the share of the updates' energy that a derivation kept."""
 _PAGE = 200
@@ -63,7 +63,7 @@ class LineageNode(Value):
         return f"<div>{html_text(self._text())}{f'<ul>{inside}</ul>' if inside else ''}</div>"
 
     def lines(self, first: str = "", others: str = "") -> Iterator[str]:
-        """The tree as text: this revision behind `first`, and all below it behind `others`."""
+        """The lines of the tree; `first` is the prefix of the first line, `others` of all further lines."""
         yield first + self._text()
         notes = self._notes()
         last = len(self.relatives) + len(notes) - 1

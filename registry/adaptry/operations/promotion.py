@@ -31,6 +31,7 @@ class AliasMoveResult:
 
     @property
     def is_change(self) -> bool:
+        """Whether the alias is at another version than before."""
         return self.was != self.alias.number
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SearchResult(Sequence[VersionInfo]):
-    """The versions that match a query, in the order of the search. `has_more`: the limit cut the list."""
+    """The versions that match a query, in its order. `has_more`: there are more than the limit."""
 
     query: str
     versions: tuple[VersionInfo, ...]

@@ -41,7 +41,7 @@ class WithdrawalRequest(Value):
 
 
 class EvidenceInfo(Value):
-    """One number that was measured of a version (`subject`), as it is stored.
+    """One number that was measured for a version, whose revision is `subject`.
 
     `base` is the base that the version had when the evidence was added. `format` and `file` are None for a
     metric that was logged.

@@ -15,14 +15,14 @@ from typing import Any
 
 MODULES = {
     "hub": (
-        "people",
-        "writing",
+        "permissions",
+        "folder_uploads",
         "commits",
         "listings",
         "references",
-        "reading",
+        "downloads",
         "settings",
-        "trouble",
+        "broken_connections",
         "uploads",
     ),
     "command": ("command",),

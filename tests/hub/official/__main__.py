@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ..running import ADAPTRY, serving
+from ..checklist_server import ADAPTRY, serving
 from .page import page
 from .results import Run, compare, read_table
 

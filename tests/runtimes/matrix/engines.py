@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 
 from ...exporting.llamacpp import CONVERTER, write_base
-from ...formats.elsewhere import Elsewhere
-from ..asking import ask
+from ...formats.other_environment import OtherEnvironment
 from ..cases import PROMPTS, Base, odds_with
+from ..engine_queries import ask
 
 TOKENS = json.dumps([[int(word[1:]) for word in prompt.split()] for prompt in PROMPTS])
 
@@ -46,7 +46,7 @@ class Engine:
     replies: Asking
 
 
-def _answering(environment: Elsewhere, prompts: str) -> Asking:
+def _answering(environment: OtherEnvironment, prompts: str) -> Asking:
     """An engine that answers. Of the base alone it answers as transformers does."""
 
     def replies(base: Base, adapters: Sequence[Path], folder: Path) -> list[Reply]:
@@ -57,7 +57,7 @@ def _answering(environment: Elsewhere, prompts: str) -> Asking:
     return replies
 
 
-def _reading(environment: Elsewhere) -> Asking:
+def _reading(environment: OtherEnvironment) -> Asking:
     """A reader: what it would add to each of the base's weights."""
 
     def replies(base: Base, adapters: Sequence[Path], folder: Path) -> list[Reply]:
@@ -95,8 +95,8 @@ def _reply(one: Mapping[str, Any]) -> Reply:
     return Reply(odds=torch.tensor(one["odds"]))
 
 
-def _environment(name: str, script: str) -> Elsewhere:
-    return Elsewhere(name, f"../runtimes/{script}")
+def _environment(name: str, script: str) -> OtherEnvironment:
+    return OtherEnvironment(name, f"../runtimes/{script}")
 
 
 _VLLM = _environment("vllm", "vllm_engine.py")

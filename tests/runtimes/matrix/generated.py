@@ -19,8 +19,8 @@ import peft
 import torch
 from safetensors.torch import load_file
 
-from ...methods.judging import write
 from ...methods.mutations import MUTATIONS, Files
+from ...methods.peft_comparison import write
 from ..cases import ALL, ATTENTION, CASES, Base, made, saved_fields
 
 _TARGETS: tuple[Any, ...] = (

@@ -13,7 +13,7 @@ import peft
 import torch
 from safetensors.torch import load_file
 
-from ...methods.judging import is_harmless
+from ...methods.peft_comparison import is_harmless
 from ..cases import Base, odds
 from .generated import Specimen
 

@@ -110,7 +110,7 @@ class EarlyJoin:
             self._begin(xorb)
 
     def cancel(self) -> None:
-        """Drops what is stored, soon."""
+        """Drops the stored bytes, without waiting for it."""
         with self._changed:
             self._is_cancelled = True
             self._changed.notify_all()
@@ -136,7 +136,7 @@ class EarlyJoin:
         return self._size == file.size and merge_runs(self._taken) == merge_runs(_first(taken, file.runs))
 
     def discard(self) -> None:
-        """Drops what is stored, unless it has become a file of the adapter."""
+        """Drops the stored bytes, unless they have become a file of the adapter."""
         self.cancel()
         if (left := self._result()) is not None:
             with suppress(AdaptryError):  # finished

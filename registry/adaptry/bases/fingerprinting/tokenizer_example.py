@@ -22,8 +22,8 @@ _SHOWN = 8
 
 
 def find_example(ours: bytes, bases: bytes) -> dict[str, Any] | None:
-    """A `text`, and its tokens by our tokenizer and the base's, as JSON; None if none was found. Raises what
-    the library raises.
+    """A `text`, and its tokens by our tokenizer and the base's, as JSON; None if none was found. If the
+    tokens are the same, their ids follow in brackets. Raises what the library raises.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -34,8 +34,17 @@ def find_example(ours: bytes, bases: bytes) -> dict[str, Any] | None:
     for text in (*_TEXTS, *_likely(json.loads(ours), json.loads(bases))):
         here, there = one.encode(text), other.encode(text)
         if here.ids != there.ids:
-            return {"text": text, "ours": here.tokens[:_SHOWN], "bases": there.tokens[:_SHOWN]}
+            ours_shown, bases_shown = here.tokens[:_SHOWN], there.tokens[:_SHOWN]
+            if ours_shown == bases_shown:
+                ours_shown, bases_shown = _with_ids(here), _with_ids(there)
+            return {"text": text, "ours": ours_shown, "bases": bases_shown}
     return None
+
+
+def _with_ids(encoding: Any) -> list[str]:
+    """(`Any`: the library's `Encoding`.)"""
+    pairs = zip(encoding.tokens[:_SHOWN], encoding.ids, strict=False)
+    return [f"{token} [{number}]" for token, number in pairs]
 
 
 def _likely(ours: Any, bases: Any) -> Iterator[str]:

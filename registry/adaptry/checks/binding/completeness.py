@@ -15,7 +15,7 @@ def require_complete(label: str, bound: BoundAdapter) -> None:
     if bound.dropped:
         first, count = bound.dropped[0], sum(len(dropped.tensors) for dropped in bound.dropped)
         raise CheckFailed(
-            f"{label}: PEFT would silently drop {format_count(count, 'tensor')} of it"
+            f"{label}: PEFT would silently drop {format_count(count, 'tensor')}"
             f" ({first.path}: {first.reason}); `adaptry check` shows the remedy"
         )
     loaded = {extra.extra.tensor for extra in bound.module_map.extras}

@@ -304,12 +304,13 @@ def _rows(module_map: ModuleMap, end: str, rows: list[object]) -> Iterator[str]:
     held = [extra for extra in _held(module_map) if extra.extra.target.removesuffix(".weight").endswith(end)]
     if not held:
         embedding = end or "the input embedding"
-        yield f"the config trains {len(rows):,} token rows of {embedding}, but the file has none"
+        listed = format_count(len(rows), "token row")
+        yield f"the config trains {listed} of {embedding}, but the file has none"
         return
     for extra in held:
         count = extra.extra.shape[0] if extra.extra.shape else 0
         if count != len(rows):
-            listed = f"the config lists {len(rows):,} token rows for {extra.extra.target}"
+            listed = f"the config lists {format_count(len(rows), 'token row')} for {extra.extra.target}"
             yield f"{listed}, but the file has {count:,}"
     wrong = [row for row in rows if type(row) is not int or row < 0]
     if wrong:

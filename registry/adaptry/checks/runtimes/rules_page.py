@@ -25,11 +25,12 @@ adaptry check acme/tone --runtime vllm@0.33,max_lora_rank=64 --runtime llama.cpp
 and [`adaptry export REF --for ENGINE`](exporting.md) makes the repairs. The page [twelve silently wrong
 answers](silent-answers.md) shows where each kind was observed, before and after the repair.
 
-There are three verdicts: {outcomes}. Exit code 1 means any but the first. A verdict is a function of headers,
-config and the base's record, if that is known. The only weights that are read are at most 256 elements of an
-embedding that the file copies from its base, to compare them. Verdicts are computed on demand, so they are
-never older than the rules. Rules that need the base's names are skipped if the base is unknown: register it
-first.
+There are three verdicts: {outcomes}. The
+exit code is 1 for any but the first. The tables below list the rules; the effect *attention* is a note, which
+does not change the verdict. A verdict is a function of headers, config and the base's record, if that is
+known. The only weights that are read are at most 256 elements of an embedding that the file copies from its
+base, to compare them. Verdicts are computed on demand, so they are never older than the rules. Rules that
+need the base's tensor names are skipped if the base is unknown, so register it first.
 
 ```sh
 adaptry runtime ls                          # the engines, and the version of the rules for each
@@ -43,16 +44,16 @@ This page is generated from the rules by `python -m adaptry.checks.runtimes > do
 """
 
 _VERSIONS = """\
-Every rule names its place in the engine's source. The rules of each engine come from a single version; for
-any other version, the verdict has the finding `rules_of_another_version`. The tests compare the rules with
-the engine itself, if its package can be installed and runs without a GPU; otherwise with its code that reads
-adapters; if neither is possible, with nothing:
+Every rule names the place in the engine's source that it describes. The rules of each engine come from a
+single version; for any other version, the verdict has the finding `rules_of_another_version`. The tests
+compare the rules with the engine itself, if its package can be installed and runs without a GPU; otherwise
+with its code that reads adapters. Where neither is possible, the rules are not tested:
 
 {table}
 
 The tests give mistral.rs, SGLang and LMDeploy the same adapters of a small Llama, one for each feature that
-engines treat differently. Each verdict must match what the engine does, and each exported adapter must give
-PEFT's answers with the original.
+engines treat differently. Each verdict must match what the engine does, and the engine must answer with each
+exported adapter as PEFT does with the original.
 
 ### How often a verdict is right
 
@@ -74,17 +75,18 @@ llama.cpp applies at scale 1. Their rules were added afterwards. Seeds 9500–97
 alarms, all for a `qalora_group_size` in adapters where the engine ignores it: a string (PEFT, mistral.rs) and
 null (PEFT). It is only checked with `use_qalora` now.
 
-PEFT loads the copy of an embedding that it saved with an update of it; vLLM, SGLang and llama.cpp ignore
-the copy and use the base's embedding. Their verdicts compare the copy with the base's record, at the
-positions that the record has: *served as trained* if they agree, *not as trained* if the copy was changed
-or rounded. A change elsewhere is not found. An `r` of 0, -1, 1.5 or null, or a number written as text, is
-refused before any rule is tested; an engine that does not read the field serves such an adapter as trained,
-which counts as a false alarm.
+If an adapter changes an embedding, PEFT saves a copy of the embedding with the update, and loads it; vLLM,
+SGLang and llama.cpp ignore the copy and use the base's embedding. Their verdicts compare the copy with the
+base's record, at the positions that the record has: *served as trained* if they agree, *not as trained* if
+the copy was changed or rounded. A change elsewhere is not found.
+
+An `r` of 0, -1, 1.5 or null, or a number written as text, is refused before any rule is tested; an engine
+that does not read the field serves such an adapter as trained, which counts as a false alarm.
 
 `--keep FOLDER` keeps the engines' replies: an interrupted run continues where it stopped, and a changed rule
 is evaluated without running the engines again. `--engine NAME` runs only that engine.
 
-The source of these was read, but the engine was not run: {unrun}."""
+This comparison was not run for: {unrun}."""
 MEASURED = Path(__file__).with_name("matrix.json")
 """The file with counts that `python -m tests.runtimes.matrix --write` wrote."""
 

@@ -67,7 +67,7 @@ def _found(
 _VERBS: dict[Effect, str] = {
     "refuses": "refuses it",
     "changes": "serves something other than what was trained",
-    "needs": "wants attention",
+    "needs": "needs attention",
 }
 
 

@@ -27,9 +27,9 @@ from adaptry.core.lazy_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PlannedSite:
-    """One site: the inputs that change it (by their position in the recipe), their weights there, the method
-    with its values, and the `rank` to which its result is truncated (None: no truncation, or by `energy`).
-    `all_weights` are the weights of all inputs.
+    """One site, which is a weight of the base that inputs change: these inputs (by their position in the
+    recipe), their weights there, the method with its parameters, and the `rank` to which its result is
+    truncated (None: no truncation, or by `energy`). `all_weights` are the weights of all inputs.
     """
 
     site: WeightSite
@@ -89,10 +89,11 @@ class CombinePlan:
 
     @property
     def operations(self) -> float:
+        """The approximate number of multiplications."""
         return sum(planned.operations for planned in self.sites)
 
     def __repr__(self) -> str:
-        return short_repr(self, self._inputs(), *self._summary(), "nothing is made yet")
+        return short_repr(self, self._inputs(), *self._summary(), "nothing is computed yet")
 
     def _repr_html_(self) -> str:
         rows = [

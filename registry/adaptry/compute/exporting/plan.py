@@ -44,6 +44,7 @@ class ExportPlan:
 
     @property
     def format(self) -> str:
+        """The format of the files to write."""
         return "checkpoint" if self.needs_merge else FORMAT_OF_ENGINE.get(self.runtime.engine, "peft")
 
     def __repr__(self) -> str:

@@ -55,6 +55,7 @@ class MergePlan:
 
     @property
     def size(self) -> int:
+        """The size of the checkpoint's weight files, in bytes."""
         return sum(file.size for file in self.files)
 
     @property

@@ -71,8 +71,8 @@ def require_finite(counts: Mapping[str, int], dtype: str) -> None:
     longer = "" if dtype != "F16" else ", or --dtype float32 (or bfloat16)"
     raise CheckFailed(
         f"the result would have {format_count(sum(found.values()), 'infinite or NaN value')} that the base"
-        f" does not have, in {format_count(len(found), 'tensor')} (first: {next(iter(found))}): it is too"
-        f" large for {dtype}. Choose smaller weights{longer}"
+        f" does not have, in {format_count(len(found), 'tensor')} (first: {next(iter(found))}): values"
+        f" exceed the range of {dtype}. Choose smaller weights{longer}"
     )
 
 

@@ -59,7 +59,7 @@ def load(
     any_base: bool = False,
     cache: Cache | None = None,
 ) -> LazyTensors | LoadResult:
-    """Loads an adapter: its tensors, or the adapter into a model.
+    """Loads an adapter's tensors, or loads the adapter into a model.
 
         tensors = adaptry.load("acme/tone@prod", registry=registry)
         placed = adaptry.load("acme/tone@prod", registry=registry, into=model)

@@ -1,6 +1,6 @@
 """A process that pushes adapters one after another and prints the digest of each acknowledged version.
 
-python pushing.py REGISTRY NAME FOLDER…
+python push_process.py REGISTRY NAME FOLDER…
 
 With `FILE_BY_FILE` or `IN_ONE_PASS` in the environment, each is pushed as a large adapter is. `TOGETHER` is
 the number of concurrent pushes. With `IN_ONE_BATCH`, all are pushed in one batch, as a server does with

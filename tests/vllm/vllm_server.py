@@ -21,9 +21,9 @@ from typing import Any
 
 import urllib3
 
-from ..formats.elsewhere import Elsewhere
+from ..formats.other_environment import OtherEnvironment
 
-PYTHON = Elsewhere("vllm", "vllm_library.py")
+PYTHON = OtherEnvironment("vllm", "vllm_library.py")
 """`make environments` makes it."""
 ROOT = Path(__file__).parents[2]
 NAME = "tiny"

@@ -21,9 +21,9 @@ from adaptry.compute.exporting.export import export
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import AdaptryError
 
-from ..formats.elsewhere import Elsewhere
-from .asking import ask
+from ..formats.other_environment import OtherEnvironment
 from .cases import CASES, PROMPTS, Base, Case, made, odds_with, trained_odds
+from .engine_queries import ask
 
 CLOSE = 1e-4
 """Two float32 sums of such a model differ by less (seen: 6e-6); a wrong scale by 0.05 and more."""
@@ -56,7 +56,7 @@ class Both:
     unexported: str
 
 
-def answers(environment: Elsewhere) -> Told:
+def answers(environment: OtherEnvironment) -> Told:
     """An engine that answers: it tells log-probabilities."""
 
     def told(base: Base, adapters: Sequence[Path], folder: Path) -> list[Any]:
@@ -67,7 +67,7 @@ def answers(environment: Elsewhere) -> Told:
     return told
 
 
-def readings(environment: Elsewhere) -> Told:
+def readings(environment: OtherEnvironment) -> Told:
     """A reader that has been given adapters: it tells what it would add to the base's weights."""
 
     def told(base: Base, adapters: Sequence[Path], folder: Path) -> list[Any]:

@@ -25,7 +25,7 @@ _START_SECONDS = 120
 _PATIENCE = 60.0
 
 
-class Running:
+class TopologyProcesses:
     """A topology that runs. `url` is the balancer's."""
 
     def __init__(self, url: str, folder: Path, process: subprocess.Popen[str]) -> None:
@@ -82,7 +82,7 @@ def new_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def topology(folder: Path, *options: str) -> Iterator[Running]:
+def topology(folder: Path, *options: str) -> Iterator[TopologyProcesses]:
     """Starts everything, and ends it with the block; what is stored stays in the folder."""
     secrets = folder / "secrets"
     subprocess.run(
@@ -98,7 +98,7 @@ def topology(folder: Path, *options: str) -> Iterator[Running]:
             url = process.stdout.readline().strip()
             too_long.cancel()
             assert url, logs(folder)
-            yield Running(url, folder, process)
+            yield TopologyProcesses(url, folder, process)
         finally:
             too_long.cancel()
             process.terminate()

@@ -21,7 +21,7 @@ _MADE = Path(__file__).parents[2] / ".venvs"
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class OtherEnvironment:
     """The environment called `name`; `script` lies beside this file, or where the path from here says."""
 
     name: str

@@ -1,6 +1,6 @@
 """A process that sweeps a registry without grace and prints what it deleted.
 
-python sweeping.py REGISTRY
+python sweep_process.py REGISTRY
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A process that fetches an adapter into a cache, reports its progress, and waits for input before it
 continues.
 
-python caching.py REGISTRY CACHE REF hold      prints the path and holds the lease until its input ends
-python caching.py REGISTRY CACHE REF stall     stops in the middle of the weights, says `stalled`, and goes on
-    once its input ends
+python cache_process.py REGISTRY CACHE REF hold      prints the path and holds the lease until its input ends
+python cache_process.py REGISTRY CACHE REF stall     stops in the middle of the weights, prints `stalled`, and
+    continues when its input ends
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A process that pushes an adapter and prints the version's number; it sends files again if a sweep deleted
 them during the push.
 
-python pushing.py REGISTRY NAME FOLDER "file by file"|"in one request"|"in one pass"
+python push_process.py REGISTRY NAME FOLDER "file by file"|"in one request"|"in one pass"
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ from adaptry.registry.interface import Registry
 from adaptry.testing.file_by_file import push_file_by_file
 from adaptry.testing.samples import tiny_lora
 
-from .repeating import Repeating, patiently
+from .repeated_operations import RepeatedOperation, patiently
 
 
-class Pushing(Repeating):
+class Trainer(RepeatedOperation):
     """`known` is what was acknowledged: numbers and weights. `is_large`: whether it pushes as it would push
     large adapters, file by file.
     """

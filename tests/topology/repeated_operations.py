@@ -25,8 +25,8 @@ def patiently(call: Callable[[], Given]) -> Given:
             time.sleep(0.1)
 
 
-class Repeating(ABC):
-    """Somebody who does the same for as long as the block lasts. What goes wrong for them fails the block."""
+class RepeatedOperation(ABC):
+    """A client that repeats one operation for as long as the block lasts. An error of it fails the block."""
 
     def __init__(self) -> None:
         self._more = threading.Condition()

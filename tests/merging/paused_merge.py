@@ -1,6 +1,6 @@
 """A process that merges and pauses in the middle: it prints `writing`, and continues when it gets a line.
 
-python halting.py BASE ADAPTER WEIGHT TARGET SHARE
+python paused_merge.py BASE ADAPTER WEIGHT TARGET SHARE
 
 It stops once SHARE (0 to 1) of the bytes have been written. An error of ours ends it with its code on stdout.
 """

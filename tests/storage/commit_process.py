@@ -1,7 +1,7 @@
 """A process that commits adapters to `main`, one after another, and prints the id of each acknowledged
 commit.
 
-python committing.py REGISTRY NAME FOLDER…
+python commit_process.py REGISTRY NAME FOLDER…
 """
 
 from __future__ import annotations
