@@ -133,7 +133,7 @@ def test_peft_loads_every_whole_weight_beside_updates_of_other_inputs(
 def test_an_update_of_a_module_that_is_saved_whole_is_refused_with_remedies(
     model: nn.Module, tmp_path: Path, kind: str
 ) -> None:
-    """PEFT would ignore the update without a word, or fail for trained rows."""
+    """PEFT would silently ignore the update, or fail for trained rows."""
     torch.manual_seed(1)
     parents = [
         trained(model, tmp_path / "plain", ["q_proj", SAVED[kind][-1]]),
