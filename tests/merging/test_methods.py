@@ -183,3 +183,19 @@ def test_two_saved_heads_cannot_be_combined(make_base: Make, make_adapter: Make,
     found = merged(base, [adapters[0], plain], tmp_path / "merged", "ties")
     head = tensors_of(adapters[0])["base_model.model.lm_head.weight"]
     assert torch.equal(found["lm_head.weight"], head)
+
+
+def test_inputs_that_save_different_modules_each_bring_theirs(
+    make_base: Make, make_adapter: Make, tmp_path: Path
+) -> None:
+    base = make_base("llama")
+    adapters = [
+        make_adapter(base, "head", 1, target_modules=["q_proj"], modules_to_save=["lm_head"]),
+        make_adapter(base, "norm", 2, target_modules=["v_proj"], modules_to_save=["norm"]),
+    ]
+
+    found = merged(base, adapters, tmp_path / "merged", "ties", parameters={"density": 1.0})
+
+    head, norm = (merged_by_peft(base, adapter) for adapter in adapters)
+    alone = {name: head[name] if ".v_proj." not in name else norm[name] for name in found}
+    assert close(found, {**alone, "model.norm.weight": norm["model.norm.weight"]})

@@ -46,6 +46,12 @@ class Content(ABC):
         """The file, open for positional reads during the block; None if it is not on this machine."""
         return nullcontext(None)
 
+    def check_unchanged(self) -> None:
+        """Raises `Invalid` if someone wrote to a file that was read, so that what was read may be a mixture
+        of two versions. Files outside a folder cannot change.
+        """
+        return
+
     def read_all(self, path: str, limit: int) -> bytes:
         """The whole file, which may be at most `limit` bytes. Raises `NotFound`, `Invalid`."""
         if path not in self.sizes:
@@ -97,17 +103,40 @@ class FolderContent(Content):
             self._files = {name: opened.enter_context(open_regular(folder / name)) for name in sorted(names)}
             close = opened.pop_all().close
         weakref.finalize(self, close)  # a view is a value, so callers do not close it
-        self._sizes = {name: os.fstat(file.fileno()).st_size for name, file in self._files.items()}
+        self._read: set[str] = set()
+        self._states = {name: _state(file) for name, file in self._files.items()}
+        self._sizes = {name: size for name, (size, _) in self._states.items()}
 
     @property
     def sizes(self) -> Mapping[str, int]:
         return self._sizes
 
     def read(self, path: str, offset: int, length: int) -> bytes:
-        return read_at(self._files[path])(offset, length)
+        self._read.add(path)
+        data = read_at(self._files[path])(offset, length)
+        if len(data) < min(length, self._sizes[path] - offset):
+            raise Invalid(
+                f"{self.folder / path} became shorter while it was read; is something still writing it?"
+            )
+        return data
 
     def descriptor(self, path: str) -> AbstractContextManager[int | None]:
+        self._read.add(path)
         return nullcontext(self._files[path].fileno())
+
+    def check_unchanged(self) -> None:
+        for name in sorted(self._read):
+            if _state(self._files[name]) != self._states[name]:
+                raise Invalid(
+                    f"{self.folder / name} changed while it was read; is something still writing it?"
+                    " Try again when it is complete"
+                )
+
+
+def _state(file: io.FileIO) -> tuple[int, int]:
+    """Its size and the time of its last change."""
+    state = os.fstat(file.fileno())
+    return state.st_size, state.st_mtime_ns
 
 
 def open_regular(path: Path) -> io.FileIO:

@@ -4,20 +4,29 @@ adapter's.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from adaptry.adapters.content import Content
 from adaptry.core.errors import Conflict
 from adaptry.core.files import atomic_dir
 
 
-def output_folder(target: Path, *, replace: bool = False) -> AbstractContextManager[Path]:
-    """A folder to fill. It becomes `target` when the block ends; if the block raises, it is removed.
+@contextmanager
+def output_folder(target: Path, *, replace: bool = False, sources: Iterable[Content] = ()) -> Iterator[Path]:
+    """A folder to fill from `sources`. It becomes `target` when the block ends; it is removed if the block
+    raises, or if a file of the sources changed during it.
 
     Raises `Conflict` if something is at `target` already, unless it is an empty folder, or an adapter's
-    folder and `replace` is set; `StorageFull`; `Unavailable` if `target` cannot be written.
+    folder and `replace` is set; `StorageFull`; `Unavailable` if `target` cannot be written; `Invalid` for
+    a changed source.
     """
-    return atomic_dir.atomic_directory(target, replace=replace, require_replaceable=_require_adapter)
+    made = atomic_dir.atomic_directory(target, replace=replace, require_replaceable=_require_adapter)
+    with made as folder:
+        yield folder
+        for source in sources:
+            source.check_unchanged()
 
 
 def require_free(target: Path, *, replace: bool = False) -> None:

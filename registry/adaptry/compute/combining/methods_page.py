@@ -57,6 +57,8 @@ Let Δ_i = s_i B_i A_i be the update of an input at a module, and w_i its weight
 - **Random numbers come from the recipe's seed**, with a generator for each module and input. The same recipe
   gives the same bytes on the same type of machine.
 - **Equal magnitudes are kept or dropped together**; other programs break ties by the order of a sort.
+- **Whole weights** (saved modules, biases, token rows) are copied from one input: the only one that has some,
+  or `--whole-weights`. An update of a module that is saved whole is refused, since PEFT ignores it.
 - **NaN is refused**: an input with NaN or infinity, or a result that exceeds its dtype, is an error.
 
 ## From PEFT

@@ -18,7 +18,11 @@ from adaptry.compute.foreign_layouts.to_peft import parent_as_peft
 from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
-from adaptry.compute.lazy_adapters.whole_weights import WholeWeights, choose_whole_weights
+from adaptry.compute.lazy_adapters.whole_weights import (
+    WholeWeights,
+    choose_whole_weights,
+    place_beside,
+)
 from adaptry.compute.recipes.combine import CombineRecipe, ModuleOverride
 from adaptry.core.display import format_count, format_size, html_table, short_repr
 from adaptry.core.errors import CheckFailed, Invalid, InvalidConfig
@@ -183,7 +187,11 @@ def plan_combination(recipe: CombineRecipe, parents: Sequence[ParentAdapter]) ->
     is_chosen = recipe.whole_weights is not None
     counting = {place for each in sites for place in each.inputs}
     giving = [parent for place, parent in enumerate(parents) if is_chosen or place in counting]
-    whole = choose_whole_weights(giving, recipe.whole_weights)
+    whole = place_beside(
+        choose_whole_weights(giving, recipe.whole_weights),
+        [each.site for each in sites if each.inputs],
+        parents[0].adapter.config.fields.get("task_type"),
+    )
     return CombinePlan(recipe, tuple(parents), tuple(updates), tuple(sites), whole, tuple(notes))
 
 

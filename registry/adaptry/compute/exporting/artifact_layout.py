@@ -28,7 +28,7 @@ def build_artifact(parent: ParentAdapter, options: ExportOptions) -> Artifact:
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
     """Raises what `output_folder` raises."""
     artifact = build_artifact(parent, options)
-    with output_folder(target, replace=options.may_replace) as folder:
+    with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
         write_layout(artifact, folder, _TAG)
     if artifact.subject is None:
         return ("it has no subject, since its base is unknown: pass --base to set it",)

@@ -50,7 +50,7 @@ def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[
     """Raises `Unsupported` (an architecture or module that llama.cpp lacks), `CheckFailed` (parts that are
     not factors; no known base), `MissingDependency` (no gguf package), and what `output_folder` raises.
     """
-    with output_folder(target, replace=options.may_replace) as folder:
+    with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
         return write_into(parent, folder, options)
 
 

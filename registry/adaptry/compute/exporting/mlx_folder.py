@@ -45,7 +45,7 @@ def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[
     scales = {module.scale for module in modules.values()}
     scale = scales.pop() if len(scales) == 1 else 1.0
     names = [f"{path}.{role}" for path in filled for role in ("lora_a", "lora_b")]
-    with output_folder(target, replace=options.may_replace) as folder:
+    with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
         write_tensors(folder / MLX.weights, names, _tensors(parent, filled, rank, scale))
         text = json.dumps(_config(parent, options, filled, layers, rank, scale), indent=2)
         (folder / CONFIG).write_text(text + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ MODELFILE = "Modelfile"
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
     """Raises what `gguf_file.write` raises."""
     name = options.base_name or parent.adapter.config.base_name or "BASE"
-    with output_folder(target, replace=options.may_replace) as folder:
+    with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
         notes = gguf_file.write_into(parent, folder, options)
         text = (
             f"# Ollama's name for {name}: a model of its library, or a GGUF file\nFROM {name}\nADAPTER"

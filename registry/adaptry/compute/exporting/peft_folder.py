@@ -21,7 +21,7 @@ def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[
         write_adapter(adapter, target, replace=options.may_replace, progress=options.progress)
         return adapter.notes
     content = parent.adapter.content
-    with output_folder(target, replace=options.may_replace) as folder:
+    with output_folder(target, replace=options.may_replace, sources=[content]) as folder:
         for name in content.sizes:
             with (folder / name).open("xb") as file:
                 file.writelines(content.chunks(name))

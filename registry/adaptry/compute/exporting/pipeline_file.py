@@ -61,7 +61,7 @@ def write_diffusers(parent: ParentAdapter, target: Path, options: ExportOptions)
         "format": "pt",
         "lora_adapter_metadata": json.dumps(_metadata(modules), indent=2, sort_keys=True),
     }
-    with output_folder(target, replace=options.may_replace) as folder:
+    with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
         write_tensors(folder / DIFFUSERS.weights, names, _factors(parent, modules, names), metadata)
     return ()
 
@@ -75,7 +75,7 @@ def write_kohya(parent: ParentAdapter, target: Path, options: ExportOptions) -> 
     kohya_names = [kohya_name(each.path, parts) for each in modules]
     names = [f"{module}.{role}" for module in kohya_names for role in ("lora_down.weight", "lora_up.weight")]
     alphas = [f"{module}.alpha" for module in kohya_names]
-    with output_folder(target, replace=options.may_replace) as folder:
+    with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
         tensors = _with_alphas(_evened(_factors(parent, modules, names), modules), alphas, modules)
         write_tensors(folder / KOHYA_FILE, [*names, *alphas], tensors, _facts(modules, options))
     return ()

@@ -33,9 +33,14 @@ class ViewedTensor:
 
 
 class ViewContent(Content):
-    """The two files. The last tensor is cached, since readers request a tensor in pieces."""
+    """The two files, made of those of `source`, if they are a folder's. The last tensor is cached, since
+    readers request a tensor in pieces.
+    """
 
-    def __init__(self, config: Json, tensors: Mapping[str, ViewedTensor]) -> None:
+    def __init__(
+        self, config: Json, tensors: Mapping[str, ViewedTensor], source: Content | None = None
+    ) -> None:
+        self._source = source
         self._config = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
         self._tensors = [tensor for tensor in tensors.values() if tensor.size]
         ends = list(accumulate((tensor.size for tensor in tensors.values()), initial=0))
@@ -66,6 +71,10 @@ class ViewContent(Content):
             number += 1
         return bytes(found)
 
+    def check_unchanged(self) -> None:
+        if self._source is not None:
+            self._source.check_unchanged()
+
     def _bytes(self, number: int) -> bytes:
         held, data = self._held
         if held != number:
@@ -86,7 +95,7 @@ def view(adapter: Adapter, lora: PeftAdapter, label: str) -> Adapter:
         for renamed in module.tensors
     }
     config = {"base_model_name_or_path": adapter.config.base_name, **config_of(lora)}
-    return checked(open_content(ViewContent(config, tensors)), lora, label)
+    return checked(open_content(ViewContent(config, tensors, adapter.content)), lora, label)
 
 
 def checked(made: Adapter, lora: PeftAdapter, label: str) -> Adapter:

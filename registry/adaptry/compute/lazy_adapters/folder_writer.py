@@ -68,7 +68,9 @@ def write_adapter(
 
 
 def write_adapter_into(adapter: LazyAdapter, folder: Path, progress: Progress = no_progress) -> ComputeResult:
-    """Writes the adapter's files into an empty folder that the caller manages."""
+    """Writes the adapter's files into an empty folder that the caller manages. Raises what `compute` raises,
+    and `Invalid` if a file of a parent changed in the meantime.
+    """
     _require_torch()
     figures: list[ModuleFigures] = []
     shapes = write_tensors(folder / WEIGHTS, adapter.names, _computed_tensors(adapter, figures, progress))
@@ -77,6 +79,8 @@ def write_adapter_into(adapter: LazyAdapter, folder: Path, progress: Progress = 
     for name, content in adapter.extra_files.items():
         with (folder / name).open("xb") as file:
             file.writelines(content.chunks(name))
+    for parent in adapter.parents:
+        parent.adapter.content.check_unchanged()
     return ComputeResult(tuple(figures))
 
 

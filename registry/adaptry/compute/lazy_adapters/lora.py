@@ -179,7 +179,7 @@ def _targets(parents: Sequence[ParentAdapter], modules: Sequence[WeightSite]) ->
     for parent in parents:
         fields = parent.adapter.config.fields
         names = fields.get("target_modules")
-        if not isinstance(names, list) or any(fields.get(key) for key in _NARROWING):
+        if not isinstance(names, list) or any(fields.get(key) not in (None, [], "") for key in _NARROWING):
             return sorted(site.path for site in modules)
         short |= set(AdapterConfig(fields).names("target_modules"))
     named = {site.path for site in modules}

@@ -6,13 +6,19 @@ unchanged; otherwise the caller chooses a parent, or none.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.content import Content
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.adapters.spec import ExtraWeight
 from adaptry.compute.lazy_adapters.lazy_adapter import Json, ParentAdapter
+from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.core.errors import CheckFailed
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -37,23 +43,29 @@ _TOKENIZER = (
 
 @dataclass(frozen=True, slots=True)
 class WholeWeights:
-    """The whole weights of a result: `names` of `adapter`'s tensors, the config's fields about them, and the
-    tokenizer that belongs to them.
+    """The whole weights of a result: tensors of `adapter` by their names in the result's file, the config's
+    fields about them, and the tokenizer that belongs to them. `label` is the user's name of `adapter`.
     """
 
     adapter: Adapter | None = None
-    names: tuple[str, ...] = ()
+    label: str = ""
+    extras: Mapping[str, ExtraWeight] = field(default_factory=dict)
     fields: Json = field(default_factory=dict)
     extra_files: Mapping[str, Content] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.extras)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
         """The tensors as stored in the file, one at a time."""
         from adaptry.compute.tensors.adapter_tensors import as_tensor
 
-        for name in self.names:
+        for name, extra in self.extras.items():
             assert self.adapter is not None
-            yield name, as_tensor(self.adapter.tensor_bytes(name), self.adapter.tensors[name])
+            stored = self.adapter.tensors[extra.tensor]
+            yield name, as_tensor(self.adapter.tensor_bytes(extra.tensor), stored)
 
 
 NO_WHOLE_WEIGHTS = WholeWeights()
@@ -90,6 +102,38 @@ def choose_whole_weights(parents: Sequence[ParentAdapter], choice: str | None = 
     return _of(bringing[0], len(parents))
 
 
+def place_beside(whole: WholeWeights, sites: Sequence[WeightSite], task: object) -> WholeWeights:
+    """The whole weights of a result that also has LoRAs at `sites`, for a model of the type `task`.
+
+    A LoRA moves the module's own parameters into `base_layer`, and PEFT ignores a bias with the name that it
+    had before. Raises `CheckFailed` if a site is in a module that is saved whole: PEFT ignores its LoRA.
+    """
+    if whole.adapter is None:
+        return whole
+    config = AdapterConfig({**whole.fields, "peft_type": "LORA", "task_type": task})
+    rows = {extra.target for extra in whole.extras.values() if extra.kind == "token_rows"}
+    for site in sites:
+        if config.is_saved(site.path) or f"{site.path}.weight" in rows:
+            raise CheckFailed(
+                f"{whole.label} has whole weights for {site.path}, which another input updates, and PEFT does"
+                " not do both in one adapter: pass --whole-weights none to leave the whole weights out, or"
+                f" set the weights of the other inputs at {site.path} to 0 in a recipe's modules"
+            )
+    wrappers = Counter(site.path.replace(".base_layer", "") for site in sites)
+    placed = {_name_beside(extra, wrappers): extra for extra in whole.extras.values()}
+    return replace(whole, extras=placed)
+
+
+def _name_beside(extra: ExtraWeight, wrappers: Mapping[str, int]) -> str:
+    if extra.kind not in ("bias", "saved_embedding") or ".token_adapter." in extra.tensor:
+        return extra.tensor
+    parts = extra.target.split(".")
+    paths = accumulate(parts, "{}.{}".format)
+    return PREFIX + ".".join(
+        part + ".base_layer" * wrappers.get(path, 0) for part, path in zip(parts, paths, strict=True)
+    )
+
+
 def tokenizer_of(adapter: Adapter) -> Mapping[str, Content]:
     """The tokenizer's files of an adapter, which belong to its vocabulary."""
     return {name: adapter.content for name in _TOKENIZER if name in adapter.content.sizes}
@@ -97,15 +141,16 @@ def tokenizer_of(adapter: Adapter) -> Mapping[str, Content]:
 
 def _of(parent: ParentAdapter, inputs: int) -> WholeWeights:
     adapter = parent.adapter
-    names = tuple(extra.tensor for extra in adapter.spec.extras)
-    if not names:
+    extras = {extra.tensor: extra for extra in adapter.spec.extras}
+    if not extras:
         return NO_WHOLE_WEIGHTS
     fields = {key: adapter.config.fields[key] for key in _FIELDS if key in adapter.config.fields}
     note = (
-        f"{len(names)} whole weights are copied unchanged from {parent.label} (first:"
+        f"{len(extras)} whole weights are copied unchanged from {parent.label} (first:"
         f" {adapter.spec.extras[0].target})"
     )
-    return WholeWeights(adapter, names, fields, tokenizer_of(adapter), (note,) if inputs > 1 else ())
+    notes = (note,) if inputs > 1 else ()
+    return WholeWeights(adapter, parent.label, extras, fields, tokenizer_of(adapter), notes)
 
 
 def _are_same(parents: Sequence[ParentAdapter]) -> bool:

@@ -16,6 +16,7 @@ from adaptry.compute.combining.combine import combine_deltas
 from adaptry.compute.combining.plan import CombinePlan, PlannedSite, plan_combination
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite, site_of
+from adaptry.compute.lazy_adapters.whole_weights import DROP
 from adaptry.compute.merging.bound_input import BoundInput
 from adaptry.compute.merging.whole_changes import StoredWeight
 from adaptry.compute.recipes.combine import CombineRecipe
@@ -95,6 +96,7 @@ def combine_changes(
         ),
         other_base=other_base,
         energy=1.0,  # methods whose arithmetic depends on a rank get none
+        whole_weights=DROP,  # they are merged separately
     )
     decided = plan_combination(
         recipe, [ParentAdapter(entry.adapter, entry.label, base=entry.entry.base) for entry in inputs]

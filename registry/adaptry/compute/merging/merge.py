@@ -83,7 +83,7 @@ def merge(
         kernels.prepare(decided.changed_tensors)
         checked.result()
         weights = digests.result()
-    with output_folder(target) as folder:
+    with output_folder(target, sources=[entry.named.content for entry in entries]) as folder:
         written = write_merged_weights(
             decided, folder, kernels, hashing=options.hashing, threads=options.threads, progress=progress
         )
