@@ -202,11 +202,10 @@ class PoliciesContract(ContractFixtures):
     ) -> None:
         ada = make_registry(ADA)
         first, second = (push(ada, lora(seed), TONE).version.digest for seed in (1, 2))
-        ada.aliases.move(TONE, "prod_eu", first, was=None)
-        ada.aliases.move(TONE, "prod_eu", second, was=1)
+        for was, digest in ((None, first), (1, second)):
+            ada.aliases.move(TONE, "prod_eu", digest, was)
         for number in range(60):
             ada.aliases.move(TONE, "prod-eu", (first, second)[number % 2], was=number or None)
-            ada.aliases.move(TONE, f"prod_eu_{number}", first, was=None)
         set_policy(make_registry(OWNER), GOOD_ENOUGH.replace("alias: prod", "alias: prod_eu"))
         assert ada.policies.evaluate(TONE, "prod_eu", first).verdict == "rollback"
 
