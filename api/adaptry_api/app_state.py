@@ -55,13 +55,13 @@ from adaptry_api.oauth.issuer_keys import IssuerKeys
 from adaptry_api.pages.facet_counts import FacetCounter
 from adaptry_api.quick_reads import QuickReads
 from adaptry_api.request_limits import RequestLimits
+from adaptry_api.route_threads import RouteThreads
 from adaptry_api.settings import ServerSettings
 from adaptry_api.shutdown import DrainState
 from adaptry_api.sign_in.confirmation import confirm_users
 from adaptry_api.sign_in.provider import OpenIdProvider
 from adaptry_api.signed_grants import GrantSigner, read_signing_secret
 from adaptry_api.upload_slots import UploadSlots
-from adaptry_api.writer_threads import WRITERS
 
 if TYPE_CHECKING:
     from adaptry.operations.mirroring.upstream import UpstreamMirror
@@ -185,7 +185,7 @@ class AppState:
         self.has_short_pushes = self.quick_reads.is_available and is_local
         self.short_pushes = BatchThreads("pushes", finish_together, threads=2, together=_PUSHES)
         self.parse_slots = ParseSlots()
-        self.writers = anyio.CapacityLimiter(WRITERS)
+        self.route_threads = RouteThreads.of_process()
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.download_counts = DownloadCounts()
         self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry

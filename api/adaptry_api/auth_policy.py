@@ -29,9 +29,9 @@ from adaptry.registry.interface import Registry
 from adaptry_api import errors
 from adaptry_api.app_state import AppState
 from adaptry_api.bodies import ANONYMOUS_JSON_LIMIT, REPORT_VALUES, StrictRequest
+from adaptry_api.route_threads import in_own_threads, use_route_threads
 from adaptry_api.sessions import has_session_cookie, session_identity
 from adaptry_api.signed_grants import Granted
-from adaptry_api.writer_threads import in_writer_threads, use_writer_threads
 
 
 def app_state_of(request: Request) -> AppState:
@@ -226,7 +226,7 @@ class GuardedRoute(APIRoute):
 
     # `Any`: FastAPI's own options, passed on.
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        super().__init__(path, in_writer_threads(endpoint, options.get("methods") or ()), **options)
+        super().__init__(path, in_own_threads(endpoint, options.get("methods") or ()), **options)
         if not has_access_rule(self):
             raise TypeError(f"the route {path} has no access rule: depend on one of auth_policy.ACCESS_RULES")
 
@@ -305,7 +305,7 @@ class GuardedRoute(APIRoute):
             if ours:
                 self._require_known_parameters(request)
             state = app_state_of(request)
-            use_writer_threads(state.writers)
+            use_route_threads(state.route_threads)
             return await handle(
                 StrictRequest(request.scope, request.receive, state.parse_slots, limit, kind=kind, **values)
             )

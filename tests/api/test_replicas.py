@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from adaptry.adapters.adapter import open_dir
@@ -122,6 +123,30 @@ def test_an_upload_begun_at_one_server_continues_at_the_other(servers: Pair, tmp
     session = other.uploads.append(session, 1000, [data[1000:]])
     one.uploads.finish(session)
     assert other.files.has(TONE, Digest.of(data))
+
+
+@pytest.mark.parametrize("address", ["/api/v1/search?q=method:lora+-x{}", "/?q=method:lora+-x{}"])
+def test_other_reads_are_answered_while_many_searches_wait_for_the_database(
+    postgres: PostgresServer, tmp_path: Path, address: str
+) -> None:
+    name = postgres.create_migrated()
+    with running_server(ServerSettings(data=tmp_path / "data", catalog=postgres.url(name))) as server:
+        push(server.registry(), open_dir(tiny_lora(tmp_path / "lora")), TONE)
+        never_seen = server.token("rita", "reader", ("acme",))
+        there = f"/api/v1/adapters/{TONE}"
+        with psycopg.connect(postgres.url(name)) as other, ThreadPoolExecutor(64) as pool:
+            other.execute("LOCK TABLE postings IN ACCESS EXCLUSIVE MODE")  # which only searches read
+            waiting = [pool.submit(server.call, "GET", address.format(number)) for number in range(64)]
+            try:
+                reads = [
+                    server.call("GET", f"{there}{part}", token=never_seen)
+                    for part in ("", "/versions", "/versions/1/detail")
+                ]
+                assert [one.status for one in (*reads, server.call("GET", f"/{TONE}"))] == [200] * 4
+                assert not any(one.done() for one in waiting)
+            finally:
+                other.rollback()
+            assert {one.result().status for one in waiting} == {200}
 
 
 def test_an_unavailable_database_is_reported_without_its_address(

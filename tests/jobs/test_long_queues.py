@@ -1,12 +1,15 @@
-"""A long queue of jobs costs a runner little, and urgent jobs are not delayed by it."""
+"""A long queue of jobs costs a runner little, and delays no urgent jobs and none of other namespaces."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from adaptry.registry.job_types.records import JobOrder
+from adaptry.adapters.adapter import open_dir
+from adaptry.operations.transfer import push
+from adaptry.registry.job_types.records import JobNeeds, JobOrder
 from adaptry.storage.local import LocalRegistry
 from adaptry.testing.runners import RunnerProcess, wait_until
+from adaptry.testing.samples import tiny_lora
 
 LOOK = {"dry_run": True}
 MANY = 120  # more than are handed to the engine in one round
@@ -27,3 +30,36 @@ def test_an_urgent_job_is_done_before_many_that_wait_and_none_of_them_has_a_thre
 
     assert threads < MANY // 2
     assert len(busy.jobs.list("queued", limit=200).items) > MANY // 2
+
+
+def test_jobs_of_other_namespaces_are_done_before_hundreds_that_one_submitted_earlier(
+    busy: LocalRegistry, data: Path
+) -> None:
+    push(busy, open_dir(tiny_lora(data / "other", hidden=32, seed=2)), "rival/tone")
+    waiting = [busy.jobs.submit(_statistics("acme/tone@1")).id for _ in range(MANY)]
+    runner = RunnerProcess(data)
+    try:
+        wait_until(lambda: busy.jobs.get(waiting[0]).state != "queued", "the first of many jobs to begin")
+        other = busy.jobs.submit(_statistics("rival/tone@1")).id
+        wait_until(lambda: busy.jobs.get(other).state == "done", "the job of the other namespace")
+    finally:
+        runner.kill()
+
+    assert len(busy.jobs.list("queued", limit=200).items) > MANY // 2
+
+
+def test_jobs_that_no_runner_can_run_delay_no_others_of_their_namespace(
+    busy: LocalRegistry, data: Path
+) -> None:
+    for _ in range(MANY):
+        busy.jobs.submit(JobOrder(kind="gc", task=LOOK, needs=JobNeeds(tag="nowhere")))
+    job = busy.jobs.submit(JobOrder(kind="gc", task=LOOK)).id
+    runner = RunnerProcess(data)
+    try:
+        wait_until(lambda: busy.jobs.get(job).state == "done", "the job that the runner can run")
+    finally:
+        runner.kill()
+
+
+def _statistics(version: str) -> JobOrder:
+    return JobOrder(kind="weight-statistics", task={"versions": [version]})

@@ -82,6 +82,19 @@ def test_the_most_recently_read_blob_stays_in_a_full_cache(store: Watched, tmp_p
     assert place.read_bytes() == b"\x00" * 100
 
 
+def test_blobs_read_while_the_clock_was_hours_ahead_are_evicted_from_a_full_cache(
+    store: Watched, tmp_path: Path
+) -> None:
+    first, second, third = (put(store, bytes([number]) * 100) for number in range(3))
+    blobs = TieredBlobs(store, tmp_path, 150)
+    for digest in (first, second):
+        list(blobs.chunks(digest))
+        age(tmp_path, digest, -7200)
+    list(blobs.chunks(third))
+    kept = {path.name for path in (tmp_path / "sha256").rglob("*") if path.is_file()}
+    assert kept == {third.hex}
+
+
 def test_a_blob_larger_than_the_cache_is_not_cached(store: Watched, tmp_path: Path) -> None:
     digest = put(store, b"x" * 1000)
     assert b"".join(TieredBlobs(store, tmp_path, 100).chunks(digest)) == b"x" * 1000

@@ -7,6 +7,7 @@ and walk a graph.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated
 
 from fastapi import Query, Request
@@ -41,6 +42,8 @@ _EVENTS = 30
 _EVIDENCE = 200
 _LIVE = 8
 """Maximum number of aliases for which the page looks up the workers that have loaded their versions."""
+_ALIASES = 100
+"""Maximum number of aliases that the page lists."""
 _WORKERS = 12
 """Maximum number of workers that the page names for a version."""
 
@@ -135,7 +138,8 @@ def _names(request: Request, registry: Registry, visitor: Identity, page: Adapte
     shown, name = page.shown, page.adapter.name
     if shown is None:
         return {}
-    movable = _movable(visitor, name, page.aliases)
+    aliases = _shown_aliases(page.aliases)
+    movable = _movable(visitor, name, aliases)
     on_shown = [alias.alias for alias in page.aliases if alias.number == shown.version.number]
     selector = PRODUCTION if PRODUCTION in on_shown else (on_shown or [str(shown.version.number)])[0]
     host = f"{request.url.scheme}://{request.headers.get('host', '')}"
@@ -143,6 +147,7 @@ def _names(request: Request, registry: Registry, visitor: Identity, page: Adapte
         "ref": f"{name}@{selector}",
         "part": version_address(name, shown.version.number),
         "alias_address": alias_address,
+        "shown_aliases": aliases,
         "movable": movable,
         "may_act": bool(movable) or rights_of(visitor, name, PRODUCTION).approve,
         "card": _card(registry, shown),
@@ -155,6 +160,15 @@ def _names(request: Request, registry: Registry, visitor: Identity, page: Adapte
         "running": next((one for one in page.rollouts if one.stage == "running"), None),
         "metric_names": list(dict.fromkeys(each for one in page.versions.items for each in one.metrics))[:3],
     }
+
+
+def _shown_aliases(aliases: tuple[AliasInfo, ...]) -> tuple[AliasInfo, ...]:
+    """The aliases to list, the usual one among them."""
+    if len(aliases) <= _ALIASES:
+        return aliases
+    production = tuple(one for one in aliases if one.alias == PRODUCTION)
+    others = (one for one in aliases if one.alias != PRODUCTION)
+    return (*production, *islice(others, _ALIASES - len(production)))
 
 
 def _movable(visitor: Identity, name: AdapterName, aliases: tuple[AliasInfo, ...]) -> frozenset[str]:

@@ -24,6 +24,7 @@ from adaptry_api.pages.page_responses import render, render_part
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.text_csv import csv_file
 from adaptry_api.pages.version_csv import csv_response
+from adaptry_api.route_threads import searches
 
 ROUTES = page_router()
 BASES, BASE = "/-/bases", "/-/base"
@@ -77,6 +78,7 @@ def show_bases(
 
 
 @ROUTES.get(BASE, response_model=None)
+@searches
 def show_base(
     request: Request,
     registry: VisitorsRegistry,

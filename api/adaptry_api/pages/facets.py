@@ -20,6 +20,7 @@ from adaptry_api.auth_policy import Visitor, VisitorsRegistry, app_state_of
 from adaptry_api.pages.facet_counts import FIELDS, MOST_COUNTED, query_term
 from adaptry_api.pages.page_responses import render_part
 from adaptry_api.pages.page_routes import page_router
+from adaptry_api.route_threads import searches
 
 ROUTES = page_router()
 FACETS = "/-/facets"
@@ -30,6 +31,7 @@ _OFFERED = 12
 
 
 @ROUTES.get(FACETS, response_model=None)
+@searches
 def show_facets(
     request: Request,
     registry: VisitorsRegistry,
@@ -44,6 +46,7 @@ def show_facets(
 
 
 @ROUTES.get(COMPLETE, response_model=None)
+@searches
 def complete_query(
     registry: VisitorsRegistry, q: Annotated[str, Query(max_length=query.MAX_LENGTH)] = ""
 ) -> Response:

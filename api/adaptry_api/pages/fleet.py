@@ -22,6 +22,7 @@ from adaptry_api.pages.live import LivePart, stream_part
 from adaptry_api.pages.page_responses import render
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.text_csv import csv_file
+from adaptry_api.route_threads import searches
 
 ROUTES = page_router()
 FLEET = "/-/fleet"
@@ -48,6 +49,7 @@ class FleetPage(BaseModel):
 
 
 @ROUTES.get(FLEET, response_model=None)
+@searches
 def show_fleet(
     request: Request,
     registry: VisitorsRegistry,

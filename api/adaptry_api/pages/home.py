@@ -27,6 +27,7 @@ from adaptry_api.pages.facets import FACETS
 from adaptry_api.pages.page_responses import render
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.version_csv import csv_response
+from adaptry_api.route_threads import searches
 
 ROUTES = page_router()
 _ON_A_PAGE = 25
@@ -54,6 +55,7 @@ class HomePage(BaseModel):
 
 
 @ROUTES.get("/", response_model=None)
+@searches
 def show_home(
     request: Request,
     registry: VisitorsRegistry,

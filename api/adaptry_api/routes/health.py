@@ -41,10 +41,11 @@ async def get_liveness() -> str:
 
 @ROUTES.get("/readyz", dependencies=[PUBLIC], response_class=PlainTextResponse)
 def get_readiness(request: Request) -> str:
-    """Check that the server is ready for requests; 503 if it is not.
+    """Check that the server is ready for requests.
 
-    It is ready if the catalog answers, its disk has room, and the server is not about to stop. The bucket is
-    not checked: without it, the catalog can still be read.
+    It is ready if the catalog answers, its disk has room, and the server is not about to stop. Otherwise the
+    status is 503, or 507 if the disk is full. The bucket is not checked: without it, the catalog can still be
+    read.
     """
     state = app_state_of(request)
     if not state.draining.is_ready:

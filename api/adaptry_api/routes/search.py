@@ -20,6 +20,7 @@ from adaptry_api.auth_policy import (
     app_state_of,
     guarded_router,
 )
+from adaptry_api.route_threads import searches
 from adaptry_api.routes.parameters import Cursor, Limit, Reverse
 
 _SORT = (
@@ -64,7 +65,7 @@ async def _quick_search(request: Request, identity: Identity) -> Response:
     parsed = query.parse(text, datetime.now(UTC))
     read = state.commits.with_commit(search, is_search=True)
     if parsed.reads_files or not state.searching.is_local:  # these wait for I/O
-        body, commit = await to_thread.run_sync(read)
+        body, commit = await to_thread.run_sync(read, limiter=state.route_threads.searches)
     else:
         body, commit = await state.searching.run(read)
     if not parsed.reads_files and not parsed.is_relative:
@@ -80,6 +81,7 @@ def _search_at_once(request: Request, identity: Identity) -> AnswerInMemory | No
 
 @ROUTES.get("")
 @answered_quickly(_quick_search, _is_plain, _search_at_once)
+@searches
 def search_versions(
     registry: CallersRegistry,
     q: Annotated[str, Query(description=query.GRAMMAR)] = "",

@@ -8,9 +8,11 @@ overseeing a job computes nothing, but the runner must be able to run its steps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 
 from adaptry.registry.job_types.records import GIB, JobNeeds, RunnerInfo
+from adaptry.storage.catalog.jobs import UnfinishedJob
 
 _SIZES = (8, 64, 512, 1 << 20)  # GiB
 
@@ -33,6 +35,18 @@ def runner_queues(devices: Iterable[str], tags: Iterable[str], memory: int) -> t
     return tuple(
         _name(device, tag, size) for device in (None, *devices) for tag in (None, *tags) for size in sizes
     )
+
+
+def next_of_each_namespace(jobs: Iterable[UnfinishedJob], most: int) -> Iterator[UnfinishedJob]:
+    """The first `most` of these jobs of each namespace in each queue, in the same order. (Those that wait for
+    a runner of another kind delay no others.)
+    """
+    found: Counter[tuple[str, str]] = Counter()
+    for job in jobs:
+        group = job.namespace, step_queue(job.needs)
+        found[group] += 1
+        if found[group] <= most:
+            yield job
 
 
 def can_run(runner: RunnerInfo, needs: JobNeeds) -> bool:

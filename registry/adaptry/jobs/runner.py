@@ -28,7 +28,7 @@ from adaptry.jobs.capacity import CapacityLimiter
 from adaptry.jobs.engine import WorkflowEngine, database_url
 from adaptry.jobs.ipc import RegistryLocation
 from adaptry.jobs.liveness import LivenessMonitor
-from adaptry.jobs.queues import runner_queues
+from adaptry.jobs.queues import next_of_each_namespace, runner_queues
 from adaptry.jobs.scratch import scratch_folder
 from adaptry.jobs.step_launcher import StepLauncher
 from adaptry.jobs.step_runner import StepRunner, finish_job, unfinished_jobs
@@ -42,6 +42,7 @@ from adaptry.storage.webhooks.sender import sending_webhooks
 KEEP = timedelta(days=30)
 _PURGE_INTERVAL = 600.0
 _AT_ONCE = 100  # jobs enqueued per round
+_AHEAD = 8  # jobs of one namespace that the engine receives, for each step that the runners run at once
 _PURGE_BATCH = 200
 _LEAST = 64 << 20  # bytes; every step process takes more
 POLL_SQLITE = 0.2
@@ -216,9 +217,16 @@ class _RunnerLoop:
     def _enqueue_jobs(self) -> None:
         """Enqueues new jobs with the engine. Jobs are submitted to the catalog only; enqueuing is idempotent.
 
+        The engine runs jobs of the same priority in the order in which it receives them. So it receives only
+        the next few of each namespace: the jobs of one with hundreds do not delay those of others for hours.
         At most `_AT_ONCE` per round, so that many jobs do not delay the heartbeat.
         """
-        open_jobs = {(job.id, job.tries): job for job in unfinished_jobs(self._steps.catalog)}
+        with self._steps.catalog.read() as tx:
+            slots = sum(each.concurrency for each in runners.every(tx))
+            found = next_of_each_namespace(
+                jobs.unfinished(tx), _AHEAD * max(slots, self._settings.concurrency)
+            )
+        open_jobs = {(job.id, job.tries): job for job in found}
         self._enqueued &= open_jobs.keys()
         for name in islice((name for name in open_jobs if name not in self._enqueued), _AT_ONCE):
             self._engine.enqueue(open_jobs[name])

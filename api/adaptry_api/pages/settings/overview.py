@@ -16,6 +16,7 @@ from adaptry_api.pages.page_responses import render
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.settings.navigation import has_settings, sections_for
 from adaptry_api.pages.settings.subject import SETTINGS, SettingsSubject
+from adaptry_api.route_threads import searches
 
 ROUTES = page_router()
 _EXAMINED = 200
@@ -32,6 +33,7 @@ class OverviewPage(BaseModel):
 
 
 @ROUTES.get(SETTINGS, response_model=None)
+@searches
 def show_overview(
     request: Request, registry: VisitorsRegistry, identity: Visitor, namespace: str = ""
 ) -> Response:

@@ -186,8 +186,11 @@ class TieredBlobs(BlobStore):
                 seen = self._cache.path_of(digest).stat()
                 found.append((seen.st_mtime, seen.st_size, digest))
         total = sum(size for _, size, _ in found)
+        now = time.time()
         for read_at, size, digest in sorted(found):
-            if total <= self.limit or read_at > time.time() - _SPARED:
+            if total <= self.limit:
                 return
-            self._cache.delete(digest)
+            if now - _SPARED < read_at <= now + _SPARED:
+                continue
+            self._cache.delete(digest)  # also one that was read "later": the clock was ahead then
             total -= size

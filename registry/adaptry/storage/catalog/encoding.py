@@ -65,5 +65,10 @@ def encode_map(items: Mapping[str, str]) -> str:
     return json.dumps(dict(items), ensure_ascii=False)
 
 
+def encode_value(text: str) -> str:
+    """A string as it is in the text of a list or map."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def decode_map(text: str) -> dict[str, str]:
     return {str(key): str(value) for key, value in json.loads(text).items()}

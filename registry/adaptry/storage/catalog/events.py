@@ -19,7 +19,7 @@ from adaptry.storage.catalog.audit_log.event_entries import record_event
 from adaptry.storage.catalog.bases import BaseAccess, access
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.dialect import HAS_EVENTS
-from adaptry.storage.catalog.encoding import decode_map, encode_map
+from adaptry.storage.catalog.encoding import decode_map, encode_map, encode_value
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import insert_values
@@ -126,7 +126,8 @@ def page(
 
 def last_of_alias(tx: Transaction, adapter: AdapterRecord, alias: str) -> records.Event | None:
     """The last move or removal of an alias; None if it never existed."""
-    asked = {"adapter": adapter.key, "before": cursors.BIG_INTEGER}
+    named = f"%{encode_value(alias)}%".replace("_", "!_")  # no other wildcard can be in an alias
+    asked = {"adapter": adapter.key, "before": cursors.BIG_INTEGER, "named": named}
     while rows := run_select(tx, _moves, asked):
         for row in rows:
             if decode_map(row.detail).get("alias") == alias:
@@ -137,12 +138,14 @@ def last_of_alias(tx: Transaction, adapter: AdapterRecord, alias: str) -> record
 
 @statement
 def _moves() -> Selection:
+    """Moves whose details have a text. Decoding the moves of all other aliases would take seconds."""
     events = tables.events
     return (
         sa.select(events)
         .where(
             events.c.adapter_id == sa.bindparam("adapter"),
             events.c.kind.in_(("alias.moved", "alias.removed")),
+            events.c.detail.like(sa.bindparam("named"), escape="!"),
             events.c.seq < sa.bindparam("before"),
         )
         .order_by(events.c.seq.desc())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import NamedTuple, cast
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
 import sqlalchemy as sa
 from sqlalchemy import func, update
@@ -38,6 +39,7 @@ class UnfinishedJob(NamedTuple):
     id: str
     tries: int
     priority: int
+    namespace: str
     needs: JobNeeds
 
 
@@ -101,15 +103,23 @@ def page(
 
 
 def unfinished(tx: Transaction) -> tuple[UnfinishedJob, ...]:
-    """Every unfinished job, in the order in which they will run."""
-    columns = (JobRow.id, JobRow.tries, JobRow.priority, JobRow.needs)
+    """Every unfinished job, by priority, then by time of submission. (`Any`: `select` knows the types of four
+    columns at most.)
+    """
+    columns: list[Any] = [JobRow.id, JobRow.tries, JobRow.priority, JobRow.namespace, JobRow.needs]
     query = (
-        select(*columns).where(col(JobRow.state).in_(OPEN)).order_by(col(JobRow.priority), col(JobRow.key))
+        sa.select(*columns).where(col(JobRow.state).in_(OPEN)).order_by(col(JobRow.priority), col(JobRow.key))
     )
     return tuple(
-        UnfinishedJob(id, tries, priority, JobNeeds.model_validate_json(needs))
-        for id, tries, priority, needs in tx.exec(query)
+        UnfinishedJob(id, tries, priority, namespace, _needs(needs))
+        for id, tries, priority, namespace, needs in tx.execute(query)
     )
+
+
+@lru_cache(maxsize=256)
+def _needs(text: str) -> JobNeeds:
+    """Nearly all jobs have the same requirements, and runners read those of all open jobs again and again."""
+    return JobNeeds.model_validate_json(text)
 
 
 def finish(

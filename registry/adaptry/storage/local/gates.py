@@ -234,10 +234,11 @@ def is_rollback(tx: Transaction, move: Move) -> bool:
 
     Going forward again is a move like any other.
     """
+    if move.current is None:
+        return False
     last = events.last_of_alias(tx, move.adapter, move.alias)
     return (
         last is not None
-        and move.current is not None
         and last.kind == "alias.moved"
         and last.detail.get("to") == str(move.current.digest)
         and last.detail.get("was") == str(move.to.digest)

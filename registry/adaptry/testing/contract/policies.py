@@ -197,6 +197,18 @@ class PoliciesContract(ContractFixtures):
         assert ada.aliases.move(TONE, "prod", first, was=2).number == 1
         assert [one.verdict for one in ada.policies.promotions(TONE).items] == ["rollback"]
 
+    def test_going_back_needs_no_conditions_after_many_moves_of_aliases_with_similar_names(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        ada = make_registry(ADA)
+        first, second = (push(ada, lora(seed), TONE).version.digest for seed in (1, 2))
+        for was, digest in ((None, first), (1, second)):
+            ada.aliases.move(TONE, "prod_eu", digest, was)
+        for number in range(60):
+            ada.aliases.move(TONE, "prod-eu", (first, second)[number % 2], was=number or None)
+        set_policy(make_registry(OWNER), GOOD_ENOUGH.replace("alias: prod", "alias: prod_eu"))
+        assert ada.policies.evaluate(TONE, "prod_eu", first).verdict == "rollback"
+
     def test_going_forward_again_after_going_back_is_a_move_like_any_other(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
