@@ -78,7 +78,7 @@ def test_nothing_is_made_of_a_file_that_was_written_in_the_meantime(
     file, data = adapter / "adapter_model.safetensors", retrained(adapter)
     made = WAYS[way](ParentAdapter(open_dir(adapter), "one"))
 
-    with pytest.raises(Invalid, match=r"one/adapter_model.safetensors .*is something still writing it"):
+    with pytest.raises(Invalid, match="while it was read; is something still writing it"):
         write_adapter(made, tmp_path / "to" / "out", progress=once(lambda: WRITE[written](file, data)))
 
     assert list((tmp_path / "to").iterdir()) == []

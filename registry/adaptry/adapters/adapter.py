@@ -22,7 +22,7 @@ from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.adapters.weights import weights_digest
 from adaptry.core.digest import Digest
 from adaptry.core.display import format_size, html_facts, short_repr
-from adaptry.core.errors import NotFound
+from adaptry.core.errors import InvalidWeights, NotFound
 from adaptry.core.lazy_dataclass import dataclass
 
 Result = TypeVar("Result")
@@ -77,10 +77,15 @@ class Adapter:
 
     def tensor_bytes(self, name: str) -> bytes:
         """The bytes of one tensor as stored: little-endian, row-major, in the dtype and shape of
-        `tensors[name]`.
+        `tensors[name]`. Raises `InvalidWeights` if the file became shorter.
         """
         info = self.tensors[name]
-        return self.content.read(self.format.weights, info.start, info.size)
+        data = self.content.read(self.format.weights, info.start, info.size)
+        if len(data) < info.size:
+            raise InvalidWeights(
+                f"the adapter's {name} became shorter while it was read; is something still writing it?"
+            )
+        return data
 
     def __repr__(self) -> str:
         spec = self.spec
