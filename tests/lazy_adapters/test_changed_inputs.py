@@ -16,6 +16,9 @@ from adaptry.compute.combining.plan import plan_combination
 from adaptry.compute.converting.convert import convert
 from adaptry.compute.converting.options import ConvertOptions
 from adaptry.compute.converting.resize import ResizeOptions, resize
+from adaptry.compute.extracting.extraction import build_extracted_adapter
+from adaptry.compute.extracting.plan import plan_extraction
+from adaptry.compute.extracting.recipe import ExtractRecipe
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
@@ -121,6 +124,45 @@ def test_nothing_is_merged_of_an_adapter_that_was_written_in_the_meantime(
             sources,
             tmp_path / "out",
             progress=once(lambda: file.write_bytes(data)),
+        )
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_merged_into_a_base_that_was_written_in_the_meantime(
+    adapter: Path, tmp_path: Path
+) -> None:
+    base = tiny_base(tmp_path / "base")
+    weights = base / "model.safetensors"
+    sources = [MergeSource(WeightedAdapter(open_dir(adapter), 1.0, "one"))]
+
+    with pytest.raises(Invalid, match="changed while it was read"):
+        merge(
+            MergeRecipe(base=str(base), inputs=(INPUT,)),
+            open_checkpoint(base),
+            sources,
+            tmp_path / "out",
+            progress=once(lambda: weights.write_bytes(weights.read_bytes())),
+        )
+
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("changed", ["base", "tuned"])
+def test_nothing_is_extracted_from_a_model_that_was_written_in_the_meantime(
+    tmp_path: Path, changed: str
+) -> None:
+    tiny_base(tmp_path / "base", seed=1)
+    tiny_base(tmp_path / "tuned", seed=2)
+    weights = tmp_path / changed / "model.safetensors"
+    recipe = ExtractRecipe(rank=2)
+    plan = plan_extraction(recipe, open_checkpoint(tmp_path / "base"), open_checkpoint(tmp_path / "tuned"))
+
+    with pytest.raises(Invalid, match="changed while it was read"):
+        write_adapter(
+            build_extracted_adapter(plan),
+            tmp_path / "out",
+            progress=once(lambda: weights.write_bytes(weights.read_bytes())),
         )
 
     assert not (tmp_path / "out").exists()

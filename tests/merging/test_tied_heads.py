@@ -309,7 +309,7 @@ def test_heads_of_transformers_models_get_their_own_names() -> None:
             "architectures": [kind.__name__],
             "is_encoder_decoder": getattr(kind.config_class, "is_encoder_decoder", False),
         }
-        found = find_tied_names(HfCheckpoint(Path(), config, {}, {}, {})).head
+        found = find_tied_names(HfCheckpoint(Path(), config, {}, {}, {}, {})).head
         if own and found is not None and found not in own:
             wrong.append(f"{kind.__name__}: {found}, and it is {own}")
     assert wrong == []

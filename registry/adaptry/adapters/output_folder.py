@@ -7,14 +7,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
-from adaptry.adapters.content import Content
 from adaptry.core.errors import Conflict
 from adaptry.core.files import atomic_dir
 
 
+class Source(Protocol):
+    """What a result is made of."""
+
+    def check_unchanged(self) -> None:
+        """Raises `Invalid` if someone wrote to a file that was read."""
+
+
 @contextmanager
-def output_folder(target: Path, *, replace: bool = False, sources: Iterable[Content] = ()) -> Iterator[Path]:
+def output_folder(target: Path, *, replace: bool = False, sources: Iterable[Source] = ()) -> Iterator[Path]:
     """A folder to fill from `sources`. It becomes `target` when the block ends; it is removed if the block
     raises, or if a file of the sources changed during it.
 

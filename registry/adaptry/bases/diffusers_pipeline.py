@@ -46,7 +46,9 @@ def open_pipeline(folder: Path) -> HfCheckpoint:
     shards: dict[str, SafetensorsHeader] = {}
     tensors: dict[str, TensorInfo] = {}
     shard_of: dict[str, str] = {}
+    states: dict[str, tuple[int, int, int]] = {}
     for name, part in parts.items():
+        states |= {f"{name}/{shard}": state for shard, state in part.states.items()}
         shards |= {f"{name}/{shard}": header for shard, header in part.shards.items()}
         tensors |= {f"{name}.{tensor}": info for tensor, info in part.tensors.items()}
         shard_of |= {f"{name}.{tensor}": f"{name}/{shard}" for tensor, shard in part.shard_of.items()}
@@ -56,7 +58,7 @@ def open_pipeline(folder: Path) -> HfCheckpoint:
         "tie_word_embeddings": False,  # each part handles this itself
         **{name: part.config for name, part in parts.items()},
     }
-    return HfCheckpoint(folder, config, shards, tensors, shard_of)
+    return HfCheckpoint(folder, config, shards, tensors, shard_of, states)
 
 
 def _parts(folder: Path, index: dict[str, object]) -> Iterator[tuple[Path, HfCheckpoint]]:

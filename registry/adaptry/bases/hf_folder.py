@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class HfCheckpoint:
     shards: Mapping[str, SafetensorsHeader]
     tensors: Mapping[str, TensorInfo]
     shard_of: Mapping[str, str]
+    states: Mapping[str, tuple[int, int, int]]
+    """What `file_state` returned for each shard before its header was read; empty if files cannot change."""
 
     def path_of(self, tensor: str) -> Path:
         return self.folder / self.shard_of[tensor]
@@ -50,6 +53,17 @@ class HfCheckpoint:
     def size(self) -> int:
         """The size of all tensors in bytes."""
         return sum(info.size for info in self.tensors.values())
+
+    def check_unchanged(self) -> None:
+        """Raises `Invalid` if a shard was written to or replaced since, so that what was read may be a
+        mixture of two models.
+        """
+        for name, before in self.states.items():
+            if file_state(self.folder / name) != before:
+                raise Invalid(
+                    f"{self.folder / name} changed while it was read; is something still writing it? Try"
+                    " again when it is complete"
+                )
 
     @contextmanager
     def open_shard(self, shard: str) -> Iterator[ReadAt]:
@@ -85,7 +99,18 @@ def open_checkpoint(folder: Path | str, stem: str | None = None) -> HfCheckpoint
         raise NotFound(f"{folder} has no config.json, so it is not a Hugging Face model folder")
     present = {path.name for path in folder.iterdir() if path.is_file()}
     names = list_shard_names(present, folder, str(folder), stem or weights_stem(config))
-    return build_checkpoint(folder, config, {name: _read_shard(folder / name) for name in names})
+    states = {name: state for name in names if (state := file_state(folder / name))}
+    made = build_checkpoint(folder, config, {name: _read_shard(folder / name) for name in names})
+    return replace(made, states=states)
+
+
+def file_state(path: Path) -> tuple[int, int, int] | None:
+    """Inode, size in bytes and time of the last change in ns; None if there is no such file."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
 def build_checkpoint(
@@ -101,7 +126,7 @@ def build_checkpoint(
             if tensor in tensors:
                 raise InvalidWeights(f"{folder}: the tensor {tensor} is in {shard_of[tensor]} and in {name}")
             tensors[tensor], shard_of[tensor] = info, name
-    return HfCheckpoint(folder, config, shards, tensors, shard_of)
+    return HfCheckpoint(folder, config, shards, tensors, shard_of, {})
 
 
 def read_config(folder: Path) -> Mapping[str, Any]:

@@ -261,7 +261,7 @@ def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], f
 
     plain = build_checkpoint(folder, read_config(folder), {name: header_of(name) for name in sorted(weights)})
     return _StoredCheckpoint(
-        plain.folder, plain.config, plain.shards, plain.tensors, plain.shard_of, blobs, digests
+        plain.folder, plain.config, plain.shards, plain.tensors, plain.shard_of, plain.states, blobs, digests
     )
 
 

@@ -41,7 +41,7 @@ def build_extracted_adapter(plan: ExtractPlan, base_name: str | None = None) -> 
     return replace(
         made,
         names=(*made.names, *names),
-        compute=lambda: chain(made.compute(), _whole(plan, names), _omitted_modules(plan)),
+        compute=lambda: chain(made.compute(), _whole(plan, names), _omitted_modules(plan), _unchanged(plan)),
         config=lambda shapes: {**made.config(shapes), **fields},
         base=BaseClaim(id=plan.base_record.id, name=None if is_folder(base_name or ".") else base_name),
         extra_files={},
@@ -97,6 +97,13 @@ def _whole(plan: ExtractPlan, names: Mapping[str, TargetChoice]) -> Iterator[Com
         for key, each in names.items():
             tensor: Tensor = sides.tuned(each.weight)
             yield ComputedModule(each.weight.name, {key: tensor})
+
+
+def _unchanged(plan: ExtractPlan) -> Iterator[ComputedModule]:
+    """No modules. Raises `Invalid` if a checkpoint changed while it was read."""
+    plan.base.check_unchanged()
+    plan.tuned.check_unchanged()
+    yield from ()
 
 
 def _omitted_modules(plan: ExtractPlan) -> Iterator[ComputedModule]:

@@ -68,8 +68,8 @@ def merge(
 
     `base_evidence` is as in `plan_recipe`. Nothing is written unless everything fits. Raises what
     `plan_merge` raises, `MissingDependency` (no torch), `Conflict` (something is at `target`),
-    `InvalidWeights` (a file that became shorter since), `CheckFailed` (values that became infinite or NaN),
-    `StorageFull`, `Unavailable`.
+    `InvalidWeights` (a file that became shorter since), `Invalid` (one that changed since),
+    `CheckFailed` (values that became infinite or NaN), `StorageFull`, `Unavailable`.
     """
     _check_new(target)
     entries = [source.weighted for source in sources]
@@ -83,7 +83,7 @@ def merge(
         kernels.prepare(decided.changed_tensors)
         checked.result()
         weights = digests.result()
-    with output_folder(target, sources=[entry.named.content for entry in entries]) as folder:
+    with output_folder(target, sources=[checkpoint, *(entry.named.content for entry in entries)]) as folder:
         written = write_merged_weights(
             decided, folder, kernels, hashing=options.hashing, threads=options.threads, progress=progress
         )

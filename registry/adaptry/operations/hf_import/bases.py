@@ -143,7 +143,9 @@ def _opened(hub: HubClient, revision: HubRepoRevision, folder: Path) -> Iterator
         shard: read_header(window.read, window.size, shard, BASE_LIMITS) for shard, window in windows.items()
     }
     plain = build_checkpoint(folder, read_config(folder), headers)
-    yield _RemoteCheckpoint(plain.folder, plain.config, plain.shards, plain.tensors, plain.shard_of, windows)
+    yield _RemoteCheckpoint(
+        plain.folder, plain.config, plain.shards, plain.tensors, plain.shard_of, {}, windows
+    )
 
 
 def _fetch_ahead(checkpoint: _RemoteCheckpoint, progress: Progress) -> None:
