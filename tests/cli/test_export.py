@@ -12,7 +12,7 @@ from typing import Any
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.testing.samples import random_tensor, tiny_base, tiny_lora
 
-from ..formats import foreign
+from ..formats import other_layouts
 from .conftest import Run
 
 Answer = Callable[..., Any]
@@ -117,9 +117,9 @@ def test_the_formats_are_listed(run: Run) -> None:
 
 
 def test_a_file_of_kohyas_trainer_is_exported_for_diffusers(run: Run, tmp_path: Path) -> None:
-    foreign.kohya(tmp_path / "style")
+    other_layouts.kohya(tmp_path / "style")
     pipeline = tmp_path / "pipeline"
-    foreign.unet(pipeline / "unet")
+    other_layouts.unet(pipeline / "unet")
     parts = {"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "UNet2DConditionModel"]}
     (pipeline / "model_index.json").write_text(json.dumps(parts))
 

@@ -19,7 +19,7 @@ import torch
 import transformers
 
 from .families import FAMILIES, Family
-from .judging import ByPeft, ByUs, ask_peft, ask_us, verdict
+from .peft_comparison import ByPeft, ByUs, ask_peft, ask_us, verdict
 
 _LANGUAGE, _BARE = transformers.AutoModelForCausalLM, transformers.AutoModel
 _SMALL: dict[str, Any] = {
