@@ -21,7 +21,6 @@ from adaptry.core.errors import AdaptryError, StorageFull
 from adaptry_cli.command import Group
 from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, exit_code
 from adaptry_cli.gc_pause import paused_garbage_collection
-from adaptry_cli.renamed_option import FORMER_COMMANDS
 from adaptry_cli.streams import encodable, open_standard_streams
 
 _NoCommand: type[click.UsageError] = getattr(click.exceptions, "NoArgsIsHelpError", click.NoSuchOption)
@@ -192,6 +191,10 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "completion": ("completion:completion", "Print a script that completes commands in your shell."),
     },
 }
+
+
+FORMER_COMMANDS = {"mend": "repair"}
+"""Former names of commands, which still work, each with the present one; help omits them."""
 
 
 class LazyGroup(Group):

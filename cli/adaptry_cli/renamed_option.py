@@ -1,14 +1,11 @@
-"""Renamed options and commands: the former name still works, but help, errors and completion omit it."""
+"""Renamed options: the former name still works, but help, errors and completion omit it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import click
-
-FORMER_COMMANDS: Mapping[str, str] = {"mend": "repair"}
-"""Former names of commands, each with the present one."""
 
 
 class RenamedOption(click.Option):
