@@ -29,6 +29,7 @@ from table_rows import BENCHES, Bench
 HERE = Path(__file__).parent
 LINE = re.compile(r":\d+\)$")
 NEEDLESS = re.compile(r"importlib|^0x|^_?Thread|^thread_run|^_WorkItem|runpy|^<module>|^_run_code")
+WAITING = re.compile(r"PyThread_acquire_lock|pthread_cond_|epoll_|sem_\w*wait|^poll|take_gil|clock_nanosleep")
 LONGEST = 80  # letters of a process's command line
 WIDTH, ROW, LETTER = 1200, 17, 6.5  # pixels
 COLOURS = ("#f6b26b", "#f9cb9c", "#ffd966", "#ffe599", "#ea9999", "#f4cccc")
@@ -95,7 +96,8 @@ def record(command: list[str], target: Path, scratch: str, *, with_native: bool)
 
 def stacks_of(text: str, only: str) -> Iterator[tuple[list[str], int]]:
     """The stacks of py-spy's raw format, from the outermost frame, without line numbers, the import system,
-    the starts of threads, and functions without a name.
+    the starts of threads, and functions without a name. Stacks that end in a wait are left out: with
+    native functions, py-spy takes some for running.
     """
     found: Counter[tuple[str, ...]] = Counter()
     for line in text.splitlines():
@@ -104,7 +106,8 @@ def stacks_of(text: str, only: str) -> Iterator[tuple[list[str], int]]:
             continue  # the beginning of a process's command line that has line breaks
         frames = stack.split(";")
         start = next((place for place, frame in enumerate(frames) if only in frame), None)
-        if start is not None:
+        named = [frame for frame in frames if not frame.startswith("0x")]
+        if start is not None and not WAITING.search(named[-1]):
             shown = (LINE.sub(")", frame) for frame in frames[start:] if not NEEDLESS.search(frame))
             found[tuple(frame[:LONGEST] for frame in shown)] += int(count)
     for stack_, count_ in found.items():
