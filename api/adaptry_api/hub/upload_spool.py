@@ -32,7 +32,7 @@ MAX_SPOOL_BYTES = MAX_REVISION
 """Maximum size of one spool in bytes."""
 
 _BATCH = 1 << 20
-_MOST_PIECES = 1024  # of one call of the kernel
+_MOST_PIECES = 1024  # that one writev call accepts
 _FINISHED = "finished"
 _ALONE = ".alone"
 

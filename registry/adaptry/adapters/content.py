@@ -104,7 +104,7 @@ class FolderContent(Content):
             close = opened.pop_all().close
         weakref.finalize(self, close)  # a view is a value, so callers do not close it
         self._read: set[str] = set()
-        self._states = {name: _state(file) for name, file in self._files.items()}
+        self._states = {name: open_file_state(file) for name, file in self._files.items()}
         self._sizes = {name: size for name, (size, _) in self._states.items()}
 
     @property
@@ -121,15 +121,15 @@ class FolderContent(Content):
 
     def check_unchanged(self) -> None:
         for name in sorted(self._read):
-            if _state(self._files[name]) != self._states[name]:
+            if open_file_state(self._files[name]) != self._states[name]:
                 raise Invalid(
                     f"{self.folder / name} changed while it was read; is something still writing it?"
                     " Try again when it is complete"
                 )
 
 
-def _state(file: io.FileIO) -> tuple[int, int]:
-    """Its size and the time of its last change."""
+def open_file_state(file: io.FileIO) -> tuple[int, int]:
+    """Its size in bytes and the time of its last change in ns, which differ after someone wrote to it."""
     state = os.fstat(file.fileno())
     return state.st_size, state.st_mtime_ns
 

@@ -13,15 +13,17 @@ from adaptry.core.errors import Conflict
 from adaptry.core.files import atomic_dir
 
 
-class Source(Protocol):
-    """What a result is made of."""
+class InputFiles(Protocol):
+    """Files from which a result is made: those of an adapter (`Content`) or of a base (`HfCheckpoint`)."""
 
     def check_unchanged(self) -> None:
         """Raises `Invalid` if someone wrote to a file that was read."""
 
 
 @contextmanager
-def output_folder(target: Path, *, replace: bool = False, sources: Iterable[Source] = ()) -> Iterator[Path]:
+def output_folder(
+    target: Path, *, replace: bool = False, sources: Iterable[InputFiles] = ()
+) -> Iterator[Path]:
     """A folder to fill from `sources`. It becomes `target` when the block ends; it is removed if the block
     raises, or if a file of the sources changed during it.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Self
 
-from adaptry.adapters.content import open_regular
+from adaptry.adapters.content import open_file_state, open_regular
 from adaptry.adapters.header import TensorInfo
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.core.errors import InvalidWeights
@@ -49,9 +49,8 @@ class Shards:
             done += count
 
     def states(self) -> dict[str, tuple[int, int]]:
-        """(size, time of the last change) of each file; they differ after someone wrote to a file."""
-        states = {name: os.fstat(file.fileno()) for name, file in self._files.items()}
-        return {name: (state.st_size, state.st_mtime_ns) for name, state in states.items()}
+        """The state of each file (`open_file_state`)."""
+        return {name: open_file_state(file) for name, file in self._files.items()}
 
     def chunks(self, shard: str, info: TensorInfo, size: int = CHUNK) -> Iterator[memoryview]:
         """The bytes of a tensor in order; each chunk is valid until the next."""
