@@ -194,7 +194,7 @@ class AppState:
         self.presigns_downloads = settings.presign_downloads
         spools = settings.spools or settings.data / "spools"
         self.spools = UploadSpools(spools)
-        self.early_joins = EarlyJoins()
+        self.early_joins = EarlyJoins(self.blobs)
         self.chunk_maps = ChunkMaps(spools / ".chunks")  # shared by all servers of a registry, like spools
         base_folders = data_folder() / "cache"  # has the folders of bases that the command line recorded
         self.merged_models = MergedModelSource(

@@ -103,7 +103,7 @@ class UploadSpool:
         written = 0
         try:
             with _explained(self.path.parent), draft.open("xb", buffering=0) as file:
-                for batch in _batches(pieces):
+                for batch in batches(pieces):
                     written += sum(map(len, batch))
                     if written > room:
                         raise TooLarge(
@@ -153,7 +153,7 @@ class UploadSpool:
         return size
 
 
-def _batches(pieces: Iterable[bytes | memoryview]) -> Iterator[list[bytes | memoryview]]:
+def batches(pieces: Iterable[bytes | memoryview]) -> Iterator[list[bytes | memoryview]]:
     """The pieces in groups of about 1 MiB."""
     batch: list[bytes | memoryview] = []
     size = 0

@@ -22,6 +22,7 @@ from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.upload_spool import UploadSpool
 from adaptry_api.hub.uploads import content_length, require_length, store_file
 from adaptry_api.hub.xet import shard
+from adaptry_api.hub.xet.early_join import EarlyJoin
 from adaptry_api.hub.xet.reassembly import JoinedFile, resolve_files, stored_runs
 from adaptry_api.hub.xet.shard import XetFile
 from adaptry_api.hub.xet.stored_xorb import StoredXorb, xorb_trailer
@@ -88,6 +89,7 @@ class _Joining:
         self._writer = writer
         self._name = writer.grant.name
         self._stored: tuple[JoinedFile, ...] = ()  # once all are
+        self._early: EarlyJoin | None = None
 
     def slot(self) -> AbstractAsyncContextManager[anyio.CapacityLimiter]:
         """The threads for the two methods that follow. Raises `Busy`."""
@@ -96,7 +98,7 @@ class _Joining:
     def store_all(self) -> Iterator[int]:
         """Stores the files, yielding the count after each."""
         with self._spool() as spool:
-            early = self._state.early_joins.take(self._upload)
+            early = self._early = self._state.early_joins.take(self._upload)
             try:
                 joined = resolve_files(self.files, _XorbFinder(self._state, self._writer, spool))
                 begun, earlier = (early and early.claim(joined, self._state.blobs.chunks)) or (None, None)
@@ -115,8 +117,11 @@ class _Joining:
         if not self._stored:
             return
         with self._spool() as spool:
-            for hash, (spooled_xorb, runs) in stored_runs(self._stored).items():
+            replaced = stored_runs(self._stored)
+            for hash, (spooled_xorb, runs) in replaced.items():
                 spool.write(hash, xorb_trailer(spooled_xorb.table, runs))
+            if self._early is not None:
+                self._early.release([spool.piece_path(hash) for hash in replaced])
             spool.mark_finished()
 
     @contextmanager

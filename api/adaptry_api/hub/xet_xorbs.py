@@ -13,7 +13,6 @@ from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.uploads import content_length, require_length
 from adaptry_api.hub.xet import xorb
 from adaptry_api.hub.xet.hashes import check_hash
-from adaptry_api.hub.xet.stored_xorb import xorb_with_trailer
 from adaptry_api.hub.xet_upload import UPLOAD_PATH, XetUploadId, XetWriter, slot_holder
 
 ROUTES = hub_router()
@@ -28,11 +27,10 @@ async def put_xorb(request: Request, upload: XetUploadId, writer: XetWriter, has
 
     def keep(pieces: Iterator[bytes]) -> None:
         adapter = writer.grant.name
-        with (
-            state.spools.open(adapter.namespace, upload) as spool,
-            state.early_joins.receiving(upload, writer.registry.uploads, adapter, spool.piece_path(name)),
-        ):
-            spool.write(name, xorb_with_trailer(xorb.unpack_chunks(require_length(pieces, size))))
+        with state.spools.open(adapter.namespace, upload) as spool:
+            join = state.early_joins.open(upload, writer.registry.uploads, adapter)
+            with join.receiving(spool.piece_path(name), size) as split:
+                spool.write(name, split(xorb.unpack_chunks(require_length(pieces, size))))
 
     async with state.uploads.slot(slot_holder(writer)) as threads:
         await stream_body(request, keep, threads, kind=None)

@@ -2,17 +2,20 @@
 
 Only the shard, which comes last, lists the chunks of a file. But clients send chunks in the order of the
 file, so the bytes of the xorbs, in the order in which their requests began, usually are the file. They are
-copied into an upload without a digest (`storage/local/unhashed_uploads`), which hashes and inspects them
-while the client prepares the next xorb. The shard decides: if other bytes were copied, they are dropped, and
+written into an upload without a digest (`storage/local/unhashed_uploads`), which hashes and inspects them
+while the client prepares the next xorb. The shard decides: if other bytes were written, they are dropped, and
 the file is joined as usual.
+
+A xorb whose turn it is when it begins to arrive is written only there (`arriving_xorb`), and remains readable
+by a second name of that file, beside the other xorbs. The others are copied when they are complete.
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from threading import BoundedSemaphore, Condition, Lock, Thread
@@ -21,15 +24,16 @@ from adaptry.core.errors import AdaptryError
 from adaptry.core.refs import AdapterName
 from adaptry.registry.uploads import Uploads
 from adaptry.registry.versions import MAX_SENT
+from adaptry.storage.blobs import BlobStore
+from adaptry_api.hub.xet.arriving_xorb import ArrivingXorb, Part
 from adaptry_api.hub.xet.reassembly import JoinedFile, ReadStored, read_spooled
-from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, merge_runs
+from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, file_beside, merge_runs
 from adaptry_api.hub.xet.xorb import MAX_CHUNK_BYTES, MAX_XORB_BYTES
 
 IDLE_SECONDS = 60.0
 """Seconds without another xorb after which an upload is considered abandoned."""
 _MOST = 4  # files stored early at once, with a thread each
 _KNOWN = 64  # uploads whose xorbs are followed
-_LONGEST_HEADER = 1 << 20
 _ENDS = re.compile(rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,15})\s*\]')
 _FULL = MAX_XORB_BYTES - MAX_CHUNK_BYTES
 _places = BoundedSemaphore(_MOST)
@@ -38,27 +42,21 @@ _places = BoundedSemaphore(_MOST)
 class EarlyJoins:
     """The uploads of one server process whose xorbs are arriving. Safe to use from many threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
         self._lock = Lock()
         self._joins: OrderedDict[str, EarlyJoin] = OrderedDict()
 
-    @contextmanager
-    def receiving(self, id: str, uploads: Uploads, name: AdapterName, path: Path) -> Iterator[None]:
-        """Surrounds the receipt of the next xorb of the upload `id`; it is at `path` when the block ends."""
+    def open(self, id: str, uploads: Uploads, name: AdapterName) -> EarlyJoin:
+        """The file that is being stored for the upload `id`, a new one if its first xorb arrives."""
         with self._lock:
             join = self._joins.get(id)
             if join is None:
-                join = self._joins[id] = EarlyJoin(uploads, name)
+                join = self._joins[id] = EarlyJoin(self._blobs, uploads, name)
             forgotten = [self._joins.popitem(last=False)[1] for _ in range(len(self._joins) - _KNOWN)]
         for other in forgotten:
             other.cancel()
-        number = join.announce()
-        try:
-            yield
-            join.add(number, StoredXorb.open(path))
-        except BaseException:
-            join.cancel()
-            raise
+        return join
 
     def take(self, id: str) -> EarlyJoin | None:
         """The file that is being stored for this upload. The caller claims it, and then discards it."""
@@ -76,43 +74,55 @@ class EarlyJoins:
 class EarlyJoin:
     """A file that is stored for the adapter `name` from the xorbs of one upload."""
 
-    def __init__(self, uploads: Uploads, name: AdapterName) -> None:
+    def __init__(self, blobs: BlobStore, uploads: Uploads, name: AdapterName) -> None:
+        self._blobs = blobs
         self._uploads = uploads
         self._name = name
         self._changed = Condition()
         self._announced = 0
-        self._xorbs: dict[int, StoredXorb | None] = {}  # those not taken yet; None while one arrives
+        self._xorbs: dict[int, StoredXorb | ArrivingXorb] = {}  # those not taken yet
         self._taken: list[Run] = []  # the first bytes of the file, presumably
+        self._streamed: ArrivingXorb | None = None  # the xorb that is written as it arrives
         self._rest: Callable[[int], Iterator[bytes]] | None = (
             None  # reads the other bytes, once they are certain
         )
         self._is_cancelled = False
         self._size = 0
+        self._beside: Path | None = None  # the file's second name
+        self._dependents: set[Path] = set()  # xorbs whose bytes are only in this file
         self._thread: Thread | None = None
         self._complete: str | None = None  # the upload that has all bytes
 
-    def announce(self) -> int:
-        """Numbers a xorb that begins to arrive."""
+    @contextmanager
+    def receiving(self, path: Path, body_size: int) -> Iterator[Callable[[Iterable[Part]], Iterator[Part]]]:
+        """Surrounds the receipt of the next xorb, whose body has this size. The function takes its chunks,
+        and returns what has to be at `path` when the block ends.
+        """
+        arriving = ArrivingXorb(path, body_size)
         with self._changed:
             number, self._announced = self._announced, self._announced + 1
-            self._xorbs[number] = None
-            return number
-
-    def add(self, number: int, xorb: StoredXorb) -> None:
-        """Adds the xorb with this number, which is complete."""
-        with self._changed:
             if self._is_cancelled:
-                self._xorbs.clear()  # their tables of chunks take memory
-                return
-            self._xorbs[number] = xorb
-            self._changed.notify_all()
-        if number == 0:
-            self._begin(xorb)
+                arriving.decline()
+            else:
+                self._xorbs[number] = arriving
+                self._changed.notify_all()
+        begin = partial(self._begin, path) if number == 0 else _do_nothing
+        try:
+            yield partial(arriving.split, begin=begin)
+            self._add(number, arriving)
+        except BaseException:
+            arriving.decline()
+            self.cancel()
+            raise
 
     def cancel(self) -> None:
         """Drops the stored bytes, without waiting for it."""
         with self._changed:
             self._is_cancelled = True
+            for xorb in [*self._xorbs.values(), self._streamed]:
+                if isinstance(xorb, ArrivingXorb):
+                    xorb.decline()
+            self._xorbs.clear()  # their tables of chunks take memory
             self._changed.notify_all()
 
     def claim(self, files: Iterable[JoinedFile], stored: ReadStored) -> tuple[JoinedFile, str] | None:
@@ -133,7 +143,8 @@ class EarlyJoin:
     def _is_begun(self, file: JoinedFile) -> bool:
         """Whether what was taken is the beginning of this file."""
         taken = sum(run.length for run in self._taken)
-        return self._size == file.size and merge_runs(self._taken) == merge_runs(_first(taken, file.runs))
+        is_same = merge_runs(self._taken) == merge_runs(_first(taken, file.runs))
+        return is_same and self._size == file.size and self._streamed is None
 
     def discard(self) -> None:
         """Drops the stored bytes, unless they have become a file of the adapter."""
@@ -142,70 +153,124 @@ class EarlyJoin:
             with suppress(AdaptryError):  # finished
                 self._uploads.drop(left)
 
+    def release(self, replaced: Collection[Path]) -> None:
+        """Removes the file's second name unless xorbs depend on it, other than these, which do no more."""
+        if self._beside is not None and self._dependents <= set(replaced):
+            self._beside.unlink(missing_ok=True)
+
     def _result(self) -> str | None:
         """Waits until storing has ended; the id of the complete upload, or None."""
         if self._thread is not None:
             self._thread.join()
         return self._complete
 
-    def _begin(self, first: StoredXorb) -> None:
-        self._size = _declared_size(first)
+    def _add(self, number: int, arrived: ArrivingXorb) -> None:
+        """Adds the xorb, which is complete, unless it was written as it arrived."""
+        with self._changed:
+            if self._xorbs.get(number) is arrived:
+                self._xorbs[number] = StoredXorb.open(arrived.path)
+                self._changed.notify_all()
+
+    def _begin(self, first: Path, head: bytes) -> None:
+        """Starts to store the file that begins with these bytes, those of the xorb at `first`; or cancels."""
+        self._size = _declared_size(head)
         if self._size <= MAX_SENT or not _places.acquire(blocking=False):
             self.cancel()
             return
-        self._thread = Thread(target=self._store, name="early-join", daemon=True)
+        self._thread = Thread(target=self._store, args=(first,), name="early-join", daemon=True)
         self._thread.start()
 
-    def _store(self) -> None:
+    def _store(self, first: Path) -> None:
         try:
             with suppress(AdaptryError):  # if it persists, storing the joined file raises it again
                 session = self._uploads.open(self._name, None, self._size)
                 try:
-                    sent = self._uploads.append(session, 0, self._bytes(), self._size)
+                    with closing(self._bytes(file_beside(first, session.id), session.id)) as found:
+                        sent = self._uploads.append(session, 0, found, self._size)
                     self._complete = session.id if sent.offset == self._size else None
                 finally:
                     if self._complete is None:
                         self._uploads.drop(session.id)
         finally:
             _places.release()
+            if self._complete is None:
+                self.cancel()
 
-    def _bytes(self) -> Iterator[bytes]:
-        """The bytes of the xorbs as they become complete, then the rest of the file."""
+    def _bytes(self, beside: Path, session: str) -> Generator[bytes]:
+        """The bytes of the xorbs as they arrive or become complete, then the rest of the file."""
+        self._beside = beside if self._blobs.link_staged(session, beside) else None
         position = 0
-        while runs := self._take(position):
-            for run in runs:
-                assert isinstance(run.source, Path)
-                for piece in read_spooled(run.source, run.begin, run.length):
+        while (pieces := self._take(position)) is not None:
+            with closing(pieces):
+                for piece in pieces:
                     if self._is_cancelled:
                         return
                     yield piece
-                position += run.length
+                    position += len(piece)
         if self._rest is not None and position < self._size:
             yield from self._rest(position)
 
-    def _take(self, position: int) -> tuple[Run, ...]:
-        """The bytes that probably follow those before `position`; none if others certainly do."""
+    def _take(self, position: int) -> Generator[bytes] | None:
+        """The bytes that probably follow those before `position`; None if others certainly do."""
         with self._changed:
             while position < self._size and not self._is_cancelled and self._rest is None:
-                xorb = self._pop(self._size - position)
-                if xorb is not None:
-                    runs = tuple(_first(self._size - position, xorb.runs))
-                    self._taken += runs
-                    return runs
-                if not self._changed.wait(IDLE_SECONDS):
+                found = self._pop(position)
+                if found is not None:
+                    return found
+                is_arriving = any(isinstance(xorb, ArrivingXorb) for xorb in self._xorbs.values())
+                if not self._changed.wait(None if is_arriving else IDLE_SECONDS):
                     self._is_cancelled = True
-        return ()
-
-    def _pop(self, left: int) -> StoredXorb | None:
-        """The next xorb of the file, of which `left` bytes are left, if it is complete. All but the last one
-        are full. Clients send that one at the same time as the one before it.
-        """
-        for number, xorb in self._xorbs.items():
-            if xorb is None:
-                return None
-            if xorb.table.size >= min(left, _FULL):
-                return self._xorbs.pop(number)
         return None
+
+    def _pop(self, position: int) -> Generator[bytes] | None:
+        """The next bytes of the file, if they are here. All xorbs but the last one are full. Clients send
+        that one at the same time as the one before it.
+        """
+        left = self._size - position
+        for number, xorb in self._xorbs.items():
+            if isinstance(xorb, ArrivingXorb):
+                return self._pop_arriving(number, xorb, position)
+            if xorb.table.size >= min(left, _FULL):
+                del self._xorbs[number]
+                runs = tuple(_first(left, xorb.runs))
+                self._taken += runs
+                return _read(runs)
+        return None
+
+    def _pop_arriving(self, number: int, xorb: ArrivingXorb, position: int) -> Generator[bytes] | None:
+        """The bytes of this xorb as they arrive; None if they have to be taken later: packed chunks may be
+        those of a full xorb.
+        """
+        left = self._size - position
+        if self._beside is None or xorb.body_size < min(left, _FULL):
+            xorb.decline()
+            return None
+        if not xorb.accept(Run(self._beside, position, left)):
+            return None
+        del self._xorbs[number]
+        self._dependents.add(xorb.path)
+        self._streamed = xorb
+        return self._stream(xorb, self._beside, position)
+
+    def _stream(self, xorb: ArrivingXorb, beside: Path, begin: int) -> Generator[bytes]:
+        end = begin
+        with closing(xorb.pieces()) as pieces:
+            for piece in pieces:
+                yield piece
+                end += len(piece)
+        with self._changed:
+            self._taken.append(Run(beside, begin, end - begin))
+            self._streamed = None
+
+
+def _read(runs: Iterable[Run]) -> Generator[bytes]:
+    for run in runs:
+        assert isinstance(run.source, Path)
+        yield from read_spooled(run.source, run.begin, run.length)
+
+
+def _do_nothing(_: bytes) -> None:
+    """What the first bytes of any xorb but the first call for."""
 
 
 def _first(size: int, runs: Iterable[Run]) -> Iterator[Run]:
@@ -217,14 +282,10 @@ def _first(size: int, runs: Iterable[Run]) -> Iterator[Run]:
         size -= run.length
 
 
-def _declared_size(first: StoredXorb) -> int:
-    """The size of the safetensors file that begins with this xorb, according to its header; 0 if the xorb
-    begins otherwise. A misread header does no harm: the sizes then differ.
+def _declared_size(head: bytes) -> int:
+    """The size of the safetensors file that begins with these bytes, according to its header; 0 if they are
+    anything else, or not the whole header. A misread header does no harm: the sizes then differ.
     """
-    run = first.runs[0]
-    if not isinstance(run.source, Path):
-        return 0
-    head = b"".join(read_spooled(run.source, run.begin, min(run.length, 8 + _LONGEST_HEADER)))
     length = int.from_bytes(head[:8], "little")
     if head[8:9] != b"{" or length > len(head) - 8:
         return 0

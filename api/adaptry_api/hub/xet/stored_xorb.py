@@ -1,7 +1,8 @@
 """Readable xorbs: their chunk tables, and the locations of their bytes in a spool or in the adapter's files.
 
-A spooled xorb is a file with the unpacked chunks and a trailer. Once files with all of its chunks are stored,
-only a trailer with the byte runs of those files is kept, so the bytes are on the disk once.
+A spooled xorb is a file with the unpacked chunks and a trailer. The trailer lists byte runs of other files if
+the bytes are there, so that they are on the disk once: in the file that is stored while xorbs arrive
+(`early_join`), or in stored files that have all of its chunks.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -19,8 +21,11 @@ from adaptry_api.hub.xet.chunk_tables import ChunkTable
 from adaptry_api.hub.xet.hashes import chunk_hash
 from adaptry_api.hub.xet.xorb import MAX_XORB_CHUNKS
 
-_RUN = struct.Struct("<32sQQ")
+_RUN = struct.Struct("<32sQQ")  # a file, begin, length
+_BESIDE = bytes(16)  # instead of the first half of a digest; the other half is the key of a file beside it
+_OWN = bytes(16)  # the key of the xorb's own file
 _COUNTS = struct.Struct("<II")  # chunks, runs
+_JOINED = "joined-"
 _ENTRY = 40  # bytes of a chunk in the table
 
 
@@ -42,9 +47,7 @@ class StoredXorb:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises `NotFound`, and `CorruptData` if the file was not written by `xorb_with_trailer` or
-        `xorb_trailer`.
-        """
+        """Raises `NotFound`, and `CorruptData` if the file was not written by `xorb_trailer`."""
         try:
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -52,16 +55,18 @@ class StoredXorb:
                 chunks, runs = _COUNTS.unpack(file.read(_COUNTS.size).rjust(_COUNTS.size, b"\0"))
                 trailer = chunks * _ENTRY + runs * _RUN.size
                 held = size - _COUNTS.size - trailer
-                if not 0 < chunks <= MAX_XORB_CHUNKS or not runs <= chunks or held < 0:
+                if not 0 < chunks <= MAX_XORB_CHUNKS or runs > chunks + 1 or held < 0:
                     raise CorruptData(_DAMAGED)
                 file.seek(held)
                 table = ChunkTable.parse(file.read(chunks * _ENTRY))
-                found = tuple(_run(file.read(_RUN.size)) for _ in range(runs))
+                found = tuple(_parse_run(path, file.read(_RUN.size)) for _ in range(runs))
         except FileNotFoundError:
             raise NotFound("no such xorb") from None
         except Invalid as error:
             raise CorruptData(_DAMAGED) from error
-        if table.size != (sum(run.length for run in found) if found else held):
+        if table.size != (sum(run.length for run in found) if found else held) or not all(
+            map(_exists, found)
+        ):
             raise CorruptData(_DAMAGED)
         return cls(table, found or (Run(path, 0, held),))
 
@@ -79,24 +84,31 @@ class StoredXorb:
 _DAMAGED = "a xorb that was received is damaged; upload again"
 
 
-def xorb_with_trailer(chunks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    """The chunks, followed by the trailer that `StoredXorb` reads."""
-
+def hashed(
+    chunks: Iterable[bytes | memoryview], table: list[tuple[bytes, int]]
+) -> Iterator[bytes | memoryview]:
+    """The chunks; the hash and length of each are added to `table`."""
     # The hashes are computed, not taken from the client: other writers of the adapter rely on them.
-    table: list[tuple[bytes, int]] = []
     for chunk in chunks:
         table.append((chunk_hash(chunk), len(chunk)))
         yield chunk
-    yield ChunkTable.of(table).to_bytes() + _COUNTS.pack(len(table), 0)
 
 
 def xorb_trailer(table: ChunkTable, runs: Sequence[Run]) -> Iterator[bytes]:
-    """Only the trailer of a xorb whose chunks are in these runs of stored files."""
+    """The trailer of a xorb whose chunks are in these runs of stored files, of a `file_beside` it, or of its
+    own file, where they precede the trailer. Without runs, they are all in its own file.
+    """
     yield table.to_bytes()
     for run in runs:
-        assert isinstance(run.source, Digest)
-        yield _RUN.pack(bytes.fromhex(run.source.hex), run.begin, run.length)
+        yield _RUN.pack(_file_key(run.source), run.begin, run.length)
     yield _COUNTS.pack(len(table), len(runs))
+
+
+def file_beside(xorb: Path, key: str) -> Path:
+    """The path of a file in the same folder that may contain bytes of the xorb. `key`: 32 hexadecimal
+    digits.
+    """
+    return xorb.with_name(_JOINED + key)
 
 
 def merge_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
@@ -121,6 +133,25 @@ def _cut(runs: Iterable[Run], begin: int, length: int) -> Iterator[Run]:
             yield Run(run.source, run.begin + passed, taken)
 
 
-def _run(data: bytes) -> Run:
-    digest, begin, length = _RUN.unpack(data)
-    return Run(Digest(digest.hex()), begin, length)
+def _file_key(source: Path | Digest) -> bytes:
+    if isinstance(source, Digest):
+        return bytes.fromhex(source.hex)
+    is_beside = source.name.startswith(_JOINED)
+    return _BESIDE + (bytes.fromhex(source.name.removeprefix(_JOINED)) if is_beside else _OWN)
+
+
+def _parse_run(xorb: Path, data: bytes) -> Run:
+    file, begin, length = _RUN.unpack(data)
+    if not file.startswith(_BESIDE):
+        return Run(Digest(file.hex()), begin, length)
+    key = file.removeprefix(_BESIDE)
+    return Run(xorb if key == _OWN else file_beside(xorb, key.hex()), begin, length)
+
+
+def _exists(run: Run) -> bool:
+    """Whether the file has these bytes. Those of stored files are checked when they are read."""
+    if isinstance(run.source, Digest):
+        return True
+    with suppress(FileNotFoundError):  # removed
+        return run.begin + run.length <= run.source.stat().st_size
+    return False

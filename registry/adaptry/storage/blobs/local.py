@@ -163,6 +163,13 @@ class LocalBlobs(BlobStore):
             raise Conflict("another process is sending this file; wait a moment, then continue")
         return _StagedFile(self, key, path, descriptor, self._hashers)
 
+    def link_staged(self, key: str, path: Path) -> bool:
+        try:
+            path.hardlink_to(self._staging_path(key))
+        except OSError:  # on another file system, or one without hard links
+            return False
+        return True
+
     def staged_size(self, key: str) -> int:
         try:
             return self._staging_path(key).stat().st_size

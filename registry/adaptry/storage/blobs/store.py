@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import datetime
+from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -189,6 +190,12 @@ class BlobStore(ABC):
 
         Raises `Conflict` while another process holds it.
         """
+
+    def link_staged(self, key: str, path: Path) -> bool:
+        """Makes the bytes of a staging readable at `path` too, until that is deleted, whatever becomes of the
+        staging; returns whether it did. Stores on other machines cannot.
+        """
+        return False
 
     @abstractmethod
     def staged_size(self, key: str) -> int:
