@@ -120,7 +120,7 @@ def test_a_xorb_is_complete_wherever_its_bytes_were_taken(tmp_path: Path, seed: 
         stop_after = rng.choice([0, 1, 2, 1000])
         taker = Thread(target=take, args=(xorb, Run(beside, begin, length), stop_after))
         taker.start()
-        spool.write(HASHES[0], xorb.split(iter(chunks), lambda _: None))
+        spool.write(HASHES[0], xorb.split(iter(chunks)))
         taker.join()
         assert read(StoredXorb.open(path)) == content
         some = rng.randrange(len(chunks))
@@ -135,7 +135,7 @@ def test_a_xorb_that_nobody_takes_is_stored_by_itself(
     with UploadSpools(tmp_path).open("acme", "upload") as spool:
         path = spool.piece_path(HASHES[0])
         xorb = ArrivingXorb(path, 10)
-        spool.write(HASHES[0], xorb.split([b"one", b"two"], lambda _: None))
+        spool.write(HASHES[0], xorb.split([b"one", b"two"]))
         assert not xorb.accept(Run(file_beside(path, KEY), 0, 10))
         assert read(StoredXorb.open(path)) == b"onetwo"
 
@@ -152,7 +152,7 @@ def test_a_request_that_fails_ends_the_taking(tmp_path: Path) -> None:
             raise Invalid("the xorb ends inside chunk 1")
 
         with pytest.raises(Invalid):
-            spool.write(HASHES[0], xorb.split(broken(), lambda _: None))
+            spool.write(HASHES[0], xorb.split(broken()))
         xorb.decline()
         taker.join()
         assert not path.exists()
@@ -165,7 +165,7 @@ def test_a_xorb_whose_bytes_were_lost_is_damaged(tmp_path: Path) -> None:
         xorb = ArrivingXorb(path, 10)
         taker = Thread(target=take, args=(xorb, Run(beside, 0, 10), 1000))
         taker.start()
-        spool.write(HASHES[0], xorb.split([b"one", b"two"], lambda _: None))
+        spool.write(HASHES[0], xorb.split([b"one", b"two"]))
         taker.join()
         assert read(StoredXorb.open(path)) == b"onetwo"
         beside.write_bytes(b"on")  # the disk was full

@@ -42,16 +42,17 @@ class ArrivingXorb:
         self._has_all = False  # no more pieces will follow
         self._is_stopped = False  # no more pieces will be taken
 
-    def split(self, chunks: Iterable[Part], begin: Callable[[bytes], None]) -> Iterator[Part]:
+    def split(self, chunks: Iterable[Part], begin: Callable[[bytes], None] | None = None) -> Iterator[Part]:
         """What the xorb's own file has to contain: the bytes that were not taken, and a trailer. `begin` is
-        called with the first bytes.
+        called with the first bytes, before anybody can take them.
         """
         table: list[tuple[bytes, int]] = []
         own = 0
         is_taken: bool | None = None
         for batch in batches(hashed(chunks, table)):
             if is_taken is None:
-                begin(b"".join(batch))
+                if begin is not None:
+                    begin(b"".join(batch))
                 is_taken = self._has_turn()
             left: list[Part] = self._send(b"".join(batch)) if is_taken else batch
             is_taken = is_taken and not left

@@ -106,9 +106,8 @@ class EarlyJoin:
             else:
                 self._xorbs[number] = arriving
                 self._changed.notify_all()
-        begin = partial(self._begin, path) if number == 0 else _do_nothing
         try:
-            yield partial(arriving.split, begin=begin)
+            yield partial(arriving.split, begin=partial(self._begin, path) if number == 0 else None)
             self._add(number, arriving)
         except BaseException:
             arriving.decline()
@@ -267,10 +266,6 @@ def _read(runs: Iterable[Run]) -> Generator[bytes]:
     for run in runs:
         assert isinstance(run.source, Path)
         yield from read_spooled(run.source, run.begin, run.length)
-
-
-def _do_nothing(_: bytes) -> None:
-    """What the first bytes of any xorb but the first call for."""
 
 
 def _first(size: int, runs: Iterable[Run]) -> Iterator[Run]:
