@@ -62,9 +62,11 @@ _ONLY_TO_PEFT = (
     "--uniform", is_flag=True, help="Use the same rank for every module, for engines that need that."
 )
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
-@click.option("--drop-bias", is_flag=True, help="Leave out biases that the adapter changes.")
+@click.option("--drop-bias", is_flag=True, help="Leave out the biases that the adapter changes.")
 @click.option(
-    "--whole-weights", type=click.Choice(["none"]), help="`none` leaves out modules that are saved in full."
+    "--whole-weights",
+    type=click.Choice(["none"]),
+    help="`none` leaves out fully saved modules (modules_to_save).",
 )
 @click.option(
     "--other-base", is_flag=True, help="Allow a base other than the one that the adapter was trained on."

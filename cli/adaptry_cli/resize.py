@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 @click.option("--uniform", is_flag=True, help="Use the same rank for every module, padded with zeros.")
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option(
-    "--whole-weights", type=click.Choice(["none"]), help="`none` leaves out modules that are saved in full."
+    "--whole-weights",
+    type=click.Choice(["none"]),
+    help="`none` leaves out fully saved modules (modules_to_save).",
 )
 @click.option("--dry-run", is_flag=True, help="Show the energy that each rank would keep; write nothing.")
 @report_options
