@@ -1,4 +1,4 @@
-"""Adapters as `AdapterInfo`, made of rows, and the listing by name for a reader of everything."""
+"""Adapters as `AdapterInfo`, made of rows, and the listing by name for callers who may read all of them."""
 
 from __future__ import annotations
 
