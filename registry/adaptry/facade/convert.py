@@ -221,7 +221,8 @@ def resize(
             rank, energy, uniform = choose_rank(parent, ranks, energy).rank, None, True
         if rank is None and energy is None:
             raise Invalid(
-                "pass rank=16, energy=0.99 or allowed=[8, 16]; without to=, what each rank keeps is shown"
+                "pass rank=16, energy=0.99 or allowed=[8, 16]; without to=, the share that each rank keeps is"
+                " shown"
             )
         options = validated(
             ResizeOptions,

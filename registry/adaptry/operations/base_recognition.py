@@ -61,7 +61,7 @@ class RecognisedBase:
         if self.info is not None:
             return f"the base in {self.folder} is {_name(self.info)}"
         return (
-            f"the base in {self.folder} is not registered, which engines need to load the adapter:"
+            f"the base in {self.folder} is not registered, so engines cannot load the adapter; register it:"
             f" `{add_command(self.folder, namespace)}`"
         )
 

@@ -40,7 +40,7 @@ class ResizeOptions(BaseModel):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if (self.rank is None) == (self.energy is None):
-            raise ValueError("pass either rank or energy, which determines the rank")
+            raise ValueError("pass rank or energy, not both: each determines the rank")
         return self
 
 

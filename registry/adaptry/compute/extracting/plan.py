@@ -61,7 +61,8 @@ def plan_extraction(
     if not lora:
         raise CheckFailed(
             f"none of the {len(selected)} changed weights is a matrix with an unchanged shape (first:"
-            f" {selected[0].name}), so a LoRA cannot represent any of them"
+            f" {selected[0].name}), so a LoRA cannot represent any of them; is"
+            f" {base.folder} the base that it was trained from?"
         )
     whole = _whole(choices, found.weights, chooser)
     left_out = [each for each in choices if each.kind == "nothing"]

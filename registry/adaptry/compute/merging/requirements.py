@@ -150,7 +150,7 @@ def _check_extra(label: str, extra: ExtraTarget, checkpoint: HfCheckpoint, rows:
     fits = shape[1:] == base[1:] if is_rows else shape == base
     if not fits and len(extra.weight.parts) > 1 and shape == extra.weight.shape:
         raise Unsupported(
-            f"{label} has all of {extra.extra.target}, which {checkpoint.folder} stores in"
+            f"{label} has {extra.extra.target} as one tensor, which {checkpoint.folder} stores in"
             f" {len(extra.weight.parts)} tensors: merge it with PEFT (merge_and_unload), and save the result"
         )
     if not fits:

@@ -34,7 +34,7 @@ class OutgoingUrl:
                 f"not a URL: {text[:200]!a} (expected https://host/path, of at most 2048 characters)"
             )
         if parts.username is not None or parts.password is not None or parts.fragment:
-            raise Invalid(f"a URL without user, password and fragment is needed, not {text[:200]!a}")
+            raise Invalid(f"the URL must not contain a user, a password or a fragment: {text[:200]!a}")
         is_https = parts.scheme == "https"
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return cls(text, is_https, host, port or (443 if is_https else 80), target)

@@ -128,7 +128,10 @@ class LocalAdapters(Adapters):
             held = aliases.infos(tx, adapter)
             if held:
                 names = ", ".join(info.alias for info in held)
-                raise Conflict(f"{name} is in use by {names}; remove the aliases first")
+                raise Conflict(
+                    f"{name} is in use by {names}; remove the aliases first: adaptry alias rm"
+                    f" {name}@{held[0].alias}"
+                )
             if serving := worker_reports.workers_with_adapter(tx, adapter.key):
                 raise Conflict(
                     f"{name} is loaded by {', '.join(serving[:5])}; revoke its versions, which unloads them"

@@ -42,7 +42,7 @@ class LocalWebhooks(Webhooks):
         url, secret = OutgoingUrl.parse(request.url), new_secret()
         with self.context.write() as tx:
             if webhooks.count(tx, namespace) >= MOST_WEBHOOKS:
-                raise Conflict(f"{namespace} has {MOST_WEBHOOKS} webhooks, the most; remove one first")
+                raise Conflict(f"{namespace} has {MOST_WEBHOOKS} webhooks, the maximum; remove one first")
             made = webhooks.insert(tx, request, self.context.identity, secret, self.context.clock()).info
             after = {"webhook": made.id, "host": url.host, "adapters": made.adapters}
             after["kinds"] = ", ".join(made.kinds) or "all"
