@@ -225,7 +225,7 @@ def _print_plan(plan: CombinePlan, as_json: bool) -> None:
 
 def _grouped_rows(plan: CombinePlan) -> list[tuple[str, ...]]:
     """A row for each kind of module: `32 × model.layers.N.self_attn.q_proj`, as far as all else is equal."""
-    from adaptry.checks.formatting import fold_layer_numbers
+    from adaptry.checks.finding_text import fold_layer_numbers
 
     groups: dict[tuple[str, ...], list[str]] = {}
     for planned in plan.sites:

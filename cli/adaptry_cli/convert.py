@@ -103,7 +103,7 @@ def convert(
     the experts of a layer are one parameter or many; `adaptry inspect` shows the layout of a file. This needs
     the shapes of the base, but not its weights, and no option other than --base and those of the result.
     """
-    from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.compute.conversion.options import ConvertOptions
     from adaptry.operations.conversion import ConversionRequest, plan_conversion
 
     require_destination(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry_cli.arguments import NAMESPACE
 from adaptry_cli.command import group
 from adaptry_cli.connection import cleanup_registry_option, registry_option

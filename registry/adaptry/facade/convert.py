@@ -25,7 +25,7 @@ from adaptry.facade.warnings import warn
 from adaptry.operations.sources import open_parent
 
 if TYPE_CHECKING:
-    from adaptry.compute.converting.rank_choice import RankPlan
+    from adaptry.compute.conversion.rank_choice import RankPlan
     from adaptry.operations.derived_output import DerivedResult
 
 
@@ -88,7 +88,7 @@ def convert(
         MissingDependency: torch is not installed.
         Withdrawn, PermissionDenied, StorageFull, Unauthenticated, Unavailable.
     """
-    from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.compute.conversion.options import ConvertOptions
     from adaptry.operations.conversion import ConversionRequest, plan_conversion
     from adaptry.operations.derived_output import write_result
 
@@ -205,9 +205,9 @@ def resize(
         MissingDependency: torch is not installed.
         Withdrawn, PermissionDenied, StorageFull, Unauthenticated, Unavailable.
     """
-    from adaptry.compute.converting.rank_choice import choose_rank, plan_ranks
-    from adaptry.compute.converting.resize import ResizeOptions
-    from adaptry.compute.converting.resize import resize as resize_adapter
+    from adaptry.compute.conversion.rank_choice import choose_rank, plan_ranks
+    from adaptry.compute.conversion.resize import ResizeOptions
+    from adaptry.compute.conversion.resize import resize as resize_adapter
     from adaptry.operations.derived_output import write_result
 
     named = parse_source(source)

@@ -222,7 +222,7 @@ def bind_versions(versions: Versions, ref: Ref, base: Digest, *, each: bool = Fa
     first = versions.get(ref)
     chosen = [first]
     if each:
-        from adaptry.registry.paging import iter_items
+        from adaptry.registry.pagination import iter_items
 
         every = iter_items(lambda cursor: versions.list(ref.name, cursor, limit=200))
         chosen += [

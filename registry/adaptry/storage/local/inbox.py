@@ -29,7 +29,7 @@ from adaptry.registry.inbox import (
 )
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import adapters, commits, cursors, posted_files
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import PostedFileRow
 from adaptry.storage.catalog.versions import VersionRecord, to_record

@@ -34,7 +34,7 @@ from adaptry.registry.files import Owner
 from adaptry.registry.uploads import Uploads
 from adaptry.storage.blobs import StagedBlob
 from adaptry.storage.catalog import adapters, cursors, damage, files, inspections, pending_deletes
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.files import UploadSessionRecord
 from adaptry.storage.local.context import RegistryContext, require_no_base
