@@ -112,9 +112,8 @@ def combine(
 
     Args:
         inputs: Adapters, or a mapping from adapters to their weights (finite numbers, 1 if not given). Each
-            is a folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
-            `Adapter` that is open.
-        to: A name in the registry, or a folder. None: nothing is written, and the plan is returned.
+            is a folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+        to: A name in the registry, or a folder. None: only returns the plan.
         method: `linear`, `svd`, `ties`, `dare_linear`, …
         parameters: The method's parameters, as in `{"density": 0.3}`.
         rank: Reduces every module to this rank.

@@ -61,8 +61,7 @@ def convert(
         print(made.outcome.error)  # ‖ΔW − ΔW'‖ / ‖ΔW‖ over all modules
 
     Args:
-        source: A folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
-            `Adapter` that is open.
+        source: A folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
         to: A name in the registry, or a folder.
         base: The adapter's base: a folder, a name or an id. None: the registered one.
         layout: Only rewrites the file with the module names of this version of transformers, without changing
@@ -181,10 +180,8 @@ def resize(
         adaptry.resize("acme/tone", allowed=[8, 16, 32], energy=0.99, to="acme/tone-small", registry=registry)
 
     Args:
-        source: A folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
-            `Adapter` that is open.
-        to: A name in the registry, or a folder. None: nothing is written, and the share that each rank would
-            keep is returned.
+        source: A folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+        to: A name in the registry, or a folder. None: only returns the share that each rank would keep.
         rank: The maximum rank of every module.
         energy: Instead of `rank`: the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
         allowed: The ranks that a server accepts. All modules get the same one: the smallest that keeps

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def page_by_name(tx: Reads, namespace: str | None, cursor: str | None, limit: int) -> Page[AdapterInfo]:
-    """The adapters of a namespace, or of all, for a reader of everything. Raises `Invalid` for a cursor of
-    another listing.
+    """The adapters of a namespace, or of all, for a caller who may read all of them. Raises `Invalid` for a
+    cursor of another listing.
     """
     rows, following = rows_by_name(tx, namespace, cursor, limit)
     return records.Page[records.AdapterInfo](items=tuple(map(adapter_of, rows)), next=following)

@@ -158,7 +158,7 @@ class LocalAdapters(Adapters):
 
     def _require_aliases_brought(self, tx: Transaction, renamed: AdapterRecord) -> None:
         """Raises `PermissionDenied` if a rename brings aliases into another namespace that the caller may not
-        make there, or past policies that nobody evaluates.
+        make there, or that policies would apply to, which a rename does not evaluate.
         """
 
         from adaptry.storage.catalog import policies  # which only changes need
