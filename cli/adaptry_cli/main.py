@@ -169,7 +169,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "webhook:webhook",
             "Send a namespace's events to other systems, signed, and see the deliveries.",
         ),
-        "uploads": ("uploads:uploads", "List and drop open uploads."),
+        "uploads": ("uploads:uploads", "List and discard open uploads."),
         "backup": (
             "backup:backup",
             "Back up a registry: its catalog as of one moment, and every file that it refers to.",
