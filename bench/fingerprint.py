@@ -23,7 +23,7 @@ from figures import note
 from transfer import in_turns
 
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.fingerprinting.hashing import full_hashes
+from adaptry.bases.fingerprinting.full_hashes import full_hashes
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.testing.samples import tiny_base, write_safetensors
 

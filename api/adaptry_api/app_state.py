@@ -14,8 +14,8 @@ import anyio
 
 from adaptry.core.errors import AdaptryError, Conflict, CorruptData
 from adaptry.core.identity import ANONYMOUS, Identity
-from adaptry.core.outgoing.addresses import Network, parse_network
-from adaptry.core.outgoing.connector import GuardedConnector
+from adaptry.core.outgoing_requests.addresses import Network, parse_network
+from adaptry.core.outgoing_requests.connector import GuardedConnector
 from adaptry.core.refs import AdapterName
 from adaptry.core.settings import data_folder
 from adaptry.registry.interface import Registry
@@ -25,7 +25,7 @@ from adaptry.storage.blobs.tiered import TieredBlobs
 from adaptry.storage.catalog import quotas
 from adaptry.storage.catalog.adapters import is_own
 from adaptry.storage.catalog.audit_log.log_key import KEY_FILE, LogKey
-from adaptry.storage.catalog.audit_log.recording import insert_entries
+from adaptry.storage.catalog.audit_log.recorder import insert_entries
 from adaptry.storage.catalog.audit_log.sequencer import Sequencer
 from adaptry.storage.catalog.shared_names import is_used
 from adaptry.storage.connect import open_local
@@ -64,7 +64,7 @@ from adaptry_api.signed_grants import GrantSigner, read_signing_secret
 from adaptry_api.upload_slots import UploadSlots
 
 if TYPE_CHECKING:
-    from adaptry.operations.mirroring.upstream import UpstreamMirror
+    from adaptry.operations.mirror.upstream import UpstreamMirror
     from adaptry_api.hub.upstream import UpstreamHub
 
 _MIRROR = Identity.with_role("mirror", "admin", ("*",))
@@ -280,8 +280,8 @@ class AppState:
         )
 
     def _origin(self, settings: ServerSettings, url: str) -> UpstreamMirror:
-        from adaptry.operations.mirroring.apply import MIRRORED
-        from adaptry.operations.mirroring.upstream import UpstreamMirror
+        from adaptry.operations.mirror.apply import MIRRORED
+        from adaptry.operations.mirror.upstream import UpstreamMirror
         from adaptry.registry.http import HttpRegistry
 
         def is_ours(name: AdapterName) -> bool:

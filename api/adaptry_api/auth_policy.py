@@ -265,7 +265,7 @@ class GuardedRoute(APIRoute):
         known = self._query_parameters
         if unknown := request.query_params.keys() - known:
             takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
-            raise Invalid(f"not a parameter of this address: {min(unknown)[:80]!a} ({takes})")
+            raise Invalid(f"not a parameter of this endpoint: {min(unknown)[:80]!a} ({takes})")
 
     @cached_property
     def _asks_who(self) -> bool:

@@ -132,12 +132,12 @@ async def read_body(request: Request, limit: int) -> bytes:
     """The body. Raises `TooLarge` before more than `limit` bytes are held."""
     announced = request.headers.get("content-length", "")
     if announced.isdigit() and int(announced) > limit:
-        raise TooLarge(f"the request has {int(announced):,} bytes; this address accepts at most {limit:,}")
+        raise TooLarge(f"the request has {int(announced):,} bytes; this endpoint accepts at most {limit:,}")
     data = bytearray()
     async for chunk in _timely(request):
         data += chunk
         if len(data) > limit:
-            raise TooLarge(f"the request has more than {limit:,} bytes, the most that this address accepts")
+            raise TooLarge(f"the request has more than {limit:,} bytes, the most that this endpoint accepts")
     return bytes(data)
 
 

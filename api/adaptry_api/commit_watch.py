@@ -54,7 +54,7 @@ class CommitWatch:
 
     def ask(self, then: OnCommit) -> None:
         """Calls `then` later with the state of the catalog at a moment after this call. Only for PostgreSQL:
-        elsewhere, `presumed` tells it.
+        on SQLite, `presumed` returns it.
         """
         assert self._remote is not None
         self._remote.ask(then)

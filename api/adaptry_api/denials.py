@@ -17,7 +17,7 @@ from starlette.types import Scope
 
 from adaptry.core.errors import AdaptryError, NotFound
 from adaptry.core.identity import ANONYMOUS, Identity
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, entry_values
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, entry_values
 from adaptry_api.route_actions import action_of
 
 WINDOW = timedelta(minutes=1)

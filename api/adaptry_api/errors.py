@@ -163,7 +163,7 @@ def http_error_response(error: HTTPException, request_id: str) -> Response:
     code = _CODES.get(error.status_code, "invalid" if error.status_code < 500 else "internal")
     detail, headers = error.detail, dict(error.headers or {})
     if error.status_code == 404:
-        detail = "unknown address; GET /api/v1/openapi.json lists all addresses"
+        detail = "no endpoint has this path; GET /api/v1/openapi.json lists all endpoints"
     return problem_response(request_id, error.status_code, code, detail, headers)
 
 

@@ -77,7 +77,7 @@ def serve(
     workers: int = 1,
     announce: Callable[[ServerAddress], None] = lambda started: None,
 ) -> None:
-    """Serves a registry until SIGINT or SIGTERM, then lets requests finish for half a minute (`draining`).
+    """Serves a registry until SIGINT or SIGTERM, then lets requests finish for half a minute (`shutdown`).
 
     `port` 0 takes a free one. `announce` is called once the address is bound: connections made from then on
     are answered. Raises `Unavailable` if the address or the folder cannot be used, and `Invalid` for a

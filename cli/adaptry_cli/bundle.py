@@ -8,7 +8,7 @@ import click
 
 from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.refs import Latest, Ref
-from adaptry.operations.mirroring.plan import ancestors, list_versions, search_versions
+from adaptry.operations.mirror.plan import ancestors, list_versions, search_versions
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 from adaptry_cli.arguments import FOLDER, REF, require_usage
@@ -71,7 +71,7 @@ def create(
     Every file is verified as it is written. The bundle appears only once it is complete; its name is then
     printed.
     """
-    from adaptry.operations.mirroring.bundles.writer import create_bundle as pack
+    from adaptry.operations.mirror.bundles.writer import create_bundle as pack
 
     require_usage(bool(refs) or query is not None, "name the versions (REF…), or pass --query QUERY")
     found: list[VersionInfo] = []
@@ -111,7 +111,7 @@ def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
     The whole file is verified first. Each version keeps its number, metrics and state. Files that the
     registry already has are not sent again. The exit code is 1 if a version was refused.
     """
-    from adaptry.operations.mirroring.bundles.reader import load_bundle as unpack
+    from adaptry.operations.mirror.bundles.reader import load_bundle as unpack
 
     with progress() as bars:
         loaded = unpack(registry, file, aliases=aliases, progress=bars)
@@ -124,7 +124,7 @@ def load(registry: Registry, file: Path, aliases: bool, as_json: bool) -> None:
 @json_option
 def show(file: Path, as_json: bool) -> None:
     """Verify a bundle, and list what it contains."""
-    from adaptry.operations.mirroring.bundles.reader import inspect_bundle
+    from adaptry.operations.mirror.bundles.reader import inspect_bundle
 
     with progress() as bars:
         index = inspect_bundle(file, bars)

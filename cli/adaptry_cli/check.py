@@ -67,7 +67,7 @@ def check(
     """Check an adapter, alone, against a base, or for an engine.
 
     Without --base, the adapter is checked against its version's base, or the registered base that its config
-    names. With --base, a base that is another model is reported as a finding. For a version, only headers and
+    names. If --base is a different model, that is a finding. For a version, only headers and
     configs are read, because its weights were inspected when it was pushed.
 
     The exit code is 1 if the adapter cannot work as it is, or if an engine refuses it or does not serve it as

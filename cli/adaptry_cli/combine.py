@@ -87,7 +87,7 @@ if TYPE_CHECKING:
 @click.option(
     "--whole-weights",
     metavar="INPUT|none",
-    help="The input whose saved modules are kept, if several have some.",
+    help="The input whose fully saved modules (modules_to_save) are kept, if several inputs have some.",
 )
 @click.option("--other-base", is_flag=True, help="Allow adapters that were trained on different bases.")
 @click.option(
@@ -225,7 +225,7 @@ def _print_plan(plan: CombinePlan, as_json: bool) -> None:
 
 def _grouped_rows(plan: CombinePlan) -> list[tuple[str, ...]]:
     """A row for each kind of module: `32 × model.layers.N.self_attn.q_proj`, as far as all else is equal."""
-    from adaptry.checks.formatting import fold_layer_numbers
+    from adaptry.checks.finding_text import fold_layer_numbers
 
     groups: dict[tuple[str, ...], list[str]] = {}
     for planned in plan.sites:

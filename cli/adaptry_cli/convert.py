@@ -62,9 +62,11 @@ _ONLY_TO_PEFT = (
     "--uniform", is_flag=True, help="Use the same rank for every module, for engines that need that."
 )
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
-@click.option("--drop-bias", is_flag=True, help="Leave out biases that the adapter changes.")
+@click.option("--drop-bias", is_flag=True, help="Leave out the biases that the adapter changes.")
 @click.option(
-    "--whole-weights", type=click.Choice(["none"]), help="`none` leaves out modules that are saved in full."
+    "--whole-weights",
+    type=click.Choice(["none"]),
+    help="`none` leaves out fully saved modules (modules_to_save).",
 )
 @click.option(
     "--other-base", is_flag=True, help="Allow a base other than the one that the adapter was trained on."
@@ -101,7 +103,7 @@ def convert(
     the experts of a layer are one parameter or many; `adaptry inspect` shows the layout of a file. This needs
     the shapes of the base, but not its weights, and no option other than --base and those of the result.
     """
-    from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.compute.conversion.options import ConvertOptions
     from adaptry.operations.conversion import ConversionRequest, plan_conversion
 
     require_destination(target)

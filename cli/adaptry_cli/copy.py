@@ -62,8 +62,8 @@ def copy(
 
 
 def _copy_whole(registry: Registry, name: AdapterName, to_registry: str | None, as_json: bool) -> None:
-    from adaptry.operations.mirroring.plan import MirrorSelection
-    from adaptry.operations.mirroring.sync import sync_once
+    from adaptry.operations.mirror.plan import MirrorSelection
+    from adaptry.operations.mirror.sync import sync_once
     from adaptry_cli.mirror import print_sync_result
 
     with progress() as bars:

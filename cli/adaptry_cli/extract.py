@@ -24,8 +24,8 @@ from adaptry_cli.out import format_share, json_option, print_err, print_json, pr
 
 if TYPE_CHECKING:
     from adaptry.bases.hf_folder import HfCheckpoint
-    from adaptry.compute.extracting.plan import ExtractPlan
-    from adaptry.compute.verifying.verdict import Verification
+    from adaptry.compute.extraction.plan import ExtractPlan
+    from adaptry.compute.merge_verification.verdict import Verification
     from adaptry.core.progress import Progress
     from adaptry.operations.derived_output import DerivedResult
 
@@ -80,9 +80,9 @@ def extract(
     Norms, biases and resized embeddings are kept whole. The loss is shown; then the result is merged into the
     base and compared with the fine-tune.
     """
-    from adaptry.compute.extracting.extraction import build_extracted_adapter
-    from adaptry.compute.extracting.plan import plan_extraction
-    from adaptry.compute.extracting.recipe import ExtractRecipe
+    from adaptry.compute.extraction.extracted_adapter import build_extracted_adapter
+    from adaptry.compute.extraction.plan import plan_extraction
+    from adaptry.compute.extraction.recipe import ExtractRecipe
 
     require_usage(
         (options["rank"] is None) != (options["energy"] is None), "pass either --rank N or --energy SHARE"
@@ -118,7 +118,7 @@ def _name(connected: RegistryOpener, base: str) -> str | None:
 
 def _rejoined(decided: ExtractPlan, there: DerivedResult, connected: RegistryOpener) -> Verification | str:
     from adaptry.adapters.adapter import open_dir
-    from adaptry.compute.extracting.verify_roundtrip import verify_extraction
+    from adaptry.compute.extraction.verify_roundtrip import verify_extraction
 
     with progress() as bars:
         adapter = (

@@ -38,7 +38,7 @@ def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> No
 
     require_usage(
         isinstance(registry, LocalRegistry),
-        "files are deleted on the server's own machine, in its folder (--registry DIR); through a server, run"
+        "gc runs on the server's machine, on the registry's folder (--registry DIR); through a server, run"
         " `adaptry jobs submit gc`",
     )
     assert isinstance(registry, LocalRegistry)

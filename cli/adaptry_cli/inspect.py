@@ -67,7 +67,7 @@ def _tensors(connected: RegistryOpener, source: Source, opened: OpenedAdapter) -
     """The tensors of a folder, inspected here; those of a version, as its registry inspected them."""
     from adaptry.adapters.inspection.files import inspect_content
     from adaptry.adapters.inspection.inspector import Inspector
-    from adaptry.registry.paging import iter_items
+    from adaptry.registry.pagination import iter_items
     from adaptry.registry.tensor_listing import list_tensors
 
     if isinstance(source, Path):

@@ -33,7 +33,7 @@ def issuer() -> None:
     "--kind",
     type=click.Choice(tuple(ISSUER_KINDS)),
     required=True,
-    help="Provider whose claims are in its tokens.",
+    help="The CI system that issues the tokens, which determines their claims.",
 )
 @click.option("--url", metavar="URL", help=f"The claim `iss`. Default: {GITHUB} or {GITLAB}, by the kind.")
 @click.option(

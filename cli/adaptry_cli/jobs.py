@@ -230,7 +230,7 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
         ("submitted", f"{format_when(found.submitted_at)} by {found.submitted_by}"),
         ("started", format_when(found.started_at) if found.started_at else ""),
         ("ended", format_when(found.finished_at) if found.finished_at else ""),
-        ("tries", str(found.tries)),
+        ("attempts", str(found.tries)),
         ("runners", ", ".join(found.runners)),
         ("result", json.dumps(found.result, ensure_ascii=False) if found.result else ""),
     ]

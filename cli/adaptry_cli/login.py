@@ -52,9 +52,9 @@ def login(
     if adapter is not None:
         token = _job_token(server, adapter)
     elif in_browser or (token_file is None and not with_token and sys.stdin.isatty()):
-        token = _browser_token(server, is_required=in_browser) or _read_token(None)
+        token = _browser_token(server, is_required=in_browser) or _read_token(server, None)
     else:
-        token = _read_token(token_file)
+        token = _read_token(server, token_file)
     if token.startswith(credentials.INVITATION):
         token = _accept(server, token)
     identity = server_identity(server, token)
@@ -98,7 +98,7 @@ def _accept(server: str, code: str) -> str:
     return invited.accept_invitation(code).secret
 
 
-def _read_token(file: Path | None) -> str:
+def _read_token(server: str, file: Path | None) -> str:
     if file is not None:
         try:
             text = file.expanduser().read_text()
@@ -110,7 +110,9 @@ def _read_token(file: Path | None) -> str:
         text = sys.stdin.read(_WHOLE)
     token = text.strip()
     if not token and file is None:
-        raise Invalid("no token on stdin; pass one, or sign in with a browser: adaptry login --browser")
+        raise Invalid(
+            f"no token on stdin; pass one, or sign in with a browser: adaptry login {server} --browser"
+        )
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise Invalid(
             "not a token: a token is one word that begins with adr_, as `adaptry token create` printed it"

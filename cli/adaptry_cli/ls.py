@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     metavar="KEY",
     help=(
         "Adapters: name (the default), updated, downloads, versions. Versions: newest (the default),"
-        " downloads, rank, size, metric.NAME. All but names: the largest or newest first."
+        " downloads, rank, size, metric.NAME. Names sort alphabetically, all other keys from the largest or"
+        " newest."
     ),
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order.")

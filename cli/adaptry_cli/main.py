@@ -116,7 +116,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "export": ("export:export", "Export an adapter in a form that an engine serves as trained."),
         "follow": ("follow:follow", "Keep an engine's adapters in step with the registry."),
         "cache": ("cache:cache", "Manage the cache of adapters for engines on this machine."),
-        "probe": ("probe:probe", "Test whether a running engine answers as an adapter was trained to."),
+        "probe": ("probe:probe", "Test whether a running engine applies an adapter as it was trained."),
         "workers": ("workers:workers", "Show the engines, and what each has loaded."),
         "rollout": (
             "rollout:rollout",
@@ -149,7 +149,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "member": ("member:member", "Add, list and remove the members of a namespace."),
         "quota": (
             "quota:quota",
-            "Show and set limits of storage and requests for namespaces and principals.",
+            "Show and set limits on the storage and requests of namespaces and principals.",
         ),
         "grant": (
             "grant:grant",
@@ -169,7 +169,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "webhook:webhook",
             "Send a namespace's events to other systems, signed, and see the deliveries.",
         ),
-        "uploads": ("uploads:uploads", "List and drop open uploads."),
+        "uploads": ("uploads:uploads", "List and discard open uploads."),
         "backup": (
             "backup:backup",
             "Back up a registry: its catalog as of one moment, and every file that it refers to.",

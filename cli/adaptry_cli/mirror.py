@@ -12,9 +12,9 @@ import click
 
 from adaptry.core.errors import Unavailable
 from adaptry.core.settings import read_secret
-from adaptry.operations.mirroring.actions import MirrorResult
-from adaptry.operations.mirroring.plan import MirrorPlan, MirrorSelection, plan_mirror, require_distinct
-from adaptry.operations.mirroring.sync import sync_continuously, sync_once
+from adaptry.operations.mirror.actions import MirrorResult
+from adaptry.operations.mirror.plan import MirrorPlan, MirrorSelection, plan_mirror, require_distinct
+from adaptry.operations.mirror.sync import sync_continuously, sync_once
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, require_usage
 from adaptry_cli.command import command

@@ -26,7 +26,7 @@ from adaptry_cli.out import progress
 from adaptry_cli.similarity_output import print_report
 
 if TYPE_CHECKING:
-    from adaptry.compute.comparing.results import CombineReport
+    from adaptry.compute.comparison.results import CombineReport
     from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
     from adaptry.operations.derived_output import DerivedResult
 
@@ -83,7 +83,7 @@ def _compare(
     lazy_adapter: LazyAdapter, there: DerivedResult, connected: RegistryOpener, to: ReportTarget
 ) -> None:
     from adaptry.adapters.adapter import open_dir
-    from adaptry.compute.comparing.combine_report import build_combine_report
+    from adaptry.compute.comparison.combine_report import build_combine_report
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
     with progress() as bars:
@@ -108,7 +108,7 @@ def _write(path: Path, found: dict[str, Any]) -> None:
 
 
 def _draw(compared: CombineReport, path: Path) -> None:
-    from adaptry.compute.comparing.heatmap import draw_heatmap
+    from adaptry.compute.comparison.heatmap import draw_heatmap
 
     draw_heatmap(compared, path)
 

@@ -1,4 +1,4 @@
-"""`adaptry probe`: whether a running engine answers as an adapter was trained to."""
+"""`adaptry probe`: whether a running engine applies an adapter as it was trained."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def probe(
     key: str | None,
     as_json: bool,
 ) -> None:
-    """Test whether a running engine answers as an adapter was trained to.
+    """Test whether a running engine applies an adapter as it was trained.
 
     Sends it fixed prompts with and without the adapter, and compares the probabilities of its answers with
     PEFT's on this machine's CPU. The exit code is 0 for `as trained`; it is 1 for `no-op` (the answers are

@@ -1,4 +1,4 @@
-"""`adaptry quota`: limits of storage and requests for namespaces and principals."""
+"""`adaptry quota`: limits on the storage and requests of namespaces and principals."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Unlimited(click.ParamType):  # type: ignore[type-arg]  # subscriptable si
 
 @group()
 def quota() -> None:
-    """Show and set limits of storage and requests for namespaces and principals.
+    """Show and set limits on the storage and requests of namespaces and principals.
 
     Limits apply to users of a server, not to work in the registry's own folder. docs/limits.md explains what
     counts for whom.
@@ -91,7 +91,7 @@ def set_(
     requests: int | None,
     as_json: bool,
 ) -> None:
-    """Set limits of a namespace or a principal; other limits of NAME stay.
+    """Set limits for a namespace or a principal; its other limits stay.
 
     The NAME '*' sets the limits of all names without their own; `unlimited` exempts a name from such a limit.
     """

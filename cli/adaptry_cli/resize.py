@@ -18,7 +18,7 @@ from adaptry_cli.parent_report import ReportTarget, report_options, write_and_re
 from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
-    from adaptry.compute.converting.rank_energy import RankPoint
+    from adaptry.compute.conversion.rank_energy import RankPoint
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 
@@ -45,7 +45,9 @@ if TYPE_CHECKING:
 @click.option("--uniform", is_flag=True, help="Use the same rank for every module, padded with zeros.")
 @click.option("--dtype", type=DTYPE, metavar="DTYPE", help="float32 (the default), float16 or bfloat16.")
 @click.option(
-    "--whole-weights", type=click.Choice(["none"]), help="`none` leaves out modules that are saved in full."
+    "--whole-weights",
+    type=click.Choice(["none"]),
+    help="`none` leaves out fully saved modules (modules_to_save).",
 )
 @click.option("--dry-run", is_flag=True, help="Show the energy that each rank would keep; write nothing.")
 @report_options
@@ -66,9 +68,9 @@ def resize(
     Each module gets the nearest update of its new rank, and the energy that it keeps is shown. A module that
     already has the rank keeps its update. --allowed chooses one rank for all modules.
     """
-    from adaptry.compute.converting.rank_choice import plan_ranks
-    from adaptry.compute.converting.resize import ResizeOptions
-    from adaptry.compute.converting.resize import resize as resized
+    from adaptry.compute.conversion.rank_choice import plan_ranks
+    from adaptry.compute.conversion.resize import ResizeOptions
+    from adaptry.compute.conversion.resize import resize as resized
 
     if not dry_run:
         require_destination(target)
@@ -113,7 +115,7 @@ def _parse_ranks(text: str | None) -> list[int]:
 
 def _choose_rank(parent: ParentAdapter, ranks: Sequence[int], energy: float | None) -> int:
     """Chooses one of the allowed ranks, and prints it with the energy that it keeps. Raises `Invalid`."""
-    from adaptry.compute.converting.rank_choice import choose_rank
+    from adaptry.compute.conversion.rank_choice import choose_rank
 
     if energy is not None and not 0 < energy <= 1:
         raise Invalid(f"--energy must be a share from 0 to 1, not {energy:g}")
@@ -129,7 +131,7 @@ def _choose_rank(parent: ParentAdapter, ranks: Sequence[int], energy: float | No
 
 
 def _print_curve(points: Sequence[RankPoint], as_json: bool) -> None:
-    from adaptry.compute.converting.rank_energy import as_json as rows
+    from adaptry.compute.conversion.rank_energy import as_json as rows
 
     if as_json:
         print_json({"curve": rows(points)})

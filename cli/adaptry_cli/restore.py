@@ -107,8 +107,11 @@ def restore(
     """
     is_for_backups = bool(snapshot or replace or keep_tokens or dry_run or epoch_only)
     if isinstance(what, Ref):
-        require_usage(reason is not None and not is_for_backups, f"{what} is read as a version. {_FORMS}")
-        assert reason is not None
+        require_usage(
+            not is_for_backups, f"{what} is a version, and these options are for a backup. {_FORMS}"
+        )
+        if reason is None:
+            raise click.UsageError(f"{what} is a version, which needs --reason TEXT. {_FORMS}")
         set_state(connect_to(where), what, "active", reason, None, as_json)
         return
     require_usage(reason is None, f"--reason belongs to a version, not to a backup. {_FORMS}")

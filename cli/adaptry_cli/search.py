@@ -58,8 +58,9 @@ class _QueryCommand(Command):
     show_default=True,
     type=SEARCH_ORDER,
     help=(
-        "newest, name, created, updated, downloads, rank, alpha, size, metric.NAME or eval.TASK.METRIC. All"
-        " but names: the largest or newest first, versions without a value last."
+        "newest, name, created, updated, downloads, rank, alpha, size, metric.NAME or"
+        " eval.TASK.METRIC. Names sort alphabetically, all other keys from the largest or newest; versions"
+        " without a value come last."
     ),
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order.")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from adaptry.core.outgoing.addresses import parse_network
+from adaptry.core.outgoing_requests.addresses import parse_network
 from adaptry.core.settings import read_secret
 from adaptry_api.origins import check_origin
 from adaptry_api.request_log import LOG_FORMATS, LOG_LEVELS

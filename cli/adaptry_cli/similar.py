@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from adaptry.compute.comparing.results import SimilarAdapter
+from adaptry.compute.comparison.results import SimilarAdapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import Ref

@@ -9,7 +9,7 @@ from adaptry_cli.out import format_count, print_err
 from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
-    from adaptry.compute.comparing.results import AdapterDistance, CombineReport, ModuleDistance
+    from adaptry.compute.comparison.results import AdapterDistance, CombineReport, ModuleDistance
 
 _OVER_ALL = "all modules"
 

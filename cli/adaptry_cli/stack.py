@@ -33,7 +33,7 @@ from adaptry_cli.parent_report import ReportTarget, report_options
 @click.option(
     "--whole-weights",
     metavar="INPUT|none",
-    help="The input whose saved modules are kept, if several have some.",
+    help="The input whose fully saved modules (modules_to_save) are kept, if several inputs have some.",
 )
 @click.option("--other-base", is_flag=True, help="Allow adapters that were trained on different bases.")
 @click.option(

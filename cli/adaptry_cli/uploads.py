@@ -1,11 +1,11 @@
-"""`adaptry uploads ls` and `rm`: list open uploads, and drop abandoned ones."""
+"""`adaptry uploads ls` and `rm`: list open uploads, and discard abandoned ones."""
 
 from __future__ import annotations
 
 import click
 
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry_cli.arguments import NAMESPACE
 from adaptry_cli.command import group
 from adaptry_cli.connection import cleanup_registry_option, registry_option
@@ -16,11 +16,11 @@ from adaptry_cli.times import exact_times_option, format_when
 
 @group()
 def uploads() -> None:
-    """List and drop open uploads.
+    """List and discard open uploads.
 
     A namespace may have 64 open uploads. An interrupted upload stays open for a day, so that its client can
     continue it. When the limit is reached, uploads that have been idle for two minutes (15 if they go
-    directly to a bucket) are dropped to make room.
+    directly to a bucket) are discarded to make room.
     """
 
 
@@ -65,10 +65,10 @@ def list_open(registry: Registry, namespace: str | None, as_json: bool) -> None:
 @cleanup_registry_option
 @json_option
 def drop(registry: Registry, ids: tuple[str, ...], as_json: bool) -> None:
-    """Drop open uploads by the ids that `uploads ls` shows.
+    """Discard open uploads, by the ids that `uploads ls` shows.
 
     The bytes received so far are discarded. A client that is still sending has to start again.
     """
     for id in ids:
         registry.uploads.drop(id)
-    print_done({"dropped": list(ids)}, f"dropped {format_count(len(ids), 'upload')}", as_json)
+    print_done({"dropped": list(ids)}, f"discarded {format_count(len(ids), 'upload')}", as_json)

@@ -25,7 +25,7 @@ def user() -> None:
 
 @user.command()
 @click.argument("name")
-@click.option("--worker", is_flag=True, help="Create a worker: an engine that reports what it has loaded.")
+@click.option("--worker", is_flag=True, help="Create a worker, which reports what an engine has loaded.")
 @administered_registry
 @json_option
 def create(registry: Registry, name: str, worker: bool, as_json: bool) -> None:

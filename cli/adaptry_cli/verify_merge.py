@@ -29,11 +29,11 @@ from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:
     from adaptry.bases.hf_folder import HfCheckpoint
+    from adaptry.compute.merge_verification.verdict import TensorVerdict, Verification
     from adaptry.compute.merging.merge import MergeSource
     from adaptry.compute.merging.plan import MergePlan
     from adaptry.compute.merging.record import MergeRecord
     from adaptry.compute.recipes.merge import MergeRecipe
-    from adaptry.compute.verifying.verdict import TensorVerdict, Verification
     from adaptry.core.digest import Digest
     from adaptry.core.progress import Progress
 
@@ -102,8 +102,8 @@ def verify_merge(
     `adaptry merge` wrote records its base and adapters itself. The exit code is 0 if proved, 1 if refuted.
     """
     from adaptry.bases.hf_folder import open_checkpoint
-    from adaptry.compute.verifying.merge_record import read_merge_record
-    from adaptry.compute.verifying.verification import verify
+    from adaptry.compute.merge_verification.merge_record import read_merge_record
+    from adaptry.compute.merge_verification.verification import verify
 
     require_usage(
         bool(base) == bool(adapters),
@@ -150,8 +150,8 @@ def _named(
 def _recorded(connected: RegistryOpener, record: MergeRecord, progress: Progress) -> MergePlan:
     """The plan of the inputs in the checkpoint's record, if they still exist. Raises `CheckFailed`,
     `NotFound`."""
+    from adaptry.compute.merge_verification.merge_record import check_base, check_inputs
     from adaptry.compute.merging.merge import plan_recipe
-    from adaptry.compute.verifying.merge_record import check_base, check_inputs
 
     recipe = record.recipe
     print_err(

@@ -192,7 +192,7 @@ def deliveries(registry: Registry, id: int, limit: int, as_json: bool) -> None:
         print_json(found)
         return
     print_table(
-        ("message", "event", "kind", "created", "tries", "result"),
+        ("message", "event", "kind", "created", "attempts", "result"),
         (
             (
                 one.message,
@@ -204,7 +204,7 @@ def deliveries(registry: Registry, id: int, limit: int, as_json: bool) -> None:
             )
             for one in found
         ),
-        right=("event", "tries"),
+        right=("event", "attempts"),
         empty="no messages yet; `adaptry webhook test ID` sends one",
     )
 

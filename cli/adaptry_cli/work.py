@@ -124,7 +124,7 @@ def work(
     A runner accesses the registry's database and files directly, so it is trusted; each job has the rights of
     the person who submitted it. Start one on each machine. Every step of a job runs in its own process.
     """
-    from adaptry.core.outgoing.addresses import parse_network
+    from adaptry.core.outgoing_requests.addresses import parse_network
     from adaptry.core.settings import AdaptrySettings
     from adaptry.core.telemetry import exporting_telemetry
     from adaptry.jobs.ipc import RegistryLocation

@@ -1,4 +1,4 @@
-"""`adaptry.compute.combining`, under the name that others know it by."""
+"""An alias of `adaptry.compute.combining`: the name that users' programs import."""
 
 if __name__ == "__main__":
     import runpy

@@ -1,4 +1,4 @@
-"""`adaptry.core.errors`, under the name that others know it by."""
+"""An alias of `adaptry.core.errors`: the name that users' programs import."""
 
 if __name__ == "__main__":
     import runpy

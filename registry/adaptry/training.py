@@ -1,4 +1,4 @@
-"""`adaptry.integrations.training`, under the name that others know it by."""
+"""An alias of `adaptry.integrations.training`: the name that users' programs import."""
 
 if __name__ == "__main__":
     import runpy

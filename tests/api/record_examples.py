@@ -375,8 +375,8 @@ def _revision(recorder: Recorder, number: int) -> str:
 
 def _measure(server: Server, folder: Path) -> None:
     """What a `weight-statistics` job stores."""
-    from adaptry.compute.comparing.statistics import measure_statistics, measure_weight_distance
-    from adaptry.compute.comparing.updates import open_updates
+    from adaptry.compute.comparison.statistics import measure_statistics, measure_weight_distance
+    from adaptry.compute.comparison.updates import open_updates
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
     from adaptry.storage.catalog import weight_measurements
 

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc.jwk import RSAKey
 
 from adaptry.core.errors import Unavailable
-from adaptry.core.outgoing.addresses import parse_network
-from adaptry.core.outgoing.connector import GuardedConnector
+from adaptry.core.outgoing_requests.addresses import parse_network
+from adaptry.core.outgoing_requests.connector import GuardedConnector
 from adaptry_api.oauth.issuer_keys import IssuerKeys
 
 from .local_issuer import LocalIssuer, rsa_key, running_issuer

@@ -138,7 +138,7 @@ def test_an_owner_runs_a_namespace_without_an_administrator(server: Server) -> N
     assert machine.about().identity == "acme/ci"
     machine.adapters.edit(TONE, AdapterEdit(description="by a machine"))
     narrowed = machine.grants.explain(AccessQuestion(principal="acme/ci", action="job.run", ref="acme"))
-    assert (narrowed.is_allowed, narrowed.reason) == (False, "the token is not valid for job.run on acme")
+    assert (narrowed.is_allowed, narrowed.reason) == (False, "the token does not allow job.run on acme")
     with pytest.raises(PermissionDenied, match="for acme only"):
         owner.tokens.create(TokenRequest(name="wide", principal="acme/ci", resources=("*",)))
     members = owner.grants.set_member("acme", MemberChange(principal="newt", role="viewer"))

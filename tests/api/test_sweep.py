@@ -18,7 +18,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.http import HttpRegistry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.storage.local.quotas import MAX_OPEN_UPLOADS

@@ -13,7 +13,7 @@ import pytest
 from adaptry.adapters.base_record import Roots
 from adaptry.adapters.tensor_names import normalised
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.fingerprinting.hashing import full_hashes
+from adaptry.bases.fingerprinting.full_hashes import full_hashes
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.fingerprinting.hashing import full_hashes
+from adaptry.bases.fingerprinting.full_hashes import full_hashes
 from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.testing.samples import tiny_base, write_safetensors

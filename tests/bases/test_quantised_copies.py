@@ -11,7 +11,7 @@ import pytest
 from adaptry.adapters.adapter import open_dir
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.fingerprinting.hashing import full_hashes
+from adaptry.bases.fingerprinting.full_hashes import full_hashes
 from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.bases.quantised import open_logical_view

@@ -95,7 +95,7 @@ def test_a_token_on_stdin_is_saved(run, server: Server, option: tuple[str, ...])
 def test_an_empty_stdin_is_refused_with_the_command_to_sign_in(run) -> None:
     for nothing in ("", "\n"):
         assert (
-            "adaptry login --browser"
+            "adaptry login https://registry.example --browser"
             in run("login", "https://registry.example", stdin=nothing, code=2).stderr
         )
 

@@ -11,9 +11,9 @@ import pytest
 from adaptry import open_dir
 from adaptry.compute.combining.combine import build_combined_adapter
 from adaptry.compute.combining.plan import plan_combination
-from adaptry.compute.converting.convert import convert
-from adaptry.compute.converting.options import ConvertOptions
-from adaptry.compute.converting.resize import ResizeOptions, resize
+from adaptry.compute.conversion.convert import convert
+from adaptry.compute.conversion.options import ConvertOptions
+from adaptry.compute.conversion.resize import ResizeOptions, resize
 from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.recipes.combine import CombineRecipe

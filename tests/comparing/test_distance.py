@@ -11,7 +11,7 @@ from adaptry.core.errors import CheckFailed, Unsupported
 from .matrices import conflict, cosine, joined, norm, overlap
 
 torch = pytest.importorskip("torch")
-from adaptry.compute.comparing.distance import measure_distance  # noqa: E402
+from adaptry.compute.comparison.distance import measure_distance  # noqa: E402
 
 Q = "model.layers.0.self_attn.q_proj"
 HEAD = "base_model.model.lm_head.weight"

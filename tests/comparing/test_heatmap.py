@@ -11,8 +11,8 @@ import pytest
 from adaptry.core.errors import Invalid, MissingDependency
 
 torch = pytest.importorskip("torch")
-from adaptry.compute.comparing.combine_report import build_combine_report  # noqa: E402
-from adaptry.compute.comparing.heatmap import draw_heatmap  # noqa: E402
+from adaptry.compute.comparison.combine_report import build_combine_report  # noqa: E402
+from adaptry.compute.comparison.heatmap import draw_heatmap  # noqa: E402
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from .matrices import conflict, cosine, joined, norm, overlap
 torch = pytest.importorskip("torch")
 from adaptry.compute.combining.combine import build_combined_adapter  # noqa: E402
 from adaptry.compute.combining.plan import plan_combination  # noqa: E402
-from adaptry.compute.comparing.combine_report import build_combine_report  # noqa: E402
-from adaptry.compute.comparing.measures import measure_sign_conflict  # noqa: E402
+from adaptry.compute.comparison.combine_report import build_combine_report  # noqa: E402
+from adaptry.compute.comparison.measures import measure_sign_conflict  # noqa: E402
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter  # noqa: E402
 from adaptry.compute.recipes.combine import CombineRecipe  # noqa: E402
 from adaptry.compute.recipes.merge import RecipeInput  # noqa: E402
@@ -131,7 +131,7 @@ def test_signs_of_a_large_site_are_reported_as_estimates_from_rows() -> None:
 
 
 def test_experts_are_compared_one_by_one() -> None:
-    from adaptry.compute.comparing.measures import subspace_overlaps, subspaces
+    from adaptry.compute.comparison.measures import subspace_overlaps, subspaces
 
     draw = torch.Generator().manual_seed(1)
     one, other = (

@@ -7,7 +7,7 @@ import pytest
 from .matrices import cosine, joined
 
 torch = pytest.importorskip("torch")
-from adaptry.compute.comparing.signature import Signature, cosine_margin, estimate_cosine  # noqa: E402
+from adaptry.compute.comparison.signature import Signature, cosine_margin, estimate_cosine  # noqa: E402
 from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas  # noqa: E402
 
 

@@ -16,8 +16,8 @@ from adaptry.core.errors import CheckFailed
 from .matrices import cosine, joined, norm
 
 torch = pytest.importorskip("torch")
-from adaptry.compute.comparing.statistics import measure_statistics, measure_weight_distance  # noqa: E402
-from adaptry.compute.comparing.updates import open_updates  # noqa: E402
+from adaptry.compute.comparison.statistics import measure_statistics, measure_weight_distance  # noqa: E402
+from adaptry.compute.comparison.updates import open_updates  # noqa: E402
 
 Q = "model.layers.0.self_attn.q_proj"
 

@@ -18,9 +18,9 @@ torch = pytest.importorskip("torch")
 peft = pytest.importorskip("peft")
 transformers = pytest.importorskip("transformers")
 
-from adaptry.compute.comparing import statistics, updates  # noqa: E402  (needs torch, here and below)
-from adaptry.compute.comparing.statistics import measure_statistics, measure_weight_distance  # noqa: E402
-from adaptry.compute.comparing.updates import AdapterUpdates, open_updates  # noqa: E402
+from adaptry.compute.comparison import statistics, updates  # noqa: E402  (needs torch, here and below)
+from adaptry.compute.comparison.statistics import measure_statistics, measure_weight_distance  # noqa: E402
+from adaptry.compute.comparison.updates import AdapterUpdates, open_updates  # noqa: E402
 
 from ..converting.converted import ground_of  # noqa: E402
 from ..methods.additive import pair_of as additive_pair  # noqa: E402

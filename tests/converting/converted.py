@@ -14,9 +14,9 @@ from adaptry import open_dir
 from adaptry.adapters.adapter import Adapter
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.converting.base_shapes import ConversionBase
-from adaptry.compute.converting.convert import convert
-from adaptry.compute.converting.options import ConvertOptions
+from adaptry.compute.conversion.base_shapes import ConversionBase
+from adaptry.compute.conversion.convert import convert
+from adaptry.compute.conversion.options import ConvertOptions
 from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
 

@@ -12,8 +12,8 @@ pytest.importorskip("transformers")
 
 from adaptry import open_dir  # noqa: E402  (needs torch and PEFT, here and below)
 from adaptry.adapters.methods import METHODS  # noqa: E402
-from adaptry.compute.converting.delta import open_method_deltas  # noqa: E402
-from adaptry.compute.converting.weight_deltas import changed_weights  # noqa: E402
+from adaptry.compute.conversion.delta import open_method_deltas  # noqa: E402
+from adaptry.compute.conversion.weight_deltas import changed_weights  # noqa: E402
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter  # noqa: E402
 
 from ..methods.additive import CASES, pair_of  # noqa: E402

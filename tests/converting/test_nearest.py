@@ -79,9 +79,9 @@ def test_the_reported_error_is_the_distance_of_the_merged_weights(tmp_path: Path
 
 def test_an_added_update_needs_the_shapes_of_the_base_and_not_its_weights(tmp_path: Path) -> None:
     from adaptry import open_dir
-    from adaptry.compute.converting.base_shapes import ConversionBase
-    from adaptry.compute.converting.convert import convert, needs_base_values
-    from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.compute.conversion.base_shapes import ConversionBase
+    from adaptry.compute.conversion.convert import convert, needs_base_values
+    from adaptry.compute.conversion.options import ConvertOptions
     from adaptry.compute.lazy_adapters.folder_writer import write_adapter
     from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 

@@ -14,8 +14,8 @@ peft = pytest.importorskip("peft")
 pytest.importorskip("transformers")
 
 from adaptry import open_dir  # noqa: E402  (needs torch, here and below)
-from adaptry.compute.converting.convert import convert, needs_base_values  # noqa: E402
-from adaptry.compute.converting.options import ConvertOptions  # noqa: E402
+from adaptry.compute.conversion.convert import convert, needs_base_values  # noqa: E402
+from adaptry.compute.conversion.options import ConvertOptions  # noqa: E402
 from adaptry.compute.lazy_adapters.deltas import open_adapter_deltas  # noqa: E402
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter  # noqa: E402
 from adaptry.core.errors import AdaptryError, CheckFailed, Unsupported  # noqa: E402
@@ -110,7 +110,7 @@ def test_another_base_is_detected_by_its_weights(tmp_path: Path) -> None:
 
 
 def test_a_base_without_the_adapters_modules_is_refused(tmp_path: Path) -> None:
-    from adaptry.compute.converting.base_shapes import ConversionBase
+    from adaptry.compute.conversion.base_shapes import ConversionBase
 
     pair = additive_pair(tmp_path, "vera")
     gpt2 = save_base(tmp_path / "gpt2", "gpt2")

@@ -17,12 +17,12 @@ pytest.importorskip("transformers")
 from safetensors.torch import load_file, save_file  # noqa: E402  (needs torch, here and below)
 
 from adaptry import open_dir  # noqa: E402
-from adaptry.compute.converting.rank_energy import (  # noqa: E402
+from adaptry.compute.conversion.rank_energy import (  # noqa: E402
     compute_spectra,
     rank_curve,
     smallest_allowed_rank,
 )
-from adaptry.compute.converting.resize import ResizeOptions, resize  # noqa: E402
+from adaptry.compute.conversion.resize import ResizeOptions, resize  # noqa: E402
 from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas  # noqa: E402
 from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter  # noqa: E402
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter  # noqa: E402

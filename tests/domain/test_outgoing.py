@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from adaptry.core.errors import Invalid, Unavailable
-from adaptry.core.outgoing.addresses import is_public, parse_network
-from adaptry.core.outgoing.connector import GuardedConnector, OutgoingRefused
+from adaptry.core.outgoing_requests.addresses import is_public, parse_network
+from adaptry.core.outgoing_requests.connector import GuardedConnector, OutgoingRefused
 
 LOOPBACK = (parse_network("127.0.0.0/8"),)
 

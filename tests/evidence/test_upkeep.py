@@ -17,9 +17,9 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import PermissionDenied
 from adaptry.core.identity import Identity
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.operations.mirroring.evidence import copy_evidence
-from adaptry.operations.mirroring.plan import MirrorSelection
-from adaptry.operations.mirroring.sync import sync_once
+from adaptry.operations.mirror.evidence import copy_evidence
+from adaptry.operations.mirror.plan import MirrorSelection
+from adaptry.operations.mirror.sync import sync_once
 from adaptry.operations.repair import repair_registry
 from adaptry.operations.transfer import push
 from adaptry.registry.evidence import WithdrawalRequest

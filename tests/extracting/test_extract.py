@@ -14,12 +14,12 @@ from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.extracting.extraction import build_extracted_adapter
-from adaptry.compute.extracting.plan import ExtractPlan, plan_extraction
-from adaptry.compute.extracting.recipe import ExtractRecipe
-from adaptry.compute.extracting.verify_roundtrip import verify_extraction
+from adaptry.compute.extraction.extracted_adapter import build_extracted_adapter
+from adaptry.compute.extraction.plan import ExtractPlan, plan_extraction
+from adaptry.compute.extraction.recipe import ExtractRecipe
+from adaptry.compute.extraction.verify_roundtrip import verify_extraction
 from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter
-from adaptry.compute.verifying.verdict import Verification
+from adaptry.compute.merge_verification.verdict import Verification
 from adaptry.core.errors import AdaptryError, CheckFailed, Invalid
 
 from .conftest import answers, model_of, peft, torch, trained, transformers

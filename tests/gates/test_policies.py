@@ -14,7 +14,10 @@ from adaptry.core.gates.policy import Policy
     [
         ("alias: prod\nrequires: []\n", "line 2: .*did you mean require"),
         ("alias: prod\nrequire:\n- apprvals('x') > 1\n", "line 3: .*did you mean approvals"),
-        ("alias: prod\nrequire:\n- eval('a', 'b') > 1\n", r"line 3: .*needs \.value or \.stderr or \.n"),
+        (
+            "alias: prod\nrequire:\n- eval('a', 'b') > 1\n",
+            r"line 3: .*by \.value or \.stderr or \.n",
+        ),
         ("alias: prod\nrequire:\n- eval('a', 'b').valu > 1\n", "line 3: .*did you mean value"),
         ("alias: prod\nrequire:\n- state() in [1].map(x, x)\n", "line 3: .*no macros such as map"),
         ("alias: prod\nrequire:\n- {a: b}\n", "line 3: a condition must be a string"),
@@ -35,7 +38,7 @@ def test_a_policy_that_cannot_be_read_is_refused_with_its_line(text: str, messag
     ("text", "message"),
     [
         ("fits(runtime)", "written out, not computed"),
-        ("fits('a') = true", "column 11: = compares nothing; write =="),
+        ("fits('a') = true", "column 11: = is not a comparison; write =="),
         ("fits('a', 'b')", "too many arguments"),
         ("fits()", "needs runtime"),
         ("fits('a'", "is missing"),

@@ -29,7 +29,7 @@ from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import CheckReport
 from adaptry.operations.base_registry import register_base
-from adaptry.operations.mirroring.bundles.writer import create_bundle
+from adaptry.operations.mirror.bundles.writer import create_bundle
 from adaptry.operations.repair import RepairResult, repair_registry
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.file_upload import upload

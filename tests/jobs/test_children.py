@@ -36,7 +36,7 @@ def request_of_a_step(tmp_path: Path) -> StepRequest:
         place=RegistryLocation(folder=str(tmp_path / "data"), catalog=NOBODY),
         job="job-1",
         step="start",
-        turn=1,
+        attempt=1,
         kind="verify",
         task={},
         by="eve",

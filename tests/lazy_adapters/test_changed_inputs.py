@@ -13,12 +13,12 @@ from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.compute.combining.combine import build_combined_adapter
 from adaptry.compute.combining.plan import plan_combination
-from adaptry.compute.converting.convert import convert
-from adaptry.compute.converting.options import ConvertOptions
-from adaptry.compute.converting.resize import ResizeOptions, resize
-from adaptry.compute.extracting.extraction import build_extracted_adapter
-from adaptry.compute.extracting.plan import plan_extraction
-from adaptry.compute.extracting.recipe import ExtractRecipe
+from adaptry.compute.conversion.convert import convert
+from adaptry.compute.conversion.options import ConvertOptions
+from adaptry.compute.conversion.resize import ResizeOptions, resize
+from adaptry.compute.extraction.extracted_adapter import build_extracted_adapter
+from adaptry.compute.extraction.plan import plan_extraction
+from adaptry.compute.extraction.recipe import ExtractRecipe
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
 from adaptry.compute.merging.merge import MergeSource, merge

@@ -17,11 +17,11 @@ from adaptry.compute.combining.combine import build_combined_adapter
 from adaptry.compute.combining.plan import plan_combination
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.merge_verification.verification import verify
 from adaptry.compute.merging.merge import MergeOptions, MergeSource, merge, plan_recipe
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.combine import CombineRecipe
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
-from adaptry.compute.verifying.verification import verify
 from adaptry.core.errors import AdaptryError, CheckFailed, Invalid, Unsupported
 
 from .conftest import Make, merged_by_peft, tensors_of, torch

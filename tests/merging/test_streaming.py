@@ -18,13 +18,13 @@ import pytest
 from adaptry import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.merge_verification.merge_record import check_inputs, read_merge_record
 from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.record import MergeRecord
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.compute.sidecar_client.client import ComputeClient
 from adaptry.compute.sidecar_client.inputs import ModelDescription, ModelInputs
-from adaptry.compute.verifying.merge_record import check_inputs, read_merge_record
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, NotFound, Unavailable, Unsupported
 from adaptry.testing.samples import tiny_base, tiny_lora

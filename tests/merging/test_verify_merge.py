@@ -15,12 +15,12 @@ from click.testing import CliRunner
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.merge_verification.verdict import Verification
+from adaptry.compute.merge_verification.verification import verify
 from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.plan import plan_merge
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
-from adaptry.compute.verifying.verdict import Verification
-from adaptry.compute.verifying.verification import verify
 from adaptry_cli.main import main
 
 from .conftest import Make, peft, tensors_of, torch, transformers

@@ -28,11 +28,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", range(8))
-def test_what_we_say_is_what_peft_does(batch: int, tmp_path: Path, corpus: Path) -> None:
+def test_binding_equals_peft(batch: int, tmp_path: Path, corpus: Path) -> None:
     assert wrong_in_batch(batch, tmp_path, corpus) == []
 
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("batch", range(8, 120))
-def test_what_we_say_is_what_peft_does_in_a_campaign(batch: int, tmp_path: Path, corpus: Path) -> None:
+def test_binding_equals_peft_in_a_campaign(batch: int, tmp_path: Path, corpus: Path) -> None:
     assert wrong_in_batch(batch, tmp_path, corpus) == []

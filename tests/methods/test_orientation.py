@@ -26,9 +26,9 @@ from transformers.pytorch_utils import Conv1D
 
 from adaptry import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.extracting.extraction import build_extracted_adapter
-from adaptry.compute.extracting.plan import plan_extraction
-from adaptry.compute.extracting.recipe import ExtractRecipe
+from adaptry.compute.extraction.extracted_adapter import build_extracted_adapter
+from adaptry.compute.extraction.plan import plan_extraction
+from adaptry.compute.extraction.recipe import ExtractRecipe
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
 from adaptry.compute.merging.merge import MergeSource, plan_recipe
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter

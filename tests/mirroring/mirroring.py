@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from adaptry.operations.mirroring.plan import MirrorSelection
-from adaptry.operations.mirroring.sync import sync_once
+from adaptry.operations.mirror.plan import MirrorSelection
+from adaptry.operations.mirror.sync import sync_once
 from adaptry.storage.connect import open_local
 
 

@@ -15,10 +15,10 @@ import pytest
 from adaptry.adapters.adapter import Adapter
 from adaptry.core.failpoints import NAMES, VARIABLE
 from adaptry.core.refs import AdapterName
-from adaptry.operations.mirroring.bundles.reader import load_bundle
-from adaptry.operations.mirroring.bundles.writer import create_bundle
-from adaptry.operations.mirroring.plan import MirrorSelection, list_versions
-from adaptry.operations.mirroring.sync import sync_once
+from adaptry.operations.mirror.bundles.reader import load_bundle
+from adaptry.operations.mirror.bundles.writer import create_bundle
+from adaptry.operations.mirror.plan import MirrorSelection, list_versions
+from adaptry.operations.mirror.sync import sync_once
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions

@@ -29,12 +29,12 @@ from adaptry.core.errors import (
 )
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
-from adaptry.operations.mirroring.bundles.archive import INDEX_NAME, Bundle
-from adaptry.operations.mirroring.bundles.index import FORMAT
-from adaptry.operations.mirroring.bundles.reader import inspect_bundle, load_bundle
-from adaptry.operations.mirroring.bundles.writer import create_bundle
-from adaptry.operations.mirroring.plan import MirrorSelection, list_versions
-from adaptry.operations.mirroring.sync import sync_once
+from adaptry.operations.mirror.bundles.archive import INDEX_NAME, Bundle
+from adaptry.operations.mirror.bundles.index import FORMAT
+from adaptry.operations.mirror.bundles.reader import inspect_bundle, load_bundle
+from adaptry.operations.mirror.bundles.writer import create_bundle
+from adaptry.operations.mirror.plan import MirrorSelection, list_versions
+from adaptry.operations.mirror.sync import sync_once
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.retry import RetryPolicy
 from adaptry.operations.version_state import change_state

@@ -15,9 +15,9 @@ from adaptry.core.errors import CheckFailed, InvalidQuery, Unavailable
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import open_base, register_base
 from adaptry.operations.lineage import ancestor_tree
-from adaptry.operations.mirroring.apply import MIRRORED
-from adaptry.operations.mirroring.plan import MirrorSelection, plan_mirror
-from adaptry.operations.mirroring.sync import sync_continuously, sync_once
+from adaptry.operations.mirror.apply import MIRRORED
+from adaptry.operations.mirror.plan import MirrorSelection, plan_mirror
+from adaptry.operations.mirror.sync import sync_continuously, sync_once
 from adaptry.operations.promotion import promote
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.transfer.retry import RetryPolicy

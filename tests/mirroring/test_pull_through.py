@@ -17,8 +17,8 @@ from adaptry.core.errors import NotFound, Unavailable, Withdrawn
 from adaptry.core.lifecycle import State
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.base_registry import register_base
-from adaptry.operations.mirroring.apply import MIRRORED
-from adaptry.operations.mirroring.upstream import UpstreamMirror
+from adaptry.operations.mirror.apply import MIRRORED
+from adaptry.operations.mirror.upstream import UpstreamMirror
 from adaptry.operations.promotion import promote
 from adaptry.operations.transfer import pull, push
 from adaptry.operations.version_state import change_state

@@ -19,7 +19,7 @@ from adaptry.core.query_terms import DateTerm, EvalTerm, HasTerm, MetricTerm, Nu
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.evidence import WithdrawalRequest
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import AdapterEdit, AdapterInfo, StateChange, VersionDetail
 from adaptry.registry.sort_keys import parse_search_sort
 from adaptry.registry.workers import Condition, ResidentReport, WorkerReport

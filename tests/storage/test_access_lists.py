@@ -15,7 +15,7 @@ from adaptry.core.access.resources import Resource
 from adaptry.core.errors import Invalid, NotFound
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.registry.access import GrantInfo
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import Page
 from adaptry.storage.blobs.memory import MemoryBlobs
 from adaptry.storage.catalog import cursors

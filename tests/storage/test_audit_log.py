@@ -36,7 +36,7 @@ from adaptry.registry.workers import WorkerGoneRequest, WorkerReport
 from adaptry.storage import tokens
 from adaptry.storage.catalog.audit_log import entry_pages
 from adaptry.storage.catalog.audit_log.log_key import LogKey
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record
 from adaptry.storage.catalog.audit_log.sequencer import LEASE, Sequencer, log_state
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import AuditEntryRow

@@ -16,7 +16,7 @@ from adaptry.core.access.grants import Grant
 from adaptry.core.access.resources import Resource
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.query import parse
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import AdapterInfo, VersionInfo
 from adaptry.registry.sort_keys import ADAPTER_SORT_KEYS
 from adaptry.storage.blobs.memory import MemoryBlobs

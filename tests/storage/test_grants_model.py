@@ -18,7 +18,7 @@ from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.access import GrantRequest, MemberChange, TokenRequest
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.storage import tokens
 from adaptry.storage.connect import open_in_memory
 from adaptry.storage.local import LocalRegistry

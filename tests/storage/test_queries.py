@@ -18,7 +18,7 @@ from adaptry.core.access.resources import Resource
 from adaptry.core.errors import Invalid, InvalidQuery
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.query import parse
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import Page, VersionInfo
 from adaptry.registry.sort_keys import SEARCH_SORT_KEYS
 from adaptry.storage.catalog import search

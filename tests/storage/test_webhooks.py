@@ -20,7 +20,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 
 from adaptry.core.failpoints import VARIABLE
 from adaptry.core.identity import Identity
-from adaptry.core.outgoing.addresses import parse_network
+from adaptry.core.outgoing_requests.addresses import parse_network
 from adaptry.core.refs import AdapterName
 from adaptry.registry.records import AdapterEdit
 from adaptry.registry.webhooks import CreatedSecret, SecretRotation, WebhookDelivery, WebhookRequest
@@ -325,7 +325,7 @@ def test_old_messages_are_deleted(scene: Scene) -> None:
 _SENDER = """
 import sys
 from pathlib import Path
-from adaptry.core.outgoing.addresses import parse_network
+from adaptry.core.outgoing_requests.addresses import parse_network
 from adaptry.storage.connect import open_local
 from adaptry.storage.webhooks.delivery import webhook_connector
 from adaptry.storage.webhooks.sender import WebhookSender

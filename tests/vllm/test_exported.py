@@ -65,7 +65,7 @@ def apart(one: Path, other: Path) -> float:
     return float((far / sum(float(update.square().sum()) for update in first.values())) ** 0.5)
 
 
-def test_a_rank_above_the_servers_is_served_within_the_error_that_was_told(
+def test_a_rank_above_the_servers_is_served_within_the_reported_error(
     plain: dict[str, str], tmp_path: Path
 ) -> None:
     base = models.model(tmp_path / "base")
@@ -107,7 +107,7 @@ MERGED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", MERGED)
-def test_what_no_adapter_can_tell_vllm_is_served_as_a_model(
+def test_changes_that_no_adapter_file_expresses_for_vllm_are_served_as_a_model(
     plain: dict[str, str], tmp_path: Path, what: str
 ) -> None:
     base = models.model(tmp_path / "base")

@@ -128,7 +128,7 @@ def test_more_adapters_than_the_engine_holds_are_answered_right_in_turn(place: P
 
 
 @pytest.mark.parametrize("state", ["revoked", "quarantined"])
-def test_what_is_withdrawn_is_refused_with_the_reason_and_removed(
+def test_a_withdrawn_version_is_refused_with_the_reason_and_removed(
     place: Place, vllm: Vllm, state: str
 ) -> None:
     name = f"acme/{state}"
@@ -163,7 +163,7 @@ def test_what_is_withdrawn_is_refused_with_the_reason_and_removed(
     ],
     ids=["rank", "dora", "bias"],
 )
-def test_what_the_engine_does_not_take_is_refused_before_it_is_loaded(
+def test_an_adapter_that_the_engine_does_not_accept_is_refused_before_it_is_loaded(
     place: Place, vllm: Vllm, config: dict[str, object], rank: int, said: str
 ) -> None:
     name = f"acme/limit-{'-'.join([str(rank), *config])}"
@@ -178,7 +178,7 @@ def test_what_the_engine_does_not_take_is_refused_before_it_is_loaded(
 
 
 @pytest.mark.parametrize("hidden", [64, models.HIDDEN])
-def test_what_was_trained_on_another_base_is_refused(place: Place, vllm: Vllm, hidden: int) -> None:
+def test_an_adapter_of_another_base_is_refused(place: Place, vllm: Vllm, hidden: int) -> None:
     other = models.model(place.folder / f"other-{hidden}", hidden=hidden, seed=1)
     base_registry.register_base(
         place.registry,
@@ -196,6 +196,6 @@ def test_what_was_trained_on_another_base_is_refused(place: Place, vllm: Vllm, h
     assert f"was trained on org/other-{hidden}, and this engine serves another model" in answer.reason
 
 
-def test_what_nobody_knows_does_not_exist(place: Place, vllm: Vllm) -> None:
+def test_an_unknown_name_does_not_exist(place: Place, vllm: Vllm) -> None:
     for name in ("acme/nothing", "acme/nothing@prod", "gpt-4o"):
         assert vllm.complete(name, models.PROMPT).status == 404

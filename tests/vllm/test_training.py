@@ -26,7 +26,7 @@ transformers = pytest.importorskip("transformers", reason="its trainer trains he
 pytestmark = vllm_server.PYTHON.marks
 
 
-def test_what_was_trained_here_is_pushed_and_served(place: Place, vllm: Vllm, tmp_path: Path) -> None:
+def test_a_training_run_is_pushed_and_served(place: Place, vllm: Vllm, tmp_path: Path) -> None:
     """The base is named by the path of its folder alone, as trainers write it into the config."""
     import peft
     import torch
@@ -51,7 +51,7 @@ def test_what_was_trained_here_is_pushed_and_served(place: Place, vllm: Vllm, tm
     assert pushed.version.base_status == "verified"
 
 
-def test_what_push_to_hub_uploaded_is_served_once_it_is_bound(
+def test_an_adapter_uploaded_by_push_to_hub_is_served_once_it_is_bound(
     place: Place, vllm: Vllm, tmp_path: Path
 ) -> None:
     folder = models.adapter(tmp_path / "trained", seed=31, base_name=str(place.base))

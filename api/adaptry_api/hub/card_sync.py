@@ -1,6 +1,6 @@
 """Applies the model card of a commit to `main` to the registry: tags, description, metrics.
 
-Tags of the previous card that are no longer in the card are removed; tags that people set otherwise stay.
+Tags of the previous card that are no longer in the card are removed; tags that were set in other ways stay.
 Metrics are logged for the version with the commit's weights: a trainer writes them into the card after it has
 sent the weights.
 """

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 from starlette.responses import JSONResponse
 
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry_api.auth_policy import CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name, Revision, next_link
 from adaptry_api.hub.refusals import hub_router

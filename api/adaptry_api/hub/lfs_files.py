@@ -14,7 +14,7 @@ from adaptry.core.errors import Unsupported
 from adaptry.core.refs import AdapterName
 from adaptry.registry.commit_info import CommitInfo
 from adaptry.registry.commits import MAIN, Commits
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import Page
 from adaptry_api.auth_policy import Caller, CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name

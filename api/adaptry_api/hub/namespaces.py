@@ -14,7 +14,7 @@ from anyio import to_thread
 from fastapi import Depends, Request
 
 from adaptry.registry.adapters import Adapters
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import AdapterInfo
 from adaptry.storage.catalog.files import stored_bytes
 from adaptry_api.auth_policy import Caller, app_state_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from adaptry.core.refs import AdapterName
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.versions import Versions
 from adaptry_api.auth_policy import CallersRegistry
 from adaptry_api.hub.addresses import MODELS, Name

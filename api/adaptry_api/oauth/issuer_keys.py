@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from adaptry.core import strictjson
 from adaptry.core.errors import AdaptryError, Invalid, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.outgoing.connector import GuardedConnector
+from adaptry.core.outgoing_requests.connector import GuardedConnector
 
 if TYPE_CHECKING:
     from joserfc.jwk import ECKey, KeySet, RSAKey

@@ -60,7 +60,7 @@ class CombineForm:
         for one in combine_methods():
             if one.name == self.method:
                 return one
-        raise Invalid(f"unknown method {self.method!a}; choose one of the list")
+        raise Invalid(f"unknown method {self.method!a}; choose one from the list")
 
     def task(self, labels: Sequence[str], to: str) -> dict[str, object]:
         """The fields of a `combine` job, with these exact versions as inputs. Raises `Invalid`."""

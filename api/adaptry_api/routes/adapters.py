@@ -54,7 +54,9 @@ def create_adapter(body: NewAdapter, registry: IdempotentRegistry) -> AdapterInf
 @ROUTES.get("")
 def list_adapters(
     registry: CallersRegistry,
-    namespace: Annotated[str | None, Query(max_length=96)] = None,
+    namespace: Annotated[
+        str | None, Query(max_length=96, description="Only adapters of this namespace.")
+    ] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
     sort: Annotated[str, Query(max_length=96, json_schema_extra={"enum": [*ADAPTER_SORT_KEYS]})] = "name",

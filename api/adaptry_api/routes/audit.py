@@ -23,6 +23,7 @@ from adaptry_api.routes.parameters import Cursor, Limit
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/audit", "audit")
 _Seq = Annotated[int, Query(ge=0, lt=2**62, description="The number of an entry.")]
+_Start = Annotated[int, Query(ge=0, lt=2**62, description="The number of the first entry.")]
 _Size = Annotated[int, Query(ge=0, lt=2**62, description="A number of entries, as a checkpoint states it.")]
 _Many = Annotated[int, Query(ge=1, le=MAX_SEALED)]
 
@@ -79,7 +80,7 @@ def export_audit_log(request: Request, registry: CallersRegistry, body: AuditFil
 
 @ROUTES.get("/sealed")
 def list_sealed_entries(
-    registry: CallersRegistry, start: _Seq = 0, limit: _Many = MAX_SEALED
+    registry: CallersRegistry, start: _Start = 0, limit: _Many = MAX_SEALED
 ) -> SealedEntries:
     """List sealed entries in the order of their numbers. Administrators only."""
     return registry.audit.sealed(start, limit)

@@ -24,7 +24,7 @@ from adaptry_api.bodies import read_body
 from adaptry_api.downloads import file_response
 from adaptry_api.etags import etag_response
 from adaptry_api.redirects import redirect_to_bucket
-from adaptry_api.routes.parameters import BaseId, Blob, Cursor, Limit
+from adaptry_api.routes.parameters import Architecture, BaseId, Cursor, Limit
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/bases", "bases")
 _MAX_VALUES = 4_000_000
@@ -49,7 +49,7 @@ _BODY = {
 async def register_base(request: Request, identity: Caller, registry: CallersRegistry) -> BaseInfo:
     """Register a base model, or add names and evidence to one that is registered.
 
-    The record holds the fingerprints that `adaptry base add` computes; its weights are not needed. The body
+    The record holds the fingerprints that `adaptry base add` computes; the weights are not needed. The body
     may be up to 64 MiB.
     """
     require_base_write(identity)  # before a body of that size is read
@@ -80,10 +80,10 @@ def find_base(
 
 
 @ROUTES.get("/like/{digest}")
-def list_bases_of_architecture(digest: Blob, registry: CallersRegistry) -> tuple[BaseInfo, ...]:
+def list_bases_of_architecture(digest: Architecture, registry: CallersRegistry) -> tuple[BaseInfo, ...]:
     """List the base models that share an architecture.
 
-    They have tensors of the same names and shapes. `digest` is the architecture's digest, from a base record.
+    They have tensors of the same names and shapes.
     """
     return registry.bases.of_architecture(digest)
 

@@ -80,7 +80,7 @@ def _model(document: object) -> str:
     """Raises `Invalid`, also if an engine that ignores case could take another model."""
     names = document if isinstance(document, dict) else {}
     if any(key != "model" and key.casefold() == "model" for key in names):
-        raise Invalid("the request has a second `model`, in other letters")
+        raise Invalid("the request has two keys `model` that differ only in upper and lower case")
     model = names.get("model")
     if not isinstance(model, str) or not 1 <= len(model) <= LONGEST_MODEL:
         raise Invalid(f"the request names no model, or one of more than {LONGEST_MODEL} characters")

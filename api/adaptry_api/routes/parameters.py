@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Query
+from fastapi import Depends, Path, Query
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName, Ref, parse_selector
@@ -33,10 +33,17 @@ async def _blob(digest: str) -> Digest:
     return Digest.parse(digest)
 
 
+async def _architecture(
+    digest: Annotated[str, Path(description="The digest of an architecture, from a base's record.")],
+) -> Digest:
+    return Digest.parse(digest)
+
+
 PathRef = Annotated[Ref, Depends(_ref)]
 Revision = Annotated[Digest, Depends(_revision)]
 BaseId = Annotated[Digest, Depends(_base)]
 Blob = Annotated[Digest, Depends(_blob)]
+Architecture = Annotated[Digest, Depends(_architecture)]
 
 Cursor = Annotated[str | None, Query(max_length=1024, description="The `next` of the previous page.")]
 Limit = Annotated[int, Query(json_schema_extra={"minimum": 1, "maximum": 200})]

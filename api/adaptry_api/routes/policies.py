@@ -50,7 +50,13 @@ class EvaluationRequest(BaseModel, extra="forbid"):
 
 
 @ROUTES.get("")
-def list_policies(registry: CallersRegistry, scope: Scope | None = None) -> tuple[PolicyInfo, ...]:
+def list_policies(
+    registry: CallersRegistry,
+    scope: Annotated[
+        str | None,
+        Query(min_length=1, max_length=193, description="Only those of this namespace or adapter."),
+    ] = None,
+) -> tuple[PolicyInfo, ...]:
     """List the policies in force.
 
     For an adapter, the list includes its namespace's policies, since both apply; for a namespace, those of
@@ -133,7 +139,9 @@ def withdraw_approval(name: Name, alias: str, revision: Revision, registry: Call
 def list_promotions(
     name: Name,
     registry: CallersRegistry,
-    alias: AliasName | None = None,
+    alias: Annotated[
+        str | None, Query(min_length=1, max_length=64, description="Only moves of this alias.")
+    ] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[PromotionInfo]:

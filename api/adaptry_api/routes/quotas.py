@@ -13,7 +13,9 @@ from adaptry.registry.quotas import QuotaInfo, QuotaRequest
 from adaptry_api.auth_policy import CallersRegistry, app_state_of, guarded_router
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/quotas", "quotas")
-Name = Annotated[str, Query(min_length=1, max_length=193)]
+Name = Annotated[
+    str, Query(min_length=1, max_length=193, description="The namespace or principal, or `*` for every name.")
+]
 
 
 @ROUTES.get("")

@@ -93,7 +93,7 @@ async def store_small_adapter_files(
         body = await read_bytes(request, MAX_SENT + 4 * MAX_FILES)
         contents = protocol.split_parts(body, MAX_FILES)
         if sum(map(len, contents)) > MAX_SENT:
-            raise TooLarge(f"the files have more than {MAX_SENT >> 20} MiB together; upload each of them")
+            raise TooLarge(f"the files have more than {MAX_SENT >> 20} MiB together; upload them one by one")
         await to_thread.run_sync(registry.uploads.put_all, name, contents, limiter=threads)
 
 
@@ -122,7 +122,9 @@ def open_base_upload(base: BaseId, body: UploadOpenRequest, registry: CallersReg
 @ROUTES.get("/uploads")
 def list_uploads(
     registry: CallersRegistry,
-    namespace: Annotated[str | None, Query(max_length=96)] = None,
+    namespace: Annotated[
+        str | None, Query(max_length=96, description="Only uploads to this namespace.")
+    ] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> Page[UploadSession]:

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from adaptry.core import strictjson
 from adaptry.core.errors import AdaptryError, Invalid, Unauthenticated, Unavailable
-from adaptry.core.outgoing.connector import GuardedConnector, OutgoingResponse
+from adaptry.core.outgoing_requests.connector import GuardedConnector, OutgoingResponse
 from adaptry.storage.sign_ins import ConfirmedUser
 from adaptry_api.oauth import id_tokens
 from adaptry_api.oauth.issuer_keys import IssuerKeys

@@ -147,7 +147,9 @@ def open_regular(path: Path) -> io.FileIO:
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-        raise Invalid(f"{path} is {kind}, where a file is expected; is this the training's output?")
+        raise Invalid(
+            f"{path} is {kind}, where a file is expected; pass the folder that the training run saved"
+        )
     return io.FileIO(descriptor, "r")
 
 

@@ -76,7 +76,10 @@ def _refuse_half(folder: Path, names: set[str]) -> NoReturn:
     if CONFIG in names:
         raise NotFound(f"{folder} has {CONFIG} but no {WEIGHTS}; did the training save the adapter?")
     if WEIGHTS in names:
-        raise NotFound(f"{folder} has {WEIGHTS} but no {CONFIG}, so its method and scale are unknown")
+        raise NotFound(
+            f"{folder} has {WEIGHTS} but no {CONFIG}, so its method and scale are unknown; copy"
+            f" {CONFIG} from the output of the training run"
+        )
     if "model_index.json" in names or any(WHOLE_MODEL.fullmatch(name) for name in names):
         raise NotFound(
             f"{folder} is a whole model, not an adapter (try `adaptry base add {folder_argument(folder)}`)"

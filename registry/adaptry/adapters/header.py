@@ -168,7 +168,7 @@ def _tensor(name: str, entry: object, data_start: int, size: int, what: str) -> 
     if end - begin != math.prod(shape) * DTYPE_BITS[dtype] // 8 or data_start + end > size:
         raise InvalidWeights(
             f"{what}: the byte range of {name} does not match its shape and the file's size;"
-            " the file is truncated, or its header is wrong"
+            " the file is truncated, or its header is wrong; copy or save it again"
         )
     return TensorInfo(dtype, tuple(shape), data_start + begin, data_start + end)
 

@@ -19,7 +19,7 @@ from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.pattern_process import WHOLE
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
+from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names, verb_form
 from adaptry.checks.ranks import check_ranks_and_scales
 from adaptry.checks.refused_configs import refused_fields
 from adaptry.core.report import Finding

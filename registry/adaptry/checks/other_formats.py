@@ -12,7 +12,7 @@ from adaptry.adapters.formats import FORMATS, AdapterFormat
 from adaptry.adapters.header import FLOATS
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
 from adaptry.checks.tool_rules import RULES, with_tool_remedy
 from adaptry.core.report import Finding
 

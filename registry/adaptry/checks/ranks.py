@@ -9,7 +9,7 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.lora_config import pattern_problems, scale_of
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.core.report import Finding
 
 _OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])

@@ -12,7 +12,7 @@ from adaptry.adapters.formats import AdapterFormat
 from adaptry.adapters.layouts import diffusers
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
 from adaptry.core.report import Finding
 
 

@@ -18,7 +18,7 @@ from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
 from adaptry.core.report import Finding
 
 if TYPE_CHECKING:

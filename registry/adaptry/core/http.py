@@ -92,6 +92,13 @@ def tls_context(bundle: str) -> ssl.SSLContext:
     return context
 
 
+def plain_reason(error: object) -> str:
+    """The reason of a connection error of urllib3, without the names and addresses of its objects."""
+    text = str(error)
+    reason = text.rpartition(": ")[2]
+    return reason.removesuffix(")") if reason.count(")") > reason.count("(") else reason
+
+
 def _proxy_from_environment(url: str) -> str | None:
     parts = urlsplit(url)
     if proxy_bypass(parts.netloc):

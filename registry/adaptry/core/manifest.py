@@ -120,12 +120,12 @@ class Manifest(FrozenValue):
         if len(self.files) > MAX_TREE:
             raise ValueError(f"{len(self.files)} files; a tree has at most {MAX_TREE}")
         if sum(entry.size for entry in self.files) > MAX_TREE_SIZE:
-            raise ValueError(f"over {MAX_TREE_SIZE >> 40} TiB in one tree")
+            raise ValueError(f"the files have more than {MAX_TREE_SIZE >> 40} TiB, the most for a tree")
         paths = [check_path(entry.path) for entry in self.files]
         if paths != sorted(paths):
             raise ValueError("files must be sorted by path")
         if len({path.lower() for path in paths}) != len(paths):
-            raise ValueError("two files differ only by case, or not at all")
+            raise ValueError("two files have the same path, or paths that differ only by case")
 
     @classmethod
     def of(

@@ -42,8 +42,8 @@ GRAMMAR = (
     + " with the same and a date (2026-01-31), or a span before now (7d); "
     + ", ".join(f"has:{field}" for field in HAS_FIELDS)
     + " (has:metric.NAME, has:eval.TASK.METRIC); fits:ENGINE; "
-    "OR and parentheses combine terms: terms beside each other all hold, and bind more than OR; "
-    "a - before a term or a group excludes"
+    "OR and parentheses combine terms: adjacent terms must all hold, and bind more tightly than OR; "
+    "a - before a term or a group excludes what it finds"
 )
 MAX_LENGTH = 1024
 MAX_TERMS = 32

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 GRAMMAR = (
-    "a ref is namespace/name, then nothing (latest), @3 or @v3 (version), @prod (alias or branch), "
-    "or @sha256:<12 or more hex digits>"
+    "a ref is namespace/name (its latest version), or that with @3 or @v3 (a version), @prod (an alias or"
+    " branch) or @sha256:<12 or more hex digits>"
 )
 RESERVED_NAMESPACES = frozenset(
     [

@@ -1,4 +1,4 @@
-"""The states that a version can be in. `lifecycle` says what each allows."""
+"""The states that a version can be in. `lifecycle` defines what each allows."""
 
 from __future__ import annotations
 

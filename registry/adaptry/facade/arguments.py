@@ -44,7 +44,7 @@ def parse_ref(value: RefLike) -> Ref:
             return value.version.revision_ref
         case str():
             return Ref.parse(value)
-    raise InvalidRef(f"a version is named as in 'acme/tone@3', not by {type(value).__name__}")
+    raise InvalidRef(f"a version must be a string such as 'acme/tone@3', not {type(value).__name__}")
 
 
 def parse_name(value: AdapterName | str) -> AdapterName:
@@ -53,7 +53,7 @@ def parse_name(value: AdapterName | str) -> AdapterName:
         return value
     if isinstance(value, str):
         return AdapterName.parse(value)
-    raise InvalidRef(f"an adapter is named as in 'acme/tone', not by {type(value).__name__}")
+    raise InvalidRef(f"an adapter must be a string such as 'acme/tone', not {type(value).__name__}")
 
 
 def parse_source(value: SourceLike) -> ParentSource:

@@ -112,9 +112,8 @@ def combine(
 
     Args:
         inputs: Adapters, or a mapping from adapters to their weights (finite numbers, 1 if not given). Each
-            is a folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
-            `Adapter` that is open.
-        to: A name in the registry, or a folder. None: nothing is written, and the plan is returned.
+            is a folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+        to: A name in the registry, or a folder. None: only returns the plan.
         method: `linear`, `svd`, `ties`, `dare_linear`, …
         parameters: The method's parameters, as in `{"density": 0.3}`.
         rank: Reduces every module to this rank.
@@ -122,8 +121,8 @@ def combine(
         uniform: The same rank for every module, padded with zeros, for engines that need that.
         dtype: The dtype of the factors; everything is computed in float32 or more.
         seed: For methods that draw random numbers.
-        whole_weights: The input whose saved modules are kept if several inputs have some: its name, or
-            `"none"`.
+        whole_weights: The input whose fully saved modules (`modules_to_save`) are kept, if several have
+            some; by its name. `"none"` leaves them out.
         base: The base of inputs whose base is not registered: a folder, a name or an id.
         other_base: Allows adapters that were trained on different bases.
         metrics, alias, force_reason: As in `push`, for the resulting version.

@@ -25,7 +25,7 @@ from adaptry.facade.warnings import warn
 from adaptry.operations.sources import open_parent
 
 if TYPE_CHECKING:
-    from adaptry.compute.converting.rank_choice import RankPlan
+    from adaptry.compute.conversion.rank_choice import RankPlan
     from adaptry.operations.derived_output import DerivedResult
 
 
@@ -61,8 +61,7 @@ def convert(
         print(made.outcome.error)  # ‖ΔW − ΔW'‖ / ‖ΔW‖ over all modules
 
     Args:
-        source: A folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
-            `Adapter` that is open.
+        source: A folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
         to: A name in the registry, or a folder.
         base: The adapter's base: a folder, a name or an id. None: the registered one.
         layout: Only rewrites the file with the module names of this version of transformers, without changing
@@ -88,7 +87,7 @@ def convert(
         MissingDependency: torch is not installed.
         Withdrawn, PermissionDenied, StorageFull, Unauthenticated, Unavailable.
     """
-    from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.compute.conversion.options import ConvertOptions
     from adaptry.operations.conversion import ConversionRequest, plan_conversion
     from adaptry.operations.derived_output import write_result
 
@@ -181,10 +180,8 @@ def resize(
         adaptry.resize("acme/tone", allowed=[8, 16, 32], energy=0.99, to="acme/tone-small", registry=registry)
 
     Args:
-        source: A folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
-            `Adapter` that is open.
-        to: A name in the registry, or a folder. None: nothing is written, and the share that each rank would
-            keep is returned.
+        source: A folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+        to: A name in the registry, or a folder. None: only returns the share that each rank would keep.
         rank: The maximum rank of every module.
         energy: Instead of `rank`: the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
         allowed: The ranks that a server accepts. All modules get the same one: the smallest that keeps
@@ -205,9 +202,9 @@ def resize(
         MissingDependency: torch is not installed.
         Withdrawn, PermissionDenied, StorageFull, Unauthenticated, Unavailable.
     """
-    from adaptry.compute.converting.rank_choice import choose_rank, plan_ranks
-    from adaptry.compute.converting.resize import ResizeOptions
-    from adaptry.compute.converting.resize import resize as resize_adapter
+    from adaptry.compute.conversion.rank_choice import choose_rank, plan_ranks
+    from adaptry.compute.conversion.resize import ResizeOptions
+    from adaptry.compute.conversion.resize import resize as resize_adapter
     from adaptry.operations.derived_output import write_result
 
     named = parse_source(source)
@@ -221,7 +218,8 @@ def resize(
             rank, energy, uniform = choose_rank(parent, ranks, energy).rank, None, True
         if rank is None and energy is None:
             raise Invalid(
-                "pass rank=16, energy=0.99 or allowed=[8, 16]; without to=, what each rank keeps is shown"
+                "pass rank=16, energy=0.99 or allowed=[8, 16]; without to=, the share that each rank keeps is"
+                " shown"
             )
         options = validated(
             ResizeOptions,

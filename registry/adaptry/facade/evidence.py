@@ -10,7 +10,7 @@ from adaptry.facade.progress_bars import ShowProgress, shown_progress
 from adaptry.facade.registries import RegistryLike, opened
 from adaptry.operations.evidence.addition import add_evidence as add_files
 from adaptry.registry.evidence import EvidenceAddition, EvidenceInfo
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 
 
 def add_evidence(

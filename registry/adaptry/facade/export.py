@@ -107,10 +107,8 @@ def export(
         adaptry.export("acme/tone@prod", engine="llama.cpp", to="./tone-gguf", registry=registry)
 
     Args:
-        source: A folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version, or an
-            `Adapter` that is open.
-        to: A folder; or a name in the registry, for a version in PEFT's format. None: nothing is written, and
-            the plan is returned.
+        source: A folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+        to: A folder, or a name in the registry (for a version in PEFT's format). None: only returns the plan.
         engine: The engine, with its version and limits: `"vllm@0.33,max_lora_rank=64"`.
         format: The files to write, as in `"gguf"`. None: the engine's.
         base: The adapter's base: a folder, a name or an id. None: the registered one.

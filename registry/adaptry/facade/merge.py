@@ -125,13 +125,10 @@ def merge(
 
     Args:
         inputs: One adapter, several, or a mapping from adapters to their weights (finite numbers, 1 if not
-            given). Each is a folder (a `Path`, or text that begins with `./`, `../`, `/` or `~`), a version,
-            or an `Adapter` that is open.
+            given). Each is a folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
         base: The base to merge into: a folder, or a registered base's name or id.
-        to: The folder to write, which must be empty or absent. None: nothing is written, and the plan is
-            returned.
-        method: The method to combine several adapters: `linear` (the weighted sum), or another method of
-            `combine`.
+        to: The folder to write, which must be empty or absent. None: only returns the plan.
+        method: How to combine several adapters: `linear` (the weighted sum), or a method of `combine`.
         parameters: The method's parameters, as in `{"density": 0.3}`.
         dtype: The dtype of all weights. None: each weight keeps its own.
         seed: For methods that draw random numbers.

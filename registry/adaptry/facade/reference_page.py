@@ -27,6 +27,9 @@ them. Functions that work on a registry take it as their first argument: an open
 a folder. Functions that also work on adapters in folders take it as `registry=`, and do not need it for
 folders. Each function closes what it opens.
 
+Where a function takes a folder or a name in the registry, text is a folder if it begins with `./`, `../`, `/`
+or `~`, and otherwise a name; a `Path` is always a folder. The source of `push` is always a folder.
+
 In a notebook, results are shown as tables. Transfers and computations show progress bars; `progress=False`
 turns them off. Messages that a caller should see, such as that a version is deprecated, are logged as
 warnings of the logger `adaptry`.
@@ -64,8 +67,8 @@ _VALUES = (
     "adaptry.checks.runtimes.rule.RuntimeVerdict",
     "adaptry.operations.comparison.Comparison",
     "adaptry.operations.differences.Difference",
-    "adaptry.compute.comparing.results.AdapterDistance",
-    "adaptry.compute.comparing.results.ModuleDistance",
+    "adaptry.compute.comparison.results.AdapterDistance",
+    "adaptry.compute.comparison.results.ModuleDistance",
     "adaptry.compute.merging.plan.MergePlan",
     "adaptry.facade.merge.MergeResult",
     "adaptry.compute.merging.record.MergeRecord",
@@ -73,8 +76,8 @@ _VALUES = (
     "adaptry.compute.combining.plan.PlannedSite",
     "adaptry.operations.derived_output.DerivedResult",
     "adaptry.compute.lazy_adapters.folder_writer.ComputeResult",
-    "adaptry.compute.converting.rank_choice.RankPlan",
-    "adaptry.compute.converting.rank_energy.RankPoint",
+    "adaptry.compute.conversion.rank_choice.RankPlan",
+    "adaptry.compute.conversion.rank_energy.RankPoint",
     "adaptry.compute.exporting.plan.ExportPlan",
     "adaptry.operations.export.ExportOutput",
     "adaptry.compute.exporting.export.ExportResult",

@@ -21,7 +21,7 @@ from urllib3.exceptions import HTTPError
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, Invalid, NotFound, Unavailable
-from adaptry.core.http import check_url, open_pool
+from adaptry.core.http import check_url, open_pool, plain_reason
 from adaptry.core.refs import ByDigest, Ref
 from adaptry.integrations.serving.background_server import BackgroundServer
 from adaptry.integrations.serving.vllm.names import parse_model_name
@@ -127,7 +127,7 @@ class EngineRelay(BackgroundServer):
                 "POST", self._url, body=body, headers=headers, timeout=_SECONDS, retries=False, redirect=False
             )
         except (HTTPError, OSError) as error:
-            raise Unavailable(f"the engine at {self._url} does not answer: {error}") from error
+            raise Unavailable(f"the engine at {self._url} does not answer: {plain_reason(error)}") from error
 
 
 class _RelayRequest(BaseHTTPRequestHandler):

@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 from adaptry.checks.runtimes.runtime import Runtime, Version, parse_version
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, NotFound, Unavailable
-from adaptry.core.http import check_url, open_pool
+from adaptry.core.http import check_url, open_pool, plain_reason
 from adaptry.core.lazy_dataclass import dataclass
 
 _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=16, nodes=100_000)
@@ -58,7 +58,7 @@ class _Server:
                 answer.close()  # unread bytes would be read as the start of the next response
                 answer.release_conn()
         except (HTTPError, OSError) as error:
-            raise Unavailable(f"nothing answers at {self.url} ({error})") from error
+            raise Unavailable(f"nothing answers at {self.url} ({plain_reason(error)})") from error
         return data.decode("utf-8", "replace") if 0 < len(data) <= _LIMITS.size else None
 
     def json(self, path: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""`adaptry.jobs.step_process_main`, under a name that installed programs use."""
+"""An alias of `adaptry.jobs.step_process_main`: the name that installed runners start."""
 
 if __name__ == "__main__":
     import runpy

@@ -21,10 +21,10 @@ def combine(task: CombineTask, context: JobContext) -> StepResult:
 
 
 def convert(task: ConvertTask, context: JobContext) -> StepResult:
-    from adaptry.compute.converting.base_shapes import ConversionBase
-    from adaptry.compute.converting.convert import convert as converted
-    from adaptry.compute.converting.convert import needs_base_values
-    from adaptry.compute.converting.options import ConvertOptions
+    from adaptry.compute.conversion.base_shapes import ConversionBase
+    from adaptry.compute.conversion.convert import convert as converted
+    from adaptry.compute.conversion.convert import needs_base_values
+    from adaptry.compute.conversion.options import ConvertOptions
     from adaptry.operations.base_registry import open_base
 
     options = ConvertOptions(**task.model_dump(exclude={"source", "to"}))

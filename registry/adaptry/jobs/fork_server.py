@@ -54,7 +54,7 @@ _MODULES = (
 _TORCH_MODULES = (
     "torch",
     "adaptry.compute.combining.combine",
-    "adaptry.compute.converting.convert",
+    "adaptry.compute.conversion.convert",
     "adaptry.compute.tensors.lowrank",
 )
 PIPES = 3

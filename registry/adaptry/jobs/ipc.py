@@ -27,7 +27,7 @@ class RegistryLocation(_IpcModel):
 
 
 class StepRequest(_IpcModel):
-    """One attempt (`turn`) at a step. `before`: earlier results; `remotes`: other registries by name.
+    """One `attempt` at a step. `before`: earlier results; `remotes`: other registries by name.
 
     `trace`: the headers of the runner's span.
     """
@@ -35,7 +35,7 @@ class StepRequest(_IpcModel):
     place: RegistryLocation
     job: str
     step: str
-    turn: int
+    attempt: int
     kind: str
     task: dict[str, Any]
     by: str

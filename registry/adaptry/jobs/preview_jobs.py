@@ -13,7 +13,7 @@ from adaptry.registry.job_types.tasks import PreviewTask
 def preview(task: PreviewTask, context: JobContext) -> StepResult:
     from adaptry.compute.combining.costs import estimate_seconds
     from adaptry.compute.combining.plan import plan_combination
-    from adaptry.compute.comparing.parents_report import compare_parents
+    from adaptry.compute.comparison.parents_report import compare_parents
 
     plan = plan_combination(task.recipe, [_parent(context, text) for text in task.refs])
     agreement = compare_parents(plan.parents, context.progress)

@@ -23,7 +23,7 @@ from typing import Any
 from adaptry.core.errors import AdaptryError, Invalid, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.outgoing.connector import GuardedConnector
+from adaptry.core.outgoing_requests.connector import GuardedConnector
 from adaptry.jobs.capacity import CapacityLimiter
 from adaptry.jobs.engine import WorkflowEngine, database_url
 from adaptry.jobs.ipc import RegistryLocation

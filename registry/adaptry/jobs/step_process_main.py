@@ -63,7 +63,7 @@ def _run_step(request: StepRequest, pipe: _RunnerPipe, processors: Processors) -
     place = request.place
     registry = open_local(place.folder, catalog=place.catalog, blobs=place.blobs, blob_cache=place.blob_cache)
     fenced = job_steps.FencedCatalog(
-        registry.catalog, lambda tx: job_steps.require_current(tx, request.job, request.step, request.turn)
+        registry.catalog, lambda tx: job_steps.require_current(tx, request.job, request.step, request.attempt)
     )
     # The submitter's rights, not the runner's; and every change is fenced to the current attempt.
     registry.context.catalog = fenced

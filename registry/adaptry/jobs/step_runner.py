@@ -124,7 +124,7 @@ class StepRunner:
                 place=self.location,
                 job=id,
                 step=step,
-                turn=begun.attempt,
+                attempt=begun.attempt,
                 kind=found.kind,
                 task=found.task,
                 by=by.name,
@@ -143,7 +143,7 @@ class StepRunner:
         """The same as `_run_process`, in a span that the process's own spans are part of."""
         attributes = {"adaptry.job.kind": request.kind, "adaptry.job.step": request.step.partition("-")[0]}
         with tracing.span("job step", attributes, seconds=tracing.STEP_SECONDS) as span:
-            span.detail({"adaptry.job": request.job, "adaptry.job.turn": request.turn})
+            span.detail({"adaptry.job": request.job, "adaptry.job.turn": request.attempt})
             outcome = self._run_process(request.model_copy(update={"trace": tracing.headers()}))
             if isinstance(outcome, _Failure):
                 span.set({"error.type": outcome.fault.code})
@@ -192,7 +192,7 @@ class StepRunner:
         sizes = {piece.name: piece.size for piece in outcome.pieces}
         try:
             with self.catalog.write() as tx:
-                job_steps.finish_step(tx, request.job, request.step, request.turn, result, sizes)
+                job_steps.finish_step(tx, request.job, request.step, request.attempt, result, sizes)
         except Conflict:
             return dict(GONE)
         reach("runner.concluded")
@@ -208,7 +208,7 @@ class StepRunner:
     def _is_ours(self, request: StepRequest) -> bool:
         try:
             with self.catalog.read() as tx:
-                job_steps.require_current(tx, request.job, request.step, request.turn)
+                job_steps.require_current(tx, request.job, request.step, request.attempt)
         except Conflict:
             return False
         return True
@@ -255,7 +255,7 @@ class _ProgressLog:
             if lines:
                 jobs.append_log(tx, request.job, request.step, lines, _now())
             if stage:
-                job_steps.report(tx, request.job, request.step, request.turn, *stage)
+                job_steps.report(tx, request.job, request.step, request.attempt, *stage)
 
     def _flush_if_due(self) -> None:
         if time.monotonic() - self._flushed_at >= _EVERY:

@@ -15,8 +15,8 @@ from adaptry.registry.job_types.tasks import WeightStatisticsTask
 from adaptry.storage.local.weight_measurements import is_measured, store_distance, store_statistics
 
 if TYPE_CHECKING:
-    from adaptry.compute.comparing.updates import AdapterUpdates
-    from adaptry.compute.converting.base_shapes import ConversionBase
+    from adaptry.compute.comparison.updates import AdapterUpdates
+    from adaptry.compute.conversion.base_shapes import ConversionBase
 
 
 _UNMEASURABLE = (NotFound, CheckFailed, Unsupported, InvalidWeights)
@@ -27,7 +27,7 @@ def measure(task: WeightStatisticsTask, context: JobContext) -> StepResult:
     """Measures each version that can be measured, and its distance from the first one. Logs why others cannot
     be measured, and fails if none can.
     """
-    from adaptry.compute.comparing.statistics import measure_weight_distance
+    from adaptry.compute.comparison.statistics import measure_weight_distance
 
     registry = context.registry.context
     parents = dict(_open(context, text) for text in task.versions)
@@ -60,8 +60,8 @@ def _open(context: JobContext, text: str) -> tuple[Digest, ParentAdapter]:
 
 def _measured(context: JobContext, digest: Digest, parent: ParentAdapter) -> tuple[AdapterUpdates, bool]:
     """The adapter's updates, with its statistics stored; whether they were not before."""
-    from adaptry.compute.comparing.statistics import measure_statistics
-    from adaptry.compute.comparing.updates import open_updates
+    from adaptry.compute.comparison.statistics import measure_statistics
+    from adaptry.compute.comparison.updates import open_updates
 
     updates = open_updates(parent, _base(context, parent))
     if is_measured(context.registry.context, digest):
@@ -72,8 +72,8 @@ def _measured(context: JobContext, digest: Digest, parent: ParentAdapter) -> tup
 
 def _base(context: JobContext, parent: ParentAdapter) -> ConversionBase | None:
     """The known base of an adapter; with its weights, if the updates depend on them."""
-    from adaptry.compute.converting.base_shapes import ConversionBase
-    from adaptry.compute.converting.delta import needs_base_weights
+    from adaptry.compute.conversion.base_shapes import ConversionBase
+    from adaptry.compute.conversion.delta import needs_base_weights
     from adaptry.operations.base_registry import open_base
 
     if parent.base is None:

@@ -1,1 +1,1 @@
-"""Public names of before."""
+"""Aliases of modules of `adaptry.compute.merging`: the names that users' programs import."""

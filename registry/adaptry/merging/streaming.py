@@ -1,4 +1,4 @@
-"""`adaptry.compute.merging.streaming`, under the name that others know it by."""
+"""An alias of `adaptry.compute.merging.streaming`: the name that users' programs import."""
 
 if __name__ == "__main__":
     import runpy

@@ -61,7 +61,7 @@ class RecognisedBase:
         if self.info is not None:
             return f"the base in {self.folder} is {_name(self.info)}"
         return (
-            f"the base in {self.folder} is not registered, which engines need to load the adapter:"
+            f"the base in {self.folder} is not registered, so engines cannot load the adapter; register it:"
             f" `{add_command(self.folder, namespace)}`"
         )
 
@@ -222,7 +222,7 @@ def bind_versions(versions: Versions, ref: Ref, base: Digest, *, each: bool = Fa
     first = versions.get(ref)
     chosen = [first]
     if each:
-        from adaptry.registry.paging import iter_items
+        from adaptry.registry.pagination import iter_items
 
         every = iter_items(lambda cursor: versions.list(ref.name, cursor, limit=200))
         chosen += [

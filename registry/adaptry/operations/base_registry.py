@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, get_args
 from adaptry.adapters.base_record import BaseRecord, Level
 from adaptry.adapters.content import FolderContent
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.fingerprinting.hashing import full_hashes
+from adaptry.bases.fingerprinting.full_hashes import full_hashes
 from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.fingerprinting.quantised_copies import is_packed
 from adaptry.bases.hf_folder import INDEX_END, HfCheckpoint, open_checkpoint, side_files
@@ -29,7 +29,7 @@ from adaptry.core.settings import data_folder
 from adaptry.core.tree_paths import check_path
 from adaptry.registry.bases import Bases
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 
 if TYPE_CHECKING:
     from adaptry.registry.base_info import BaseInfo, BaseMatch

@@ -11,7 +11,7 @@ from adaptry.operations.differences import Difference, DiffSide, find_difference
 from adaptry.operations.sources import ParentSource, RegistryOpener, Warn, open_input, open_parent
 
 if TYPE_CHECKING:
-    from adaptry.compute.comparing.results import AdapterDistance
+    from adaptry.compute.comparison.results import AdapterDistance
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -61,7 +61,7 @@ def compare_adapters(
     found = find_differences(DiffSide.of(one.adapter, one.version), DiffSide.of(other.adapter, other.version))
     if not weights:
         return Comparison(one.label, other.label, found)
-    from adaptry.compute.comparing.distance import measure_distance
+    from adaptry.compute.comparison.distance import measure_distance
 
     first, second = (
         open_parent(connected, source, warn=warn, progress=progress) for source in (before, after)

@@ -10,9 +10,9 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
-from adaptry.compute.converting.base_shapes import ConversionBase
-from adaptry.compute.converting.convert import convert, needs_base_values
-from adaptry.compute.converting.options import ConvertOptions
+from adaptry.compute.conversion.base_shapes import ConversionBase
+from adaptry.compute.conversion.convert import convert, needs_base_values
+from adaptry.compute.conversion.options import ConvertOptions
 from adaptry.compute.foreign_layouts.gguf_lora import convert_gguf_to_peft
 from adaptry.compute.foreign_layouts.gguf_reader import find_gguf
 from adaptry.compute.foreign_layouts.to_peft import convert_to_peft

@@ -17,7 +17,7 @@ from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry.adapters import Adapters
 from adaptry.registry.aliases import ALIAS_MOVED, AS_POLICIES_SAY, Aliases, MoveRequest
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import AliasInfo, Event, VersionInfo
 from adaptry.registry.versions import Versions
 

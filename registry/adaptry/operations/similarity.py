@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from adaptry.compute.comparing.results import SimilarAdapter, SimilarAdapters
+from adaptry.compute.comparison.results import SimilarAdapter, SimilarAdapters
 from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.core.digest import Digest
@@ -30,11 +30,11 @@ from adaptry.core.progress import Progress, no_progress
 from adaptry.core.settings import data_folder
 from adaptry.operations.temporary_updates import temporary_updates
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import VersionInfo
 
 if TYPE_CHECKING:
-    from adaptry.compute.comparing.signature import Signature
+    from adaptry.compute.comparison.signature import Signature
 
 Answer = TypeVar("Answer")
 
@@ -130,7 +130,7 @@ class _SimilaritySearch:
         above: float,
     ) -> list[VersionInfo]:
         """The versions that their signatures do not rule out, the most likely first."""
-        from adaptry.compute.comparing.signature import Signature, cosine_margin, estimate_cosine
+        from adaptry.compute.comparison.signature import Signature, cosine_margin, estimate_cosine
 
         if mine is None:
             return []
@@ -141,7 +141,7 @@ class _SimilaritySearch:
         return sorted(likely, key=lambda version: estimates[version.digest], reverse=True)
 
     def _signatures(self, versions: Sequence[VersionInfo]) -> dict[Digest, Signature]:
-        from adaptry.compute.comparing.signature_files import load_signature
+        from adaptry.compute.comparison.signature_files import load_signature
 
         found: dict[Digest, Signature] = {}
         pending: dict[Digest, VersionInfo] = {}
@@ -161,8 +161,8 @@ class _SimilaritySearch:
         return found
 
     def _signature(self, version: VersionInfo) -> Signature | None:
-        from adaptry.compute.comparing.signature import Signature
-        from adaptry.compute.comparing.signature_files import save_signature
+        from adaptry.compute.comparison.signature import Signature
+        from adaptry.compute.comparison.signature_files import save_signature
 
         signature = self._read(version, Signature.of)
         if signature is not None:
@@ -183,7 +183,7 @@ class _SimilaritySearch:
         return None
 
     def _compare(self, mine: AdapterDeltas | None, version: VersionInfo, is_same: bool) -> SimilarAdapter:
-        from adaptry.compute.comparing.similarity import measure_similarity
+        from adaptry.compute.comparison.similarity import measure_similarity
 
         found = None
         if mine is not None and version.digest not in self.uncomparable:

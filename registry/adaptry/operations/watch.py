@@ -19,7 +19,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Label, Ref
 from adaptry.registry.events import adapters_of
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import Event, EventBatch, VersionInfo
 from adaptry.registry.versions import Versions
 

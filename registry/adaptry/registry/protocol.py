@@ -48,7 +48,7 @@ def split_parts(body: bytes, most: int) -> list[bytes]:
     at = 0
     while at < len(body):
         if len(parts) == most:
-            raise TooLarge(f"the body has more than {most} parts, the most that this address accepts")
+            raise TooLarge(f"the body has more than {most} parts, the most that this endpoint accepts")
         start = at + 4
         at = start + int.from_bytes(body[at:start], "big")
         if at > len(body) or start > len(body):

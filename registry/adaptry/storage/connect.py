@@ -56,8 +56,7 @@ def connect(
     folder = resolve_folder(where) if where is not None else data_folder()
     if where is not None and not create_missing and not is_registry(folder):
         raise NotFound(
-            f"no registry in {folder}; the first push creates one, or name another place "
-            "(--registry URL|DIR, or ADAPTRY_URL)"
+            f"no registry in {folder}; pass the URL or folder of an existing one, or create one with a push"
         )
     open_whole = partial(
         open_local,

@@ -14,7 +14,7 @@ from adaptry.registry.access import CreatedToken, InvitationInfo
 from adaptry.storage import tokens
 from adaptry.storage.catalog import invitations as kept
 from adaptry.storage.catalog import principals
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set_actor
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record, set_actor
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.principals import PrincipalRecord
 

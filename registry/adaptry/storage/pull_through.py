@@ -43,7 +43,7 @@ Answer = TypeVar("Answer")
 
 class UpstreamRegistry(Protocol):
     """The interface that a pull-through registry needs of its upstream
-    (`operations.mirroring.UpstreamMirror`).
+    (`operations.mirror.UpstreamMirror`).
     """
 
     def fetch(self, ref: Ref) -> AdaptryError | None: ...

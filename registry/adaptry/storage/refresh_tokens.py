@@ -21,7 +21,7 @@ from adaptry.storage import tokens
 from adaptry.storage.catalog import principals
 from adaptry.storage.catalog import refresh_tokens as kept
 from adaptry.storage.catalog import tokens as access_tokens
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set_actor
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record, set_actor
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.tokens import TokenRecord
 

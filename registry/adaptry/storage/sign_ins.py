@@ -18,7 +18,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage import tokens
 from adaptry.storage.catalog import principals, sign_ins
 from adaptry.storage.catalog import tokens as kept
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set_actor
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record, set_actor
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.principals import PrincipalRecord
 from adaptry.storage.catalog.sign_ins import ExternalUser

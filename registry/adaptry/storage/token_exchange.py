@@ -20,7 +20,7 @@ from adaptry.registry.publishers import IssuerInfo
 from adaptry.storage import tokens
 from adaptry.storage.catalog import principals, publishers
 from adaptry.storage.catalog import tokens as kept
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set_actor
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record, set_actor
 from adaptry.storage.catalog.database import Catalog
 
 KIND = "ci"

@@ -30,7 +30,7 @@ from adaptry.core.identity import LOCAL, Identity, require_unreserved
 from adaptry.registry.access import PrincipalKind, TokenInfo
 from adaptry.storage.catalog import grants, principals, refresh_tokens
 from adaptry.storage.catalog import tokens as kept
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.principals import PrincipalRecord
 from adaptry.storage.catalog.tokens import TokenRecord

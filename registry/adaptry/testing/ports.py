@@ -14,7 +14,7 @@ _FIRST, _COUNT = 15_000, 15_000  # Linux chooses from 32768 on, others from 4915
 
 
 def free_ports(count: int) -> list[int]:
-    """So many ports of 127.0.0.1 on which nobody listens, claimed for this process."""
+    """`count` free ports of 127.0.0.1, claimed for this process."""
     found: list[int] = []
     while len(found) < count:
         port = _FIRST + secrets.randbelow(_COUNT)  # not `random`, which tests seed alike in each process

@@ -2,7 +2,7 @@
 and for a remote registry also `stores`.
 
 `make_registry(identity)` returns the same, initially empty, registry for that identity, including the
-anonymous one. The identities are those of `promises.ground` and `identity.LOCAL`, who may do everything.
+anonymous one. The identities are those of `contract.fixtures` and `identity.LOCAL`, who may do everything.
 """
 
 from __future__ import annotations

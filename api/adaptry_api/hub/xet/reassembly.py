@@ -122,7 +122,7 @@ def _join(file: XetFile, find: Callable[[str], StoredXorb], known: dict[str, Sto
         if length != segment.length:
             raise Invalid(
                 f"the file {file.sha256.brief} takes {segment.length:,} bytes from xorb {segment.xorb[:12]}…,"
-                f" where {length:,} are"
+                f" but those chunks have {length:,}"
             )
         pieces.append(XorbSlice(segment.xorb, xorb, segment.start, segment.end))
     return JoinedFile(file.sha256, file.size, tuple(pieces))

@@ -27,7 +27,7 @@ class SettingsSubject:
 
     @classmethod
     def of(cls, request: Request) -> SettingsSubject:
-        """The one that the address names. Raises `NotFound` for names that nothing can have."""
+        """The subject that the address names. Raises `NotFound` for a malformed name."""
         namespace, name = (request.path_params.get(key, "") for key in ("namespace", "name"))
         if not namespace:
             return cls()

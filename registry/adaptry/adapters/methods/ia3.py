@@ -45,7 +45,10 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     if shape == wanted:
         return None
     side = "inputs" if scales_inputs else "outputs"
-    return f"has a vector of {list(shape)}, but by feedforward_modules it is {list(wanted)}, for the {side}"
+    return (
+        f"has a vector of {list(shape)}, but according to feedforward_modules it is {list(wanted)}, for the"
+        f" {side}"
+    )
 
 
 def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:

@@ -35,7 +35,7 @@ SCHEME = 1
 
 
 def fingerprint(checkpoint: HfCheckpoint) -> BaseRecord:
-    """The record of a base. Reads 16 short runs of each tensor; `hashing` computes full digests.
+    """The record of a base. Reads 16 short runs of each tensor; `full_hashes` computes full digests.
 
     Raises `Invalid` if the folder has only buffers and no weights, and `InvalidWeights` if a file changed
     during the reading.

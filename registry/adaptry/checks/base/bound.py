@@ -9,7 +9,7 @@ from adaptry.checks.base.fit import check_fit
 from adaptry.checks.binding import BoundAdapter, DroppedPart
 from adaptry.checks.binding.bound_adapter import DropCause
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import (
+from adaptry.checks.finding_text import (
     fold_layer_numbers,
     format_count,
     format_layers,

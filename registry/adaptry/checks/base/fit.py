@@ -20,7 +20,7 @@ from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, layer_of
 from adaptry.bases.module_map import ModuleMap, TargetTensor, has_own_rows
 from adaptry.bases.parameter_lookup import WhyMissing
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import fold_layer_numbers, format_count, format_layers, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, format_count, format_layers, shorten_names
 from adaptry.core.report import Finding
 
 _CODES: Mapping[WhyMissing, str] = {

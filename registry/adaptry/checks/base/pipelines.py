@@ -16,7 +16,7 @@ from adaptry.adapters.base_record import BaseRecord, TensorShape
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.bases.original_unet import original_names
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
 from adaptry.core.report import Finding
 
 _FLAT = {

@@ -21,7 +21,7 @@ from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, input_embedding
 from adaptry.bases.fingerprinting import chat_template
 from adaptry.bases.fingerprinting.vocabulary import ADDED, BLOCK, TOKENIZER, VOCABULARY
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import format_count, shorten_names, verb_form
+from adaptry.checks.finding_text import format_count, shorten_names, verb_form
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adaptry.adapters.tensor_names import is_buffer
 from adaptry.checks.binding.bound_adapter import BoundAdapter
-from adaptry.checks.formatting import format_count
+from adaptry.checks.finding_text import format_count
 from adaptry.core.errors import CheckFailed
 
 

@@ -18,7 +18,7 @@ from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.checks.binding.bound_adapter import DropCause
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
-from adaptry.checks.formatting import fold_layer_numbers
+from adaptry.checks.finding_text import fold_layer_numbers
 from adaptry.core.lazy_dataclass import dataclass
 
 _ONE_FACTOR = re.compile(r"(?P<experts>.*\.experts)\.(?P<index>\d+)\.(?P<rest>[^.]+\.lora_[AB])\..*")

@@ -23,7 +23,7 @@ from adaptry.checks.binding.bound_adapter import DroppedPart
 from adaptry.checks.binding.expert_factors import expert_matrix, why_expert_not_loaded
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding, is_head, is_matrix
-from adaptry.checks.formatting import format_count
+from adaptry.checks.finding_text import format_count
 from adaptry.core.lazy_dataclass import dataclass
 
 _ONE_EXPERT = re.compile(r"(?:.*\.)?experts\.\d+\..+")

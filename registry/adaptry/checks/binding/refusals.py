@@ -22,7 +22,7 @@ from adaptry.bases.parameterless_modules import parameterless_modules
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, transformers5_path
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding
-from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names, verb_form
+from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names, verb_form
 
 _MATRICES = ("in_proj_weight", *PACKED_WEIGHTS)
 """Other parameters than `weight` that make a module a layer with a matrix."""

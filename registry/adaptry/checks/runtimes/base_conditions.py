@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from adaptry.checks.formatting import format_count, shorten_names
+from adaptry.checks.finding_text import format_count, shorten_names
 from adaptry.checks.runtimes.conditions import last_name
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime

@@ -10,7 +10,7 @@ from adaptry.checks.base.fit import check_fit
 from adaptry.checks.binding.bound_adapter import DropCause
 from adaptry.checks.binding.loaded_model import LoadedModel, load_model
 from adaptry.checks.binding.targets import ModuleTargets
-from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
 from adaptry.checks.runtimes.conditions import is_wrapped, unclaimed, wrapped
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime

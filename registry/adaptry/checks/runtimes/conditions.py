@@ -12,7 +12,7 @@ from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, OUTPUT_HEADS
-from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime, format_version
 

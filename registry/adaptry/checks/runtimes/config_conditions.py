@@ -6,7 +6,7 @@ PEFT uses the file where it can. Engines that use the config refuse what the con
 from __future__ import annotations
 
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.core.errors import InvalidConfig

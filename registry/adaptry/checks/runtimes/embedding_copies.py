@@ -7,7 +7,7 @@ that is the same (`copied_weights`): a verdict reads no other weights.
 from __future__ import annotations
 
 from adaptry.checks.base.copied_weights import Likeness, compare_with_base
-from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.checks.runtimes.conditions import is_embedding_copy
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adaptry.checks.formatting import shorten_names
+from adaptry.checks.finding_text import shorten_names
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 

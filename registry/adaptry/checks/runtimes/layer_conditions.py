@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from adaptry.adapters.spec import ExtraWeight
-from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.checks.runtimes.conditions import last_name
 from adaptry.checks.runtimes.name_conditions import is_kept_copy
 from adaptry.checks.runtimes.rule import CheckSubject, ConditionMatch

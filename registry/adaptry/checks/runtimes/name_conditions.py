@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Set
 from types import MappingProxyType
 
 from adaptry.adapters.methods.extras import PREFIX
-from adaptry.checks.formatting import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
 from adaptry.checks.runtimes.conditions import is_wrapped, other_tensors
 from adaptry.checks.runtimes.name_readers import NameReader
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch

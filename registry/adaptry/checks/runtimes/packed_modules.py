@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.spec import ModuleSpec
-from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.checks.runtimes.conditions import last_name
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from adaptry.adapters.methods.lora_config import scale_of
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.checks.base.fit import check_fit
-from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 

@@ -90,7 +90,7 @@ def _unit(inputs: CombineInputs, coefficients: Tensor, cosines: Tensor) -> Tenso
     if length < _NOTHING:
         raise CheckFailed(
             f"{inputs.site_name}: the directions of the updates cancel, so they have no mean direction;"
-            "  change the weights, or choose another method for this module (modules:"
+            " change the weights, or choose another method for this module (modules:"
             " in the recipe), such as linear"
         )
     return coefficients / length

@@ -12,7 +12,7 @@ from pathlib import Path
 from adaptry.checks import check
 from adaptry.checks.runtimes import Runtime
 from adaptry.checks.weights import check_weights
-from adaptry.compute.converting.base_shapes import check_conversion_base
+from adaptry.compute.conversion.base_shapes import check_conversion_base
 from adaptry.compute.exporting.apply_repairs import RepairedAdapter, repair_for_runtime
 from adaptry.compute.exporting.equality import Equality
 from adaptry.compute.exporting.formats import FORMATS, ExportFormat

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.hf_folder import HfCheckpoint
-from adaptry.compute.converting.base_shapes import ConversionBase
+from adaptry.compute.conversion.base_shapes import ConversionBase
 from adaptry.compute.exporting.oci.artifact import Descriptor
 from adaptry.compute.recipes.merge import Dtype
 from adaptry.core.errors import CheckFailed

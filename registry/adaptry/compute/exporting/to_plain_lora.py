@@ -11,9 +11,9 @@ from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.runtimes import ENGINES, Runtime
 from adaptry.checks.runtimes.option_conditions import largest_rank
 from adaptry.checks.runtimes.rule import CheckSubject
-from adaptry.compute.converting.convert import convert, needs_base_values
-from adaptry.compute.converting.options import ConvertOptions
-from adaptry.compute.converting.resize import ResizeOptions, resize
+from adaptry.compute.conversion.convert import convert, needs_base_values
+from adaptry.compute.conversion.options import ConvertOptions
+from adaptry.compute.conversion.resize import ResizeOptions, resize
 from adaptry.compute.exporting.options import ExportOptions
 from adaptry.compute.exporting.rewrite import read_tensor, rewrite_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule, LazyAdapter, ParentAdapter

@@ -12,7 +12,7 @@ from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.checks.binding import BoundAdapter
-from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.compute.merging.vocabulary import RowCounts
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.core.errors import CheckFailed, InvalidConfig, Unsupported
@@ -150,7 +150,7 @@ def _check_extra(label: str, extra: ExtraTarget, checkpoint: HfCheckpoint, rows:
     fits = shape[1:] == base[1:] if is_rows else shape == base
     if not fits and len(extra.weight.parts) > 1 and shape == extra.weight.shape:
         raise Unsupported(
-            f"{label} has all of {extra.extra.target}, which {checkpoint.folder} stores in"
+            f"{label} has {extra.extra.target} as one tensor, which {checkpoint.folder} stores in"
             f" {len(extra.weight.parts)} tensors: merge it with PEFT (merge_and_unload), and save the result"
         )
     if not fits:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from adaptry.checks.formatting import format_count
+from adaptry.checks.finding_text import format_count
 from adaptry.compute.merging.layout import OutputTensor
 from adaptry.core.errors import CheckFailed
 

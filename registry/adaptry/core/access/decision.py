@@ -43,7 +43,7 @@ class Decision:
 def decide(grants: Sequence[Grant], limit: Limit | None, action: Action, target: Target) -> Decision:
     """Whether a holder of `grants`, with a token narrowed to `limit`, may do `action` to `target`."""
     if limit is not None and not limit.allows(action, target.namespace, target.name):
-        return Decision(False, f"the token is not valid for {action} on {target}")
+        return Decision(False, f"the token does not allow {action} on {target}")
     about = [one for one in grants if one.allows(action, target.namespace, target.name)]
     if not about:
         return Decision(False, f"no grant allows {action} on {target}")

@@ -1,0 +1,1 @@
+"""Parses results files of evaluation programs into evidence; no file is executed or changed."""

@@ -101,9 +101,9 @@ def require_values(values: Iterable[EvidenceValue], label: str) -> tuple[Evidenc
     """Raises `Invalid` if there are none, or too many."""
     found = tuple(dict.fromkeys(values))
     if not found:
-        raise Invalid(f"{label} has no finite number that a metric is")
+        raise Invalid(f"{label} has no metric with a finite value")
     if len(found) > MAX_VALUES:
-        raise Invalid(f"{label} has {len(found):,} values; at most {MAX_VALUES:,} of a file are evidence")
+        raise Invalid(f"{label} has {len(found):,} values; at most {MAX_VALUES:,} per file are accepted")
     return found
 
 

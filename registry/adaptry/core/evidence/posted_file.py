@@ -76,7 +76,7 @@ def read_posted(name: str, data: bytes) -> ParsedPost:
         limit = MAX_SAMPLES
     elif lm_eval.results_time(name) is None:
         raise Invalid(
-            f"{name[:200]!a} is not a file of lm-eval; results_….json and samples_….jsonl are taken"
+            f"{name[:200]!a} is not a file of lm-eval; only results_….json and samples_….jsonl are accepted"
         )
     if len(data) > limit:
         raise Invalid(
@@ -138,7 +138,7 @@ def _read_results(data: bytes, name: str) -> ParsedPost:
 def _read_samples(data: bytes, name: str, task: str, time: str) -> ParsedPost:
     documents = sum(1 for _ in lm_eval.read_samples(data.split(b"\n"), name))
     if not documents:
-        raise Invalid(f"{name} has no document")
+        raise Invalid(f"{name} contains no documents")
     return ParsedPost(run=time, task=task)
 
 

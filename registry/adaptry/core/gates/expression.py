@@ -129,7 +129,7 @@ class _Parser:
         while (token := self._next()) is not None:
             if token.kind != "word" or token.text in _WORDS:
                 if token.text == "=":
-                    raise Invalid(f"column {token.column}: = compares nothing; write ==")
+                    raise Invalid(f"column {token.column}: = is not a comparison; write ==")
                 parts.append(token.text)
             elif parts and parts[-1] == ".":
                 parts.append(_method(token))
@@ -181,7 +181,7 @@ class _Parser:
     def _field(self, name: _Token, function: GateFunction) -> str:
         fields = " or ".join(f".{one}" for one in function.fields)
         if not self._take("."):
-            raise Invalid(f"column {name.column}: {name.text}(…) needs {fields} behind it")
+            raise Invalid(f"column {name.column}: {name.text}(…) must be followed by {fields}")
         token = self._next()
         if token is None or token.text not in function.fields:
             text = token.text if token else ""

@@ -16,7 +16,7 @@ from urllib3.exceptions import HTTPError
 
 from adaptry.core import strictjson
 from adaptry.core.errors import CheckFailed, Invalid, NotFound, Unavailable
-from adaptry.core.http import check_url, open_pool
+from adaptry.core.http import check_url, open_pool, plain_reason
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.engine_test.verdict import Logprobs
 
@@ -117,7 +117,7 @@ def _answer(target: EngineTarget, method: str, path: str, body: Mapping[str, Any
             method, url + path, json=body, headers=headers, timeout=_SECONDS, retries=False, redirect=False
         )
     except (HTTPError, OSError) as error:
-        raise Unavailable(f"{url} does not answer: {error}") from error
+        raise Unavailable(f"{url} does not answer: {plain_reason(error)}") from error
     if answer.status != 200:
         text = answer.data[:600].decode("utf-8", "replace")
         kind = NotFound if answer.status == 404 else Unavailable if answer.status >= 500 else CheckFailed

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.formats import PEFT
-from adaptry.checks.formatting import fold_layer_numbers, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, Invalid, Unsupported
 from adaptry.integrations.inprocess.fetch import FetchedFiles
 from adaptry.integrations.inprocess.lora_placement import lora_placement

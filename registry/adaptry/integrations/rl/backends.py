@@ -9,7 +9,7 @@ from adaptry.core.digest import Digest
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import Engine
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import WorkerInfo
 

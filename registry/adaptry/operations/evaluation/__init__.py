@@ -1,0 +1,1 @@
+"""Evaluates a version with lm-evaluation-harness."""

@@ -102,7 +102,7 @@ def _run(words: Sequence[str], folder: Path, messages: IO[bytes] | None) -> None
 
 
 def _environment() -> dict[str, str]:
-    """Ours without secrets; a proxy for other machines is not asked for this one."""
+    """Our environment without secrets. Requests to this machine bypass the proxy."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(_KEPT_BACK)}
     direct = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
     listed = ",".join(filter(None, (direct, _THIS_MACHINE)))

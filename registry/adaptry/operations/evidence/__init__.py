@@ -1,0 +1,1 @@
+"""Adds results files to versions as evidence, and reads stored ones."""

@@ -81,7 +81,9 @@ def _expanded(paths: Sequence[Path]) -> Iterator[Path]:
         elif found := find_result_files(path, below=True):
             yield from found
         else:
-            raise NotFound(f"{path} has no results files")
+            raise NotFound(
+                f"{path} has no results files, such as results_….json of lm-eval or trainer_state.json"
+            )
 
 
 def _checked_samples(content: Content, name: str) -> Digest:
@@ -91,7 +93,7 @@ def _checked_samples(content: Content, name: str) -> Digest:
     for _ in lm_eval.read_samples(lm_eval.split_lines(content.chunks(name)), name):
         documents += 1
     if not documents:
-        raise Invalid(f"{name} has no document")
+        raise Invalid(f"{name} contains no documents")
     return Digest.of_chunks(content.chunks(name))
 
 

@@ -1,0 +1,1 @@
+"""Compares recorded decisions about aliases with a registry."""

@@ -12,7 +12,7 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.evidence.stored_files import iter_document_scores
 from adaptry.registry.evidence import Evidence, EvidenceInfo
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 
 _FIELDS = frozenset(EvidenceFact.model_fields)
 

@@ -15,7 +15,7 @@ from adaptry.core.errors import AdaptryError, Invalid, NotFound, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.settings import is_server
-from adaptry.operations.mirroring.bundles.archive import Bundle, open_bundle
+from adaptry.operations.mirror.bundles.archive import Bundle, open_bundle
 from adaptry.operations.repair.bit_flip import MAX_BYTES, undo_bit_flip
 from adaptry.registry.interface import Registry
 from adaptry.storage.blobs import BlobStore

@@ -18,6 +18,7 @@ from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLErr
 
 from adaptry import __version__
 from adaptry.core.errors import Invalid, NotFound, TooLarge, Unavailable
+from adaptry.core.http import plain_reason
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import protocol
 from adaptry.registry.http import responses
@@ -170,7 +171,7 @@ class Connection:
         except (HTTPError, OSError) as error:
             raise Unavailable(
                 f"cannot reach {where}, to which {self.url} redirects:"
-                f" {_plain(getattr(error, 'reason', None) or error)}"
+                f" {plain_reason(getattr(error, 'reason', None) or error)}"
             ) from error
         if found.status not in (200, 206):
             found.close()
@@ -253,13 +254,13 @@ class Connection:
                 )
             case ProxyError():
                 return Unavailable(
-                    f"cannot reach {self.url} through the proxy: {_plain(cause.original_error)} (HTTPS_PROXY,"
-                    " NO_PROXY)"
+                    f"cannot reach {self.url} through the proxy: {plain_reason(cause.original_error)}"
+                    " (HTTPS_PROXY, NO_PROXY)"
                 )
             case LocationParseError():
                 return Invalid(f"not a server's address: {self.url[:200]!r}")
             case _:
-                return Unavailable(f"cannot reach {self.url}: {_plain(cause)}; is the server running?")
+                return Unavailable(f"cannot reach {self.url}: {plain_reason(cause)}; is the server running?")
 
 
 class _Interrupted(Exception):
@@ -304,8 +305,3 @@ class _Source:
 def _query(query: Query | None) -> str:
     given = {key: value for key, value in (query or {}).items() if value not in (None, ())}
     return f"?{urlencode(given, doseq=True)}" if given else ""
-
-
-def _plain(cause: object) -> str:
-    """An error's text without the library's objects."""
-    return str(cause).removesuffix(")").rpartition(": ")[2]

@@ -1,4 +1,4 @@
-"""The rows of adapters by name, for a reader of everything, and the same as values for a listing."""
+"""The rows of adapters in name order, and as values for a listing, for callers who may read all of them."""
 
 from __future__ import annotations
 

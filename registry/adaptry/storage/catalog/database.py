@@ -22,7 +22,7 @@ from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.core.quotas import QuotaSubject
 from adaptry.core.settings import is_postgres
 from adaptry.storage.catalog import epochs, sqlite
-from adaptry.storage.catalog.audit_log import recording
+from adaptry.storage.catalog.audit_log import recorder
 from adaptry.storage.catalog.dialect import BEFORE_COMMIT, HAS_EVENTS, DatabaseDialect
 from adaptry.storage.catalog.epochs import Epoch
 from adaptry.storage.catalog.lazy_modules import sa, sm
@@ -304,7 +304,7 @@ def _write_pending(session: Transaction) -> None:
     """Writes what functions have put off until the end of the transaction."""
     for write in session.info.pop(BEFORE_COMMIT, ()):
         write(session)
-    recording.write_pending(session)
+    recorder.write_pending(session)
 
 
 def _let_go(database: DatabaseDialect, notifier: CommitNotifier) -> None:

@@ -1,7 +1,7 @@
 """Conditions on findings, as each reader is shown them.
 
 A reader who may not see a version's base is shown the findings that need no base, and one that the base is
-unknown (`checks.without_base`). A search by findings must not tell more.
+unknown (`checks.without_base`). A search by findings must not reveal more.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from adaptry.core.access.grants import Grant
 from adaptry.core.access.resources import Resource
 from adaptry.core.errors import Conflict
 from adaptry.registry.access import GroupInfo, PrincipalInfo, PrincipalKind
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record
 from adaptry.storage.catalog.case_conflicts import fold
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list

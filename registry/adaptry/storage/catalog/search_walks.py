@@ -200,8 +200,8 @@ class ByMetric:
 
 @dataclass(frozen=True, slots=True)
 class ThenOthers:
-    """Versions with a value in their order, and then those without, by age; not these if `has_value`, the
-    condition that tells them apart, is None.
+    """Versions with a value in their order, and then those without, by age. `has_value` is the condition
+    that separates them; if it is None, those without are left out.
     """
 
     valued: Walk

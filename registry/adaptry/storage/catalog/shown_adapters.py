@@ -1,4 +1,4 @@
-"""Adapters as `AdapterInfo`, made of rows, and the listing by name for a reader of everything."""
+"""Adapters as `AdapterInfo`, made of rows, and the listing by name for callers who may read all of them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def page_by_name(tx: Reads, namespace: str | None, cursor: str | None, limit: int) -> Page[AdapterInfo]:
-    """The adapters of a namespace, or of all, for a reader of everything. Raises `Invalid` for a cursor of
-    another listing.
+    """The adapters of a namespace, or of all, for a caller who may read all of them. Raises `Invalid` for a
+    cursor of another listing.
     """
     rows, following = rows_by_name(tx, namespace, cursor, limit)
     return records.Page[records.AdapterInfo](items=tuple(map(adapter_of, rows)), next=following)

@@ -15,7 +15,7 @@ from adaptry.core.access.resources import Resource
 from adaptry.core.identity import Identity
 from adaptry.registry.access import TokenInfo
 from adaptry.storage.catalog import refresh_tokens
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
 from adaptry.storage.catalog.prepared import run_select

@@ -128,7 +128,10 @@ class LocalAdapters(Adapters):
             held = aliases.infos(tx, adapter)
             if held:
                 names = ", ".join(info.alias for info in held)
-                raise Conflict(f"{name} is in use by {names}; remove the aliases first")
+                raise Conflict(
+                    f"{name} is in use by {names}; remove the aliases first: adaptry alias rm"
+                    f" {name}@{held[0].alias}"
+                )
             if serving := worker_reports.workers_with_adapter(tx, adapter.key):
                 raise Conflict(
                     f"{name} is loaded by {', '.join(serving[:5])}; revoke its versions, which unloads them"
@@ -155,7 +158,7 @@ class LocalAdapters(Adapters):
 
     def _require_aliases_brought(self, tx: Transaction, renamed: AdapterRecord) -> None:
         """Raises `PermissionDenied` if a rename brings aliases into another namespace that the caller may not
-        make there, or past policies that nobody evaluates.
+        make there, or that policies would apply to, which a rename does not evaluate.
         """
 
         from adaptry.storage.catalog import policies  # which only changes need

@@ -35,7 +35,7 @@ from adaptry.registry.audit_log import (
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.audit_log import entry_pages
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.audit_log.sequencer import Sequencer, log_state
 from adaptry.storage.catalog.audit_log.subtrees import subtree
 from adaptry.storage.catalog.database import Transaction

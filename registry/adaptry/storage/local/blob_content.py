@@ -54,11 +54,11 @@ def check_names(manifest: Manifest) -> None:
         raise InvalidManifest("not a manifest of a version: it names no file")
     if len(names) > MAX_FILES:
         raise InvalidManifest(
-            f"not a manifest of a version: {len(names)} files, and one has at most {MAX_FILES}"
+            f"not a manifest of a version: it has {len(names)} files; a version has at most {MAX_FILES}"
         )
     if manifest.size > MAX_REVISION:
         raise InvalidManifest(
-            f"not a manifest of a version: {manifest.size:,} bytes, and one has at most"
+            f"not a manifest of a version: it has {manifest.size:,} bytes; a version has at most"
             f" {MAX_REVISION >> 30} GiB"
         )
     format = detect_format(names)

@@ -26,7 +26,7 @@ from adaptry.storage.catalog import adapters, bases, commits, damage, events, gi
 from adaptry.storage.catalog.access import ReadScope, read_scope
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.audit_log.log_key import KEY_FILE, LogKey
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set_actor
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record, set_actor
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.ref_resolution import ResolvedRef, resolve_ref, resolve_refs
 from adaptry.storage.catalog.version_info import Columns

@@ -82,7 +82,7 @@ def _runtime(term: FitsTerm) -> Runtime:
     try:
         return parse_runtime(term.runtime)
     except Invalid as error:
-        raise InvalidQuery(f"{error.message} in {f'fits:{term.runtime}'[:80]!r}") from None
+        raise InvalidQuery(f"{f'fits:{term.runtime}'[:80]!r}: {error.message}") from None
 
 
 def _verdict(

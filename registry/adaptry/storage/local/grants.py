@@ -25,7 +25,7 @@ from adaptry.registry.grants import Grants
 from adaptry.registry.inference import InferenceDecision, InferenceRequest
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import adapters, cursors, grants, principals
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.grants import GrantRecord, Holder
 from adaptry.storage.local.context import RegistryContext

@@ -29,7 +29,7 @@ from adaptry.registry.inbox import (
 )
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import adapters, commits, cursors, posted_files
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import PostedFileRow
 from adaptry.storage.catalog.versions import VersionRecord, to_record
@@ -148,8 +148,8 @@ class LocalInbox(Inbox):
             row = self._kept(tx, id)
             if not self._is_within_limit("evidence.add", row.namespace, row.adapter):
                 raise PermissionDenied(
-                    f"this token may not discard results {id}: it is limited, and evidence.add in"
-                    f" {row.namespace} is not among what it allows; use another token"
+                    f"this token may not discard results {id}: its limits do not allow evidence.add in"
+                    f" {row.namespace}; use another token"
                 )
             posted_files.delete(tx, row)
             self._record(tx, "results.discard", row, {})
@@ -366,6 +366,6 @@ def _require_room(tx: Transaction, namespace: str, by: str) -> None:
         if count > files or stored > size:
             owner = f" from {by}" if of else ""
             raise QuotaExceeded(
-                f"the inbox of {namespace} takes at most {files:,} files and {size >> 20} MiB{owner};"
+                f"the inbox of {namespace} holds at most {files:,} files and {size >> 20} MiB{owner};"
                 f" attach or discard some (`adaptry evidence inbox {namespace}` lists them)"
             )

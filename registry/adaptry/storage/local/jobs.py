@@ -15,7 +15,7 @@ from adaptry.registry.job_types.tasks import parse_task
 from adaptry.registry.jobs import Jobs
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors, job_steps, jobs, runners, schedules
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext
 

@@ -28,7 +28,7 @@ from adaptry.registry.policies import (
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import aliases, cursors, policies, principals, promotions
 from adaptry.storage.catalog.adapters import AdapterRecord
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.policies import PolicyOwner, SeenPolicy
 from adaptry.storage.catalog.versions import VersionRecord, to_record

@@ -17,7 +17,7 @@ from adaptry.registry.principals import GROUP_MEMBERS_SHOWN, Principals
 from adaptry.registry.records import Page
 from adaptry.storage import invitations
 from adaptry.storage.catalog import cursors, grants, principals
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.principals import GroupRecord, PrincipalRecord
 from adaptry.storage.local.context import RegistryContext

@@ -7,7 +7,7 @@ from adaptry.core.access.grants import Grant
 from adaptry.core.access.resources import Resource
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.outgoing.url import OutgoingUrl
+from adaptry.core.outgoing_requests.url import OutgoingUrl
 from adaptry.core.refs import AdapterName, require_value
 from adaptry.registry.publishers import (
     IssuerInfo,
@@ -17,7 +17,7 @@ from adaptry.registry.publishers import (
     Publishers,
 )
 from adaptry.storage.catalog import grants, principals, publishers
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.principals import PrincipalRecord
 from adaptry.storage.catalog.publishers import IssuerRecord

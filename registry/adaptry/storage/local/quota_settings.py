@@ -10,7 +10,7 @@ from adaptry.core.quotas import EVERY, QuotaLimits, QuotaSubject, StoredUse, ref
 from adaptry.core.refs import AdapterName, parse_namespace
 from adaptry.registry.quotas import QuotaInfo, QuotaRequest, Quotas
 from adaptry.storage.catalog import files, quotas, stored_use
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.quotas import BUILT_IN, NO_LIMITS, limited, raise_if

@@ -35,7 +35,7 @@ from adaptry.storage.catalog import (
     versions,
 )
 from adaptry.storage.catalog.adapters import AdapterRecord
-from adaptry.storage.catalog.audit_log.recording import set_actor
+from adaptry.storage.catalog.audit_log.recorder import set_actor
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.ref_resolution import find
 from adaptry.storage.catalog.same_content import SameContent, find_same_content

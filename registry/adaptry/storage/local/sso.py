@@ -12,7 +12,7 @@ from adaptry.registry.sso import (
     SingleSignOn,
 )
 from adaptry.storage.catalog import principals, sign_ins
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.principals import existing_group, existing_principal, require_administrator
 

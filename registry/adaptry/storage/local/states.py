@@ -57,9 +57,11 @@ def _require_successor(
         return
     to = info(tx, context.resolve(tx, Ref.parse(change.successor)))
     if (to.name, to.number) == (seen.name, seen.number):
-        raise Conflict(f"{change.successor} is {seen.label} itself; name another version")
+        raise Conflict(f"{seen.label} cannot be its own successor; name another version")
     if not STATE_RULES[to.state].allows_aliases:
-        raise Conflict(f"{change.successor} is {to.state} itself; name a usable version")
+        raise Conflict(
+            f"the successor {change.successor} is {to.state}; name an active or deprecated version"
+        )
 
 
 def is_in_state(seen: VersionInfo, change: StateChange) -> bool:

@@ -34,7 +34,7 @@ from adaptry.registry.files import Owner
 from adaptry.registry.uploads import Uploads
 from adaptry.storage.blobs import StagedBlob
 from adaptry.storage.catalog import adapters, cursors, damage, files, inspections, pending_deletes
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.files import UploadSessionRecord
 from adaptry.storage.local.context import RegistryContext, require_no_base
@@ -49,6 +49,8 @@ to the bucket.
 """
 PART = 16 << 20
 _ADDRESS_SECONDS = 3600
+_GONE = "no such upload, or it was idle for too long; open it again"
+_NOT_LISTED = "no such open upload; `adaptry uploads ls` shows the open ones"
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ class LocalUploads(Uploads):
                 raise Unavailable("these bytes are being deleted; wait a moment and send them again")
             named = unhashed_uploads.name(tx, session.owner, digest, session.size, session.id)
         if named is None:
-            raise Conflict("this upload is one of a file with another digest; open an upload of this file")
+            raise Conflict("this upload is for a file with another digest; open an upload for this file")
         return named
 
     def put_all(self, owner: AdapterName, contents: Sequence[bytes]) -> None:
@@ -252,9 +254,9 @@ class LocalUploads(Uploads):
         return records.Page(items=tuple(map(self._shown, found[:limit])), next=following)
 
     def drop(self, id: str) -> None:
-        session = self._session(id)
+        session = self._session(id, _NOT_LISTED)
         if session.is_finished:
-            raise NotFound("no such open upload; `adaptry uploads ls` shows the open ones")
+            raise NotFound(_NOT_LISTED)
         with self.context.write() as tx:
             files.close_session(tx, session.id)
             name = session.owner if isinstance(session.owner, AdapterName) else None
@@ -285,7 +287,7 @@ class LocalUploads(Uploads):
             is_held=self.context.blobs.is_held(session.id),
         )
 
-    def _session(self, id: str) -> UploadSessionRecord:
+    def _session(self, id: str, if_missing: str = _GONE) -> UploadSessionRecord:
         """The session, if it exists and the caller may write to its owner. Raises `NotFound`.
 
         Other callers do not learn that it exists.
@@ -300,7 +302,7 @@ class LocalUploads(Uploads):
                 with self.context.catalog.read() as tx:
                     self._require_writing(tx, session.owner)
                 return session
-        raise NotFound("no such upload, or it was idle for too long; open it again")
+        raise NotFound(if_missing)
 
     def _begun(self, session: UploadSessionRecord) -> records.UploadInfo:
         """The session, with presigned URLs if the file is large enough."""

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from adaptry.core.access.conditions import Facts
 from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.outgoing.url import OutgoingUrl
+from adaptry.core.outgoing_requests.url import OutgoingUrl
 from adaptry.core.refs import parse_namespace
 from adaptry.registry.records import Page
 from adaptry.registry.webhooks import (
@@ -21,7 +21,7 @@ from adaptry.registry.webhooks import (
     Webhooks,
 )
 from adaptry.storage.catalog import cursors, webhook_deliveries, webhooks
-from adaptry.storage.catalog.audit_log.recording import AuditTarget
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.principals import require_in_namespace
@@ -42,7 +42,7 @@ class LocalWebhooks(Webhooks):
         url, secret = OutgoingUrl.parse(request.url), new_secret()
         with self.context.write() as tx:
             if webhooks.count(tx, namespace) >= MOST_WEBHOOKS:
-                raise Conflict(f"{namespace} has {MOST_WEBHOOKS} webhooks, the most; remove one first")
+                raise Conflict(f"{namespace} has {MOST_WEBHOOKS} webhooks, the maximum; remove one first")
             made = webhooks.insert(tx, request, self.context.identity, secret, self.context.clock()).info
             after = {"webhook": made.id, "host": url.host, "adapters": made.adapters}
             after["kinds"] = ", ".join(made.kinds) or "all"

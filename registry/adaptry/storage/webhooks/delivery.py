@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from adaptry.core.errors import AdaptryError
 from adaptry.core.failpoints import reach
 from adaptry.core.identity import Identity
-from adaptry.core.outgoing.addresses import Network
-from adaptry.core.outgoing.connector import GuardedConnector
+from adaptry.core.outgoing_requests.addresses import Network
+from adaptry.core.outgoing_requests.connector import GuardedConnector
 from adaptry.registry.webhooks import WebhookInfo
 from adaptry.storage.catalog import webhook_deliveries, webhooks
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record, set_actor
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record, set_actor
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.webhook_deliveries import ClaimBounds, ClaimedDelivery, DeliveryOutcome
 from adaptry.storage.webhooks.messages import body_of, headers_of

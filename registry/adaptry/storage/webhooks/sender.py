@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from adaptry.core.errors import AdaptryError
-from adaptry.core.outgoing.connector import GuardedConnector
+from adaptry.core.outgoing_requests.connector import GuardedConnector
 from adaptry.storage.catalog import webhook_deliveries, webhooks
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.webhooks.delivery import deliver_next

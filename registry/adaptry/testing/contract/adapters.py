@@ -11,7 +11,7 @@ from adaptry.core.identity import ANONYMOUS
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Page, PushOptions
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 

@@ -17,7 +17,7 @@ from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import copy, push
 from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import AdapterEdit, PushOptions, PushResult, TensorInspection
 from adaptry.testing.contract.fixtures import EVE, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.samples import Tensors, tiny_base, tiny_lora, write_safetensors

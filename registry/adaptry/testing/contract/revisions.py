@@ -32,7 +32,7 @@ from adaptry.core.refs import ByDigest, Latest, Number, Ref
 from adaptry.operations.base_registry import register_base
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import AdapterEdit, Page, PushOptions, VersionInfo
 from adaptry.registry.versions import MAX_SENT
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry

@@ -12,7 +12,7 @@ from adaptry.core.errors import Invalid, InvalidQuery, NotFound, PermissionDenie
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 

@@ -20,7 +20,7 @@ from adaptry.core.errors import (
 from adaptry.core.identity import ANONYMOUS, LOCAL
 from adaptry.core.manifest import MAX_FILE
 from adaptry.registry.interface import Registry
-from adaptry.registry.paging import iter_items
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import AdapterEdit, UploadInfo
 from adaptry.storage.local.quotas import MAX_OPEN_UPLOADS
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeRegistry

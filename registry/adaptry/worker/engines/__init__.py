@@ -1,4 +1,4 @@
-"""`adaptry.integrations.serving.engines`, under the name that others know it by."""
+"""An alias of `adaptry.integrations.serving.engines`: the name that users' programs import."""
 
 if __name__ == "__main__":
     import runpy

@@ -1,12 +1,13 @@
 """The cache's layout on disk: one folder per digest, hidden while it is incomplete.
 
-<digest>/adapter/…      exactly the manifest's files; the folder that an engine loads <digest>/about.json
-the entry's metadata: its version, and each file's stamps when it was verified .<digest>.part/…        the
-same, during the download .<digest>.lease         lock, shared by the processes that use the entry; a leased
-entry is not evicted .<digest>.fill          lock, exclusive to the process that downloads the entry
-.<digest>.held/<engine> a hold: an engine that may read the entry again; held entries are kept
-.<digest>.recalled      why the digest is recalled: it is refused while this exists, and deleted once unused
-stacks/…                adapters that were computed from several versions (`stack_layout`)
+    <digest>/adapter/…       the manifest's files: the folder that an engine loads
+    <digest>/about.json      the version, and each file's size and change time when it was verified
+    .<digest>.part/…         the same, during the download
+    .<digest>.lease          a lock, shared by the processes that use the entry; a leased entry is not evicted
+    .<digest>.fill           a lock, held by the process that downloads the entry
+    .<digest>.held/<engine>  a hold: an engine that may read the entry again; a held entry is kept
+    .<digest>.recalled       the reason of a recall: the digest is refused, and deleted once unused
+    stacks/…                 adapters that were computed from several versions (`stack_layout`)
 
 The modification time of `about.json` is the time of last use. A folder is published and discarded by a
 rename.

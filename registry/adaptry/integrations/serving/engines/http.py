@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, Unavailable
-from adaptry.core.http import check_url, pool_factory
+from adaptry.core.http import check_url, plain_reason, pool_factory
 from adaptry.core.lazy_dataclass import dataclass
 
 _LIMITS = strictjson.JsonLimits(size=8 << 20, depth=16, nodes=500_000)
@@ -95,5 +95,5 @@ class EngineClient:
                     redirect=False,
                 )
         except (HTTPError, OSError) as error:
-            raise Unavailable(f"the engine at {self.url} does not answer ({error})") from error
+            raise Unavailable(f"the engine at {self.url} does not answer ({plain_reason(error)})") from error
         return EngineResponse(answer.status, answer.data.decode("utf-8", "replace"))

@@ -10,7 +10,7 @@ from urllib3 import HTTPHeaderDict
 from urllib3.exceptions import HTTPError
 
 from adaptry.core.errors import Unavailable
-from adaptry.core.http import pool_factory
+from adaptry.core.http import plain_reason, pool_factory
 from adaptry.integrations.serving.proxy.engine import ProxiedEngine
 
 _LONGEST = 3600.0  # seconds that the engine may take for the next part of an answer
@@ -52,4 +52,4 @@ class Upstream:
                 preload_content=False,
             )
         except (HTTPError, OSError) as error:
-            raise Unavailable(f"the engine at {url} does not answer ({error})") from error
+            raise Unavailable(f"the engine at {url} does not answer ({plain_reason(error)})") from error

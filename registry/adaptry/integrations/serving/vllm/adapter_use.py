@@ -7,7 +7,7 @@ from datetime import datetime
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.integrations.serving.vllm.draining import ResolvedAdapter
+from adaptry.integrations.serving.vllm.draining_adapters import ResolvedAdapter
 from adaptry.integrations.serving.vllm.finished_requests import FinishedRequest
 from adaptry.integrations.serving.worker.adapter_traffic import AdapterTraffic
 from adaptry.integrations.serving.worker.loaded_version import LoadedVersion

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from adaptry.core.stack_ref import StackRef
-from adaptry.integrations.serving.vllm.draining import ResolvedAdapter
+from adaptry.integrations.serving.vllm.draining_adapters import ResolvedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from adaptry.core.errors import CheckFailed, Invalid
-from adaptry.integrations.serving.vllm.draining import ResolvedAdapter
+from adaptry.integrations.serving.vllm.draining_adapters import ResolvedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 
 log = logging.getLogger("vllm.adaptry")

@@ -24,7 +24,7 @@ from adaptry.integrations.serving.compatibility import (
     require_compatible_folder,
 )
 from adaptry.integrations.serving.served_base import identify_served_base
-from adaptry.integrations.serving.vllm.draining import LeaseRefCounts, ResolvedAdapter
+from adaptry.integrations.serving.vllm.draining_adapters import LeaseRefCounts, ResolvedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.lookup import RefLookup
 from adaptry.integrations.serving.vllm.names import loaded_name, numbered_name

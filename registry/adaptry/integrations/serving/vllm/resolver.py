@@ -24,7 +24,11 @@ from adaptry.integrations.serving.event_listener import EventListener
 from adaptry.integrations.serving.limits import NegativeCache, RateLimiter
 from adaptry.integrations.serving.vllm.adapter_use import AdapterUse
 from adaptry.integrations.serving.vllm.announcement import LoadAnnouncer, rollout_assignment
-from adaptry.integrations.serving.vllm.draining import DrainingAdapters, LeaseRefCounts, ResolvedAdapter
+from adaptry.integrations.serving.vllm.draining_adapters import (
+    DrainingAdapters,
+    LeaseRefCounts,
+    ResolvedAdapter,
+)
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.finished_requests import watch_finished
 from adaptry.integrations.serving.vllm.idle_adapters import least_recently_used, name_to_unload

@@ -9,7 +9,7 @@ from typing import Any
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName, Label
 from adaptry.integrations.serving.engines import EngineAdapter
-from adaptry.integrations.serving.vllm.draining import ResolvedAdapter
+from adaptry.integrations.serving.vllm.draining_adapters import ResolvedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.names import parse_model_name
 from adaptry.integrations.serving.vllm.worker import EngineSnapshot

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.core.refs import AdapterName
 from adaptry.registry.audit_actions import OF_EVENTS
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record
 
 if TYPE_CHECKING:
     from sqlmodel import Session

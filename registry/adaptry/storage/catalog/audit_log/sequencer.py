@@ -28,7 +28,7 @@ from adaptry.core.transparency.checkpoint import LogCheckpoint, VerifierKey
 from adaptry.core.transparency.merkle import Peaks, leaf_hash
 from adaptry.storage.catalog.audit_log.entries import entry_of
 from adaptry.storage.catalog.audit_log.log_key import LogKey
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record
 from adaptry.storage.catalog.audit_log.subtrees import store_subtrees
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.prepared import run_select

@@ -10,7 +10,7 @@ from adaptry.core.failpoints import reach
 from adaptry.core.progress import Progress, no_progress
 from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import garbage, idempotency, pending_deletes
-from adaptry.storage.catalog.audit_log.recording import AuditTarget, record
+from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local.idempotency import KEPT
 from adaptry.storage.maintenance.gc.batches import batches
