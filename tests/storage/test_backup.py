@@ -131,6 +131,17 @@ def test_a_later_backup_into_the_same_folder_adds_only_what_is_new(folder: Path,
         restore(tmp_path / "backups", tmp_path / "other", snapshot="none")
 
 
+def test_a_folder_of_something_else_gets_no_backup(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "adapter_config.json").write_text("{}")
+    with closing(filled(folder, tmp_path)) as registry:
+        with pytest.raises(Conflict, match="belong to no backup"):
+            create(registry, tmp_path / "out")
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["adapter_config.json"]
+        (tmp_path / "empty").mkdir()
+        assert create(registry, tmp_path / "empty").added
+
+
 def test_a_flipped_bit_anywhere_is_refused_before_any_change(folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "backup.tar"
     with closing(filled(folder, tmp_path)) as registry:

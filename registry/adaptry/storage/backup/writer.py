@@ -56,7 +56,7 @@ def create(
     With `skip_damaged`, files of the registry that are lost or damaged are left out and named in the index.
 
     Raises `CheckFailed` (its rows or files are elsewhere), `CorruptData` (a file of the registry is lost or
-    damaged), `Conflict` (the file exists), `StorageFull`, `Unavailable`.
+    damaged), `Conflict` (the file exists, or the folder has other files), `StorageFull`, `Unavailable`.
     """
     blobs = registry.blobs
     if not registry.catalog.path or not isinstance(blobs, LocalBlobs):
@@ -67,6 +67,8 @@ def create(
     is_file = to.suffix == _TAR
     if is_file and to.exists():
         raise Conflict(f"{to} exists; choose another name")
+    if to.is_dir() and not (to / SNAPSHOTS).is_dir() and any(to.iterdir()):
+        raise Conflict(f"{to} has files that belong to no backup; choose a new folder, or one with backups")
     folder = to.absolute().parent if is_file else to.absolute() / SNAPSHOTS
     with private_folder(folder, to.name if is_file else "snapshot") as part, blobs.held():
         snapshot = part / tar.CATALOG
