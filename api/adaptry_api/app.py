@@ -17,10 +17,10 @@ from adaptry_api.envelope import Envelope
 from adaptry_api.hub.addresses import RawPathRouting
 from adaptry_api.hub.computed_cache import HubCaches
 from adaptry_api.hub.snapshot_cache import SnapshotCache
-from adaptry_api.hub.unsupported import unsupported_response
 from adaptry_api.immediate_answers import AT_ONCE, ImmediateAnswers
 from adaptry_api.metrics import RequestMetrics
 from adaptry_api.origins import check_origin
+from adaptry_api.pages.missing_page import unserved_response
 from adaptry_api.process_memory import FreedMemory
 from adaptry_api.proxies import ForwardedHeaders, networks_of
 from adaptry_api.quick_routes import QuickRoutes
@@ -82,7 +82,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
     for router in all_routes():
         # Not `include_router`: it wraps routes, and would hide each route's access rule.
         app.router.routes += router.routes
-    errors.install_error_handlers(app, unsupported_response)
+    errors.install_error_handlers(app, unserved_response)
     _add_middleware(app, state, settings, origins)
     auth_policy.check_routes(app)
     return app

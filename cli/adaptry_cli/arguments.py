@@ -158,8 +158,9 @@ def required_folder(text: str) -> Path:
     with `./`, `../`, `/` or `~` is a folder.
     """
     if not is_folder(text):
-        hint = f"write ./{text[:200]} for the folder" if Path(text).exists() else "a folder is written ./DIR"
-        raise InvalidRef(f"not a folder: {text[:200]!r}; {hint}")
+        if Path(text).exists():
+            raise InvalidRef(f"{text[:200]!r} could also be a name: write ./{text[:200]} for the folder")
+        raise InvalidRef(f"not a folder: {text[:200]!r}; a folder is written ./DIR")
     return Path(text).expanduser()
 
 

@@ -87,14 +87,19 @@ def search(
 
 
 def _hint_of_method(query: str) -> str:
-    """Names the method that a query misspells, or has as a plain word; empty if it does neither."""
+    """Names the method or trait that a query misspells, has as a plain word, or confuses; else empty."""
     from adaptry.adapters.methods import METHODS
+    from adaptry.adapters.methods.lora_config import TRAITS
     from adaptry.core.suggestions import suggestion
 
     for word in query.lower().split():
         field, colon, method = word.lstrip("-(").rstrip(")").partition(":")
         if not colon and field in METHODS:
             return f"; method:{field} finds versions by their method"
+        if not colon and field in TRAITS:
+            return f"; trait:{field} finds LoRAs with this trait"
+        if field == "method" and method in TRAITS:
+            return f": {method} is a trait of LoRAs, which trait:{method} finds"
         if field == "method" and not method.endswith("*") and method not in METHODS:
             return f": no method is called {method[:80]!r}{suggestion(method, METHODS)}"
     return ""

@@ -327,6 +327,13 @@ def test_a_token_creates_no_wider_one(server: Server) -> None:
     other = root.tokens.create(TokenRequest(name="other", role="reader", namespaces=("evil",)))
     with pytest.raises(NotFound, match="no valid token"):
         theirs.tokens.revoke(other.id)
+    limited = server.registry(narrow.secret)
+    with pytest.raises(PermissionDenied, match="revoke only themselves"):
+        limited.tokens.revoke(longer.id)
+    limited.tokens.revoke(narrow.id)
+    with pytest.raises(Unauthenticated):
+        limited.about()
+    theirs.tokens.revoke(longer.id)
 
 
 def test_a_reader_of_some_adapters_sees_only_those(server: Server) -> None:

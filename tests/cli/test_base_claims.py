@@ -44,6 +44,7 @@ def test_an_unregistered_base_folder_is_claimed_by_content_and_resolved_later(
     tiny_lora(tmp_path / "out", base_name="./base")
 
     said = run("push", "./out", "acme/tone").stderr
+    assert "is not registered, or you may not see it; engines need it" in said
     assert answer("show", "acme/tone")["manifest"]["base"]["name"] is None
 
     run(*printed_command(said))

@@ -134,6 +134,8 @@ def test_a_search_that_finds_nothing_names_the_method_that_was_meant(run) -> Non
         "no version matches: no method is called 'lorra'; did you mean lora"
     )
     assert message("lora") == "no version matches; method:lora finds versions by their method"
+    assert message("method:dora") == "no version matches: dora is a trait of LoRAs, which trait:dora finds"
+    assert message("dora") == "no version matches; trait:dora finds LoRAs with this trait"
     assert message("method:lo*", "rank>99") == "no version matches"
 
 

@@ -250,6 +250,20 @@ def test_a_page_is_accessible_and_fits_in_every_width_light_and_dark(
         assert serious_faults(page) == [], (width, scheme)
 
 
+def test_findings_aliases_metrics_and_ages_fit_beside_each_other_on_a_phone(
+    browser: Browser, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start()
+    options = PushOptions(metrics={"kept_energy": 0.578815}, alias="prod")
+    push(server.registry(), open_dir(tiny_lora(tmp_path / "lora")), TONE, options=options)
+    with new_page(browser, viewport={"width": 320, "height": 700}) as page:
+        sign_in(page, server)
+        for address in (f"/{TONE}", "/-/activity"):
+            page.goto(server.url + address)
+            page.evaluate(_SHOW_WIDEST_AGES)
+            assert page.evaluate("document.documentElement.scrollWidth") == 320, address
+
+
 @pytest.mark.heavy
 def test_the_longest_names_fit_in_every_width(
     browser: Browser, start: Callable[..., Server], tmp_path: Path

@@ -301,6 +301,18 @@ def test_unknown_addresses_stay_unknown_with_pages(team: Server, method: str, ad
     assert "X-Error-Message" in answer.headers
 
 
+def test_a_browser_gets_a_page_for_an_unknown_address_and_the_search_for_that_of_a_namespace(
+    team: Server,
+) -> None:
+    browser = Browser(team)
+    answer = browser.get("/-/nothing")
+    assert (answer.status, "there is no page /-/nothing" in answer.body.decode()) == (404, True)
+    assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+    found = browser.get("/acme")
+    assert (found.status, found.headers["Location"]) == (303, "/?q=namespace%3Aacme")
+    assert browser.get("/-/nothing?format=json").headers["Content-Type"] == "application/json"
+
+
 @pytest.mark.parametrize(("address", "most"), [("/", 30), (f"/{TONE}", 60), ("/-/fleet", 60)])
 def test_a_page_reads_the_database_a_bounded_number_of_times(team: Server, address: str, most: int) -> None:
     statements = statements_of(Browser(team), address)

@@ -61,8 +61,8 @@ class RecognisedBase:
         if self.info is not None:
             return f"the base in {self.folder} is {_name(self.info)}"
         return (
-            f"the base in {self.folder} is not registered, so engines cannot load the adapter; register it:"
-            f" `{add_command(self.folder, namespace)}`"
+            f"the base in {self.folder} is not registered, or you may not see it; engines need it to load the"
+            f" adapter. Administrators register it: `{add_command(self.folder, namespace)}`"
         )
 
 

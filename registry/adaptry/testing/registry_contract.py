@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from adaptry.testing.contract.adapters import AdaptersContract
 from adaptry.testing.contract.aliases import AliasesContract
+from adaptry.testing.contract.approvals import ApprovalsContract
 from adaptry.testing.contract.base_names import BaseNamesContract
 from adaptry.testing.contract.base_visibility import BaseVisibilityContract
 from adaptry.testing.contract.bases import BasesContract
@@ -23,6 +24,7 @@ from adaptry.testing.contract.inference import InferenceContract
 from adaptry.testing.contract.inspections import InspectionsContract
 from adaptry.testing.contract.jobs import JobsContract
 from adaptry.testing.contract.policies import PoliciesContract
+from adaptry.testing.contract.removal import RemovalContract
 from adaptry.testing.contract.revisions import RevisionsContract
 from adaptry.testing.contract.rollouts import RolloutsContract
 from adaptry.testing.contract.search import SearchContract
@@ -56,6 +58,8 @@ class RegistryContract(
     EvidenceContract,
     InboxContract,
     PoliciesContract,
+    ApprovalsContract,
+    RemovalContract,
     JobsContract,
     InferenceContract,
     WebhooksContract,

@@ -39,6 +39,8 @@ _PRESENT_TRAITS = {
     "monteclora_config": "monteclora",
 }
 _INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
+TRAITS = frozenset([*_FLAG_TRAITS.values(), *_PRESENT_TRAITS.values(), *_INITS])
+"""The traits of a LoRA, such as `dora`, which papers and people call methods of their own."""
 SUBTRACTING = frozenset([*_INITS, "kasa"])
 """The traits of initialisations that removed something from the base, so that factors of zeros change it."""
 _LEFT_BASES = {

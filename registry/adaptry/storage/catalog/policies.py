@@ -76,6 +76,11 @@ def has_adapter_policy(tx: Transaction, adapter: AdapterRecord) -> bool:
     return any(one.scope.adapter == adapter.name for one in every_in_force(tx))
 
 
+def has_namespace_policy(tx: Transaction, namespace: str) -> bool:
+    """Whether a policy of the whole namespace is in force."""
+    return any(one.scope.adapter is None and one.scope.namespace == namespace for one in every_in_force(tx))
+
+
 def versions(tx: Transaction, owner: PolicyOwner, alias: str) -> tuple[PolicyInfo, ...]:
     """All versions of one policy, newest first."""
     query = select(PolicyRow).where(_at(owner), col(PolicyRow.alias) == alias)

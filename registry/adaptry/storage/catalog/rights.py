@@ -13,7 +13,7 @@ from adaptry.core.access.grants import Grant, Limit
 from adaptry.core.access.resources import Resource
 from adaptry.core.identity import Identity
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.principals import current_grants
+from adaptry.storage.catalog.principals import current_grants, find
 
 
 def encode_rights(identity: Identity) -> str:
@@ -51,6 +51,12 @@ def decode_rights(name: str, text: str) -> Identity:
         ),
         found["principal"],
     )
+
+
+def rights_of_name(tx: Transaction, name: str) -> Identity | None:
+    """The current rights of the principal of that name; None if there is none, as in a folder."""
+    found = find(tx, name)
+    return Identity(name, current_grants(tx, found.key), principal=found.key) if found else None
 
 
 def current_rights(tx: Transaction, name: str, text: str) -> Identity:

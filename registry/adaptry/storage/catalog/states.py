@@ -6,6 +6,8 @@ from collections.abc import Collection
 from datetime import datetime
 
 from adaptry.core.digest import Digest
+from adaptry.core.lifecycle import WITHDRAWN
+from adaptry.core.states import State
 from adaptry.registry import records
 from adaptry.registry.records import VersionInfo
 from adaptry.storage.catalog import epochs, terms
@@ -92,3 +94,16 @@ def find_withdrawn_weights(tx: Transaction, namespace: str, weights: Digest) -> 
     """A withheld version of the namespace with these weights."""
     rows = run_select(tx, _of_weights, {"weights": weights.hex, "namespace": namespace})
     return info(tx, rows[0]) if rows else None
+
+
+def withheld_numbers(tx: Transaction, adapter: AdapterRecord) -> dict[State, tuple[int, ...]]:
+    """The adapter's versions whose files are withheld, by state."""
+    query = (
+        sa.select(tables.versions.c.state, tables.versions.c.number)
+        .where(tables.versions.c.adapter_id == adapter.key, tables.versions.c.state.in_(WITHDRAWN))
+        .order_by(tables.versions.c.number)
+    )
+    found: dict[State, tuple[int, ...]] = {}
+    for state, number in tx.execute(query):
+        found[state] = (*found.get(state, ()), number)
+    return found

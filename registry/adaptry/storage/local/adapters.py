@@ -17,7 +17,6 @@ from adaptry.storage.catalog import (
     cursors,
     events,
 )
-from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.local.context import RegistryContext, require_no_base
 
@@ -82,6 +81,8 @@ class LocalAdapters(Adapters):
             return adapters.info(tx, adapter)
 
     def rename(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
+        from adaptry.storage.local import removal  # not for a listing
+
         now = self.context.clock()
         with self.context.write() as tx:
             adapter = self.context.writable_adapter(tx, name, "delete")
@@ -89,7 +90,7 @@ class LocalAdapters(Adapters):
                 raise PermissionDenied(
                     f"{self.context.identity.name} may not push to {to}, and so may not rename {name} to it"
                 )
-            self._require_policies_kept(tx, adapter)
+            removal.require_movable(self.context, tx, adapter, to)
             if adapters.find(tx, to):
                 raise Conflict(f"{to} is taken; choose another name")
             require_no_base(tx, to)
@@ -98,7 +99,7 @@ class LocalAdapters(Adapters):
                 from adaptry.storage.local.quotas import require_namespace_within  # not for a listing
 
                 require_namespace_within(self.context, tx, to.namespace)
-                self._require_aliases_brought(tx, renamed)
+            removal.require_admissible(self.context, tx, renamed, name)
             events.record(
                 tx,
                 "adapter.renamed",
@@ -120,11 +121,12 @@ class LocalAdapters(Adapters):
 
     def delete(self, name: AdapterName) -> None:
         from adaptry.storage.catalog import worker_reports  # not for a listing
+        from adaptry.storage.local import removal
 
         now = self.context.clock()
         with self.context.write() as tx:
             adapter = self.context.writable_adapter(tx, name, "delete")
-            self._require_policies_kept(tx, adapter)
+            removal.require_deletable(self.context, tx, adapter)
             held = aliases.infos(tx, adapter)
             if held:
                 names = ", ".join(info.alias for info in held)
@@ -148,25 +150,6 @@ class LocalAdapters(Adapters):
             return events.page(
                 tx, self.context.identity, self.context.readable_adapter(tx, name), cursor, limit
             )
-
-    def _require_policies_kept(self, tx: Transaction, adapter: AdapterRecord) -> None:
-        """Raises `PermissionDenied` if the name would lose policies that the caller may not remove."""
-        from adaptry.storage.catalog import policies  # which only changes need
-
-        if policies.has_adapter_policy(tx, adapter):
-            self.context.require("policy.manage", adapter.name)
-
-    def _require_aliases_brought(self, tx: Transaction, renamed: AdapterRecord) -> None:
-        """Raises `PermissionDenied` if a rename brings aliases into another namespace that the caller may not
-        make there, or that policies would apply to, which a rename does not evaluate.
-        """
-
-        from adaptry.storage.catalog import policies  # which only changes need
-
-        for held in aliases.infos(tx, renamed):
-            self.context.require("alias.move", renamed.name, alias=held.alias)
-            if policies.in_force(tx, renamed, held.alias):
-                self.context.require("policy.override", renamed.name, alias=held.alias)
 
 
 def _actions_of(edit: AdapterEdit) -> tuple[Action, ...]:

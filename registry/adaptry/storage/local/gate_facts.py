@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from adaptry.adapters.adapter import Adapter, open_content
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.runtimes import check_runtime, parse_runtime
+from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, CorruptData, Invalid
 from adaptry.core.gates import process
@@ -37,6 +38,7 @@ from adaptry.storage.catalog import (
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.aliases import AliasTarget
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rights import rights_of_name
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.local.blob_content import BlobContent
 from adaptry.storage.local.context import RegistryContext, require_all_undamaged
@@ -113,13 +115,22 @@ class CatalogFacts:
             return ApprovalFact(group=group, problem=f"there is no group {group}")
         approved = promotions.approvers(self.tx, self.move.adapter, self.move.alias, self.move.to)
         columns = self.context.resolve(self.tx, Ref(self.move.adapter.name, Number(self.move.to.number)))
-        ignored = {one: f"is not in {group}" for one in approved if not principals.is_in(self.tx, found, one)}
+        ignored = {one: "may no longer approve" for one in approved if not self._may_approve(one)}
+        ignored |= {
+            one: f"is not in {group}" for one in approved if not principals.is_in(self.tx, found, one)
+        }
         ignored |= {columns.created_by: "pushed the version", self.move.by: "moves the alias"}
         return ApprovalFact(
             group=group,
             by=tuple(one for one in approved if one not in ignored),
             ignored=tuple(f"{one}, who {ignored[one]}" for one in approved if one in ignored),
         )
+
+    def _may_approve(self, name: str) -> bool:
+        """Whether a principal still has the right that the approval required; not if it is disabled."""
+        author = rights_of_name(self.tx, name)
+        facts = Facts(alias=self.move.alias, now=self.context.clock())
+        return author is not None and author.may("approve", self.move.adapter.name, facts)
 
 
 def runtime_verdicts(

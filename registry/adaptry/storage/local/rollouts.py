@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, NotFound, Unavailable
 from adaptry.core.gates.decision import refusal
@@ -23,6 +24,7 @@ from adaptry.registry.workers import RolloutAssignment
 from adaptry.storage.catalog import aliases, events, rollouts
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog.rights import rights_of_name
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.catalog.workers import WorkerRecord
 from adaptry.storage.local.aliases import point_alias
@@ -195,6 +197,10 @@ class LocalRollouts(Rollouts):
         target = self._target(tx, info)
         if not STATE_RULES[target.state].allows_aliases:
             return f"version {info.number} is {target.state}"
+        starter = rights_of_name(tx, info.started_by)
+        facts = Facts(alias=info.alias, now=self.context.clock())
+        if starter is not None and not starter.may("alias.move", info.name, facts):
+            return f"{info.started_by}, who started the rollout, may no longer move {info.name}@{info.alias}"
         return None
 
     def _move(self, tx: Transaction, adapter: AdapterRecord, alias: str, to: VersionRecord, by: str) -> Move:

@@ -93,12 +93,22 @@ class LocalTokens(Tokens):
         with self.context.write() as tx:
             found = kept.by_id(tx, id)
             principal = principals.by_key(tx, found.principal).info if found else None
-            if principal is None or not (
-                principal.name == self.context.identity.name or self._manages(principal)
-            ):
+            is_own = principal is not None and principal.name == self.context.identity.name
+            if principal is None or not (is_own or self._manages(principal)):
                 raise _no_such_token(id)
+            if is_own:
+                self._require_unlimited_or_itself(id)
             if not kept.revoke(tx, id, self.context.clock()):
                 raise _no_such_token(id)
+
+    def _require_unlimited_or_itself(self, id: int) -> None:
+        """Raises `PermissionDenied` if a limited token would revoke another token of its principal."""
+        identity = self.context.identity
+        if identity.limit is not None and identity.token != id and not identity.may_administer:
+            raise PermissionDenied(
+                f"this token of {identity.name} is limited, and limited tokens can revoke only themselves;"
+                " use an unlimited one"
+            )
 
     def _manages(self, principal: PrincipalInfo) -> bool:
         """Whether the caller manages the tokens of another principal."""

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from adaptry.core.errors import Conflict, NotFound, PermissionDenied
+from adaptry.core.identity import Identity
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
@@ -158,6 +159,20 @@ class RolloutsContract(ContractFixtures):
         revoke(ada, second)
         with pytest.raises(Conflict, match="is revoked"):
             ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan())
+
+    def test_a_rollout_stops_when_its_starter_may_no_longer_move_the_alias(
+        self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora
+    ) -> None:
+        first, second = push_two(make_registry(ADA), lora)
+        zed = make_registry(Identity.with_role("zed", "maintainer", ("acme",)))
+        begun = zed.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(25, 50)))
+        if "zed" not in {one.name for one in registry.principals.list().items}:
+            registry.principals.create("user", "zed")
+        registry.principals.set_disabled("zed", is_disabled=True)
+        stopped = advance(make_registry(ADA), begun)
+        assert (stopped.stage, stopped.percent) == ("stopped", 25)
+        assert stopped.reason == "zed, who started the rollout, may no longer move acme/tone@prod"
+        assert registry.aliases.list(TONE)[0].digest == first.digest
 
 
 def advance(registry: Registry, seen: RolloutInfo) -> RolloutInfo:
