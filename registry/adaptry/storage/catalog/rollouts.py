@@ -110,8 +110,8 @@ def get(tx: Transaction, adapter: AdapterRecord, id: int) -> RolloutInfo:
 
 
 def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str, Digest | None]:
-    """The version that each worker, by label, serves under the name of the rollout; None for one that is about
-    to serve a version, or whose engine does not answer.
+    """The version that each worker, by label, serves under the name of the rollout; None for one that is
+    about to serve a version, or whose engine does not answer.
 
     A silent worker is left out, unless its last report has the rollout's version and nobody declared it gone:
     the version may be why it is silent, so no other worker takes its place.

@@ -102,7 +102,7 @@ class RolloutsContract(ContractFixtures):
     def test_a_rollout_waits_for_a_worker_whose_engine_stopped_answering_with_the_version(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
-        first, second = push_two(make_registry(ADA), lora)
+        _, second = push_two(make_registry(ADA), lora)
         ada, gus = make_registry(ADA), make_registry(GUS)
         begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,), every=1))
         send_report(gus, make_resident(second))

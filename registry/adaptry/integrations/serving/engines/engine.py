@@ -135,6 +135,10 @@ class Engine(ABC):
         """The names with running requests, as far as the engine reports them."""
         return frozenset()
 
+    def started_at(self) -> float | None:
+        """When the engine's process started (Unix time); None if the engine does not report it."""
+        return None
+
     def request_counts(self) -> RequestCounts | None:
         """The request counters; None if the engine has none."""
         return None
@@ -148,6 +152,15 @@ class Engine(ABC):
         response = self.send_test_request(name)
         if response.status >= 500 or response.status == 404:
             raise CheckFailed(f"a request for {name} failed with {response.status}: {response.error_message}")
+
+    def require_loaded(self, name: str, digest: Digest) -> None:
+        """Raises `CheckFailed` unless the engine lists the version under the name, whatever it answered to
+        `load`."""
+        paths = {one.name: one.path for one in self.list_adapters()}
+        if name not in paths:
+            raise CheckFailed(f"the engine reported {name} as loaded, but does not list it")
+        if EngineAdapter(name, paths[name]).digest != digest:
+            raise CheckFailed(f"the engine reported {name} as loaded, but lists it from {paths[name]}")
 
     def refuses(self, name: str) -> bool:
         """Whether a test request for the adapter is refused."""

@@ -88,6 +88,7 @@ class PlanExecutor:
         self._record_loaded(name, version, path)
         self.engine.load(name, path)
         try:
+            self.engine.require_loaded(name, version.digest)
             self.engine.require_working(name)
         except CheckFailed:
             with contextlib.suppress(Conflict):  # it is served under other names

@@ -93,6 +93,12 @@ class ProxiedEngine(Engine):
         busy = self.routes.in_use() | self._engine.names_in_use()
         return busy | {name for name, target in self.routes.targets().items() if target in busy}
 
+    def require_loaded(self, name: str, digest: Digest) -> None:
+        self._engine.require_loaded(name, digest)
+
+    def started_at(self) -> float | None:
+        return self._engine.started_at()
+
     def request_counts(self) -> RequestCounts | None:
         return self._engine.request_counts()
 
