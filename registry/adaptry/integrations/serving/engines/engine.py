@@ -79,6 +79,11 @@ class Engine(ABC):
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
         """The loaded adapters, by name. Raises `Unavailable`."""
 
+    def is_prepared(self, path: Path) -> bool:
+        """Whether the engine loads a copy of the adapter in `path` that was repaired for it; makes the copy.
+        Raises `CheckFailed` if that fails, `StorageFull`, `Unavailable`."""
+        return False
+
     @abstractmethod
     def load(self, name: str, path: Path) -> None:
         """Raises `CheckFailed`, `Unavailable`, or `Conflict` if running requests still block it."""
@@ -130,6 +135,11 @@ class Engine(ABC):
     def restart(self) -> None:
         """Restarts the engine with exactly the adapters it should have. Raises `CheckFailed` if it cannot."""
         raise CheckFailed(f"a worker does not restart {self.name}")
+
+    def deselect_adapters(self) -> None:
+        """Makes requests that select no adapter get the base's answers, also if others restarted the engine.
+        Raises `CheckFailed`, `Unavailable`."""
+        return
 
     def names_in_use(self) -> frozenset[str]:
         """The names with running requests, as far as the engine reports them."""

@@ -71,7 +71,8 @@ class PlanExecutor:
             return cached.path
         require_base_match(self.registry, version, self.engine_profile.base)
         cached = self.cache.acquire(self.registry, version.revision_ref)
-        require_compatible(cached, self.engine_profile)
+        if not self.engine.is_prepared(cached.path):
+            require_compatible(cached, self.engine_profile)
         return cached.path
 
     def _serve(self, name: str, version: VersionInfo) -> None:

@@ -50,6 +50,9 @@ class ProxiedEngine(Engine):
         found += [one for name, one in loaded.items() if name not in targets.values()]
         return tuple(sorted(found, key=lambda one: one.name))
 
+    def is_prepared(self, path: Path) -> bool:
+        return self._engine.is_prepared(path)
+
     def load(self, name: str, path: Path) -> None:
         wanted = EngineAdapter(name, str(path))
         if not any(_is_same(wanted, one) for one in self._engine.list_adapters()):
@@ -88,6 +91,9 @@ class ProxiedEngine(Engine):
     def restart(self) -> None:
         with self._restarting():
             self._engine.restart()
+
+    def deselect_adapters(self) -> None:
+        self._engine.deselect_adapters()
 
     def names_in_use(self) -> frozenset[str]:
         busy = self.routes.in_use() | self._engine.names_in_use()
