@@ -39,6 +39,17 @@ def problem(scene: Scene) -> str:
     return trouble.reason
 
 
+def test_a_worker_is_shown_with_the_registrys_name_of_its_base_also_while_its_engine_is_away(
+    scene: Scene,
+) -> None:
+    engine, worker, base = served_scene(scene, "vllm")
+    for is_up in (True, False):
+        found = scene.registry.workers.get("gpu-1")
+        assert (found.base, found.base_name, found.is_answering) == (str(base), "org/tiny", is_up)
+        engine.stop()
+        worker.reconcile(0.0)
+
+
 @pytest.mark.parametrize("kind", ["vllm", "sglang", "mistralrs"])
 def test_an_engine_that_came_back_unnoticed_with_another_base_serves_no_adapter_of_the_first(
     scene: Scene, kind: str

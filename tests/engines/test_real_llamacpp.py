@@ -179,7 +179,8 @@ def test_a_server_that_others_restart_answers_as_the_base_if_no_adapter_is_selec
         settle(reconciler)
         assert odds(url, None) == plain
         assert odds(url, 0) == once
-        assert place.registry.workers.get("gpu-1").is_answering
+        found = place.registry.workers.get("gpu-1")
+        assert (found.is_answering, found.base_name) == (True, "org/tiny")
 
 
 def test_an_adapter_is_judged_as_its_export_repaired_it(

@@ -109,6 +109,8 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
         assert place.is_said_by(vllm, 2)
         assert not place.is_said_by(vllm, 1)
         assert list(vllm.names()) == [PROD]
+        found = place.registry.workers.get("gpu-1")
+        assert (found.base, found.base_name) == ("tiny", "org/tiny")
 
         wide = place.publish(3, rank=32)
         place.alias(wide)

@@ -121,15 +121,14 @@ class RolloutsContract(ContractFixtures):
         fleet = ("gpu-1", "gpu-2")
         for worker in fleet:
             send_report(gus, make_resident(first), worker=worker)
-        ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,), every=1))
+        ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
         (canary,) = (one for one in fleet if send_report(gus, make_resident(first), worker=one).turns)
         (other,) = {*fleet} - {canary}
         send_report(gus, make_resident(second), worker=canary, lease=1)
         while not ada.workers.get(canary).is_lost:  # a lease is a matter of the registry's own clock
             assert send_report(gus, make_resident(first), worker=other).turns == ()
         assert send_report(gus, make_resident(first), worker=other).turns == ()
-        assert ada.rollouts.list(TONE)[0].stage == "running"
-        ada.workers.declare_gone(canary, WorkerGoneRequest(reason="the node was scrapped"))
+        gus.workers.declare_gone(canary, WorkerGoneRequest(reason="the node was scrapped"))
         assert send_report(gus, make_resident(first), worker=other).turns
 
     def test_an_alias_that_someone_else_moved_is_left_alone(

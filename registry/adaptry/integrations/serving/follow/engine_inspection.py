@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from adaptry.core.digest import Digest
 from adaptry.core.errors import Unauthenticated, Unavailable
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.compatibility import EngineProfile
@@ -60,10 +61,14 @@ class EngineInspection:
             self._state_file.state.served = self.info.models
 
     @property
+    def base_id(self) -> Digest | None:
+        """The served base, if it is known."""
+        return self.profile.base.id if self.profile else None
+
+    @property
     def is_base_changed(self) -> bool:
         """Whether the loaded adapters were checked for another base."""
-        checked_for = self._state_file.state.base
-        return self.profile is not None and checked_for not in (None, self.profile.base.id)
+        return self.base_id is not None and self._state_file.state.base not in (None, self.base_id)
 
     @property
     def is_same_as_served(self) -> bool:
@@ -73,8 +78,7 @@ class EngineInspection:
 
     def accept_base(self) -> None:
         """Records that adapters are checked for this base from now on, and none is loaded that was not."""
-        if self.profile is not None:
-            self._state_file.state.base = self.profile.base.id
+        self._state_file.state.base = self.base_id or self._state_file.state.base
 
     def _is_restarted(self, names: Collection[str]) -> bool:
         """Without a start time, only adapters that are still listed show that the process is the same."""

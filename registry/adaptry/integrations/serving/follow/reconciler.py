@@ -334,7 +334,13 @@ class Reconciler:
     ) -> None:
         """Reports the actual state, unless the registry is down."""
         now = WorkerSnapshot(
-            self._inspection.info, self._watcher.seq, loaded, pending, dropped, self._problems(without_slot)
+            self._inspection.info,
+            self._inspection.base_id,
+            self._watcher.seq,
+            loaded,
+            pending,
+            dropped,
+            self._problems(without_slot),
         )
         try:
             self._reporter.report(now)
