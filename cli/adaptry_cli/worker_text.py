@@ -59,13 +59,19 @@ def resident_text(resident: ResidentInfo, is_current: bool = True, problem: str 
 def served_text(residents: tuple[ResidentInfo, ...]) -> str:
     """A line for each worker that has a version, for `adaptry show`."""
     lines = [
-        f"{one.worker} as {one.served_as},"
-        f" {'unknown now, last ' if one.is_lost else ''}{one.condition} since {format_when(one.since)}"
+        f"{one.worker} as {one.served_as}, {_doubt(one)}{one.condition} since {format_when(one.since)}"
         for one in residents
         if one.may_be_served
     ]
     more = [f"and {len(lines) - _SHOWN} more: adaptry workers ls"] if len(lines) > _SHOWN else []
     return "\n".join([*lines[:_SHOWN], *more])
+
+
+def _doubt(one: ResidentInfo) -> str:
+    """Why the version may no longer be served as last reported."""
+    if one.is_lost:
+        return "unknown now, last "
+    return "" if one.is_answering else "engine away, last "
 
 
 def _reported_state(one: WorkerInfo) -> str:

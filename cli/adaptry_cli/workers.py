@@ -52,7 +52,7 @@ def list_all(registry: Registry, limit: int, as_json: bool) -> None:
                 _engine(one),
                 str(sum(each.may_be_served for each in one.residents)),
                 str(len(one.troubles) or ""),
-                one.base or "",
+                one.base_label,
                 one.owner,
                 format_when(one.reported_at),
             )
@@ -83,7 +83,7 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
         return
     facts = [("worker", f"{found.worker}   {state_text(found)}"), ("engine", _engine(found))]
     facts += [("address", found.url)] if found.url else []
-    facts += [("base", found.base)] if found.base else []
+    facts += [("base", found.base_label)] if found.base_label else []
     facts += [("slots", str(found.slots))] if found.slots else []
     facts += [
         (

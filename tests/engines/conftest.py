@@ -102,6 +102,7 @@ class Scene:
         cache_size: int | None = None,
         has_proxy: bool = False,
         cache_of: str | None = None,
+        base: str | None = "org/tiny",
         **options: Any,
     ) -> Reconciler:
         """A worker as it is after its process was started: whatever it knew before is in its files. With a
@@ -124,7 +125,7 @@ class Scene:
                 if engine.kind in ("lorax", "dynamo")  # which do not say what they are
                 else probe_engine(engine.url)
             ),
-            inspect=lambda found: inspect_engine(registry, found, None, "org/tiny"),
+            inspect=lambda found: inspect_engine(registry, found, None, base),
             log=self.story.append,
         )
         self._stack.callback(deps.cache.close)

@@ -225,6 +225,8 @@ class FakeVllm(FakeEngine):
     """Whether it was started with VLLM_ALLOW_RUNTIME_LORA_UPDATING."""
     running: tuple[str, ...] = ()
     """What its metrics say that requests are under way for, besides those that are held."""
+    is_another_replica: bool = False
+    """Whether a load balancer sends requests to load an adapter to another replica."""
     plugin: str | None = None
     """The worker of Adaptry's plugin in it, if it has the plugin."""
 
@@ -240,6 +242,7 @@ class FakeVllm(FakeEngine):
 
     def clear(self) -> None:
         self._held: dict[int, str] = {}
+        self._started_at = time.time()
         self._names: dict[str, tuple[str, int]] = {}
         self._engine: OrderedDict[int, str] = OrderedDict()
         self._paths: dict[int, str] = {}
@@ -257,6 +260,7 @@ class FakeVllm(FakeEngine):
             case "/metrics":
                 running = ",".join((*self.running, *self._held.values()))
                 return 200, (
+                    f"process_start_time_seconds {self._started_at}\n"
                     f'vllm:lora_requests_info{{max_lora="4",running_lora_adapters="{running}",'
                     f'waiting_lora_adapters=""}} {time.time()}\n'
                     f'vllm:request_success_total{{finished_reason="length"}} {self.requests - self.errors}\n'
@@ -269,6 +273,8 @@ class FakeVllm(FakeEngine):
         match path:
             case "/v1/load_lora_adapter" | "/v1/unload_lora_adapter" if not self.is_updatable:
                 return 404, {"detail": "Not Found"}
+            case "/v1/load_lora_adapter" if self.is_another_replica:
+                return 200, f"Success: LoRA adapter '{body['lora_name']}' added successfully."
             case "/v1/load_lora_adapter":
                 return self._load(body["lora_name"], body["lora_path"], body.get("load_inplace", False))
             case "/v1/unload_lora_adapter":

@@ -55,6 +55,11 @@ def test_a_worker_is_started_by_a_command_and_seen_by_others(
     engine = scene.engine()
     assert f"loaded {PROD}: acme/tone@1" in follow(engine, "--slots", "3").stderr
     assert scene.serves(engine) == 1
+    engine.stop()
+    follow(engine, code=6)
+    assert f"gpu-1 as {PROD}, engine away, last serving since" in run("show", "acme/tone@1").stdout
+    engine.start()
+    follow(engine, "--slots", "3")
     listed = run("workers", "ls").stdout
     assert re.search(r"gpu-1 +serving +vllm@0.33.0 +1 +org/tiny +root", listed)
     assert f"{PROD}  " in run("workers", "show", "gpu-1").stdout

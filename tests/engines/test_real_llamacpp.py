@@ -11,7 +11,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import urllib3
@@ -39,7 +41,7 @@ from adaptry.testing.flaky_registry import NO_WAIT
 from adaptry.testing.ports import free_ports
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, running_server
+from adaptry_api.testing import Server, running_server, until
 from adaptry_cli.follow_servers import open_proxy
 
 from .conftest import settle
@@ -97,8 +99,10 @@ class Place:
         self.commands = OperatorCommands(folder / "adapters", command, export)
         self.state_file = StateFile(folder / "state.json")
 
-    def publish(self, seed: int, name: AdapterName = TONE) -> VersionInfo:
-        folder = tiny_lora(self.folder / f"lora-{seed}", hidden=64, seed=seed, alpha=400)
+    def publish(self, seed: int, name: AdapterName = TONE, **options: Any) -> VersionInfo:
+        folder = tiny_lora(
+            self.folder / f"lora-{seed}", **{"hidden": 64, "seed": seed, "alpha": 400} | options
+        )
         return push(self.registry, open_dir(folder), name).version
 
     def engine(self, url: str) -> Engine:
@@ -150,6 +154,75 @@ def test_versions_and_recalls_beside_the_real_llamacpp(
         assert engine.send_test_request(PROD).status == 404
         (resident,) = registry.workers.residents(ref)
         assert resident.dropped_at is not None
+
+
+def test_a_server_that_others_restart_answers_as_the_base_if_no_adapter_is_selected(
+    tmp_path: Path, address: tuple[str, tuple[str, ...]]
+) -> None:
+    """A supervisor starts it again with the same list, which applies all adapters to every request."""
+    url, command = address
+    with running_server(ServerSettings(data=tmp_path / "data")) as server:
+        place = Place(tmp_path, server, command)
+        version = place.publish(1)
+        place.registry.aliases.move(TONE, "prod", version.digest, None)
+        reconciler = place.follow(url, place.engine(url))
+        settle(reconciler)
+        plain, once = odds(url, None), odds(url, 0)
+
+        os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+        reconciler.reconcile(0.0)
+        assert not place.registry.workers.get("gpu-1").is_answering
+
+        subprocess.run(command, check=True, env=os.environ | {"ADAPTRY_ADAPTERS": str(tmp_path / "adapters")})
+        until(lambda: is_up(url), bool)
+        assert odds(url, None) == once
+        settle(reconciler)
+        assert odds(url, None) == plain
+        assert odds(url, 0) == once
+        found = place.registry.workers.get("gpu-1")
+        assert (found.is_answering, found.base_name) == (True, "org/tiny")
+
+
+def test_an_adapter_is_judged_as_its_export_repaired_it(
+    tmp_path: Path, address: tuple[str, tuple[str, ...]]
+) -> None:
+    """llama.cpp ignores rsLoRA's scale, so a file that only converts the adapter would be half as strong."""
+    url, command = address
+    with running_server(ServerSettings(data=tmp_path / "data")) as server:
+        place = Place(tmp_path, server, command)
+        version = place.publish(1, alpha=200, config={"use_rslora": True})
+        place.registry.aliases.move(TONE, "prod", version.digest, None)
+        with open_proxy(place.engine(url), {}, "127.0.0.1:0", None) as proxy:
+            settle(place.follow(url, proxy.engine))
+            told, wanted = proxied_odds(proxy.url, PROD), peft_odds(tmp_path, [1.0])
+            assert max(abs(told[token] - wanted[token]) for token in wanted) < 1e-3
+
+
+def test_an_adapter_that_its_conversion_does_not_repair_is_refused_with_the_remedy(
+    tmp_path: Path, address: tuple[str, tuple[str, ...]]
+) -> None:
+    from ..exporting.llamacpp import CONVERTER
+
+    if CONVERTER is None:
+        pytest.skip("llama.cpp's converter is not installed: make environments")
+    url, command = address
+    with running_server(ServerSettings(data=tmp_path / "data")) as server:
+        place = Place(tmp_path, server, command)
+        convert = (sys.executable, str(CONVERTER), "--base", str(tmp_path / "base"), "--outtype", "f32")
+        place.commands = replace(place.commands, prepare=(*convert, "--outfile", "{file}", "{folder}"))
+        plain = place.publish(1)
+        place.registry.aliases.move(TONE, "prod", plain.digest, None)
+        reconciler = place.follow(url, place.engine(url))
+        settle(reconciler)
+        once = odds(url, 0)
+
+        ignored = place.publish(2, config={"use_rslora": True})
+        place.registry.aliases.move(TONE, "prod", ignored.digest, 1)
+        reconciler.reconcile(0.0)
+        (trouble,) = place.registry.workers.get("gpu-1").troubles
+        assert "acme/tone@2 on llama.cpp" in trouble.reason
+        assert "adaptry convert acme/tone@2 --uniform" in trouble.reason
+        assert odds(url, 0) == once
 
 
 def test_several_adapters_answer_one_request_as_pefts_weighted_sum(
@@ -248,8 +321,9 @@ def peft_odds(folder: Path, weights: list[float]) -> dict[int, float]:
         model = PeftModel.from_pretrained(model, str(folder / names[0]), adapter_name=names[0])
         for name in names[1:]:
             model.load_adapter(str(folder / name), adapter_name=name)
-        model.add_weighted_adapter(names, weights, "together", combination_type="cat")
-        model.set_adapter("together")
+        if weights != [1.0]:  # PEFT applies rsLoRA's factor a second time to a sum
+            model.add_weighted_adapter(names, weights, "together", combination_type="cat")
+            model.set_adapter("together")
     with torch.no_grad():
         odds = torch.log_softmax(model(torch.tensor([PROMPT])).logits[0, -1], -1)
     return dict(enumerate(odds.tolist()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +109,8 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
         assert place.is_said_by(vllm, 2)
         assert not place.is_said_by(vllm, 1)
         assert list(vllm.names()) == [PROD]
+        found = place.registry.workers.get("gpu-1")
+        assert (found.base, found.base_name) == ("tiny", "org/tiny")
 
         wide = place.publish(3, rank=32)
         place.alias(wide)
@@ -135,6 +138,32 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
     with vllm_server.serving(PYTHON.python, place.base, env, place.folder / "two.log") as vllm:
         settle(place.follow(vllm.url))
         assert place.is_said_by(vllm, 1)
+
+
+def test_a_vllm_that_came_back_with_another_base_and_the_same_adapter_does_not_serve_it(place: Place) -> None:
+    """Between two passes, under the same address and path; it loads the adapter at its start."""
+    env = vllm_server.environment(Path(), place.folder / "home", VLLM_ALLOW_RUNTIME_LORA_UPDATING="True")
+    place.alias(place.publish(1))
+    with vllm_server.held_port() as port:
+        with vllm_server.served_at(
+            PYTHON.python, place.base, env, place.folder / "one.log", (), port
+        ) as vllm:
+            worker = place.follow(vllm.url)
+            settle(worker)
+            assert place.is_said_by(vllm, 1)
+            folder = vllm.names()[PROD]
+        shutil.rmtree(place.base)
+        models.model(place.base, seed=1)
+        options = ("--lora-modules", f"{PROD}={folder}")
+        with vllm_server.served_at(
+            PYTHON.python, place.base, env, place.folder / "two.log", options, port
+        ) as vllm:
+            assert vllm.complete(PROD, models.PROMPT).status == 200
+            worker.reconcile(0.0)
+            assert vllm.names() == {}
+            assert vllm.complete(PROD, models.PROMPT).status == 404
+            (trouble,) = place.registry.workers.get("gpu-1").troubles
+            assert "this engine serves another model" in trouble.reason
 
 
 def revoke(place: Place, version: VersionInfo) -> None:

@@ -123,12 +123,12 @@ def serving(
     python: str, model: Path, env: Mapping[str, str], log: Path, options: tuple[str, ...] = ()
 ) -> Iterator[Vllm]:
     """A server of `model` with adapters of rank 16 and less, until the block ends."""
-    with _held_port() as port, _served(python, model, env, log, options, port) as server:
+    with held_port() as port, served_at(python, model, env, log, options, port) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _held_port() -> Iterator[int]:
+def held_port() -> Iterator[int]:
     """A free port, reserved until a process binds it with SO_REUSEADDR, as vLLM does."""
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -137,7 +137,7 @@ def _held_port() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _served(
+def served_at(
     python: str, model: Path, env: Mapping[str, str], log: Path, options: tuple[str, ...], port: int
 ) -> Iterator[Vllm]:
     command = [

@@ -99,7 +99,7 @@ def _csv(workers: Iterable[WorkerInfo]) -> Response:
     """A row for each version on a worker, and one for a worker without any."""
     columns = (
         "worker", "owner", "engine", "engine_version", "base", "reported_at", "is_lost", "is_answering",
-        "version", "state", "condition", "served_as", "since",
+        "version", "state", "condition", "served_as", "since", "base_name",
     )  # fmt: skip
     rows: list[tuple[object, ...]] = []
     for one in workers:
@@ -108,7 +108,10 @@ def _csv(workers: Iterable[WorkerInfo]) -> Response:
             one.is_answering,
         )  # fmt: skip
         rows += [
-            (*facts, f"{each.name}@{each.number}", each.state, each.condition, each.served_as, each.since)
+            (
+                *(*facts, f"{each.name}@{each.number}", each.state, each.condition, each.served_as),
+                *(each.since, one.base_name),
+            )
             for each in one.residents
-        ] or [(*facts, *_NOTHING)]
+        ] or [(*facts, *_NOTHING, one.base_name)]
     return csv_file("fleet.csv", columns, rows)

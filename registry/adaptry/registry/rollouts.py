@@ -90,7 +90,7 @@ def choose_workers(id: int, percent: int, workers: Collection[str]) -> frozenset
 def is_due(rollout: RolloutInfo, now: datetime, serving: Mapping[str, Digest | None]) -> bool:
     """Whether the next step is due: the time has passed, and all selected workers serve the version.
 
-    `serving` is the version that each living worker serves under the alias, None while it is loading.
+    `serving` is the version that each worker serves under the alias, None while that is not certain.
     """
     if rollout.every is None or now < rollout.step_at + timedelta(seconds=rollout.every):
         return False

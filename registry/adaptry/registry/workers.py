@@ -104,6 +104,7 @@ class WorkerReport(Value):
     """A worker's full status. `residents` is None if its engine does not answer; the last known ones then
     stay.
 
+    `base` is the engine's own name for its base, often a path, and `base_id` identifies it by content.
     `seen` is the newest event that it has applied; `lease` is how many seconds the report is valid; `names`
     are the names that it should serve (`acme/tone@prod`), loaded or not. `recalled` is sent once to each new
     epoch. `max_age` is how many seconds it serves names by their last known versions while it cannot reach
@@ -114,6 +115,7 @@ class WorkerReport(Value):
     engine: Short
     version: Short | None = None
     base: Short | None = None
+    base_id: Digest | None = None
     url: Annotated[str, Field(max_length=1024)] | None = None
     slots: int | None = Field(default=None, ge=1, le=1_000_000)
     lease: int = Field(default=60, ge=1, le=86_400)
@@ -175,8 +177,8 @@ class GoneDeclaration(Value):
 
 
 class ResidentInfo(Value):
-    """A version on a worker of that `owner`. If the worker `is_lost`, the other fields are from its last
-    report, at `reported_at`."""
+    """A version on a worker of that `owner`. If the worker `is_lost`, or its engine is not answering, the
+    other fields are the last known ones, of the report at `reported_at` or an earlier one."""
 
     worker: str
     owner: str = ""
@@ -192,6 +194,7 @@ class ResidentInfo(Value):
     dropped_at: datetime | None = None
     reason: str | None = None
     is_lost: bool = False
+    is_answering: bool = True
     reported_at: datetime | None = None
     gone: GoneDeclaration | None = None
 
@@ -216,13 +219,16 @@ class ResidentSummary(Value):
 
 
 class WorkerInfo(Value):
-    """A worker with its last report. `owner` is the principal whose token it reports with."""
+    """A worker with its last report. `owner` is the principal whose token it reports with; `base` is the
+    engine's own name for its base, and `base_name` the registry's, if it is registered and the caller may see
+    it."""
 
     worker: str
     owner: str
     engine: str
     version: str | None = None
     base: str | None = None
+    base_name: str | None = None
     url: str | None = None
     slots: int | None = None
     seen: int | None = None
@@ -235,6 +241,11 @@ class WorkerInfo(Value):
     gone: GoneDeclaration | None = None
     residents: tuple[ResidentInfo, ...] = ()
     troubles: tuple[WorkerProblem, ...] = ()
+
+    @property
+    def base_label(self) -> str:
+        """The registry's name of its base, else the engine's; empty if neither is known."""
+        return self.base_name or self.base or ""
 
 
 class Workers(ABC):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.formats import PEFT
+from adaptry.adapters.gguf_text import PREPARED_FOR
 from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.adapters.output_folder import output_folder
 from adaptry.adapters.spec import ModuleSpec
@@ -147,6 +148,7 @@ def _add_words(gguf: Any, writer: Any, parent: ParentAdapter, options: ExportOpt
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
+    writer.add_string(PREPARED_FOR, "llama.cpp")
     name = options.base_name or parent.adapter.config.base_name
     if name:
         writer.add_base_model_count(1)

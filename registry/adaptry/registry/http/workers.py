@@ -37,13 +37,13 @@ class HttpWorkers(Workers):
         try:
             return self._post(report)
         except Invalid:
-            if report.max_age is None:
+            if report.max_age is None and report.base_id is None:
                 raise
-            return self._post(report.model_copy(update={"max_age": None}))  # an older server
+            return self._post(report.model_copy(update={"max_age": None, "base_id": None}))  # an older server
 
     def _post(self, report: WorkerReport) -> ReportReply:
         # An older server refuses unknown fields.
-        unset = {name for name in ("recalled", "max_age") if not getattr(report, name)}
+        unset = {name for name in ("recalled", "max_age", "base_id") if not getattr(report, name)}
         body = report.model_dump(mode="json", exclude=unset)
         return self.server.request_value(_REPORT_REPLY, "POST", api_path("workers"), body=body, again=True)
 

@@ -168,6 +168,22 @@ def names(tx: Transaction, id: Digest) -> tuple[str, ...]:
     )
 
 
+def visible_names(tx: Transaction, scope: ReadScope, ids: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The names of the readable bases among these ids; without those that have no name."""
+    query = (
+        sm.select(orm.BaseNameRow.base_id, orm.BaseNameRow.name)
+        .join(orm.BaseRow, sm.col(orm.BaseRow.id) == sm.col(orm.BaseNameRow.base_id))
+        .where(sm.col(orm.BaseNameRow.base_id).in_(ids))
+        .order_by(orm.BaseNameRow.name)
+    )
+    if (seen := scope.base_condition()) is not None:
+        query = query.where(seen)
+    found: dict[str, tuple[str, ...]] = {}
+    for id, name in tx.exec(query) if ids else ():
+        found[id] = (*found.get(id, ()), name)
+    return found
+
+
 def add_names(tx: Transaction, id: Digest, new: Iterable[str]) -> None:
     """The names must be free."""
     tx.add_all(

@@ -50,6 +50,7 @@ KNOWN = (
     "0030",
     "0031",
     "0032",
+    "0033",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = lazy_pattern(r"\d{4}")

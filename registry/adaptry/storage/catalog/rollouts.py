@@ -110,8 +110,11 @@ def get(tx: Transaction, adapter: AdapterRecord, id: int) -> RolloutInfo:
 
 
 def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str, Digest | None]:
-    """The version that each live worker, by label, serves under the name of the rollout; None for one that is
-    about to serve it.
+    """The version that each worker, by label, serves under the name of the rollout; None for one that is
+    about to serve a version, or whose engine does not answer.
+
+    A silent worker is left out, unless its last report has the rollout's version and nobody declared it gone:
+    the version may be why it is silent, so no other worker takes its place.
     """
     query = (
         select(WorkerRow, ResidentRow.condition, VersionRow.digest)
@@ -120,15 +123,18 @@ def serving(tx: Transaction, rollout: RolloutInfo, now: datetime) -> Mapping[str
         .where(
             ResidentRow.served_as == f"{rollout.name}@{rollout.alias}",
             col(ResidentRow.condition).not_in(ENDED),
+            col(WorkerRow.gone_at).is_(None),
         )
     )
     found: dict[str, Digest | None] = {}
     for worker, condition, digest in tx.exec(query):
-        if not is_lost(worker, now):
-            label = label_of(worker)
-            found.setdefault(label, None)
-            if condition == "serving":
-                found[label] = Digest(digest)
+        is_silent = is_lost(worker, now)
+        if is_silent and digest != rollout.digest.hex:
+            continue
+        label = label_of(worker)
+        found.setdefault(label, None)
+        if condition == "serving" and worker.is_answering and not is_silent:
+            found[label] = Digest(digest)
     return found
 
 

@@ -319,7 +319,7 @@ CREATE TABLE "workers" (
 	first_at DATETIME NOT NULL,
 	reported_at DATETIME NOT NULL,
 	is_answering BOOLEAN NOT NULL,
-	troubles TEXT NOT NULL, max_age INTEGER, gone_at DATETIME, gone_by VARCHAR, gone_reason VARCHAR,
+	troubles TEXT NOT NULL, max_age INTEGER, gone_at DATETIME, gone_by VARCHAR, gone_reason VARCHAR, base_id VARCHAR,
 	CONSTRAINT pk_workers PRIMARY KEY (id),
 	CONSTRAINT uq_workers_owner_name UNIQUE (owner, name)
 );

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, cast
 
@@ -23,7 +23,7 @@ from adaptry.registry.workers import (
     WorkerInfo,
     WorkerProblem,
 )
-from adaptry.storage.catalog import cursors
+from adaptry.storage.catalog import bases, cursors
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, ResidentRow, VersionRow, WorkerRow
@@ -120,6 +120,7 @@ def _with_residents(
     )
     of_adapters = scope.adapter_condition()
     residents = _infos(tx, has if of_adapters is None else has & of_adapters, now)
+    names = bases.visible_names(tx, scope, {row.base_id for row in rows if row.base_id})
     return [
         WorkerInfo(
             worker=row.name,
@@ -127,6 +128,7 @@ def _with_residents(
             engine=row.engine,
             version=row.version,
             base=row.base,
+            base_name=_base_name(row, names),
             url=row.url,
             slots=row.slots,
             seen=row.seen,
@@ -142,6 +144,12 @@ def _with_residents(
         )
         for row in rows
     ]
+
+
+def _base_name(row: WorkerRow, names: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The registry's name of the base: the engine's own name for it, if that is one of several."""
+    found = names.get(row.base_id or "", ())
+    return row.base if row.base in found else next(iter(found), None)
 
 
 def _infos(
@@ -177,6 +185,7 @@ def _infos(
             dropped_at=resident.dropped_at,
             reason=resident.reason,
             is_lost=is_lost(worker, now),
+            is_answering=worker.is_answering,
             reported_at=worker.reported_at,
             gone=gone(worker),
         )

@@ -45,7 +45,10 @@ def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> Wor
     row = _row(tx, report.worker, owner) or WorkerRow(
         name=report.worker, owner=owner, engine=report.engine, lease=0, first_at=now, reported_at=now
     )
-    row.engine, row.version, row.base, row.url = report.engine, report.version, report.base, report.url
+    row.engine, row.url = report.engine, report.url
+    if report.residents is not None or row.id is None:  # an engine that does not answer was last seen so
+        row.version, row.base = report.version, report.base
+        row.base_id = report.base_id.hex if report.base_id else None
     row.slots, row.lease, row.reported_at = report.slots, report.lease, now
     row.seen = row.seen if report.seen is None else report.seen
     row.max_age = report.max_age

@@ -11,6 +11,7 @@ from adaptry.core.identity import Identity
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan
+from adaptry.registry.workers import WorkerGoneRequest
 from adaptry.testing.contract.fixtures import ADA, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.contract.worker_reports import (
     GUS,
@@ -98,6 +99,38 @@ class RolloutsContract(ContractFixtures):
         send_report(gus, make_resident(second))
         assert ada.rollouts.list(TONE)[0].stage == "done"
         assert ada.aliases.list(TONE)[0].number == 2
+
+    def test_a_rollout_waits_for_a_worker_whose_engine_stopped_answering_with_the_version(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        _, second = push_two(make_registry(ADA), lora)
+        ada, gus = make_registry(ADA), make_registry(GUS)
+        begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,), every=1))
+        send_report(gus, make_resident(second))
+        while (datetime.now(UTC) - begun.step_at).total_seconds() < 1.1:
+            send_report(gus, engine_answers=False)
+        send_report(gus, engine_answers=False)
+        assert ada.rollouts.list(TONE)[0].stage == "running"
+        send_report(gus, make_resident(second))
+        assert ada.rollouts.list(TONE)[0].stage == "done"
+
+    def test_no_other_worker_takes_the_place_of_one_that_fell_silent_with_the_version(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        first, second = push_two(make_registry(ADA), lora)
+        ada, gus = make_registry(ADA), make_registry(GUS)
+        fleet = ("gpu-1", "gpu-2")
+        for worker in fleet:
+            send_report(gus, make_resident(first), worker=worker)
+        ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,)))
+        (canary,) = (one for one in fleet if send_report(gus, make_resident(first), worker=one).turns)
+        (other,) = {*fleet} - {canary}
+        send_report(gus, make_resident(second), worker=canary, lease=1)
+        while not ada.workers.get(canary).is_lost:  # a lease is a matter of the registry's own clock
+            assert send_report(gus, make_resident(first), worker=other).turns == ()
+        assert send_report(gus, make_resident(first), worker=other).turns == ()
+        gus.workers.declare_gone(canary, WorkerGoneRequest(reason="the node was scrapped"))
+        assert send_report(gus, make_resident(first), worker=other).turns
 
     def test_an_alias_that_someone_else_moved_is_left_alone(
         self, make_registry: MakeRegistry, lora: MakeLora

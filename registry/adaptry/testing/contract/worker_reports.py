@@ -44,6 +44,7 @@ def send_report(
     dropped: tuple[VersionInfo, ...] = (),
     lease: int = 600,
     seen: int | None = None,
+    engine_answers: bool = True,
 ) -> ReportReply:
     return registry.workers.report(
         WorkerReport(
@@ -55,7 +56,7 @@ def send_report(
             lease=lease,
             seen=seen,
             names=names,
-            residents=residents,
+            residents=residents if engine_answers else None,
             dropped=tuple(DroppedAdapter(name=one.name, digest=one.digest) for one in dropped),
         )
     )

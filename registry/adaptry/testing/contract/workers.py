@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.recall_status import recall_status
 from adaptry.operations.transfer import push
+from adaptry.registry.base_info import BaseEdit
 from adaptry.registry.workers import WorkerGoneRequest, WorkerProblem, WorkerReport
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 from adaptry.testing.contract.worker_reports import (
@@ -23,6 +27,7 @@ from adaptry.testing.contract.worker_reports import (
     revoke,
     send_report,
 )
+from adaptry.testing.samples import tiny_base
 
 
 class WorkersContract(ContractFixtures):
@@ -98,6 +103,30 @@ class WorkersContract(ContractFixtures):
         found = make_registry(RON).workers.get("gpu-1")
         assert not found.is_answering
         assert [one.condition for one in found.residents] == ["serving"]
+        assert [one.is_answering for one in found.residents] == [False]
+        assert (found.version, found.base) == ("0.33.0", "org/tiny")
+
+    def test_a_worker_is_shown_with_the_registrys_name_of_its_base(
+        self, make_registry: MakeRegistry, lora: MakeLora, tmp_path: Path
+    ) -> None:
+        first, _ = push_two(make_registry(ADA), lora)
+        base = fingerprint(open_checkpoint(tiny_base(tmp_path / "tiny")))
+        report = WorkerReport(worker="gpu-1", engine="vllm", base="/models/tiny", base_id=base.id)
+        report = report.model_copy(update={"residents": (make_resident(first),)})
+        make_registry(GUS).workers.report(report)
+        unknown = make_registry(RON).workers.get("gpu-1")
+        assert (unknown.base, unknown.base_name) == ("/models/tiny", None)
+        make_registry(LOCAL).bases.put(base, ("org/tiny", "mirror/tiny"))
+        assert make_registry(RON).workers.get("gpu-1") == unknown  # the base is private
+        make_registry(LOCAL).bases.edit(base.id, BaseEdit(visibility="internal"))
+        (known,) = make_registry(RON).workers.list().items
+        assert (known.base, known.base_name, known.base_label) == (
+            "/models/tiny",
+            "mirror/tiny",
+            "mirror/tiny",
+        )
+        make_registry(GUS).workers.report(report.model_copy(update={"base": "org/tiny"}))
+        assert make_registry(RON).workers.get("gpu-1").base_name == "org/tiny"
 
     def test_repeating_a_report_only_renews_it(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         first, _ = push_two(make_registry(ADA), lora)

@@ -79,6 +79,11 @@ class Engine(ABC):
     def list_adapters(self) -> tuple[EngineAdapter, ...]:
         """The loaded adapters, by name. Raises `Unavailable`."""
 
+    def is_prepared(self, path: Path) -> bool:
+        """Whether the engine loads a copy of the adapter in `path` that was repaired for it; makes the copy.
+        Raises `CheckFailed` if that fails, `StorageFull`, `Unavailable`."""
+        return False
+
     @abstractmethod
     def load(self, name: str, path: Path) -> None:
         """Raises `CheckFailed`, `Unavailable`, or `Conflict` if running requests still block it."""
@@ -131,9 +136,18 @@ class Engine(ABC):
         """Restarts the engine with exactly the adapters it should have. Raises `CheckFailed` if it cannot."""
         raise CheckFailed(f"a worker does not restart {self.name}")
 
+    def deselect_adapters(self) -> None:
+        """Makes requests that select no adapter get the base's answers, also if others restarted the engine.
+        Raises `CheckFailed`, `Unavailable`."""
+        return
+
     def names_in_use(self) -> frozenset[str]:
         """The names with running requests, as far as the engine reports them."""
         return frozenset()
+
+    def started_at(self) -> float | None:
+        """When the engine's process started (Unix time); None if the engine does not report it."""
+        return None
 
     def request_counts(self) -> RequestCounts | None:
         """The request counters; None if the engine has none."""
@@ -148,6 +162,15 @@ class Engine(ABC):
         response = self.send_test_request(name)
         if response.status >= 500 or response.status == 404:
             raise CheckFailed(f"a request for {name} failed with {response.status}: {response.error_message}")
+
+    def require_loaded(self, name: str, digest: Digest) -> None:
+        """Raises `CheckFailed` unless the engine lists the version under the name, whatever it answered to
+        `load`."""
+        paths = {one.name: one.path for one in self.list_adapters()}
+        if name not in paths:
+            raise CheckFailed(f"the engine reported {name} as loaded, but does not list it")
+        if EngineAdapter(name, paths[name]).digest != digest:
+            raise CheckFailed(f"the engine reported {name} as loaded, but lists it from {paths[name]}")
 
     def refuses(self, name: str) -> bool:
         """Whether a test request for the adapter is refused."""

@@ -62,7 +62,9 @@ class OperatorCommands:
             time.sleep(_EVERY)
 
     def prepare_file(self, folder: Path, name: str) -> Path:
-        """Converts an adapter's folder to the file `name` in the cache entry: both are evicted together."""
+        """Converts an adapter's folder to the file `name` in the cache entry: both are evicted together.
+
+        Raises `CheckFailed`, with the last line of the command's output."""
         file = folder.parent / name
         if file.is_file():
             return file

@@ -1,9 +1,9 @@
 """llama.cpp: the server loads adapters as GGUF files at its start, and identifies them by number.
 
 A new or changed name therefore restarts the server with all files (listed in the file `ADAPTRY_ADAPTERS`).
-Afterwards all scales are 0: a request selects its adapters (`"lora": [{"id": 0, "scale": 1.0}]`) by the
-numbers that `GET /lora-adapters` shows for the paths that the state file has under their names. The proxy
-does that for clients, which name them in `model`.
+Afterwards all scales are 0, also if others restarted the server (`deselect_adapters`): a request selects its
+adapters (`"lora": [{"id": 0, "scale": 1.0}]`) by the numbers that `GET /lora-adapters` shows for the paths
+that the state file has under their names. The proxy does that for clients, which name them in `model`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adaptry.adapters.gguf_text import PREPARED_FOR, read_gguf_text
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Invalid, NotFound, Unavailable
@@ -52,6 +53,10 @@ class LlamaCpp(Engine):
         there = {str(one.get("path")) for one in self._server_adapters()}
         return tuple(EngineAdapter(name, file) for name, file in sorted(self._files.items()) if file in there)
 
+    def is_prepared(self, path: Path) -> bool:
+        file = self._commands.prepare_file(path, _FILE)
+        return read_gguf_text(file, PREPARED_FOR) == self.name
+
     def load(self, name: str, path: Path) -> None:
         file = str(self._commands.prepare_file(path, _FILE))
         before = self._files
@@ -81,7 +86,14 @@ class LlamaCpp(Engine):
             {name: file for name, file in self._files.items() if Path(file).is_file()}
         )
         self._commands.run_restart(self.client.is_healthy)
-        self._zero_scales()
+        self._set_scales({str(one.get("path")): 0.0 for one in self._server_adapters()})
+
+    def deselect_adapters(self) -> None:
+        """A server that others restarted applies every adapter to requests that select none."""
+        scales = {str(one.get("path")): one.get("scale") for one in self._server_adapters()}
+        quiet = {path: 0.0 if EngineAdapter("", path).digest else scale for path, scale in scales.items()}
+        if quiet != scales:
+            self._set_scales(quiet)
 
     def send_test_request(self, name: str) -> EngineResponse:
         file = self._files.get(name)
@@ -123,9 +135,14 @@ class LlamaCpp(Engine):
             self._base_names = frozenset(str(one.get("id")) for one in listing.json_list("data"))
         return name in self._base_names
 
-    def _zero_scales(self) -> None:
-        scales = [{"id": one.get("id"), "scale": 0.0} for one in self._server_adapters()]
-        require_success(self.client.post("/lora-adapters", scales), "set its adapters' scales")
+    def _set_scales(self, scales: Mapping[str, object]) -> None:
+        """Sets the scales by file; the other adapters get 0."""
+        body = [
+            {"id": number, "scale": scales[path]}
+            for path, number in self._numbers().items()
+            if path in scales
+        ]
+        require_success(self.client.post("/lora-adapters", body), "set its adapters' scales")
 
     def _server_adapters(self, patience: float = 10.0) -> list[Mapping[str, Any]]:
         """(`Any`: JSON.)"""

@@ -73,6 +73,9 @@ class Vllm(Engine):
         names = [name for listed in _NAMES.findall(newest) for name in listed.split(",")]
         return frozenset(name.strip() for name in names if name.strip())
 
+    def started_at(self) -> float | None:
+        return sum_metric(self._metrics(), "process_start_time_seconds") or None
+
     def request_counts(self) -> RequestCounts | None:
         metrics = self._metrics()
         requests = sum_metric(metrics, "vllm:request_success_total")

@@ -71,7 +71,8 @@ class PlanExecutor:
             return cached.path
         require_base_match(self.registry, version, self.engine_profile.base)
         cached = self.cache.acquire(self.registry, version.revision_ref)
-        require_compatible(cached, self.engine_profile)
+        if not self.engine.is_prepared(cached.path):
+            require_compatible(cached, self.engine_profile)
         return cached.path
 
     def _serve(self, name: str, version: VersionInfo) -> None:
@@ -88,6 +89,7 @@ class PlanExecutor:
         self._record_loaded(name, version, path)
         self.engine.load(name, path)
         try:
+            self.engine.require_loaded(name, version.digest)
             self.engine.require_working(name)
         except CheckFailed:
             with contextlib.suppress(Conflict):  # it is served under other names

@@ -110,6 +110,26 @@ def plan_actions(
     return FollowPlan(tuple(actions), () if capacity is None else tuple(servable[capacity:]))
 
 
+def pending_loads(plan: FollowPlan) -> dict[tuple[str, Digest], VersionInfo]:
+    """Every version that a plan loads, by the name that it is served under."""
+    found: dict[tuple[str, Digest], VersionInfo] = {}
+    for action in plan.actions:
+        if isinstance(action, LoadAction | SwapAction):
+            version = action.desired.version
+            found[action.desired.served_as, version.digest] = version
+    return found
+
+
+def confirmed_only(plan: FollowPlan, confirmed: set[tuple[str, Digest]]) -> FollowPlan:
+    """The actions that may run while the registry is down: unloads, and loads it has confirmed before."""
+    actions = [
+        action
+        for action in plan.actions
+        if isinstance(action, UnloadAction) or (action.desired.served_as, action.desired.digest) in confirmed
+    ]
+    return FollowPlan(tuple(actions), plan.without_slot)
+
+
 def _slot_order(one: DesiredAdapter, *, is_loaded: bool) -> tuple[bool, bool, bool, float, str]:
     """The order in which desired adapters get slots."""
     is_idle = not is_loaded and one.last_used is None

@@ -22,15 +22,16 @@ from adaptry.integrations.serving.engines import Engine, EngineAdapter
 from adaptry.integrations.serving.follow.alias_generations import AliasGenerations
 from adaptry.integrations.serving.follow.cache_holds import release_unused
 from adaptry.integrations.serving.follow.desired_state import DesiredState
+from adaptry.integrations.serving.follow.engine_inspection import EngineInspection
 from adaptry.integrations.serving.follow.executor import PlanExecutor, version_label
 from adaptry.integrations.serving.follow.last_use import LastUse
 from adaptry.integrations.serving.follow.plan import (
     ActualAdapter,
     DesiredAdapter,
     FollowPlan,
-    LoadAction,
-    SwapAction,
     UnloadAction,
+    confirmed_only,
+    pending_loads,
     plan_actions,
 )
 from adaptry.integrations.serving.follow.reporter import NO_LOADS, Reporter, WorkerSnapshot
@@ -90,8 +91,7 @@ class Reconciler:
             self._last_use,
         )
         self._reporter = Reporter(deps.registry, deps.state_file, settings, self._desired)
-        self._engine_info: EngineInfo | None = None
-        self._engine_profile: EngineProfile | None = None
+        self._inspection = EngineInspection(deps.engine, deps.state_file, deps.probe, deps.inspect)
         self._transient_errors: dict[str, str] = {}
         self.connection_error: AdaptryError | None = None
         """Why the engine or the registry did not answer in the last pass; None if both answered."""
@@ -112,17 +112,17 @@ class Reconciler:
         self._refresh_refs(wait)
         try:
             self._last_use.observe()
-            loaded = deps.engine.list_adapters()
-            self._inspect_engine()
+            loaded = self._list_checked()
             plan = self._converge_plan(loaded)
             is_done = self._execute(plan)
             after = deps.engine.list_adapters()
+            self._note_names(loaded, plan, after)
             self._check_error_rates(after)
             self._finish_pass(after, plan)
         except _UNREACHABLE as error:
             deps.log(error.message)
             self.connection_error = error
-            self._engine_info = self._engine_profile = None
+            self._inspection.forget()
             self._report(None)
             self._note_residency(None, is_settled=False)
             return False
@@ -173,19 +173,36 @@ class Reconciler:
             self._deps.log(f"{error.message}; loaded adapters stay loaded")
         self.is_registry_down, self.connection_error = True, error
 
-    def _inspect_engine(self) -> None:
-        """Probes the engine, once after each outage."""
-        engine_info = self._engine_info = self._engine_info or self._deps.probe()
-        if self._engine_profile is None and not self.is_registry_down:
-            self._engine_profile = self._deps.inspect(engine_info)
-            self._deps.state_file.state.served = engine_info.models
+    def _list_checked(self) -> tuple[EngineAdapter, ...]:
+        """The loaded adapters. If the engine serves another base than the one they were checked for, this
+        worker's are unloaded first, and loaded again if they fit."""
+        loaded, inspection = self._deps.engine.list_adapters(), self._inspection
+        self._deps.engine.deselect_adapters()
+        inspection.refresh({one.name for one in loaded}, is_registry_down=self.is_registry_down)
+        is_done = True
+        if inspection.is_base_changed and (plan := plan_actions((), self._actual(loaded), None)).actions:
+            self._deps.log("the engine serves another base than before; its adapters are checked again")
+            is_done = self._execute(plan)
+            loaded = self._deps.engine.list_adapters()
+        if is_done and not self.is_registry_down:
+            inspection.accept_base()
+        return loaded
+
+    def _note_names(
+        self, loaded: Sequence[EngineAdapter], plan: FollowPlan, after: Sequence[EngineAdapter]
+    ) -> None:
+        """Notes which names the engine must list in the next pass: those that it has now, and those that it
+        lost during this pass."""
+        unloaded = {one.actual.served_as for one in plan.actions if isinstance(one, UnloadAction)}
+        had = {one.name for one in loaded if self._is_ours(one.name)} - unloaded
+        self._inspection.note_names(had | {one.name for one in after})
 
     def _converge_plan(self, loaded: Sequence[EngineAdapter]) -> FollowPlan:
         """Plans and reports until the registry knows of every planned load and its reply does not change the
         plan. So the registry knows which workers have a version before they load it."""
         for _ in range(_MAX_REPLANS):
             plan = self._plan(loaded)
-            pending = _pending_loads(plan)
+            pending = pending_loads(plan)
             if self.is_registry_down:
                 break
             if pending.keys() <= set(self._deps.state_file.state.confirmed):
@@ -195,17 +212,21 @@ class Reconciler:
             is_same_reply = (before.turns, before.withdrawn) == (self._reply.turns, self._reply.withdrawn)
             # A report may have no room for all planned loads; the others follow in the next pass.
             if not self.is_registry_down and is_same_reply:
-                return _confirmed_only(plan, set(self._deps.state_file.state.confirmed))
+                return confirmed_only(plan, set(self._deps.state_file.state.confirmed))
         state = self._deps.state_file.state
-        is_same = self._engine_info is not None and self._engine_info.models == state.served
-        return _confirmed_only(self._plan(loaded), set(state.confirmed) if is_same else set())
+        confirmed = set(state.confirmed) if self._inspection.is_same_as_served else set()
+        return confirmed_only(self._plan(loaded), confirmed)
 
     def _plan(self, loaded: Sequence[EngineAdapter]) -> FollowPlan:
         self._recalls.update(self._deps.state_file.state.meant, self._reply.withdrawn, loaded)
-        actual = [ActualAdapter(one.name, one.digest, self._is_ours(one.name)) for one in loaded]
         desired = self._desired.compute(self._reply.turns)
         self._deps.engine.end_suspensions({one.served_as for one in desired})
-        return plan_actions(desired, actual, self._settings.most_loaded, self._recalls.withdrawn)
+        return plan_actions(
+            desired, self._actual(loaded), self._settings.most_loaded, self._recalls.withdrawn
+        )
+
+    def _actual(self, loaded: Sequence[EngineAdapter]) -> list[ActualAdapter]:
+        return [ActualAdapter(one.name, one.digest, self._is_ours(one.name)) for one in loaded]
 
     def _is_ours(self, name: str) -> bool:
         """Whether this worker loaded the name, or the name matches a pattern that it watches."""
@@ -221,7 +242,7 @@ class Reconciler:
             deps.engine,
             deps.cache,
             deps.state_file,
-            None if self.is_registry_down else self._engine_profile,
+            None if self.is_registry_down else self._inspection.profile,
             deps.log,
         )
         is_done = True
@@ -313,7 +334,13 @@ class Reconciler:
     ) -> None:
         """Reports the actual state, unless the registry is down."""
         now = WorkerSnapshot(
-            self._engine_info, self._watcher.seq, loaded, pending, dropped, self._problems(without_slot)
+            self._inspection.info,
+            self._inspection.base_id,
+            self._watcher.seq,
+            loaded,
+            pending,
+            dropped,
+            self._problems(without_slot),
         )
         try:
             self._reporter.report(now)
@@ -336,26 +363,6 @@ class Reconciler:
             elif not self._desired.is_usable(version):
                 problems[name] = f"{version_label(version)} is withdrawn; move the alias to another version"
         return problems
-
-
-def _pending_loads(plan: FollowPlan) -> dict[ServedVersion, VersionInfo]:
-    """Every version that a plan loads, by the name that it is served under."""
-    found: dict[ServedVersion, VersionInfo] = {}
-    for action in plan.actions:
-        if isinstance(action, LoadAction | SwapAction):
-            version = action.desired.version
-            found[action.desired.served_as, version.digest] = version
-    return found
-
-
-def _confirmed_only(plan: FollowPlan, confirmed: set[ServedVersion]) -> FollowPlan:
-    """The actions that may run while the registry is down: unloads, and loads it has confirmed before."""
-    actions = [
-        action
-        for action in plan.actions
-        if isinstance(action, UnloadAction) or (action.desired.served_as, action.desired.digest) in confirmed
-    ]
-    return FollowPlan(tuple(actions), plan.without_slot)
 
 
 def run_forever(reconciler: Reconciler, stop: Event, every: float = _EVERY) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
 
+from adaptry.core.digest import Digest
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.engines import EngineAdapter
@@ -28,11 +29,12 @@ NO_LOADS: Mapping[ServedVersion, VersionInfo] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class WorkerSnapshot:
-    """The actual state: what the engine is and has `loaded` (None if it does not answer), the number of the
-    newest event read, the versions about to be loaded, the recalled versions dropped, and why names are not
-    served as desired."""
+    """The actual state: what the engine is, which base it serves, what it has `loaded` (None if it does not
+    answer), the number of the newest event read, the versions about to be loaded, the recalled versions
+    dropped, and why names are not served as desired."""
 
     engine: EngineInfo | None
+    base_id: Digest | None
     last_event: int | None
     loaded: Sequence[EngineAdapter] | None
     loading: Mapping[ServedVersion, VersionInfo]
@@ -70,6 +72,7 @@ class Reporter:
             self._settings.identity,
             _version_text(engine_info),
             engine_info.models[-1] if engine_info and engine_info.models else None,
+            base_id=now.base_id,
             seen=None if now.loading else now.last_event,
             names=state.meant,
             residents=residents,

@@ -50,6 +50,9 @@ class ProxiedEngine(Engine):
         found += [one for name, one in loaded.items() if name not in targets.values()]
         return tuple(sorted(found, key=lambda one: one.name))
 
+    def is_prepared(self, path: Path) -> bool:
+        return self._engine.is_prepared(path)
+
     def load(self, name: str, path: Path) -> None:
         wanted = EngineAdapter(name, str(path))
         if not any(_is_same(wanted, one) for one in self._engine.list_adapters()):
@@ -89,9 +92,18 @@ class ProxiedEngine(Engine):
         with self._restarting():
             self._engine.restart()
 
+    def deselect_adapters(self) -> None:
+        self._engine.deselect_adapters()
+
     def names_in_use(self) -> frozenset[str]:
         busy = self.routes.in_use() | self._engine.names_in_use()
         return busy | {name for name, target in self.routes.targets().items() if target in busy}
+
+    def require_loaded(self, name: str, digest: Digest) -> None:
+        self._engine.require_loaded(name, digest)
+
+    def started_at(self) -> float | None:
+        return self._engine.started_at()
 
     def request_counts(self) -> RequestCounts | None:
         return self._engine.request_counts()

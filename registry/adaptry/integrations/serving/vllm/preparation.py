@@ -152,4 +152,5 @@ class AdapterPreparation:
                 identify_served_base, config.registry, vllm.model, vllm.revision, config.base
             )
             self._profile = EngineProfile(vllm.runtime(config.version), base)
+            worker.note_base(base.id)
         return self._profile

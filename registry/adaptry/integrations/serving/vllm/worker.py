@@ -113,6 +113,7 @@ class VllmWorker:
         self.identity: WorkerIdentity = WorkerIdentity(self._claim.name, "vllm", max_age=max_age)
         self._state_file = StateFile(self._claim.state_path)
         self._version, self._base = version, base[:256] if base else None
+        self._base_id: Digest | None = None
         self._snapshot = snapshot
         self._engine = SnapshotEngine(is_refused)
         self._recalls = RecallExecutor(self._engine, cache, self._state_file, log.warning)
@@ -148,6 +149,10 @@ class VllmWorker:
         """Releases the worker's name, and ends its threads."""
         self._threads.shutdown(wait=False)
         self._claim.lock.release()
+
+    def note_base(self, id: Digest) -> None:
+        """Records which base the engine serves, for the next reports."""
+        self._base_id = id
 
     async def run(self, call: Callable[..., Answer], *arguments: object) -> Answer:
         """Runs a blocking call on one of the worker's threads."""
@@ -246,6 +251,7 @@ class VllmWorker:
             self.identity,
             self._version,
             self._base,
+            base_id=self._base_id,
             seen=None if self._pending else now.seen,
             names=aliases,
             residents=residents,

@@ -92,20 +92,22 @@ def build_report(
     version: str | None,
     base: str | None,
     *,
+    base_id: Digest | None = None,
     seen: int | None,
     names: Iterable[str],
     residents: tuple[ResidentReport, ...] | None,
     dropped: Iterable[DroppedAdapter] = (),
     troubles: Mapping[str, str] | None = None,
 ) -> WorkerReport:
-    """Builds the whole report. `version` and `base` are the engine's; `residents` is None if it does not
-    answer."""
+    """Builds the whole report. `version` and `base` are the engine's, and `base_id` identifies the base;
+    `residents` is None if the engine does not answer."""
     listed = sorted((troubles or {}).items())[:_MOST_TROUBLES]
     return WorkerReport(
         worker=worker.name,
         engine=worker.engine,
         version=version,
         base=base,
+        base_id=base_id,
         url=worker.url,
         slots=worker.slots,
         lease=worker.lease,

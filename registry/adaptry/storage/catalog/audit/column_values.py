@@ -251,6 +251,7 @@ _VALUES: Mapping[str, Test] = {
     "weights.file_digest": _digest,
     "weights.weights_digest": _digest,
     "weight_measurements.measurement": _positive,
+    "workers.base_id": _digest,
     "workers.troubles": lambda value: isinstance(json.loads(value), list),
 }
 """The allowed values of each column, if they are fewer than those of its type."""

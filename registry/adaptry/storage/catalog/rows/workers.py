@@ -40,6 +40,8 @@ class WorkerRow(Row, table=True):
     gone_at: datetime | None = Field(default=None, sa_type=Moment)
     gone_by: str | None = None
     gone_reason: str | None = None
+    base_id: str | None = None
+    """No foreign key: the base need not be registered."""
 
 
 class ResidentRow(Row, table=True):

@@ -1,0 +1,88 @@
+"""What the engine is, and which base it serves: inspected at the start, and after each outage or restart.
+
+An engine can come back between two passes with another base, under the same address and name. A restart is
+noticed by the time at which the engine started, if it reports that, else by adapters that it no longer lists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import Unauthenticated, Unavailable
+from adaptry.integrations.engine_probe import EngineInfo
+from adaptry.integrations.serving.compatibility import EngineProfile
+from adaptry.integrations.serving.engines import Engine
+from adaptry.integrations.serving.worker.state_file import StateFile
+
+
+class EngineInspection:
+    """`info` and `profile` of the engine; each is None until it is known."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        state_file: StateFile,
+        probe: Callable[[], EngineInfo],
+        inspect: Callable[[EngineInfo], EngineProfile],
+    ) -> None:
+        self._engine = engine
+        self._state_file = state_file
+        self._probe = probe
+        self._inspect = inspect
+        self._started_at: float | None = None
+        self._names: frozenset[str] = frozenset()
+        self.info: EngineInfo | None = None
+        self.profile: EngineProfile | None = None
+
+    def forget(self) -> None:
+        """After an outage."""
+        self.info = self.profile = None
+
+    def note_names(self, names: Collection[str]) -> None:
+        """Records the names that the engine must still list in the next pass, unless it is restarted."""
+        self._names = frozenset(names)
+
+    def refresh(self, names: Collection[str], *, is_registry_down: bool) -> None:
+        """Inspects an engine that is new or was restarted and lists `names` now. While the registry is down,
+        the profile may stay unknown. Raises what `probe` and `inspect` raise."""
+        if self._is_restarted(names):
+            self.forget()
+        self.info = self.info or self._probe()
+        if self.profile is not None:
+            return
+        try:
+            self.profile = self._inspect(self.info)
+        except (Unavailable, Unauthenticated):
+            if not is_registry_down:
+                raise
+            return
+        if not is_registry_down:
+            self._state_file.state.served = self.info.models
+
+    @property
+    def base_id(self) -> Digest | None:
+        """The served base, if it is known."""
+        return self.profile.base.id if self.profile else None
+
+    @property
+    def is_base_changed(self) -> bool:
+        """Whether the loaded adapters were checked for another base."""
+        return self.base_id is not None and self._state_file.state.base not in (None, self.base_id)
+
+    @property
+    def is_same_as_served(self) -> bool:
+        """Whether this is the engine that served before, as far as that is known without the registry."""
+        is_same_model = self.info is not None and self.info.models == self._state_file.state.served
+        return is_same_model and not self.is_base_changed
+
+    def accept_base(self) -> None:
+        """Records that adapters are checked for this base from now on, and none is loaded that was not."""
+        self._state_file.state.base = self.base_id or self._state_file.state.base
+
+    def _is_restarted(self, names: Collection[str]) -> bool:
+        """Without a start time, only adapters that are still listed show that the process is the same."""
+        before, self._started_at = self._started_at, self._engine.started_at()
+        if self._started_at is not None:
+            return self._started_at != before
+        return not self._names or not self._names <= set(names)

@@ -1,0 +1,140 @@
+"""An engine comes back between two passes, or does not do what it answers: nothing is served on another base,
+and nothing is reported that the engine does not have.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from adaptry.integrations.serving.follow.reconciler import Reconciler
+from adaptry.testing.samples import tiny_base
+
+from .conftest import PROD, Scene, settle
+from .fakes import FakeEngine, FakeVllm
+
+
+def replace_base(folder: Path) -> None:
+    """Other weights of the same shapes in the same place."""
+    shutil.rmtree(folder)
+    tiny_base(folder, seed=5)
+
+
+def served_scene(scene: Scene, kind: str, token: str | None = None) -> tuple[FakeEngine, Reconciler, Path]:
+    """An engine that serves a registered base from a folder, and a worker that knows it by that only."""
+    base = scene.folder / "base"
+    engine = scene.engine(kind, models=(str(base),))
+    scene.alias(scene.publish(1))
+    worker = scene.worker(engine, base=None, token=token)
+    settle(worker)
+    assert scene.serves(engine) == 1
+    return engine, worker, base
+
+
+def problem(scene: Scene) -> str:
+    (trouble,) = scene.registry.workers.get("gpu-1").troubles
+    assert trouble.served_as == PROD
+    return trouble.reason
+
+
+def test_a_worker_is_shown_with_the_registrys_name_of_its_base_also_while_its_engine_is_away(
+    scene: Scene,
+) -> None:
+    engine, worker, base = served_scene(scene, "vllm")
+    for is_up in (True, False):
+        found = scene.registry.workers.get("gpu-1")
+        assert (found.base, found.base_name, found.is_answering) == (str(base), "org/tiny", is_up)
+        engine.stop()
+        worker.reconcile(0.0)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "mistralrs"])
+def test_an_engine_that_came_back_unnoticed_with_another_base_serves_no_adapter_of_the_first(
+    scene: Scene, kind: str
+) -> None:
+    engine, worker, base = served_scene(scene, kind)
+    engine.stop()
+    replace_base(base)
+    engine.start()
+    worker.reconcile(0.0)
+    assert engine.names() == {}
+    assert "this engine serves another model" in problem(scene)
+    assert scene.registry.workers.get("gpu-1").residents[0].condition == "failed"
+
+
+def test_adapters_that_a_restarted_vllm_has_from_its_start_are_checked_on_its_new_base(scene: Scene) -> None:
+    """As `--lora-modules` loads them."""
+    engine, worker, base = served_scene(scene, "vllm")
+    assert isinstance(engine, FakeVllm)
+    folder = engine.names()[PROD]
+    engine.stop()
+    replace_base(base)
+    engine.start()
+    engine.post("/v1/load_lora_adapter", {"lora_name": PROD, "lora_path": folder})
+    worker.reconcile(0.0)
+    assert engine.names() == {}
+    assert "this engine serves another model" in problem(scene)
+
+
+def test_a_worker_that_starts_beside_an_engine_with_another_base_than_before_checks_its_adapters(
+    scene: Scene,
+) -> None:
+    engine, _, base = served_scene(scene, "vllm")
+    assert isinstance(engine, FakeVllm)
+    folder = engine.names()[PROD]
+    engine.stop()
+    replace_base(base)
+    engine.start()
+    engine.post("/v1/load_lora_adapter", {"lora_name": PROD, "lora_path": folder})
+    scene.worker(engine, base=None).reconcile(0.0)
+    assert engine.names() == {}
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_without_the_registry_an_engine_gets_its_adapters_again_only_on_the_same_base(
+    scene: Scene, is_replaced: bool
+) -> None:
+    token = scene.token("gpu-1")
+    engine, worker, base = served_scene(scene, "vllm", token)
+    scene.server.call("POST", "/api/v1/tokens/revoke", {"token": token})
+    engine.stop()
+    worker.reconcile(0.0)
+    if is_replaced:
+        replace_base(base)
+    engine.start()
+    worker.reconcile(0.0)
+    assert list(engine.names()) == ([] if is_replaced else [PROD])
+
+
+def test_an_engine_on_the_same_base_keeps_its_adapters_when_its_worker_starts_again(scene: Scene) -> None:
+    engine, _, _ = served_scene(scene, "vllm")
+    before = engine.names()
+    settle(scene.worker(engine, base=None))
+    assert engine.names() == before
+    assert scene.story == ["loaded acme/tone@prod: acme/tone@1"]
+
+
+def test_a_version_that_the_engine_accepts_and_does_not_list_is_a_problem(scene: Scene) -> None:
+    engine = scene.engine("vllm")
+    engine.is_another_replica = True
+    scene.alias(scene.publish(1))
+    worker = scene.worker(engine)
+    worker.reconcile(0.0)
+    assert problem(scene) == f"the engine reported {PROD} as loaded, but does not list it"
+    assert worker.residency.problems
+    assert not any(line.startswith("loaded") for line in scene.story)
+
+
+def test_a_version_that_the_engine_accepts_without_loading_it_does_not_replace_another(scene: Scene) -> None:
+    engine = scene.engine("vllm")
+    first, second = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    worker = scene.worker(engine)
+    settle(worker)
+    engine.is_another_replica = True
+    scene.alias(second)
+    worker.reconcile(0.0)
+    assert "does not list it" in problem(scene)
+    assert scene.serves(engine) == 1
