@@ -65,6 +65,12 @@ BASE_CODES: Mapping[str, FindingCode] = {
         " uses them.",
         "list their modules in modules_to_save if they were trained, or remove them from the file",
     ),
+    "modules_bypassed": FindingCode(
+        "warns",
+        "The model reads the weights of these modules without calling them, so PEFT's unmerged adapter does"
+        " not change its answers there; a merge does.",
+        "merge the adapter, or remove these modules from target_modules before training",
+    ),
     "saved_copy_differs": FindingCode(
         "warns",
         "The file has a copy of an embedding beside an update of it, and the copy differs from the base's:"
