@@ -170,17 +170,12 @@ def place(
 def orientation_of(
     module: ModuleSpec, path: str, shape: tuple[int, ...], classes: LinearClasses
 ) -> Orientation | None:
-    """How the weight of the plain module at `path` of the base is stored: by its shape first, since configs
-    and flags may be wrong; by its class if in = out, or the adapter does not determine both. None if nothing
-    shows it.
+    """How the weight of the plain module at `path` of the base is stored: by the module's class, since PEFT
+    refuses factors for the transposed weight; by the shape if the base does not show the class. None if
+    nothing shows it.
     """
     if module.kind in ("embedding", "conv", "parameter"):
         return module.kind
-    if module.fan_in != module.fan_out and len(shape) == 2:
-        if shape == (module.fan_in, module.fan_out):
-            return "conv1d"
-        if shape == (module.fan_out, module.fan_in):
-            return "linear"
     if module.kind == "flat" and len(shape) > 2:
         return "conv"
     match classes.is_conv1d(path):
@@ -188,6 +183,10 @@ def orientation_of(
             return "conv1d"
         case False:
             return "linear"
+    if module.fan_in != module.fan_out and shape == (module.fan_in, module.fan_out):
+        return "conv1d"
+    if module.fan_in != module.fan_out and shape == (module.fan_out, module.fan_in):
+        return "linear"
     return None
 
 

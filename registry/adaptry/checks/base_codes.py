@@ -65,6 +65,21 @@ BASE_CODES: Mapping[str, FindingCode] = {
         " uses them.",
         "list their modules in modules_to_save if they were trained, or remove them from the file",
     ),
+    "modules_bypassed": FindingCode(
+        "warns",
+        "The model reads the weights of these modules without calling them, so PEFT's unmerged adapter does"
+        " not change its answers there; a merge does.",
+        "merge the adapter, or remove these modules from target_modules before training",
+    ),
+    "saved_copy_differs": FindingCode(
+        "warns",
+        "The file has a copy of an embedding beside an update of it, and the copy differs from the base's:"
+        " the adapter was trained on another base, or saved while it was merged (or after merges and"
+        " unmerges, which round it). PEFT adds the update to the copy, so it is applied twice if the copy has"
+        " it already.",
+        "if it was merged, call model.unmerge_adapter() and save it again; else check it against the base it"
+        " was trained on",
+    ),
     "module_ambiguous": FindingCode(
         "blocks",
         "A module's name matches several weights of the base, so its weight is unknown.",

@@ -38,7 +38,9 @@ def render_page() -> str:
             " for every method whose training starts there. The weights that an adapter replaces, such as"
             " those of `modules_to_save`, are compared with the base's at the positions in its record."
             " An adapter of OSF, DEFT, FRoD or HRA that was saved before its training is not recognised, nor"
-            " are rows of an embedding: they can be compared only with the base's whole weights."
+            " are rows of an embedding: they can be compared only with the base's whole weights. Neither is a"
+            ' LoRA with `init_lora_weights` "orthogonal", whose factors are not zero before training: their'
+            " product is."
         ),
         "",
         (

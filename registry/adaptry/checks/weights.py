@@ -25,7 +25,14 @@ if TYPE_CHECKING:
     from adaptry.adapters.base_record import BaseRecord
 
 WEIGHTS_CODES = frozenset(
-    {"weights_nan", "weights_infinite", "untrained", "modules_untrained", "updates_zero"}
+    {
+        "weights_nan",
+        "weights_infinite",
+        "untrained",
+        "modules_untrained",
+        "updates_zero",
+        "saved_copy_differs",
+    }
 )
 """Findings that need the weights."""
 
@@ -49,14 +56,14 @@ def check_weights(
 ) -> list[Finding]:
     """Reads every tensor once, and finds NaN, infinities, and modules that change nothing. With an
     `inspector`, its processes are used, in the turn of `tenant`. Weights that the adapter replaces are
-    compared with those of its `base`, by `find_unchanged` if that is given.
+    compared with those of its `base`, by `find_unchanged` if that is given, and so are copies of embeddings.
 
     Raises `Unavailable` if they cannot be inspected, and `InvalidWeights`.
     """
     if inspector is not None:
         found = inspect_content(inspector, adapter.content, tenant)
         own = find_unchanged or partial(find_unchanged_parts, adapter, base)
-        return weights_findings(adapter.spec, found, own)
+        return [*weights_findings(adapter.spec, found, own), *check_copies(adapter, base)]
     with closing(Inspector()) as inspecting:
         return check_weights(adapter, inspecting, base=base, find_unchanged=find_unchanged)
 
@@ -154,6 +161,14 @@ def _by_role(tensors: Mapping[str, str]) -> Mapping[str, str]:
 
 def _without_lycoris(role: str) -> str:
     return next((role.removeprefix(start) for start in _LYCORIS if role.startswith(start)), role)
+
+
+def check_copies(adapter: Adapter, base: BaseRecord | None) -> Iterator[Finding]:
+    """The same as `base.saved_copies.check_copies`."""
+    if base is not None and adapter.spec.extras:
+        from adaptry.checks.base import saved_copies  # only for adapters that replace weights
+
+        yield from saved_copies.check_copies(adapter, base)
 
 
 def find_unchanged_parts(adapter: Adapter, base: BaseRecord | None) -> Collection[str]:

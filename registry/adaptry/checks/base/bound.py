@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from adaptry.adapters.formats import PEFT
 from adaptry.adapters.tensor_names import layer_of
 from adaptry.checks.base.fit import check_fit
 from adaptry.checks.binding import BoundAdapter, DroppedPart
 from adaptry.checks.binding.bound_adapter import DropCause
+from adaptry.checks.binding.direct_weights import bypassed_modules
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import (
     fold_layer_numbers,
@@ -70,6 +72,9 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
         yield build_finding("model_class_chosen", bound.chosen_class)
     if bound.precision_loss is not None:
         yield build_finding("merge_differs", bound.precision_loss)
+    if bound.adapter.format is PEFT and (bypassed := bypassed_modules(bound.base, bound.module_map)):
+        names = shorten_names(fold_layer_numbers(bypassed))
+        yield build_finding("modules_bypassed", f"{names}: the model reads these weights itself", bypassed)
     if bound.unlisted:
         targets = [extra.extra.target for extra in bound.unlisted]
         yield build_finding(

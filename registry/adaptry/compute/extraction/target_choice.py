@@ -15,6 +15,7 @@ from adaptry.adapters.config import HEADS_OF_TASKS
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, is_input_embedding, is_output_head
 from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.module_map import TRANSPOSED_EXPERTS
+from adaptry.checks.binding.direct_weights import is_called
 from adaptry.compute.extraction.weight_pairs import WeightPair
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.core.lazy_dataclass import dataclass
@@ -81,6 +82,8 @@ class TargetChooser:
     def _matrix(self, weight: WeightPair) -> TargetChoice | None:
         path, shape = weight.path, weight.shape
         name = path.rpartition(".")[2]
+        if not is_called(path, self._model_type):
+            return None
         if len(shape) == 2 and not self._is_router(path):
             if not is_output_head(weight.name) and (name in _EMBEDDINGS or "embed" in name):
                 return self._embedding(weight)

@@ -14,7 +14,7 @@ from adaptry.adapters.adapter import Adapter, open_known
 from adaptry.adapters.content import Content
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.checks import check
-from adaptry.checks.weights import find_unchanged_parts, weights_findings
+from adaptry.checks.weights import check_copies, find_unchanged_parts, weights_findings
 from adaptry.core.digest import Digest
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
@@ -167,5 +167,7 @@ def check_against_base(
     elif base.claimed_id or base.claimed_name:
         status = "declared"
     weights = weights_findings(adapter.spec, inspections, partial(find_unchanged_parts, adapter, record))
-    whole = report.model_copy(update={"findings": (*report.findings, *weights)})
+    whole = report.model_copy(
+        update={"findings": (*report.findings, *weights, *check_copies(adapter, record))}
+    )
     return BaseCheck(base.id or base.claimed_id, base.name or base.claimed_name, status, whole)

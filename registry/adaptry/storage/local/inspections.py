@@ -13,11 +13,17 @@ from adaptry.adapters.content import Content
 from adaptry.adapters.header import SafetensorsHeader, read_header
 from adaptry.adapters.inspection.files import WeightsFile, inspect_file
 from adaptry.adapters.inspection.result import WeightsInspection
-from adaptry.checks.weights import WEIGHTS_CODES, FindUnchanged, find_unchanged_parts, weights_findings
+from adaptry.checks.weights import (
+    WEIGHTS_CODES,
+    FindUnchanged,
+    check_copies,
+    find_unchanged_parts,
+    weights_findings,
+)
 from adaptry.core.digest import Digest
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Ref
-from adaptry.core.report import CheckReport
+from adaptry.core.report import CheckReport, Finding
 from adaptry.storage.catalog import bases, cursors, inspections, versions
 from adaptry.storage.catalog.inspections import EncodedInspection
 from adaptry.storage.catalog.versions import VersionRecord
@@ -118,17 +124,22 @@ def _update_report(
     with context.catalog.read() as tx:
         detail = versions.detail(tx, stored)
         base = bases.record(tx, detail.version.base_id) if detail.version.base_id else None
-    find_unchanged = cache(lambda: find_unchanged_parts(open_stored(context.blobs, detail.manifest), base))
-    if _with_weights(detail, found, find_unchanged) != detail.report:
+    opened = cache(lambda: open_stored(context.blobs, detail.manifest))
+    find_unchanged = cache(lambda: find_unchanged_parts(opened(), base))
+    copies = tuple(check_copies(opened(), base)) if base and detail.spec.extras else ()
+    if _with_weights(detail, found, find_unchanged, copies) != detail.report:
         with context.write(is_durable=False) as tx:  # the base may have been registered in the meantime
-            report = _with_weights(versions.detail(tx, stored), found, find_unchanged)
+            report = _with_weights(versions.detail(tx, stored), found, find_unchanged, copies)
             versions.set_report(tx, stored.key, report)
 
 
 def _with_weights(
-    detail: VersionDetail, found: Mapping[str, WeightsInspection], find_unchanged: FindUnchanged
+    detail: VersionDetail,
+    found: Mapping[str, WeightsInspection],
+    find_unchanged: FindUnchanged,
+    copies: tuple[Finding, ...],
 ) -> CheckReport:
     """The version's report with the findings about its weights."""
     others = [finding for finding in detail.report.findings if finding.code not in WEIGHTS_CODES]
     weights = weights_findings(detail.spec, found, find_unchanged)
-    return detail.report.model_copy(update={"findings": (*others, *weights)})
+    return detail.report.model_copy(update={"findings": (*others, *weights, *copies)})
