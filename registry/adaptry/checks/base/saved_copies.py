@@ -17,7 +17,7 @@ from adaptry.bases.module_map import ExtraTarget
 from adaptry.checks.base.copied_weights import compare_with_base
 from adaptry.checks.binding import bind
 from adaptry.checks.codes import build_finding
-from adaptry.checks.formatting import shorten_names
+from adaptry.checks.finding_text import shorten_names
 from adaptry.core.report import Finding
 
 _COPY = ".base_layer."

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.module_map import ModuleMap
 from adaptry.checks.binding.loaded_model import LoadedModel
-from adaptry.checks.formatting import fold_layer_numbers
+from adaptry.checks.finding_text import fold_layer_numbers
 
 _REFUSED = frozenset(["out_proj", "conv1d"])
 _REFUSING_METHODS = frozenset(["lora", "adalora", "randlora"])
