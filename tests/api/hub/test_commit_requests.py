@@ -407,6 +407,15 @@ def test_pull_requests_are_refused_with_the_alternative(server: Server, files: d
     assert server.call("GET", f"{at}/discussions?p=0").json["discussions"] == []
 
 
+def test_a_discussion_is_refused_without_mentioning_pull_requests(
+    server: Server, files: dict[str, bytes]
+) -> None:
+    put(server, files)
+    answer = server.call("POST", f"/api/models/{TONE}/discussions", {"title": "x", "pullRequest": False})
+    assert (answer.status, "pull request" in answer.json["error"]) == (501, False)
+    assert "no discussions" in answer.json["error"]
+
+
 def test_weights_only_in_a_folder_are_refused_on_main_and_stored_on_a_branch(
     server: Server, files: dict[str, bytes]
 ) -> None:
