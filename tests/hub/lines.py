@@ -157,6 +157,7 @@ LINES = (
     Line(44, "`AutoModelForCausalLM`, `AutoPeftModelForCausalLM`, `load_adapter`; the base too", "peft"),
     Line(45, "`Trainer(push_to_hub=True)`", "peft"),
     Line(46, "a tokenizer beside the adapter", "peft"),
+    Line(75, "an adapter that is not named `default`: refused on main, stored on a branch", "peft"),
     Line(47, "the files that diffusers' `load_lora_weights` reads", "diffusers"),
     Line(48, "`hf auth whoami`, `upload`, `download`, `repos tag`, `settings`, `move`, `delete` …",
          "command", slow=True),

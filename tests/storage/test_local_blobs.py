@@ -40,6 +40,21 @@ def test_another_process_continues_a_staging_and_verifies_all_of_it(tmp_path: Pa
     assert first.read(Digest.of(DATA), 0, 100) == DATA
 
 
+def test_a_program_that_starts_in_the_meantime_does_not_keep_a_staging_locked(tmp_path: Path) -> None:
+    blobs = LocalBlobs(tmp_path)
+    key = blobs.new_key()
+    with blobs.staging(key) as staged:
+        staged.append(0, [DATA])
+        assert staged.descriptor is not None
+        # Until it begins, every program that another thread starts has the descriptor; this one keeps it.
+        program = subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[staged.descriptor])
+    with program:
+        assert not blobs.is_held(key)
+        with blobs.staging(key) as staged:
+            staged.publish(Digest.of(DATA))
+    assert blobs.has(Digest.of(DATA))
+
+
 def test_a_staging_that_grew_elsewhere_is_not_trusted_to_an_old_hash(tmp_path: Path) -> None:
     first, second = LocalBlobs(tmp_path), LocalBlobs(tmp_path)
     key = first.new_key()

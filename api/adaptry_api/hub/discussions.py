@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 from adaptry_api.auth_policy import CallersRegistry
+from adaptry_api.errors import HttpProblem
 from adaptry_api.hub.addresses import MODELS, Name
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.uploads import refuse_pull_request
 
 ROUTES = hub_router()
+
+
+class DiscussionRequest(BaseModel):
+    """A discussion or a pull request. Its text is not used."""
+
+    pullRequest: bool = False  # noqa: N815  the protocol's spelling
 
 
 @ROUTES.get(f"{MODELS}/discussions")
@@ -20,7 +29,9 @@ def discussions(name: Name, registry: CallersRegistry) -> dict[str, Any]:
 
 
 @ROUTES.post(f"{MODELS}/discussions")
-def discuss(name: Name, registry: CallersRegistry) -> None:
+def discuss(name: Name, registry: CallersRegistry, body: DiscussionRequest | None = None) -> None:
     """Newer clients open a pull request in this way before they upload to it."""
     registry.adapters.get(name)
-    refuse_pull_request()
+    if body is None or body.pullRequest:
+        refuse_pull_request()
+    raise HttpProblem(501, "this registry has no discussions: describe the adapter in its README")

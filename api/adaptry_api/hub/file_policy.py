@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.folder_listing import exclusion_reason
-from adaptry.adapters.formats import FORMATS, WHOLE_MODEL, detect_format, is_adapter_file
+from adaptry.adapters.formats import FORMATS, WHOLE_MODEL, detect_format, is_adapter_file, is_weights
 from adaptry.adapters.images import MAX_IMAGES, image_exclusion_reason, is_image
 from adaptry.core.errors import InvalidPath, TooLarge, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
@@ -25,6 +25,7 @@ from adaptry_api.hub.gitignore import is_ignored
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
+IN_FOLDER = "in a folder, and a version has no folders; commit checkpoints to a branch"
 _SILENT = frozenset({".gitattributes", ".gitignore"})
 """Skipped without a warning: they matter only to git."""
 _MOST_NAMES = 5
@@ -119,6 +120,23 @@ def require_some_kept(files: Collection[str], unwanted: Mapping[str, str | None]
     raise nothing_stored_error(unwanted)
 
 
+def require_weights_kept(files: Collection[str], unwanted: Mapping[str, str | None]) -> None:
+    """Raises `Unsupported` if weights are left out because they are in folders, and the upload has no others.
+
+    PEFT saves an adapter that is not named `default` in a folder of that name, with only the README beside
+    it. The client would report success, and loaders would get the adapter that was there before, or none.
+    """
+    in_folders = sorted(path for path, reason in unwanted.items() if reason == IN_FOLDER and is_weights(path))
+    if not in_folders or any(map(is_weights, set(files) - unwanted.keys())):
+        return
+    folder = in_folders[0].rpartition("/")[0]
+    raise Unsupported(
+        f"the upload's weights would not be stored: {shorten_names(in_folders)} ({IN_FOLDER})."
+        f" Upload the contents of {folder[:200]} without the folder (PEFT saves an adapter in a folder unless"
+        " it is named 'default'), or upload to a branch (revision=BRANCH)"
+    )
+
+
 def nothing_stored_error(unwanted: Mapping[str, str | None]) -> Unsupported:
     """The error for an upload if every file is left out."""
     by_reason: dict[str, list[str]] = {}
@@ -180,5 +198,5 @@ def _reason(file: AnnouncedFile, with_folders: bool) -> str | None:
     if is_image(path) and (reason := image_exclusion_reason(file.size)):
         return reason
     if "/" in path and not with_folders:
-        return "in a folder, and a version has no folders; commit checkpoints to a branch"
+        return IN_FOLDER
     return None

@@ -13,7 +13,7 @@ from adaptry.core.errors import Invalid
 from adaptry_api.auth_policy import GrantContext, RequireGrant, app_state_of
 from adaptry_api.bodies import stream_body
 from adaptry_api.hub.refusals import hub_router
-from adaptry_api.hub.uploads import NO_RETRIES, content_length, require_length, skip_bytes, store_file
+from adaptry_api.hub.uploads import BODY_RETRIES, RequestBody, content_length, store_file
 from adaptry_api.signed_grants import SignedGrant
 
 ROUTES = hub_router()
@@ -45,17 +45,9 @@ async def put(
         raise Invalid(f"this URL is for {grant.size:,} bytes")
 
     def take(pieces: Iterator[bytes]) -> None:
-        body = require_length(pieces, grant.size)
-        store_file(
-            sender.registry,
-            grant.name,
-            grant.digest,
-            grant.size,
-            lambda start: skip_bytes(body, start),
-            NO_RETRIES,
-        )
-        for _ in body:
-            pass  # read the rest: a client reads no response while it sends
+        body = RequestBody(pieces, grant.size)
+        store_file(sender.registry, grant.name, grant.digest, grant.size, body.read, BODY_RETRIES)
+        body.skip_rest()
 
     async with app_state_of(request).uploads.slot((grant.name.namespace,)) as threads:
         await stream_body(request, take, threads, kind=None)

@@ -41,13 +41,15 @@ _ORDERS: Mapping[str, Callable[[AdapterInfo], datetime | int]] = {
 }
 _WITH_FILES = frozenset({"sha", "siblings", "usedStorage", "spaces"})
 Words = Annotated[list[str], Query(max_length=32)]
+_UNKNOWN_FILTERS = ("apps", "num_parameters")
+"""Filters of the Hub by facts that a registry does not know about an adapter."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListingFilter:
-    """The filter of a listing: names that contain `search`, tags that include all of `filters`."""
+    """The filter of a listing: names that contain all of `searches`, tags that include all of `filters`."""
 
-    search: str
+    searches: tuple[str, ...]
     filters: tuple[str, ...]
     pipeline: str | None
 
@@ -75,10 +77,12 @@ def models(
     request: Request,
     reader: CallersHubReader,
     author: Annotated[str | None, Query(max_length=96)] = None,
-    search: Annotated[str, Query(max_length=200)] = "",
-    filter: Words = [],  # noqa: B006  never changed
+    search: Words = [],  # noqa: B006  never changed
+    filter: Words = [],  # noqa: B006
     pipeline_tag: Annotated[str | None, Query(max_length=96)] = None,
     gated: bool = False,
+    inference: str = "",
+    inference_provider: Words = [],  # noqa: B006
     sort: Annotated[str | None, Query(max_length=40)] = None,
     direction: Annotated[int, Query(ge=-1, le=1)] = -1,
     limit: Annotated[int, Query(ge=1)] = _MOST,
@@ -87,9 +91,17 @@ def models(
     expand: Expand = [],  # noqa: B006
     brackets: Brackets = [],  # noqa: B006
 ) -> Response:
-    """A page, with the next one in `Link`. No repository is gated."""
+    """A page, with the next one in `Link`. No repository is gated, or served by an inference provider.
+
+    Raises `Invalid` for a filter that the registry cannot apply: ignoring it would list other adapters.
+    """
+    if unknown := [name for name in _UNKNOWN_FILTERS if name in request.query_params]:
+        raise Invalid(f"this registry cannot filter a list by {unknown[0]}; list without it")
+    is_empty = gated or bool(inference or inference_provider)
     wanted = ListingFilter(
-        search.lower(), tuple(text for each in filter for text in each.split(",")), pipeline_tag
+        tuple(text.lower() for text in search),
+        tuple(text for each in filter for text in each.split(",")),
+        pipeline_tag,
     )
     fields = [*expand, *brackets]
     with_files = full or bool(_WITH_FILES.intersection(fields))
@@ -97,7 +109,7 @@ def models(
         author = canonical_namespace(app_state_of(request), reader.identity, author)
     candidates = _candidates(reader.registry.adapters, author, sort, direction, ListingCursor.parse(cursor))
     found: list[dict[str, Any]] = []
-    for looked_at, (info, place) in enumerate(() if gated else candidates):
+    for looked_at, (info, place) in enumerate(() if is_empty else candidates):
         if len(found) == min(limit, _MOST) or looked_at == _LOOKED_AT:
             return JSONResponse(found, headers=next_link(request, str(place)))
         if (body := _item(reader, info, wanted, with_files=with_files)) is not None:
@@ -137,7 +149,7 @@ def _item(
     reader: HubReader, info: AdapterInfo, wanted: ListingFilter, *, with_files: bool
 ) -> dict[str, Any] | None:
     """The listing entry of an adapter, or None if the filter excludes it."""
-    if wanted.search not in str(info.name).lower():
+    if not all(text in str(info.name).lower() for text in wanted.searches):
         return None
     repository = AdapterRepository(reader, info)
     try:

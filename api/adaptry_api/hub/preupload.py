@@ -20,7 +20,12 @@ from adaptry_api.hub.adapters import AdapterRepository
 from adaptry_api.hub.addresses import MODELS, Name, Revision
 from adaptry_api.hub.announced_files import FULL_BATCHES
 from adaptry_api.hub.commit_tree import require_branch
-from adaptry_api.hub.file_policy import AnnouncedFile, excluded_files, require_some_kept
+from adaptry_api.hub.file_policy import (
+    AnnouncedFile,
+    excluded_files,
+    require_some_kept,
+    require_weights_kept,
+)
 from adaptry_api.hub.gitignore import parse_gitignore
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.repo_lookup import CallersHubReader, HubReader
@@ -87,8 +92,8 @@ def _unwanted(
 ) -> Mapping[str, str | None]:
     """The same as `excluded_files`; all files, if the client would repeat a refused announcement endlessly.
 
-    Raises the errors of `excluded_files` and `require_some_kept`, and `TooLarge` if the branch cannot hold
-    the announced files.
+    Raises the errors of `excluded_files`, `require_some_kept` and `require_weights_kept`, and `TooLarge` if
+    the branch cannot hold the announced files.
     """
     announcements, key, now = (
         reader.caches.announcements,
@@ -102,6 +107,7 @@ def _unwanted(
         upload = announcements.add(key, wanted, now, is_full=len(coming) in FULL_BATCHES)
         if not upload.is_in_batches:
             require_some_kept(paths, unwanted)
+            require_weights_kept(paths, unwanted)
         check_tree(upload.paths | set(present))
     except (Unsupported, TooLarge, HttpProblem) as error:
         if not announcements.is_repeated(key, paths, now):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 
 from fastapi import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from adaptry_api import errors
 from adaptry_api.header_text import header_text
@@ -36,11 +36,19 @@ _OTHER = {
     "tasks": "tasks",
 }
 _LONGEST = 120
+_GIT = "/info/refs"
+_NO_GIT = (
+    "Adaptry is not a git server: it has no clone, fetch or push of git."
+    " Download with `hf download {name}` or `adaptry pull {name}`, and upload with `hf upload {name} FOLDER`"
+    " or `adaptry push FOLDER {name}`."
+)
 
 
 def unsupported_response(request: Request, status: int) -> Response:
     """The answer for an address or method without a route."""
     path = str(request.scope["path"])
+    if path.endswith(_GIT) and request.query_params.get("service", "").startswith("git-"):
+        return _no_git(request, path.removesuffix(_GIT))
     headers: dict[str, str] = {}
     if repository := _REPOSITORY.fullmatch(path):
         what = f"There are no {_KINDS[repository[1]]} on this server"
@@ -57,6 +65,14 @@ def unsupported_response(request: Request, status: int) -> Response:
     headers["X-Error-Message"] = header_text(text, 1000)
     headers["X-Request-Id"] = errors.request_id(request)
     return JSONResponse({"error": text}, status, headers)
+
+
+def _no_git(request: Request, path: str) -> Response:
+    """Git reports a 404 as a missing repository; of other answers it shows only plain text."""
+    name = header_text(path.strip("/").removesuffix(".git"), _LONGEST)
+    return PlainTextResponse(
+        _NO_GIT.format(name=name) + "\n", 501, {"X-Request-Id": errors.request_id(request)}
+    )
 
 
 def _kind(path: str) -> str:

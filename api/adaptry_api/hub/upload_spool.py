@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from adaptry.core.errors import Busy, StorageFull, TooLarge, Unavailable
-from adaptry.core.files.locks import locked, remove_unlocked
+from adaptry.core.files.locks import locked, remove_unlocked, unlock
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import MAX_REVISION
 
@@ -57,7 +57,7 @@ class UploadSpools:
         try:
             yield UploadSpool(path)
         finally:
-            os.close(descriptor)
+            unlock(descriptor)
 
     def sweep(self, now: float) -> int:
         """Removes spools that were idle for too long; returns how many. `now` is a Unix time."""
@@ -132,7 +132,7 @@ class UploadSpool:
         try:
             yield
         finally:
-            os.close(lock)
+            unlock(lock)
 
     def mark_finished(self) -> None:
         """Marks the spool as finished, so that it is removed before others."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Busy, Conflict, DigestMismatch, Invalid, NotFound, TooLarge, Unauthenticated
 from adaptry.core.identity import Identity, require
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer.retry import Failures, RetryPolicy
 from adaptry.registry.bases import Bases
@@ -88,19 +90,43 @@ def require_length(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
         raise Invalid(f"received {received:,} of {size:,} bytes; send the body again")
 
 
-def skip_bytes(pieces: Iterable[bytes], start: int) -> Iterator[bytes]:
-    """Everything after the first `start` bytes."""
-    for piece in pieces:
-        passed = min(start, len(piece))
-        start -= passed
-        if passed < len(piece):
-            yield piece[passed:]
+@dataclass(slots=True)
+class RequestBody:
+    """The `size` bytes of a request's body, which can be read only once, from any position on."""
+
+    pieces: Iterator[bytes]
+    size: int
+    is_begun: bool = False
+
+    def read(self, start: int) -> Iterator[bytes]:
+        """Everything after the first `start` bytes. Raises `HttpProblem` (503) if it was read before: the
+        client sends the body again.
+        """
+        if self.is_begun:
+            raise HttpProblem(503, "another request for this file interrupted this one; send the file again")
+        return self._from(start)
+
+    def _from(self, start: int) -> Iterator[bytes]:
+        self.is_begun = True
+        for piece in require_length(self.pieces, self.size):
+            passed = min(start, len(piece))
+            start -= passed
+            if passed < len(piece):
+                yield piece[passed:]
+
+    def skip_rest(self) -> None:
+        """Reads what is left: a client reads no response while it sends."""
+        for _ in self.pieces:
+            pass
 
 
-NO_RETRIES = RetryPolicy(tries=1, longest_queue=0.0)
 BUSY_RETRIES = RetryPolicy(tries=6, first_wait=0.05, longest_wait=0.5, longest_queue=5.0)
 """Retries while another request sends the same bytes: that takes about a second. A client waits ten seconds
 for an answer, so we retry for half of that; then the client gets the answer to try again later.
+"""
+BODY_RETRIES = replace(BUSY_RETRIES, longest_queue=0.0)
+"""The same while a body waits to be read: other requests look whether the same file is being sent, and while
+they look, it seems to be.
 """
 
 
@@ -114,8 +140,8 @@ def store_file(
     earlier: str | None = None,
 ) -> None:
     """Stores a file of the adapter, continuing an earlier attempt; `read` returns its bytes from a position
-    on, and is called more than once unless `retry` is `NO_RETRIES`. `earlier`: the id of an upload of the
-    file that was begun without a digest.
+    on, and may be called more than once. `earlier`: the id of an upload of the file that was begun without a
+    digest.
 
     Raises `DigestMismatch`, and then keeps nothing, if the bytes are different ones; `TooLarge`,
     `PermissionDenied`, `StorageFull`; `Busy` if the namespace has too many open uploads; `Conflict` if

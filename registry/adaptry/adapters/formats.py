@@ -128,11 +128,16 @@ _NAMED = frozenset(format.weights for format in FORMATS.values())
 WHOLE_MODEL = lazy_pattern(r"(?:model|pytorch_model|diffusion_pytorch_model)\b.*\.safetensors")
 
 
+def is_weights(path: str) -> bool:
+    """Whether a file with this name, in any folder, can be the weights of an adapter of some tool."""
+    name = path.rpartition("/")[2]
+    return name.endswith(".safetensors") and not WHOLE_MODEL.fullmatch(name)
+
+
 def is_adapter_file(path: str) -> bool:
     """Whether a file with this name, in any folder, can be part of an adapter of some tool."""
     name = path.rpartition("/")[2]
-    is_kohyas = name.endswith(".safetensors") and not WHOLE_MODEL.fullmatch(name)
-    return is_kohyas or any(format.includes(name) for format in FORMATS.values())
+    return is_weights(name) or any(format.includes(name) for format in FORMATS.values())
 
 
 def detect_format(names: Iterable[str]) -> AdapterFormat | None:
@@ -146,7 +151,7 @@ def detect_format(names: Iterable[str]) -> AdapterFormat | None:
     for format in FORMATS.values():
         if format.weights in present and format.config in (present | {""}):
             return format
-    single = [name for name in present if name.endswith(".safetensors") and not WHOLE_MODEL.fullmatch(name)]
+    single = [name for name in present if is_weights(name)]
     if len(single) == 1 and CONFIG not in present and single[0] not in _NAMED:
         return replace(KOHYA, weights=single[0])
     return None

@@ -407,6 +407,35 @@ def test_pull_requests_are_refused_with_the_alternative(server: Server, files: d
     assert server.call("GET", f"{at}/discussions?p=0").json["discussions"] == []
 
 
+def test_a_discussion_is_refused_without_mentioning_pull_requests(
+    server: Server, files: dict[str, bytes]
+) -> None:
+    put(server, files)
+    answer = server.call("POST", f"/api/models/{TONE}/discussions", {"title": "x", "pullRequest": False})
+    assert (answer.status, "pull request" in answer.json["error"]) == (501, False)
+    assert "no discussions" in answer.json["error"]
+
+
+def test_weights_only_in_a_folder_are_refused_on_main_and_stored_on_a_branch(
+    server: Server, files: dict[str, bytes]
+) -> None:
+    put(server, files)
+    server.call("POST", f"/api/models/{TONE}/branch/drafts", {})
+
+    def announce(branch: str, *paths: str, ignored: str = "") -> RawResponse:
+        body = {"files": [{"path": path, "size": 3} for path in paths], "gitIgnore": ignored}
+        return server.call("POST", f"/api/models/{TONE}/preupload/{branch}", body)
+
+    named = (README, f"tone/{CONFIG}", f"tone/{WEIGHTS}")
+    refused = announce("main", *named)
+    assert refused.status == 400
+    assert f"tone/{WEIGHTS} (in a folder" in refused.json["error"]
+    assert "without the folder" in refused.json["error"]
+    assert announce("drafts", *named).status == 200
+    assert announce("main", *named, ignored="tone/").status == 200  # the uploader left them out
+    assert announce("main", *named, CONFIG, WEIGHTS).status == 200  # beside an adapter: checkpoints
+
+
 def test_a_broken_card_is_refused_before_anything_is_sent(server: Server) -> None:
     good = server.call("POST", "/api/validate-yaml", {"content": CARD.decode(), "repoType": "model"})
     assert (good.status, good.json) == (200, {"errors": [], "warnings": []})

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from adaptry.core.digest import Digest
+from adaptry.core.files.locks import locked, unlock
 from adaptry.core.manifest import MAX_FILE
 from adaptry.core.refs import AdapterName
 from adaptry.storage.local.quotas import MAX_OPEN_UPLOADS
@@ -81,6 +86,39 @@ def test_a_received_file_is_not_requested_again(server: Server, tmp_path: Path, 
     run = run_client(server, LFS_CLIENT, TONE, str(tmp_path / "weights"))
     assert (run.returncode, run.stdout) == (0, f"{way}\n"), run.stderr
     assert (has(server, CONTENT[:size]), waiting(server)) == (True, [])
+
+
+def test_a_file_is_stored_although_another_request_locks_it_between_its_bytes_and_its_end(
+    server: Server,
+) -> None:
+    """As every request that opens an upload of the same file does for a moment."""
+    stagings, ended = server.data / "blobs" / "tmp", Event()
+
+    def lock_each_once() -> None:
+        locked_before: set[Path] = set()
+        while not ended.is_set():
+            for path in set(stagings.iterdir()) - locked_before:
+                with suppress(FileNotFoundError):
+                    descriptor = locked(path, partial(os.open, path, os.O_RDWR))
+                    locked_before.add(path)
+                    for _ in range(2000):  # for some milliseconds
+                        os.fstat(descriptor)
+                    unlock(descriptor)
+
+    with ThreadPoolExecutor() as pool:
+        locking = pool.submit(lock_each_once)
+        try:
+            for seed in range(10):
+                content = random.Random(seed).randbytes(PART - 1)
+                sent = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content)}
+                address = whole(server, objects=[sent])
+                answer = put(server, address, content)
+                assert answer.status in (200, 503), answer.body
+                assert answer.status == 200 or put(server, address, content).status == 200, "as clients do"
+                assert has(server, content)
+        finally:
+            ended.set()
+        locking.result()
 
 
 def test_a_client_without_support_for_parts_sends_the_file_whole(server: Server) -> None:

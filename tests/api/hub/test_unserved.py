@@ -4,6 +4,9 @@ repository.
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -79,3 +82,36 @@ answer = [
         assert "it stores adapters and their base models" in text
     assert "There are no data sets" in texts[2]
     assert TONE in texts[1]
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+@pytest.mark.parametrize("name", [TONE, f"{TONE}.git", "acme/none"])
+@pytest.mark.parametrize("command", ["clone", "push"])
+def test_git_shows_how_to_download_and_upload(
+    server: Server, tmp_path: Path, command: str, name: str
+) -> None:
+    create(server)
+    url = server.url.replace("://", f"://admin:{server.admin}@") + f"/{name}"
+    shutil.copytree(_repository(tmp_path), tmp_path / "here")
+    words = ["clone", url, "there"] if command == "clone" else ["-C", "here", "push", url, "HEAD:main"]
+    done = _git(tmp_path, *words)
+    assert done.returncode != 0
+    assert "not a git server" in done.stderr
+    assert f"hf download {name.removesuffix('.git')}" in done.stderr
+    assert "not found" not in done.stderr
+
+
+def _repository(folder: Path) -> Path:
+    _git(folder, "init", "--quiet", "made")
+    _git(folder, "-C", "made", "commit", "--quiet", "--allow-empty", "--message", "one")
+    return folder / "made"
+
+
+def _git(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    who = {
+        f"GIT_{role}_{what}": "a@b.example" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    alone = {"HOME": str(folder), "GIT_CONFIG_NOSYSTEM": "1", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+    return subprocess.run(
+        ["git", *words], cwd=folder, env=os.environ | who | alone, capture_output=True, text=True, check=False
+    )

@@ -5,7 +5,19 @@ from __future__ import annotations
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.hf_api import RepoFolder
-from world import CARD, CONFIG, WEIGHTS, World, git_sha1, has_commit_id, line, raises, sha256
+from world import (
+    CARD,
+    CONFIG,
+    VERSION,
+    WEIGHTS,
+    World,
+    git_sha1,
+    has_commit_id,
+    line,
+    raises,
+    refused,
+    sha256,
+)
 
 
 @line(19)
@@ -92,6 +104,11 @@ def models_listed(world: World) -> None:
     assert ids(filter=["peft"]) == names
     assert ids(filter=["peft", "base_model:adapter:org/tiny"]) == names
     assert ids(filter="no-such-tag") == set()
+    assert ids(inference="warm") == set()
+    with refused(400, "cannot filter a list by apps"):
+        ids(apps="vllm")
+    if VERSION < (1, 0):  # which searches for both
+        assert ids(model_name="beta") == {world.name("beta")}
     assert len(list(world.api().list_models(**mine, limit=2))) == 2
     full = next(iter(world.api().list_models(**mine, full=True, limit=1)))
     assert has_commit_id(full.sha)

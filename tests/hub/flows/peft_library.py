@@ -15,7 +15,7 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-from world import CARD, CONFIG, WEIGHTS, World, line, raises
+from world import CARD, CONFIG, WEIGHTS, World, line, raises, refused
 
 BASE = "org/tiny"
 """The server stores it, and serves it under this name."""
@@ -25,12 +25,13 @@ def base(world: World) -> torch.nn.Module:
     return AutoModelForCausalLM.from_pretrained(world.folders / "base", dtype=torch.float32)
 
 
-def trained(world: World, seed: int, name: str = BASE) -> PeftModel:
+def trained(world: World, seed: int, name: str = BASE, adapter: str = "default") -> PeftModel:
     """A LoRA whose weights are random, on the base; its config calls the base by `name`."""
     torch.manual_seed(seed)
     model = base(world)
     model.name_or_path = model.config._name_or_path = name
-    lora = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
+    config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    lora = get_peft_model(model, config, adapter_name=adapter)
     for key, parameter in lora.named_parameters():
         if "lora_" in key:
             torch.nn.init.normal_(parameter, std=0.3)
@@ -141,3 +142,19 @@ def a_tokenizer(world: World) -> None:
     words.push_to_hub(name)
     assert AutoTokenizer.from_pretrained(name)("a b c")["input_ids"] == words("a b c")["input_ids"]
     assert [tag.name for tag in world.api().list_repo_refs(name).tags] == ["v1"]
+
+
+@line(75)
+def an_adapter_with_a_name(world: World) -> None:
+    """PEFT saves it in a folder of that name, which a version cannot have: only the card would be stored."""
+    name = world.name()
+    trained(world, 1).push_to_hub(name)
+    before = world.api().model_info(name).sha
+    named = trained(world, 2, adapter="warm")
+    with refused(400, "without the folder"):
+        named.push_to_hub(name)
+    assert world.api().model_info(name).sha == before
+    named.push_to_hub(name, revision="drafts")
+    at = {"revision": "drafts", "subfolder": "warm"}
+    with same(logits(named)) as found:
+        found.append(PeftModel.from_pretrained(base(world), name, **at))

@@ -56,8 +56,7 @@ class FileLock:
             return None
 
     def release(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_UN)  # forked children inherit the descriptor
-        os.close(self._descriptor)
+        unlock(self._descriptor)
 
     def remove(self) -> None:
         """Removes the lock's file and releases the lock. Only its exclusive holder may call this."""
@@ -101,6 +100,18 @@ def try_lock(descriptor: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def unlock(descriptor: int) -> None:
+    """Releases the lock of `locked` or `try_lock`, and closes the descriptor.
+
+    Closing alone is too late while another thread starts a program: until that program begins, it has the
+    descriptor too, and with it the lock.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
 
 
 def remove_unlocked(folder: Path) -> bool:

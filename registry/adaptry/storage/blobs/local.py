@@ -20,7 +20,7 @@ from adaptry.core.errors import Conflict, NotFound, StorageFull, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.core.files.durable import WRITE, ParallelFlush
 from adaptry.core.files.early_writeback import EarlyWriteback
-from adaptry.core.files.locks import FileLock, locked, try_lock
+from adaptry.core.files.locks import FileLock, locked, try_lock, unlock
 from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.storage.blobs.file_chunks import FileChunks
 from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, blob_not_found
@@ -181,10 +181,11 @@ class LocalBlobs(BlobStore):
             descriptor = os.open(self._staging_path(key), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
-        try:
-            return not try_lock(descriptor)
-        finally:
+        if not try_lock(descriptor):
             os.close(descriptor)
+            return True
+        unlock(descriptor)
+        return False
 
     def last_write(self, key: str) -> datetime | None:
         try:
@@ -289,7 +290,7 @@ class _StagedFile(StagedBlob):
             self._path.unlink()
 
     def _release(self) -> None:
-        os.close(self._descriptor)
+        unlock(self._descriptor)
 
 
 def _lock(path: Path) -> int | None:
