@@ -88,7 +88,11 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry events --follow --adapter 'acme/*'",
         "adaptry events --after 120 --json",
     ),
-    "lineage": ("adaptry lineage acme/both", "adaptry lineage acme/tone@1 --descendants"),
+    "lineage": (
+        "adaptry lineage acme/both",
+        "adaptry lineage acme/tone@1 --descendants",
+        "adaptry lineage acme/both --recipe > recipe.yaml",
+    ),
     "diff": (
         "adaptry diff acme/tone",
         "adaptry diff acme/tone@prod acme/tone@staging --weights",
