@@ -128,9 +128,7 @@ def test_a_xorb_is_complete_wherever_its_bytes_were_taken(tmp_path: Path, seed: 
         assert b"".join(map(read_run, runs)) == b"".join(chunks[some:])
 
 
-def test_a_xorb_that_nobody_takes_is_stored_by_itself(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_xorb_without_a_taker_is_stored_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("adaptry_api.hub.xet.arriving_xorb.TURN_SECONDS", 0.0)
     with UploadSpools(tmp_path).open("acme", "upload") as spool:
         path = spool.piece_path(HASHES[0])

@@ -44,7 +44,7 @@ class ArrivingXorb:
 
     def split(self, chunks: Iterable[Part], begin: Callable[[bytes], None] | None = None) -> Iterator[Part]:
         """What the xorb's own file has to contain: the bytes that were not taken, and a trailer. `begin` is
-        called with the first bytes, before anybody can take them.
+        called with the first bytes, before anyone can take them.
         """
         table: list[tuple[bytes, int]] = []
         own = 0
