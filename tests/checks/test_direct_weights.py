@@ -10,7 +10,7 @@ from unittest.mock import patch
 import peft
 import pytest
 import torch
-from adaptry.compute.extraction.extraction import build_extracted_adapter
+from adaptry.compute.extraction.extracted_adapter import build_extracted_adapter
 from peft.tuners import tuners_utils
 from transformers import (
     AutoModelForCausalLM,

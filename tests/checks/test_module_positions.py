@@ -99,13 +99,24 @@ def test_an_absent_untied_head_is_missing() -> None:
         ("h.0.attn.c_proj", (8, 8), GPT2, "conv1d"),
         ("h.0.attn.c_proj", (8, 8), LLAMA, "linear"),
         ("lm_head", (8, 8), GPT2, "linear"),
-        ("h.0.mlp.c_fc", (8, 24), LLAMA, "conv1d"),
-        ("h.0.mlp.c_fc", (24, 8), GPT2, "linear"),
+        ("h.0.mlp.c_fc", (8, 24), LLAMA, "linear"),
+        ("h.0.mlp.c_fc", (24, 8), GPT2, "conv1d"),
+        ("h.0.mlp.c_fc", (8, 24), {}, "conv1d"),
+        ("h.0.mlp.c_fc", (24, 8), {}, "linear"),
         ("layers.0.attention.query_key_value", (8, 8), {"model_type": "gpt_neox"}, "linear"),
     ],
-    ids=["list", "not listed", "a head", "shape without list", "shape against list", "neox"],
+    ids=[
+        "list",
+        "not listed",
+        "a head",
+        "list against shape",
+        "shape against list",
+        "a shape",
+        "another",
+        "neox",
+    ],
 )
-def test_orientation_follows_from_shapes_or_else_from_the_architecture(
+def test_orientation_follows_from_the_architecture_or_else_from_shapes(
     path: str, shape: tuple[int, ...], facts: Mapping[str, object], orientation: str
 ) -> None:
     fan_out = 24 if 24 in shape else 8

@@ -67,6 +67,7 @@ def _back_to_0027(database: sqlite3.Connection) -> None:
         database.execute(f"CREATE INDEX ix_versions_{column} ON versions ({column})")
     database.execute("CREATE INDEX ix_metric_summaries_newest ON metric_summaries (metric, newest)")
     database.execute("ALTER TABLE versions DROP COLUMN alpha")
+    database.execute("ALTER TABLE workers DROP COLUMN base_id")
     database.execute("DELETE FROM postings WHERE term_id IN (SELECT id FROM terms WHERE field = 'finding')")
     database.execute("DELETE FROM terms WHERE field = 'finding'")
 

@@ -37,10 +37,9 @@ def render_page() -> str:
             " its update is a product with a factor of zeros, or if its multipliers are all 1: this is known"
             " for every method whose training starts there. The weights that an adapter replaces, such as"
             " those of `modules_to_save`, are compared with the base's at the positions in its record."
-            " An adapter of OSF, DEFT, FRoD or HRA that was saved before its training is not recognised, nor"
-            " are rows of an embedding: they can be compared only with the base's whole weights. Neither is a"
-            ' LoRA with `init_lora_weights` "orthogonal", whose factors are not zero before training: their'
-            " product is."
+            " Untrained adapters of OSF, DEFT, FRoD, PiSSA and OLoRA, and unchanged rows of an embedding, are"
+            " recognised only by `adaptry check` on a machine that has the base's weights; a LoRA that began"
+            ' with `init_lora_weights` "orthogonal" only in float32 or float64.'
         ),
         "",
         (

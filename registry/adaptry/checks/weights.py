@@ -126,7 +126,7 @@ def _of_untrained(idle: list[str], replaced: list[str]) -> Finding:
 def _possibly_idle(spec: Spec, scaled: Collection[str]) -> set[str]:
     """The modules that may change nothing although their tensors do not show it."""
     method = METHODS.get(spec.method)
-    if method is not None and method.is_relative(spec.traits):
+    if method is not None and (method.is_relative(spec.traits) or method.may_cancel(spec.traits)):
         return {module.path for module in spec.modules}
     return {*scaled}
 
@@ -173,11 +173,14 @@ def check_copies(adapter: Adapter, base: BaseRecord | None) -> Iterator[Finding]
 
 def find_unchanged_parts(adapter: Adapter, base: BaseRecord | None) -> Collection[str]:
     """The targets of the weights that the adapter replaces by the base's own (`base.copied_weights`), and the
-    paths of modules whose vectors cancel (`cancelling_vectors`).
+    paths of modules whose vectors or factors cancel (`cancelling_vectors`, `cancelling_factors`).
     """
     # Only for an adapter that may change nothing.
-    from adaptry.checks import cancelling_vectors
+    from adaptry.checks import cancelling_factors, cancelling_vectors
     from adaptry.checks.base import copied_weights
 
     replaced = copied_weights.weights_of_base(adapter, base) if adapter.spec.extras else frozenset()
-    return {*replaced, *cancelling_vectors.modules_that_cancel(adapter)}
+    cancelling = cancelling_vectors.modules_that_cancel(adapter) | cancelling_factors.modules_that_cancel(
+        adapter
+    )
+    return {*replaced, *cancelling}

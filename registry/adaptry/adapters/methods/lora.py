@@ -172,6 +172,7 @@ METHOD = Method(
     products=(("A", "B"), ("embedding_A", "embedding_B"), ("B_bias",)),
     base_numbers="magnitude",
     is_relative=lambda traits: not SUBTRACTING.isdisjoint(traits),
+    may_cancel=lambda traits: "orthogonal" in traits,
     weight=merge_weight,
     rows=merge_rows,
     formula=merge_formula,

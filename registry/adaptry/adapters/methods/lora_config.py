@@ -39,7 +39,8 @@ _PRESENT_TRAITS = {
     "monteclora_config": "monteclora",
 }
 _INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
-TRAITS = frozenset([*_FLAG_TRAITS.values(), *_PRESENT_TRAITS.values(), *_INITS])
+_ORTHOGONAL = "orthogonal"  # whose factors are not zero before training, but their product is
+TRAITS = frozenset([*_FLAG_TRAITS.values(), *_PRESENT_TRAITS.values(), *_INITS, _ORTHOGONAL])
 """The traits of a LoRA, such as `dora`, which papers and people call methods of their own."""
 SUBTRACTING = frozenset([*_INITS, "kasa"])
 """The traits of initialisations that removed something from the base, so that factors of zeros change it."""
@@ -205,6 +206,7 @@ def lora_traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[E
     found |= {trait for key, trait in _PRESENT_TRAITS.items() if _is_set(config, key)}
     init = str(config.fields.get("init_lora_weights", "")).lower()
     found |= {name for name in _INITS if init.startswith(name)}
+    found |= {init} & {_ORTHOGONAL}
     if config.fields.get("bias") not in (None, "none"):
         found.add("bias")
     if any("magnitude" in module.tensors for module in modules):

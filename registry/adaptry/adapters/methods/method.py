@@ -152,7 +152,7 @@ class Method:
     tensors that begin as numbers computed from the base's weight, such as its norms. If a module has no other
     change, only the base shows whether these numbers change it. `is_relative`: whether the tensors of an
     adapter with these traits begin as parts of the base's weight, or as vectors that cancel each other, so
-    that zeros and ones show nothing.
+    that zeros and ones show nothing. `may_cancel`: whether its products may be zero although no factor is.
 
     Changing weights: `weight` and `bias`: how it changes them. `rows`: its change of a weight in blocks of
     rows, if it changes each row on its own. `formula`: the same as a formula, for which no torch is needed,
@@ -196,6 +196,7 @@ class Method:
     ones: str = ""
     base_numbers: str = ""
     is_relative: Callable[[Collection[str]], bool] = lambda traits: False
+    may_cancel: Callable[[Collection[str]], bool] = lambda traits: False
     names_modules: Callable[[AdapterConfig], bool] = lambda config: True
     mismatch: Callable[[ModuleSpec, Shapes, AdapterConfig, WeightSides], str | None] = (
         lambda module, shapes, config, weight: None

@@ -72,7 +72,7 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
         yield build_finding("model_class_chosen", bound.chosen_class)
     if bound.precision_loss is not None:
         yield build_finding("merge_differs", bound.precision_loss)
-    if bound.adapter.format is PEFT and (bypassed := bypassed_modules(bound.base, bound.module_map)):
+    if bypassed := _bypassed(bound):
         names = shorten_names(fold_layer_numbers(bypassed))
         yield build_finding("modules_bypassed", f"{names}: the model reads these weights itself", bypassed)
     if bound.unlisted:
@@ -80,6 +80,14 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
         yield build_finding(
             "base_weight_replaced", f"it replaces {shorten_names(fold_layer_numbers(targets))}", targets
         )
+
+
+def _bypassed(bound: BoundAdapter) -> tuple[str, ...]:
+    if bound.adapter.format is not PEFT:
+        return ()
+    facts = bound.base.facts
+    adapted = [target.module.path for target in bound.module_map.placed]
+    return bypassed_modules(str(facts.get("model_type") or ""), bool(facts.get("quantization")), adapted)
 
 
 def _uncovered(bound: BoundAdapter) -> Iterator[Finding]:

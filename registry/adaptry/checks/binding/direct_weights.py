@@ -6,11 +6,8 @@ modules. Others it adapts, and the adapted model answers as if it had not; only 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
-from adaptry.adapters.base_record import BaseRecord
-from adaptry.bases.module_map import ModuleMap
-from adaptry.checks.binding.loaded_model import LoadedModel
 from adaptry.checks.finding_text import fold_layer_numbers
 
 _REFUSED = frozenset(["out_proj", "conv1d"])
@@ -35,26 +32,20 @@ def is_called(path: str, model_type: str) -> bool:
     return not is_refused and _READ_DIRECTLY.get(model_type) != name
 
 
-def refused_modules(model: LoadedModel) -> Iterator[str]:
-    """Why PEFT refuses a module that the config selects, if it does."""
-    if model.adapter.spec.method not in _REFUSING_METHODS or model.model_type not in _REFUSING_MODELS:
-        return
-    for path in model.names.holders_of("weight", 2):
-        is_selected = model.reason_not_adapted(path) is None or model.targets.includes_parameter(
-            f"{path}.weight"
-        )
-        if path.rpartition(".")[2] in _REFUSED and is_selected:
-            (name,) = fold_layer_numbers([path])
-            yield f"the config selects {name}, which PEFT does not adapt in models of type {model.model_type}"
-            return
+def refused_module(method: str, model_type: str, selected: Iterable[str]) -> str | None:
+    """Why PEFT refuses a module at one of these paths, which the config selects, if it does."""
+    if method not in _REFUSING_METHODS or model_type not in _REFUSING_MODELS:
+        return None
+    path = next((path for path in selected if path.rpartition(".")[2] in _REFUSED), None)
+    if path is None:
+        return None
+    (name,) = fold_layer_numbers([path])
+    return f"the config selects {name}, which PEFT does not adapt in models of type {model_type}"
 
 
-def bypassed_modules(base: BaseRecord, module_map: ModuleMap) -> tuple[str, ...]:
-    """The paths of adapted modules that the model never calls."""
-    model_type = str(base.facts.get("model_type") or "")
-    if model_type in _CALLED_IF_QUANTISED and base.facts.get("quantization"):
+def bypassed_modules(model_type: str, is_quantised: bool, adapted: Iterable[str]) -> tuple[str, ...]:
+    """The paths of these adapted modules that the model never calls."""
+    if is_quantised and model_type in _CALLED_IF_QUANTISED:
         return ()
     name = _READ_DIRECTLY.get(model_type)
-    return tuple(
-        target.module.path for target in module_map.placed if target.module.path.rpartition(".")[2] == name
-    )
+    return tuple(path for path in adapted if path.rpartition(".")[2] == name)

@@ -19,7 +19,7 @@ from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.model_names import ModelNames
 from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap
 from adaptry.bases.parameterless_modules import parameterless_modules
-from adaptry.checks.binding.direct_weights import refused_modules
+from adaptry.checks.binding.direct_weights import refused_module
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, transformers5_path
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding
@@ -78,7 +78,9 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
         yield from _shared_vectors(model)
     if model.adapter.config.flag("lora_bias") and any(map(is_embedding, _adapted(model))):
         yield "lora_bias is set, which PEFT does not support for embeddings"
-    yield from refused_modules(model)
+    reason = refused_module(model.adapter.spec.method, model.model_type, _selected_matrices(model))
+    if reason is not None:
+        yield reason
     yield from _unsupported_modules(model)
     yield from _targeted_twice(model)
     yield from _saved_modules(model.adapter, model.names)
@@ -88,6 +90,13 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
     yield from _empty_tensors(model.adapter)
     yield from _unadaptable(model, uncovered)
     yield from _other_shapes(model, module_map)
+
+
+def _selected_matrices(model: LoadedModel) -> Iterator[str]:
+    """The paths of the modules with a weight that the config selects."""
+    for path in model.names.holders_of("weight", 2):
+        if model.reason_not_adapted(path) is None or model.targets.includes_parameter(f"{path}.weight"):
+            yield path
 
 
 def _fused_targets(model: LoadedModel) -> Iterator[str]:

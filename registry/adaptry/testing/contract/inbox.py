@@ -317,7 +317,7 @@ class InboxContract(ContractFixtures):
             ("out/notes.txt", b"{}", "not a file of lm-eval"),
             (RESULTS, b"{}", "not a file of results of lm-eval"),
             (RESULTS, b'{"a": 1, "a": 2}', "results_"),
-            (RESULTS, b'{"results": {}, "lm_eval_version": "1"}', "no finite number"),
+            (RESULTS, b'{"results": {}, "lm_eval_version": "1"}', "finite value"),
             (SAMPLES, b"[]\n", "line 1"),
             ("../" + RESULTS, b"{}", "not a path"),
         ],

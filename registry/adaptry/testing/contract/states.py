@@ -252,7 +252,7 @@ class StatesContract(ContractFixtures):
             change = StateChange(state="deprecated", reason="for a test", successor=successor)
             return registry.versions.set_state(TONE, first.digest, change, was=0)
 
-        with pytest.raises(Conflict, match="itself"):
+        with pytest.raises(Conflict, match="its own successor"):
             name("acme/tone@1")
         with pytest.raises(NotFound):
             name("acme/tone@7")
