@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -20,6 +21,7 @@ from adaptry.registry.versions import Versions
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
+from adaptry_cli.durations import DURATION
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.job_watch import JOB_COLUMNS, JOB_CUT, JOB_DROP, job_row, progress_text, seconds_between
 from adaptry_cli.job_watch import watch as watch_jobs
@@ -54,6 +56,13 @@ def jobs() -> None:
 @click.option("--tag", metavar="TAG", help="Run only on a runner with this tag.")
 @click.option("--memory", metavar="SIZE", help="Memory that a step needs, such as 8GB. Default: 2 GiB.")
 @click.option(
+    "--timeout",
+    type=DURATION,
+    default="24h",
+    show_default=True,
+    help="Longest time that a step may take, such as 90m or 3d; after that, the job fails.",
+)
+@click.option(
     "--priority", type=WholeNumber(1, 9), default=5, show_default=True, help="1 runs first, 9 last."
 )
 @click.option(
@@ -70,6 +79,7 @@ def submit(
     device: str | None,
     tag: str | None,
     memory: str | None,
+    timeout: timedelta,
     priority: int,
     wait: bool,
     as_json: bool,
@@ -83,7 +93,11 @@ def submit(
     from adaptry.core.byte_sizes import parse_bytes
 
     needs = validate_options(
-        JobNeeds, device=device, tag=tag, memory=parse_bytes(memory) if memory else 2 * GIB
+        JobNeeds,
+        device=device,
+        tag=tag,
+        memory=parse_bytes(memory) if memory else 2 * GIB,
+        timeout=int(timeout.total_seconds()),
     )
     order = validate_options(JobOrder, kind=kind, task=_task(kind, fields), needs=needs, priority=priority)
     job = registry.jobs.submit(order)
@@ -227,6 +241,7 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
         ("waits", _waits_for(registry.jobs, needs) if found.state == "queued" else ""),
         ("needs", ", ".join(filter(None, (needs.device, needs.tag, format_size(needs.memory))))),
         ("priority", str(found.priority)),
+        ("timeout", f"{timedelta(seconds=needs.timeout)} for each step"),
         ("submitted", f"{format_when(found.submitted_at)} by {found.submitted_by}"),
         ("started", format_when(found.started_at) if found.started_at else ""),
         ("ended", format_when(found.finished_at) if found.finished_at else ""),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import NotFound
-from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.job_types.records import JobNeeds, JobOrder
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.maintenance.integrity import verify
 from adaptry.testing.postgres import PostgresServer
@@ -71,6 +71,18 @@ def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
     assert failed.state == "failed"
     assert failed.fault is not None
     assert "killed by SIGKILL" in failed.fault.message
+
+
+def test_a_step_that_never_ends_fails_its_job_after_the_jobs_limit(busy: LocalRegistry, data: Path) -> None:
+    job = busy.jobs.submit(MERGE.model_copy(update={"needs": JobNeeds(timeout=1)}))
+
+    assert RunnerProcess(data, "--once", armed="stop:merge.stored").wait() == 0
+
+    failed = busy.jobs.get(job.id)
+    assert failed.state == "failed"
+    assert failed.fault is not None
+    assert "took longer than the job's limit of 0:00:01" in failed.fault.message
+    assert "--timeout" in failed.fault.message
 
 
 def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRegistry, data: Path) -> None:

@@ -1,4 +1,4 @@
-"""Waiting writers are committed together; if one fails, only its changes are undone."""
+"""Waiting writers are committed together, on both databases; if one fails, only its changes are undone."""
 
 from __future__ import annotations
 
@@ -10,38 +10,43 @@ from contextlib import closing
 from pathlib import Path
 from threading import Event
 
+import psycopg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session
 
 from adaptry.core.errors import Unavailable
-from adaptry.storage.catalog.group_commit import GroupCommit, WriterConnection
+from adaptry.storage.catalog.group_commit import GroupCommit
+from adaptry.storage.catalog.postgres_writes import PostgresGroupConnection, PostgresWriterConnection
 from adaptry.storage.catalog.prepared import driver_of
+from adaptry.storage.catalog.sqlite_writer import SqliteGroupConnection, WriterConnection
+from adaptry.testing.postgres import PostgresServer
 
 Change = Callable[[Session], None]
 
 
+TABLE = (
+    "CREATE TABLE items (id INTEGER PRIMARY KEY, of INTEGER REFERENCES items DEFERRABLE INITIALLY DEFERRED)"
+)
+
+
 class Writers:
-    """Writers of a file with the table `items`, and how many transactions they have committed."""
+    """Writers of a database with the table `items`. `error` is raised by its driver."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.commits = 0
-        with closing(sqlite3.connect(path)) as connection, connection:
-            connection.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, of INTEGER REFERENCES items"
-                               " DEFERRABLE INITIALLY DEFERRED)")  # fmt: skip
-        self.group = GroupCommit(self.connect, 30)
+    group: GroupCommit
+    error: type[Exception]
+    commits: int
+    """The number of transactions that were committed."""
 
-    def connect(self) -> WriterConnection:
-        connection = sqlite3.connect(self.path, check_same_thread=False, factory=WriterConnection)
-        connection.isolation_level = None
-        connection.execute("PRAGMA foreign_keys=ON")
-        connection.set_trace_callback(self._count)
-        return connection
+    @property
+    def items(self) -> list[int]:
+        """Those that are committed."""
+        raise NotImplementedError
 
-    def _count(self, statement: str) -> None:
-        self.commits += statement == "COMMIT"
+    def limit(self, patience: float) -> None:
+        """Writers wait so many seconds from now on."""
+        self.group = GroupCommit(self.group._connection, patience)
 
     def together(self, *changes: Change) -> list[Future[None]]:
         """Each change by a writer of its own, in this order. The first has its turn until the others wait."""
@@ -66,17 +71,86 @@ class Writers:
         with self.group.write(is_durable) as session:
             change(session)
 
+
+class SqliteWriters(Writers):
+    error = sqlite3.IntegrityError
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.commits = 0
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(TABLE)
+        self.group = GroupCommit(SqliteGroupConnection(self.connect), 30)
+
+    def connect(self) -> WriterConnection:
+        connection = sqlite3.connect(self.path, check_same_thread=False, factory=WriterConnection)
+        connection.isolation_level = None
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.set_trace_callback(self._count)
+        return connection
+
+    def _count(self, statement: str) -> None:
+        self.commits += statement == "COMMIT"
+
     @property
     def items(self) -> list[int]:
         with closing(sqlite3.connect(self.path)) as connection:
             return [id for (id,) in connection.execute("SELECT id FROM items ORDER BY id")]
 
 
+class CountingConnection(PostgresGroupConnection):
+    """Counts commits."""
+
+    commits = 0
+
+    def commit(self) -> None:
+        super().commit()
+        self.commits += 1
+
+
+class PostgresWriters(Writers):
+    error = psycopg.IntegrityError
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.server, self.name = server, server.create_empty()
+        server.execute(TABLE, self.name)
+        self.connection = CountingConnection(self.connect, "SELECT pg_advisory_xact_lock(1)")
+        self.group = GroupCommit(self.connection, 30)
+
+    def connect(self) -> PostgresWriterConnection:
+        return PostgresWriterConnection.connect(
+            self.server.url(self.name), autocommit=True, prepare_threshold=None
+        )
+
+    @property
+    def commits(self) -> int:  # type: ignore[override]  # counted by the connection
+        return self.connection.commits
+
+    @property
+    def items(self) -> list[int]:
+        rows = self.server.execute("SELECT id FROM items ORDER BY id", self.name)
+        return [id for (id,) in rows if isinstance(id, int)]
+
+
 @pytest.fixture
-def writers(tmp_path: Path) -> Iterator[Writers]:
-    writers = Writers(tmp_path / "items.sqlite")
+def sqlite_writers(tmp_path: Path) -> Iterator[SqliteWriters]:
+    writers = SqliteWriters(tmp_path / "items.sqlite")
     yield writers
     writers.group.close()
+
+
+@pytest.fixture
+def postgres_writers(postgres: PostgresServer) -> Iterator[PostgresWriters]:
+    writers = PostgresWriters(postgres)
+    yield writers
+    writers.group.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def writers(request: pytest.FixtureRequest) -> Writers:
+    kind = "sqlite_writers" if request.param == "sqlite" else "postgres_writers"
+    found: Writers = request.getfixturevalue(kind)
+    return found
 
 
 def inserts(id: int, *, words: str = "INSERT", of: int | None = None) -> Change:
@@ -87,8 +161,11 @@ def inserts(id: int, *, words: str = "INSERT", of: int | None = None) -> Change:
 def inserts_prepared(id: int) -> Change:
     def change(session: Session) -> None:
         driver = driver_of(session)
-        assert isinstance(driver, sqlite3.Connection)
-        driver.execute("INSERT INTO items (id) VALUES (?)", (id,))
+        statement = f"INSERT INTO items (id) VALUES ({id})"
+        if isinstance(driver, sqlite3.Connection):
+            driver.execute(statement)
+        elif driver is not None:
+            driver.run(statement.encode())
 
     return change
 
@@ -109,13 +186,14 @@ def test_transactions_in_one_turn_are_committed_together_without_the_one_that_fa
 
 def test_if_the_commit_of_one_turn_fails_all_its_transactions_fail(writers: Writers) -> None:
     outcomes = writers.group.write_each([inserts(1), inserts(2, of=99)])
-    assert [type(one) for one in outcomes] == [sqlite3.IntegrityError] * 2
     first, second = outcomes
     assert first is not second  # two threads raise them
-    assert isinstance(first, sqlite3.IntegrityError)
-    assert isinstance(second, sqlite3.IntegrityError)
+    assert isinstance(first, writers.error)
+    assert isinstance(second, writers.error)
     assert first.__cause__ is second.__cause__
-    assert (first.args, first.sqlite_errorcode) == (second.args, second.sqlite_errorcode)
+    codes = [getattr(one, "sqlite_errorcode", None) or getattr(one, "sqlstate", None) for one in outcomes]
+    assert codes[0] == codes[1] is not None
+    assert first.args == second.args
     assert writers.items == []
     assert writers.group.write_each([inserts(3)]) == [None]
     assert writers.items == [3]
@@ -215,15 +293,16 @@ def test_changes_by_prepared_statements_are_undone_with_their_writer(
 
 def test_no_writer_returns_as_if_it_were_committed_when_the_commit_fails(writers: Writers) -> None:
     for done in writers.together(inserts(1), inserts(2, of=99), inserts(3)):
-        with pytest.raises(sqlite3.IntegrityError):
+        with pytest.raises(writers.error):
             done.result()
     assert writers.items == []
     writers.write(inserts(4))
     assert writers.items == [4]
 
 
-def test_a_rollback_by_the_database_fails_all_writers_of_the_group(writers: Writers) -> None:
+def test_a_rollback_by_the_database_fails_all_writers_of_the_group(sqlite_writers: SqliteWriters) -> None:
     """As it does when the disk is full."""
+    writers = sqlite_writers
     one, two, three = writers.together(inserts(1), inserts(1, words="INSERT OR ROLLBACK"), inserts(3))
     for done in (one, two):
         with pytest.raises(IntegrityError):
@@ -232,9 +311,8 @@ def test_a_rollback_by_the_database_fails_all_writers_of_the_group(writers: Writ
     assert writers.items == [3]
 
 
-def test_a_writer_that_waits_too_long_is_refused_and_delays_no_other(tmp_path: Path) -> None:
-    writers = Writers(tmp_path / "items.sqlite")
-    writers.group = GroupCommit(writers.connect, 0.01)
+def test_a_writer_that_waits_too_long_is_refused_and_delays_no_other(writers: Writers) -> None:
+    writers.limit(0.01)
 
     def waits(session: Session) -> None:
         with ThreadPoolExecutor(1) as pool, pytest.raises(Unavailable, match="busy with another writer"):
@@ -244,4 +322,32 @@ def test_a_writer_that_waits_too_long_is_refused_and_delays_no_other(tmp_path: P
     writers.write(waits)
     writers.write(inserts(3))
     assert writers.items == [1, 3]
-    writers.group.close()
+
+
+def test_an_error_of_a_change_that_was_not_waited_for_is_its_own_writers(
+    postgres_writers: PostgresWriters,
+) -> None:
+    writers = postgres_writers
+    changes = [inserts_prepared(1), inserts_prepared(1), inserts_prepared(2), inserts(3)]
+    one, repeated, two, three = writers.together(*changes)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        repeated.result()
+    for done in (one, two, three):
+        done.result()
+    assert (writers.items, writers.commits) == ([1, 2, 3], 1)
+    writers.write(inserts_prepared(4))
+    assert writers.items == [1, 2, 3, 4]
+
+
+def test_all_writers_of_a_group_fail_if_the_connection_is_lost(postgres_writers: PostgresWriters) -> None:
+    writers = postgres_writers
+
+    def loses(session: Session) -> None:
+        session.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    one, two, three = writers.together(inserts(1), loses, inserts(3))
+    for done in (one, two):
+        with pytest.raises(Exception, match="terminating connection"):
+            done.result()
+    three.result()
+    assert writers.items == [3]

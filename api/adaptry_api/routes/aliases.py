@@ -6,7 +6,6 @@ from fastapi import Request, Response
 from pydantic import BaseModel, Field
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import NotFound
 from adaptry.core.gates import MAX_CONDITION
 from adaptry.registry import protocol
 from adaptry.registry.aliases import MoveRequest
@@ -42,10 +41,8 @@ def get_alias(request: Request, name: Name, alias: str, registry: CallersRegistr
 
     The `ETag` is the alias's generation, which a move needs.
     """
-    for info in registry.aliases.list(name):
-        if info.alias == alias:
-            return etag_response(request, info, str(info.generation))
-    raise NotFound(f"{name} has no alias of that name")
+    info = registry.aliases.get(name, alias)
+    return etag_response(request, info, str(info.generation))
 
 
 @ROUTES.put(ONE)

@@ -109,7 +109,7 @@ class WorkflowEngine:
                     "workflow_name": "job",
                     "workflow_id": _workflow_id(job),
                     "app_version": VERSION,
-                    "priority": job.priority,
+                    "priority": job.rank,
                 },
                 job.id,
                 job.tries,

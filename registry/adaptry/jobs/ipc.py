@@ -27,7 +27,8 @@ class RegistryLocation(_IpcModel):
 
 
 class StepRequest(_IpcModel):
-    """One `attempt` at a step. `before`: earlier results; `remotes`: other registries by name.
+    """One `attempt` at a step. `before`: earlier results; `timeout`: seconds that it may take;
+    `remotes`: other registries by name.
 
     `trace`: the headers of the runner's span.
     """
@@ -41,6 +42,7 @@ class StepRequest(_IpcModel):
     by: str
     rights: str
     before: dict[str, Any] = {}
+    timeout: int
     device: str = "cpu"
     scratch: str
     remotes: dict[str, str] = {}

@@ -31,7 +31,7 @@ from adaptry.jobs.liveness import LivenessMonitor
 from adaptry.jobs.queues import next_of_each_namespace, runner_queues
 from adaptry.jobs.scratch import scratch_folder
 from adaptry.jobs.step_launcher import StepLauncher
-from adaptry.jobs.step_runner import StepRunner, finish_job, unfinished_jobs
+from adaptry.jobs.step_runner import StepRunner, finish_job, has_unfinished_jobs
 from adaptry.jobs.workflows import RunnerCallbacks
 from adaptry.registry.job_types.records import JobFault, JobInfo, RunnerInfo
 from adaptry.storage.catalog import jobs, runners, schedules
@@ -108,7 +108,7 @@ def run_jobs(
         )
         _send_heartbeat(catalog, me)
         reach("runner.after_hello")
-        if unfinished_jobs(catalog):
+        if has_unfinished_jobs(catalog):
             launcher.warm_up()
         url = database_url(folder, settings.location.catalog or catalog_of(folder))
         queues = runner_queues(settings.devices, settings.tags, me.memory)
@@ -177,7 +177,7 @@ class _RunnerLoop:
         """Does the periodic work every `poll` seconds until `stop` is set."""
         while not stop.wait(poll):
             try:
-                if self._settings.once and not unfinished_jobs(self._steps.catalog):
+                if self._settings.once and not has_unfinished_jobs(self._steps.catalog):
                     return
                 self._run_round()
             except Unavailable:
@@ -186,6 +186,7 @@ class _RunnerLoop:
     def _run_round(self) -> None:
         self._enqueue_jobs()
         self._steps.kill_cancelled()
+        self._steps.kill_overdue()
         self._steps.kill_largest_if_over_memory()
         if time.monotonic() - self._last_heartbeat < self._settings.lease / 4:
             return
@@ -223,9 +224,8 @@ class _RunnerLoop:
         """
         with self._steps.catalog.read() as tx:
             slots = sum(each.concurrency for each in runners.every(tx))
-            found = next_of_each_namespace(
-                jobs.unfinished(tx), _AHEAD * max(slots, self._settings.concurrency)
-            )
+            most = _AHEAD * max(slots, self._settings.concurrency)
+            found = next_of_each_namespace(jobs.unfinished(tx, most), most)
         open_jobs = {(job.id, job.tries): job for job in found}
         self._enqueued &= open_jobs.keys()
         for name in islice((name for name in open_jobs if name not in self._enqueued), _AT_ONCE):
@@ -241,7 +241,9 @@ class _RunnerLoop:
             with self._steps.catalog.write() as tx:
                 runners.delete(tx, dead)
         self._engine.requeue_orphans(beats.keys() - dead)
-        for job in self._engine.failed_jobs(unfinished_jobs(self._steps.catalog)):
+        with self._steps.catalog.read() as tx:
+            open_jobs = jobs.unfinished(tx)
+        for job in self._engine.failed_jobs(open_jobs):
             message = (
                 "the job engine gave up on this job after errors or repeated crashes; see the output of"
                 " the runners"

@@ -6,7 +6,9 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import field
 from pathlib import Path
 from typing import IO
 
@@ -36,6 +38,8 @@ class StepProcess:
     process: LaunchedProcess
     is_cancelled: bool = False
     is_over_memory: bool = False
+    is_overdue: bool = False
+    started: float = field(default_factory=time.monotonic)
 
     @classmethod
     def start(cls, request: StepRequest, launcher: StepLauncher) -> StepProcess:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -90,6 +90,15 @@ class StepRunner:
             if not self._is_ours(child.request):
                 child.cancel()
 
+    def kill_overdue(self) -> None:
+        """Kills the processes of steps that have taken longer than their job allows."""
+        with self.lock:
+            running = tuple(self.children)
+        for child in running:
+            if time.monotonic() - child.started > child.request.timeout:
+                child.is_overdue = True
+                child.process.kill()
+
     def kill_largest_if_over_memory(self) -> None:
         """Kills the largest process if all exceed the memory limit, before the OOM killer picks another."""
         with self.lock:
@@ -131,6 +140,7 @@ class StepRunner:
                 rights=encode_rights(by),
                 before=before,
                 device=self._device(found.needs),
+                timeout=found.needs.timeout,
                 scratch=folder,
                 remotes=dict(self.remotes),
             )
@@ -171,6 +181,8 @@ class StepRunner:
             return outcome
         if child.is_cancelled:
             return None
+        if child.is_overdue:
+            return _Failure.unavailable(_overdue(request), tries=1)
         if child.is_over_memory:
             took = (
                 f"the step {request.step} took more than the {self.capacity.memory / 1e9:.1f} GB that this"
@@ -271,9 +283,17 @@ def finish_job(catalog: Catalog, id: str, result: Mapping[str, Any] | None, faul
     reach("runner.after_finish")
 
 
-def unfinished_jobs(catalog: Catalog) -> tuple[jobs.UnfinishedJob, ...]:
+def has_unfinished_jobs(catalog: Catalog) -> bool:
     with catalog.read() as tx:
-        return jobs.unfinished(tx)
+        return jobs.has_unfinished(tx)
+
+
+def _overdue(request: StepRequest) -> str:
+    limit = timedelta(seconds=request.timeout)
+    return (
+        f"the step {request.step} took longer than the job's limit of {limit}: see"
+        " its log; if it needs more time, submit it again with a higher limit (adaptry jobs submit --timeout)"
+    )
 
 
 def _now() -> datetime:

@@ -18,6 +18,7 @@ from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.jobs.queues import step_queue
 from adaptry.registry.job_types.records import JobInfo
+from adaptry.storage.catalog.jobs import rank_of
 
 VERSION = "1"  # workflows of another version are left to runners of that version
 _PATIENCE = 0.05  # seconds between two checks whether a step is done, for each job supervised here
@@ -162,7 +163,7 @@ class _Run:
                 "workflow_name": "step",
                 "workflow_id": f"{self.id}.{self.tries}.{step}.{again}",
                 "app_version": VERSION,
-                "priority": self.job.priority,
+                "priority": rank_of(self.job.priority, self.job.submitted_at),
             },
             self.id,
             step,

@@ -155,7 +155,11 @@ def _usable_targets(versions: Versions, name: AdapterName, moves: Iterator[Event
 
 def current_alias(aliases: Aliases, name: AdapterName, alias: str) -> AliasInfo | None:
     """The current alias, or None. Raises `NotFound` for an unknown adapter."""
-    return next((found for found in aliases.list(name) if found.alias == alias), None)
+    try:
+        return aliases.get(name, alias)
+    except NotFound:
+        aliases.list(name)  # raises it if the adapter is unknown
+        return None
 
 
 def _moves(adapters: Adapters, name: AdapterName, alias: str, most: int | None = None) -> Iterator[Event]:

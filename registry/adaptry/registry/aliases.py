@@ -38,6 +38,10 @@ class Aliases(ABC):
         """In name order. Raises `NotFound`."""
 
     @abstractmethod
+    def get(self, name: AdapterName, alias: str) -> AliasInfo:
+        """One alias, at the same cost however many the adapter has. Raises `NotFound`."""
+
+    @abstractmethod
     def move(
         self,
         name: AdapterName,

@@ -23,6 +23,7 @@ from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import Engine
 from adaptry.integrations.training.runs import new_run_name, parse_run_name
 from adaptry.operations.base_recognition import BaseRecogniser, BaseSource, unserved_reason
+from adaptry.operations.promotion import current_alias
 from adaptry.operations.transfer import push
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, StateChange, VersionInfo
@@ -144,9 +145,7 @@ class Publisher:
     def _move_alias(self, version: VersionInfo) -> None:
         """The newest published version wins, even if another process moved the alias in the meantime."""
         for _ in range(_TRIES):
-            now = next(
-                (each for each in self._registry.aliases.list(self.name) if each.alias == self.alias), None
-            )
+            now = current_alias(self._registry.aliases, self.name, self.alias)
             if now and now.digest == version.digest:
                 return
             try:

@@ -25,6 +25,11 @@ class HttpAliases(Aliases):
     def list(self, name: AdapterName) -> tuple[AliasInfo, ...]:
         return self.server.request_value(_ALIASES, "GET", owner_path(name, "aliases"))
 
+    def get(self, name: AdapterName, alias: str) -> AliasInfo:
+        return self.server.request_value(
+            _ALIAS, "GET", owner_path(name, "aliases", parse_stored_alias(alias))
+        )
+
     def move(
         self,
         name: AdapterName,

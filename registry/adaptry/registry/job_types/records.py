@@ -14,6 +14,7 @@ OPEN: tuple[JobState, ...] = ("queued", "running")
 """The states of jobs that have not ended."""
 
 GIB = 1 << 30
+DAY = 86_400  # seconds
 
 
 class _JobValue(BaseModel):
@@ -28,16 +29,19 @@ DEVICES = get_args(Device)
 
 
 class JobNeeds(_JobValue):
-    """Requirements on a runner: a `device` (None: any), a `tag`, bytes of `memory` for one step."""
+    """Requirements on a runner: a `device` (None: any), a `tag`, and for one step, bytes of `memory` and at
+    most `timeout` seconds, after which the step is ended and the job fails.
+    """
 
     device: Device | None = None
     tag: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_.-]{1,64}$")
     memory: int = Field(default=2 * GIB, ge=1, le=1 << 50)
+    timeout: int = Field(default=DAY, ge=1, le=366 * DAY)
 
 
 class JobOrder(_JobValue):
     """A submitted job: the `kind` of task and its fields, its requirements, and its priority: 1 comes first,
-    9 last.
+    9 last. A day of waiting counts as much as one number.
     """
 
     kind: str

@@ -111,14 +111,16 @@ def remove(tx: Transaction, adapter: AdapterRecord, alias: str, at: datetime, by
     case_conflicts.release_alias(tx, adapter.key, alias)
 
 
-def infos(tx: Transaction, adapter: AdapterRecord) -> tuple[records.AliasInfo, ...]:
-    """An adapter's aliases in name order."""
+def infos(tx: Transaction, adapter: AdapterRecord, alias: str | None = None) -> tuple[records.AliasInfo, ...]:
+    """An adapter's aliases in name order; only that one, if given."""
     query = (
         sm.select(orm.AliasRow, orm.VersionRow)
         .join(orm.VersionRow, sm.col(orm.AliasRow.version_id) == sm.col(orm.VersionRow.id))
         .where(orm.AliasRow.adapter_id == adapter.key)
         .order_by(orm.AliasRow.alias)
     )
+    if alias is not None:
+        query = query.where(orm.AliasRow.alias == alias)
     return tuple(_info(row, version.number, Digest(version.digest)) for row, version in tx.exec(query))
 
 

@@ -40,6 +40,8 @@ def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
             copied[table.name] += len(rows)
         _compare(there, table, seen.digest())
         _copy_key_counters(here, there, table)
+        # PostgreSQL would do this minutes later; until then, it joins large tables row by row.
+        there.execute(text(f'ANALYZE "{table.name}"'))
     return copied
 
 

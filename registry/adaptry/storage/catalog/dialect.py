@@ -13,7 +13,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from adaptry.core.errors import AdaptryError, Unavailable
@@ -50,24 +49,6 @@ def wait_readable(seconds: float, *files: int) -> None:
         for file in files:
             selector.register(file, selectors.EVENT_READ)
         selector.select(seconds)
-
-
-def writer_lock(patience: float) -> ContextFactory:
-    """A queue for the writers of one process: waiting in the database would be less fair and more expensive.
-    Raises `Unavailable` after the given seconds.
-    """
-    lock = Lock()
-
-    @contextmanager
-    def locked() -> Iterator[None]:
-        if not lock.acquire(timeout=patience):
-            raise busy_error()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    return locked
 
 
 def separate_writes(turn: ContextFactory, durable: Engine, nondurable: Engine) -> SessionFactory:

@@ -7,103 +7,97 @@ only they are undone. Nobody sees any of the changes before all are on the disk.
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import field
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from adaptry.core.errors import Unavailable, copies_of
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.dialect import busy_error
-from adaptry.storage.catalog.writer_transaction import WriterTransaction
+from adaptry.storage.catalog.writer_transaction import Driver, WriterTransaction
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection
     from sqlmodel import Session
 
 Result = TypeVar("Result")
 _MOST = 16  # maximum writers in one transaction: the first and other processes wait for the last
 
 
-class WriterConnection(sqlite3.Connection):
-    """A connection of the group of writers. Only the group ends its transactions, by SQL statements; `commit`
-    and `rollback` do nothing, because SQLAlchemy rolls back when it first uses a connection.
+class GroupConnection(Protocol):
+    """The connection of a process's writers, opened when a transaction begins and kept for the next one.
+    Only the group ends its transactions.
     """
 
-    def commit(self) -> None:
-        pass
+    @property
+    def driver(self) -> Driver:
+        """Runs prepared statements; the same during a transaction."""
+        ...
 
-    def rollback(self) -> None:
-        pass
+    def as_seen(self) -> Connection:
+        """SQLAlchemy's connection, in the same transaction."""
+        ...
 
+    def begin(self, *, is_durable: bool) -> None:
+        """Begins a transaction that has the database's lock of writers."""
+        ...
 
-def begin_write(connection: sqlite3.Connection, *, is_durable: bool) -> None:
-    """Begins a transaction that may change rows. A reader that becomes a writer fails at once if another
-    wrote in the meantime, so writers take the lock first.
-    """
-    # Set each time, since connections are used for both; in WAL mode the next FULL commit syncs both.
-    connection.execute(f"PRAGMA synchronous={'FULL' if is_durable else 'NORMAL'}")
-    connection.execute("BEGIN IMMEDIATE")
+    def save(self) -> None:
+        """Begins a writer's savepoint."""
+        ...
+
+    def keep(self, *, is_alone: bool) -> None:
+        """Ends the savepoint. Raises the error of each change, unless `is_alone`: then the commit, which
+        follows at once, may raise it.
+        """
+        ...
+
+    def is_open_after(self, error: BaseException) -> bool:
+        """Whether the transaction is still open after a writer's error, so that the others' changes can be
+        committed.
+        """
+        ...
+
+    def undo(self) -> None:
+        """Undoes the changes since the savepoint, and ends it."""
+        ...
+
+    def commit(self) -> None: ...
+
+    def rollback(self) -> None: ...
+
+    def close(self) -> None:
+        """Closes what is open; the next transaction opens it again."""
+        ...
 
 
 @dataclass(eq=False)
 class _Group:
-    """An open transaction and its writers. It `is_lost` once SQLite itself has rolled it back, as it does on
-    a full disk. `failure` is why it was not committed, once it `is_over`.
+    """An open transaction and its writers. It `is_lost` once the database itself has rolled it back, as
+    SQLite does on a full disk. `failure` is why it was not committed, once it `is_over`.
     """
 
-    connection: _Connection
     is_durable: bool
     writers: int = 0
     has_changes: bool = False
     is_lost: bool = False
+    is_settled: bool = True
+    """Whether all changes so far have succeeded, so that an error of the next one is not theirs."""
     failure: BaseException | None = None
     is_over: threading.Event = field(default_factory=threading.Event)
 
-    def notice_rollback(self) -> None:
-        self.is_lost = not self.connection.driver.in_transaction
-
-
-class _Connection:
-    """A connection of the driver, with SQLAlchemy's view of it if a writer needed one."""
-
-    def __init__(self, driver: WriterConnection) -> None:
-        self.driver = driver
-        self._engine: Engine | None = None
-        self._seen: Connection | None = None
-
-    def as_seen(self) -> Connection:
-        """SQLAlchemy's connection, in the transaction of the driver."""
-        from adaptry.storage.catalog import sqlite_engine  # with SQLAlchemy; few commands need it
-
-        if self._engine is None:
-            self._engine = sqlite_engine.over(self.driver)
-        if self._seen is None:
-            self._seen = self._engine.connect()
-            self._seen.begin()
-        return self._seen
-
-    def end(self, statement: str) -> None:
-        """Ends the transaction, by `COMMIT` or `ROLLBACK`."""
-        if self.driver.in_transaction:
-            self.driver.execute(statement)
-        if self._seen is not None:
-            self._seen.close()
-            self._seen = None
-
 
 class GroupCommit:
-    """The writers of a SQLite file, each of which waits up to `patience` seconds for its turn."""
+    """The writers of a database, each of which waits up to `patience` seconds for its turn."""
 
-    def __init__(self, connect: Callable[[], WriterConnection], patience: float) -> None:
-        self._connect = connect
+    def __init__(self, connection: GroupConnection, patience: float) -> None:
+        self._connection = connection  # belongs to the writer that has the turn
         self._patience = patience
-        self._idle: _Connection | None = None  # belongs to the writer that has the turn
-        self._lock = threading.Lock()  # guards the next two
-        self._is_taken = False
+        self._lock = threading.Lock()  # guards the next three
+        self._is_taken = self._is_closed = False
         self._queue: deque[threading.Event] = deque()
         self._group: _Group | None = None  # belongs to the writer that has the turn
 
@@ -117,7 +111,7 @@ class GroupCommit:
         self._take_turn()
         group = self._group or self._begin(is_durable)
         try:
-            with _savepoint(group) as transaction:
+            with self._savepoint(group, is_single=True) as transaction:
                 yield transaction
         except Exception as error:
             self._pass_on(group, error)
@@ -142,14 +136,15 @@ class GroupCommit:
         self._take_turn()
         group = self._group or self._begin(is_durable=True)
         try:
-            outcomes = [_outcome(group, change) for change in changes if not group.is_lost]
+            is_single = len(changes) == 1
+            outcomes = [self._outcome(group, change, is_single) for change in changes if not group.is_lost]
         except BaseException as error:  # Ctrl-C
             self._pass_on(group, error)
             raise
         failures = [one for one in outcomes if isinstance(one, Exception)]
         is_undone = group.is_lost or len(failures) == len(changes)
         with suppress(Exception):  # it is stored as the group's failure
-            self._pass_on(group, failures[-1] if is_undone else None, len(changes))
+            self._pass_on(group, failures[-1] if is_undone else None)
         group.is_over.wait()
         if group.failure is None:
             return outcomes
@@ -194,65 +189,54 @@ class GroupCommit:
         with self._lock:
             if self._queue:
                 self._queue.popleft().set()
-            else:
-                self._is_taken = False
+                return
+            if self._is_closed:
+                self._connection.close()
+            self._is_taken = False
 
-    def has_schema(self, number: str) -> bool:
-        """Whether the database has the schema of that number, by its own record. Raises `sqlite3.Error`."""
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """A turn without a transaction. Raises `Unavailable`."""
         self._take_turn()
         try:
-            connection = self._opened()
-            found = connection.driver.execute(
-                "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'alembic_version'"
-            ).fetchone()
-            if found == (0,):
-                return False
-            return connection.driver.execute("SELECT version_num FROM alembic_version").fetchall() == [
-                (number,)
-            ]
+            yield
         finally:
             self._give_turn()
 
-    def shrink(self) -> None:
-        """Frees the pages that the connection keeps, unless a writer uses it."""
+    def run_if_idle(self, action: Callable[[], object]) -> None:
+        """Calls `action` in a turn, unless a writer has one."""
         with self._lock:
-            if self._is_taken or self._idle is None:
+            if self._is_taken:
                 return
             self._is_taken = True
         try:
-            self._idle.driver.execute("PRAGMA shrink_memory")
+            action()
         finally:
             self._give_turn()
 
     def close(self) -> None:
-        """Closes the connection that is kept for the next group."""
+        """Closes the connection; it is no longer kept for the next group."""
         with self._lock:
-            if not self._is_taken and self._idle is not None:
-                self._idle.driver.close()
-                self._idle = None
-
-    def _opened(self) -> _Connection:
-        if self._idle is None:
-            self._idle = _Connection(self._connect())
-        return self._idle
+            self._is_closed = True
+            if not self._is_taken:
+                self._connection.close()
 
     def _begin(self, is_durable: bool) -> _Group:
         try:
-            connection = self._opened()
-            begin_write(connection.driver, is_durable=is_durable)
+            self._connection.begin(is_durable=is_durable)
         except BaseException:
             self._give_turn()
             raise
-        self._group = group = _Group(connection, is_durable)
+        self._group = group = _Group(is_durable)
         return group
 
-    def _pass_on(self, group: _Group, error: BaseException | None, writers: int = 1) -> None:
+    def _pass_on(self, group: _Group, error: BaseException | None) -> None:
         """Ends the turn of one or more writers: the next one continues, or all changes are committed."""
-        group.writers += writers
         group.has_changes |= error is None
         if not group.is_lost:
             with self._lock:
-                if self._queue and group.is_durable and group.writers < _MOST:
+                may_continue = group.is_durable and group.is_settled and group.writers < _MOST
+                if self._queue and may_continue:
                     self._queue.popleft().set()
                     return
         else:
@@ -263,47 +247,49 @@ class GroupCommit:
         try:
             if not group.is_lost:
                 is_committed = group.has_changes and group.failure is None
-                group.connection.end("COMMIT" if is_committed else "ROLLBACK")
+                self._connection.commit() if is_committed else self._connection.rollback()
                 is_ended = True
         except BaseException as failure:
             group.failure = failure
             raise
         finally:
             if not is_ended:  # the transaction may still be open in it
-                self._idle = None
-                group.connection.driver.close()
+                self._connection.close()
             group.is_over.set()
             self._give_turn()
 
+    def _outcome(
+        self, group: _Group, change: Callable[[Session], Result], is_single: bool
+    ) -> Result | Exception:
+        try:
+            with self._savepoint(group, is_single=is_single) as transaction:
+                result = change(transaction)
+        except Exception as error:  # noqa: BLE001  (its writer raises it)
+            return error
+        return result
 
-def _outcome(group: _Group, change: Callable[[Session], Result]) -> Result | Exception:
-    try:
-        with _savepoint(group) as transaction:
-            result = change(transaction)
-    except Exception as error:  # noqa: BLE001  (its writer raises it)
-        return error
-    return result
-
-
-@contextmanager
-def _savepoint(group: _Group) -> Iterator[Session]:
-    """A transaction whose changes become part of the group's at the end of the block."""
-    driver = group.connection.driver
-    transaction = WriterTransaction(driver, group.connection.as_seen)
-    driver.execute("SAVEPOINT writer")
-    try:
-        yield cast("Session", transaction)  # it has the methods of one
-        transaction.commit()
-        driver.execute("RELEASE writer")
-    except BaseException:
-        group.notice_rollback()
-        if group.is_lost:
-            transaction.invalidate()  # there is no savepoint to roll back to
+    @contextmanager
+    def _savepoint(self, group: _Group, *, is_single: bool) -> Iterator[Session]:
+        """A transaction whose changes become part of the group's at the end of the block. `is_single`: its
+        turn ends then.
+        """
+        connection = self._connection
+        transaction = WriterTransaction(connection.driver, connection.as_seen)
+        group.writers += 1
+        try:
+            connection.save()
+            yield cast("Session", transaction)  # it has the methods of one
+            transaction.commit()
+            is_alone = is_single and group.writers == 1 and not self._queue
+            connection.keep(is_alone=is_alone)
+            group.is_settled = not is_alone
+        except BaseException as error:
+            group.is_lost = True  # unless all changes are undone, nothing is committed
+            if not connection.is_open_after(error):
+                transaction.invalidate()  # there is no savepoint to roll back to
+                raise
+            transaction.close()
+            connection.undo()
+            group.is_lost = False
             raise
-        group.is_lost = True  # unless all changes are undone, nothing is committed
         transaction.close()
-        driver.execute("ROLLBACK TO writer")
-        driver.execute("RELEASE writer")
-        group.is_lost = False
-        raise
-    transaction.close()

@@ -31,6 +31,7 @@ from adaptry.storage.catalog.rows import JobLineRow, JobRow, JobStepRow
 
 _MOST_LINES = 5_000  # maximum lines of one job's log, so that a loop cannot fill the database
 _LONGEST_LINE = 2_000
+_DAY = 24 * 60  # minutes
 
 
 class UnfinishedJob(NamedTuple):
@@ -38,9 +39,16 @@ class UnfinishedJob(NamedTuple):
 
     id: str
     tries: int
-    priority: int
+    rank: int
     namespace: str
     needs: JobNeeds
+
+
+def rank_of(priority: int, submitted_at: datetime) -> int:
+    """The order of open jobs: the smallest first. A day of waiting counts as much as one number of priority,
+    so that no stream of urgent jobs makes another wait forever. In minutes, below 2³¹.
+    """
+    return int(submitted_at.timestamp()) // 60 + priority * _DAY
 
 
 def insert(
@@ -102,18 +110,40 @@ def page(
     return Page[JobInfo](items=_infos(tx, rows[:limit]), next=following)
 
 
-def unfinished(tx: Transaction) -> tuple[UnfinishedJob, ...]:
-    """Every unfinished job, by priority, then by time of submission. (`Any`: `select` knows the types of four
-    columns at most.)
+def unfinished(tx: Transaction, most: int | None = None) -> tuple[UnfinishedJob, ...]:
+    """Every unfinished job by rank, then by time of submission; or at least the first `most` of them of each
+    namespace with each requirements. (`Any`: `select` knows the types of four columns at most.)
     """
-    columns: list[Any] = [JobRow.id, JobRow.tries, JobRow.priority, JobRow.namespace, JobRow.needs]
-    query = (
-        sa.select(*columns).where(col(JobRow.state).in_(OPEN)).order_by(col(JobRow.priority), col(JobRow.key))
-    )
+    is_open = col(JobRow.state).in_(OPEN)
+    row = JobRow
+    columns: list[Any] = [
+        row.priority,
+        row.submitted_at,
+        row.key,
+        row.id,
+        row.tries,
+        row.namespace,
+        row.needs,
+    ]
+    query = sa.select(*columns).where(is_open)
+    if most is not None:
+        # Those of one priority have their order; SQL does not compute ranks.
+        group = (col(row.namespace), col(row.needs), col(row.priority))
+        place = func.row_number().over(partition_by=group, order_by=col(row.key)).label("place")
+        places = sa.select(col(row.key), place).where(is_open).subquery()
+        query = query.join(places, places.c.key == row.key).where(places.c.place <= most)
+    found = [
+        (rank_of(priority, submitted_at), key, id, tries, namespace, needs)
+        for priority, submitted_at, key, id, tries, namespace, needs in tx.execute(query)
+    ]
     return tuple(
-        UnfinishedJob(id, tries, priority, namespace, _needs(needs))
-        for id, tries, priority, namespace, needs in tx.execute(query)
+        UnfinishedJob(id, tries, rank, namespace, _needs(needs))
+        for rank, _, id, tries, namespace, needs in sorted(found)
     )
+
+
+def has_unfinished(tx: Transaction) -> bool:
+    return tx.exec(select(JobRow.key).where(col(JobRow.state).in_(OPEN)).limit(1)).first() is not None
 
 
 @lru_cache(maxsize=256)

@@ -34,14 +34,14 @@ from adaptry.storage.catalog.dialect import (
     DatabaseDialect,
     busy_error,
     wait_readable,
-    writer_lock,
 )
+from adaptry.storage.catalog.group_commit import GroupCommit
 from adaptry.storage.catalog.prepared import DRIVER
 from adaptry.storage.catalog.rows import name_postgres_conditions
 
 if TYPE_CHECKING:
     from adaptry.storage.catalog.postgres_readers import PostgresReaders
-    from adaptry.storage.catalog.postgres_writes import PostgresWriters
+    from adaptry.storage.catalog.postgres_writes import PostgresGroupConnection
     from adaptry.storage.catalog.prepared import ErrorTranslator
 
 _WRITES = "adaptry_writes"  # the execution option of connections whose transactions write
@@ -63,6 +63,7 @@ LIBPQ: dict[
     # The name in pg_stat_activity, unless the address or PGAPPNAME gives another.
     "fallback_application_name": "adaptry",
 }
+_BY_PGBOUNCER = "prepared statement did not exist"
 _NEEDED = {
     "synchronous_commit": "on",  # or any other value except `off`
     "fsync": "on",
@@ -93,7 +94,8 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
     # For migrations. Each statement sees committed data, and no other process commits while the lock is held.
     writers = engine.execution_options(isolation_level="READ COMMITTED", **{_WRITES: True})
     plain_address = plain.render_as_string(hide_password=False)
-    prepared, changes = _on_the_driver(plain_address, busy_timeout, translate_error)
+    prepared, writer = _on_the_driver(plain_address, busy_timeout, translate_error)
+    changes = GroupCommit(writer, busy_timeout)
     return DatabaseDialect(
         open_readers=lambda: engine.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -112,17 +114,17 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
         listen=partial(_listen, plain_address),
         prepared=prepared,
         close=changes.close,
-        driver_error=changes.error,
+        driver_error=writer.error,
     )
 
 
 def _on_the_driver(
     address: str, busy_timeout: float, translate_error: ErrorTranslator
-) -> tuple[PostgresReaders, PostgresWriters]:
+) -> tuple[PostgresReaders, PostgresGroupConnection]:
     import psycopg
 
     from adaptry.storage.catalog.postgres_readers import PostgresReaders
-    from adaptry.storage.catalog.postgres_writes import PostgresWriterConnection, PostgresWriters
+    from adaptry.storage.catalog.postgres_writes import PostgresGroupConnection, PostgresWriterConnection
 
     connect: dict[str, Any] = {  # options of the driver, which have many types
         "autocommit": True,
@@ -139,11 +141,7 @@ def _on_the_driver(
 
     return PostgresReaders(
         partial(psycopg.connect, address, **connect), busy_timeout, translate_error
-    ), PostgresWriters(
-        connect_writer,
-        writer_lock(busy_timeout),  # so that at most one of them holds a connection while it waits
-        _lock_statement(busy_timeout),
-    )
+    ), PostgresGroupConnection(connect_writer, _lock_statement(busy_timeout))
 
 
 def find_problems(connection: Connection) -> Iterator[str]:
@@ -236,6 +234,8 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
     """Our error by SQLSTATE (PostgreSQL's documentation, appendix A); without one, the server was not
     reached.
     """
+    if is_of_pooler(error):
+        return Unavailable("the pooler in front of PostgreSQL loses prepared statements; try again")
     state = getattr(error, "sqlstate", None)
     if state is None and "NUL" in str(error):  # raised by the driver, before it connects
         state = "22021"
@@ -281,6 +281,13 @@ def _translate_error(where: str, error: BaseException) -> AdaptryError | None:
                 public_message=_AWAY,
             )
     return None
+
+
+def is_of_pooler(error: BaseException) -> bool:
+    """Whether a pooler has lost a prepared statement (26000, or 08P01 by PgBouncer itself), or has one of
+    another client (42P05).
+    """
+    return getattr(error, "sqlstate", None) in ("26000", "42P05") or _BY_PGBOUNCER in str(error)
 
 
 def _line(error: BaseException) -> str:

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
-from psycopg.pq import ExecStatus, PipelineStatus
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 from sqlalchemy import Delete, Update
 from sqlalchemy.dialects.postgresql import asyncpg  # writes `$1`, as the protocol has it; imports no driver
 
 from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.loop_reads import LoopSocket, is_on_loop, require_thread
+from adaptry.storage.catalog.postgres import is_of_pooler
 from adaptry.storage.catalog.prepared import Query, definition_of
 from adaptry.storage.catalog.rows import Moment
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 MOST_PREPARED = 300
 """Statements of a connection, which the server keeps in memory until it is closed."""
-_BY_PGBOUNCER = "prepared statement did not exist"
 _SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]
 
@@ -78,7 +78,7 @@ class Pipeline:
         self._on_loop: LoopSocket | None = None
         self._prepared: set[bytes] = set()
         self._expected = 0  # answers that have not been read yet
-        self._is_ending = False  # whether the end of the pipeline follows the last of them
+        self._is_ending = False  # whether the end of the pipeline was sent and follows the last of them
         self._is_ready = True  # for the next statement
         self.loader: Loader = Transformer(connection)
         self.is_usable = True
@@ -127,14 +127,14 @@ class Pipeline:
     def end(self) -> None:
         """Ends what was sent, without waiting: its answers are read before the next statement."""
         self.is_usable = self._is_ready = False
-        self._libpq.pipeline_sync()
+        self._send_end()
         self._flush()
-        self._is_ending = self.is_usable = True
+        self.is_usable = True
 
     def settle(self) -> PGresult:
         """Ends what was sent. Returns the last answer, and raises the first error."""
         self.is_usable = False
-        self._libpq.pipeline_sync()
+        self._send_end()
         result = self._read_all()[-1]
         self._require_end()
         self.is_usable = True
@@ -148,18 +148,35 @@ class Pipeline:
         if self._expected:
             self.settle()
         else:
-            self._libpq.pipeline_sync()
+            self._send_end()
             self._flush()
             self._require_end()
         self._libpq.exit_pipeline_mode()
         self.is_usable = True
 
-    def lost_prepared_statement(self, error: psycopg.Error) -> bool:
-        """Whether a pooler has lost a prepared statement (26000, or 08P01 by PgBouncer itself), or has one of
-        another client (42P05). From then on, statements have no names.
+    def recover(self) -> bool:
+        """Discards what was sent and not answered, so that the connection can be used after an error. Returns
+        whether its transaction is still open.
+
+        From now on it prepares no statement: those that it prepared before may not exist. Raises the driver's
+        errors if the connection itself has failed.
         """
-        is_lost = error.sqlstate in ("26000", "42P05") or _BY_PGBOUNCER in str(error)
-        if not self._uses_names or not is_lost:
+        self.is_usable = self._uses_names = False
+        if self._libpq.pipeline_status != PipelineStatus.OFF:
+            if not self._is_ending:
+                self._send_end()
+                self._flush()
+            while not self._has_ended():
+                pass
+            self._expected, self._is_ready = 0, True
+        elif self._libpq.status != ConnStatus.OK:
+            raise psycopg.OperationalError("the connection to PostgreSQL is lost")
+        self.is_usable = True
+        return self._libpq.transaction_status in (TransactionStatus.INTRANS, TransactionStatus.INERROR)
+
+    def lost_prepared_statement(self, error: psycopg.Error) -> bool:
+        """Whether a pooler has lost a prepared statement. From then on, statements have no names."""
+        if not self._uses_names or not is_of_pooler(error):
             return False
         self._names.are_kept = False
         return True
@@ -172,19 +189,31 @@ class Pipeline:
     def _get_ready(self) -> None:
         self.is_usable = False
         if self._is_ending:
-            self._is_ending = False
             self._read_all()
             self._require_end()
         else:
             self._libpq.enter_pipeline_mode()
         self._is_ready = True
 
+    def _send_end(self) -> None:
+        self._libpq.pipeline_sync()
+        self._is_ending = True
+
     def _require_end(self) -> None:
+        if not self._has_ended():
+            raise psycopg.OperationalError("PostgreSQL sent an unexpected answer")
+
+    def _has_ended(self) -> bool:
+        """Reads one more answer. Returns whether it is the end of the pipeline."""
         if self._libpq.is_busy():
             self._wait()
         result = self._libpq.get_result()
-        if result is None or result.status != ExecStatus.PIPELINE_SYNC:
-            raise psycopg.OperationalError("PostgreSQL sent an unexpected answer")
+        if result is not None and result.status == ExecStatus.PIPELINE_SYNC:
+            self._is_ending = False
+            return True
+        if self._libpq.status != ConnStatus.OK:
+            raise psycopg.OperationalError("the connection to PostgreSQL is lost")
+        return False
 
     def _read_all(self) -> list[PGresult]:
         libpq, results = self._libpq, []

@@ -1,15 +1,14 @@
 """Writers on PostgreSQL: prepared statements on one connection, with a session only if one is needed.
 
 Changes are sent without waiting for their answers, which are read with the next result that is needed, at the
-latest with that of the commit. So a push takes one transaction, and a round trip for each of its reads.
+latest at the end of the writer. So a push takes one transaction, and a round trip for each of its reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from sqlalchemy import create_engine
@@ -29,18 +28,13 @@ from adaptry.storage.catalog.postgres_pipeline import (
 )
 from adaptry.storage.catalog.prepared_changes import table_texts
 from adaptry.storage.catalog.rows import Row
-from adaptry.storage.catalog.writer_transaction import WriterTransaction
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
-    from sqlmodel import Session
 
-    from adaptry.storage.catalog.dialect import ContextFactory
     from adaptry.storage.catalog.prepared import Query
     from adaptry.storage.catalog.prepared_changes import Changes
 
-Result = TypeVar("Result")
-_REFUSALS = ("22", "23", "54")  # classes of SQLSTATE: values, constraints, limits
 _NOT_FLUSHED = b"SET LOCAL synchronous_commit TO off"
 
 
@@ -72,15 +66,12 @@ class PostgresWriter:
         self._engine: Engine | None = None
         self._seen: Connection | None = None
         self.is_new = True
+        self._had_error = False
 
     @property
-    def prepared(self) -> int:
-        """The number of statements that the server keeps for this connection."""
-        return self._pipeline.prepared
-
-    @property
-    def is_usable(self) -> bool:
-        return self._pipeline.is_usable
+    def may_be_kept(self) -> bool:
+        """Whether it can be used for the next transaction."""
+        return self._pipeline.is_usable and not self._had_error and self._pipeline.prepared < MOST_PREPARED
 
     def begin(self, statement: ServerStatement, *, is_durable: bool) -> None:
         """Waits for the writers' lock, which `statement` takes."""
@@ -127,8 +118,20 @@ class PostgresWriter:
         """Runs a statement without parameters and result."""
         self._pipeline.send_text(sql)
 
+    def settle(self) -> None:
+        """Waits for all changes. Raises the first error."""
+        self._pipeline.settle()
+
+    def recover(self) -> bool:
+        """Discards what was sent before an error. Returns whether the transaction is still open. Raises the
+        driver's errors if the connection has failed.
+        """
+        self._had_error = True
+        return self._pipeline.recover()
+
     def as_seen(self) -> Connection:
-        """SQLAlchemy's connection, in this transaction."""
+        """SQLAlchemy's connection, in this transaction. Raises the error of each change so far."""
+        self._pipeline.leave()  # SQLAlchemy closes a connection with an error at its first use
         if self._engine is None:
             connection = self._pipeline.connection
             self._engine = create_engine(
@@ -148,16 +151,10 @@ class PostgresWriter:
             raise Unavailable("the database ended a transaction; try again in a moment")
         self._end()
 
-    def undo(self) -> None:
-        """Rolls back, or leaves that to the server if the connection has failed."""
-        try:
-            if self.is_usable:
-                self._pipeline.send_text(b"ROLLBACK")
-                self._pipeline.settle()
-        except psycopg.Error:
-            pass
-        finally:
-            self._end()
+    def rollback(self) -> None:
+        self._pipeline.send_text(b"ROLLBACK")
+        self._pipeline.settle()
+        self._end()
 
     def lost_prepared_statement(self, error: psycopg.Error) -> bool:
         return self._pipeline.lost_prepared_statement(error)
@@ -172,134 +169,85 @@ class PostgresWriter:
             self._seen = None
 
 
-class PostgresWriters:
-    """Transactions, one at a time: the writers of a process take turns (`turn`), and `lock` takes the lock
-    of all processes.
+class PostgresGroupConnection:
+    """The connection of a process's writers, for a group of which each is a savepoint (`group_commit`).
+    `lock` is the statement that takes the lock of all processes.
     """
 
     error = psycopg.Error
     """Raised by prepared statements."""
 
-    def __init__(
-        self, connect: Callable[[], PostgresWriterConnection], turn: ContextFactory, lock: str
-    ) -> None:
+    def __init__(self, connect: Callable[[], PostgresWriterConnection], lock: str) -> None:
         self._connect = connect
-        self._turn = turn
         self._lock = ServerStatement(lock)
         self._names = PreparedNames()
-        self._idle: PostgresWriter | None = None  # belongs to the writer that has the turn
-        self._is_closed = False
+        self._writer: PostgresWriter | None = None
 
-    @contextmanager
-    def write(self, is_durable: bool) -> Iterator[Session]:
-        """A transaction that commits at the end of the block. Raises the driver's errors."""
-        with self._turn(), self._begun(is_durable) as writer, _transaction(writer) as transaction:
-            yield transaction
+    @property
+    def driver(self) -> PostgresWriter:
+        if self._writer is None:
+            self._writer = PostgresWriter(self._connect(), self._names)
+        return self._writer
 
-    def write_each(self, changes: Sequence[Callable[[Session], Result]]) -> list[Result | Exception]:
-        """Commits durable transactions of several writers together: each is a savepoint. Returns the result
-        of each, or the error for which it was undone. If the database refuses a statement, all are undone,
-        and each is run again alone. Raises the driver's other errors, which undo all.
-        """
-        if len(changes) > 1:
-            try:
-                with self._turn(), self._begun(is_durable=True) as writer:
-                    return [self._outcome(writer, change) for change in changes]
-            except Exception as error:
-                if not _is_refusal(error):
-                    raise
-        return [self._alone(change) for change in changes]
+    def as_seen(self) -> Connection:
+        return self.driver.as_seen()
 
-    def _alone(self, change: Callable[[Session], Result]) -> Result | Exception:
-        try:
-            with self.write(is_durable=True) as transaction:
-                result = change(transaction)
-        except Exception as error:  # noqa: BLE001  (its writer raises it)
-            return error
-        return result
-
-    def _outcome(self, writer: PostgresWriter, change: Callable[[Session], Result]) -> Result | Exception:
-        writer.run(b"SAVEPOINT writer")
-        try:
-            with _transaction(writer) as transaction:
-                result = change(transaction)
-        except Exception as error:
-            if not writer.is_usable or isinstance(error, psycopg.Error):
-                raise
-            writer.run(b"ROLLBACK TO writer")
-            return error
-        writer.run(b"RELEASE writer")
-        return result
-
-    def close(self) -> None:
-        """Closes the connection that is kept for the next writer; none is kept from now on."""
-        self._is_closed = True
-        idle, self._idle = self._idle, None
-        if idle is not None:
-            idle.close()
-
-    @contextmanager
-    def _begun(self, is_durable: bool) -> Iterator[PostgresWriter]:
-        """A connection with a transaction that has the lock, and ends with the block."""
-        writer = None
-        try:
-            writer = self._begin(is_durable)
-            try:
-                yield writer
-                writer.commit()
-            except BaseException:
-                writer.undo()
-                raise
-            finally:
-                self._give_back(writer)
-        except psycopg.Error as error:
-            if writer is not None and writer.lost_prepared_statement(error):
-                raise Unavailable(
-                    "the pooler in front of PostgreSQL loses prepared statements; try again"
-                ) from error
-            raise
-
-    def _begin(self, is_durable: bool) -> PostgresWriter:
-        """Begins a transaction; replaces a connection that broke while it was idle."""
+    def begin(self, *, is_durable: bool) -> None:
+        """Replaces a connection that broke while it was idle."""
         while True:
-            writer, self._idle = self._idle or PostgresWriter(self._connect(), self._names), None
+            writer = self.driver
             try:
                 writer.begin(self._lock, is_durable=is_durable)
             except BaseException as error:
-                writer.close()
+                self.close()
                 if not isinstance(error, psycopg.Error) or (
                     not writer.lost_prepared_statement(error) and (writer.is_new or not is_stale(error))
                 ):
                     raise
             else:
-                return writer
+                return
 
-    def _give_back(self, writer: PostgresWriter) -> None:
-        if writer.is_usable and writer.prepared < MOST_PREPARED:
-            self._idle = writer
-            if self._is_closed:
-                self.close()
-        else:
-            writer.close()
+    def save(self) -> None:
+        self.driver.run(b"SAVEPOINT writer")
 
+    def keep(self, *, is_alone: bool) -> None:
+        self.driver.run(b"RELEASE writer")
+        if not is_alone:
+            self.driver.settle()
 
-def _is_refusal(error: Exception) -> bool:
-    """Whether the database refused a statement because of its values, so that nothing was committed. The
-    error may be one of SQLAlchemy's.
-    """
-    state = getattr(getattr(error, "orig", error), "sqlstate", None)
-    return state is not None and state[:2] in _REFUSALS
+    def is_open_after(self, error: BaseException) -> bool:
+        if isinstance(error, psycopg.Error):
+            self.driver.lost_prepared_statement(error)
+        try:
+            return self.driver.recover()
+        except psycopg.Error:
+            return False
 
+    def undo(self) -> None:
+        self.driver.run(b"ROLLBACK TO writer")
+        self.driver.run(b"RELEASE writer")
+        self.driver.settle()
 
-@contextmanager
-def _transaction(writer: PostgresWriter) -> Iterator[Session]:
-    transaction = WriterTransaction(writer, writer.as_seen)
-    try:
-        yield cast("Session", transaction)  # it has the methods of one
-        transaction.commit()
-    finally:
-        with suppress(Exception):
-            transaction.close()
+    def commit(self) -> None:
+        try:
+            self.driver.commit()
+        except psycopg.Error as error:
+            self.driver.lost_prepared_statement(error)
+            raise
+        self._keep_or_close()
+
+    def rollback(self) -> None:
+        self.driver.rollback()
+        self._keep_or_close()
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer = None
+
+    def _keep_or_close(self) -> None:
+        if not self.driver.may_be_kept:
+            self.close()
 
 
 @lru_cache(maxsize=256)

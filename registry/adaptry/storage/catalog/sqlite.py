@@ -26,8 +26,9 @@ from adaptry.storage.catalog.dialect import (
     separate_writes,
     wait_readable,
 )
-from adaptry.storage.catalog.group_commit import GroupCommit, WriterConnection
+from adaptry.storage.catalog.group_commit import GroupCommit
 from adaptry.storage.catalog.prepared import PreparedReaders
+from adaptry.storage.catalog.sqlite_writer import SqliteGroupConnection, WriterConnection
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -45,17 +46,22 @@ def open_database(url: str, busy_timeout: float) -> DatabaseDialect:
 def _in_file(url: str, path: str, busy_timeout: float) -> DatabaseDialect:
     engine = _EngineMaker(path, busy_timeout)
     # SQLite's own writers poll with growing pauses, so one among many may never get its turn.
-    writers = GroupCommit(partial(_connect_writer, path, busy_timeout), busy_timeout)
+    connection = SqliteGroupConnection(partial(_connect_writer, path, busy_timeout))
+    writers = GroupCommit(connection, busy_timeout)
     prepared = PreparedReaders(path, busy_timeout, partial(_translate_error, url))
+
+    def has_schema(number: str) -> bool:
+        with writers.turn():
+            return connection.has_schema(number)
 
     def shrink() -> None:
         prepared.shrink()
-        writers.shrink()
+        writers.run_if_idle(connection.shrink)
 
     return DatabaseDialect(
         open_readers=engine,
         open_writers=lambda: _writing(engine()),
-        has_schema=writers.has_schema,
+        has_schema=has_schema,
         open_counters=partial(_open_counters, path),
         read_context=nullcontext,
         write=writers.write,

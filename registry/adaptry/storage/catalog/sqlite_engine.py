@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import ConnectionPoolEntry, StaticPool
 
 from adaptry.storage.catalog import sqlite
-from adaptry.storage.catalog.group_commit import WriterConnection, begin_write
+from adaptry.storage.catalog.sqlite_writer import WriterConnection, begin_write
 
 WRITES = "adaptry_writes"
 """The execution option of connections whose transactions write: True, or `NOTES`."""

@@ -79,23 +79,27 @@ def _removal(*of_term: sa.ColumnElement[bool]) -> sa.Delete:
 
 
 def rewrite(tx: Transaction, adapter: int, fields: Iterable[str], terms: Terms) -> None:
-    """Replaces the terms of these fields on every version of an adapter."""
-    versions = sm.select(orm.VersionRow.id).where(orm.VersionRow.adapter_id == adapter)
-    held = sm.select(orm.PostingRow.term_id).where(sm.col(orm.PostingRow.version_id).in_(versions)).distinct()
-    gone = tx.exec(
-        sm.select(orm.TermRow.id).where(
-            sm.col(orm.TermRow.id).in_(held), sm.col(orm.TermRow.field).in_(list(fields))
-        )
-    ).all()
-    if gone:
+    """Replaces the terms of these fields on every version of an adapter. Writes only what differs."""
+    wanted = _ids(tx, terms)
+    term, version, posting = orm.TermRow, orm.VersionRow, orm.PostingRow
+    versions = sm.select(version.id).where(version.adapter_id == adapter)
+    held = sm.select(posting.term_id).where(sm.col(posting.version_id).in_(versions)).distinct()
+    of_fields = sm.select(term.id).where(sm.col(term.id).in_(held), sm.col(term.field).in_(list(fields)))
+    if gone := set(tx.exec(of_fields).all()) - wanted:
         tx.execute(
-            sa.delete(orm.PostingRow).where(
-                sm.col(orm.PostingRow.version_id).in_(versions), sm.col(orm.PostingRow.term_id).in_(gone)
+            sa.delete(posting).where(
+                sm.col(posting.version_id).in_(versions), sm.col(posting.term_id).in_(gone)
             )
         )
-    for term in sorted(_ids(tx, terms)):
-        copies = sm.select(sa.literal(term), orm.VersionRow.id).where(orm.VersionRow.adapter_id == adapter)
-        tx.execute(sa.insert(orm.PostingRow).from_select(["term_id", "version_id"], copies))
+    is_there = sa.exists().where(
+        sm.col(posting.term_id) == sm.col(term.id), sm.col(posting.version_id) == sm.col(version.id)
+    )
+    missing = (
+        sm.select(term.id, version.id)
+        .join(version, sm.col(version.adapter_id) == adapter)
+        .where(sm.col(term.id).in_(wanted), ~is_there)
+    )
+    tx.execute(sa.insert(posting).from_select(["term_id", "version_id"], missing))
 
 
 def _ids(tx: Transaction, terms: Terms) -> set[int]:

@@ -30,6 +30,13 @@ class LocalAliases(Aliases):
         with self.context.catalog.read() as tx:
             return aliases.infos(tx, self.context.readable_adapter(tx, name))
 
+    def get(self, name: AdapterName, alias: str) -> records.AliasInfo:
+        with self.context.catalog.read() as tx:
+            found = aliases.infos(tx, self.context.readable_adapter(tx, name), alias)
+        if not found:
+            raise _no_alias(name, alias)
+        return found[0]
+
     def move(
         self,
         name: AdapterName,
@@ -71,7 +78,7 @@ class LocalAliases(Aliases):
             adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
             found = aliases.find(tx, adapter, alias)
             if found is None:
-                raise NotFound(f"{name} has no alias {alias[:80]!a}")
+                raise _no_alias(name, alias)
             _require_seen(name, alias, found, was)
             aliases.remove(tx, adapter, alias, now, self.context.identity.name)
             events.record(
@@ -134,6 +141,10 @@ def point_alias(context: RegistryContext, tx: Transaction, move: Move) -> record
         },
     )
     return info
+
+
+def _no_alias(name: AdapterName, alias: str) -> NotFound:
+    return NotFound(f"{name} has no alias {alias[:80]!a}")
 
 
 def _require_seen(name: AdapterName, alias: str, found: AliasTarget | None, was: int | None) -> None:

@@ -122,6 +122,11 @@ class AliasesContract(ContractFixtures):
         for alias in ("staging", "canary", "prod"):
             registry.aliases.move(TONE, alias, digest, was=None)
         assert [info.alias for info in registry.aliases.list(TONE)] == ["canary", "prod", "staging"]
+        assert [registry.aliases.get(TONE, info.alias) for info in registry.aliases.list(TONE)] == list(
+            registry.aliases.list(TONE)
+        )
+        with pytest.raises(NotFound, match="has no alias 'gone'"):
+            registry.aliases.get(TONE, "gone")
         assert registry.versions.get(Ref(TONE)).aliases == ("canary", "prod", "staging")
 
     def test_every_move_is_in_the_history(self, registry: Registry, lora: MakeLora) -> None:

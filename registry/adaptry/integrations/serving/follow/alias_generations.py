@@ -61,7 +61,6 @@ class AliasGenerations:
         if not isinstance(ref.selector, Label):
             return None
         try:
-            held = self.registry.aliases.list(ref.name)
+            return self.registry.aliases.get(ref.name, ref.selector.label).generation
         except NotFound:
             return None
-        return next((one.generation for one in held if one.alias == ref.selector.label), None)

@@ -93,10 +93,12 @@ class RefLookup:
 
     def _resolve(self, ref: Ref) -> VersionInfo:
         if isinstance(ref.selector, Label):
-            held = self._registry.aliases.list(ref.name)
-            if alias := next((one for one in held if one.alias == ref.selector.label), None):
-                self.last_known.require_current(ref, alias.generation)
-                return self._registry.versions.get(Ref.of_revision(ref.name, alias.digest))
+            try:
+                alias = self._registry.aliases.get(ref.name, ref.selector.label)
+            except NotFound:
+                return self._registry.versions.get(ref)  # a branch or tag, or its error
+            self.last_known.require_current(ref, alias.generation)
+            return self._registry.versions.get(Ref.of_revision(ref.name, alias.digest))
         return self._registry.versions.get(ref)
 
     def _last_known_target(self, ref: Ref, error: AdaptryError) -> Resolution:
