@@ -10,7 +10,6 @@ from unittest.mock import patch
 import peft
 import pytest
 import torch
-from adaptry.compute.extraction.extracted_adapter import build_extracted_adapter
 from peft.tuners import tuners_utils
 from transformers import (
     AutoModelForCausalLM,
@@ -21,6 +20,7 @@ from transformers import (
 
 import adaptry
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.extraction.extracted_adapter import build_extracted_adapter
 from adaptry.compute.extraction.plan import plan_extraction
 from adaptry.compute.extraction.recipe import ExtractRecipe
 from adaptry.compute.lazy_adapters.folder_writer import write_adapter
