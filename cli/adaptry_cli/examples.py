@@ -91,7 +91,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "lineage": (
         "adaptry lineage acme/both",
         "adaptry lineage acme/tone@1 --descendants",
-        "adaptry lineage acme/both --recipe > recipe.yaml",
+        "adaptry lineage acme/both --recipe",
     ),
     "diff": (
         "adaptry diff acme/tone",

@@ -101,7 +101,7 @@ def test_an_absent_untied_head_is_missing() -> None:
         ("lm_head", (8, 8), GPT2, "linear"),
         ("h.0.mlp.c_fc", (8, 24), LLAMA, "linear"),
         ("h.0.mlp.c_fc", (24, 8), GPT2, "conv1d"),
-        ("h.0.mlp.c_fc", (8, 24), {}, "conv1d"),
+        ("h.0.mlp.c_fc", (8, 24), {}, "linear"),
         ("h.0.mlp.c_fc", (24, 8), {}, "linear"),
         ("layers.0.attention.query_key_value", (8, 8), {"model_type": "gpt_neox"}, "linear"),
     ],
@@ -116,7 +116,7 @@ def test_an_absent_untied_head_is_missing() -> None:
         "neox",
     ],
 )
-def test_orientation_follows_from_the_architecture_or_else_from_shapes(
+def test_orientation_follows_from_the_architecture(
     path: str, shape: tuple[int, ...], facts: Mapping[str, object], orientation: str
 ) -> None:
     fan_out = 24 if 24 in shape else 8

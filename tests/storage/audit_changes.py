@@ -401,7 +401,7 @@ NOT_RECORDED = frozenset({"uploads.open", "uploads.append", "uploads.finish", "v
 READING = frozenset(
     {
         "adapters.get", "adapters.history", "adapters.list", "adapters.renamed_to",
-        "aliases.list",
+        "aliases.get", "aliases.list",
         "audit.checkpoint", "audit.checkpoints", "audit.list", "audit.prove_consistency",
         "audit.prove_inclusion", "audit.sealed",
         "bases.get", "bases.list", "bases.of_architecture", "bases.read_file", "bases.record",

@@ -171,8 +171,7 @@ def orientation_of(
     module: ModuleSpec, path: str, shape: tuple[int, ...], classes: LinearClasses
 ) -> Orientation | None:
     """How the weight of the plain module at `path` of the base is stored: by the module's class, since PEFT
-    refuses factors for the transposed weight; by the shape if the base does not show the class. None if
-    nothing shows it.
+    refuses factors for the transposed weight. None if nothing shows it.
     """
     if module.kind in ("embedding", "conv", "parameter"):
         return module.kind
@@ -183,10 +182,6 @@ def orientation_of(
             return "conv1d"
         case False:
             return "linear"
-    if module.fan_in != module.fan_out and shape == (module.fan_in, module.fan_out):
-        return "conv1d"
-    if module.fan_in != module.fan_out and shape == (module.fan_out, module.fan_in):
-        return "linear"
     return None
 
 
