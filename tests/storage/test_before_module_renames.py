@@ -51,9 +51,9 @@ def dumped(values: Any) -> list[Any]:
     return [value.model_dump(mode="json") for value in values]
 
 
-def without_timeout(job: dict[str, Any]) -> dict[str, Any]:
-    """A job of then, which could not limit the time of its steps. (`Any`: JSON.)"""
-    return job | {"needs": job["needs"] | {"timeout": None}}
+def with_timeout(job: dict[str, Any]) -> dict[str, Any]:
+    """A job of then, whose steps had no time limit. (`Any`: JSON.)"""
+    return job | {"needs": job["needs"] | {"timeout": 86_400}}
 
 
 def test_an_older_registry_gives_the_same_answers(old: LocalRegistry, expected: Any) -> None:
@@ -67,8 +67,8 @@ def test_an_older_registry_gives_the_same_answers(old: LocalRegistry, expected: 
         assert [json.loads(detail.model_dump_json()) for detail in details] == expected[str(name)]["details"]
     assert dumped(old.bases.list().items) == expected["bases"]
     assert dumped(old.events.read(after=0, limit=200).items) == expected["events"]
-    assert dumped(old.jobs.list().items) == [*map(without_timeout, expected["jobs"])]
-    assert dumped(old.jobs.schedules()) == [*map(without_timeout, expected["schedules"])]
+    assert dumped(old.jobs.list().items) == [*map(with_timeout, expected["jobs"])]
+    assert dumped(old.jobs.schedules()) == [*map(with_timeout, expected["schedules"])]
 
 
 def test_an_older_registry_has_no_damage(old: LocalRegistry) -> None:
