@@ -181,6 +181,35 @@ def test_bytes_stored_early_are_dropped_if_the_client_stops(
     assert has(server, WEIGHTS)
 
 
+def test_a_file_whose_shard_does_not_come_is_dropped(
+    server: Server, upload: XetUpload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client stopped, or another process of the server has the shard."""
+    for number in range(3):
+        send(upload, number)
+    until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
+    monkeypatch.setattr(early_join, "IDLE_SECONDS", 0.05)
+    send(upload, 1)
+    until(lambda: (open_uploads(server), kept(server)), ([], []).__eq__)
+    assert upload.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
+    assert has(server, WEIGHTS)
+
+
+def test_xorbs_of_other_files_do_not_wait_once_the_first_file_is_stored(
+    server: Server, upload: XetUpload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        send(upload, number)
+    until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
+    monkeypatch.setattr("adaptry_api.hub.xet.arriving_xorb.TURN_SECONDS", 3600.0)
+    second, hash = [random.Random(9).randbytes(CHUNK)], "12" * 32
+    assert upload.xorb(b"".join(map(chunk, second)), hash).status == 200
+    other = file_entry(second[0], [(hash, CHUNK, 0, 1)])
+    assert upload.shard(shard(entry([0, 1, 2], WEIGHTS), other)).json == {"result": 1}
+    assert has(server, WEIGHTS)
+    assert has(server, second[0])
+
+
 def test_a_file_of_a_known_size_is_not_stored_early(server: Server, upload: XetUpload) -> None:
     name = AdapterName.parse(TONE)
     other = weights(1)
