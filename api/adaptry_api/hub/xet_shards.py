@@ -25,7 +25,7 @@ from adaptry_api.hub.xet import shard
 from adaptry_api.hub.xet.early_join import EarlyJoin
 from adaptry_api.hub.xet.reassembly import JoinedFile, resolve_files, stored_runs
 from adaptry_api.hub.xet.shard import XetFile
-from adaptry_api.hub.xet.stored_xorb import StoredXorb, xorb_trailer
+from adaptry_api.hub.xet.stored_xorb import StoredXorb, keys_beside, xorb_trailer
 from adaptry_api.hub.xet_upload import UPLOAD_PATH, XetGrant, XetUploadId, XetWriter, slot_holder
 
 ROUTES = hub_router()
@@ -102,6 +102,7 @@ class _Joining:
             try:
                 joined = resolve_files(self.files, _XorbFinder(self._state, self._writer, spool))
                 begun, earlier = (early and early.claim(joined, self._state.blobs.chunks)) or (None, None)
+                self._drop_early(spool, earlier)
                 # `begun` is first: its open upload counts towards the uploads that the name may have.
                 for done, file in enumerate(sorted(joined, key=lambda each: each is not begun), 1):
                     self._store(file, earlier if file is begun else None)
@@ -129,6 +130,15 @@ class _Joining:
         """The upload's spool, for one shard at a time: one must not drop bytes that another is reading."""
         with self._state.spools.open(self._name.namespace, self._upload) as spool, spool.exclusive():
             yield spool
+
+    def _drop_early(self, spool: UploadSpool, claimed: str | None) -> None:
+        """Drops the uploads in which other processes of the server store bytes early, since they count
+        against the quotas of the files. The bytes remain readable in the spool.
+        """
+        for id in keys_beside(spool.path):
+            if id != claimed:
+                with suppress(NotFound):  # dropped, or a file of the adapter
+                    self._writer.registry.uploads.drop(id)
 
     def _store(self, file: JoinedFile, earlier: str | None) -> None:
         """Stores the file in the adapter. `earlier`: the id of an upload that has its bytes already."""

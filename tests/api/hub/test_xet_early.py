@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,8 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.storage.catalog import inspections
 from adaptry_api.hub.xet import early_join
-from adaptry_api.testing import Server, until
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, running_server, until
 
 from .uploads import TONE, XetUpload, create, has, kept
 from .xet_bodies import chunk, file_entry, shard
@@ -125,6 +127,20 @@ def test_bytes_stored_early_take_no_quota_from_the_files(server: Server) -> None
     until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
     assert upload.shard(shard(entry([0, 2, 1], content))).json == {"result": 1}
     assert has(server, content)
+
+
+def test_bytes_that_another_process_stored_early_take_no_quota_from_the_files(server: Server) -> None:
+    limits = QuotaRequest(scope="namespace", name="acme", bytes=len(WEIGHTS) * 3 // 2, uploads=1)
+    server.registry().quotas.set(limits)
+    upload = XetUpload.start(server, token=server.token("ann", "writer", ("acme",)))
+    for number in range(3):
+        send(upload, number)
+    until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
+    with running_server(ServerSettings(data=server.data)) as other:
+        of_other = replace(upload, server=other)
+        assert of_other.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
+    assert has(server, WEIGHTS)
+    assert open_uploads(server) == []
 
 
 def test_a_file_that_is_stored_early_takes_no_place_from_another(server: Server) -> None:

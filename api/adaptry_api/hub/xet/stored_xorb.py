@@ -111,6 +111,11 @@ def file_beside(xorb: Path, key: str) -> Path:
     return xorb.with_name(_JOINED + key)
 
 
+def keys_beside(folder: Path) -> Iterator[str]:
+    """The keys of these files in a folder of xorbs."""
+    return (path.name.removeprefix(_JOINED) for path in folder.glob(f"{_JOINED}*"))
+
+
 def merge_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
     """The same bytes in as few runs as possible."""
     found: list[Run] = []
