@@ -111,9 +111,9 @@ def file_beside(xorb: Path, key: str) -> Path:
     return xorb.with_name(_JOINED + key)
 
 
-def keys_beside(folder: Path) -> Iterator[str]:
-    """The keys of these files in a folder of xorbs."""
-    return (path.name.removeprefix(_JOINED) for path in folder.glob(f"{_JOINED}*"))
+def files_beside(folder: Path) -> dict[str, Path]:
+    """These files in a folder of xorbs, by key."""
+    return {path.name.removeprefix(_JOINED): path for path in folder.glob(f"{_JOINED}*")}
 
 
 def merge_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
