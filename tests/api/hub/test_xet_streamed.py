@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import socket
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server, until
 
 from .test_xet_early import HASHES, WEIGHTS, XORBS, entry, open_uploads, send
-from .uploads import XetUpload, create, has
+from .uploads import XetUpload, create, has, kept
 from .xet_bodies import chunk, file_entry, shard
 
 KEY = "0123456789abcdef" * 2
@@ -109,6 +110,7 @@ def test_a_file_whose_early_upload_is_dropped_is_joined_as_usual(server: Server,
     assert upload.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
     assert has(server, WEIGHTS)
     assert open_uploads(server) == []
+    assert kept(server) == [hashlib.sha256(WEIGHTS).hexdigest()]
 
 
 def break_off(upload: XetUpload, body: bytes, hash: str) -> None:
