@@ -86,6 +86,14 @@ def test_a_recipe_of_another_tool_is_refused(run, inputs: object) -> None:
     assert "not written by `adaptry combine`" in refused.stderr
 
 
+@pytest.mark.parametrize("modules", [7, [7], ["q_proj"], {"match": "q_proj"}, [{"weights": [7]}]])
+def test_modules_of_another_tool_are_refused(run, modules: object) -> None:
+    recipe = {"operation": "combine", "inputs": [], "modules": modules}
+    push(connect(), open_dir("out"), "acme/tone", recipe=recipe)
+    refused = run("lineage", "acme/tone", "--recipe", code=2)
+    assert "not written by `adaptry combine`" in refused.stderr
+
+
 @pytest.mark.usefixtures("parents")
 def test_a_recipe_names_no_input_that_the_caller_may_not_read(run, home: Path) -> None:
     pytest.importorskip("torch")

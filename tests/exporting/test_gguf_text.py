@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,34 @@ def test_a_text_is_found_behind_values_of_every_type(tmp_path: Path) -> None:
     assert read_gguf_text(tmp_path / "some.gguf", "general.architecture") == "llama"
     assert read_gguf_text(tmp_path / "some.gguf", "some.bool") is None
     assert read_gguf_text(tmp_path / "some.gguf", "other") is None
+
+
+def entry(key: bytes, kind: int, value: bytes) -> bytes:
+    return struct.pack("<Q", len(key)) + key + struct.pack("<I", kind) + value
+
+
+HEAD = b"GGUF" + struct.pack("<IQQ", 3, 0, 1 << 60)
+SOUGHT = entry(b"sought", 8, struct.pack("<Q", 5) + b"found")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        entry(b"texts", 9, struct.pack("<IQ", 8, 1 << 60)),
+        entry(b"numbers", 9, struct.pack("<IQ", 0, 1 << 60)),
+        entry(b"text", 8, struct.pack("<Q", (1 << 64) - 1)),
+        entry(b"bytes", 9, struct.pack("<IQ", 0, 18 << 20) + bytes(16 << 20) + SOUGHT),
+        SOUGHT[:-1],
+        b"",
+    ],
+    ids=["texts", "numbers", "long text", "array over the limit", "cut text", "zeros"],
+)
+def test_a_file_that_claims_more_than_it_has_has_no_text(tmp_path: Path, data: bytes) -> None:
+    with (tmp_path / "some.gguf").open("wb") as file:
+        file.write(HEAD + data)
+        if data != SOUGHT[:-1]:
+            file.truncate(8 << 30)  # zeros that take no space
+    assert read_gguf_text(tmp_path / "some.gguf", "sought") is None
 
 
 @pytest.mark.parametrize("data", [b"", b"GGUF", b"PK\x03\x04" * 20, b"GGUF" + b"\xff" * 40])

@@ -42,7 +42,17 @@ def request_of_a_step(tmp_path: Path) -> StepRequest:
         by="eve",
         rights=encode_rights(Identity.with_role("eve", "reader", ("eve",))),
         scratch=str(tmp_path),
+        timeout=60,
     )
+
+
+def test_a_runner_that_started_before_an_upgrade_can_still_start_steps(
+    request_of_a_step: StepRequest,
+) -> None:
+    sent = request_of_a_step.model_dump()
+    sent["turn"] = sent.pop("attempt")
+    del sent["timeout"]
+    assert StepRequest.model_validate(sent).attempt == 1
 
 
 def test_storage_locations_are_shown_to_the_runner_but_not_to_the_submitter(

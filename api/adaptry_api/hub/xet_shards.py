@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 
 import anyio
@@ -25,7 +25,7 @@ from adaptry_api.hub.xet import shard
 from adaptry_api.hub.xet.early_join import EarlyJoin
 from adaptry_api.hub.xet.reassembly import JoinedFile, resolve_files, stored_runs
 from adaptry_api.hub.xet.shard import XetFile
-from adaptry_api.hub.xet.stored_xorb import StoredXorb, xorb_trailer
+from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, files_beside, xorb_trailer
 from adaptry_api.hub.xet_upload import UPLOAD_PATH, XetGrant, XetUploadId, XetWriter, slot_holder
 
 ROUTES = hub_router()
@@ -101,7 +101,9 @@ class _Joining:
             early = self._early = self._state.early_joins.take(self._upload)
             try:
                 joined = resolve_files(self.files, _XorbFinder(self._state, self._writer, spool))
-                begun, earlier = (early and early.claim(joined, self._state.blobs.chunks)) or (None, None)
+                claimed = early and early.claim(joined, self._state.blobs.chunks)
+                begun, earlier = claimed or _stored_elsewhere(joined, spool) or (None, None)
+                self._drop_early(spool, earlier)
                 # `begun` is first: its open upload counts towards the uploads that the name may have.
                 for done, file in enumerate(sorted(joined, key=lambda each: each is not begun), 1):
                     self._store(file, earlier if file is begun else None)
@@ -130,6 +132,15 @@ class _Joining:
         with self._state.spools.open(self._name.namespace, self._upload) as spool, spool.exclusive():
             yield spool
 
+    def _drop_early(self, spool: UploadSpool, claimed: str | None) -> None:
+        """Drops the uploads in which other processes of the server store bytes early, since they count
+        against the quotas of the files. The bytes remain readable in the spool.
+        """
+        for id in files_beside(spool.path):
+            if id != claimed:
+                with suppress(NotFound):  # dropped, or a file of the adapter
+                    self._writer.registry.uploads.drop(id)
+
     def _store(self, file: JoinedFile, earlier: str | None) -> None:
         """Stores the file in the adapter. `earlier`: the id of an upload that has its bytes already."""
         try:
@@ -147,6 +158,19 @@ class _Joining:
                 self._state.chunk_maps.forget(self._name, source)
             raise
         self._state.chunk_maps.save(self._name, file.sha256, file.table)
+
+
+def _stored_elsewhere(files: Iterable[JoinedFile], spool: UploadSpool) -> tuple[JoinedFile, str] | None:
+    """One of the files that another process of the server has stored early, if it has all bytes in order, and
+    the id of its upload.
+    """
+    beside = files_beside(spool.path)
+    for file in files:
+        runs = file.runs
+        for id, path in beside.items():
+            if runs == (Run(path, 0, file.size),):
+                return file, id
+    return None
 
 
 class _XorbFinder:

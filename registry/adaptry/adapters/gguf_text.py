@@ -7,8 +7,8 @@ worker, which has neither the package nor torch, can tell its files from those o
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from pathlib import Path
-from typing import IO
 
 PREPARED_FOR = "adaptry.prepared_for"
 """The key of the engine that serves the adapter in the file as it was trained: `adaptry export` has repaired
@@ -18,49 +18,59 @@ _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a value by its type; strings and arrays state their length."""
-_LARGEST = 16 << 20
-_MOST_KEYS = 10_000
+_HEAD = 4 << 20
+"""Bytes of a file that are read. Adapters have a few kilobytes of metadata; a file may claim any amount."""
 
 
 def read_gguf_text(file: Path, key: str) -> str | None:
-    """The text under `key`; None without it, or if the file is not GGUF. Raises `OSError`."""
-    with file.open("rb") as stream:
-        try:
-            if stream.read(4) != _MAGIC:
-                return None
-            _, _, count = struct.unpack("<IQQ", stream.read(20))
-            for _ in range(min(count, _MOST_KEYS)):
-                found = _string(stream)
-                (kind,) = struct.unpack("<I", stream.read(4))
-                if found == key.encode() and kind == _STRING:
-                    return _string(stream).decode()
-                _skip(stream, kind)
-        except (struct.error, UnicodeDecodeError, KeyError):
+    """The text under `key`; None without it, if the file is not GGUF, or if its metadata do not end in its
+    first 4 MiB. Raises `OSError`.
+    """
+    with file.open("rb") as opened:
+        stream = BytesIO(opened.read(_HEAD))
+    try:
+        if _take(stream, len(_MAGIC)) != _MAGIC:
             return None
+        _, _, count = struct.unpack("<IQQ", _take(stream, 20))
+        for _ in range(count):
+            found = _string(stream)
+            kind = _number(stream, "<I")
+            if found == key.encode() and kind == _STRING:
+                return _string(stream).decode()
+            _skip(stream, kind)
+    except (EOFError, UnicodeDecodeError, KeyError):
+        return None
     return None
 
 
-def _string(stream: IO[bytes]) -> bytes:
-    return stream.read(min(_length(stream), _LARGEST))
+def _take(stream: BytesIO, size: int) -> bytes:
+    """The next bytes. Raises `EOFError` if there are fewer."""
+    data = stream.read(min(size, _HEAD))
+    if len(data) < size:
+        raise EOFError
+    return data
 
 
-def _length(stream: IO[bytes]) -> int:
-    (length,) = struct.unpack("<Q", stream.read(8))
-    return int(length)
+def _number(stream: BytesIO, format: str) -> int:
+    (number,) = struct.unpack(format, _take(stream, struct.calcsize(format)))
+    return int(number)
 
 
-def _skip(stream: IO[bytes], kind: int) -> None:
+def _string(stream: BytesIO) -> bytes:
+    return _take(stream, _number(stream, "<Q"))
+
+
+def _skip(stream: BytesIO, kind: int) -> None:
     """Skips a value. Raises `KeyError` for an unknown type."""
     if kind == _STRING:
         _string(stream)
         return
     if kind != _ARRAY:
-        stream.read(_SIZES[kind])
+        _take(stream, _SIZES[kind])
         return
-    (of,) = struct.unpack("<I", stream.read(4))
-    count = _length(stream)
+    of, count = _number(stream, "<I"), _number(stream, "<Q")
     if of == _STRING:
         for _ in range(count):
             _string(stream)
     else:
-        stream.read(min(count * _SIZES[of], _LARGEST))
+        _take(stream, count * _SIZES[of])

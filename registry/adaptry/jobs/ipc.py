@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from adaptry.registry.job_types.records import JobFault
+from adaptry.registry.job_types.records import DAY, JobFault
 
 
 class _IpcModel(BaseModel):
@@ -30,19 +30,20 @@ class StepRequest(_IpcModel):
     """One `attempt` at a step. `before`: earlier results; `timeout`: seconds that it may take;
     `remotes`: other registries by name.
 
-    `trace`: the headers of the runner's span.
+    `trace`: the headers of the runner's span. A runner that started before an upgrade sends no `timeout`, and
+    calls the attempt a `turn`.
     """
 
     place: RegistryLocation
     job: str
     step: str
-    attempt: int
+    attempt: int = Field(validation_alias=AliasChoices("attempt", "turn"))
     kind: str
     task: dict[str, Any]
     by: str
     rights: str
     before: dict[str, Any] = {}
-    timeout: int
+    timeout: int = DAY
     device: str = "cpu"
     scratch: str
     remotes: dict[str, str] = {}

@@ -87,7 +87,8 @@ class _Names:
 
 
 def _override(module: Json, named: _Names) -> dict[str, Any]:
-    weights = module.get("weights")
-    if not weights:
-        return dict(module)
-    return {**module, "weights": {str(named.source(entry)): weight for entry, weight in weights}}
+    """Raises `TypeError` or `ValueError` if the module is not ours."""
+    found = dict(module)
+    if weights := found.get("weights"):
+        found["weights"] = {str(named.source(entry)): weight for entry, weight in weights}
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,8 @@ from adaptry.core.refs import AdapterName
 from adaptry.registry.quotas import QuotaRequest
 from adaptry.storage.catalog import inspections
 from adaptry_api.hub.xet import early_join
-from adaptry_api.testing import Server, until
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, running_server, until
 
 from .uploads import TONE, XetUpload, create, has, kept
 from .xet_bodies import chunk, file_entry, shard
@@ -127,6 +129,20 @@ def test_bytes_stored_early_take_no_quota_from_the_files(server: Server) -> None
     assert has(server, content)
 
 
+def test_bytes_that_another_process_stored_early_take_no_quota_from_the_files(server: Server) -> None:
+    limits = QuotaRequest(scope="namespace", name="acme", bytes=len(WEIGHTS) * 3 // 2, uploads=1)
+    server.registry().quotas.set(limits)
+    upload = XetUpload.start(server, token=server.token("ann", "writer", ("acme",)))
+    for number in range(3):
+        send(upload, number)
+    until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
+    with running_server(ServerSettings(data=server.data)) as other:
+        of_other = replace(upload, server=other)
+        assert of_other.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
+    assert has(server, WEIGHTS)
+    assert open_uploads(server) == []
+
+
 def test_a_file_that_is_stored_early_takes_no_place_from_another(server: Server) -> None:
     server.registry().quotas.set(QuotaRequest(scope="namespace", name="acme", uploads=1))
     upload = XetUpload.start(server, token=server.token("ann", "writer", ("acme",)))
@@ -179,6 +195,35 @@ def test_bytes_stored_early_are_dropped_if_the_client_stops(
     send(upload, 2)
     assert upload.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
     assert has(server, WEIGHTS)
+
+
+def test_a_file_whose_shard_does_not_come_is_dropped(
+    server: Server, upload: XetUpload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client stopped, or another process of the server has the shard."""
+    for number in range(3):
+        send(upload, number)
+    until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
+    monkeypatch.setattr(early_join, "IDLE_SECONDS", 0.05)
+    send(upload, 1)
+    until(lambda: (open_uploads(server), kept(server)), ([], []).__eq__)
+    assert upload.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
+    assert has(server, WEIGHTS)
+
+
+def test_xorbs_of_other_files_do_not_wait_once_the_first_file_is_stored(
+    server: Server, upload: XetUpload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        send(upload, number)
+    until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
+    monkeypatch.setattr("adaptry_api.hub.xet.arriving_xorb.TURN_SECONDS", 3600.0)
+    second, hash = [random.Random(9).randbytes(CHUNK)], "12" * 32
+    assert upload.xorb(b"".join(map(chunk, second)), hash).status == 200
+    other = file_entry(second[0], [(hash, CHUNK, 0, 1)])
+    assert upload.shard(shard(entry([0, 1, 2], WEIGHTS), other)).json == {"result": 1}
+    assert has(server, WEIGHTS)
+    assert has(server, second[0])
 
 
 def test_a_file_of_a_known_size_is_not_stored_early(server: Server, upload: XetUpload) -> None:

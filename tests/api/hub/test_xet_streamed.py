@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
@@ -17,10 +19,11 @@ from adaptry_api.hub.xet import early_join
 from adaptry_api.hub.xet.arriving_xorb import ArrivingXorb
 from adaptry_api.hub.xet.reassembly import read_spooled
 from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, file_beside
-from adaptry_api.testing import Server, until
+from adaptry_api.settings import ServerSettings
+from adaptry_api.testing import Server, running_server, until
 
 from .test_xet_early import HASHES, WEIGHTS, XORBS, entry, open_uploads, send
-from .uploads import XetUpload, create, has
+from .uploads import XetUpload, create, has, kept
 from .xet_bodies import chunk, file_entry, shard
 
 KEY = "0123456789abcdef" * 2
@@ -54,6 +57,20 @@ def test_bytes_that_are_written_as_they_arrive_are_on_the_disk_once(
     assert upload.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
     until(lambda: list((server.data / "spools").rglob("joined-*")), [].__eq__)
     assert bytes_on_disk(server) < len(WEIGHTS) + 10_000
+
+
+def test_bytes_that_another_process_wrote_as_they_arrived_are_on_the_disk_once(
+    server: Server, upload: XetUpload
+) -> None:
+    for number in range(3):
+        send(upload, number)
+    until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
+    with running_server(ServerSettings(data=server.data)) as other:
+        of_other = replace(upload, server=other)
+        assert of_other.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
+    assert has(server, WEIGHTS)
+    assert open_uploads(server) == []
+    assert bytes_on_disk(server) < len(WEIGHTS) + 20_000
 
 
 def test_the_chunks_after_the_end_of_the_file_are_kept_for_other_files(
@@ -93,6 +110,7 @@ def test_a_file_whose_early_upload_is_dropped_is_joined_as_usual(server: Server,
     assert upload.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
     assert has(server, WEIGHTS)
     assert open_uploads(server) == []
+    assert kept(server) == [hashlib.sha256(WEIGHTS).hexdigest()]
 
 
 def break_off(upload: XetUpload, body: bytes, hash: str) -> None:

@@ -31,7 +31,7 @@ from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, file_beside, merge_
 from adaptry_api.hub.xet.xorb import MAX_CHUNK_BYTES, MAX_XORB_BYTES
 
 IDLE_SECONDS = 60.0
-"""Seconds without another xorb after which an upload is considered abandoned."""
+"""Seconds without another xorb or the shard after which an upload is considered abandoned."""
 _MOST = 4  # files stored early at once, with a thread each
 _KNOWN = 64  # uploads whose xorbs are followed
 _ENDS = re.compile(rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,15})\s*\]')
@@ -79,7 +79,7 @@ class EarlyJoin:
         self._uploads = uploads
         self._name = name
         self._changed = Condition()
-        self._announced = 0
+        self._announced = self._arriving = 0
         self._xorbs: dict[int, StoredXorb | ArrivingXorb] = {}  # those not taken yet
         self._taken: list[Run] = []  # the first bytes of the file, presumably
         self._streamed: ArrivingXorb | None = None  # the xorb that is written as it arrives
@@ -87,11 +87,12 @@ class EarlyJoin:
             None  # reads the other bytes, once they are certain
         )
         self._is_cancelled = False
+        self._is_taking = True  # bytes of further xorbs
         self._size = 0
         self._beside: Path | None = None  # the file's second name
         self._dependents: set[Path] = set()  # xorbs whose bytes are only in this file
         self._thread: Thread | None = None
-        self._complete: str | None = None  # the upload that has all bytes
+        self._complete: str | None = None  # the upload that has all bytes, once a shard claims it
 
     @contextmanager
     def receiving(self, path: Path, body_size: int) -> Iterator[Callable[[Iterable[Part]], Iterator[Part]]]:
@@ -101,24 +102,38 @@ class EarlyJoin:
         arriving = ArrivingXorb(path, body_size)
         with self._changed:
             number, self._announced = self._announced, self._announced + 1
-            if self._is_cancelled:
-                arriving.decline()
-            else:
+            self._arriving += 1
+            if self._is_taking:
                 self._xorbs[number] = arriving
-                self._changed.notify_all()
+            else:
+                arriving.decline()
+            self._changed.notify_all()
         try:
             yield partial(arriving.split, begin=partial(self._begin, path) if number == 0 else None)
             self._add(number, arriving)
         except BaseException:
             arriving.decline()
-            self.cancel()
+            if self._is_taking:
+                self.cancel()
             raise
+        finally:
+            with self._changed:
+                self._arriving -= 1
+                self._changed.notify_all()
 
     def cancel(self) -> None:
         """Drops the stored bytes, without waiting for it."""
         with self._changed:
             self._is_cancelled = True
-            for xorb in [*self._xorbs.values(), self._streamed]:
+            if self._streamed is not None:
+                self._streamed.decline()
+            self._stop_taking()
+
+    def _stop_taking(self) -> None:
+        """Leaves all further xorbs to their own files."""
+        with self._changed:
+            self._is_taking = False
+            for xorb in self._xorbs.values():
                 if isinstance(xorb, ArrivingXorb):
                     xorb.decline()
             self._xorbs.clear()  # their tables of chunks take memory
@@ -181,19 +196,41 @@ class EarlyJoin:
 
     def _store(self, first: Path) -> None:
         try:
-            with suppress(AdaptryError):  # if it persists, storing the joined file raises it again
-                session = self._uploads.open(self._name, None, self._size)
-                try:
-                    with closing(self._bytes(file_beside(first, session.id), session.id)) as found:
-                        sent = self._uploads.append(session, 0, found, self._size)
-                    self._complete = session.id if sent.offset == self._size else None
-                finally:
-                    if self._complete is None:
-                        self._uploads.drop(session.id)
+            stored = self._append(first)
         finally:
             _places.release()
-            if self._complete is None:
-                self.cancel()
+            self._stop_taking()
+        if stored is not None and self._is_wanted():
+            self._complete = stored
+        elif stored is not None:
+            with suppress(AdaptryError):  # dropped by someone else
+                self._uploads.drop(stored)
+
+    def _append(self, first: Path) -> str | None:
+        """Stores the bytes. Returns the upload that has all of them; None if some are missing."""
+        with suppress(AdaptryError):  # if it persists, storing the joined file raises it again
+            session = self._uploads.open(self._name, None, self._size)
+            has_all = False
+            try:
+                with closing(self._bytes(file_beside(first, session.id), session.id)) as found:
+                    has_all = self._uploads.append(session, 0, found, self._size).offset == self._size
+            finally:
+                if not has_all:
+                    self._uploads.drop(session.id)
+            return session.id if has_all else None
+        return None
+
+    def _is_wanted(self) -> bool:
+        """Waits until a shard claims the file; False if none does."""
+        with self._changed:
+            while self._rest is None and not self._is_cancelled:
+                self._wait()
+            return self._rest is not None
+
+    def _wait(self) -> None:
+        """Waits for a change; cancels if the client seems to be gone. The lock is held."""
+        if not self._changed.wait(None if self._arriving else IDLE_SECONDS):
+            self.cancel()
 
     def _bytes(self, beside: Path, session: str) -> Generator[bytes]:
         """The bytes of the xorbs as they arrive or become complete, then the rest of the file."""
@@ -206,6 +243,7 @@ class EarlyJoin:
                         return
                     yield piece
                     position += len(piece)
+        self._stop_taking()
         if self._rest is not None and position < self._size:
             yield from self._rest(position)
 
@@ -216,9 +254,7 @@ class EarlyJoin:
                 found = self._pop(position)
                 if found is not None:
                     return found
-                is_arriving = any(isinstance(xorb, ArrivingXorb) for xorb in self._xorbs.values())
-                if not self._changed.wait(None if is_arriving else IDLE_SECONDS):
-                    self._is_cancelled = True
+                self._wait()
         return None
 
     def _pop(self, position: int) -> Generator[bytes] | None:

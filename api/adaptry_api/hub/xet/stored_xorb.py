@@ -111,6 +111,11 @@ def file_beside(xorb: Path, key: str) -> Path:
     return xorb.with_name(_JOINED + key)
 
 
+def files_beside(folder: Path) -> dict[str, Path]:
+    """These files in a folder of xorbs, by key."""
+    return {path.name.removeprefix(_JOINED): path for path in folder.glob(f"{_JOINED}*")}
+
+
 def merge_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
     """The same bytes in as few runs as possible."""
     found: list[Run] = []

@@ -16,7 +16,7 @@ from adaptry.storage.catalog import pending_deletes, stored_use
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.prepared_changes import change, insert_new
+from adaptry.storage.catalog.prepared_changes import change, count_changed, insert_new
 from adaptry.storage.catalog.statement_texts import Selection, statement
 from adaptry.storage.catalog.version_info import Columns
 
@@ -264,8 +264,9 @@ def _close() -> sa.Delete:
     return tables.uploads.delete().where(tables.uploads.c.id == sa.bindparam("of_id"))
 
 
-def touch(tx: Transaction, id: str, at: datetime) -> None:
-    change(tx, _touch, {"of_id": id, "touched_at": at})
+def touch(tx: Transaction, id: str, at: datetime) -> bool:
+    """Records that a session is in use; returns whether it exists."""
+    return count_changed(tx, _touch, {"of_id": id, "touched_at": at}) > 0
 
 
 def finish_session(tx: Transaction, id: str, at: datetime) -> None:

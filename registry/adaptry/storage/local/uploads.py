@@ -124,8 +124,11 @@ class LocalUploads(Uploads):
             return self._upload(session)
         with self.context.blobs.staging(session.id) as staged:
             self._append(session, staged, offset, _at_most(session.size - offset, chunks))
-        with self.context.write(is_durable=False) as tx:
-            files.touch(tx, session.id, self.context.clock())
+            with self.context.write(is_durable=False) as tx:
+                is_open = files.touch(tx, session.id, self.context.clock())
+            if not is_open:
+                staged.discard()
+                raise NotFound(_GONE)
         return self._upload(session)
 
     def _append(
@@ -266,7 +269,7 @@ class LocalUploads(Uploads):
         with (
             suppress(Conflict),
             self.context.blobs.staging(session.id) as staged,
-        ):  # otherwise its sender notices at the end
+        ):  # otherwise its sender notices at the end, and discards it
             staged.discard()
 
     def _may_manage(self, tenant: str) -> bool:

@@ -178,6 +178,17 @@ class UploadsContract(ContractFixtures):
         assert not ada.uploads.list().items
         assert ada.uploads.open(TONE, DIGEST, len(DATA)).offset == 0
 
+    def test_a_client_that_sends_while_its_upload_is_dropped_learns_it(self, registry: Registry) -> None:
+        session = registry.uploads.open(TONE, DIGEST, len(DATA))
+
+        def pieces() -> Iterator[bytes]:
+            yield DATA[:10]
+            registry.uploads.drop(session.id)
+            yield DATA[10:]
+
+        with pytest.raises(NotFound):
+            registry.uploads.append(session, 0, pieces(), len(DATA))
+
     def test_a_namespace_at_its_limit_is_busy_and_others_are_not(self, registry: Registry) -> None:
         opened = [
             registry.uploads.open(TONE, Digest.of(bytes([number])), 1) for number in range(MAX_OPEN_UPLOADS)
