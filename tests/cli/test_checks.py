@@ -303,7 +303,7 @@ def test_no_file_is_made_with_another_model_than_the_folder_in_the_config(
 def test_a_version_is_exported_for_no_other_model_than_its_own(run) -> None:
     run("push", "./out", "acme/tone", "--base", "org/tiny")
     refused = run("export", "acme/tone", "--for", "llama.cpp", "--base", "./other", "-o", "./made", code=1)
-    assert "acme/tone@1 is for the base" in refused.stderr and "--other-base" in refused.stderr
+    assert "acme/tone@1 is for the base org/tiny" in refused.stderr and "--other-base" in refused.stderr
     run("export", "acme/tone", "--for", "llama.cpp", "--base", "./base", "-o", "./made")
 
 
