@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from pathlib import Path
@@ -316,3 +317,24 @@ def test_a_path_in_the_config_of_a_version_is_not_looked_up_on_this_machine(run,
     run("merge", "acme/away", "--base", "./base", "-o", "./merged")
     run("convert", "acme/away", "--base", "./base", "--rank", "2", "-o", "./converted")
     run("export", "acme/away", "--for", "llama.cpp", "--base", "./base", "-o", "./exported")
+
+
+@pytest.mark.usefixtures("bases")
+def test_several_adapters_get_a_line_each_and_one_that_cannot_be_read_stops_no_other(
+    run, answer, tmp_path: Path
+) -> None:
+    tiny_lora(tmp_path / "wide", hidden=32)
+    (tmp_path / "empty").mkdir()
+
+    said = run("check", "./out", "./empty", "./wide", code=1)
+
+    lines = said.stdout.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["./out", "./empty", "./wide"]
+    assert lines[0] == "./out: no findings; it can be used, against org/tiny, the base that its config names"
+    assert "[shape_mismatch" in lines[2]
+    assert "checked 3 adapters; 2 cannot be used" in said.stderr
+    assert "checked 2 adapters; all can be used" in run("check", "./out", "./out").stderr
+    good, empty, wide = json.loads(run("check", "./out", "./empty", "./wide", "--json", code=1).stdout)
+    assert (good["adapter"], good["blocked"], wide["blocked"]) == ("./out", False, True)
+    assert empty["error"]["message"] in lines[1]
+    assert good["findings"] == answer("check", "./out")["findings"]
