@@ -110,9 +110,7 @@ def test_a_restore_of_neither_shows_how_to_restore_both(run: Run, words: tuple[s
     assert "revoked" in run("show", "acme/tone@2").stdout
 
 
-def test_a_missing_backup_is_reported_before_an_existing_registry(
-    run: Run, tmp_path: Path
-) -> None:
+def test_a_missing_backup_is_reported_before_an_existing_registry(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     said = run("restore", "./empty", code=3).stderr
     assert "no backup in empty" in said

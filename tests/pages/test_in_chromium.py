@@ -204,6 +204,23 @@ def test_the_keyboard_alone_creates_and_revokes_a_token_with_confirmation(page: 
     assert secret not in page.content()
 
 
+def test_a_form_is_not_sent_again_by_a_reload_or_the_back_button(page: Page, team: Server) -> None:
+    page.goto(f"{team.url}/-/settings/tokens")
+    page.get_by_role("textbox", name="Name", exact=True).fill("sent once")
+    page.keyboard.press("Enter")
+    wait_for_heading(page, "Copy this now")
+
+    page.reload()
+    wait_for_heading(page, "All tokens")
+    page.goto(team.url)
+    page.go_back()
+    wait_for_heading(page, "All tokens")
+
+    assert page.get_by_role("heading", name="Copy this now").count() == 0
+    names = [token.name for token in team.registry().tokens.list(limit=200).items]
+    assert names.count("sent once") == 1
+
+
 def test_a_jobs_log_grows_on_its_open_page_until_it_is_cancelled(page: Page, team: Server) -> None:
     inputs = [f"{TONE}@4", f"{TONE}@5"]
     order = JobOrder(kind="combine", task={"inputs": inputs, "to": "acme/in-chromium"})
