@@ -9,7 +9,7 @@ from __future__ import annotations
 import http
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -167,7 +167,7 @@ def http_error_response(error: HTTPException, request_id: str) -> Response:
     return problem_response(request_id, error.status_code, code, detail, headers)
 
 
-def install_error_handlers(app: FastAPI, unserved: Callable[[Request, int], Response]) -> None:
+def install_error_handlers(app: FastAPI, unserved: Callable[[Request, int], Awaitable[Response]]) -> None:
     """Turns every error that leaves a route into a problem response; `unserved` responds for addresses of the
     Hub protocol that no route has.
     """
@@ -181,7 +181,7 @@ def install_error_handlers(app: FastAPI, unserved: Callable[[Request, int], Resp
         assert isinstance(error, HTTPException)
         is_ours = isinstance(error, WrappedError) or request.url.path.startswith(f"{protocol.PREFIX}/")
         if error.status_code in (404, 405) and not is_ours:
-            return unserved(request, error.status_code)
+            return await unserved(request, error.status_code)
         return http_error_response(error, request_id(request))
 
     async def unreadable(request: Request, error: Exception) -> Response:

@@ -33,7 +33,7 @@ _LIMITS = {"set": "quota.set", "remove": "quota.remove"}
 FORM_ACTIONS: Mapping[str, Mapping[str, str]] = {
     "/-/compare": {"measure": "job.submit"},
     "/-/combine": {"preview": "job.submit", "run": "job.submit"},
-    "/-/jobs/{id}": {"cancel": "job.cancel", "retry": "job.retry"},
+    "/-/jobs/{id}": {"cancel": "job.cancel", "retry": "job.retry", "submit": "job.submit"},
     f"{_SETTINGS}/tokens": _TOKENS,
     f"{_SETTINGS}/users": {**_PRINCIPALS, "invite": "invitation.create"},
     f"{_SETTINGS}/groups": {

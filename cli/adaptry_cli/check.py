@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.core.refs import folder_argument
+from adaptry.core.errors import AdaptryError
 from adaptry.core.report import CheckReport, Severity
 from adaptry.operations.adapter_check import CheckRequest, CheckResult, check_adapter
 from adaptry_cli.arguments import BASE, RUNTIME, SOURCE, Source
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import format_count, json_option, print_err, print_json, progress
+from adaptry_cli.out import escape_controls, format_count, json_option, print_err, print_json, progress
+from adaptry_cli.several import error_json, for_each, source_text
 from adaptry_cli.tables import print_wrapped
 from adaptry_cli.verdicts import verdict_text
 from adaptry_cli.version_text import findings_text
@@ -31,7 +31,7 @@ _NOUNS: Mapping[Severity, str] = {"blocks": "blocking finding", "warns": "warnin
 
 
 @command()
-@click.argument("source", metavar="REF|DIR", type=SOURCE)
+@click.argument("sources", metavar="REF|DIR...", nargs=-1, required=True, type=SOURCE)
 @click.option(
     "--base", metavar="NAME|DIR|ID", type=BASE, help="The base to check against. Default: the adapter's own."
 )
@@ -57,7 +57,7 @@ _NOUNS: Mapping[Severity, str] = {"blocks": "blocking finding", "warns": "warnin
 def check(
     ctx: click.Context,
     connected: RegistryOpener,
-    source: Source,
+    sources: tuple[Source, ...],
     base: str | None,
     other_base: bool,
     weights: bool | None,
@@ -72,22 +72,72 @@ def check(
 
     The exit code is 1 if the adapter cannot work as it is, or if an engine refuses it or does not serve it as
     trained. Every finding has a reason and a remedy.
+
+    Of several adapters, each gets one line, with the codes of its findings; check one alone for reasons and
+    remedies. The exit code is 1 if one of them cannot work or cannot be read.
     """
     request = CheckRequest(base, other_base, weights, runtimes)
-    with progress() as bars:
-        found = check_adapter(connected, source, request, warn=warn, progress=bars)
-    report = found.report
+
+    def checked(source: Source) -> CheckResult:
+        with progress() as bars:
+            return check_adapter(connected, source, request, warn=warn, progress=bars)
+
+    if len(sources) > 1:
+        ctx.exit(NO if _check_several(sources, checked, as_json) else 0)
+    found = checked(sources[0])
     if as_json:
-        verdicts = [one.model_dump(mode="json") for one in found.verdicts]
-        verdict_json = {"verdicts": verdicts} if runtimes else {}
-        print_json({"blocked": report.is_blocked, **report.model_dump(mode="json"), **verdict_json})
+        print_json(_json_of(found))
     else:
-        ref = shlex.quote(folder_argument(source)) if isinstance(source, Path) else found.label
-        print_wrapped(findings_text(report.findings, ref).split("\n"))
-        print_err(f"checked {ref} {_where(found)}: {_conclusion(report)}")
-        for one in found.verdicts:
-            print_wrapped(verdict_text(one, ref))
-    ctx.exit(NO if found.is_blocked or not found.is_served_as_trained else 0)
+        _print_findings(sources[0], found)
+    ctx.exit(NO if _is_negative(found) else 0)
+
+
+def _check_several(sources: Sequence[Source], checked: Callable[[Source], CheckResult], as_json: bool) -> int:
+    """Prints a line for each adapter as soon as it is checked; returns how many are not usable."""
+    found, negative = [], 0
+    for source, result in for_each(sources, checked):
+        if isinstance(result, AdaptryError):
+            negative += 1
+            found.append(error_json(source, result))
+            line = result.message
+        else:
+            negative += _is_negative(result)
+            found.append({"adapter": source_text(source), **_json_of(result)})
+            line = _summary(result)
+        if not as_json:
+            click.echo(escape_controls(f"{source_text(source)}: {line}"))
+    if as_json:
+        print_json(found)
+    else:
+        verdict = f"{negative:,} cannot be used as they are" if negative else "all can be used"
+        print_err(f"checked {format_count(len(sources), 'adapter')}; {verdict}")
+    return negative
+
+
+def _summary(found: CheckResult) -> str:
+    """`1 blocking finding; it cannot work as it is [shape_mismatch], against org/model`."""
+    codes = ", ".join(dict.fromkeys(one.code for one in found.findings))
+    outcomes = "".join(f"; {one.runtime}: {one.outcome.replace('_', ' ')}" for one in found.verdicts)
+    return f"{_conclusion(found.report)}{f' [{codes}]' if codes else ''}, {_where(found)}{outcomes}"
+
+
+def _print_findings(source: Source, found: CheckResult) -> None:
+    ref = source_text(source) if isinstance(source, Path) else found.label
+    print_wrapped(findings_text(found.findings, ref).split("\n"))
+    print_err(f"checked {ref} {_where(found)}: {_conclusion(found.report)}")
+    for one in found.verdicts:
+        print_wrapped(verdict_text(one, ref))
+
+
+def _json_of(found: CheckResult) -> dict[str, Any]:
+    """The result as JSON. (`Any`: JSON.)"""
+    verdicts = [one.model_dump(mode="json") for one in found.verdicts]
+    verdict_json = {"verdicts": verdicts} if verdicts else {}
+    return {"blocked": found.is_blocked, **found.report.model_dump(mode="json"), **verdict_json}
+
+
+def _is_negative(found: CheckResult) -> bool:
+    return found.is_blocked or not found.is_served_as_trained
 
 
 def _conclusion(report: CheckReport) -> str:

@@ -99,10 +99,15 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry diff acme/tone ./out",
     ),
     "similar": ("adaptry similar acme/tone", "adaptry similar ./out --base org/model --min-cosine 0.95"),
-    "inspect": ("adaptry inspect ./out", "adaptry inspect acme/tone@2 --weights"),
+    "inspect": (
+        "adaptry inspect ./out",
+        "adaptry inspect acme/tone@2 --weights",
+        "adaptry inspect ./runs/*/adapter",
+    ),
     "check": (
         "adaptry check ./out --base org/model",
         "adaptry check acme/tone@prod --runtime vllm@0.33,max_lora_rank=64",
+        "adaptry check ./runs/*/adapter",
         "adaptry check ./out --json",
     ),
     "create": ("adaptry create acme/tone --description 'Answers in our tone of voice' --tag style",),

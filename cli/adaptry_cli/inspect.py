@@ -8,21 +8,24 @@ from pathlib import Path
 
 import click
 
+from adaptry.core.errors import AdaptryError
 from adaptry.operations.sources import OpenedAdapter, open_input, version_base
 from adaptry.registry.records import TensorInspection
-from adaptry_cli.arguments import SOURCE, Source
+from adaptry_cli.arguments import SOURCE, Source, require_usage
 from adaptry_cli.base_size import base_parameters
-from adaptry_cli.capabilities import facts_of_use, json_of_use
+from adaptry_cli.capabilities import facts_of_use, json_of_use, method_title
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
+from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import json_option, print_err, print_json
+from adaptry_cli.several import error_json, for_each, source_text
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts
 from adaptry_cli.version_text import facts_of_spec, json_of_spec, row_of_tensor
 
 
 @command()
-@click.argument("source", metavar="REF|DIR", type=SOURCE)
+@click.argument("sources", metavar="REF|DIR...", nargs=-1, required=True, type=SOURCE)
 @click.option(
     "--weights",
     is_flag=True,
@@ -30,7 +33,10 @@ from adaptry_cli.version_text import facts_of_spec, json_of_spec, row_of_tensor
 )
 @lazy_registry_option
 @json_option
-def inspect(connected: RegistryOpener, source: Source, weights: bool, as_json: bool) -> None:
+@click.pass_context
+def inspect(
+    ctx: click.Context, connected: RegistryOpener, sources: tuple[Source, ...], weights: bool, as_json: bool
+) -> None:
     """Show an adapter's properties, read from its files, and how it can be used.
 
     Shows method, modules with ranks and scales, extra weights and dtypes; its share of the base and the
@@ -38,7 +44,45 @@ def inspect(connected: RegistryOpener, source: Source, weights: bool, as_json: b
     trained. All of this is read from headers and config.
 
     With --weights, the registry inspects a version's weights now if that was not done when it was pushed.
+
+    Of several adapters, each gets one row. The exit code is 1 if one of them cannot be read.
     """
+    if len(sources) > 1:
+        require_usage(not weights, "--weights lists the tensors of one adapter: inspect them one by one")
+        ctx.exit(NO if _inspect_several(connected, sources, as_json) else 0)
+    _inspect_one(connected, sources[0], weights, as_json)
+
+
+def _inspect_several(connected: RegistryOpener, sources: Sequence[Source], as_json: bool) -> int:
+    """Prints a row for each adapter; returns how many cannot be read."""
+    rows, listed, unread = [], [], 0
+    for source, found in for_each(sources, lambda source: open_input(connected, source).adapter.spec):
+        name = source_text(source)
+        if isinstance(found, AdaptryError):
+            unread += 1
+            listed.append(error_json(source, found))
+            print_err(f"error: {name}: {found.message}")
+            continue
+        listed.append({"adapter": name, **json_of_spec(found)})
+        rows.append(
+            (
+                name,
+                method_title(found),
+                ", ".join(map(str, found.ranks)),
+                f"{len(found.modules):,}",
+                f"{found.parameters:,}",
+                found.base_name or "not named",
+            )
+        )
+    if as_json:
+        print_json(listed)
+    elif rows:
+        columns = ("adapter", "method", "rank", "modules", "parameters", "base")
+        print_table(columns, rows, right=("rank", "modules", "parameters"))
+    return unread
+
+
+def _inspect_one(connected: RegistryOpener, source: Source, weights: bool, as_json: bool) -> None:
     from adaptry.checks.runtimes import check_all_runtimes
 
     opened = open_input(connected, source)

@@ -283,7 +283,11 @@ def cancel(registry: Registry, job: str, as_json: bool) -> None:
 @registry_option
 @json_option
 def retry(registry: Registry, job: str, as_json: bool) -> None:
-    """Queue a failed or cancelled job again; finished parts are kept."""
+    """Queue a failed or cancelled job again; finished parts are kept.
+
+    Only the job's submitter and administrators may do this, since the job has its submitter's rights. Others
+    submit the same task as a job of their own.
+    """
     found = registry.jobs.retry(job)
     print_done(
         found.model_dump(mode="json"), f"{found.id} is {found.state}; this is attempt {found.tries}", as_json

@@ -38,6 +38,21 @@ def test_the_quickstart_works_when_trained_from_a_folder(run, answer, tmp_path: 
     assert answer("show", "acme/tone@prod")["version"]["number"] == 1
 
 
+def test_a_folder_whose_path_could_be_a_name_is_no_other_base_for_the_push_that_read_it(
+    run, tmp_path: Path
+) -> None:
+    shutil.copytree(tmp_path / "base", tmp_path / "bases" / "llama")
+    tiny_lora(tmp_path / "out", base_name="bases/llama")
+    tiny_lora(tmp_path / "named", base_name="elsewhere/model", seed=2)
+    run("base", "add", "./base", "--name", "org/model")
+
+    said = run("push", "./out", "acme/tone").stderr
+
+    assert "bases/llama is org/model" in said
+    assert "base_name_differs" not in said
+    assert "base_name_differs" in run("push", "./named", "acme/tone", "--base", "org/model").stderr
+
+
 def test_an_unregistered_base_folder_is_claimed_by_content_and_resolved_later(
     run, answer, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from pathlib import Path
@@ -303,7 +304,7 @@ def test_no_file_is_made_with_another_model_than_the_folder_in_the_config(
 def test_a_version_is_exported_for_no_other_model_than_its_own(run) -> None:
     run("push", "./out", "acme/tone", "--base", "org/tiny")
     refused = run("export", "acme/tone", "--for", "llama.cpp", "--base", "./other", "-o", "./made", code=1)
-    assert "acme/tone@1 is for the base" in refused.stderr and "--other-base" in refused.stderr
+    assert "acme/tone@1 is for the base org/tiny" in refused.stderr and "--other-base" in refused.stderr
     run("export", "acme/tone", "--for", "llama.cpp", "--base", "./base", "-o", "./made")
 
 
@@ -316,3 +317,24 @@ def test_a_path_in_the_config_of_a_version_is_not_looked_up_on_this_machine(run,
     run("merge", "acme/away", "--base", "./base", "-o", "./merged")
     run("convert", "acme/away", "--base", "./base", "--rank", "2", "-o", "./converted")
     run("export", "acme/away", "--for", "llama.cpp", "--base", "./base", "-o", "./exported")
+
+
+@pytest.mark.usefixtures("bases")
+def test_several_adapters_get_a_line_each_and_one_that_cannot_be_read_stops_no_other(
+    run, answer, tmp_path: Path
+) -> None:
+    tiny_lora(tmp_path / "wide", hidden=32)
+    (tmp_path / "empty").mkdir()
+
+    said = run("check", "./out", "./empty", "./wide", code=1)
+
+    lines = said.stdout.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == ["./out", "./empty", "./wide"]
+    assert lines[0] == "./out: no findings; it can be used, against org/tiny, the base that its config names"
+    assert "[shape_mismatch" in lines[2]
+    assert "checked 3 adapters; 2 cannot be used" in said.stderr
+    assert "checked 2 adapters; all can be used" in run("check", "./out", "./out").stderr
+    good, empty, wide = json.loads(run("check", "./out", "./empty", "./wide", "--json", code=1).stdout)
+    assert (good["adapter"], good["blocked"], wide["blocked"]) == ("./out", False, True)
+    assert empty["error"]["message"] in lines[1]
+    assert good["findings"] == answer("check", "./out")["findings"]

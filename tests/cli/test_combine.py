@@ -184,6 +184,7 @@ def test_adapters_of_different_bases_are_combined_only_on_request(
     refused = run("stack", "acme/a", "acme/c", "-o", "acme/both", code=1)
     run("stack", "acme/a", "acme/c", "--other-base", "-o", "acme/both")
 
+    assert "acme/c@1 is for the base org/other, but acme/a@1 for org/tiny: the weights" in refused.stderr
     assert "--other-base" in refused.stderr
 
 

@@ -140,3 +140,21 @@ def test_statistics_of_weights_are_shown_with_the_version(run, answer, tmp_path:
     assert "64 NaN and 0 infinite elements" in shown
     assert "weights_nan" in shown
     assert answer("show", "acme/tone@2")["inspection"]["nan"] == 64
+
+
+def test_several_adapters_get_a_row_each(run, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "other", rank=2)
+    (tmp_path / "empty").mkdir()
+
+    said = run("inspect", "./out", "./empty", "./other", code=1)
+
+    rows = [line.split() for line in said.stdout.splitlines()]
+    assert [row[:3] for row in rows] == [
+        ["adapter", "method", "rank"],
+        ["./out", "LoRA", "4"],
+        ["./other", "LoRA", "2"],
+    ]
+    assert "error: ./empty: " in said.stderr
+    seen = json.loads(run("inspect", "./out", "./empty", "--json", code=1).stdout)
+    assert (seen[0]["adapter"], seen[0]["parameters"], "error" in seen[1]) == ("./out", 512, True)
+    run("inspect", "./out", "./other", "--weights", code=2)

@@ -203,7 +203,8 @@ def test_another_base_with_the_same_shapes_is_refused_unless_allowed(run, answer
     refused = run("merge", "--base", "./stranger", "acme/tone", "-o", "./wrong", code=1)
     run("merge", "--base", "./stranger", "acme/tone", "--other-base", "-o", "./asked")
 
-    assert "acme/tone@1 is for the base sha256:" in refused.stderr
+    assert "acme/tone@1 is for the base org/tiny, and the base in" in refused.stderr
+    assert "stranger is another model: the weights differ in" in refused.stderr
     assert "--other-base" in refused.stderr
     assert not Path("wrong").exists()
     assert json.loads(Path("asked/adaptry_merge.json").read_text())["notes"] != []

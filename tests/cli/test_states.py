@@ -110,6 +110,13 @@ def test_a_restore_of_neither_shows_how_to_restore_both(run: Run, words: tuple[s
     assert "revoked" in run("show", "acme/tone@2").stdout
 
 
+def test_a_missing_backup_is_reported_before_an_existing_registry(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    said = run("restore", "./empty", code=3).stderr
+    assert "no backup in empty" in said
+    assert "--replace" not in said
+
+
 def test_a_call_that_could_mean_another_version_is_refused(run: Run) -> None:
     assert "pass acme/tone@NUMBER" in run("revoke", "acme/tone", "--reason", "leaked", code=2).stderr
     run("revoke", "acme/tone@1", code=2)

@@ -257,6 +257,11 @@ FAULTS = (
         PEOPLE + "test_a_namespace_keeps_an_owner_unless_an_administrator_removes_the_last",
     ),
     AccessFault(
+        "only a job's submitter retries it", LOCAL + "jobs.py",
+        "if not self.context.identity.may_retry(found.submitted_by):", "if False:",
+        CONTRACT + "test_a_job_is_retried_only_by_its_submitter_and_administrators",
+    ),
+    AccessFault(
         "only administrators set quotas", LOCAL + "quota_settings.py",
         'require_administrator(self.context, f"set the quota of {subject}")', "pass",
         QUOTAS + "test_administrators_set_quotas_and_members_see_them",

@@ -17,7 +17,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.records import AdapterEdit, PushOptions
-from adaptry.registry.workers import WorkerReport
+from adaptry.registry.workers import ResidentReport, WorkerReport
 from adaptry.storage import tokens
 from adaptry.storage.catalog import jobs
 from adaptry.testing.samples import tiny_lora
@@ -72,9 +72,10 @@ ADDRESSES = (
     f"/-/settings/adapters/{TONE}/policies?history=prod",
     f"/-/settings/adapters/{TONE}/publishers",
     "/acme/none",
+    "/acme/none/at/all",
     "/-/sign-in",
 )
-LOOKS = ((360, "light"), (768, "dark"), (1440, "light"), (1440, "dark"))
+LOOKS = ((320, "light"), (768, "dark"), (1440, "light"), (1440, "dark"))
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +204,23 @@ def test_the_keyboard_alone_creates_and_revokes_a_token_with_confirmation(page: 
     assert secret not in page.content()
 
 
+def test_a_form_is_not_sent_again_by_a_reload_or_the_back_button(page: Page, team: Server) -> None:
+    page.goto(f"{team.url}/-/settings/tokens")
+    page.get_by_role("textbox", name="Name", exact=True).fill("sent once")
+    page.keyboard.press("Enter")
+    wait_for_heading(page, "Copy this now")
+
+    page.reload()
+    wait_for_heading(page, "All tokens")
+    page.goto(team.url)
+    page.go_back()
+    wait_for_heading(page, "All tokens")
+
+    assert page.get_by_role("heading", name="Copy this now").count() == 0
+    names = [token.name for token in team.registry().tokens.list(limit=200).items]
+    assert names.count("sent once") == 1
+
+
 def test_a_jobs_log_grows_on_its_open_page_until_it_is_cancelled(page: Page, team: Server) -> None:
     inputs = [f"{TONE}@4", f"{TONE}@5"]
     order = JobOrder(kind="combine", task={"inputs": inputs, "to": "acme/in-chromium"})
@@ -255,10 +273,17 @@ def test_findings_aliases_metrics_and_ages_fit_beside_each_other_on_a_phone(
 ) -> None:
     server = start()
     options = PushOptions(metrics={"kept_energy": 0.578815}, alias="prod")
-    push(server.registry(), open_dir(tiny_lora(tmp_path / "lora")), TONE, options=options)
+    pushed = push(server.registry(), open_dir(tiny_lora(tmp_path / "lora")), TONE, options=options).version
+    server.registry().aliases.move(TONE, "p" * 64, pushed.digest, None)
+    loaded = ResidentReport(
+        name=TONE, digest=pushed.digest, served_as="tone", condition="serving", since=pushed.created_at
+    )
+    server.registry().workers.report(
+        WorkerReport(worker=f"gpu-{'k' * 60}", engine="vllm", residents=(loaded,))
+    )
     with new_page(browser, viewport={"width": 320, "height": 700}) as page:
         sign_in(page, server)
-        for address in (f"/{TONE}", "/-/activity"):
+        for address in ("/", f"/{TONE}", f"/-/adapters/{TONE}/1/promote", "/-/fleet", "/-/activity"):
             page.goto(server.url + address)
             page.evaluate(_SHOW_WIDEST_AGES)
             assert page.evaluate("document.documentElement.scrollWidth") == 320, address

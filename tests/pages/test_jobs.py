@@ -55,6 +55,25 @@ def test_a_job_is_cancelled_after_confirmation_and_retried(server: Server) -> No
     assert browser.post(here, {"do": "explode"}).status == 400
 
 
+def test_a_colleague_submits_a_failed_job_again_as_their_own(server: Server) -> None:
+    job = submit(server)
+    colleague = Browser(server, server.token("tom", "contributor", ("acme",)))
+    here = f"{JOBS}/{job.id}"
+    assert "root can retry it" in colleague.get(f"{here}?confirm=cancel").body.decode()
+    assert colleague.post(here, {"do": "cancel"}).status == 303
+    text = colleague.get(here).body.decode()
+    assert "Retry" not in text
+    assert "Submit as my own job" in text
+    assert colleague.post(here, {"do": "retry"}).status == 403
+
+    answer = colleague.post(here, {"do": "submit"})
+
+    assert answer.status == 303
+    own = server.registry().jobs.get(answer.headers["Location"].rpartition("/")[2])
+    assert (own.submitted_by, own.task, own.needs) == ("tom", job.task, job.needs)
+    assert server.registry().jobs.get(job.id).state == "cancelled"
+
+
 def test_others_see_no_job_of_a_namespace_and_a_viewer_cancels_none(server: Server) -> None:
     job = submit(server)
     stranger = Browser(server, server.token("sara", "viewer", ("research",)))

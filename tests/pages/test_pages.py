@@ -308,6 +308,9 @@ def test_a_browser_gets_a_page_for_an_unknown_address_and_the_search_for_that_of
     answer = browser.get("/-/nothing")
     assert (answer.status, "there is no page /-/nothing" in answer.body.decode()) == (404, True)
     assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+    assert 'href="/-/fleet"' in answer.body.decode(), "the navigation of who is signed in"
+    without = Browser(team, None).get("/-/nothing")
+    assert (without.status, 'href="/-/fleet"' in without.body.decode()) == (404, False)
     found = browser.get("/acme")
     assert (found.status, found.headers["Location"]) == (303, "/?q=namespace%3Aacme")
     assert browser.get("/-/nothing?format=json").headers["Content-Type"] == "application/json"

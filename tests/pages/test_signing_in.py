@@ -152,3 +152,9 @@ def test_pages_answer_to_the_hosts_that_the_operator_names(start: Callable[..., 
     browser = Browser(server, None)
     assert browser.get("/-/sign-in", Host="adapters.example.org").status == 200
     assert browser.get("/-/sign-in", Host="127.0.0.1").status == 400
+
+
+def test_a_form_that_is_sent_after_signing_out_asks_to_sign_in_again(team: Server) -> None:
+    answer = Browser(team, None).post("/-/settings/tokens", {"do": "create", "name": "late"})
+    assert answer.status == 401
+    assert "you are signed out, so nothing was changed; sign in" in answer.body.decode()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Annotated, cast, get_args
 from urllib.parse import quote, urlencode
 
@@ -15,7 +16,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from adaptry.core.errors import AdaptryError, Invalid
 from adaptry.core.identity import Identity
 from adaptry.registry.interface import Registry
-from adaptry.registry.job_types.records import JobInfo, JobState, LogLine, RunnerInfo
+from adaptry.registry.job_types.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo
 from adaptry.registry.records import Page
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.denials import set_denial_reason, set_form_action
@@ -46,13 +47,14 @@ class JobsPage(BaseModel):
 
 class JobPage(BaseModel):
     """A job and the end of its log; `is_whole` if there is nothing before it. `may_run`: whether the visitor
-    may cancel and retry it.
+    may cancel it, and submit its task as their own job; `may_retry`: whether they may also retry it.
     """
 
     job: JobInfo
     log: tuple[LogLine, ...] = ()
     is_whole: bool = True
     may_run: bool = False
+    may_retry: bool = False
 
 
 class LogTail:
@@ -124,7 +126,7 @@ def show_job(request: Request, id: _Id, registry: VisitorsRegistry, identity: Vi
 
 @ROUTES.post(f"{JOBS}/{{id}}", response_model=None)
 async def change_job(request: Request, id: _Id, registry: VisitorsRegistry, identity: Visitor) -> Response:
-    """Cancels or retries a job."""
+    """Cancels or retries a job, or submits its task as the visitor's own job."""
     do = (await read_form(request)).get("do", "")
     set_form_action(request.scope, do)
     return await to_thread.run_sync(_change, request, id, registry, identity, do)
@@ -162,7 +164,11 @@ def _show(request: Request, page: JobPage, problem: str = "", status: int = 200)
 
 
 def _change(request: Request, id: str, registry: Registry, identity: Identity, do: str) -> Response:
-    actions = {"cancel": registry.jobs.cancel, "retry": registry.jobs.retry}
+    actions: dict[str, Callable[[str], JobInfo]] = {
+        "cancel": registry.jobs.cancel,
+        "retry": registry.jobs.retry,
+        "submit": partial(_submit_again, registry),
+    }
     if do not in actions:
         raise Invalid("the form names no action of this page; load the page again")
     try:
@@ -176,6 +182,13 @@ def _change(request: Request, id: str, registry: Registry, identity: Identity, d
     return RedirectResponse(job_address(changed.id), 303)
 
 
+def _submit_again(registry: Registry, id: str) -> JobInfo:
+    """The task of another user's job, as a new job of the visitor."""
+    job = registry.jobs.get(id)
+    order = JobOrder(kind=job.kind, task=job.task, needs=job.needs, priority=job.priority)
+    return registry.jobs.submit(order)
+
+
 def _jobs(registry: Registry, state: JobState | None, cursor: str | None) -> JobsPage:
     return JobsPage(
         state=state, jobs=registry.jobs.list(state, cursor, _ON_A_PAGE), runners=registry.jobs.runners()
@@ -186,7 +199,8 @@ def _job(registry: Registry, identity: Identity, id: str, tail: LogTail) -> JobP
     job = registry.jobs.get(id)
     lines, is_whole = tail.look(registry)
     may_run = identity.may_in("job.run", job.namespace) if job.namespace else identity.may_administer
-    return JobPage(job=job, log=lines, is_whole=is_whole, may_run=may_run)
+    may_retry = may_run and identity.may_retry(job.submitted_by)
+    return JobPage(job=job, log=lines, is_whole=is_whole, may_run=may_run, may_retry=may_retry)
 
 
 def _log_lines(registry: Registry, id: str) -> Iterator[str]:

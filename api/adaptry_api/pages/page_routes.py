@@ -85,7 +85,10 @@ def _error(request: Request, error: AdaptryError, status: int | None = None) -> 
         return error_response(error, request_id(request))
     if isinstance(error, Unauthenticated) and request.method in _READS:
         return RedirectResponse(f"{SIGN_IN}?next={quote(_own_address(request), safe='')}", 303)
-    return render_error(request, status or status_of(error), error.public_message)
+    sentence = error.public_message
+    if isinstance(error, Unauthenticated) and not request.scope["path"].startswith(SIGN_IN):
+        sentence = "you are signed out, so nothing was changed; sign in, and send the form again"
+    return render_error(request, status or status_of(error), sentence)
 
 
 def _own_address(request: Request) -> str:

@@ -10,6 +10,8 @@ from urllib.parse import quote
 from adaptry.core.display import escape_controls, format_count, format_number, format_size
 from adaptry.core.refs import AdapterName
 
+_JOINERS = "\u200c\u200d"
+_JOINER = re.compile(f"([{_JOINERS}])")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _STEPS = ((60, "s"), (3600, "min"), (86_400, "h"), (86_400 * 30, "d"))
 _SIZES = (1, 60, 3600, 86_400)
@@ -72,8 +74,10 @@ def version_url(name: AdapterName | str, number: int) -> str:
 
 
 def plain_text(value: object) -> str:
-    """Untrusted text on one line, with control and direction characters escaped."""
-    return escape_controls(str(value))
+    """Untrusted text on one line, with control and direction characters escaped. Joiners are kept, since
+    Persian and Indic words and many emoji need them.
+    """
+    return "".join(part if part in _JOINERS else escape_controls(part) for part in _JOINER.split(str(value)))
 
 
 def brief_text(value: object) -> str:

@@ -62,6 +62,7 @@ def cancel_job(job: JobId, registry: CallersRegistry) -> JobInfo:
 def retry_job(job: JobId, registry: CallersRegistry) -> JobInfo:
     """Queue a failed or cancelled job again.
 
-    Finished stages are not repeated.
+    Finished stages are not repeated. Only the job's submitter and administrators may do this, since the job
+    has its submitter's rights.
     """
     return registry.jobs.retry(job)

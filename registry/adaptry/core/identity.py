@@ -58,6 +58,12 @@ class Identity:
         """Whether they may do it in the whole namespace."""
         return self.decide(action, namespace, None, facts).is_allowed
 
+    def may_retry(self, submitter: str) -> bool:
+        """Whether they may restart a job, which has its submitter's rights: otherwise they would create
+        versions in the submitter's name.
+        """
+        return self.name == submitter or self.may_administer
+
     def may_somewhere(self, action: Action) -> bool:
         """Whether a grant and the token's limit allow the action on anything, conditions aside."""
         granted = any(one.is_administration or action in one.actions for one in self.grants)

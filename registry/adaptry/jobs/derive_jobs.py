@@ -56,7 +56,7 @@ def export(task: ExportTask, context: JobContext) -> StepResult:
 
 def _parent(context: JobContext, text: str) -> ParentAdapter:
     version, adapter, base = context.open_version(Ref.parse(text))
-    return ParentAdapter(adapter, version.label, version.digest, base)
+    return ParentAdapter(adapter, version.label, version.digest, base, base_name=version.base_name)
 
 
 def _derived(context: JobContext, lazy_adapter: LazyAdapter, to: AdapterName) -> StepResult:

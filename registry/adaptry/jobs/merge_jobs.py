@@ -149,7 +149,11 @@ def _open_model(task: MergeTask, context: JobContext, pinned: list[Any], base: s
     for text, weight in pinned:
         version, adapter, known = context.open_version(Ref.parse(text))
         label = version.label
-        sources.append(MergeSource(WeightedAdapter(adapter, weight, label, known), version.digest))
+        sources.append(
+            MergeSource(
+                WeightedAdapter(adapter, weight, label, known, base_name=version.base_name), version.digest
+            )
+        )
     plan = plan_recipe(task.recipe, checkpoint, sources, found)
     kernels = choose_kernels(context.device)
     revisions = tuple(source.revision for source in sources)

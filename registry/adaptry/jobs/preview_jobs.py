@@ -50,4 +50,4 @@ def preview(task: PreviewTask, context: JobContext) -> StepResult:
 
 def _parent(context: JobContext, text: str) -> ParentAdapter:
     version, adapter, base = context.open_version(Ref.parse(text))
-    return ParentAdapter(adapter, version.label, version.digest, base)
+    return ParentAdapter(adapter, version.label, version.digest, base, base_name=version.base_name)

@@ -52,6 +52,11 @@ class RecognisedBase:
         """Whether the base was found on this machine and the registry does not know it."""
         return self.folder is not None and self.info is None
 
+    @property
+    def is_of_config(self) -> bool:
+        """Whether it was found in the folder that the adapter's config names."""
+        return self.folder is not None and self.written is not None
+
     def sentence(self, namespace: str) -> str | None:
         """The base in the folder, or the command that registers it visibly for the adapter's `namespace`;
         None if no folder was found.

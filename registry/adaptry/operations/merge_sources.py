@@ -58,7 +58,9 @@ def open_merge(
         label = entry.source if isinstance(source, Path) else None
         parent = open_parent(connected, source, label=label, gguf_base=known, warn=warn, progress=progress)
         own = with_configured_base(parent, recipe.base).base
-        weighted = WeightedAdapter(parent.adapter, entry.weight, parent.label, own)
+        weighted = WeightedAdapter(
+            parent.adapter, entry.weight, parent.label, own, base_name=parent.base_name
+        )
         sources.append(MergeSource(weighted, parent.revision))
     return OpenedMerge(checkpoint, tuple(sources), found)
 

@@ -116,7 +116,8 @@ def open_parent(
     if warning := state_warning(version):
         warn(warning)
     adapter = open_revision(registry, version.revision_ref, progress=progress)
-    return ParentAdapter(adapter, version.label, version.digest, verified_base(registry, version))
+    base = verified_base(registry, version)
+    return ParentAdapter(adapter, version.label, version.digest, base, base_name=version.base_name)
 
 
 def with_configured_base(parent: ParentAdapter, given: Path | str | None) -> ParentAdapter:

@@ -42,8 +42,9 @@ class Jobs(ABC):
 
     @abstractmethod
     def retry(self, id: str) -> JobInfo:
-        """Restarts a failed or cancelled job; finished parts are kept. Raises `Conflict` for a job that is
-        still running or succeeded, `NotFound`, `PermissionDenied`.
+        """Restarts a failed or cancelled job; finished parts are kept. Only its submitter and administrators
+        may do so, since it has its submitter's rights. Raises `Conflict` for a job that is still running or
+        succeeded, `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod

@@ -1,7 +1,10 @@
-/* What pages gain from a script: copying, keys, menus that close. Everything else works without it. */
+/* What pages gain from a script: copying, keys, menus that close, forms that are sent once. Everything else works without it. */
 "use strict";
 
 document.documentElement.classList.add("js");
+
+/* A reload, or the back button, loads the page of a form instead of sending the form again. */
+history.replaceState(history.state, "", location.href);
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("[data-copy]");

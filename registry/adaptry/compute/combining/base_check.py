@@ -45,7 +45,8 @@ def _compared(first: ParentAdapter, other: ParentAdapter, other_base: bool) -> l
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(
-            f"{between}: {found.evidence}. The sum of updates for different bases is not meaningful;"
+            f"{other.label} is for the base {other.base_label}, but {first.label} for {first.base_label}:"
+            f" {found.evidence}. The sum of updates for different bases is not meaningful;"
             " pass --other-base if you want it anyway"
         )
     return [f"{between}: {found.evidence}; another base was allowed"]

@@ -59,7 +59,8 @@ def check_conversion_base(parent: ParentAdapter, base: ConversionBase, other_bas
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(
-            f"{between}: {found.evidence}. The result would be a different adapter; pass its own"
+            f"{parent.label} is for the base {parent.base_label}, but this is {base.record.id.brief}:"
+            f" {found.evidence}. The result would be a different adapter; pass its own"
             " base, or --other-base if you want this"
         )
     return [f"{between}: {found.evidence}; another base was allowed"]

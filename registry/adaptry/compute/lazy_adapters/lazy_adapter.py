@@ -29,8 +29,8 @@ Json: TypeAlias = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class ParentAdapter:
     """An adapter from which another is derived: the user's name for it, its revision if a registry has it,
-    and its base, if that is known. `written` is the adapter as in its files, if `adapter` is what PEFT reads
-    of them.
+    and its base, if that is known, with its registered name. `written` is the adapter as in its files, if
+    `adapter` is what PEFT reads of them.
     """
 
     adapter: Adapter
@@ -38,9 +38,15 @@ class ParentAdapter:
     revision: Digest | None = None
     base: BaseRecord | None = None
     written: Adapter | None = None
+    base_name: str | None = None
 
     def __repr__(self) -> str:
         return short_repr(self, self.label)
+
+    @property
+    def base_label(self) -> str:
+        """Its base in messages: by name, else by the first digits of its id."""
+        return self.base_name or (self.base.id.brief if self.base else "no base")
 
     def recipe_entry(self) -> Json:
         """Its identification in a recipe: its revision, else the digests of its weights and config."""

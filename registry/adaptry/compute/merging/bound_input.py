@@ -136,7 +136,7 @@ def _require(
     rows = new_rows(entry.label, bound.module_map, checkpoint, resize_vocab)
     require_places(entry.label, bound, checkpoint)
     require_shapes(entry.label, bound, checkpoint, rows)
-    of_base = check_base(entry, base, other_base)
+    of_base = check_base(entry, base, checkpoint.folder, other_base)
     of_classes = orientation_notes(entry.label, bound.module_map)
     of_variant = require_lora(entry.label, bound, bound.variant, rows) if bound.variant else ()
     report = check(bound.adapter, bound.base, bound.adapter.config.base_name, bound=bound)

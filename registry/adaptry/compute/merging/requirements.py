@@ -5,6 +5,8 @@ Everything that would silently be dropped, changed or added to a wrong weight is
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.header import PLAIN_FLOATS
 from adaptry.adapters.methods import METHODS
@@ -56,8 +58,8 @@ def require_shapes(label: str, bound: BoundAdapter, checkpoint: HfCheckpoint, ro
         _check_bias(label, bound, placed, checkpoint)
 
 
-def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> list[str]:
-    """Notes if `base` is not the adapter's base, which shapes do not show.
+def check_base(entry: WeightedAdapter, base: BaseRecord, folder: Path, other_base: bool) -> list[str]:
+    """Notes if `base`, which is in `folder`, is not the adapter's base, which shapes do not show.
 
     Raises `CheckFailed` unless the two are copies of the same weights, or `other_base` allows it.
     """
@@ -69,7 +71,8 @@ def check_base(entry: WeightedAdapter, base: BaseRecord, other_base: bool) -> li
         return [f"{between}: {found.evidence}"]
     if not other_base:
         raise CheckFailed(
-            f"{between}: {found.evidence}. The shapes fit, but the result would be wrong; merge into its own"
+            f"{entry.label} is for the base {entry.base_label}, and the base in {folder} is another model:"
+            f" {found.evidence}. The shapes fit, but the result would be wrong; merge into its own"
             " base, or pass --other-base if you want the other model"
         )
     return [f"{between}, another model with the same shapes, which was allowed"]

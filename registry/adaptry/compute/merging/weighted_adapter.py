@@ -18,7 +18,8 @@ from adaptry.core.lazy_dataclass import dataclass
 class WeightedAdapter:
     """An adapter, its weight, the user's name for it, and its base, if that is known.
 
-    `original` is the adapter as its tool wrote it, if `adapter` is a view of it in PEFT's layout.
+    `original` is the adapter as its tool wrote it, if `adapter` is a view of it in PEFT's layout. `base_name`
+    is the registered name of the base.
     """
 
     adapter: Adapter
@@ -26,11 +27,17 @@ class WeightedAdapter:
     label: str
     base: BaseRecord | None = None
     original: Adapter | None = None
+    base_name: str | None = None
 
     @property
     def named(self) -> Adapter:
         """The adapter that a record names."""
         return self.original or self.adapter
+
+    @property
+    def base_label(self) -> str:
+        """Its base in messages: by name, else by the first digits of its id."""
+        return self.base_name or (self.base.id.brief if self.base else "no base")
 
 
 def refuse_unmergeable(entry: WeightedAdapter) -> None:

@@ -88,9 +88,19 @@ def push(
     if not (parents or recipe or provenance):
         options = options.model_copy(update={"reuse": True})
     pushed = send_revision(registry, name, adapter.content, manifest, options, progress, retry, files.stored)
+    if found.is_of_config:
+        pushed = _without_name_finding(pushed)
     if not isinstance(base, RecognisedBase) and (reason := unserved_reason(pushed, found)):
         _LOG.warning("%s: %s", pushed.version.label, reason)
     return pushed
+
+
+def _without_name_finding(pushed: PushResult) -> PushResult:
+    """Without the finding that the config has another name for the base: `bases/llama` is a folder here, and
+    that folder has the base. The registry has only the name, and keeps the finding.
+    """
+    findings = tuple(one for one in pushed.report.findings if one.code != "base_name_differs")
+    return pushed.model_copy(update={"report": pushed.report.model_copy(update={"findings": findings})})
 
 
 def _require_fit(adapter: Adapter, base: BaseRecord, label: str) -> None:

@@ -87,8 +87,8 @@ def restore(
     `Unavailable`.
     """
     folder = folder.absolute()
-    _require_place(folder, replace)
-    with open_backup(path, snapshot) as backup, private_folder(folder, "restore") as part:
+    _refuse_other_stores(folder)
+    with open_backup(path, snapshot) as backup, _place_for(folder, replace) as part:
         catalog = _take_catalog(backup, part)
         store = LocalBlobs(part / _BLOBS)
         for digest, size, chunks in _files(backup, catalog, progress):
@@ -128,12 +128,23 @@ def begin_epoch(registry: LocalRegistry, *, keep_tokens: bool = False, skip: int
         return epoch.id
 
 
-def _require_place(folder: Path, replace: bool) -> None:
+@contextmanager
+def _place_for(folder: Path, replace: bool) -> Iterator[Path]:
+    """A private folder beside what is restored. Raises `Conflict` unless `folder` may be written."""
+    _require_place(folder, replace)
+    with private_folder(folder, "restore") as part:
+        yield part
+
+
+def _refuse_other_stores(folder: Path) -> None:
     if factory.address_in(folder) or blobs_in(folder):
         raise CheckFailed(
             f"the registry in {folder} has its rows in PostgreSQL or its files in a bucket: restore those"
             " with pg_restore and from the bucket's versions (docs/deploying.md, Back up and restore)"
         )
+
+
+def _require_place(folder: Path, replace: bool) -> None:
     if (folder / factory.FILE).exists():
         if not replace:
             raise Conflict(

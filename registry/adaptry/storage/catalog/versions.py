@@ -264,8 +264,8 @@ def set_report(tx: Transaction, key: int, report: CheckReport) -> None:
 
 def manifest(tx: Reads, digest: Digest) -> Manifest:
     """The manifest of a revision of a version or commit. Raises `CorruptData`."""
-    (row,) = run_select(tx, _manifest, {"digest": digest.hex})
-    return stored_manifest(digest, row.manifest)
+    found = run_select(tx, _manifest, {"digest": digest.hex})
+    return stored_manifest(digest, found[0].manifest if found else b"")
 
 
 def detail(tx: Reads, stored: VersionRecord) -> records.VersionDetail:
@@ -280,27 +280,47 @@ def decode_spec(data: bytes) -> Spec:
 def details(
     tx: Reads, found: Sequence[Columns], spec_of: Callable[[bytes], Spec] = decode_spec
 ) -> tuple[records.VersionDetail, ...]:
-    """The versions of these columns, in their order, in three statements."""
+    """The versions of these columns, in their order, in three statements. Raises `CorruptData`."""
     if not found:
         return ()
     size, values = values_of_keys([columns.id for columns in found])
     stored = {row.version_id: row for row in run_select(tx, _details_of_keys(size), values)}
+    if missing := [columns for columns in found if columns.id not in stored]:
+        raise _unreadable(missing[0])
     rows = [stored[columns.id] for columns in found]
     manifests = [
         stored_manifest(Digest(columns.digest), row.manifest)
         for columns, row in zip(found, rows, strict=True)
     ]
     inspected = inspections.summaries(tx, [manifest.weights.values() for manifest in manifests])
+    derived = [_derived(columns, row, spec_of) for columns, row in zip(found, rows, strict=True)]
     return tuple(
         records.VersionDetail(
             version=version,
             manifest=manifest,
-            spec=spec_of(row.spec),
-            report=decode_model(CheckReport, row.report),
+            spec=spec,
+            report=report,
             forced=row.forced,
             inspection=summary,
         )
-        for version, manifest, row, summary in zip(infos(tx, found), manifests, rows, inspected, strict=True)
+        for version, manifest, row, (spec, report), summary in zip(
+            infos(tx, found), manifests, rows, derived, inspected, strict=True
+        )
+    )
+
+
+def _derived(columns: Columns, row: Columns, spec_of: Callable[[bytes], Spec]) -> tuple[Spec, CheckReport]:
+    """The stored spec and report of a version. Raises `CorruptData`."""
+    try:
+        return spec_of(row.spec), decode_model(CheckReport, row.report)
+    except (ValueError, zlib.error):
+        raise _unreadable(columns) from None
+
+
+def _unreadable(columns: Columns) -> CorruptData:
+    return CorruptData(
+        f"the stored data of version {columns.number} (sha256:{columns.digest[:12]}) is incomplete or"
+        " damaged; run `adaptry repair` on the registry's machine"
     )
 
 

@@ -68,6 +68,12 @@ class LocalJobs(Jobs):
         with self.context.write() as tx:
             found = self._job(tx, id)
             self._require_asking(found.namespace, found.kind)
+            if not self.context.identity.may_retry(found.submitted_by):
+                raise PermissionDenied(
+                    f"job {id} has the rights of {found.submitted_by}, who submitted it, and what it creates"
+                    f" is theirs, so only {found.submitted_by} and administrators may retry it; submit the"
+                    f" same task as your own job (adaptry jobs submit {found.kind} …, or on the job's page)"
+                )
             if found.state not in ("failed", "cancelled"):
                 raise Conflict(f"job {id} is {found.state}; only failed and cancelled jobs can be retried")
             jobs.reopen(tx, id)

@@ -117,6 +117,19 @@ class JobsContract(ContractFixtures):
             reader.jobs.submit(CONVERT)
         assert make_registry(LOCAL).jobs.get(job.id).state == "queued"
 
+    def test_a_job_is_retried_only_by_its_submitter_and_administrators(
+        self, make_registry: MakeRegistry
+    ) -> None:
+        job = make_registry(ADA).jobs.submit(CONVERT)
+        colleague = make_registry(Identity.with_role("bea", "contributor", ("acme",)))
+
+        assert colleague.jobs.cancel(job.id).state == "cancelled"
+        with pytest.raises(PermissionDenied, match="rights of ada, who submitted it"):
+            colleague.jobs.retry(job.id)
+
+        assert make_registry(RON).jobs.get(job.id).state == "cancelled"
+        assert make_registry(LOCAL).jobs.retry(job.id).submitted_by == "ada"
+
     def test_only_administrators_submit_jobs_on_shared_data(self, make_registry: MakeRegistry) -> None:
         job = make_registry(LOCAL).jobs.submit(VERIFY)
         merge = JobOrder(kind="merge", task={"base": "o/m", "inputs": ["acme/tone"], "to": "acme/merged"})
