@@ -21,6 +21,7 @@ from adaptry.registry import protocol
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.certificates import self_signed
+from adaptry.testing.fault_proxy import FaultProxy, ProxyFault, run_proxy
 from adaptry_api.testing import Server
 
 NAME = AdapterName.parse("acme/tone")
@@ -109,7 +110,6 @@ def test_fields_that_a_newer_server_adds_are_ignored() -> None:
             {**SPEAKS, protocol.API_HEADER: "9", protocol.OLDEST_HEADER: str(protocol.API + 1)},
             "upgrade adaptry here",
         ),
-        ({"Content-Type": "text/html"}, "does not answer like an Adaptry server"),
     ],
 )
 def test_an_incompatible_server_is_reported(headers: dict[str, str], advice: str) -> None:
@@ -134,9 +134,28 @@ def test_an_unreadable_answer_is_reported(body: bytes) -> None:
     ("status", "kind"),
     [(401, Unauthenticated), (404, NotFound), (500, Unavailable), (502, Unavailable), (418, Invalid)],
 )
-def test_a_foreign_error_is_raised_as_one_of_our_classes(status: int, kind: type[Exception]) -> None:
-    with scripted(status, {"Content-Type": "text/html"}, b"<h1>nginx</h1>") as server, pytest.raises(kind):
+def test_an_error_without_our_code_is_interpreted_by_its_status(status: int, kind: type[Exception]) -> None:
+    headers = {**SPEAKS, "Content-Type": "text/html"}
+    with scripted(status, headers, b"<h1>nginx</h1>") as server, pytest.raises(kind):
         HttpRegistry(server.url).adapters.get(NAME)
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 405, 418, 500, 502])
+def test_an_answer_of_another_server_says_nothing_about_what_exists(status: int) -> None:
+    """A proxy answers 404 for every path while no server is behind it."""
+    with (
+        scripted(status, {"Content-Type": "text/html"}, b"<h1>404 page not found</h1>") as server,
+        pytest.raises(Unavailable, match="like an Adaptry server"),
+    ):
+        HttpRegistry(server.url).adapters.get(NAME)
+
+
+def test_an_answer_that_is_cut_off_within_its_head_is_no_answer(server: Server) -> None:
+    port = int(server.url.rpartition(":")[2])
+    with run_proxy(FaultProxy("127.0.0.1", port)) as proxy:
+        proxy.arm(ProxyFault("close", after=60), times=None)
+        with pytest.raises(Unavailable, match="broke while it answered"):
+            HttpRegistry(f"http://127.0.0.1:{proxy.port}").adapters.get(NAME)
 
 
 def test_an_unknown_error_code_is_interpreted_by_its_status() -> None:

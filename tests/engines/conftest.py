@@ -103,11 +103,12 @@ class Scene:
         has_proxy: bool = False,
         cache_of: str | None = None,
         base: str | None = "org/tiny",
+        registry_url: str | None = None,
         **options: Any,
     ) -> Reconciler:
         """A worker as it is after its process was started: whatever it knew before is in its files. With a
         proxy, that is at `proxies[name]`."""
-        registry = self.server.registry(token or self.token(name))
+        registry = HttpRegistry(registry_url or self.server.url, token or self.token(name))
         home = self.folder / "workers" / name
         state_file = StateFile(home / "state.json")
         spoken_to = self.spoken_to(engine, state_file, home / "files.list", restarts)

@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLErr
 
 from adaptry import __version__
 from adaptry.core.errors import Invalid, NotFound, TooLarge, Unavailable
-from adaptry.core.http import plain_reason
+from adaptry.core.http import is_cut_in_head, plain_reason
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import protocol
 from adaptry.registry.http import responses
@@ -232,6 +232,9 @@ class Connection:
             )
         except (HTTPError, OSError) as error:
             raise self._unreachable(error) from error
+        if is_cut_in_head(response):
+            response.close()
+            raise Unavailable(f"the connection to {self.url} broke while it answered")
         if response.status < 300 or (may_end and response.status in (_REDIRECT, 416)):
             protocol.check_server(response.headers, self.url)
             return response
