@@ -67,6 +67,7 @@ class Scene:
         )
         self.weights: dict[str, VersionInfo] = {}
         """Versions by the SHA-256 of their weights: what an engine's answer says."""
+        self.prepare: tuple[str, ...] = (sys.executable, "-c", _PREPARE, "{folder}", "{file}")
         self.story: list[str] = []
         self.memories: dict[str, StateFile] = {}
         self.proxies: dict[str, ReverseProxy] = {}
@@ -141,8 +142,7 @@ class Scene:
     ) -> Engine:
         """The engine for a worker; the commands of an operator (restart, prepare) call the fake directly."""
         restart = (sys.executable, "-c", _RESTART, engine.url)
-        prepare = (sys.executable, "-c", _PREPARE, "{folder}", "{file}")
-        outside = OperatorCommands(listed, restart if restarts else (), prepare)
+        outside = OperatorCommands(listed, restart if restarts else (), self.prepare)
         return ENGINES[engine.kind](EngineClient(engine.url), outside, state_file.state.names)
 
     def serves(self, engine: FakeEngine, name: str = PROD, worker: str = "gpu-1") -> int | None:
