@@ -15,13 +15,16 @@ from pathlib import Path
 import pytest
 
 from adaptry import __version__
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Invalid, NotFound, ProtocolMismatch, Unauthenticated, Unavailable
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.transfer import push
 from adaptry.registry import protocol
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.certificates import self_signed
 from adaptry.testing.fault_proxy import FaultProxy, ProxyFault, run_proxy
+from adaptry.testing.samples import large_lora
 from adaptry_api.testing import Server
 
 NAME = AdapterName.parse("acme/tone")
@@ -154,8 +157,33 @@ def test_an_answer_that_is_cut_off_within_its_head_is_no_answer(server: Server) 
     port = int(server.url.rpartition(":")[2])
     with run_proxy(FaultProxy("127.0.0.1", port)) as proxy:
         proxy.arm(ProxyFault("close", after=60), times=None)
-        with pytest.raises(Unavailable, match="broke while it answered"):
-            HttpRegistry(f"http://127.0.0.1:{proxy.port}").adapters.get(NAME)
+        registry = HttpRegistry(f"http://127.0.0.1:{proxy.port}", server.admin)
+        for _ in range(_MORE_THAN_SOCKETS):
+            with pytest.raises(Unavailable, match="broke while it answered"):
+                registry.adapters.list()
+        proxy.disarm()
+        assert not registry.adapters.list().items
+
+
+_MORE_THAN_SOCKETS = 20
+
+
+def test_a_client_that_other_servers_answered_often_asks_again() -> None:
+    with scripted(200, {"Content-Type": "text/html"}, b"<h1>maintenance</h1>") as server:
+        registry = HttpRegistry(server.url)
+        for _ in range(_MORE_THAN_SOCKETS):
+            with pytest.raises(Unavailable, match="like an Adaptry server"):
+                registry.adapters.get(NAME)
+
+
+def test_a_client_that_abandoned_many_downloads_asks_again(server: Server, tmp_path: Path) -> None:
+    registry = server.registry()
+    version = push(registry, open_dir(large_lora(tmp_path / "large")), NAME).version
+    for _ in range(_MORE_THAN_SOCKETS):
+        pieces = registry.files.read(NAME, version.digest, "adapter_model.safetensors")
+        assert next(pieces)
+        del pieces
+    assert registry.adapters.get(NAME).name == NAME
 
 
 def test_an_unknown_error_code_is_interpreted_by_its_status() -> None:

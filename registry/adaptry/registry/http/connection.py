@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLError
 
 from adaptry import __version__
-from adaptry.core.errors import Invalid, NotFound, TooLarge, Unavailable
-from adaptry.core.http import is_cut_in_head, plain_reason
+from adaptry.core.errors import AdaptryError, Invalid, NotFound, TooLarge, Unavailable
+from adaptry.core.http import discard_response, is_cut_in_head, plain_reason
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import protocol
 from adaptry.registry.http import responses
@@ -142,7 +142,7 @@ class Connection:
                 return iter(())  # the end, exactly
             raise responses.parse_error(response.status, response.headers, body, self.url)
         if start and response.status != 206:
-            response.close()
+            discard_response(response)
             raise Unavailable(f"{self.url} cannot resume in the middle of a file; is a proxy in between?")
         return self._pieces(response)
 
@@ -174,7 +174,7 @@ class Connection:
                 f" {plain_reason(getattr(error, 'reason', None) or error)}"
             ) from error
         if found.status not in (200, 206):
-            found.close()
+            discard_response(found)
             raise Unavailable(f"{where}, to which {self.url} redirects, answered {found.status}")
         return found
 
@@ -191,7 +191,7 @@ class Connection:
             if response.length_remaining == 0:
                 response.release_conn()
             else:
-                response.close()
+                discard_response(response)
 
     def _request(
         self,
@@ -233,10 +233,14 @@ class Connection:
         except (HTTPError, OSError) as error:
             raise self._unreachable(error) from error
         if is_cut_in_head(response):
-            response.close()
+            discard_response(response)
             raise Unavailable(f"the connection to {self.url} broke while it answered")
         if response.status < 300 or (may_end and response.status in (_REDIRECT, 416)):
-            protocol.check_server(response.headers, self.url)
+            try:
+                protocol.check_server(response.headers, self.url)
+            except AdaptryError:
+                discard_response(response)
+                raise
             return response
         raise responses.parse_error(response.status, response.headers, self._whole(response), self.url)
 
