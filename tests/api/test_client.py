@@ -17,10 +17,12 @@ import pytest
 from adaptry import __version__
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Invalid, NotFound, ProtocolMismatch, Unauthenticated, Unavailable
+from adaptry.core.http import open_pool
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry import protocol
 from adaptry.registry.http import HttpRegistry
+from adaptry.registry.http.connection import Connection, api_path
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.certificates import self_signed
 from adaptry.testing.fault_proxy import FaultProxy, ProxyFault, run_proxy
@@ -163,6 +165,20 @@ def test_an_answer_that_is_cut_off_within_its_head_is_no_answer(server: Server) 
                 registry.adapters.list()
         proxy.disarm()
         assert not registry.adapters.list().items
+
+
+def test_a_server_that_is_silent_is_asked_once_more(server: Server) -> None:
+    port = int(server.url.rpartition(":")[2])
+    with run_proxy(FaultProxy("127.0.0.1", port)) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        connection = Connection(url, server.admin, open_pool(url, None, None))
+        proxy.arm(ProxyFault("blackhole"), times=1)
+        assert connection.request_bytes("GET", api_path("adapters"), patience=2.0)
+        proxy.arm(ProxyFault("blackhole"), times=None)
+        asked = proxy.connections
+        with pytest.raises(Unavailable, match="cannot reach"):
+            connection.request_bytes("GET", api_path("adapters"), patience=0.1)
+        assert proxy.connections <= asked + 2
 
 
 _MORE_THAN_SOCKETS = 20

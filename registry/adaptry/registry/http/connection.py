@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import urllib3
 from pydantic import TypeAdapter
-from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLError
+from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, ReadTimeoutError, SSLError
 
 from adaptry import __version__
 from adaptry.core.errors import AdaptryError, Invalid, NotFound, TooLarge, Unavailable
@@ -41,7 +41,23 @@ which is four times as fast as 1 MiB.
 _REDIRECT = 302
 _BYTES = "application/octet-stream"
 
-_REPEATED = urllib3.Retry(
+
+class _Repeats(urllib3.Retry):
+    """Asks a server that is silent only once more, in case an idle connection was dropped on the way: each
+    time waits for as long, and a worker does nothing else meanwhile."""
+
+    def increment(
+        self, method: str | None = None, url: str | None = None, *arguments: Any, **named: Any
+    ) -> urllib3.Retry:
+        """(`Any`: urllib3's own.)"""
+        error = named.get("error")
+        before = any(isinstance(one.error, ReadTimeoutError) for one in self.history)
+        if before and isinstance(error, ReadTimeoutError):
+            raise error
+        return super().increment(method, url, *arguments, **named)
+
+
+_REPEATED = _Repeats(
     total=4,
     redirect=False,
     allowed_methods=None,
