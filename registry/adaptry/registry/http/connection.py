@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar, cast
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import urllib3
@@ -47,14 +48,18 @@ class _Repeats(urllib3.Retry):
     time waits for as long, and a worker does nothing else meanwhile."""
 
     def increment(
-        self, method: str | None = None, url: str | None = None, *arguments: Any, **named: Any
-    ) -> urllib3.Retry:
-        """(`Any`: urllib3's own.)"""
-        error = named.get("error")
-        before = any(isinstance(one.error, ReadTimeoutError) for one in self.history)
-        if before and isinstance(error, ReadTimeoutError):
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: urllib3.BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: urllib3.connectionpool.ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        is_silent = isinstance(error, ReadTimeoutError)
+        if error and is_silent and any(isinstance(one.error, ReadTimeoutError) for one in self.history):
             raise error
-        return super().increment(method, url, *arguments, **named)
+        return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
 _REPEATED = _Repeats(
