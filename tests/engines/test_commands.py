@@ -106,9 +106,7 @@ def test_a_recall_is_proved_worker_by_worker(scene: Scene, run: Run, follow: Cal
     assert json.loads(run("recall", "status", "acme/tone@1", "--json").stdout)["is_complete"]
 
 
-def test_as_many_problems_as_a_report_has_room_for_are_shown_as_that_many_or_more(
-    scene: Scene, run: Run
-) -> None:
+def test_the_problems_of_a_full_report_are_shown_as_that_many_or_more(scene: Scene, run: Run) -> None:
     problems = tuple(WorkerProblem(served_as=f"acme/a{n}@prod", reason="no room") for n in range(256))
     for shown, count in ((problems[:255], "255"), (problems, r"256\+")):
         scene.registry.workers.report(WorkerReport(worker="gpu-1", engine="vllm", troubles=shown))
@@ -116,9 +114,7 @@ def test_as_many_problems_as_a_report_has_room_for_are_shown_as_that_many_or_mor
     assert "at most 256 problems; there may be others" in run("workers", "show", "gpu-1").stdout
 
 
-def test_a_recall_of_a_version_on_an_engine_that_is_away_says_so(
-    scene: Scene, run: Run, follow: Callable[..., Result]
-) -> None:
+def test_a_recall_shows_that_an_engine_is_away(scene: Scene, run: Run, follow: Callable[..., Result]) -> None:
     scene.alias(scene.publish(1))
     engine = scene.engine()
     follow(engine)

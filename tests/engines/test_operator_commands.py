@@ -32,7 +32,7 @@ def test_a_command_that_makes_no_adapter_file_leaves_nothing(
         assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
 
 
-def test_after_another_prepare_command_the_engine_loads_what_that_one_makes(scene: Scene) -> None:
+def test_an_engine_loads_what_the_present_prepare_command_makes(scene: Scene) -> None:
     engine = scene.engine("llamacpp")
     scene.alias(scene.publish(1))
     settle(scene.worker(engine))
