@@ -75,7 +75,8 @@ class _Figures(Collector):
         )
         yield _gauge(
             "adaptry_loaded_workers",
-            f"Workers that have an adapter loaded, by its digest: the {MOST} that most have.",
+            f"Workers that have an adapter loaded, by its digest, without workers whose report has expired"
+            f" or whose engine does not answer: the {MOST} that most have.",
             ("digest",),
             [((digest,), count) for digest, count in found.loaded],
         )

@@ -50,7 +50,7 @@ def status(ctx: click.Context, registry: Registry, ref: Ref, wait: float, as_jso
 
     A worker has dropped a version when it is unloaded, its files are removed, and the engine refuses requests
     for it. The exit code is 1 while a worker may still serve it: one that has not dropped it yet, or that no
-    longer reports and was not declared gone (`adaptry workers gone`).
+    longer reports, or whose engine does not answer, and that was not declared gone (`adaptry workers gone`).
     """
     found = recall_status(registry, ref)
     until = time.monotonic() + wait
@@ -98,9 +98,9 @@ def _print_status(found: RecallStatus) -> None:
         print_err(f"declared gone, without proof: {format_count(len(declared), 'worker')}")
     if unknown := {one.worker for one in found.lines if one.outcome == "unknown"}:
         print_err(
-            f"{', '.join(sorted(unknown)[:5])} may still serve it: no reports arrive from there. A worker"
-            " that reports again receives the recall. If its engine is gone: adaptry workers gone WORKER"
-            " --reason TEXT"
+            f"{', '.join(sorted(unknown)[:5])} may still serve it: no report, or no answer from its engine,"
+            " arrives from there. A worker that reports again receives the recall. If its engine is gone:"
+            " adaptry workers gone WORKER --reason TEXT"
         )
 
 
@@ -112,6 +112,8 @@ def _workers(lines: Iterable[WorkerRecallStatus]) -> set[tuple[str, str]]:
 def _outcome_text(one: WorkerRecallStatus) -> str:
     if one.gone:
         return f"declared gone by {one.gone.by} ({one.gone.reason})"
+    if one.outcome == "unknown" and not one.is_answering:
+        return f"unknown: engine away; last: {one.last}"
     if one.outcome == "unknown" and one.reported_at:
         return f"unknown: {format_silence(one.reported_at)}; last: {one.last}"
     return one.outcome

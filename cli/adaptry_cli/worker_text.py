@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from adaptry.registry.workers import ResidentInfo, WorkerInfo
+from adaptry.registry.workers import MOST_PROBLEMS, ResidentInfo, WorkerInfo
 from adaptry_cli.times import format_when
 
 _SHOWN = 10
@@ -31,6 +31,12 @@ def state_text(worker: WorkerInfo) -> str:
     if worker.is_lost:
         return f"unknown: {format_silence(worker.reported_at)}; last: {_reported_state(worker)}"
     return _reported_state(worker)
+
+
+def problem_count(worker: WorkerInfo) -> str:
+    """Empty if there is none; `256+` if a report has room for no more."""
+    count = len(worker.troubles)
+    return f"{count or ''}{'+' if count == MOST_PROBLEMS else ''}"
 
 
 def offline_text(worker: WorkerInfo) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from adaptry.registry.interface import Registry
-from adaptry.registry.workers import WorkerGoneRequest, WorkerInfo
+from adaptry.registry.workers import MOST_PROBLEMS, WorkerGoneRequest, WorkerInfo
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
@@ -13,7 +13,7 @@ from adaptry_cli.number_options import limit_option
 from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
-from adaptry_cli.worker_text import offline_text, resident_text, state_text, state_word
+from adaptry_cli.worker_text import offline_text, problem_count, resident_text, state_text, state_word
 
 _owner = click.option(
     "--owner",
@@ -51,7 +51,7 @@ def list_all(registry: Registry, limit: int, as_json: bool) -> None:
                 state_word(one),
                 _engine(one),
                 str(sum(each.may_be_served for each in one.residents)),
-                str(len(one.troubles) or ""),
+                problem_count(one),
                 one.base_label,
                 one.owner,
                 format_when(one.reported_at),
@@ -102,6 +102,8 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
         problem = problems.pop(one.served_as, None) if one.condition == "loading" else None
         facts += [(one.served_as, resident_text(one, is_current, problem))]
     facts += [(name, f"problem: {reason}") for name, reason in problems.items()]
+    if len(found.troubles) == MOST_PROBLEMS:
+        facts += [("more", f"a report has at most {MOST_PROBLEMS} problems; there may be others")]
     print_facts(facts)
 
 

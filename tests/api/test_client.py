@@ -15,12 +15,18 @@ from pathlib import Path
 import pytest
 
 from adaptry import __version__
+from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Invalid, NotFound, ProtocolMismatch, Unauthenticated, Unavailable
+from adaptry.core.http import open_pool
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.transfer import push
 from adaptry.registry import protocol
 from adaptry.registry.http import HttpRegistry
+from adaptry.registry.http.connection import Connection, api_path
 from adaptry.registry.records import AdapterEdit
 from adaptry.testing.certificates import self_signed
+from adaptry.testing.fault_proxy import FaultProxy, ProxyFault, run_proxy
+from adaptry.testing.samples import large_lora
 from adaptry_api.testing import Server
 
 NAME = AdapterName.parse("acme/tone")
@@ -109,7 +115,6 @@ def test_fields_that_a_newer_server_adds_are_ignored() -> None:
             {**SPEAKS, protocol.API_HEADER: "9", protocol.OLDEST_HEADER: str(protocol.API + 1)},
             "upgrade adaptry here",
         ),
-        ({"Content-Type": "text/html"}, "does not answer like an Adaptry server"),
     ],
 )
 def test_an_incompatible_server_is_reported(headers: dict[str, str], advice: str) -> None:
@@ -134,9 +139,67 @@ def test_an_unreadable_answer_is_reported(body: bytes) -> None:
     ("status", "kind"),
     [(401, Unauthenticated), (404, NotFound), (500, Unavailable), (502, Unavailable), (418, Invalid)],
 )
-def test_a_foreign_error_is_raised_as_one_of_our_classes(status: int, kind: type[Exception]) -> None:
-    with scripted(status, {"Content-Type": "text/html"}, b"<h1>nginx</h1>") as server, pytest.raises(kind):
+def test_an_error_without_our_code_is_interpreted_by_its_status(status: int, kind: type[Exception]) -> None:
+    headers = {**SPEAKS, "Content-Type": "text/html"}
+    with scripted(status, headers, b"<h1>nginx</h1>") as server, pytest.raises(kind):
         HttpRegistry(server.url).adapters.get(NAME)
+
+
+@pytest.mark.parametrize("status", [200, 400, 403, 404, 405, 418, 500, 502])
+def test_an_answer_of_another_server_says_nothing_about_what_exists(status: int) -> None:
+    """A proxy answers 404 for every path while no server is behind it."""
+    with (
+        scripted(status, {"Content-Type": "text/html"}, b"<h1>404 page not found</h1>") as server,
+        pytest.raises(Unavailable, match="like an Adaptry server"),
+    ):
+        HttpRegistry(server.url).adapters.get(NAME)
+
+
+def test_an_answer_that_is_cut_off_within_its_head_is_no_answer(server: Server) -> None:
+    port = int(server.url.rpartition(":")[2])
+    with run_proxy(FaultProxy("127.0.0.1", port)) as proxy:
+        proxy.arm(ProxyFault("close", after=60), times=None)
+        registry = HttpRegistry(f"http://127.0.0.1:{proxy.port}", server.admin)
+        for _ in range(_MORE_THAN_SOCKETS):
+            with pytest.raises(Unavailable, match="broke while it answered"):
+                registry.adapters.list()
+        proxy.disarm()
+        assert not registry.adapters.list().items
+
+
+def test_a_server_that_is_silent_is_asked_once_more(server: Server) -> None:
+    port = int(server.url.rpartition(":")[2])
+    with run_proxy(FaultProxy("127.0.0.1", port)) as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        connection = Connection(url, server.admin, open_pool(url, None, None))
+        proxy.arm(ProxyFault("blackhole"), times=1)
+        assert connection.request_bytes("GET", api_path("adapters"), patience=2.0)
+        proxy.arm(ProxyFault("blackhole"), times=None)
+        asked = proxy.connections
+        with pytest.raises(Unavailable, match="cannot reach"):
+            connection.request_bytes("GET", api_path("adapters"), patience=0.1)
+        assert proxy.connections <= asked + 2
+
+
+_MORE_THAN_SOCKETS = 20
+
+
+def test_a_client_that_other_servers_answered_often_asks_again() -> None:
+    with scripted(200, {"Content-Type": "text/html"}, b"<h1>maintenance</h1>") as server:
+        registry = HttpRegistry(server.url)
+        for _ in range(_MORE_THAN_SOCKETS):
+            with pytest.raises(Unavailable, match="like an Adaptry server"):
+                registry.adapters.get(NAME)
+
+
+def test_a_client_that_abandoned_many_downloads_asks_again(server: Server, tmp_path: Path) -> None:
+    registry = server.registry()
+    version = push(registry, open_dir(large_lora(tmp_path / "large")), NAME).version
+    for _ in range(_MORE_THAN_SOCKETS):
+        pieces = registry.files.read(NAME, version.digest, "adapter_model.safetensors")
+        assert next(pieces)
+        del pieces
+    assert registry.adapters.get(NAME).name == NAME
 
 
 def test_an_unknown_error_code_is_interpreted_by_its_status() -> None:

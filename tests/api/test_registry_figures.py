@@ -65,6 +65,25 @@ def test_the_figures_equal_what_happened(server: Server, tmp_path: Path) -> None
     assert found["adaptry_open_recalls", ()] == 0
 
 
+def test_a_worker_counts_as_having_a_version_while_its_report_is_valid_and_its_engine_answers(
+    server: Server, tmp_path: Path
+) -> None:
+    registry = server.registry()
+    version = push(registry, open_dir(tiny_lora(tmp_path / "lora")), TONE).version
+    loaded = ResidentReport(
+        name=TONE, digest=version.digest, served_as="tone", condition="serving", since="2026-05-01T12:00Z"
+    )
+    for name, lease in (("there", 600), ("away", 600), ("lost", 1)):
+        registry.workers.report(WorkerReport(worker=name, engine="vllm", lease=lease, residents=(loaded,)))
+    registry.workers.report(WorkerReport(worker="away", engine="vllm", lease=600, residents=None))
+    while not registry.workers.get("lost").is_lost:
+        pass
+
+    found = figures(server, server.token("mona", "viewer", ("*",)))
+
+    assert found["adaptry_loaded_workers", (str(version.digest),)] == 1
+
+
 def test_a_recall_is_open_until_the_worker_has_dropped_the_version(server: Server, tmp_path: Path) -> None:
     registry = server.registry()
     version = push(registry, open_dir(tiny_lora(tmp_path / "lora")), TONE).version

@@ -67,6 +67,7 @@ class Scene:
         )
         self.weights: dict[str, VersionInfo] = {}
         """Versions by the SHA-256 of their weights: what an engine's answer says."""
+        self.prepare: tuple[str, ...] = (sys.executable, "-c", _PREPARE, "{folder}", "{file}")
         self.story: list[str] = []
         self.memories: dict[str, StateFile] = {}
         self.proxies: dict[str, ReverseProxy] = {}
@@ -103,11 +104,12 @@ class Scene:
         has_proxy: bool = False,
         cache_of: str | None = None,
         base: str | None = "org/tiny",
+        registry_url: str | None = None,
         **options: Any,
     ) -> Reconciler:
         """A worker as it is after its process was started: whatever it knew before is in its files. With a
         proxy, that is at `proxies[name]`."""
-        registry = self.server.registry(token or self.token(name))
+        registry = HttpRegistry(registry_url or self.server.url, token or self.token(name))
         home = self.folder / "workers" / name
         state_file = StateFile(home / "state.json")
         spoken_to = self.spoken_to(engine, state_file, home / "files.list", restarts)
@@ -140,8 +142,7 @@ class Scene:
     ) -> Engine:
         """The engine for a worker; the commands of an operator (restart, prepare) call the fake directly."""
         restart = (sys.executable, "-c", _RESTART, engine.url)
-        prepare = (sys.executable, "-c", _PREPARE, "{folder}", "{file}")
-        outside = OperatorCommands(listed, restart if restarts else (), prepare)
+        outside = OperatorCommands(listed, restart if restarts else (), self.prepare)
         return ENGINES[engine.kind](EngineClient(engine.url), outside, state_file.state.names)
 
     def serves(self, engine: FakeEngine, name: str = PROD, worker: str = "gpu-1") -> int | None:

@@ -106,6 +106,26 @@ def test_a_recall_is_proved_worker_by_worker(scene: Scene, run: Run, follow: Cal
     assert json.loads(run("recall", "status", "acme/tone@1", "--json").stdout)["is_complete"]
 
 
+def test_the_problems_of_a_full_report_are_shown_as_that_many_or_more(scene: Scene, run: Run) -> None:
+    problems = tuple(WorkerProblem(served_as=f"acme/a{n}@prod", reason="no room") for n in range(256))
+    for shown, count in ((problems[:255], "255"), (problems, r"256\+")):
+        scene.registry.workers.report(WorkerReport(worker="gpu-1", engine="vllm", troubles=shown))
+        assert re.search(rf"gpu-1 +serving +vllm +0 +{count} ", run("workers", "ls").stdout)
+    assert "at most 256 problems; there may be others" in run("workers", "show", "gpu-1").stdout
+
+
+def test_a_recall_shows_that_an_engine_is_away(scene: Scene, run: Run, follow: Callable[..., Result]) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine()
+    follow(engine)
+    engine.stop()
+    follow(engine, code=6)
+    run("revoke", "acme/tone@1", "--reason", "for a test")
+    found = run("recall", "status", "acme/tone@1", code=1)
+    assert re.search(r"gpu-1 +root +acme/tone@prod +unknown: engine away; last: serving", found.stdout)
+    assert "gpu-1 may still serve it" in found.stderr
+
+
 def test_a_recall_waits_for_a_silent_worker_until_it_is_declared_gone(
     scene: Scene, run: Run, follow: Callable[..., Result]
 ) -> None:

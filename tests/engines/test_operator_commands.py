@@ -1,4 +1,4 @@
-"""The operator's commands: what a failed `--prepare` leaves behind."""
+"""The operator's commands: what `--prepare` makes, and what a failed one leaves behind."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pytest
 from adaptry.core.errors import CheckFailed
 from adaptry.integrations.serving.engines import OperatorCommands
 
+from .conftest import Scene, settle
+
 _MODEL = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'model.safetensors').touch()"
+_COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"
 _ENDS = f"{_MODEL}; sys.exit(3)"
 
 
@@ -27,3 +30,17 @@ def test_a_command_that_makes_no_adapter_file_leaves_nothing(
         with pytest.raises(CheckFailed, match=error):
             commands.prepare_file(tmp_path / "adapter", "adapter.gguf")
         assert [path.name for path in tmp_path.iterdir()] == ["adapter"]
+
+
+def test_an_engine_loads_what_the_present_prepare_command_makes(scene: Scene) -> None:
+    engine = scene.engine("llamacpp")
+    scene.alias(scene.publish(1))
+    settle(scene.worker(engine))
+    assert scene.serves(engine) == 1
+
+    second = scene.publish(2)
+    (weights,) = (scene.folder / "lora-tone-2").glob("*.safetensors")
+    scene.prepare = (sys.executable, "-c", _COPY, str(weights), "{file}")
+    settle(scene.worker(engine))
+    assert scene.serves(engine) == second.number
+    assert len(engine.names()) == 1

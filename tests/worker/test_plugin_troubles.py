@@ -5,6 +5,7 @@ worker that cannot start.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -23,7 +24,7 @@ from adaptry.operations.transfer import push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import StateChange, VersionInfo
-from adaptry.testing.samples import tiny_lora
+from adaptry.testing.samples import tiny_base, tiny_lora
 
 from .bench import Bench
 from .recorded_vllm import EngineClient, LoRARequest
@@ -216,6 +217,43 @@ def test_a_vllm_started_without_enable_lora_refuses_with_the_missing_flag(
     async def test() -> None:
         with pytest.raises(CheckFailed, match="started without --enable-lora"):
             await bench.ask("acme/tone@1")
+
+    asyncio.run(test())
+
+
+def test_the_base_is_that_of_the_start_although_its_folder_is_replaced_before_the_first_request(
+    bench: Bench, publish: Publish, base: Path, tmp_path: Path
+) -> None:
+    publish()
+    workers = bench.registry.there.workers
+
+    async def test() -> None:
+        await bench.look()
+        while not workers.get("gpu-1").base_name:
+            await bench.look()
+        shutil.rmtree(base)
+        tiny_base(base, seed=7)
+        assert await bench.ask("acme/tone@1")
+        await bench.look()
+        assert workers.get("gpu-1").base_name == "org/tiny"
+
+    asyncio.run(test())
+
+
+def test_a_base_that_cannot_be_identified_is_logged_at_the_start_and_found_once_it_is_there(
+    bench: Bench, publish: Publish, base: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(1)
+    publish(2)
+    away = base.rename(base.with_name("away"))
+
+    async def test() -> None:
+        while not messages(caplog, "cannot be identified"):
+            await bench.look()
+        with pytest.raises(CheckFailed, match="cannot be identified"):
+            await bench.ask("acme/tone@1")
+        away.rename(base)
+        assert await bench.ask("acme/tone@2")
 
     asyncio.run(test())
 

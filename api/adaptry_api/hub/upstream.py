@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -24,7 +25,7 @@ from adaptry import __version__
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData, RevisionNotFound, Unavailable
 from adaptry.core.files.disk_cache import DiskLruCache
-from adaptry.core.http import check_url, close_idle, open_pool
+from adaptry.core.http import check_url, close_idle, discard_response, open_pool
 
 _TRUSTED_SECONDS = 60.0
 _REMEMBERED = 1024
@@ -177,10 +178,11 @@ class UpstreamHub:
                     f"the connection to the upstream hub broke in {file.rfilename}: {error}"
                 ) from error
 
-    def _get(self, address: str, headers: dict[str, str] | None = None) -> urllib3.BaseHTTPResponse:
-        """The response; the caller closes it. A redirect to another host is followed without the token."""
+    @contextmanager
+    def _get(self, address: str, headers: dict[str, str] | None = None) -> Iterator[urllib3.BaseHTTPResponse]:
+        """The response. A redirect to another host is followed without the token."""
         try:
-            return self._pool.request(
+            response = self._pool.request(
                 "GET",
                 self._url + address,
                 headers={**self._headers, **(headers or {})},
@@ -191,6 +193,10 @@ class UpstreamHub:
             )
         except HTTPError as error:
             raise Unavailable(f"the upstream hub ({self._url}) does not answer: {error}") from error
+        try:
+            yield response
+        finally:
+            discard_response(response)
 
 
 def _parsed(data: bytes) -> UpstreamHubInfo:

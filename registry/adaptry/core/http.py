@@ -99,6 +99,21 @@ def plain_reason(error: object) -> str:
     return reason.removesuffix(")") if reason.count(")") > reason.count("(") else reason
 
 
+def discard_response(response: urllib3.BaseHTTPResponse) -> None:
+    """Closes the connection of a response that may not be read to its end, and frees its place in the pool.
+    `close` alone does not, and a request waits until a place is free."""
+    response.close()
+    response.release_conn()
+
+
+def is_cut_in_head(answer: urllib3.BaseHTTPResponse) -> bool:
+    """Whether the connection ended within the headers, which http.client takes for an empty body: nothing
+    that is left of them says where the body ends."""
+    ends = "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
+    is_last = "close" in answer.headers.get("Connection", "").lower()
+    return answer.version == 11 and answer.status not in (204, 304) and not ends and not is_last
+
+
 def _proxy_from_environment(url: str) -> str | None:
     parts = urlsplit(url)
     if proxy_bypass(parts.netloc):

@@ -16,12 +16,14 @@ from urllib3.exceptions import HTTPError
 from adaptry.checks.runtimes.runtime import Runtime, Version, parse_version
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, NotFound, Unavailable
-from adaptry.core.http import check_url, open_pool, plain_reason
+from adaptry.core.http import check_url, is_cut_in_head, open_pool, plain_reason
 from adaptry.core.lazy_dataclass import dataclass
 
 _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=16, nodes=100_000)
 _SECONDS = urllib3.Timeout(connect=5, read=10)
 _VERSION = re.compile(r"v?(\d{1,9}(?:\.\d{1,9}){0,2})")
+_AWAY = (502, 503, 504)
+"""What a proxy answers for a server that is away, and a server that is still starting."""
 _SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d{1,6})"', re.MULTILINE)
 
 
@@ -41,7 +43,7 @@ class _Server:
     headers: Mapping[str, str]
 
     def text(self, path: str) -> str | None:
-        """The answer to `GET path`; None unless it succeeds. Raises `Unavailable` if no server listens."""
+        """The answer to `GET path`; None unless it succeeds. Raises `Unavailable` if the server is away."""
         try:
             answer = self.pool.request(
                 "GET",
@@ -59,6 +61,9 @@ class _Server:
                 answer.release_conn()
         except (HTTPError, OSError) as error:
             raise Unavailable(f"nothing answers at {self.url} ({plain_reason(error)})") from error
+        if answer.status in _AWAY or is_cut_in_head(answer):
+            reason = f"status {answer.status}" if answer.status in _AWAY else "the connection broke"
+            raise Unavailable(f"nothing answers at {self.url} ({reason})")
         return data.decode("utf-8", "replace") if 0 < len(data) <= _LIMITS.size else None
 
     def json(self, path: str) -> Mapping[str, Any]:
@@ -74,7 +79,7 @@ class _Server:
 def probe_engine(url: str, ca_bundle: str | None = None, key: str | None = None) -> EngineInfo:
     """Identifies the engine at `url`; `key` is its API key, if it has one.
 
-    Raises `Invalid` (malformed address), `Unavailable` (no server listens), `NotFound` (unknown engine).
+    Raises `Invalid` (malformed address), `Unavailable` (the server is away), `NotFound` (unknown engine).
     """
     address = check_url(url)
     headers = {"Authorization": f"Bearer {key}"} if key else {}

@@ -1,8 +1,9 @@
 """The status of a recall: for every worker that ever had a version, whether it may still serve it.
 
 A worker counts as having dropped the version only after it has proved it (files removed, engine refuses it).
-A worker that has only unloaded it may load it again while the files exist, and the state of a silent worker
-is unknown. A worker that a person declared gone does not keep the recall open, but proves nothing.
+A worker that has only unloaded it may load it again while the files exist. The state is unknown while the
+worker does not report, or its engine does not answer. A worker that a person declared gone does not keep the
+recall open, but proves nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ RecallOutcome = Literal["dropped", "unloaded", "serving", "unknown", "gone"]
 class WorkerRecallStatus(Value):
     """The outcome for a worker and a name, since `at`, if that is known.
 
-    `last` is the worker's last report about the version, at `reported_at`; `gone` is set for the outcome
-    `gone`.
+    `last` is the worker's last report about the version, at `reported_at` or, if its engine is not answering,
+    earlier; `gone` is set for the outcome `gone`.
     """
 
     worker: str
@@ -33,6 +34,7 @@ class WorkerRecallStatus(Value):
     at: datetime
     last: Condition = "serving"
     reported_at: datetime | None = None
+    is_answering: bool = True
     gone: GoneDeclaration | None = None
 
     @property
@@ -105,6 +107,7 @@ def _line(resident: ResidentInfo) -> WorkerRecallStatus:
         at=at,
         last=resident.condition,
         reported_at=resident.reported_at,
+        is_answering=resident.is_answering,
         gone=resident.gone if outcome == "gone" else None,
     )
 
@@ -116,6 +119,8 @@ def _outcome(resident: ResidentInfo) -> tuple[RecallOutcome, datetime]:
         return "gone", resident.gone.at
     if resident.is_lost:
         return "unknown", resident.reported_at or resident.ended_at or resident.since
+    if not resident.is_answering:
+        return "unknown", resident.ended_at or resident.since
     if resident.may_be_served:
         return "serving", resident.since
     return "unloaded", resident.ended_at or resident.since

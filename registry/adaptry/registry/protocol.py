@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from adaptry import __version__
-from adaptry.core.errors import Invalid, ProtocolMismatch, TooLarge
+from adaptry.core.errors import Invalid, ProtocolMismatch, TooLarge, Unavailable
 from adaptry.core.manifest import SCHEMA
 
 API = 1
@@ -86,10 +86,10 @@ def check_client(headers: Mapping[str, str]) -> None:
 
 
 def check_server(headers: Mapping[str, str], url: str) -> None:
-    """Checks the version of a response. Raises `ProtocolMismatch`."""
+    """Checks the version of a response. Raises `ProtocolMismatch`; `Unavailable` if it is not Adaptry's."""
     version, oldest = _number(headers.get(API_HEADER)), _number(headers.get(OLDEST_HEADER))
     if version is None:
-        raise ProtocolMismatch(
+        raise Unavailable(
             f"{url} does not answer like an Adaptry server; is the address right, "
             "and is a proxy in between answering for it?"
         )

@@ -34,6 +34,8 @@ WorkerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[
 Short = Annotated[str, Field(max_length=256)]
 MOST_RESIDENTS = 4096
 """The maximum number of residents, and of names, in a report."""
+MOST_PROBLEMS = 256
+"""The maximum number of problems in a report; a worker with more reports the first ones by name."""
 Sentence = Annotated[str, Field(max_length=2048)]
 
 
@@ -123,7 +125,7 @@ class WorkerReport(Value):
     names: tuple[Short, ...] = Field(default=(), max_length=MOST_RESIDENTS)
     residents: tuple[ResidentReport, ...] | None = Field(default=(), max_length=MOST_RESIDENTS)
     dropped: tuple[DroppedAdapter, ...] = Field(default=(), max_length=4096)
-    troubles: tuple[WorkerProblem, ...] = Field(default=(), max_length=256)
+    troubles: tuple[WorkerProblem, ...] = Field(default=(), max_length=MOST_PROBLEMS)
     recalled: tuple[RecallProof, ...] = Field(default=(), max_length=4096)
     max_age: int | None = Field(default=None, ge=0, le=10 * 366 * 86_400)
 

@@ -140,6 +140,14 @@ def test_each_kind_of_upstream_absence_has_its_own_error(front: Server) -> None:
         assert (answer.status, answer.headers["X-Error-Code"]) == (404, code), path
 
 
+def test_many_names_that_the_upstream_hub_does_not_have_do_not_use_up_the_connections_to_it(
+    front: Server,
+) -> None:
+    names = [f"org/absent-{number}" for number in range(20)]
+    assert {front.call("GET", f"/api/models/{name}").status for name in names} == {404}
+    assert front.call("GET", f"/api/models/{BASE}").status == 200
+
+
 def test_a_caller_without_a_namespace_reads_nothing_from_upstream(front: Server) -> None:
     assert front.call("GET", f"/api/models/{BASE}", token=None).status == 404
 

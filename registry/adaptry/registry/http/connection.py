@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar, cast
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import urllib3
 from pydantic import TypeAdapter
-from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, SSLError
+from urllib3.exceptions import HTTPError, LocationParseError, ProxyError, ReadTimeoutError, SSLError
 
 from adaptry import __version__
-from adaptry.core.errors import Invalid, NotFound, TooLarge, Unavailable
-from adaptry.core.http import plain_reason
+from adaptry.core.errors import AdaptryError, Invalid, NotFound, TooLarge, Unavailable
+from adaptry.core.http import discard_response, is_cut_in_head, plain_reason
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry import protocol
 from adaptry.registry.http import responses
@@ -41,7 +42,27 @@ which is four times as fast as 1 MiB.
 _REDIRECT = 302
 _BYTES = "application/octet-stream"
 
-_REPEATED = urllib3.Retry(
+
+class _Repeats(urllib3.Retry):
+    """Asks a server that is silent only once more, in case an idle connection was dropped on the way: each
+    time waits for as long, and a worker does nothing else meanwhile."""
+
+    def increment(
+        self,
+        method: str | None = None,
+        url: str | None = None,
+        response: urllib3.BaseHTTPResponse | None = None,
+        error: Exception | None = None,
+        _pool: urllib3.connectionpool.ConnectionPool | None = None,
+        _stacktrace: TracebackType | None = None,
+    ) -> Self:
+        is_silent = isinstance(error, ReadTimeoutError)
+        if error and is_silent and any(isinstance(one.error, ReadTimeoutError) for one in self.history):
+            raise error
+        return super().increment(method, url, response, error, _pool, _stacktrace)
+
+
+_REPEATED = _Repeats(
     total=4,
     redirect=False,
     allowed_methods=None,
@@ -142,7 +163,7 @@ class Connection:
                 return iter(())  # the end, exactly
             raise responses.parse_error(response.status, response.headers, body, self.url)
         if start and response.status != 206:
-            response.close()
+            discard_response(response)
             raise Unavailable(f"{self.url} cannot resume in the middle of a file; is a proxy in between?")
         return self._pieces(response)
 
@@ -174,7 +195,7 @@ class Connection:
                 f" {plain_reason(getattr(error, 'reason', None) or error)}"
             ) from error
         if found.status not in (200, 206):
-            found.close()
+            discard_response(found)
             raise Unavailable(f"{where}, to which {self.url} redirects, answered {found.status}")
         return found
 
@@ -191,7 +212,7 @@ class Connection:
             if response.length_remaining == 0:
                 response.release_conn()
             else:
-                response.close()
+                discard_response(response)
 
     def _request(
         self,
@@ -232,8 +253,15 @@ class Connection:
             )
         except (HTTPError, OSError) as error:
             raise self._unreachable(error) from error
+        if is_cut_in_head(response):
+            discard_response(response)
+            raise Unavailable(f"the connection to {self.url} broke while it answered")
         if response.status < 300 or (may_end and response.status in (_REDIRECT, 416)):
-            protocol.check_server(response.headers, self.url)
+            try:
+                protocol.check_server(response.headers, self.url)
+            except AdaptryError:
+                discard_response(response)
+                raise
             return response
         raise responses.parse_error(response.status, response.headers, self._whole(response), self.url)
 

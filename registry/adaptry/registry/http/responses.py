@@ -37,6 +37,11 @@ _BY_STATUS: Mapping[int, type[AdaptryError]] = {
 }
 
 
+_ABOUT_OBJECTS = (NotFound, PermissionDenied, Invalid)
+"""Errors that only an Adaptry server may raise: a proxy without a server behind it answers 404 for objects
+that exist, and a worker must not unload them for that."""
+
+
 class _Problem(BaseModel):
     """`application/problem+json` (RFC 9457) with our stable code."""
 
@@ -76,6 +81,8 @@ def parse_error(status: int, headers: Mapping[str, str], body: bytes, url: str) 
             f"{url} redirects to {headers.get('Location', 'elsewhere')[:200]!r}; use that address"
         )
     kind = _kind_of(status)
+    if protocol.API_HEADER not in headers and issubclass(kind, _ABOUT_OBJECTS):
+        kind = Unavailable
     sentence = (
         f"{url} answered {status}, but not like an Adaptry server; is the address right, and is a proxy "
         "in between answering for it?"

@@ -6,10 +6,10 @@ Nothing here depends on how many versions there are: those are counted by `store
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
-from sqlalchemy import func
+from sqlalchemy import extract, func
 from sqlmodel import col, select
 
 from adaptry.core.lifecycle import WITHDRAWN
@@ -87,15 +87,21 @@ def _moved_aliases(tx: Transaction, most: int) -> list[MovedAlias]:
 
 
 def _loaded(tx: Transaction, most: int) -> list[tuple[str, int]]:
-    """How many workers serve each version, without those that were declared gone. Ten thousand workers have
-    as many rows, however many versions are stored.
+    """How many workers serve each version: those whose last report is valid and whose engine answers. Ten
+    thousand workers have as many rows, however many versions are stored.
     """
     workers = func.count(func.distinct(ResidentRow.worker_id))
     query = (
         select(VersionRow.digest, workers)
         .join(ResidentRow, col(ResidentRow.version_id) == col(VersionRow.id))
         .join(WorkerRow, col(WorkerRow.id) == col(ResidentRow.worker_id))
-        .where(col(ResidentRow.condition).in_(("serving", "draining")), col(WorkerRow.gone_at).is_(None))
+        .where(
+            col(ResidentRow.condition).in_(("serving", "draining")),
+            col(WorkerRow.gone_at).is_(None),
+            col(WorkerRow.is_answering),
+            extract("epoch", col(WorkerRow.reported_at)) + col(WorkerRow.lease)
+            >= datetime.now(UTC).timestamp(),
+        )
         .group_by(VersionRow.digest)
         .order_by(workers.desc(), VersionRow.digest)
         .limit(most)

@@ -105,6 +105,12 @@ class WorkersContract(ContractFixtures):
         assert [one.condition for one in found.residents] == ["serving"]
         assert [one.is_answering for one in found.residents] == [False]
         assert (found.version, found.base) == ("0.33.0", "org/tiny")
+        revoke(make_registry(ADA), first)
+        status = recall_status(make_registry(RON), Ref.parse("acme/tone@1"))
+        assert [(one.outcome, one.last, one.is_answering) for one in status.lines] == [
+            ("unknown", "serving", False)
+        ]
+        assert not status.is_complete
 
     def test_a_worker_is_shown_with_the_registrys_name_of_its_base(
         self, make_registry: MakeRegistry, lora: MakeLora, tmp_path: Path

@@ -200,6 +200,8 @@ def list_openai_adapters(client: EngineClient) -> tuple[EngineAdapter, ...]:
     """The adapters of an OpenAI model listing: the models that have a `parent`."""
     response = client.get("/v1/models")
     require_answer(response, "list its models")
+    if not isinstance(response.json.get("data"), list):
+        raise Unavailable("the engine cannot list its models now: its answer has no list")
     found = [
         EngineAdapter(str(one.get("id")), str(one.get("root") or ""))
         for one in response.json_list("data")

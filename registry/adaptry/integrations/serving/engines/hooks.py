@@ -5,6 +5,7 @@ Commands run without a shell. A command that fails raises `CheckFailed` with the
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import shutil
@@ -61,11 +62,16 @@ class OperatorCommands:
                 )
             time.sleep(_EVERY)
 
-    def prepare_file(self, folder: Path, name: str) -> Path:
-        """Converts an adapter's folder to the file `name` in the cache entry: both are evicted together.
+    def prepared_path(self, folder: Path, name: str) -> Path:
+        """Where the converted file of an adapter's folder is, in the cache entry: both are evicted together.
+        Another command has another file."""
+        made_by = hashlib.sha256("\0".join(self.prepare).encode()).hexdigest()[:12]
+        return folder.parent / f"{Path(name).stem}-{made_by}{Path(name).suffix}"
 
-        Raises `CheckFailed`, with the last line of the command's output."""
-        file = folder.parent / name
+    def prepare_file(self, folder: Path, name: str) -> Path:
+        """Converts an adapter's folder to the file at `prepared_path`. Raises `CheckFailed`, with the last
+        line of the command's output."""
+        file = self.prepared_path(folder, name)
         if file.is_file():
             return file
         if not self.prepare:

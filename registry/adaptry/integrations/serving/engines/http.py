@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, Unavailable
-from adaptry.core.http import check_url, plain_reason, pool_factory
+from adaptry.core.http import check_url, is_cut_in_head, plain_reason, pool_factory
 from adaptry.core.lazy_dataclass import dataclass
 
 _LIMITS = strictjson.JsonLimits(size=8 << 20, depth=16, nodes=500_000)
@@ -96,4 +96,6 @@ class EngineClient:
                 )
         except (HTTPError, OSError) as error:
             raise Unavailable(f"the engine at {self.url} does not answer ({plain_reason(error)})") from error
+        if is_cut_in_head(answer):
+            raise Unavailable(f"the engine at {self.url} does not answer (the connection broke)")
         return EngineResponse(answer.status, answer.data.decode("utf-8", "replace"))

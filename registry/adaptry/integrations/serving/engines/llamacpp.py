@@ -46,7 +46,7 @@ class LlamaCpp(Engine):
         super().__init__(client)
         self._commands = commands
         # Replaced as a whole: the proxy reads it.
-        self._files = {name: str(Path(path).parent / _FILE) for name, path in names.items()}
+        self._files = {name: str(commands.prepared_path(Path(path), _FILE)) for name, path in names.items()}
         self._base_names: frozenset[str] = frozenset()
 
     def list_adapters(self) -> tuple[EngineAdapter, ...]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Unauthenticated, Unavailable
+from adaptry.core.errors import CheckFailed, Invalid, NotFound, Unauthenticated, Unavailable
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.compatibility import EngineProfile
-from adaptry.integrations.serving.engines import Engine
+from adaptry.integrations.serving.engines import Engine, EngineAdapter
 from adaptry.integrations.serving.worker.state_file import StateFile
 
 
@@ -32,6 +32,7 @@ class EngineInspection:
         self._inspect = inspect
         self._started_at: float | None = None
         self._names: frozenset[str] = frozenset()
+        self._is_known = False
         self.info: EngineInfo | None = None
         self.profile: EngineProfile | None = None
 
@@ -43,9 +44,25 @@ class EngineInspection:
         """Records the names that the engine must still list in the next pass, unless it is restarted."""
         self._names = frozenset(names)
 
-    def refresh(self, names: Collection[str], *, is_registry_down: bool) -> None:
-        """Inspects an engine that is new or was restarted and lists `names` now. While the registry is down,
-        the profile may stay unknown. Raises what `probe` and `inspect` raise."""
+    def list_adapters(self, *, is_registry_down: bool) -> tuple[EngineAdapter, ...]:
+        """The adapters of the inspected engine. While the registry is down, the profile may stay unknown.
+
+        Raises what `probe` and `inspect` raise. Once they succeeded, an engine that is not what it was is
+        `Unavailable`: until it is back, anything may answer in its place, and no option of this worker is
+        wrong.
+        """
+        try:
+            loaded = self._engine.list_adapters()
+            self._engine.deselect_adapters()
+            self._refresh({one.name for one in loaded}, is_registry_down)
+        except (NotFound, Invalid, CheckFailed) as error:
+            if not self._is_known:
+                raise
+            raise Unavailable(error.message) from error
+        return loaded
+
+    def _refresh(self, names: Collection[str], is_registry_down: bool) -> None:
+        """Inspects an engine that is new or was restarted and lists `names` now."""
         if self._is_restarted(names):
             self.forget()
         self.info = self.info or self._probe()
@@ -57,6 +74,7 @@ class EngineInspection:
             if not is_registry_down:
                 raise
             return
+        self._is_known = True
         if not is_registry_down:
             self._state_file.state.served = self.info.models
 

@@ -176,9 +176,8 @@ class Reconciler:
     def _list_checked(self) -> tuple[EngineAdapter, ...]:
         """The loaded adapters. If the engine serves another base than the one they were checked for, this
         worker's are unloaded first, and loaded again if they fit."""
-        loaded, inspection = self._deps.engine.list_adapters(), self._inspection
-        self._deps.engine.deselect_adapters()
-        inspection.refresh({one.name for one in loaded}, is_registry_down=self.is_registry_down)
+        inspection = self._inspection
+        loaded = inspection.list_adapters(is_registry_down=self.is_registry_down)
         is_done = True
         if inspection.is_base_changed and (plan := plan_actions((), self._actual(loaded), None)).actions:
             self._deps.log("the engine serves another base than before; its adapters are checked again")

@@ -7,6 +7,8 @@ to fit the base before.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -33,6 +35,8 @@ from adaptry.integrations.serving.vllm.stacks import Stack
 from adaptry.integrations.serving.vllm.worker import VllmWorker
 from adaptry.registry.records import VersionInfo
 
+log = logging.getLogger("vllm.adaptry")
+
 Written = TypeVar("Written")
 
 
@@ -51,7 +55,7 @@ class AdapterPreparation:
         self._leases = leases
         self._free_space = free_space
         self._load_counts: Counter[str] = Counter()
-        self._profile: EngineProfile | None = None
+        self._profiling: asyncio.Task[EngineProfile] | None = None
 
     async def prepare(
         self,
@@ -67,7 +71,7 @@ class AdapterPreparation:
         Raises `CheckFailed` for another base, an adapter that this engine does not serve as trained, or a
         stack that would not be exact; `Unavailable` and `StorageFull`.
         """
-        profile = await self._profile_engine(vllm, worker)
+        profile = await asyncio.shield(self.profile_engine(vllm, worker))
         for version in versions:
             await worker.run(self._require_base, version, profile)
         async with AsyncExitStack() as failure:
@@ -143,14 +147,24 @@ class AdapterPreparation:
             f"the registry cannot be reached, and this machine does not have all files of {version.label}"
         )
 
-    async def _profile_engine(self, vllm: InProcessVllm, worker: VllmWorker) -> EngineProfile:
-        """This vLLM's profile, computed once."""
-        if self._profile is None:
-            vllm.require_adapters()
-            config = self._config
-            base = await worker.run(
-                identify_served_base, config.registry, vllm.model, vllm.revision, config.base
-            )
-            self._profile = EngineProfile(vllm.runtime(config.version), base)
-            worker.note_base(base.id)
-        return self._profile
+    def profile_engine(self, vllm: InProcessVllm, worker: VllmWorker) -> asyncio.Task[EngineProfile]:
+        """This vLLM's profile. Started with vLLM and computed once, because the base's folder may have other
+        weights later; after an error, computed again at the next call."""
+        task = self._profiling
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = self._profiling = asyncio.get_running_loop().create_task(self._profile(vllm, worker))
+            task.add_done_callback(_log_failure)
+        return task
+
+    async def _profile(self, vllm: InProcessVllm, worker: VllmWorker) -> EngineProfile:
+        vllm.require_adapters()
+        config = self._config
+        base = await worker.run(identify_served_base, config.registry, vllm.model, vllm.revision, config.base)
+        worker.note_base(base.id)
+        return EngineProfile(vllm.runtime(config.version), base)
+
+
+def _log_failure(task: asyncio.Task[EngineProfile]) -> None:
+    """Logs what prevents every load, before the first request for an adapter is refused for it."""
+    if not task.cancelled() and (error := task.exception()):
+        log.warning("adapters are not served yet: %s", error)

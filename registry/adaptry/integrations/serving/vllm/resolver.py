@@ -82,6 +82,7 @@ class AdapterResolver:
             if not watch_finished(vllm.models.engine_client, self.use.note_finished):
                 log.warning("requests are not counted, because this version of vLLM ends them in another way")
             log.info("reporting to the registry as %s", self._worker.identity.name)
+            self._preparation.profile_engine(vllm, self._worker)
         self._start_refreshing(vllm)
         return self._worker
 

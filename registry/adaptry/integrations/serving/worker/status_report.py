@@ -13,6 +13,7 @@ from adaptry.integrations.serving.engines import EngineAdapter
 from adaptry.integrations.serving.worker.backoff import ServedVersion
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import (
+    MOST_PROBLEMS,
     MOST_RESIDENTS,
     Condition,
     DroppedAdapter,
@@ -21,7 +22,6 @@ from adaptry.registry.workers import (
     WorkerReport,
 )
 
-_MOST_TROUBLES = 256
 _LONGEST_NAME = 256
 
 
@@ -101,7 +101,7 @@ def build_report(
 ) -> WorkerReport:
     """Builds the whole report. `version` and `base` are the engine's, and `base_id` identifies the base;
     `residents` is None if the engine does not answer."""
-    listed = sorted((troubles or {}).items())[:_MOST_TROUBLES]
+    listed = sorted((troubles or {}).items())[:MOST_PROBLEMS]
     return WorkerReport(
         worker=worker.name,
         engine=worker.engine,
