@@ -10,6 +10,7 @@ from adaptry.checks.base.fit import check_fit
 from adaptry.checks.binding import BoundAdapter, DroppedPart
 from adaptry.checks.binding.bound_adapter import DropCause
 from adaptry.checks.binding.direct_weights import bypassed_modules, modules_unlike_peft
+from adaptry.checks.binding.forced_ties import rows_of_forced_ties
 from adaptry.checks.binding.loaded_model import bare_path
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import (
@@ -101,6 +102,9 @@ def _used_otherwise(bound: BoundAdapter) -> Iterator[Finding]:
             " layer does not: unmerged, it gives other numbers or raises an error"
         )
         yield build_finding("merge_differs", f"{names}: {reason}", unlike)
+    if tied := rows_of_forced_ties(bound.base, rows):
+        reason = "PEFT gives these rows to the output head too, although the base stores one of its own"
+        yield build_finding("merge_differs", f"{shorten_names(tied)}: {reason}", tied)
 
 
 def _uncovered(bound: BoundAdapter) -> Iterator[Finding]:
