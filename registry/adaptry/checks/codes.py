@@ -211,6 +211,19 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
         "Some weights are infinite.",
         "go back to a checkpoint from before the training diverged; in float16, train with a smaller scale",
     ),
+    "updates_overflow": FindingCode(
+        "blocks",
+        "Some updates are larger than float16's largest number, so the answers are NaN, infinite or noise.",
+        "go back to a checkpoint from before the training diverged, or correct lora_alpha if it is not the"
+        " training run's",
+    ),
+    "updates_large": FindingCode(
+        "warns",
+        "Some updates are many times larger than the weights of any model, as after a training that diverged;"
+        " in float16, the answers may be NaN or infinite.",
+        "compare its answers with the base's; if they are noise, go back to an earlier checkpoint, or correct"
+        " lora_alpha",
+    ),
     "untrained": FindingCode(
         "warns",
         "The adapter changes nothing: its updates are zero, or its multipliers one, as before training.",

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.inspection.files import inspect_content
 from adaptry.adapters.inspection.inspector import Inspector
-from adaptry.adapters.inspection.result import WeightsInspection
+from adaptry.adapters.inspection.result import TensorStatistics, WeightsInspection
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
+from adaptry.checks.update_sizes import is_negligible, size_findings
 from adaptry.core.report import Finding
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ WEIGHTS_CODES = frozenset(
         "modules_untrained",
         "updates_zero",
         "saved_copy_differs",
+        "updates_large",
+        "updates_overflow",
     }
 )
 """Findings that need the weights."""
@@ -74,7 +77,11 @@ def weights_findings(
     """Findings about an adapter, from the inspection of its weights files by path. `find_unchanged` is called
     if the inspection does not show whether the adapter changes anything.
     """
-    return [*not_finite_findings(inspections), *_untrained(spec, inspections, find_unchanged)]
+    return [
+        *not_finite_findings(inspections),
+        *_too_large(spec, inspections),
+        *_untrained(spec, inspections, find_unchanged),
+    ]
 
 
 def not_finite_findings(inspections: Mapping[str, WeightsInspection]) -> Iterator[Finding]:
@@ -92,6 +99,15 @@ def not_finite_findings(inspections: Mapping[str, WeightsInspection]) -> Iterato
             f" {shorten_names(fold_layer_numbers(infinite))}"
         )
         yield build_finding("weights_infinite", reason, infinite)
+
+
+def _too_large(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> Iterator[Finding]:
+    if spec.method == "lora" and not METHODS["lora"].is_relative(spec.traits):
+        yield from size_findings(spec, _tensors(inspections))
+
+
+def _tensors(inspections: Mapping[str, WeightsInspection]) -> dict[str, TensorStatistics]:
+    return {name: each for inspection in inspections.values() for name, each in inspection.tensors.items()}
 
 
 def _untrained(
@@ -139,9 +155,16 @@ def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> tu
     method = METHODS.get(spec.method)
     if method is None or method.is_relative(spec.traits):
         return [], []
-    tensors = [item for inspection in inspections.values() for item in inspection.tensors.items()]
-    zeros = {name for name, tensor in tensors if tensor.is_zero}
-    ones = {name for name, tensor in tensors if tensor.is_one}
+    tensors = _tensors(inspections)
+    zeros = {name for name, tensor in tensors.items() if tensor.is_zero}
+    ones = {name for name, tensor in tensors.items() if tensor.is_one}
+    if spec.method == "lora":
+        zeros.update(
+            name
+            for module in spec.modules
+            if is_negligible(module, tensors)
+            for name in module.tensors.values()
+        )
     if not zeros and not ones:
         return [], []
     idle, scaled = [], []

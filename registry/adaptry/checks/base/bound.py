@@ -9,7 +9,9 @@ from adaptry.adapters.tensor_names import layer_of
 from adaptry.checks.base.fit import check_fit
 from adaptry.checks.binding import BoundAdapter, DroppedPart
 from adaptry.checks.binding.bound_adapter import DropCause
-from adaptry.checks.binding.direct_weights import bypassed_modules
+from adaptry.checks.binding.direct_weights import bypassed_modules, modules_unlike_peft
+from adaptry.checks.binding.forced_ties import rows_of_forced_ties
+from adaptry.checks.binding.loaded_model import bare_path
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import (
     fold_layer_numbers,
@@ -72,9 +74,7 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
         yield build_finding("model_class_chosen", bound.chosen_class)
     if bound.precision_loss is not None:
         yield build_finding("merge_differs", bound.precision_loss)
-    if bypassed := _bypassed(bound):
-        names = shorten_names(fold_layer_numbers(bypassed))
-        yield build_finding("modules_bypassed", f"{names}: the model reads these weights itself", bypassed)
+    yield from _used_otherwise(bound)
     if bound.unlisted:
         targets = [extra.extra.target for extra in bound.unlisted]
         yield build_finding(
@@ -82,12 +82,29 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
         )
 
 
-def _bypassed(bound: BoundAdapter) -> tuple[str, ...]:
+def _used_otherwise(bound: BoundAdapter) -> Iterator[Finding]:
+    """Modules that the model does not call, or that do more than PEFT's layers expect."""
     if bound.adapter.format is not PEFT:
-        return ()
-    facts = bound.base.facts
-    adapted = [target.module.path for target in bound.module_map.placed]
-    return bypassed_modules(str(facts.get("model_type") or ""), bool(facts.get("quantization")), adapted)
+        return
+    places = [(bare_path(target.module.path), target.weight.shape) for target in bound.module_map.placed]
+    if bypassed := bypassed_modules(bound.base.facts, dict(places).items()):
+        names = shorten_names(fold_layer_numbers(bypassed))
+        yield build_finding("modules_bypassed", f"{names}: the model reads these weights itself", bypassed)
+    rows = [
+        extra.extra.target.rpartition(".")[0]
+        for extra in bound.module_map.extras
+        if extra.extra.kind == "token_rows"
+    ]
+    if unlike := modules_unlike_peft(bound.base.facts, [*dict(places), *rows]):
+        names = shorten_names(fold_layer_numbers(unlike))
+        reason = (
+            "the model adds an offset to the input, normalises the result or returns several, which PEFT's"
+            " layer does not: unmerged, it gives other numbers or raises an error"
+        )
+        yield build_finding("merge_differs", f"{names}: {reason}", unlike)
+    if tied := rows_of_forced_ties(bound.base, rows):
+        reason = "PEFT gives these rows to the output head too, although the base stores one of its own"
+        yield build_finding("merge_differs", f"{shorten_names(tied)}: {reason}", tied)
 
 
 def _uncovered(bound: BoundAdapter) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from adaptry.adapters.config import HEADS_OF_TASKS
 from adaptry.adapters.tensor_names import INPUT_EMBEDDINGS, is_input_embedding, is_output_head
 from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.module_map import TRANSPOSED_EXPERTS
-from adaptry.checks.binding.direct_weights import is_called
+from adaptry.checks.binding.direct_weights import is_as_peft_expects, is_shared_embedding, model_types
 from adaptry.compute.extraction.weight_pairs import WeightPair
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.core.lazy_dataclass import dataclass
@@ -57,6 +57,7 @@ class TargetChooser:
         self._names = tuple(shapes)
         self._classes = LinearClasses(shapes.get, shapes, config)
         self._model_type = str(config.get("model_type") or "")
+        self._model_types = model_types(config)
         self._task = task_of(config)
         self._owners = {
             path for name in self._names for path in _ancestors(name.rpartition(".")[0])
@@ -82,7 +83,9 @@ class TargetChooser:
     def _matrix(self, weight: WeightPair) -> TargetChoice | None:
         path, shape = weight.path, weight.shape
         name = path.rpartition(".")[2]
-        if not is_called(path, self._model_type):
+        if is_shared_embedding(path, self._model_types):
+            return TargetChoice(weight, "embedding")  # a copy of the module would not change its other users
+        if not is_as_peft_expects(path, self._model_types, shape):
             return None
         if len(shape) == 2 and not self._is_router(path):
             if not is_output_head(weight.name) and (name in _EMBEDDINGS or "embed" in name):

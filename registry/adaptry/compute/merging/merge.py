@@ -137,7 +137,9 @@ def check_inputs(entries: Sequence[WeightedAdapter]) -> None:
 
 
 def _check_values(entry: WeightedAdapter, inspector: Inspector, tenant: str) -> None:
-    report = CheckReport(findings=tuple(check_weights(entry.adapter, inspector, tenant)))
+    findings = check_weights(entry.adapter, inspector, tenant)
+    # Whether large updates overflow depends on the result's dtype and weights; it is checked there.
+    report = CheckReport(findings=tuple(each for each in findings if each.code != "updates_overflow"))
     if report.is_blocked:
         raise CheckFailed(f"{entry.label}: {report.sentence()}")
     for found in report.findings:
