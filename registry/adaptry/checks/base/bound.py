@@ -102,7 +102,8 @@ def _used_otherwise(bound: BoundAdapter) -> Iterator[Finding]:
             " layer does not: unmerged, it gives other numbers or raises an error"
         )
         yield build_finding("merge_differs", f"{names}: {reason}", unlike)
-    if tied := rows_of_forced_ties(bound.base, rows):
+    base = bound.base
+    if tied := rows_of_forced_ties(base.facts, "lm_head.weight" in base.tensors, rows):
         reason = "PEFT gives these rows to the output head too, although the base stores one of its own"
         yield build_finding("merge_differs", f"{shorten_names(tied)}: {reason}", tied)
 

@@ -7,16 +7,17 @@ adapter trains in the embedding then replace those of the head. A merge changes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from adaptry.adapters.base_record import BaseRecord
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 _FORCED = frozenset(["longt5", "mt5", "t5", "udop", "umt5"])
 """As in transformers 5.24."""
 
 
-def rows_of_forced_ties(base: BaseRecord, adapted: Iterable[str]) -> tuple[str, ...]:
-    """Those of the embeddings with trained rows whose rows PEFT gives to a head that is not tied to them."""
-    is_untied = base.facts.get("tie_word_embeddings") is False and "lm_head.weight" in base.tensors
-    is_forced = is_untied and base.facts.get("model_type") in _FORCED
+def rows_of_forced_ties(facts: Mapping[str, Any], has_head: bool, adapted: Iterable[str]) -> tuple[str, ...]:
+    """Those of the embeddings with trained rows whose rows PEFT gives to a head that is not tied to them.
+    `facts` are the base's, and `has_head` tells whether it stores a head. (`Any`: JSON.)
+    """
+    is_untied = facts.get("tie_word_embeddings") is False and has_head
+    is_forced = is_untied and facts.get("model_type") in _FORCED
     return tuple(path for path in adapted if is_forced and path != "lm_head")
