@@ -16,7 +16,7 @@ _FORCED = frozenset(["longt5", "mt5", "t5", "udop", "umt5"])
 
 def rows_of_forced_ties(facts: Mapping[str, Any], has_head: bool, adapted: Iterable[str]) -> tuple[str, ...]:
     """Those of the embeddings with trained rows whose rows PEFT gives to a head that is not tied to them.
-    `facts` are the base's, and `has_head` tells whether it stores a head. (`Any`: JSON.)
+    `facts` are the base's; `has_head`: whether it stores a head. (`Any`: JSON.)
     """
     is_untied = facts.get("tie_word_embeddings") is False and has_head
     is_forced = is_untied and facts.get("model_type") in _FORCED
