@@ -99,7 +99,7 @@ def _push_folder(
 ) -> PushResult:
     from adaptry.adapters.adapter import open_dir
     from adaptry.operations.base_recognition import recognise_base
-    from adaptry.operations.evidence.result_files import find_result_files
+    from adaptry.operations.result_files import find_result_files
 
     folder = required_folder(source)
     adapter = open_dir(folder)

@@ -19,8 +19,8 @@ from adaptry.facade.warnings import warn
 from adaptry.operations import transfer
 from adaptry.operations.base_recognition import BaseRecogniser
 from adaptry.operations.empty_adapter import explain_empty_adapter
-from adaptry.operations.evidence.result_files import find_result_files
 from adaptry.operations.hf_import.hub_names import HubRef, is_hub_ref
+from adaptry.operations.result_files import find_result_files
 from adaptry.registry.records import AdapterEdit, PushOptions, PushResult, VersionInfo
 from adaptry.registry.state_warnings import state_warning
 

@@ -57,7 +57,7 @@ NO_SHARDS = [
     (shard(file_entry(FIRST, [(XORB, len(FIRST), 0, 3)])), 400, "2 chunks"),
     (shard(file_entry(FIRST, [(XORB, len(FIRST), 1, 1)])), 400, "2 chunks"),
     (shard(file_entry(FIRST, [(XORB, len(FIRST), 0xFFFFFFFF, 1)])), 400, "2 chunks"),
-    (shard(file_entry(FIRST, [(XORB, len(FIRST) - 1, 0, 1)])), 400, f"{len(FIRST):,} are"),
+    (shard(file_entry(FIRST, [(XORB, len(FIRST) - 1, 0, 1)])), 400, f"have {len(FIRST):,}"),
     (shard(file_entry(FIRST, [(XORB, 0xFFFFFFFF, 0, 1)] * 5)), 413, "16 GiB"),
     (shard(file_entry(FIRST, [(XORB, 0xFFFFFFFF, 0, 1)] * 3)), 413, "8 GiB"),
     (shard(file_entry("0" * 64, [BOTH])), 409, "changed in transit"),

@@ -15,7 +15,7 @@ from adaptry.core.evidence.values import EvidenceFile
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import Ref
-from adaptry.operations.evidence.result_files import ResultFiles, find_result_files, group_by_run
+from adaptry.operations.result_files import ResultFiles, find_result_files, group_by_run
 from adaptry.operations.transfer.file_upload import upload
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.evidence import EvidenceAddition

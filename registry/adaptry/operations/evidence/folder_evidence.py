@@ -13,7 +13,7 @@ from adaptry.core.errors import AdaptryError
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.evidence.addition import add_evidence
-from adaptry.operations.evidence.result_files import group_by_run
+from adaptry.operations.result_files import group_by_run
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 

@@ -47,7 +47,6 @@ from adaptry.storage.local.admission import (
 )
 from adaptry.storage.local.blob_content import check_names
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.forgotten_recalls import quarantine_forgotten
 from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.licence_tags import set_licences
 from adaptry.storage.local.push_steps import PushSteps, Steps, StoreFiles, WriteRows, finish_push
@@ -259,6 +258,8 @@ class RevisionAdmission:
         )
         git_refs.put(tx, adapter, MAIN, "branch", commit, now, by)
         if recall_claims.find(tx, adapter.name, stored.digest):
+            from adaptry.storage.local.forgotten_recalls import quarantine_forgotten  # after a restore
+
             quarantine_forgotten(tx, stored.key, adapter.name, stored.digest, now)
         events.record(
             tx,
