@@ -26,10 +26,13 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.core.errors import Invalid
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
+from adaptry.registry import protocol
 from adaptry.registry.http import HttpRegistry
 
 SCRIPT = Path(__file__).with_name("wrk_recorded.lua")
-_REFUSAL = b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n"
+_REFUSAL = (
+    f"HTTP/1.1 409 Conflict\r\n{protocol.API_HEADER}: {protocol.API}\r\nContent-Length: 0\r\n\r\n".encode()
+)
 
 
 @dataclass(frozen=True)
