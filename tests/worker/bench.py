@@ -95,7 +95,11 @@ class Bench:
         self.models = Models(base, self._resolve)
 
     def restarted(self, **more: Any) -> Bench:
-        """A new process of the engine: the lock on its worker's name goes with the old one."""
+        """A new process of the engine: the lock on its worker's name goes with the old one, and so do the
+        refreshes that it began.
+        """
+        if self.served._refresh_task is not None:
+            self.served._refresh_task.cancel()
         if self.served.worker is not None:
             self.served.worker.close()
         return Bench(self.registry, self._base, self._cache, **more)
