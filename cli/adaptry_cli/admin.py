@@ -31,8 +31,8 @@ def admin() -> None:
 def recover(user: str, namespace: str | None, data: Path | None, catalog: str | None, as_json: bool) -> None:
     """Make USER an administrator, or the owner of a namespace, and print a token that is valid for a day.
 
-    Use this when nobody can administer the registry any longer. USER is created if missing, and enabled if
-    disabled. The events and the audit log of the registry record it.
+    Use this when the registry has lost its last administrator, or a namespace its last owner. USER is created
+    if missing, and enabled if disabled. The events and the audit log of the registry record it.
     """
     from adaptry.storage.maintenance.recovery import recover_access
 

@@ -34,7 +34,7 @@ def state_text(worker: WorkerInfo) -> str:
 
 
 def problem_count(worker: WorkerInfo) -> str:
-    """Empty if there is none; `256+` if a report has room for no more."""
+    """The number of problems: empty without any, and `256+` at the maximum of a report."""
     count = len(worker.troubles)
     return f"{count or ''}{'+' if count == MOST_PROBLEMS else ''}"
 

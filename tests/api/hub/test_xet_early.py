@@ -63,6 +63,18 @@ def open_uploads(server: Server) -> list[int]:
     return [found.offset for found in server.registry().uploads.list().items]
 
 
+def finish_in_another_process(server: Server, upload: XetUpload) -> None:
+    """Sends the xorbs to `server`, and their shard to another process on its folder."""
+    for number in range(3):
+        send(upload, number)
+    until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
+    with running_server(ServerSettings(data=server.data)) as other:
+        of_other = replace(upload, server=other)
+        assert of_other.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
+    assert has(server, WEIGHTS)
+    assert open_uploads(server) == []
+
+
 @pytest.fixture(autouse=True)
 def adapter(server: Server) -> None:
     create(server)
@@ -133,14 +145,7 @@ def test_bytes_that_another_process_stored_early_take_no_quota_from_the_files(se
     limits = QuotaRequest(scope="namespace", name="acme", bytes=len(WEIGHTS) * 3 // 2, uploads=1)
     server.registry().quotas.set(limits)
     upload = XetUpload.start(server, token=server.token("ann", "writer", ("acme",)))
-    for number in range(3):
-        send(upload, number)
-    until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
-    with running_server(ServerSettings(data=server.data)) as other:
-        of_other = replace(upload, server=other)
-        assert of_other.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
-    assert has(server, WEIGHTS)
-    assert open_uploads(server) == []
+    finish_in_another_process(server, upload)
 
 
 def test_a_file_that_is_stored_early_takes_no_place_from_another(server: Server) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import random
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
@@ -19,10 +18,9 @@ from adaptry_api.hub.xet import early_join
 from adaptry_api.hub.xet.arriving_xorb import ArrivingXorb
 from adaptry_api.hub.xet.reassembly import read_spooled
 from adaptry_api.hub.xet.stored_xorb import Run, StoredXorb, file_beside
-from adaptry_api.settings import ServerSettings
-from adaptry_api.testing import Server, running_server, until
+from adaptry_api.testing import Server, until
 
-from .test_xet_early import HASHES, WEIGHTS, XORBS, entry, open_uploads, send
+from .test_xet_early import HASHES, WEIGHTS, XORBS, entry, finish_in_another_process, open_uploads, send
 from .uploads import XetUpload, create, has, kept
 from .xet_bodies import chunk, file_entry, shard
 
@@ -62,14 +60,7 @@ def test_bytes_that_are_written_as_they_arrive_are_on_the_disk_once(
 def test_bytes_that_another_process_wrote_as_they_arrived_are_on_the_disk_once(
     server: Server, upload: XetUpload
 ) -> None:
-    for number in range(3):
-        send(upload, number)
-    until(lambda: open_uploads(server), [len(WEIGHTS)].__eq__)
-    with running_server(ServerSettings(data=server.data)) as other:
-        of_other = replace(upload, server=other)
-        assert of_other.shard(shard(entry([0, 1, 2], WEIGHTS))).json == {"result": 1}
-    assert has(server, WEIGHTS)
-    assert open_uploads(server) == []
+    finish_in_another_process(server, upload)
     assert bytes_on_disk(server) < len(WEIGHTS) + 20_000
 
 

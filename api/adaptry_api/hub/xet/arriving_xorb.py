@@ -73,7 +73,7 @@ class ArrivingXorb:
             return True
 
     def decline(self) -> None:
-        """Announces that nobody will take bytes, or no more of them."""
+        """Announces that no bytes, or no more of them, will be taken."""
         with self._changed:
             self._is_declined = self._is_stopped = True
             self._changed.notify_all()
