@@ -52,8 +52,8 @@ class UploadSpools:
         path = self.folder / namespace / id
         with _explained(self.folder):
             if not path.exists():
-                self._make(path)
-            descriptor = _held(path)
+                self._make_room(path.parent)
+            descriptor = _made_and_locked(path)
         try:
             yield UploadSpool(path)
         finally:
@@ -69,22 +69,21 @@ class UploadSpools:
                     gone += remove_unlocked(path)
         return gone
 
-    def _make(self, path: Path) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        present = list(path.parent.iterdir())
+    def _make_room(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        present = list(folder.iterdir())
         if len(present) >= MAX_OPEN_SPOOLS:
             needless = _needless(present, time.time() - ABANDONED_SECONDS)
             while len(present) >= MAX_OPEN_SPOOLS:
                 if not needless:
                     raise Busy(
-                        f"{path.parent.name} already has {MAX_OPEN_SPOOLS} uploads under way; try again"
+                        f"{folder.name} already has {MAX_OPEN_SPOOLS} uploads under way; try again"
                         f" when some have finished (those idle for {ABANDONED_SECONDS / 60:.0f} minutes make"
                         " room)"
                     )
                 oldest = needless.pop(0)
                 if remove_unlocked(oldest):
                     present.remove(oldest)
-        path.mkdir(mode=0o700, exist_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,12 +187,17 @@ def _needless(present: Iterable[Path], before: float) -> list[Path]:
     return [path for *_, path in sorted(found)]
 
 
-def _held(path: Path) -> int:
-    """The folder, opened and locked in shared mode; created again if it was removed in the meantime."""
+def _made_and_locked(path: Path) -> int:
+    """The folder's descriptor, locked in shared mode. The folder is created, again if a sweep removes it
+    meanwhile: after `mkdir` found it, or after it was opened.
+    """
 
     def opened() -> int:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        while True:
+            with suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+            with suppress(FileNotFoundError):
+                return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
     return locked(path, opened, shared=True)
 

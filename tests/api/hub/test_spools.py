@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import Busy, TooLarge
+from adaptry.core.files import locks
 from adaptry_api.hub import upload_spool
 from adaptry_api.hub.upload_spool import (
     ABANDONED_SECONDS,
@@ -138,3 +140,49 @@ def test_many_threads_may_write_to_one_spool_while_it_is_swept(all_spools: Uploa
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_a_spool_may_be_opened_while_others_are_removed_at_every_moment(all_spools: UploadSpools) -> None:
+    failures: list[BaseException] = []
+    are_done = threading.Event()
+
+    def open_often() -> None:
+        try:
+            for _ in range(300):
+                with all_spools.open("acme", "a"):
+                    pass
+        except BaseException as error:  # noqa: BLE001  the thread that made it would swallow it
+            failures.append(error)
+
+    def remove_often() -> None:
+        while not are_done.is_set():
+            locks.remove_unlocked(all_spools.folder / "acme" / "a")
+
+    removers = [threading.Thread(target=remove_often) for _ in range(2)]
+    openers = [threading.Thread(target=open_often) for _ in range(2)]
+    for thread in (*removers, *openers):
+        thread.start()
+    for thread in openers:
+        thread.join()
+    are_done.set()
+    for thread in removers:
+        thread.join()
+    assert failures == []
+
+
+def test_a_folder_created_again_while_its_removal_begins_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "spool"
+    folder.mkdir()
+
+    def replaced_first(descriptor: int) -> bool:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / "piece").write_bytes(b"another upload's")
+        return try_lock(descriptor)
+
+    try_lock = locks.try_lock
+    monkeypatch.setattr(locks, "try_lock", replaced_first)
+    assert not locks.remove_unlocked(folder)
+    assert (folder / "piece").read_bytes() == b"another upload's"

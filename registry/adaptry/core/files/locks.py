@@ -116,19 +116,22 @@ def unlock(descriptor: int) -> None:
 
 def remove_unlocked(folder: Path) -> bool:
     """Removes a folder unless a process holds a lock on it. Returns whether it is gone. Links, and folders
-    that cannot be opened, are kept.
+    that cannot be opened, are kept; so is a new folder of that name, created after another process removed
+    the old one.
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         return isinstance(error, FileNotFoundError)
     try:
-        is_free = try_lock(descriptor)
-        if is_free:
-            import shutil  # imports modules for archives; few callers clean up
+        if not try_lock(descriptor):
+            return False
+        if not _is_still(folder, descriptor):  # removed, and perhaps created again and in use
+            return not folder.exists()
+        import shutil  # imports modules for archives; few callers clean up
 
-            shutil.rmtree(folder, ignore_errors=True)
-        return is_free
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
     finally:
         os.close(descriptor)
 

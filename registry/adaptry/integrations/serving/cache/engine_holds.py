@@ -118,7 +118,9 @@ def hold(layout: CacheLayout, digest: Digest, engine: EngineAddress, version: st
         try:
             _write(path, text)
             return
-        except FileNotFoundError as error:  # another process has just removed the folder with its last hold
+        except (FileNotFoundError, FileExistsError) as error:
+            # Another process removes the folder with its last hold: before the file is created, or while
+            # `mkdir` looks whether what exists is a folder.
             if attempt == _TRIES - 1:
                 raise write_error(error, path) from error
         except OSError as error:
