@@ -263,6 +263,7 @@ def _facts(one: EvidenceInfo) -> list[tuple[str, str]]:
         ("task", one.task or ""),
         ("task version", one.task_version or ""),
         ("task hash", one.task_hash or ""),
+        ("settings", one.settings or ""),
         ("dataset", one.dataset or ""),
         ("metric", one.metric),
         ("filter", one.filter or ""),

@@ -185,3 +185,23 @@ def test_two_of_a_group_approve_through_a_server(
         assert "void" in run("approve", "acme/tone", "--list").stdout
         none = run("approve", "acme/tone", "--list", "--alias", "staging")
         assert none.stdout == "" and "no one has approved a move of acme/tone@staging" in none.stderr
+
+
+def test_results_with_another_number_of_examples_in_the_prompt_are_not_comparable(
+    run: Run, out: Path, tmp_path: Path
+) -> None:
+    """Without `--log_samples`, a results file has no hash of the prompts."""
+    run("push", "./out", "acme/tone", "--alias", "prod")
+    run("push", str(tiny_lora(tmp_path / "lora-7", seed=7)), "acme/tone")
+    for number, shots in ((1, 0), (2, 5)):
+        folder = write_results(tmp_path / f"lm{number}", 150 + number)
+        (folder / f"samples_caps_{TIME}.jsonl").unlink()
+        results = folder / f"results_{TIME}.json"
+        stated = {**json.loads(results.read_text()), "versions": {"caps": 1.0}, "n-shot": {"caps": shots}}
+        results.write_text(json.dumps({**stated, "task_hashes": {}}))
+        run("evidence", "add", f"acme/tone@{number}", str(folder))
+    policy = tmp_path / "policy.yaml"
+    policy.write_text('alias: prod\nrequire:\n  - comparable("caps", vs="prod")\n')
+    run("policy", "set", "acme/tone", str(policy))
+    refused = run("promote", "acme/tone@2", code=1).stderr
+    assert "other settings than prod's (5-shot, not 0-shot)" in refused

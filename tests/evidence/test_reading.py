@@ -194,3 +194,54 @@ def test_a_file_with_too_many_values_is_refused() -> None:
     many = {f"task{number}": {"acc,none": 0.5} for number in range(MAX_VALUES + 1)}
     with pytest.raises(Invalid, match="1,001 values; at most 1,000"):
         read({"results": many, "lm_eval_version": "0.4.13"}, "results_1.json")
+
+
+GREEDY = {"until": ["\n"], "do_sample": False}
+
+
+def settings(task: str = "gsm8k", **changes: object) -> str | None:
+    """The settings that a results file states for a task: lm-eval 0.4.13 writes these fields."""
+    run = {
+        "n-shot": {"gsm8k": 5, "wikitext": 0},
+        "configs": {"gsm8k": {"generation_kwargs": GREEDY}},
+        "config": {"fewshot_seed": 1234},
+        "system_instruction_sha": None,
+        "fewshot_as_multiturn": True,
+    }
+    read_values = read({**LM_EVAL, **run, **changes}, "results_2026-11-28T10-00-00.1.json").values
+    (found,) = {one.settings for one in read_values if one.task == task}
+    return found
+
+
+def test_lm_eval_states_how_a_task_was_run() -> None:
+    assert settings("wikitext") == "0-shot"
+    usual = settings()
+    assert usual is not None
+    assert usual.startswith("5-shot; seed 1234; generation ")
+    for change in (
+        {"n-shot": {"gsm8k": 0}},
+        {"config": {"fewshot_seed": 1}},
+        {"configs": {"gsm8k": {"generation_kwargs": {**GREEDY, "temperature": 1.0}}}},
+        {"system_instruction_sha": "5dd2"},
+        {"chat_template_sha": "cafe"},
+    ):
+        assert settings(**change) not in (usual, None)
+    assert settings(fewshot_as_multiturn=False) == usual, "without a chat template, there are no turns"
+
+
+@pytest.mark.parametrize(
+    "stated", [{}, None, {"gsm8k": None}, {"gsm8k": "5"}, {"gsm8k": -1}, {"gsm8k": True}]
+)
+def test_settings_are_not_guessed(stated: object) -> None:
+    assert settings(**{"n-shot": stated}) is None
+
+
+def test_a_group_has_the_settings_of_its_tasks() -> None:
+    results = {"results": {"all": {"acc,none": 0.5}}}
+    same = {"group_subtasks": {"all": ["some", "c"], "some": ["a", "b", "some", "all"]}}
+    assert settings("all", **results, **same, **{"n-shot": dict.fromkeys("abc", 0)}) == "0-shot"
+    mixed = settings("all", **results, **same, **{"n-shot": {"a": 0, "b": 0, "c": 5}})
+    assert mixed is not None
+    assert mixed.startswith("mixed ")
+    assert settings("all", **results, **same, **{"n-shot": {"a": 0, "b": 5, "c": 5}}) not in (mixed, None)
+    assert settings("all", **results, **same, **{"n-shot": {"a": 0, "b": 0}}) is None

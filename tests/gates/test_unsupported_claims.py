@@ -132,6 +132,39 @@ def test_comparable_is_unknown(mine: dict[str, object], theirs: dict[str, object
     assert outcome(ALIKE, facts((evidence(2, **mine),), (evidence(1, **theirs),)))[0] == "unknown"
 
 
+VERSION_ONLY = {"task_hash": None, "task_version": "3"}
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "expected"),
+    [
+        ({"settings": "0-shot"}, {"settings": "0-shot"}, ("met", "was measured like prod's")),
+        ({"settings": "5-shot"}, {"settings": "0-shot"}, ("not_met", "prod's (5-shot, not 0-shot)")),
+        ({"settings": "5-shot"}, {}, ("unknown", "how gsm8k was run")),
+        ({}, {}, ("unknown", "the number of examples in its prompts, is not known")),
+    ],
+)
+def test_one_version_of_a_task_can_be_run_in_different_ways(
+    mine: dict[str, object], theirs: dict[str, object], expected: tuple[str, str]
+) -> None:
+    both = (evidence(2, **VERSION_ONLY, **mine),), (evidence(1, **VERSION_ONLY, **theirs),)
+    found = outcome(ALIKE, facts(*both, knows_settings=True))
+    assert found[0] == expected[0]
+    assert expected[1] in found[1]
+
+
+def test_the_same_prompts_can_be_answered_with_different_settings() -> None:
+    both = (evidence(2, settings="0-shot; generation 1a"),), (evidence(1, settings="0-shot; generation 2b"),)
+    assert outcome(ALIKE, facts(*both, knows_settings=True))[0] == "not_met"
+    assert outcome(ALIKE, facts((evidence(2),), (evidence(1),), knows_settings=True))[0] == "met"
+
+
+def test_a_decision_without_settings_is_replayed_as_it_was_made() -> None:
+    recorded = facts((evidence(2, **VERSION_ONLY),), (evidence(1, **VERSION_ONLY),)).model_dump()
+    del recorded["knows_settings"]
+    assert outcome(ALIKE, GateFacts.model_validate(recorded))[0] == "met"
+
+
 def test_evidence_with_several_filters_is_evidence() -> None:
     given = facts((evidence(2, filter="strict"), evidence(3, filter="flexible")))
     assert outcome('!has_metric("gsm8k", "acc")', given)[0] == "not_met"

@@ -44,7 +44,7 @@ _EVIDENCE = (
         "step",
     ),
     *("harness", "harness_version", "harness_commit", "chat_template", "format", "file_digest"),
-    *("samples_digest", "withdrawn_at", "withdrawn_by", "withdrawn_reason"),
+    *("samples_digest", "withdrawn_at", "withdrawn_by", "withdrawn_reason", "settings"),
 )
 _NEWER_TABLES = (
     "request_use", "weight_measurements",

@@ -44,7 +44,7 @@ class EvidenceInfo(Value):
     """One number that was measured for a version, whose revision is `subject`.
 
     `base` is the base that the version had when the evidence was added. `format` and `file` are None for a
-    metric that was logged.
+    metric that was logged. `settings` says how the task was run, such as `5-shot`.
     """
 
     id: int
@@ -55,6 +55,7 @@ class EvidenceInfo(Value):
     task: str | None = None
     task_version: str | None = None
     task_hash: str | None = None
+    settings: str | None = None
     metric: str
     filter: str | None = None
     value: float

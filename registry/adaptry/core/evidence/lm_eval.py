@@ -13,6 +13,7 @@ from typing import Any
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid
+from adaptry.core.evidence.lm_eval_settings import settings_of
 from adaptry.core.evidence.parsed_results import (
     ParsedResults,
     count,
@@ -81,6 +82,7 @@ def _of_task(
     sizes = mapping(mapping(document.get("n-samples")).get(task))
     better = mapping(mapping(document.get("higher_is_better")).get(task))
     dataset = mapping(mapping(document.get("configs")).get(task)).get("dataset_path")
+    settings = settings_of(document, task)
     for key, score in scores.items():
         metric, _, filter = key.partition(",")
         value = number(score)
@@ -92,6 +94,7 @@ def _of_task(
             task_version=text(mapping(document.get("versions")).get(task)),
             task_hash=text(mapping(document.get("task_hashes")).get(task)),
             metric=text(metric),
+            settings=settings,
             filter=None if filter in ("", "none") else text(filter),
             value=value,
             stderr=error if error is None or error >= 0 else None,

@@ -38,7 +38,7 @@ Label = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(
 
 class EvidenceValue(BaseModel):
     """One measured number. `step` is the training step; `samples` is the file with the value of each
-    document, from which the number was computed.
+    document, from which the number was computed. `settings` says how the task was run, such as `5-shot`.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -48,6 +48,7 @@ class EvidenceValue(BaseModel):
     task: Label | None = None
     task_version: Label | None = None
     task_hash: Label | None = None
+    settings: Label | None = None
     filter: Label | None = None
     stderr: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     n: int | None = Field(default=None, ge=0, le=_LARGEST)

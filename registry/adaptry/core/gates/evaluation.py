@@ -220,18 +220,25 @@ def _comparable(call: Call, facts: GateFacts) -> _Found:
     differences: list[str] = []
     for one, two in both:
         _require_own(one, facts.subject, two, other)
-        differences += _differences(one, two, vs)
+        differences += _differences(one, two, vs, facts.knows_settings)
     if differences:
         return _Found(False, f"{task}: {', '.join(dict.fromkeys(differences))}")
     return _Found(True, f"{task} was measured like {vs}'s (n={both[0][0].n:,})")
 
 
-def _differences(one: EvidenceFact, two: EvidenceFact, vs: str) -> list[str]:
+def _differences(one: EvidenceFact, two: EvidenceFact, vs: str, knows_settings: bool) -> list[str]:
     """How the measurements differ. Raises `_Missing` if that is unknown."""
+    settings = (one.settings, two.settings)
     if one.task_hash and two.task_hash:
         tasks = ("task hash", one.task_hash, two.task_hash)
     elif one.task_version and two.task_version:
         tasks = ("task version", one.task_version, two.task_version)
+        if knows_settings and None in settings:  # a task hash is a hash of the prompts, a version is not
+            raise _Missing(
+                f"how {one.task} was run, such as the number of examples in its prompts, is not known"
+                f" (evidence {one.id}, {two.id}); add the results file again, or evaluate with"
+                " lm_eval --log_samples"
+            )
     else:
         raise _Missing(f"the version of the task {one.task} is not known (evidence {one.id}, {two.id})")
     if one.n is None or two.n is None:
@@ -246,11 +253,14 @@ def _differences(one: EvidenceFact, two: EvidenceFact, vs: str) -> list[str]:
         ("dataset", one.dataset, two.dataset),
         ("number of documents", one.n, two.n),
     )
-    return [
+    differences = [
         f"another {what} than {vs}'s ({_short(here)}, not {_short(there)})"
         for what, here, there in compared
         if here != there
     ]
+    if None not in settings and one.settings != two.settings:
+        differences.append(f"other settings than {vs}'s ({one.settings}, not {two.settings})")
+    return differences
 
 
 def _short(value: object) -> str:

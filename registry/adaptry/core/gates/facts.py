@@ -28,6 +28,7 @@ class EvidenceFact(Fact):
     task: str | None = None
     task_version: str | None = None
     task_hash: str | None = None
+    settings: str | None = None
     metric: str
     filter: str | None = None
     value: float
@@ -40,8 +41,12 @@ class EvidenceFact(Fact):
     file: Digest | None = None
     samples: Digest | None = None
 
-    def differs_only_in_id(self, other: EvidenceFact) -> bool:
-        return self.model_copy(update={"id": other.id}) == other
+    def is_confirmed_by(self, other: EvidenceFact) -> bool:
+        """Whether a registry's evidence is the same, apart from its id. Settings that the record of an older
+        decision does not have may be any.
+        """
+        own = {"id": other.id, "settings": self.settings or other.settings}
+        return self.model_copy(update=own) == other
 
 
 class VersionFact(Fact):
@@ -103,13 +108,18 @@ class ApprovalFact(Fact):
 
 
 class GateFacts(Fact):
-    """All facts that the conditions of one decision use."""
+    """All facts that the conditions of one decision use.
+
+    `knows_settings` is False in records of versions of Adaptry that did not read how a task was run; a replay
+    of these compares without it, as the decision did.
+    """
 
     subject: VersionFact
     compared: tuple[ComparedFact, ...] = ()
     fits: tuple[FitFact, ...] = ()
     approvals: tuple[ApprovalFact, ...] = ()
     paired: tuple[PairedFact, ...] = ()
+    knows_settings: bool = False
 
     def version_at(self, vs: str) -> VersionFact | None:
         return next((one.version for one in self.compared if one.vs == vs), None)

@@ -56,7 +56,7 @@ def _same_evidence(
         lambda cursor: evidence.list(ref, task=fact.task, metric=fact.metric, cursor=cursor, limit=200)
     )
     for one in listed:
-        if fact.differs_only_in_id(EvidenceFact.model_validate(one.model_dump(include=set(_FIELDS)))):
+        if fact.is_confirmed_by(EvidenceFact.model_validate(one.model_dump(include=set(_FIELDS)))):
             return one
     return None
 

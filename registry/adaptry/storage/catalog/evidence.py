@@ -26,7 +26,7 @@ from adaptry.storage.catalog.versions import VersionRecord
 CONTENT = (
     *("metric", "value", "base_id", "task", "task_version", "task_hash", "filter", "stderr", "n"),
     *("direction", "dataset", "step", "harness", "harness_version", "harness_commit", "chat_template"),
-    *("format", "file_digest", "samples_digest"),
+    *("format", "file_digest", "samples_digest", "settings"),
 )
 """The columns that say what was measured."""
 _VALUE = tuple(name for name in CONTENT if name not in ("base_id", "samples_digest"))
@@ -57,8 +57,16 @@ def append(
 
 
 def content_digest(rows: Sequence[MetricRow]) -> Digest:
-    """The digest of all measured values, in the order of the rows; an event records it for an audit."""
-    return Digest.of(strictjson.canonical([[getattr(row, name) for name in CONTENT] for row in rows]))
+    """The digest of all measured values, in the order of the rows; an event records it for an audit.
+
+    Rows without settings have the digest that they had before there was such a column.
+    """
+    return Digest.of(strictjson.canonical([_content(row) for row in rows]))
+
+
+def _content(row: MetricRow) -> list[object]:
+    names = CONTENT if row.settings is not None else CONTENT[:-1]
+    return [getattr(row, name) for name in names]
 
 
 def ids_digest(ids: Sequence[int]) -> Digest:
@@ -267,6 +275,7 @@ def _info(row: MetricRow, version: VersionRow, name: str) -> EvidenceInfo:
         task=row.task,
         task_version=row.task_version,
         task_hash=row.task_hash,
+        settings=row.settings,
         metric=row.metric,
         filter=row.filter,
         value=row.value,

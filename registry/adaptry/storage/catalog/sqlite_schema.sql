@@ -99,7 +99,7 @@ CREATE TABLE metric_values (
 	metric VARCHAR NOT NULL,
 	value FLOAT NOT NULL,
 	logged_at DATETIME NOT NULL,
-	logged_by VARCHAR NOT NULL, base_id VARCHAR, task VARCHAR, task_version VARCHAR, task_hash VARCHAR, filter VARCHAR, stderr FLOAT, n BIGINT, direction VARCHAR, dataset VARCHAR, step BIGINT, harness VARCHAR, harness_version VARCHAR, harness_commit VARCHAR, chat_template VARCHAR, format VARCHAR, file_digest VARCHAR, samples_digest VARCHAR, withdrawn_at DATETIME, withdrawn_by VARCHAR, withdrawn_reason VARCHAR,
+	logged_by VARCHAR NOT NULL, base_id VARCHAR, task VARCHAR, task_version VARCHAR, task_hash VARCHAR, filter VARCHAR, stderr FLOAT, n BIGINT, direction VARCHAR, dataset VARCHAR, step BIGINT, harness VARCHAR, harness_version VARCHAR, harness_commit VARCHAR, chat_template VARCHAR, format VARCHAR, file_digest VARCHAR, samples_digest VARCHAR, withdrawn_at DATETIME, withdrawn_by VARCHAR, withdrawn_reason VARCHAR, settings VARCHAR,
 	CONSTRAINT fk_metric_values_version_id FOREIGN KEY(version_id) REFERENCES versions (id) ON DELETE CASCADE
 );
 CREATE TABLE metric_summaries (

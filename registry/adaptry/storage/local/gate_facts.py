@@ -81,6 +81,7 @@ class CatalogFacts:
             subject=self._version(self.move.to),
             compared=tuple(ComparedFact(vs=vs, version=self._at(vs)) for vs in compared),
             approvals=tuple(self._approvals(group) for group in groups),
+            knows_settings=True,
         )
 
     def _at(self, vs: str) -> VersionFact | None:

@@ -20,6 +20,7 @@ STRICT = EvidenceValue(
     task="gsm8k",
     task_version="3",
     task_hash="9497",
+    settings="5-shot; seed 1234",
     metric="exact_match",
     filter="strict-match",
     value=0.71,

@@ -69,6 +69,7 @@ class MetricRow(Row, table=True):
     withdrawn_at: datetime | None = Field(default=None, sa_type=Moment)
     withdrawn_by: str | None = None
     withdrawn_reason: str | None = None
+    settings: str | None = None
 
 
 class MetricSummaryRow(Row, table=True):
