@@ -198,6 +198,12 @@ def test_the_address_of_a_renamed_adapter_leads_to_its_new_name_for_its_readers(
     assert Browser(server, token=None).get("/acme/old").status == 404
 
 
+def test_a_wrong_query_gives_no_empty_table(team: Server) -> None:
+    answer = Browser(team).get("/?q=foo:bar&format=csv")
+    assert (answer.status, answer.json["code"]) == (400, "invalid")
+    assert "unknown field 'foo'" in answer.json["detail"]
+
+
 def test_an_empty_registry_teaches_the_first_command(start: Callable[..., Server]) -> None:
     text = Browser(start()).get("/").body.decode()
     assert "adaptry push ./out acme/tone" in text

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from fastapi import Query, Request
 from pydantic import BaseModel
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from adaptry.core.errors import CorruptData, NotFound, Withdrawn
 from adaptry.core.identity import Identity
@@ -77,16 +77,11 @@ def show_adapter(
     cursor: Annotated[str | None, Query(max_length=1024)] = None,
     format: Annotated[str | None, Query(max_length=8)] = None,
 ) -> Response:
-    """An adapter and one of its versions. A former name of the adapter leads to the new one."""
-    try:
-        if format == "csv":
-            versions = registry.versions.list(name, cursor, 200).items
-            return csv_response(f"{name.namespace}-{name.name}.csv", versions)
-        page = _adapter_page(registry, name, version, cursor)
-    except NotFound:
-        if (renamed := registry.adapters.renamed_to(name)) is None:
-            raise
-        return RedirectResponse(str(request.url.replace(scheme="", netloc="", path=f"/{renamed}")), 307)
+    """An adapter and one of its versions."""
+    if format == "csv":
+        versions = registry.versions.list(name, cursor, 200).items
+        return csv_response(f"{name.namespace}-{name.name}.csv", versions)
+    page = _adapter_page(registry, name, version, cursor)
     if not wants_html(request):
         return render(request, "adapter.html", page, {})
     return render(request, "adapter.html", page, _names(request, registry, visitor, page))

@@ -29,6 +29,7 @@ from adaptry_api.pages.combine_form import MOST, CombineForm, recipe_yaml
 from adaptry_api.pages.jobs import job_address
 from adaptry_api.pages.page_responses import render, wants_html
 from adaptry_api.pages.page_routes import page_router
+from adaptry_api.pages.renamed_addresses import address_after_renames
 from adaptry_api.pages.sign_in import read_form
 
 ROUTES = page_router()
@@ -73,6 +74,8 @@ def show_combination(
     """Shows the recipe in the page's query."""
     form = CombineForm.of(request.query_params)
     page = _combination(registry, form, preview)
+    if page.problem and not page.versions and (moved := address_after_renames(request, registry)):
+        return RedirectResponse(moved, 307)
     return _show(request, form, page, 400 if page.problem else 200)
 
 

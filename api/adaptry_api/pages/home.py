@@ -71,6 +71,8 @@ def show_home(
     except Invalid as error:
         page, status = HomePage(q=q, sort=sort, versions=Page(items=()), problem=error.message), 400
     if format == "csv":
+        if page.problem is not None:
+            raise Invalid(page.problem)
         return csv_response("versions.csv", page.versions.items)
     names = {
         "here": lambda **changes: _address(q, sort, changes),

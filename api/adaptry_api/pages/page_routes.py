@@ -2,7 +2,7 @@
 
 An error is shown as a page to a client that names HTML in `Accept`, as browsers do, and in the API's form to
 others. A person without a session is sent to the sign-in page, and from there back to where they wanted to
-go.
+go. An address with an adapter's former name leads to the same page of its new name.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 from urllib.parse import quote, unquote
 
+from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match
 from starlette.types import Scope
 
-from adaptry.core.errors import AdaptryError, Invalid, InvalidRef, Unauthenticated
+from adaptry.core.errors import AdaptryError, Invalid, InvalidRef, NotFound, Unauthenticated
 from adaptry.core.refs import AdapterName
-from adaptry_api.auth_policy import GuardedRoute, admit, app_state_of, visitor
+from adaptry_api.auth_policy import GuardedRoute, admit, app_state_of, visitor, visitors_registry
 from adaptry_api.denials import set_denial_reason
 from adaptry_api.envelope import PAGE_HEADERS
 from adaptry_api.errors import HttpProblem, describe_validation_error, error_response, request_id, status_of
 from adaptry_api.pages.page_responses import render_error, wants_html
+from adaptry_api.pages.renamed_addresses import address_after_renames
 from adaptry_api.pages.security import page_headers, require_known_host, require_same_origin
 
 SIGN_IN = "/-/sign-in"
@@ -49,6 +51,11 @@ class PageRoute(GuardedRoute):
                 if not is_public:
                     await admit(request, visitor)
                 return await handle(request)
+            except NotFound as error:
+                if not is_public and request.method in _READS and (moved := await _after_renames(request)):
+                    return RedirectResponse(moved, 307)
+                set_denial_reason(request.scope, error)
+                return _error(request, error)
             except AdaptryError as error:
                 set_denial_reason(request.scope, error)
                 return _error(request, error)
@@ -78,6 +85,11 @@ class AdapterRoute(PageRoute):
 def page_router(route_class: type[PageRoute] = PageRoute) -> APIRouter:
     """A router for pages, which the API's description leaves out."""
     return APIRouter(route_class=route_class, include_in_schema=False)
+
+
+async def _after_renames(request: Request) -> str | None:
+    registry = await visitors_registry(request, await visitor(request))
+    return await to_thread.run_sync(address_after_renames, request, registry)
 
 
 def _error(request: Request, error: AdaptryError, status: int | None = None) -> Response:
