@@ -56,6 +56,30 @@ def test_a_difference_is_real_if_it_exceeds_its_own_error(
     assert row.cells[0].verdict is None
 
 
+@pytest.mark.parametrize(
+    ("first", "other", "differences"),
+    [
+        ({"settings": "0-shot"}, {"settings": "5-shot"}, ("settings: 5-shot, not 0-shot",)),
+        ({"n": 10}, {"n": 1319}, ("number of documents: 1,319, not 10",)),
+        ({"task_version": "2"}, {"task_version": "3"}, ("version of the task: 3, not 2",)),
+        (
+            {"format": "lm-eval"},
+            {"format": "lm-eval", "chat_template": "cafe"},
+            ("chat template: cafe, not none",),
+        ),
+        ({"direction": "lower"}, {}, ("direction: higher, not lower",)),
+        ({}, {"settings": "5-shot", "n": 10, "task_hash": "9497", "chat_template": "cafe"}, ()),
+    ],
+)
+def test_values_that_were_measured_differently_are_not_better(
+    first: dict[str, object], other: dict[str, object], differences: tuple[str, ...]
+) -> None:
+    before, now = measured(0.5, 0.01).model_copy(update=first), measured(0.9, 0.01).model_copy(update=other)
+    (row,) = compare_metrics([[before], [now]])
+    assert row.cells[1].differences == differences
+    assert row.cells[1].verdict == ("measured_differently" if differences else "better")
+
+
 def test_the_newest_value_that_was_not_withdrawn_counts() -> None:
     gone = measured(0.99).model_copy(
         update={"withdrawn": {"at": datetime(2026, 1, 1, tzinfo=UTC), "by": "x", "reason": "wrong"}}

@@ -3,12 +3,15 @@
 A difference counts as real if it is more than 1.96 times its own standard error, √(s₁² + s₂²): the usual test
 of two independent measurements at 95 %. Two versions measured on the same documents differ less by chance
 than this test assumes: it may call a real difference uncertain, but not a chance difference real.
+
+Values that are known to be measured in different ways, such as with other settings or on other documents, are
+neither better nor worse.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from pydantic import BaseModel
@@ -21,28 +24,43 @@ MIN_RATIO = 1.96
 WIDTH, ROW = 180, 16
 _MARGIN = 6
 
-Verdict = Literal["better", "worse", "differs", "within_error", "same", "unknown_error"]
+Verdict = Literal[
+    "better", "worse", "differs", "measured_differently", "within_error", "same", "unknown_error"
+]
 
 VERDICTS: tuple[tuple[Verdict, str, str], ...] = (
     ("better", "better", "live"),
     ("worse", "worse", "bad"),
     ("differs", "differs", "note"),
+    ("measured_differently", "measured differently", "warn"),
     ("within_error", "within the error", ""),
     ("unknown_error", "error unknown", ""),
     ("same", "same", ""),
 )
 """Each verdict with its words and the tone of its chip, the most telling first."""
+_CONDITIONS = (
+    ("task_version", "version of the task"),
+    ("task_hash", "prompts"),
+    ("settings", "settings"),
+    ("dataset", "data set"),
+    ("n", "number of documents"),
+    ("chat_template", "chat template"),
+    ("direction", "direction"),
+)
+"""What must be equal for two values to be compared, and what it is called."""
 
 
 class MetricCell(BaseModel):
     """The measurement of one version; None if the version has none. `change` and `verdict` compare it
-    with the first version; `ratio` is the change in standard errors, if both errors are known.
+    with the first version; `ratio` is the change in standard errors, if both errors are known. `differences`
+    name what is known to be different in how they were measured.
     """
 
     evidence: EvidenceInfo | None = None
     change: float | None = None
     ratio: float | None = None
     verdict: Verdict | None = None
+    differences: tuple[str, ...] = ()
 
 
 class ComparedMetric(BaseModel):
@@ -88,6 +106,10 @@ def _cell(first: EvidenceInfo | None, one: EvidenceInfo | None, *, is_first: boo
     if one is None or first is None or is_first:
         return MetricCell(evidence=one)
     change = one.value - first.value
+    if differences := tuple(_differences(first, one)):
+        return MetricCell(
+            evidence=one, change=change, verdict="measured_differently", differences=differences
+        )
     if change == 0:
         return MetricCell(evidence=one, change=change, verdict="same")
     if one.stderr is None or first.stderr is None:
@@ -97,6 +119,21 @@ def _cell(first: EvidenceInfo | None, one: EvidenceInfo | None, *, is_first: boo
     if ratio is not None and ratio < MIN_RATIO:
         return MetricCell(evidence=one, change=change, ratio=ratio, verdict="within_error")
     return MetricCell(evidence=one, change=change, ratio=ratio, verdict=_sign(change, one.direction))
+
+
+def _differences(first: EvidenceInfo, one: EvidenceInfo) -> Iterator[str]:
+    for field, words in _CONDITIONS:
+        before, now = getattr(first, field), getattr(one, field)
+        if field == "chat_template" and first.format == one.format == "lm-eval":
+            before, now = before or "none", now or "none"  # lm-eval says when it used none
+        if before != now and not {before, now} & {None, "unknown"}:
+            yield f"{words}: {_short(now)}, not {_short(before)}"
+
+
+def _short(value: object) -> str:
+    """Hashes are shortened; settings are shown whole."""
+    text = f"{value:,}" if isinstance(value, int) else str(value)
+    return text if " " in text else text[:24]
 
 
 def _sign(change: float, direction: Direction) -> Verdict:
