@@ -144,6 +144,11 @@ def _noninferior(call: Call, facts: GateFacts) -> _Found:
             f"{_name(first)} was measured with the filter {first.filter or 'none'}, and with"
             f" {second.filter or 'none'} at {vs}"
         )
+    if None not in (first.settings, second.settings) and first.settings != second.settings:
+        raise _Missing(
+            f"{_name(first)} was measured with other settings than {vs}'s"
+            f" ({first.settings}, not {second.settings})"
+        )
     if "unknown" in (first.direction, second.direction) or first.direction != second.direction:
         raise _Missing(f"whether a higher {_name(first)} is better is not known (evidence {first.id})")
     sign = 1.0 if first.direction == "higher" else -1.0
