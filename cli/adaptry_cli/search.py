@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import click
 
@@ -84,6 +85,25 @@ def search(
     print_versions(registry.bases, found, as_json)
     if not found:
         print_err(f"no version matches{_hint_of_method(text)}")
+    elif not _has_value(registry, sort, found):
+        print_err(f"none of these versions has {sort}, so the newest come first{_hint_of_sort(sort, found)}")
+
+
+def _has_value(registry: Registry, sort: str, found: Sequence[VersionInfo]) -> bool:
+    """Whether the first version has the metric that the search sorts by: versions without it come last."""
+    key, _, metric = sort.partition(".")
+    if key == "metric":
+        return metric in found[0].metrics
+    if key == "eval":
+        measured = registry.versions.search(f'has:"{sort}" digest:{found[0].digest} state:*', None, 1)
+        return bool(measured.items) or measured.next is not None
+    return True
+
+
+def _hint_of_sort(sort: str, found: Sequence[VersionInfo]) -> str:
+    from adaptry.core.suggestions import suggestion
+
+    return suggestion(sort, sorted({f"metric.{name}" for version in found for name in version.metrics}))
 
 
 def _hint_of_method(query: str) -> str:

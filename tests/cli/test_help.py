@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -137,6 +138,27 @@ def test_a_search_that_finds_nothing_names_the_method_that_was_meant(run) -> Non
     assert message("method:dora") == "no version matches: dora is a trait of LoRAs, which trait:dora finds"
     assert message("dora") == "no version matches; trait:dora finds LoRAs with this trait"
     assert message("method:lo*", "rank>99") == "no version matches"
+
+
+@pytest.mark.usefixtures("out")
+def test_a_search_sorted_by_a_metric_that_no_version_has_says_so(run, tmp_path) -> None:
+    run("push", "./out", "acme/tone", "--metric", "accuracy=0.5")
+    results = {
+        "lm_eval_version": "0.4.13",
+        "results": {"gsm8k": {"acc,none": 0.5}},
+        "higher_is_better": {"gsm8k": {"acc": True}},
+    }
+    (tmp_path / "results_2026-11-28T10-00-00.1.json").write_text(json.dumps(results))
+    run("evidence", "add", "acme/tone", str(tmp_path / "results_2026-11-28T10-00-00.1.json"))
+
+    def message(sort: str) -> str:
+        return run("search", "--sort", sort).stderr.strip()
+
+    assert message("metric.acuracy") == (
+        "none of these versions has metric.acuracy, so the newest come first; did you mean metric.accuracy?"
+    )
+    assert message("eval.gsm8k.f1") == "none of these versions has eval.gsm8k.f1, so the newest come first"
+    assert [message(sort) for sort in ("metric.accuracy", "eval.gsm8k.acc", "name")] == [""] * 3
 
 
 MISTYPED = {
