@@ -38,7 +38,7 @@ def test_the_quickstart_works_when_trained_from_a_folder(run, answer, tmp_path: 
     assert answer("show", "acme/tone@prod")["version"]["number"] == 1
 
 
-def test_a_folder_whose_path_could_be_a_name_is_no_other_base_for_the_push_that_read_it(
+def test_a_base_folder_whose_path_could_be_a_name_is_not_reported_as_another_base(
     run, tmp_path: Path
 ) -> None:
     shutil.copytree(tmp_path / "base", tmp_path / "bases" / "llama")

@@ -65,11 +65,11 @@ GC_POINTS = (
     "gc.after_all",
 )
 """Places that a sweep passes."""
-MEND_POINTS = (
-    "mend.after_manifest",
-    "mend.after_aside",
-    "mend.after_upload",
-    "mend.after_rebuild",
+REPAIR_POINTS = (
+    "repair.after_manifest",
+    "repair.after_aside",
+    "repair.after_upload",
+    "repair.after_rebuild",
 )
 """Places that a repair passes, in addition to those of its uploads."""
 HOTSWAP = ("hotswap.checked",)

@@ -1,4 +1,4 @@
-"""The workers part of the registry interface: what each engine has loaded, under which name, and since when.
+"""The workers role: what each engine has loaded, under which name, and since when.
 
 A worker regularly reports everything that it has; a report is valid for a lease. A worker that does not
 report in time is *lost*: its versions still count as served until it reports otherwise, since their state is

@@ -1,4 +1,4 @@
-"""The part of a local registry about its audit log."""
+"""The audit log role of a local registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a local registry that admits commits: derive, check, then move the branch by compare-and-swap.
+"""Admits commits to a local registry: derives data, checks it, then moves the branch by compare-and-swap.
 
 A commit that makes a version goes through admission like a push; the changes of other commits are only
 checked for files that readers must not get. Moving the branch, numbering and the event are one transaction.

@@ -1,4 +1,4 @@
-"""The part of a local registry about events: reads them, and waits for commits between the reads."""
+"""The events role of a local registry: reads events, and waits for commits between the reads."""
 
 from __future__ import annotations
 

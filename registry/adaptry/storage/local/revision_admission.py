@@ -1,4 +1,4 @@
-"""The part of a local registry that admits revisions: derive, check, number.
+"""Admits revisions to a local registry: derives data, checks it, and assigns a number.
 
 All reading and checking happens before the one transaction that makes a version visible; data that may have
 changed in the meantime (the base, the files, the same revision from another push) is checked again inside it.

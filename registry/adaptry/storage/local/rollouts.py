@@ -1,4 +1,4 @@
-"""The part of a local registry about rollouts: started and changed by people, driven by workers' reports."""
+"""The rollouts role of a local registry: started and changed by people, advanced by workers' reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a local registry that stores several small files of an adapter together.
+"""Stores several small files of an adapter together.
 
 They are in memory, and wait for the disk together: only twice for any number of files. The caller's
 transaction records their owner, so no upload sessions are needed.

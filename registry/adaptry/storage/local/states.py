@@ -1,4 +1,4 @@
-"""The part of a local registry about states: changed by compare-and-swap, with a reason, and recorded."""
+"""Changes the states of versions in a local registry: by compare-and-swap, with a reason, and recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a local registry about bytes: the owner's files, and upload sessions.
+"""The uploads role of a local registry: the owner's files, and upload sessions.
 
 A session's row has the expected file, its staging in the blob store the received bytes. After an
 interruption, received bytes are kept until the session has been idle for a day, or is abandoned and its slot

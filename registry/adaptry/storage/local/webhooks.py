@@ -1,4 +1,4 @@
-"""The part of a local registry about webhooks. A sender (`storage.webhooks.sender`) sends the messages."""
+"""The webhooks role of a local registry. `storage.webhooks.sender` sends the messages."""
 
 from __future__ import annotations
 
