@@ -83,7 +83,7 @@ class CommitAdmission:
                 move = self._plan(tx, self.context.writable_adapter(tx, name, "push"), branch, request.tree)
             derived = None
             if request.is_at(move.head) and move.head.digest != request.tree.digest:
-                derived = self._look(name, request.tree, move)
+                derived = self._derive_version(name, request.tree, move)
             try:
                 return self._carry_out(name, branch, request, move, derived)
             except StaleState:
@@ -104,7 +104,7 @@ class CommitAdmission:
         is_whole = parse_hub_revision(branch).name == MAIN and bool(adapter_files(tree))
         return _CommitPlan(head, carries, makes_version=is_whole and carries is None)
 
-    def _look(
+    def _derive_version(
         self, name: AdapterName, tree: Manifest, move: _CommitPlan
     ) -> tuple[Admission, ResolvedBase] | None:
         """The data of a version to store. Raises errors for missing files, and for files that readers must

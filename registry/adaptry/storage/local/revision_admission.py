@@ -175,7 +175,7 @@ class RevisionAdmission:
 
         def go_on() -> PushResult:
             if prepared.sent:
-                prepared.sent.own(tx, prepared.lacking)
+                prepared.sent.add_ownership(tx, prepared.lacking)
             return self._number(tx, adapter, name, prepared, options)
 
         made = self.context.run_once(tx, PushResult, go_on)
