@@ -179,7 +179,7 @@ def test_a_deleted_copy_of_a_base_does_not_hide_another(run, tmp_path: Path) -> 
 
     tiny_base(tmp_path / "base", seed=9)
     message = run("merge", "--base", "org/model", "./out", "-o", "./again", code=3).stderr
-    assert f"{tmp_path / 'copy'} is gone" in message
+    assert f"{tmp_path / 'copy'} no longer exists" in message
     assert f"{tmp_path / 'base'} has changed" in message
 
 

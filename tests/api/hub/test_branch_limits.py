@@ -117,7 +117,7 @@ def test_a_commit_takes_as_many_operations_as_a_branch_has_files(server: Server)
 
 def test_names_that_are_too_long_in_total_are_refused() -> None:
     check_tree([f"{number:05}/{'a' * 30}" for number in range(MAX_TREE)])
-    with pytest.raises(TooLarge, match="too long together"):
+    with pytest.raises(TooLarge, match="too many characters in total"):
         check_tree([f"{number:05}/{'a' * 200}" for number in range(MAX_TREE)])
 
 

@@ -142,8 +142,8 @@ def _require_enabled(webhook: WebhookInfo) -> None:
     """Raises `Conflict`."""
     if webhook.disabled_at is not None:
         raise Conflict(
-            f"webhook {webhook.id} is disabled ({webhook.disabled_reason}); adaptry webhook enable"
-            f" {webhook.id}"
+            f"webhook {webhook.id} is disabled ({webhook.disabled_reason}); to enable it: adaptry webhook"
+            f" enable {webhook.id}"
         )
 
 

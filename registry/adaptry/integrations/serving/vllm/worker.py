@@ -230,7 +230,7 @@ class VllmWorker:
             if self.reply.withdrawn and (dropped := await self.run(self._confirm_dropped, now.loaded)):
                 await self._report(dropped)
                 log.warning(
-                    "dropped %s: refused here now",
+                    "dropped %s: this worker no longer serves it",
                     ", ".join(f"{one.name} {one.digest.brief}" for one in dropped),
                 )
 
