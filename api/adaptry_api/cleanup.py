@@ -37,7 +37,7 @@ async def periodic_work(*tasks: tuple[Callable[[], object], float]) -> AsyncIter
                 logged = None
             except AdaptryError as error:
                 if error.message != logged:
-                    LOG.warning("a periodic task fails, and is tried again: %s", error.message)
+                    LOG.warning("a periodic task failed and will be retried: %s", error.message)
                 logged = error.message
             except Exception:  # one task must not end the others
                 LOG.exception("a periodic task failed; it is tried again later")

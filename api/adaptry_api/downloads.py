@@ -1,4 +1,4 @@
-"""A stored file as an answer: its bytes or one range of them, with caching headers. Large files on this
+"""A stored file as a response: its bytes or one range of them, with caching headers. Large files on this
 machine are sent by the system; others are read in 1 MiB pieces.
 
 A file of a revision never changes, so a client may cache it permanently.

@@ -1,4 +1,4 @@
-"""Errors as answers: one table from class to status, one form (`application/problem+json`, RFC 9457).
+"""Errors as responses: one table from class to status, one form (`application/problem+json`, RFC 9457).
 
 `code` is stable and is what clients look at; `detail` is the sentence; `request` finds the line in the log.
 Tracebacks are never sent, and input only as quoted in our own sentence.

@@ -73,7 +73,7 @@ def _open(data: Path | None, catalog: str | None, why: str) -> LocalRegistry:
 
     folder = folder_of(data, why)
     if not is_registry(folder):
-        raise NotFound(f"no registry in {folder}; `adaptry serve --data {folder}` makes one and serves it")
+        raise NotFound(f"no registry in {folder}; `adaptry serve --data {folder}` creates one and serves it")
     registry = open_local(folder, catalog=catalog)
     click.get_current_context().call_on_close(registry.close)
     return registry

@@ -50,7 +50,7 @@ def open_administered(
 
     folder = resolve_folder(place) if data is None and place is not None else folder_of(data, "")
     if not is_registry(folder):
-        raise NotFound(f"no registry in {folder}; `adaptry serve --data {folder}` makes one and serves it")
+        raise NotFound(f"no registry in {folder}; `adaptry serve --data {folder}` creates one and serves it")
     registry = open_local(folder, catalog=catalog)
     click.get_current_context().call_on_close(registry.close)
     return registry

@@ -41,7 +41,7 @@ _AT_ONCE = 200
 def events(
     registry: Registry, goes_on: bool, about: tuple[str, ...], after: int | None, as_json: bool
 ) -> None:
-    """Show what happens in the registry, as it happens.
+    """Show the events of the registry, as they happen.
 
     Prints the events of all adapters that you may read, oldest first, each with its number. With --json, each
     line is one object. With --follow, a registry that cannot be reached is tried again, and no event is

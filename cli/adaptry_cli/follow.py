@@ -138,8 +138,9 @@ def follow(
     """Keep an engine's adapters in step with the registry.
 
     Loads the versions that the aliases point at, and replaces them when aliases move. Unloads recalled
-    versions and proves it, takes part in rollouts, and reports what is loaded (`adaptry workers`). Runs until
-    it is stopped; the engine then keeps its adapters. Its token needs the role `worker`.
+    versions and proves that the engine has dropped them, takes part in rollouts, and reports what is loaded
+    (`adaptry workers`). Runs until it is stopped; the engine then keeps its adapters. Its token needs the
+    role `worker`.
     """
     from adaptry.integrations.serving.cache.cache import Cache
     from adaptry.integrations.serving.engine_profile import inspect_engine

@@ -15,7 +15,7 @@ from adaptry_cli.tables import print_table
 
 @command_group()
 def group() -> None:
-    """Create, list, fill and delete groups; administrators only.
+    """Create, change, list and delete groups; administrators only.
 
     A group becomes a member like a user: adaptry member set NAMESPACE GROUP --group --role ROLE.
     """

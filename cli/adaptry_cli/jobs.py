@@ -87,8 +87,8 @@ def submit(
     """Submit a job, and print its id.
 
     TASK is merge, combine, preview, convert, export, weight-statistics, evaluate, fingerprint, verify, gc or
-    replicate; docs/jobs.md lists the fields of each. Repeat a FIELD to give it several values, as inputs in
-    the example below. The job has your rights, and needs nothing from this machine.
+    replicate; docs/jobs.md lists the fields of each. To give a FIELD several values,
+    repeat it, as `inputs` in the example below. The job has your rights, and needs nothing from this machine.
     """
     from adaptry.core.byte_sizes import parse_bytes
 
@@ -273,7 +273,7 @@ def logs(registry: Registry, job: str, follow: bool, as_json: bool) -> None:
 @registry_option
 @json_option
 def cancel(registry: Registry, job: str, as_json: bool) -> None:
-    """Stop a job: from now on it changes nothing."""
+    """Cancel a job: it stops, and changes nothing from then on."""
     found = registry.jobs.cancel(job)
     print_done(found.model_dump(mode="json"), f"{found.id} is {found.state}", as_json)
 

@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "search": ("search:search", "Find versions by base, method, rank, module, metric and more."),
         "show": ("show:show", "Show everything about a version."),
         "history": ("history:history", "Show the history of an adapter."),
-        "events": ("events:events", "Show what happens in the registry, as it happens."),
+        "events": ("events:events", "Show the events of the registry, as they happen."),
         "lineage": ("lineage:lineage", "Show which versions a version was made from, and how."),
         "diff": (
             "diff:diff",
@@ -78,7 +78,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "List, show and replay decisions about moves of aliases that have a policy.",
         ),
         "promote": ("promote:promote", "Move an alias (prod) to a version."),
-        "rollback": ("rollback:rollback", "Move an alias back to the version it was at before."),
+        "rollback": ("rollback:rollback", "Move an alias back to its previous version."),
     },
     "Withdraw and restore versions": {
         "deprecate": ("deprecate:deprecate", "Mark a version as deprecated."),
@@ -145,7 +145,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "Trust, list and remove issuers of ID tokens for CI jobs; administrators only.",
         ),
         "sso": ("sso:sso", "Map groups of the identity provider, and link its users; administrators only."),
-        "group": ("group:group", "Create, list, fill and delete groups; administrators only."),
+        "group": ("group:group", "Create, change, list and delete groups; administrators only."),
         "member": ("member:member", "Add, list and remove the members of a namespace."),
         "quota": (
             "quota:quota",

@@ -45,7 +45,9 @@ _PAUSE = 5.0
     "--base-files", is_flag=True, help="Also copy the weights of bases, where the source stores them."
 )
 @click.option("--delete", is_flag=True, help="Delete mirrored adapters that were deleted at the source.")
-@click.option("--every", type=DURATION, metavar="SPAN", help="Repeat, this long after each round: 30s, 5m.")
+@click.option(
+    "--every", type=DURATION, metavar="SPAN", help="Repeat, with this pause between rounds: 30s, 5m."
+)
 @click.option("--follow", "is_following", is_flag=True, help="Keep running, and copy changes as they happen.")
 @click.option("--dry-run", is_flag=True, help="Show what would be copied; change nothing.")
 @creating_registry_option

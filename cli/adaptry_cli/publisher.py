@@ -46,7 +46,7 @@ def publisher() -> None:
     "--workflow",
     required=True,
     metavar="PATH",
-    help="The file of the job, such as .github/workflows/release.yml or .gitlab-ci.yml.",
+    help="The file that defines the job, such as .github/workflows/release.yml or .gitlab-ci.yml.",
 )
 @click.option("--environment", metavar="ENVIRONMENT", help="Only jobs in this environment.")
 @click.option("--branch", metavar="BRANCH", help="Only jobs on this branch.")

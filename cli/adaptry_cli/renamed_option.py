@@ -1,4 +1,4 @@
-"""Renamed options: the former name still works, but help, errors and completion omit it."""
+"""Renamed options: the former name still works, but help, error messages and completion do not mention it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`adaptry rollback`: move an alias back to the version it was at before."""
+"""`adaptry rollback`: move an alias back to its previous version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from adaptry_cli.out import json_option
 @registry_option
 @json_option
 def rollback(registry: Registry, ref: Ref, as_json: bool) -> None:
-    """Move an alias back to the version it was at before.
+    """Move an alias back to its previous version.
 
     Without @ALIAS, moves prod. A second rollback undoes the first. If the earlier version was withdrawn, the
     rollback is refused, and the message names the last version before it that can be used.

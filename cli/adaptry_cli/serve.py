@@ -55,8 +55,8 @@ def serve(
 
     When the server is ready, prints its address, and the command that logs in with the administrator's token.
     On a terminal, it also prints a link that signs in a browser on this machine; it works once, within a
-    minute. Every caller needs a token; the first start writes an administrator's to a file in the registry's
-    folder.
+    minute. Every caller needs a token; the first start writes an administrator's token to a file in the
+    registry's folder.
     """
     # (`Any`: each of the options has its field's type.)
     try:

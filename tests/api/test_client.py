@@ -122,7 +122,7 @@ def test_an_incompatible_server_is_reported(headers: dict[str, str], advice: str
         HttpRegistry(server.url).adapters.get(NAME)
 
 
-def test_a_newer_server_that_still_serves_us_is_fine() -> None:
+def test_a_newer_server_that_supports_the_clients_version_is_accepted() -> None:
     with scripted(
         headers={**SPEAKS, protocol.API_HEADER: "9", protocol.OLDEST_HEADER: str(protocol.API)}
     ) as server:
@@ -146,7 +146,7 @@ def test_an_error_without_our_code_is_interpreted_by_its_status(status: int, kin
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 404, 405, 418, 500, 502])
-def test_an_answer_of_another_server_says_nothing_about_what_exists(status: int) -> None:
+def test_an_answer_of_another_server_does_not_show_what_exists(status: int) -> None:
     """A proxy answers 404 for every path while no server is behind it."""
     with (
         scripted(status, {"Content-Type": "text/html"}, b"<h1>404 page not found</h1>") as server,
@@ -155,7 +155,7 @@ def test_an_answer_of_another_server_says_nothing_about_what_exists(status: int)
         HttpRegistry(server.url).adapters.get(NAME)
 
 
-def test_an_answer_that_is_cut_off_within_its_head_is_no_answer(server: Server) -> None:
+def test_a_response_cut_off_within_its_head_counts_as_none(server: Server) -> None:
     port = int(server.url.rpartition(":")[2])
     with run_proxy(FaultProxy("127.0.0.1", port)) as proxy:
         proxy.arm(ProxyFault("close", after=60), times=None)
@@ -167,7 +167,7 @@ def test_an_answer_that_is_cut_off_within_its_head_is_no_answer(server: Server) 
         assert not registry.adapters.list().items
 
 
-def test_a_server_that_is_silent_is_asked_once_more(server: Server) -> None:
+def test_a_server_that_does_not_respond_gets_the_request_once_more(server: Server) -> None:
     port = int(server.url.rpartition(":")[2])
     with run_proxy(FaultProxy("127.0.0.1", port)) as proxy:
         url = f"http://127.0.0.1:{proxy.port}"
@@ -184,7 +184,7 @@ def test_a_server_that_is_silent_is_asked_once_more(server: Server) -> None:
 _MORE_THAN_SOCKETS = 20
 
 
-def test_a_client_that_other_servers_answered_often_asks_again() -> None:
+def test_a_client_keeps_free_connections_after_many_answers_of_other_servers() -> None:
     with scripted(200, {"Content-Type": "text/html"}, b"<h1>maintenance</h1>") as server:
         registry = HttpRegistry(server.url)
         for _ in range(_MORE_THAN_SOCKETS):
@@ -192,7 +192,9 @@ def test_a_client_that_other_servers_answered_often_asks_again() -> None:
                 registry.adapters.get(NAME)
 
 
-def test_a_client_that_abandoned_many_downloads_asks_again(server: Server, tmp_path: Path) -> None:
+def test_a_client_keeps_free_connections_after_many_abandoned_downloads(
+    server: Server, tmp_path: Path
+) -> None:
     registry = server.registry()
     version = push(registry, open_dir(large_lora(tmp_path / "large")), NAME).version
     for _ in range(_MORE_THAN_SOCKETS):
@@ -209,7 +211,7 @@ def test_an_unknown_error_code_is_interpreted_by_its_status() -> None:
         HttpRegistry(server.url).adapters.get(NAME)
 
 
-def test_a_redirect_is_not_followed_since_the_token_would_go_along() -> None:
+def test_a_redirect_is_not_followed_because_it_would_reveal_the_token() -> None:
     headers = {**SPEAKS, "Location": "https://elsewhere.example/"}
     with scripted(302, headers, b"") as server, pytest.raises(Unavailable, match=r"elsewhere\.example"):
         HttpRegistry(server.url, "secret").adapters.get(NAME)

@@ -67,7 +67,7 @@ def test_the_last_commit_changes_with_each_commit_of_any_process_and_only_then(
     other.close()
 
 
-def test_without_its_connection_nothing_is_known_until_there_is_another(
+def test_the_last_commit_is_unknown_from_a_lost_connection_until_the_next_one(
     postgres: PostgresServer, name: str
 ) -> None:
     catalog = Catalog(postgres.url(name))

@@ -19,7 +19,7 @@ from adaptry.storage.maintenance.integrity import verify
 TONE = Ref.parse("acme/tone")
 
 
-def test_a_damaged_file_is_refused_over_http_and_mended_by_a_push(
+def test_a_damaged_file_is_refused_over_http_and_repaired_by_a_push(
     registry: HttpRegistry, tone: Adapter, tmp_path: Path
 ) -> None:
     push(registry, tone, "acme/tone")

@@ -28,9 +28,7 @@ def weights(tone: Adapter) -> bytes:
     return b"".join(tone.content.chunks(WEIGHTS))
 
 
-def test_a_file_comes_whole_and_as_an_attachment_that_may_be_kept(
-    server: Server, url: str, weights: bytes
-) -> None:
+def test_a_file_is_sent_whole_as_a_cacheable_attachment(server: Server, url: str, weights: bytes) -> None:
     answer = server.call("GET", url)
     assert (answer.status, answer.body) == (200, weights)
     assert answer.headers["Content-Length"] == str(len(weights))
@@ -92,7 +90,7 @@ def test_the_client_reads_from_the_middle_to_the_end_and_nothing_past_it(
             registry.files.read(NAME, digest, WEIGHTS, start)
 
 
-def test_a_flipped_bit_in_the_store_is_noticed_and_nothing_is_written(
+def test_a_flipped_bit_in_the_store_is_detected_and_nothing_is_written(
     server: Server, url: str, weights: bytes, tmp_path: Path
 ) -> None:
     blob = next(path for path in server.data.glob("blobs/sha256/*/*") if path.read_bytes() == weights)

@@ -31,7 +31,7 @@ def test_a_task_that_keeps_failing_is_logged_once_until_it_succeeds(caplog: pyte
 
     assert [one.levelname for one in caplog.records] == ["WARNING"] * 2
     assert {one.getMessage() for one in caplog.records} == {
-        f"a periodic task fails, and is tried again: {FULL.message}"
+        f"a periodic task failed and will be retried: {FULL.message}"
     }
     assert "Traceback" not in caplog.text
 

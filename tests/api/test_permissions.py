@@ -236,7 +236,7 @@ def test_a_group_gives_its_members_its_rights(server: Server) -> None:
         theirs.adapters.get(TONE)
 
 
-def test_a_disabled_user_is_out_until_enabled_again(server: Server) -> None:
+def test_a_disabled_user_has_no_access_until_enabled_again(server: Server) -> None:
     root, theirs = server.registry(), new_user(server, "dora", acme="viewer")
     assert theirs.adapters.get(TONE).name == TONE
 
@@ -253,7 +253,7 @@ def test_a_disabled_user_is_out_until_enabled_again(server: Server) -> None:
     assert theirs.adapters.get(TONE).name == TONE
 
 
-def test_the_last_administrator_cannot_be_lost(server: Server) -> None:
+def test_the_last_administrator_cannot_be_removed(server: Server) -> None:
     root = server.registry()
 
     with pytest.raises(Conflict, match="no administrator left"):
@@ -286,7 +286,7 @@ def test_a_namespace_keeps_an_owner_unless_an_administrator_removes_the_last(ser
 
 
 @pytest.mark.parametrize("other", ["another owner", "a group of owners", "an owner of more namespaces"])
-def test_an_owner_may_leave_others_behind(server: Server, other: str) -> None:
+def test_an_owner_may_leave_if_others_remain(server: Server, other: str) -> None:
     root, place = server.registry(), f"left-{other.count('o')}-{len(other)}"
     first, second = f"{place}-first", f"{place}-second"
     theirs = new_user(server, first, **{place: "owner"})
@@ -306,7 +306,7 @@ def test_an_owner_may_leave_others_behind(server: Server, other: str) -> None:
     assert first not in {one.principal for one in left.members}
 
 
-def test_a_token_creates_no_wider_one(server: Server) -> None:
+def test_a_token_cannot_create_one_with_more_rights(server: Server) -> None:
     root = server.registry()
     theirs = new_user(server, "tess", acme="owner")
     narrow = theirs.tokens.create(TokenRequest(name="ci", principal="tess", resources=("acme/tone",)))

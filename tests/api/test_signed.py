@@ -30,7 +30,7 @@ def grant(until: int = 100) -> Reading:
     return Reading(name=AdapterName.parse("acme/tone"), by="0" * 64, until=until)
 
 
-def test_a_grant_comes_back_as_it_was_given(tmp_path: Path) -> None:
+def test_a_signed_grant_is_read_back_unchanged(tmp_path: Path) -> None:
     signer = GrantSigner(tmp_path / "secret")
     assert signer.verify(Reading, signer.sign(grant()), now=99) == grant()
 

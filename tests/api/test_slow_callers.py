@@ -50,7 +50,7 @@ def until_closed(connection: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"])
-def test_a_request_head_that_does_not_arrive_is_given_up(
+def test_a_request_whose_head_does_not_arrive_is_dropped(
     server: Server, monkeypatch: pytest.MonkeyPatch, sent: bytes
 ) -> None:
     with connect(server) as other:

@@ -78,9 +78,7 @@ def test_a_small_push_opens_no_upload_and_needs_no_place_among_them(
     assert push(registry, tone, TONE, retry=NO_WAIT).is_new
 
 
-def test_a_full_namespace_is_answered_with_a_time_to_come_back(
-    server: Server, registry: HttpRegistry
-) -> None:
+def test_a_full_namespace_responds_with_a_time_to_retry(server: Server, registry: HttpRegistry) -> None:
     fill(registry, "acme")
     body = {"digest": str(Digest.of(b"new")), "size": 3}
     answer = server.call("POST", "/api/v1/adapters/acme/tone/uploads", body)

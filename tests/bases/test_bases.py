@@ -94,7 +94,7 @@ def test_every_known_folder_of_a_base_is_tried_the_most_recent_first(
     tiny_base(second, seed=1)
     assert open_base(registry, "org/tiny").folder == first
     shutil.rmtree(first)
-    with pytest.raises(NotFound, match=r"second has changed.*first is gone"):
+    with pytest.raises(NotFound, match=r"second has changed.*first no longer exists"):
         open_base(registry, "org/tiny")
 
 

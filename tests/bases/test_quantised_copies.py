@@ -70,7 +70,7 @@ def test_a_copy_is_recognised_by_its_unquantised_tensors_and_its_codes(
 
 
 @pytest.mark.parametrize(("method", "nested"), KINDS)
-def test_a_copy_of_a_fine_tune_that_left_norms_and_embeddings_alone_is_not_a_copy(
+def test_a_copy_of_a_fine_tune_with_unchanged_norms_and_embeddings_is_not_a_copy(
     tmp_path: Path, method: str, nested: bool
 ) -> None:
     base = tiny_base(tmp_path / "base")

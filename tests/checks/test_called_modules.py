@@ -143,7 +143,7 @@ def codes(folder: Path, base: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("kind", models())
-def test_a_module_that_peft_adapts_in_vain_is_found(kind: str, tmp_path: Path) -> None:
+def test_a_module_that_peft_adapts_without_effect_is_found(kind: str, tmp_path: Path) -> None:
     build(kind).save_pretrained(tmp_path / "base")
     model = type(build(kind)).from_pretrained(tmp_path / "base").eval()
     before = answers(model, kind)

@@ -94,7 +94,7 @@ def test_the_copy_of_another_base_is_found(base: Path, tmp_path: Path) -> None:
     assert "saved_copy_differs" not in codes(other, tmp_path / "tone")
 
 
-def test_a_push_finds_it_too(base: Path, tmp_path: Path) -> None:
+def test_a_push_finds_a_changed_copy(base: Path, tmp_path: Path) -> None:
     train(base, tmp_path / "tone", is_merged=True, target_modules=["embed_tokens"])
     with adaptry.connect(tmp_path / "registry") as registry:
         register_base(registry, open_checkpoint(base), ("org/tiny",))

@@ -38,7 +38,7 @@ def with_tensors(
     return found(open_dir(folder))
 
 
-def test_a_sound_adapter_has_only_its_base_to_be_asked_about(tmp_path: Path) -> None:
+def test_a_sound_adapter_has_no_finding_except_about_its_base(tmp_path: Path) -> None:
     assert set(lora(tmp_path)) == {"base_unknown"}
 
 
@@ -201,7 +201,7 @@ def test_a_pattern_with_a_lookahead_is_not_reported_as_endless(tmp_path: Path) -
     assert set(lora(tmp_path, config=pattern)) == {"base_unknown"}
 
 
-def test_one_tensor_was_and_two_were_only_counted(tmp_path: Path) -> None:
+def test_a_finding_about_counted_tensors_has_the_right_number(tmp_path: Path) -> None:
     fields = {"peft_type": "OF_TOMORROW"}
     one = with_tensors(tmp_path / "one", {"prompt_embeddings": random_tensor((2, 4), 1)}, fields)
     assert "its 1 tensor was only counted" in one["method_not_described"].reason

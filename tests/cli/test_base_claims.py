@@ -38,7 +38,7 @@ def test_the_quickstart_works_when_trained_from_a_folder(run, answer, tmp_path: 
     assert answer("show", "acme/tone@prod")["version"]["number"] == 1
 
 
-def test_a_folder_whose_path_could_be_a_name_is_no_other_base_for_the_push_that_read_it(
+def test_a_base_folder_whose_path_could_be_a_name_is_not_reported_as_another_base(
     run, tmp_path: Path
 ) -> None:
     shutil.copytree(tmp_path / "base", tmp_path / "bases" / "llama")
@@ -179,7 +179,7 @@ def test_a_deleted_copy_of_a_base_does_not_hide_another(run, tmp_path: Path) -> 
 
     tiny_base(tmp_path / "base", seed=9)
     message = run("merge", "--base", "org/model", "./out", "-o", "./again", code=3).stderr
-    assert f"{tmp_path / 'copy'} is gone" in message
+    assert f"{tmp_path / 'copy'} no longer exists" in message
     assert f"{tmp_path / 'base'} has changed" in message
 
 

@@ -37,7 +37,11 @@ def test_a_dry_run_prints_lines_that_name_the_version_by_its_digest(
     ("words", "says", "code"),
     [
         (("--task", "a,b"), "tasks", 2),
-        (("--task", "caps", "--base", "a=b"), "lm-eval takes no comma, equals sign or quote in 'a=b'", 2),
+        (
+            ("--task", "caps", "--base", "a=b"),
+            "lm-eval accepts no comma, equals sign or quotation mark in 'a=b'",
+            2,
+        ),
         (("--task", "caps", "--base", "org/b"), "pip install 'adaptry[eval]'", 8),
     ],
 )

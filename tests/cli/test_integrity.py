@@ -25,7 +25,7 @@ def test_a_sound_registry_has_no_damage(run) -> None:
     assert run("verify", "--read-data", "--json").stdout.strip() == "[]"
 
 
-def test_damage_is_found_shown_and_mended_from_the_folder_that_was_pushed(run, home: Path) -> None:
+def test_damage_is_found_shown_and_repaired_from_the_pushed_folder(run, home: Path) -> None:
     run("push", "./out", "acme/tone")
     spoil(home)
     run("verify")

@@ -187,7 +187,7 @@ def test_from_the_other_end_the_arc_is_the_same(name: str, updates: list[Factors
 
 
 @pytest.mark.parametrize("name", ["multislerp", "karcher", "model_stock"])
-def test_a_weight_of_zero_is_absence(name: str) -> None:
+def test_an_input_with_weight_zero_counts_as_absent(name: str) -> None:
     updates = several(4)
     near(combine(name, updates, [1.0, 1.0, 1.0, 0.0]), combine(name, updates[:3]))
 

@@ -127,7 +127,7 @@ def test_an_update_of_many_blocks_is_trimmed_as_one() -> None:
     assert int(trimmed.count_nonzero()) == pytest.approx(0.1 * delta.numel(), abs=2)
 
 
-def test_equal_magnitudes_stay_or_go_together() -> None:
+def test_equal_magnitudes_are_kept_or_dropped_together() -> None:
     even = Factors(torch.ones(6, 1), torch.tensor([[1.0, -1.0, 1.0, 2.0]]))
     assert made("magnitude_prune", [even], [1.0], density=0.25).count_nonzero() == 6
     assert made("magnitude_prune", [even], [1.0], density=0.3).count_nonzero() == 24
@@ -366,7 +366,7 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_others(method: st
 
 
 @pytest.mark.parametrize("method", ALL)
-def test_a_weight_of_zero_is_absence(method: str, tmp_path: Path) -> None:
+def test_an_input_with_weight_zero_counts_as_absent(method: str, tmp_path: Path) -> None:
     both, alone = (
         combined(tmp_path, method, {"one": 1.0, "two": weight}, out, sources=sources)
         for out, weight, sources in (("both", 0.0, SOURCES), ("alone", 1.0, {"one": SOURCES["one"]}))

@@ -54,7 +54,7 @@ def test_a_link_to_elsewhere_is_refused_with_the_line_that_copies(tmp_path: Path
     assert open_dir(copy).spec.modules
 
 
-def test_links_that_go_round_in_a_circle_are_refused(tmp_path: Path) -> None:
+def test_circular_links_are_refused(tmp_path: Path) -> None:
     folder = tiny_lora(tmp_path)
     (folder / WEIGHTS).unlink()
     (folder / WEIGHTS).symlink_to(WEIGHTS)

@@ -151,7 +151,7 @@ def test_one_private_address_among_several_refuses_the_name(monkeypatch: pytest.
         GuardedConnector().request("GET", "https://both.example/")
 
 
-def test_an_answer_that_is_too_long_is_given_up() -> None:
+def test_a_response_that_is_too_long_is_cut_off() -> None:
     endless = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5000
     with answering(send(endless)) as (port, _), pytest.raises(Unavailable, match="more than 1000 bytes"):
         GuardedConnector(LOOPBACK, max_bytes=1000).request("GET", f"http://127.0.0.1:{port}/")

@@ -39,7 +39,7 @@ def test_a_version_stays_until_the_engine_was_seen_without_it(scene: Scene, kind
     assert scene.serves(engine) == 2
 
 
-def test_an_engine_that_came_back_empty_no_longer_holds_anything(scene: Scene) -> None:
+def test_an_engine_that_restarted_without_adapters_holds_nothing(scene: Scene) -> None:
     version = scene.publish(1)
     scene.alias(version)
     engine = scene.engine("vllm")

@@ -114,7 +114,9 @@ def test_the_problems_of_a_full_report_are_shown_as_that_many_or_more(scene: Sce
     assert "at most 256 problems; there may be others" in run("workers", "show", "gpu-1").stdout
 
 
-def test_a_recall_shows_that_an_engine_is_away(scene: Scene, run: Run, follow: Callable[..., Result]) -> None:
+def test_a_recall_shows_that_an_engine_does_not_answer(
+    scene: Scene, run: Run, follow: Callable[..., Result]
+) -> None:
     scene.alias(scene.publish(1))
     engine = scene.engine()
     follow(engine)

@@ -39,7 +39,7 @@ def problem(scene: Scene) -> str:
     return trouble.reason
 
 
-def test_a_worker_is_shown_with_the_registrys_name_of_its_base_also_while_its_engine_is_away(
+def test_a_worker_shows_the_registrys_name_of_its_base_even_while_its_engine_does_not_answer(
     scene: Scene,
 ) -> None:
     engine, worker, base = served_scene(scene, "vllm")

@@ -112,7 +112,7 @@ def test_adapters_loaded_by_others_are_unloaded_only_if_recalled(scene: Scene) -
     assert set(engine.names()) == {PROD, "mine"}
 
 
-def test_an_engine_that_comes_back_empty_is_filled_again(scene: Scene, kind: str) -> None:
+def test_an_engine_that_restarts_without_adapters_gets_them_again(scene: Scene, kind: str) -> None:
     scene.alias(scene.publish(1))
     engine = scene.engine(kind)
     worker = scene.worker(engine)
@@ -269,7 +269,7 @@ def test_a_name_whose_version_was_recalled_before_loading_is_not_served(scene: S
     assert scene.serves(engine) is None
 
 
-def test_a_name_of_vllm_changes_hands_once_the_requests_under_way_have_ended(scene: Scene) -> None:
+def test_a_name_in_vllm_moves_once_running_requests_have_ended(scene: Scene) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine("vllm")

@@ -54,7 +54,7 @@ def later() -> Iterator[Callable[..., Future[tuple[int, Any]]]]:
 Later = Callable[..., Future[tuple[int, Any]]]
 
 
-def test_a_name_moves_while_requests_are_under_way(scene: Scene, kind: str, later: Later) -> None:
+def test_a_name_moves_while_requests_are_running(scene: Scene, kind: str, later: Later) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)
     engine = scene.engine(kind)
@@ -297,7 +297,7 @@ def test_adapters_loaded_before_the_proxy_started_are_served_by_it(scene: Scene)
     assert list(engine.names()) == [f"acme/tone@{second.digest.brief}"]
 
 
-def test_public_names_are_listed_as_models_and_answers_say_their_version(scene: Scene) -> None:
+def test_public_names_are_listed_as_models_and_answers_name_their_version(scene: Scene) -> None:
     first = scene.publish(1)
     scene.alias(first)
     settle(scene.worker(scene.engine(), has_proxy=True))

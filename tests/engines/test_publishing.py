@@ -116,7 +116,7 @@ def test_engines_answer_from_each_version_under_its_own_name(
             assert engine.most <= 2
 
 
-def test_a_version_that_is_in_use_is_drained_before_it_goes(scene: Scene, model: Any, tmp_path: Path) -> None:
+def test_a_version_in_use_is_drained_before_it_is_unloaded(scene: Scene, model: Any, tmp_path: Path) -> None:
     engine = scene.engine("vllm")
     spoken = Vllm(EngineClient(engine.url))
     publisher = Publisher(scene.registry, POLICY, engines=[spoken], cache=Cache(tmp_path / "engines"))

@@ -179,7 +179,9 @@ def serve(data: Path) -> Iterator[str]:
             process.send_signal(signal.SIGKILL)
 
 
-def test_a_real_server_is_backed_up_amid_pushes_destroyed_and_restored(scene: Scene, tmp_path: Path) -> None:
+def test_a_real_server_is_backed_up_during_pushes_destroyed_and_restored(
+    scene: Scene, tmp_path: Path
+) -> None:
     data, backups = tmp_path / "served", tmp_path / "backups"
     loras = [tiny_lora(tmp_path / f"pushed-{seed}", seed=seed) for seed in range(6)]
     adaptry = [sys.executable, "-m", "adaptry_cli"]

@@ -128,7 +128,7 @@ def test_a_mirror_copies_evidence_with_its_files_and_withdrawals(
     assert verify(mirror.catalog, mirror.blobs) == ()
 
 
-def test_a_damaged_file_of_evidence_is_mended_from_a_copy(registry: LocalRegistry, tmp_path: Path) -> None:
+def test_a_damaged_file_of_evidence_is_repaired_from_a_copy(registry: LocalRegistry, tmp_path: Path) -> None:
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "results.json").write_bytes(RESULTS)
     damaged = next(path for path in registry.context.folder.rglob(Digest.of(RESULTS).hex))

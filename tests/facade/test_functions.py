@@ -261,7 +261,7 @@ def test_a_version_on_its_registered_base_is_checked_against_it(
 
 CALLS: list[tuple[str, Callable[[], object]]] = [
     (
-        r"a registry is what adaptry.connect\(\) returns",
+        r"pass a registry as the result of adaptry.connect\(\)",
         lambda: adaptry.push(3, "out", "acme/x"),  # type: ignore[arg-type]
     ),
     (r"write ./somewhere for a folder", lambda: adaptry.search("somewhere")),

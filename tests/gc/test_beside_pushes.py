@@ -152,7 +152,7 @@ def test_a_sweep_killed_at_any_point_is_finished_by_the_next(
 
     registry = open_local(folder)
     assert verify(registry.catalog, registry.blobs) == ()
-    if place in ("gc.after_going", "gc.after_bytes"):
+    if place in ("gc.after_claim", "gc.after_bytes"):
         _let_lapse(registry)
     assert push(registry, open_dir(tmp_path / "out"), TONE).version.number == 2
     registry.close()

@@ -149,7 +149,9 @@ def test_a_tiny_file_that_became_shorter_is_corrupt() -> None:
         inspect_tiny(WeightsFile(MemoryContent({"it": bytes(20)}), "it", header))
 
 
-def test_a_process_that_dies_amid_a_file_is_unavailable_and_the_next_try_works(inspector: Inspector) -> None:
+def test_a_process_that_dies_during_a_file_is_unavailable_and_the_next_try_works(
+    inspector: Inspector,
+) -> None:
     infos, data = placed(mixed())
     inspector.inspect(infos, lambda start: [data])
 

@@ -24,7 +24,7 @@ from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
-from adaptry.core.failpoints import MEND_POINTS
+from adaptry.core.failpoints import REPAIR_POINTS
 from adaptry.core.manifest import FileEntry, Manifest
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import CheckReport
@@ -127,9 +127,9 @@ def test_a_damaged_file_is_replaced_from_a_copy(
         where = tmp_path / "bundle.tar"
         create_bundle(registry, [registry.versions.get(Ref(TONE))], where)
     spoil(path_of(registry))
-    mended = repair_registry(registry, sources=[str(where)], read_bytes=True)
-    assert mended.left == mended.set_aside == ()
-    assert len(mended.done) == 1
+    repaired = repair_registry(registry, sources=[str(where)], read_bytes=True)
+    assert repaired.left == repaired.set_aside == ()
+    assert len(repaired.done) == 1
     assert verify(registry.catalog, registry.blobs) == ()
     assert is_whole(registry, lora(1), tmp_path)
 
@@ -147,8 +147,8 @@ def test_a_file_without_a_source_is_moved_aside_and_can_be_pushed_later(
 ) -> None:
     path = path_of(registry)
     bad = spoil(path)
-    mended = repair_registry(registry, read_bytes=True)
-    assert len(mended.set_aside) == len(mended.left) == 1
+    repaired = repair_registry(registry, read_bytes=True)
+    assert len(repaired.set_aside) == len(repaired.left) == 1
     assert not path.exists()
     assert [one.read_bytes() for one in (path.parents[2] / "damaged").iterdir()] == [bad]
     with pytest.raises(CorruptData, match="lost"):
@@ -164,17 +164,17 @@ def test_a_copy_that_is_damaged_as_well_replaces_nothing(
     push(open_local(other), open_dir(lora(1)), TONE)
     spoil(path_of(open_local(other)))
     spoil(path_of(registry), bits=3)
-    mended = repair_registry(registry, sources=[str(other), str(lora(1))], read_bytes=True)
-    assert mended.left == ()
-    assert str(lora(1)) in mended.done[0]
+    repaired = repair_registry(registry, sources=[str(other), str(lora(1))], read_bytes=True)
+    assert repaired.left == ()
+    assert str(lora(1)) in repaired.done[0]
 
 
 def test_a_dry_run_changes_nothing(registry: LocalRegistry, lora: MakeLora, folder: Path) -> None:
     path = path_of(registry)
     bad = spoil(path)
-    mended = repair_registry(registry, sources=[str(lora(1))], read_bytes=True, dry_run=True)
-    assert mended.is_dry
-    assert "replace" in mended.done[0]
+    repaired = repair_registry(registry, sources=[str(lora(1))], read_bytes=True, dry_run=True)
+    assert repaired.is_dry
+    assert "replace" in repaired.done[0]
     assert path.read_bytes() == bad
     assert registry.known_damage().files == 0
 
@@ -231,8 +231,8 @@ def test_derived_rows_are_rebuilt(busy: LocalRegistry, folder: Path) -> None:
         database.execute("UPDATE base_names SET namespace = 'orb', folded = NULL")
         database.execute("UPDATE inspections SET nan = 3")
     assert busy.catalog
-    mended = repair_registry(busy, read_bytes=True)
-    assert mended.left == ()
+    repaired = repair_registry(busy, read_bytes=True)
+    assert repaired.left == ()
     assert verify(busy.catalog, busy.blobs) == ()
     assert busy.versions.search("module:q_proj tag:warm").items == found
 
@@ -262,8 +262,8 @@ def test_a_version_stored_under_older_rules_gains_todays_findings_and_keeps_ever
     (problem,) = verify(registry.catalog, registry.blobs)
     assert problem.kind == "outdated" and not problem.is_damage
     assert "gains " in problem.reason
-    mended = repair_registry(registry, read_bytes=True)
-    assert mended.left == () and len(mended.done) == 1
+    repaired = repair_registry(registry, read_bytes=True)
+    assert repaired.left == () and len(repaired.done) == 1
     after = registry.versions.detail(Ref(name))
     assert after.report == before.report
     assert after.version == before.version
@@ -287,9 +287,9 @@ def test_an_inspection_of_an_older_server_is_made_again_and_the_report_follows(
 
     problems = verify(registry.catalog, registry.blobs)
     assert [problem.kind for problem in problems] == ["outdated", "outdated"]
-    mended = repair_registry(registry, read_bytes=True)
+    repaired = repair_registry(registry, read_bytes=True)
 
-    assert mended.left == ()
+    assert repaired.left == ()
     assert registry.versions.detail(Ref(name)).report == before.report
     assert "untrained" in {found.code for found in before.report.findings}
     assert verify(registry.catalog, registry.blobs) == ()
@@ -338,8 +338,8 @@ def test_a_wrong_inspection_is_dropped_and_repeated(registry: LocalRegistry) -> 
     with registry.catalog.write() as tx:
         (known,) = tx.exec(select(InspectionRow)).all()
         known.statistics = b"none"
-    mended = repair_registry(registry)
-    assert [what.split(": ")[1][:13] for what in mended.done] == ["inspection of"]
+    repaired = repair_registry(registry)
+    assert [what.split(": ")[1][:13] for what in repaired.done] == ["inspection of"]
     assert registry.versions.inspect_tensors(Ref(TONE)).items == found
 
 
@@ -398,11 +398,11 @@ def test_a_value_that_cannot_be_derived_is_kept_and_reported(busy: LocalRegistry
     assert left.startswith("acme/tone")
 
 
-@pytest.mark.parametrize("place", ["mend.after_aside", "mend.after_upload", "blobs.after_rename"])
-def test_a_mend_that_was_killed_is_finished_by_the_next(
+@pytest.mark.parametrize("place", ["repair.after_aside", "repair.after_upload", "blobs.after_rename"])
+def test_a_killed_repair_is_finished_by_the_next(
     place: str, registry: LocalRegistry, folder: Path, lora: MakeLora, tmp_path: Path
 ) -> None:
-    assert place in MEND_POINTS or place.startswith("blobs.")
+    assert place in REPAIR_POINTS or place.startswith("blobs.")
     spoil(path_of(registry))
     verify(registry.catalog, registry.blobs)
     dead = run_warm(
@@ -416,7 +416,7 @@ def test_a_mend_that_was_killed_is_finished_by_the_next(
     assert verify(registry.catalog, registry.blobs) == ()
 
 
-def test_two_mends_at_once_and_a_push_beside_them_leave_one_sound_file(
+def test_two_concurrent_repairs_and_a_push_leave_one_intact_file(
     registry: LocalRegistry, folder: Path, lora: MakeLora, tmp_path: Path
 ) -> None:
     spoil(path_of(registry))
@@ -454,7 +454,7 @@ def test_bytes_that_are_replaced_while_they_are_read_are_not_set_aside(registry:
     assert path.read_bytes() == good
 
 
-def test_a_stored_base_is_mended_too(busy: LocalRegistry, tmp_path: Path) -> None:
+def test_a_stored_base_is_repaired_too(busy: LocalRegistry, tmp_path: Path) -> None:
     (base,) = busy.bases.list().items
     entry = max(base.stored, key=lambda one: one.size)
     assert isinstance(busy.blobs, LocalBlobs)

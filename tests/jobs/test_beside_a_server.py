@@ -30,7 +30,7 @@ def process(command: list[str], **streams: int) -> Iterator[subprocess.Popen[str
             started.kill()
 
 
-def test_jobs_are_asked_for_over_http_and_run_beside_the_server(busy: LocalRegistry, data: Path) -> None:
+def test_jobs_are_submitted_over_http_and_run_beside_the_server(busy: LocalRegistry, data: Path) -> None:
     serve = [*COMMAND, "serve", "--data", str(data), "--port", "0", "--work"]
     with process(serve, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
         assert server.stdout is not None

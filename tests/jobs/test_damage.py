@@ -49,9 +49,7 @@ def test_a_merge_uses_no_bytes_that_are_known_to_be_damaged(busy: LocalRegistry,
     assert "is damaged in the registry" in failed.fault.message
 
 
-def test_files_that_a_merge_makes_again_take_the_place_of_damaged_ones(
-    busy: LocalRegistry, data: Path
-) -> None:
+def test_recomputed_files_of_a_merge_replace_damaged_ones(busy: LocalRegistry, data: Path) -> None:
     busy.jobs.submit(MERGE)
     assert RunnerProcess(data, "--once").wait() == 0
     merged = busy.bases.get("acme/merged")

@@ -143,7 +143,7 @@ def test_a_job_at_work_ends_when_its_token_is_revoked(registry: LocalRegistry, t
     assert (seen.state, seen.fault and seen.fault.code) == ("failed", "denied")
 
 
-def test_a_token_of_the_same_rights_carries_on_for_one_that_was_revoked(registry: LocalRegistry) -> None:
+def test_a_job_of_a_revoked_token_continues_if_another_has_the_same_rights(registry: LocalRegistry) -> None:
     theirs, revoke = with_token(registry)
     job = theirs.jobs.submit(VERIFY).id
     with_token(registry)
@@ -178,7 +178,7 @@ def test_the_user_of_the_folder_has_no_token_to_lose(registry: LocalRegistry) ->
         assert job_steps.begin_attempt(tx, job, "start", "r", NOW)
 
 
-def test_the_schedule_of_a_revoked_token_is_held_until_there_is_another(registry: LocalRegistry) -> None:
+def test_the_schedule_of_a_revoked_token_is_suspended_until_another_exists(registry: LocalRegistry) -> None:
     theirs, revoke = with_token(registry)
     theirs.jobs.schedule("nightly", "* * * * *", VERIFY)
     revoke()

@@ -26,9 +26,7 @@ from adaptry.testing.runners import (
 
 
 @pytest.mark.heavy
-def test_a_database_that_falls_and_comes_back_ends_no_job(
-    postgres: PostgresServer, data: Path, tmp_path: Path
-) -> None:
+def test_a_database_crash_ends_no_job(postgres: PostgresServer, data: Path, tmp_path: Path) -> None:
     registry = make_merge_registry(data, tmp_path / "scraps", catalog=postgres.database())
     job = registry.jobs.submit(MERGE)
     with start_runner(data, lease=5.0):

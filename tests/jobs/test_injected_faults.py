@@ -161,10 +161,10 @@ def test_a_job_ends_once_under_any_fault(
     stage = stages(database, happens in (put_forward, put_back))
     with stage.unless_broken():
         first, _ = stage.ready()
-        if place == "runner.after_hello":  # only a starting runner passes this stage
+        if place == "runner.after_registration":  # only a starting runner passes this stage
             stage.leave(first)
         stage.gate.arm(place)
-        if place == "runner.after_hello":
+        if place == "runner.after_registration":
             stage.enter()
         scene = Scene(stage, kind, next(_numbers))
         one, other = stage.whose(stage.gate.wait_for_arrival())

@@ -124,7 +124,9 @@ def test_a_runner_declared_dead_is_alive_again_with_the_same_count(
     assert watch.find_dead({"one": 2}, 105.5) == frozenset()
 
 
-def test_a_runner_forgotten_too_early_is_there_again_at_its_next_beat(registry: LocalRegistry) -> None:
+def test_a_runner_deleted_too_early_is_registered_again_at_its_next_heartbeat(
+    registry: LocalRegistry,
+) -> None:
     runner = RunnerInfo(id="r", host="h", devices=(), tags=("t",), concurrency=1, memory=GIB, seen_at=NOW)
     with registry.catalog.write() as tx:
         runners.beat(tx, runner)

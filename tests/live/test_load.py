@@ -244,7 +244,7 @@ def test_only_a_trainable_adapter_asks_for_gradients(model: Any, make: MakeAdapt
     assert all("lora_" in name for name in asking)
 
 
-def test_modules_that_the_model_lacks_are_refused_and_leave_it_alone(
+def test_modules_that_the_model_lacks_are_refused_and_leave_it_unchanged(
     base: Path, model: Any, make: MakeAdapter, tmp_path: Path
 ) -> None:
     folder = make()

@@ -228,7 +228,7 @@ FAULTS = (
     AccessFault(
         "a disabled principal does nothing", "registry/adaptry/storage/tokens.py",
         "    if token.is_disabled:", "    if False:",
-        PEOPLE + "test_a_disabled_user_is_out_until_enabled_again",
+        PEOPLE + "test_a_disabled_user_has_no_access_until_enabled_again",
     ),
     AccessFault(
         "a removed member is forgotten at once", "api/adaptry_api/auth.py",
@@ -238,7 +238,7 @@ FAULTS = (
     AccessFault(
         "a limited token creates no others", LOCAL + "tokens.py",
         "if own is None or own.limit is not None:", "if own is None:",
-        PEOPLE + "test_a_token_creates_no_wider_one",
+        PEOPLE + "test_a_token_cannot_create_one_with_more_rights",
     ),
     AccessFault(
         "only administrators make principals", LOCAL + "principals.py",
@@ -248,7 +248,7 @@ FAULTS = (
     AccessFault(
         "the last administrator stays", LOCAL + "principals.py",
         "if could_administer and not grants.has_administrator(tx):", "if False:",
-        PEOPLE + "test_the_last_administrator_cannot_be_lost",
+        PEOPLE + "test_the_last_administrator_cannot_be_removed",
     ),
     AccessFault(
         "the last owner of a namespace stays", LOCAL + "principals.py",

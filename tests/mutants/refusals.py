@@ -310,7 +310,7 @@ OUTSIDE = _area(
      "self._tls = tls_context(ca_bundle) if ca_bundle else ssl.create_default_context()\n"
      "        self._tls.check_hostname = False", OUTGOING + "test_a_certificate_must_be_valid_for_the_name"),
     ("an endless response", "cut off", CONNECTOR, "if size > self._max_bytes:", "if False:",
-     OUTGOING + "test_an_answer_that_is_too_long_is_given_up"),
+     OUTGOING + "test_a_response_that_is_too_long_is_cut_off"),
     ("a URL with a password or a fragment", "400", URL,
      "if parts.username is not None or parts.password is not None or parts.fragment:", "if False:",
      OUTGOING + "test_other_urls_are_refused_before_any_request"),

@@ -187,7 +187,7 @@ def test_a_serialization_failure_is_retried(ground: Ground, tmp_path: Path) -> N
 
 
 @pytest.mark.heavy
-def test_a_server_that_falls_over_amid_the_campaign_keeps_what_it_acknowledged(
+def test_a_server_that_crashes_during_the_campaign_keeps_acknowledged_commits(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
     """A server of its own: after a crash, PostgreSQL first flushes every file of all databases, and other

@@ -135,4 +135,4 @@ def test_changed_and_missing_bytes_are_found_and_named(
     }
     assert all("acme/tone" in problem.where for problem in problems)
     known = verify(registry.catalog, registry.blobs, read_bytes=False)
-    assert len(known) == 2, "what was found by reading stays known until it is mended"
+    assert len(known) == 2, "what was found by reading stays known until it is repaired"

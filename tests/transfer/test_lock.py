@@ -40,7 +40,7 @@ def test_a_lock_lists_refs_that_have_moved(registry: LocalRegistry, folder: Path
     assert change.now.number == 2
 
 
-def test_a_pin_whose_adapter_is_gone_has_moved(registry: LocalRegistry, folder: Path) -> None:
+def test_a_pin_of_a_deleted_adapter_counts_as_moved(registry: LocalRegistry, folder: Path) -> None:
     transfer.push(registry, open_dir(folder), TONE)
     pinned = lockfile.pin_refs(registry.versions, REFS)
 

@@ -35,7 +35,7 @@ def test_an_alias_moves_to_a_version_and_back(tones: LocalRegistry) -> None:
     assert (back.was, back.alias.number) == (2, 1)
 
 
-def test_an_alias_that_is_there_already_does_not_move(tones: LocalRegistry) -> None:
+def test_an_alias_already_at_the_version_does_not_move(tones: LocalRegistry) -> None:
     first = promotion.promote(tones, FIRST, "prod")
     again = promotion.promote(tones, FIRST, "prod")
 

@@ -78,7 +78,7 @@ def test_a_file_that_changes_while_it_is_pushed_is_refused(registry: LocalRegist
         registry.versions.get(Ref.parse("acme/tone"))
 
 
-def test_large_files_that_are_there_are_not_sent_again(registry: LocalRegistry, large: Path) -> None:
+def test_existing_large_files_are_not_sent_again(registry: LocalRegistry, large: Path) -> None:
     transfer.push(registry, open_dir(large), "acme/tone")
     (large / "README.md").write_text("# Tone\n")
     told: list[str] = []
@@ -131,7 +131,7 @@ def test_files_that_are_not_an_adapters_are_never_replaced(
     assert (tmp_path / "notes" / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_ref_that_is_not_there_leaves_no_folder(registry: LocalRegistry, tmp_path: Path) -> None:
+def test_an_unknown_ref_leaves_no_folder(registry: LocalRegistry, tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         transfer.pull(registry, "acme/nothing", tmp_path / "nothing")
     with pytest.raises(InvalidRef, match="a ref is namespace/name"):

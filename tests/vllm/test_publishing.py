@@ -19,7 +19,7 @@ from .vllm_server import Vllm
 pytestmark = vllm_server.PYTHON.marks
 
 
-def test_each_publication_is_what_vllm_answers_with(place: Place, vllm: Vllm, tmp_path: Path) -> None:
+def test_vllm_answers_with_each_published_version(place: Place, vllm: Vllm, tmp_path: Path) -> None:
     import peft
     import torch
     import transformers

@@ -51,7 +51,7 @@ def move(place: Place, name: str, to: VersionInfo) -> None:
     place.registry.aliases.move(adapter, "prod", to.digest, was[0] if was else None)
 
 
-def test_an_adapter_answers_as_peft_does_and_says_which_it_is(place: Place, vllm: Vllm) -> None:
+def test_an_adapter_answers_as_peft_does_and_names_its_version(place: Place, vllm: Vllm) -> None:
     version = place.publish("acme/answers", seed=3)
     move(place, "acme/answers", version)
 

@@ -21,7 +21,7 @@ from .test_resolver import close_to, logprobs
 pytestmark = vllm_server.PYTHON.marks
 
 
-def test_known_versions_are_served_while_the_registry_is_away_and_after_a_restart(
+def test_known_versions_are_served_while_the_registry_is_unreachable_and_after_a_restart(
     place: Place, env: dict[str, str], tmp_path: Path
 ) -> None:
     version = place.publish("acme/stays", seed=12)

@@ -82,7 +82,7 @@ def test_the_verdict_is_what_the_engine_does(plain: dict[str, str], tmp_path: Pa
             assert answer == close_to(models.said(base, adapter)), name
 
 
-def test_a_wrong_prefix_changes_nothing_is_found_and_is_right_when_exported(
+def test_a_wrong_prefix_has_no_effect_is_reported_and_works_when_exported(
     plain: dict[str, str], tmp_path: Path
 ) -> None:
     base = models.model(tmp_path / "base")
@@ -162,7 +162,7 @@ def test_a_reload_from_the_same_folder_is_stale_and_one_from_another_is_not(
     assert logprobs(engine.complete("reloaded", prompt)) == close_to(new)
 
 
-def test_a_probe_tells_an_adapter_that_acts_from_one_that_does_not(
+def test_a_probe_distinguishes_an_adapter_with_an_effect_from_one_without(
     place: Place, engine: vllm_server.Vllm, tmp_path: Path
 ) -> None:
     right = models.adapter(tmp_path / "right")

@@ -379,7 +379,7 @@ def test_a_rollout_reaches_the_engine_and_stops_where_its_version_does_not_fit(
     asyncio.run(test())
 
 
-def test_a_restarted_engine_serves_what_it_knew_while_the_registry_is_away(
+def test_a_restarted_engine_serves_known_versions_while_the_registry_is_unreachable(
     bench: Bench, publish: Publish
 ) -> None:
     first, second = publish(seed=1), publish(seed=2)

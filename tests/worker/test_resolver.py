@@ -117,7 +117,7 @@ def test_answers_follow_an_alias_that_moves(bench: Bench, publish: Publish) -> N
     asyncio.run(test())
 
 
-def test_a_request_under_way_keeps_what_it_began_with(bench: Bench, publish: Publish, cache: Cache) -> None:
+def test_a_running_request_keeps_its_version(bench: Bench, publish: Publish, cache: Cache) -> None:
     first, second = publish(seed=1), publish(seed=2)
     seen_at = bench.registry.aliases.move(TONE, "prod", first.digest, None)
 
@@ -195,7 +195,7 @@ def test_files_of_a_recalled_version_stay_while_a_request_needs_them(bench: Benc
     asyncio.run(test())
 
 
-def test_an_alias_that_is_removed_is_served_no_more(bench: Bench, publish: Publish) -> None:
+def test_a_removed_alias_is_no_longer_served(bench: Bench, publish: Publish) -> None:
     first = publish()
     seen_at = bench.registry.aliases.move(TONE, "prod", first.digest, None)
 

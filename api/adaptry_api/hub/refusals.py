@@ -148,7 +148,8 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
         case Unauthenticated():
             headers["X-Error-Code"] = "RepoNotFound"
             text = (
-                "a token is needed: set HF_TOKEN to one of this registry's (`adaptry token create` makes one)"
+                "a token is needed: set HF_TOKEN to a token of this registry (`adaptry token create NAME`"
+                " creates one)"
             )
         case Busy(retry_after=seconds):
             headers["Retry-After"] = str(max(math.ceil(seconds), _BUSY_SECONDS))

@@ -1,4 +1,4 @@
-"""Warnings in a successful answer: clients log the first one of each topic."""
+"""Warnings in a successful response: clients log the first one of each topic."""
 
 from __future__ import annotations
 

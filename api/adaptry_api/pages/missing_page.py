@@ -1,4 +1,4 @@
-"""The answer for an address without a route: a page for browsers, the Hub's sentence for programs."""
+"""The response for an address without a route: a page for browsers, the Hub's sentence for programs."""
 
 from __future__ import annotations
 

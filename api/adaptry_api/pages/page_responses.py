@@ -1,4 +1,4 @@
-"""Answers of pages: HTML from a template, or the same values as JSON.
+"""Responses of pages: HTML from a template, or the same values as JSON.
 
 Templates escape everything (`autoescape`) and fail on a name that does not exist.
 """

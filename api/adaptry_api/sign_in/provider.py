@@ -112,7 +112,7 @@ class OpenIdProvider:
         except AdaptryError as error:
             raise Unconfirmed(error.message, self._sealed(newest)) from error
         if user.subject != subject:
-            raise Unauthenticated("the identity provider answered about another user")
+            raise Unauthenticated("the identity provider returned another user than the one that signed in")
         return user
 
     def _token_answer(self, form: Mapping[str, str]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class OpenIdProvider:
         if found.get("error") == "invalid_grant":
             raise Unauthenticated("the identity provider no longer accepts this sign-in; sign in again")
         raise Unavailable(
-            f"the identity provider answered {answer.status} ({str(found.get('error'))[:80]})",
+            f"the identity provider returned status {answer.status} ({str(found.get('error'))[:80]})",
             public_message="the identity provider refused this server; the server's log has the details",
         )
 
@@ -158,7 +158,7 @@ class OpenIdProvider:
         if found.status in (401, 403):
             raise Unauthenticated("the identity provider no longer confirms the user")
         if found.status != 200:
-            raise Unavailable(f"the identity provider answered {found.status} about a user")
+            raise Unavailable(f"the identity provider returned status {found.status} for a user")
         return _document(found)
 
     def _user(self, claims: Claims, answer: Mapping[str, Any], old_token: str | None) -> ConfirmedUser:
@@ -168,7 +168,9 @@ class OpenIdProvider:
         if name not in claims and "userinfo_endpoint" in self._keys.metadata_of(self.issuer).document:
             info = self._user_info(answer)
             if info.get("sub") != subject:
-                raise Unauthenticated("the identity provider answered about another user")
+                raise Unauthenticated(
+                    "the identity provider returned another user than the one that signed in"
+                )
             claims = {**info, **claims}
         groups = claims.get(name)
         listed = groups if isinstance(groups, list) else [groups]
@@ -195,7 +197,7 @@ def _document(answer: OutgoingResponse) -> dict[str, Any]:
     try:
         found = strictjson.loads(answer.body, _LIMITS, "the identity provider's answer")
     except Invalid as error:
-        raise Unavailable(f"the identity provider answered {answer.status}, without JSON") from error
+        raise Unavailable(f"the identity provider returned status {answer.status} without JSON") from error
     if not isinstance(found, dict):
         raise Unavailable("the identity provider's answer is not a JSON object")
     return found

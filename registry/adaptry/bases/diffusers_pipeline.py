@@ -39,7 +39,7 @@ def open_pipeline(folder: Path) -> HfCheckpoint:
     except Invalid as error:
         raise InvalidConfig(error.message) from None
     if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise InvalidConfig(f"{folder / INDEX} names no pipeline (_class_name)")
+        raise InvalidConfig(f"{folder / INDEX} does not name the pipeline's class (_class_name)")
     parts = {path.name: part for path, part in _parts(folder, index)}
     if not parts:
         raise NotFound(f"{folder} is a pipeline without weights; is the download complete?")

@@ -39,8 +39,8 @@ WITH_FILES = tuple(name for name in NAMES if not name.startswith("uploads."))
 FILE = ("atomic_file.before_rename",)
 """Places in writing a file that appears complete or not at all, such as a bundle."""
 RUNNER = (
-    "runner.after_hello",
-    "runner.after_feed",
+    "runner.after_registration",
+    "runner.after_queueing",
     "runner.before_begin",
     "runner.after_begin",
     "runner.concluded",
@@ -57,19 +57,19 @@ STEPS = (
 )
 """Places that the process of a job's step passes."""
 GC_POINTS = (
-    "gc.after_survey",
+    "gc.after_scan",
     "gc.after_marks",
     "gc.after_rows",
-    "gc.after_going",
+    "gc.after_claim",
     "gc.after_bytes",
     "gc.after_all",
 )
 """Places that a sweep passes."""
-MEND_POINTS = (
-    "mend.after_manifest",
-    "mend.after_aside",
-    "mend.after_upload",
-    "mend.after_rebuild",
+REPAIR_POINTS = (
+    "repair.after_manifest",
+    "repair.after_aside",
+    "repair.after_upload",
+    "repair.after_rebuild",
 )
 """Places that a repair passes, in addition to those of its uploads."""
 HOTSWAP = ("hotswap.checked",)

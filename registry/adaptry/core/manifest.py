@@ -51,8 +51,8 @@ def check_tree(paths: Collection[str]) -> None:
         )
     if sum(map(len, paths)) + len(paths) * _ENTRY > LIMITS.size:
         raise TooLarge(
-            f"the names of these {len(paths):,} files are too long together; shorten the folders' names, or"
-            " upload to another branch"
+            f"the names of these {len(paths):,} files have too many characters in total; shorten the names of"
+            " the folders, or upload to another branch"
         )
 
 

@@ -1,4 +1,4 @@
-"""Values that a program can make, compare and store without pydantic.
+"""Value classes that a program can construct, compare and store without importing pydantic.
 
 Importing pydantic and building a model takes longer than most commands work. So the values of frequent
 commands are frozen dataclasses of the standard library, which pydantic reads, writes and describes like its

@@ -56,7 +56,7 @@ def promote(
 
 @python_errors
 def rollback(registry: RegistryLike, ref: RefLike) -> AliasMoveResult:
-    """Points an alias back at the version it was at before its last move; a second rollback undoes the first.
+    """Moves an alias back to the version before its last move; a second rollback undoes the first.
 
         adaptry.rollback(registry, "acme/tone@prod")
 

@@ -1,6 +1,4 @@
-"""Converts arguments to values: refs, names, folders, bases, dtypes. Beyond this module, they are no
-strings.
-"""
+"""Converts strings to values: refs, names, folders, bases, dtypes. Other modules get only the values."""
 
 from __future__ import annotations
 

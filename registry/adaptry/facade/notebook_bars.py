@@ -1,4 +1,4 @@
-"""Progress bars in a notebook: HTML that every front end draws, without a widget library; gone when done."""
+"""Progress bars in a notebook: HTML that every front end draws. Removed when done."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def lazily_opened(registry: RegistryLike | None, *, create: bool = False) -> Ite
     """
     if not isinstance(registry, Registry | Path | str | None):
         raise Invalid(
-            "a registry is what adaptry.connect() returns, a server's URL, or a folder, not"
+            "pass a registry as the result of adaptry.connect(), a server's URL, or a folder, not"
             f" {type(registry).__name__}: {str(registry)[:80]!r}"
         )
     with ExitStack() as stack:

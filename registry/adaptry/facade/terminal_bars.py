@@ -1,4 +1,4 @@
-"""Progress bars in a terminal: one for each file or step, gone when the work is done."""
+"""Progress bars in a terminal: one for each file or step, removed when the work is done."""
 
 from __future__ import annotations
 

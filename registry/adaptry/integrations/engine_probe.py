@@ -23,7 +23,7 @@ _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=16, nodes=100_000)
 _SECONDS = urllib3.Timeout(connect=5, read=10)
 _VERSION = re.compile(r"v?(\d{1,9}(?:\.\d{1,9}){0,2})")
 _AWAY = (502, 503, 504)
-"""What a proxy answers for a server that is away, and a server that is still starting."""
+"""The status that a proxy returns for an unreachable server, and a server that is still starting."""
 _SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d{1,6})"', re.MULTILINE)
 
 
@@ -43,7 +43,7 @@ class _Server:
     headers: Mapping[str, str]
 
     def text(self, path: str) -> str | None:
-        """The answer to `GET path`; None unless it succeeds. Raises `Unavailable` if the server is away."""
+        """The response to `GET path`; None unless it succeeds. Raises `Unavailable` (unreachable server)."""
         try:
             answer = self.pool.request(
                 "GET",
@@ -79,7 +79,7 @@ class _Server:
 def probe_engine(url: str, ca_bundle: str | None = None, key: str | None = None) -> EngineInfo:
     """Identifies the engine at `url`; `key` is its API key, if it has one.
 
-    Raises `Invalid` (malformed address), `Unavailable` (the server is away), `NotFound` (unknown engine).
+    Raises `Invalid` (malformed address), `Unavailable` (unreachable server), `NotFound` (unknown engine).
     """
     address = check_url(url)
     headers = {"Authorization": f"Bearer {key}"} if key else {}

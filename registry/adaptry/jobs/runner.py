@@ -107,7 +107,7 @@ def run_jobs(
             me.id, catalog, settings.location, capacity, settings.devices, settings.remotes, scratch, launcher
         )
         _send_heartbeat(catalog, me)
-        reach("runner.after_hello")
+        reach("runner.after_registration")
         if has_unfinished_jobs(catalog):
             launcher.warm_up()
         url = database_url(folder, settings.location.catalog or catalog_of(folder))
@@ -231,7 +231,7 @@ class _RunnerLoop:
         for name in islice((name for name in open_jobs if name not in self._enqueued), _AT_ONCE):
             self._engine.enqueue(open_jobs[name])
             self._enqueued.add(name)
-        reach("runner.after_feed")
+        reach("runner.after_queueing")
 
     def _requeue_orphans(self) -> None:
         with self._steps.catalog.read() as tx:

@@ -159,7 +159,7 @@ def _open_if_same(folder: Path, base: Digest) -> HfCheckpoint | None:
 
 def _missing_weights_message(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
     """The error message for a base whose weights were not found, with the state of each recorded folder."""
-    fates = [f"{folder} {'has changed' if folder.is_dir() else 'is gone'}" for folder in seen]
+    fates = [f"{folder} {'has changed' if folder.is_dir() else 'no longer exists'}" for folder in seen]
     was = f" ({', '.join(fates)})" if fates else ""
     name = f" --name {info.names[0]}" if info.names else ""
     return (

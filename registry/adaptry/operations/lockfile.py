@@ -89,8 +89,8 @@ class StalePin(_Value):
     def sentence(self) -> str:
         locked = f"{self.pin.ref} was locked at version {self.pin.number} ({self.pin.digest.brief})"
         if self.now is None:
-            return f"{locked} and is gone"
-        return f"{locked} and is version {self.now.number} ({self.now.digest.brief}) now"
+            return f"{locked} and no longer exists"
+        return f"{locked} and is now version {self.now.number} ({self.now.digest.brief})"
 
 
 def pin_refs(versions: Versions, refs: Iterable[Ref]) -> LockFile:

@@ -175,7 +175,7 @@ def configured_base(connected: RegistryOpener, adapter: Adapter, warn: Warn) -> 
     except (Invalid, NotFound, Conflict):
         return None
     except (Unavailable, Unauthenticated, PermissionDenied) as error:
-        warn(f"could not ask the registry for the base {name[:120]!a}: {error.message}")
+        warn(f"could not look up the base {name[:120]!a} in the registry: {error.message}")
         return None
 
 

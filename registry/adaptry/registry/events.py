@@ -1,5 +1,4 @@
-"""The events part of the registry interface: every event that the caller may read, of all adapters, as it
-happens.
+"""The events role: every event of all adapters that the caller may read, as it happens.
 
 Events are numbered, and become visible in the order of their numbers, whichever process wrote them. So a
 reader that continues from the last number misses nothing, and needs no other state.

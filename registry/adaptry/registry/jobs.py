@@ -1,4 +1,4 @@
-"""The role of a registry for jobs: submit, read, cancel and retry them.
+"""The jobs role: submits, reads, cancels and retries jobs.
 
 Submitting needs neither a running runner nor its packages: a job waits until a runner takes it. A job belongs
 to a namespace; callers without read access there get `NotFound`.

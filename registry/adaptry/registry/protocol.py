@@ -53,8 +53,8 @@ def split_parts(body: bytes, most: int) -> list[bytes]:
         at = start + int.from_bytes(body[at:start], "big")
         if at > len(body) or start > len(body):
             raise Invalid(
-                f"part {len(parts) + 1} of the body is incomplete; before each part comes its length in four"
-                " bytes (big-endian)"
+                f"part {len(parts) + 1} of the body is incomplete; send the length of each part before it, in"
+                " four bytes (big-endian)"
             )
         parts.append(body[start:at])
     return parts
@@ -91,7 +91,7 @@ def check_server(headers: Mapping[str, str], url: str) -> None:
     if version is None:
         raise Unavailable(
             f"{url} does not answer like an Adaptry server; is the address right, "
-            "and is a proxy in between answering for it?"
+            "or does a proxy answer in its place?"
         )
     if version < API:
         raise ProtocolMismatch(

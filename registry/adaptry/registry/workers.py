@@ -1,4 +1,4 @@
-"""The workers part of the registry interface: what each engine has loaded, under which name, and since when.
+"""The workers role: what each engine has loaded, under which name, and since when.
 
 A worker regularly reports everything that it has; a report is valid for a lease. A worker that does not
 report in time is *lost*: its versions still count as served until it reports otherwise, since their state is
@@ -44,7 +44,7 @@ def _in_utc(moment: datetime) -> datetime:
     try:
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except OverflowError as error:
-        raise ValueError("in UTC that is outside the years 1 to 9999") from error
+        raise ValueError("the time is outside the years 1 to 9999 in UTC") from error
 
 
 Moment = Annotated[datetime, AfterValidator(_in_utc)]

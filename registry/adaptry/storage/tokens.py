@@ -62,7 +62,7 @@ def create_token(
 ) -> str:
     """The text of a new token, as created by `issue_with_role`. Raises `Invalid`."""
     if expires_at is not None and expires_at <= datetime.now(UTC):
-        raise Invalid(f"the token would have expired already, at {expires_at:%Y-%m-%d %H:%M}")
+        raise Invalid(f"the token's expiry, {expires_at:%Y-%m-%d %H:%M}, is in the past")
     with catalog.write() as tx:
         return issue_with_role(tx, name, role, resources, expires_at, LOCAL.name, kind=kind).secret
 

@@ -89,7 +89,7 @@ def test_a_listing_by_author_does_not_regard_case(server: Server, files: dict[st
     assert server.call("GET", "/api/organizations/Acme/overview").json["numModels"] == 1
 
 
-def test_creating_a_name_in_another_case_is_answered_with_the_one_there_is(
+def test_creating_a_name_in_another_case_returns_the_existing_one(
     server: Server, files: dict[str, bytes]
 ) -> None:
     answer = create(server, "ACME/tone")

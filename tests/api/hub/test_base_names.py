@@ -64,7 +64,7 @@ answer = [created, uploaded, Path(hf_hub_download("org/tiny", "config.json")).re
     assert read.encode() == config
 
 
-def test_an_adapter_from_before_with_a_bases_name_no_longer_hides_it_and_can_be_deleted(
+def test_an_older_adapter_with_a_bases_name_does_not_hide_the_base_and_can_be_deleted(
     server: Server, config: bytes
 ) -> None:
     """As older servers let it happen: the adapter is there, and nothing was ever pushed to it."""

@@ -40,7 +40,9 @@ answer = [pushed.oid == again.oid, sorted(os.listdir(down)), \
     assert "left out: training_args.bin (a pickle" in said
 
 
-def test_absences_are_the_clients_own_errors(server: Server, folder: Path, tmp_path: Path) -> None:
+def test_a_missing_repository_or_file_raises_the_clients_own_error(
+    server: Server, folder: Path, tmp_path: Path
+) -> None:
     code = """
 said(RepositoryNotFoundError, lambda: api.model_info("acme/none"))
 said(RevisionNotFoundError, lambda: hf_hub_download(name, "README.md", revision="v9"))
@@ -55,7 +57,7 @@ repo_exists("gpt2"), revision_exists(name, "v1")]
     assert answer == [True, False, False, True]
 
 
-def test_refusals_reach_the_user_in_our_words(server: Server, folder: Path, tmp_path: Path) -> None:
+def test_refusals_reach_the_user_with_our_message(server: Server, folder: Path, tmp_path: Path) -> None:
     code = """
 answer = [
     said(BadRequestError, lambda: \

@@ -264,7 +264,7 @@ class TestHeldAnswers:
             until(ask, lambda found: found == ["again"])
         return file
 
-    def test_the_next_request_lets_both_be_answered_in_the_usual_way(
+    def test_a_second_request_makes_both_be_answered_in_the_usual_way(
         self, server: Server, file: str, asked: list[OnCommit]
     ) -> None:
         with connect(server) as connection:
@@ -276,7 +276,7 @@ class TestHeldAnswers:
             connection.sendall(request(server, "GET", "/readyz"))
             assert type_of_next(stream) == _TEXT
 
-    def test_a_server_that_stops_answers_first(
+    def test_a_stopping_server_first_answers_a_held_request(
         self, server: Server, file: str, asked: list[OnCommit], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         protocols: list[DeadlineProtocol] = []
@@ -293,7 +293,7 @@ class TestHeldAnswers:
             protocols[0].loop.call_soon_threadsafe(protocols[0].shutdown)
             assert received(connection, "GET")[0] == 200
 
-    def test_a_client_that_left_is_not_answered(
+    def test_a_disconnected_client_gets_no_answer(
         self, server: Server, file: str, asked: list[OnCommit], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with connect(server) as connection:

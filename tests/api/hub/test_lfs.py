@@ -191,7 +191,7 @@ def test_a_body_of_another_size_than_was_agreed_on_is_not_read(server: Server) -
     assert (kept(server), waiting(server)) == ([], [])
 
 
-def test_a_file_whose_connection_was_cut_is_taken_when_it_is_sent_again(server: Server) -> None:
+def test_a_file_whose_connection_was_cut_is_accepted_when_it_is_sent_again(server: Server) -> None:
     where, address = urlsplit(server.url), whole(server)
     with socket.create_connection((where.hostname, where.port), timeout=60) as connection:
         head = f"PUT {address} HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
@@ -269,7 +269,7 @@ def test_a_file_is_verified_once_it_is_here(server: Server) -> None:
     assert verify() == 200
 
 
-def test_a_full_namespace_is_answered_with_a_time_to_come_back(server: Server) -> None:
+def test_a_full_namespace_responds_with_a_time_to_retry(server: Server) -> None:
     registry = server.registry()
     name = AdapterName.parse(TONE)
     opened = [

@@ -130,7 +130,7 @@ def eventually(found: Callable[[], Any]) -> Any:
     return None
 
 
-def test_every_word_for_a_revision_of_the_adapter_is_one_of_the_merged_model(
+def test_every_name_of_an_adapters_revision_is_valid_for_its_merged_model(
     server: Server, registry: HttpRegistry, version: Digest, base: Path, tmp_path: Path
 ) -> None:
     registry.aliases.move(NAME, "prod", version, None)
@@ -165,7 +165,7 @@ def test_a_commit_that_would_have_other_bytes_now_is_absent(server: Server, vers
     assert "as the revision, such as v1" in answer.json["error"]
 
 
-def test_a_commit_beside_the_weights_is_merged_as_the_version_it_carries(
+def test_a_commit_that_changes_no_weights_is_merged_like_its_version(
     server: Server, registry: HttpRegistry, version: Digest
 ) -> None:
     before = info(server)["sha"]

@@ -60,7 +60,7 @@ def test_a_deleted_repository_is_absent(server: Server) -> None:
     assert (gone.status, gone.headers["X-Error-Code"]) == (404, "RepoNotFound")
 
 
-def test_a_name_that_is_taken_cannot_be_moved_to(server: Server) -> None:
+def test_an_adapter_cannot_be_moved_to_a_taken_name(server: Server) -> None:
     create(server)
     create(server, "acme/other")
     assert server.call("POST", "/api/repos/move", {"fromRepo": TONE, "toRepo": "acme/other"}).status == 409

@@ -118,7 +118,7 @@ def test_a_footer_and_a_repeated_xorb_are_accepted(server: Server, sent: XetUplo
     assert has(server, FIRST + SECOND)
 
 
-def test_a_xorb_that_is_not_one_is_refused_and_not_kept(server: Server, upload: XetUpload) -> None:
+def test_a_malformed_xorb_is_refused_and_not_kept(server: Server, upload: XetUpload) -> None:
     for body, why in NO_XORBS:
         answer = upload.xorb(body, XORB)
         assert (answer.status, why in answer.json["error"]) == (400, True), (why, answer.body)

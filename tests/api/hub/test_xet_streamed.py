@@ -137,7 +137,9 @@ def test_a_xorb_is_complete_wherever_its_bytes_were_taken(tmp_path: Path, seed: 
         assert b"".join(map(read_run, runs)) == b"".join(chunks[some:])
 
 
-def test_a_xorb_without_a_taker_is_stored_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_xorb_that_no_early_file_takes_is_stored_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("adaptry_api.hub.xet.arriving_xorb.TURN_SECONDS", 0.0)
     with UploadSpools(tmp_path).open("acme", "upload") as spool:
         path = spool.piece_path(HASHES[0])
@@ -147,7 +149,7 @@ def test_a_xorb_without_a_taker_is_stored_by_itself(tmp_path: Path, monkeypatch:
         assert read(StoredXorb.open(path)) == b"onetwo"
 
 
-def test_a_request_that_fails_ends_the_taking(tmp_path: Path) -> None:
+def test_a_failed_request_ends_the_early_storing(tmp_path: Path) -> None:
     with UploadSpools(tmp_path).open("acme", "upload") as spool:
         path = spool.piece_path(HASHES[0])
         xorb = ArrivingXorb(path, 10)

@@ -13,7 +13,7 @@ from .verdicts import Judged, counts
 
 MOST_FALSE_ALARMS = 0.01
 _OF_ALL = (range(340), range(2000, 2300))
-MENDED_ON = {
+REPAIRED_ON = {
     **dict.fromkeys(["vllm", "sglang", "lmdeploy"], (range(3000, 3300),)),
     **dict.fromkeys(["peft", "llama.cpp"], (range(3000, 3300), range(7000, 7300))),
 }
@@ -36,8 +36,8 @@ def table_of(results: Mapping[str, Sequence[Judged]], seeds: range) -> dict[str,
 
 
 def _is_fresh(engine: str, seeds: range) -> bool:
-    mended = (*_OF_ALL, *MENDED_ON.get(engine, ()))
-    return not any(seed in one for seed in seeds for one in mended)
+    repaired = (*_OF_ALL, *REPAIRED_ON.get(engine, ()))
+    return not any(seed in one for seed in seeds for one in repaired)
 
 
 def is_sound(table: Mapping[str, Any]) -> bool:

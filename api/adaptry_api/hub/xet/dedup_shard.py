@@ -1,4 +1,4 @@
-"""The answer to a query for a chunk: a shard that lists xorbs with their chunks, and no files.
+"""The response to a query for a chunk: a shard that lists xorbs with their chunks, and no files.
 
 The format is xet-core's `MDBShardInfo`: a header, no files, the xorbs, no look-up tables (clients build their
 own), a footer. Chunk hashes are not keyed (`chunk_hash_hmac_key` is zero): a caller who may query may also

@@ -39,7 +39,7 @@ def steps_of(document: Any) -> dict[str, str]:
         }
         return {step: hashlib.sha256(strictjson.canonical(it)).hexdigest()[:16] for step, it in found.items()}
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        raise Invalid(f"the tokenizer is not laid out as one: {error!r}"[:200]) from None
+        raise Invalid(f"the tokenizer has an unexpected structure: {error!r}"[:200]) from None
 
 
 def added_flags(document: Any) -> dict[str, str]:

@@ -36,7 +36,7 @@ def tokens_of(document: Any) -> tuple[Tokens, Tokens]:
             vocabulary = {str(entry[0]): number for number, entry in enumerate(vocabulary)}
         added = _by_id({token["content"]: token["id"] for token in document.get("added_tokens") or []})
     except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise Invalid(f"the tokenizer is not laid out as one: {error!r}"[:200]) from None
+        raise Invalid(f"the tokenizer has an unexpected structure: {error!r}"[:200]) from None
     return {**_by_id(vocabulary), **added}, added
 
 

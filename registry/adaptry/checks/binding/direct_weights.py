@@ -1,4 +1,4 @@
-"""Modules that a model uses otherwise than PEFT's layers expect.
+"""Modules that a model uses in another way than PEFT's layers expect.
 
 PEFT's layers change what a module returns when it is called. Some models read a module's weight themselves,
 so that the adapted model answers as if it had not been adapted; only a merge changes the weight. In some

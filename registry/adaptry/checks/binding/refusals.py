@@ -208,7 +208,7 @@ def _token_rows(adapter: Adapter, module_map: ModuleMap) -> Iterator[str]:
         yield f"the config lists no token rows, but has {str(indices)[:20]!a} in their place"
     wanted = indices if isinstance(indices, dict) else {"": indices}
     for end, rows in wanted.items():
-        if isinstance(rows, list) and not _is_tied_twin(module_map, wanted, end):
+        if isinstance(rows, list) and not _is_other_end_of_tie(module_map, wanted, end):
             yield from _rows(module_map, end, rows)
 
 
@@ -293,7 +293,7 @@ def _empty_tensors(adapter: Adapter) -> Iterator[str]:
         yield f"{count} {have} no elements: {shorten_names(fold_layer_numbers(empty))}"
 
 
-def _is_tied_twin(module_map: ModuleMap, wanted: Mapping[str, object], end: str) -> bool:
+def _is_other_end_of_tie(module_map: ModuleMap, wanted: Mapping[str, object], end: str) -> bool:
     """Whether the file has these rows for the other side of a tied embedding: PEFT stores them once."""
     same = tuple(other for other, rows in wanted.items() if other != end and rows == wanted[end])
     paths = {extra.extra.target.removesuffix(".weight"): extra for extra in _held(module_map)}

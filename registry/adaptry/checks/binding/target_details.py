@@ -1,4 +1,4 @@
-"""The details of each update that only the config has: its scale, the orientation of its factors, its rows.
+"""Details of each update that only the config contains: its scale, the orientation of its factors, its rows.
 
 They are added to the result of `module_map`, so that later code need not read the config.
 """

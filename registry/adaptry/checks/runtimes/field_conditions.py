@@ -1,4 +1,4 @@
-"""Conditions on single fields of the config, whatever the file has."""
+"""Conditions on single fields of the config, whatever tensors the file contains."""
 
 from __future__ import annotations
 

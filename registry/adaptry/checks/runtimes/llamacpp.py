@@ -97,7 +97,7 @@ LLAMACPP = RuntimeRules(
         ),
         shared.variants("changes", _CONFIG, but=("alora",)),
         shared.starts_from_base("changes", _CONFIG),
-        shared.odd_layers("refuses", _INIT),
+        shared.unusual_layers("refuses", _INIT),
         shared.transposed_experts("convert_lora_to_gguf.py: by the base's converter"),
         shared.fused_experts(
             "needs", "convert_lora_to_gguf.py: by the base's converter", repairs.SPLIT_EXPERTS

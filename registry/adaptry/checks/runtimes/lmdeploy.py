@@ -80,7 +80,7 @@ LMDEPLOY = RuntimeRules(
             repairs.FILL_LAYERS,
             f"{_ADD}: torch.empty",
         ),
-        shared.odd_layers("refuses", f"{_LOAD}: KeyError"),
+        shared.unusual_layers("refuses", f"{_LOAD}: KeyError"),
         shared.fused_experts("refuses", f"{_LOAD}: KeyError"),
         RuntimeRule(
             "names",

@@ -75,7 +75,7 @@ LORAX = RuntimeRules(
             ),
             shared.embeddings("changes", _MAPPED),
             shared.fused_experts("changes", _MAPPED),
-            shared.odd_layers("changes", _MAPPED),
+            shared.unusual_layers("changes", _MAPPED),
         ),
         RuntimeRule(
             "rank_slow",

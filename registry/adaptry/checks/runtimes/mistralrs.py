@@ -120,7 +120,7 @@ MISTRALRS = RuntimeRules(
             _SITES,
         ),
         shared.refuses_embeddings(_SITES),
-        shared.odd_layers("refuses", _SITES),
+        shared.unusual_layers("refuses", _SITES),
         shared.transposed_experts(_SITES),
         RuntimeRule(
             "experts_named",

@@ -221,7 +221,7 @@ def embeddings(effect: Effect, source: str) -> RuntimeRule:
     )
 
 
-def odd_layers(effect: Effect, source: str) -> RuntimeRule:
+def unusual_layers(effect: Effect, source: str) -> RuntimeRule:
     title = "updates of convolutions, of fused attention or of norms"
     return RuntimeRule(
         "module_kind", effect, title, when.kinds("conv", "attention", "norm", "flat"), repairs.MERGE, source

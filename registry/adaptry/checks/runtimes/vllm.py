@@ -266,7 +266,7 @@ VLLM = RuntimeRules(
             "load it with is_3d_lora_weight, or start the server with --enable-mixed-moe-lora-format",
             "vllm/lora/model_manager.py · _validate_moe_lora_format",
         ),
-        shared.odd_layers("refuses", "vllm/lora/lora_model.py · check_unexpected_modules"),
+        shared.unusual_layers("refuses", "vllm/lora/lora_model.py · check_unexpected_modules"),
         shared.transposed("needs", f"{_HELPER} · PEFTHelper has no such field"),
     ),
     options=(
@@ -288,9 +288,8 @@ VLLM = RuntimeRules(
             " (docs/vllm.md)."
         ),
         (
-            "An evicted adapter is loaded again from its folder, and the engine ends if that is gone"
-            " (observed in"
-            " 0.32): delete files only after the last request."
+            "An evicted adapter is loaded again from its folder, and the engine exits if the folder no longer"
+            " exists (observed in 0.32): delete files only after the last request."
         ),
         "The base is not compared: the resolver compares two strings, and loading by path not even those.",
     ),

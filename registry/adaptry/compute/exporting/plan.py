@@ -77,9 +77,9 @@ def plan_repairs(parent: ParentAdapter, runtime: Runtime, options: ExportOptions
     required: dict[str, list[Finding]] = {}
     merged, left = [], []
     heads = _unstored_heads(parent, options)
-    mended = FORMATS[FORMAT_OF_ENGINE.get(runtime.engine, "peft")].handled_remedies
+    handled = FORMATS[FORMAT_OF_ENGINE.get(runtime.engine, "peft")].handled_remedies
     for finding in (*judged.findings, *_of_peft(parent, runtime, options)):
-        if finding.remedy in mended:
+        if finding.remedy in handled:
             continue
         is_needed = finding.severity != "notes"
         repair = BY_REMEDY.get(finding.remedy)

@@ -32,7 +32,7 @@ def parent_as_peft_reads(parent: ParentAdapter, base: BaseRecord | None = None) 
             raise CheckFailed(
                 f"{parent.label} changes single experts or routers, and its config has rsLoRA or patterns."
                 " PEFT takes their scales from the parameters in which the base holds them, but the base is"
-                " unknown here: push the adapter with its base, or pass --base if the command has it"
+                " unknown here: push the adapter with its base, or pass --base if the command has that option"
             )
         adapter = _with_scales(adapter, record)
     if adapter is parent.adapter:

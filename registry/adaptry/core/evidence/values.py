@@ -28,7 +28,7 @@ _LARGEST = (1 << 53) - 1  # the largest integer that every reader of JSON keeps 
 
 def _require_printable(text: str) -> str:
     if not text.isprintable() or text != text.strip():
-        raise ValueError("it has control characters, or blanks at an end")
+        raise ValueError("it has control characters, or a space at its beginning or end")
     return text
 
 

@@ -125,7 +125,7 @@ def run_bounded(
         answer = _exchange(process, request, limits)
     check_exit(process.returncode, limits, answer[: limits.answer])
     if len(answer) > limits.answer:
-        raise ProcessFailed(f"the process answered {len(answer):,} bytes; at most {limits.answer:,} are read")
+        raise ProcessFailed(f"the process returned {len(answer):,} bytes; at most {limits.answer:,} are read")
     return answer
 
 

@@ -135,7 +135,7 @@ class _Worker:
         until = time.monotonic() + patience
         length = int.from_bytes(self._read(8, until, limits), "big")
         if length > limits.answer:
-            raise ProcessFailed(f"the process answered {length:,} bytes; at most {limits.answer:,} are read")
+            raise ProcessFailed(f"the process returned {length:,} bytes; at most {limits.answer:,} are read")
         return self._read(length, until, limits)
 
     def _read(self, count: int, until: float, limits: ProcessLimits) -> bytes:

@@ -110,7 +110,7 @@ class AdaptryCallback(TrainerCallback):
             _LOG.warning("nothing of %s is pushed: there is no folder to keep it (%s)", self.name, error)
             return
         written = _base_name(kwargs.get("model"))
-        self._enqueue("the base", None, lambda _: _look_at_base(self._recogniser, written))
+        self._enqueue("the base", None, lambda _: _recognise_base(self._recogniser, written))
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -239,7 +239,7 @@ def _base_name(model: Any) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _look_at_base(recogniser: BaseRecogniser, written: str | None) -> None:
+def _recognise_base(recogniser: BaseRecogniser, written: str | None) -> None:
     recogniser.find_folder(written)
 
 

@@ -101,6 +101,7 @@ def _joined(arguments: dict[str, str]) -> str:
     for value in arguments.values():
         if _SEPARATORS & set(value):
             raise Invalid(
-                f"lm-eval takes no comma, equals sign or quote in {value!r}; use another path or name"
+                f"lm-eval accepts no comma, equals sign or quotation mark in {value!r}; use another path or"
+                " name"
             )
     return ",".join(f"{key}={value}" for key, value in arguments.items())

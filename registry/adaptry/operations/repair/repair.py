@@ -119,7 +119,7 @@ def repair_registry(
 
 
 def _failure_note(reason: str | None) -> str:
-    return f" (mending failed: {reason})" if reason else ""
+    return f" (repair failed: {reason})" if reason else ""
 
 
 def _gather_inputs(
@@ -168,7 +168,7 @@ def _run_step(inputs: _RepairInputs, step: RegistryRepairStep, progress: Progres
                 inputs.registry.blobs.drop_damaged_copy(Digest(step.key.removeprefix("copy:")))
             else:
                 rebuild_rows(inputs.registry, step.key)
-            reach("mend.after_rebuild")
+            reach("repair.after_rebuild")
             yield f"rebuilt derived rows: {step.where}"
 
 
@@ -183,7 +183,7 @@ def _replace_manifest(inputs: _RepairInputs, revision: Digest) -> Iterator[str]:
         if data is not None:
             with inputs.registry.catalog.write() as tx:
                 rebuild.put_manifest(tx, revision, data)
-            reach("mend.after_manifest")
+            reach("repair.after_manifest")
             yield f"replaced the manifest of revision {revision.brief} from {source.name}"
             return
 
@@ -194,7 +194,7 @@ def _replace_file(inputs: _RepairInputs, digest: Digest, progress: Progress) -> 
     if damaged_file is None or not damaged_file.places:
         return
     inputs.registry.blobs.set_aside(digest)
-    reach("mend.after_aside")
+    reach("repair.after_aside")
     location, failures = damaged_file.places[0], list[str]()
     for source in inputs.sources:
         if source.find(damaged_file) is None:
@@ -211,7 +211,7 @@ def _replace_file(inputs: _RepairInputs, digest: Digest, progress: Progress) -> 
         except AdaptryError as error:
             failures.append(f"{source.name}: {error.message}")
             continue
-        reach("mend.after_upload")
+        reach("repair.after_upload")
         yield f"replaced {location.path} ({digest.brief}) from {source.name}"
         return
     if failures:

@@ -1,4 +1,4 @@
-"""Adapters of a server."""
+"""The adapters role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Aliases of a server."""
+"""The aliases role over HTTP."""
 
 from __future__ import annotations
 

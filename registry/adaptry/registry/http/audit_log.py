@@ -1,4 +1,4 @@
-"""The audit log of a server."""
+"""The audit log role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bases of a server."""
+"""The bases role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of `HttpRegistry` about commits and branches."""
+"""The commits role over HTTP: commits, branches and tags."""
 
 from __future__ import annotations
 

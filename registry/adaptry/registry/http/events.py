@@ -1,4 +1,4 @@
-"""The events of a server. A long wait consists of several requests, each up to the server's limit."""
+"""The events role over HTTP. A long wait consists of several requests, each up to the server's limit."""
 
 from __future__ import annotations
 

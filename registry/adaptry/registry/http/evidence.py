@@ -1,4 +1,4 @@
-"""The evidence of a server."""
+"""The evidence role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of a server."""
+"""The files role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grants of a server."""
+"""The grants role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Posted results of a server."""
+"""The inbox role over HTTP: posted results."""
 
 from __future__ import annotations
 

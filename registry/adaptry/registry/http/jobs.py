@@ -1,4 +1,4 @@
-"""The part of `HttpRegistry` about jobs."""
+"""The jobs role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of a server."""
+"""The metrics role over HTTP."""
 
 from __future__ import annotations
 

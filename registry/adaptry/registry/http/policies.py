@@ -1,4 +1,4 @@
-"""Policies, approvals and promotions of a server."""
+"""The policies role over HTTP: policies, approvals and promotions."""
 
 from __future__ import annotations
 

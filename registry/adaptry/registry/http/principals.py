@@ -1,4 +1,4 @@
-"""Principals of a server."""
+"""The principals role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Issuers and publishers of a server."""
+"""The publishers role over HTTP: issuers and publishers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quotas of a server."""
+"""The quotas role over HTTP."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ def parse_error(status: int, headers: Mapping[str, str], body: bytes, url: str) 
     if protocol.API_HEADER not in headers and issubclass(kind, _ABOUT_OBJECTS):
         kind = Unavailable
     sentence = (
-        f"{url} answered {status}, but not like an Adaptry server; is the address right, and is a proxy "
-        "in between answering for it?"
+        f"{url} answered {status}, but not like an Adaptry server; is the address right, or does a proxy "
+        "answer in its place?"
     )
     return kind(sentence, _seconds(headers.get("Retry-After"))) if issubclass(kind, Busy) else kind(sentence)
 

@@ -1,4 +1,4 @@
-"""The part of `HttpRegistry` about rollouts."""
+"""The rollouts role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Groups and users of an identity provider, of a server."""
+"""The single sign-on role over HTTP: groups and users of the identity provider."""
 
 from __future__ import annotations
 

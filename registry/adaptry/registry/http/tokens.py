@@ -1,4 +1,4 @@
-"""Tokens of a server."""
+"""The tokens role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads to a server, or past it to its bucket."""
+"""The uploads role over HTTP: through the server, or directly to its bucket."""
 
 from __future__ import annotations
 

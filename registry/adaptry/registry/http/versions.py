@@ -1,4 +1,4 @@
-"""Versions of a server."""
+"""The versions role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks of a server."""
+"""The webhooks role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of `HttpRegistry` about workers."""
+"""The workers role over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values about jobs: orders, states, logs and runners. They are also the wire format."""
+"""Values about jobs: requests, states, logs and runners. They are also the wire format."""
 
 from __future__ import annotations
 

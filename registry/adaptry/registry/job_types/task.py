@@ -1,4 +1,4 @@
-"""The task of a job, as a frozen value that parses itself and refuses nonsense before a runner takes it.
+"""The task of a job, as a frozen value that parses itself, so invalid fields are refused on submission.
 
 A task contains names in the registry and never paths on a machine, since a runner executes it elsewhere, and
 may be able to read more files than the submitter.

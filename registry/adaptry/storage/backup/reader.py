@@ -89,7 +89,7 @@ def snapshots(folder: Path) -> tuple[str, ...]:
 def _snapshot_in(folder: Path, wanted: str | None) -> Path:
     there = snapshots(folder)
     if not there:
-        raise NotFound(f"no backup in {folder}; `adaptry backup {folder}` makes one")
+        raise NotFound(f"no backup in {folder}; `adaptry backup {folder}` creates one")
     if wanted is not None and wanted not in there:
         raise NotFound(f"no backup {wanted[:80]!a} in {folder}; there are {', '.join(there[-8:])}")
     return folder / SNAPSHOTS / (wanted or there[-1])

@@ -15,7 +15,7 @@ from adaptry.registry.records import VersionInfo
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.catalog.shown_versions import version_of
-from adaptry.storage.catalog.version_info import Columns, columns_of, rows_beside
+from adaptry.storage.catalog.version_info import Columns, aliases_and_metrics, columns_of
 
 _MOST = 512  # of some 3 kB
 
@@ -45,7 +45,7 @@ class EncodedVersions:
 
     def _read(self, tx: Reads, keys: Sequence[int]) -> list[EncodedVersion]:
         columns = columns_of(tx, keys)
-        beside = rows_beside(tx, keys)
+        beside = aliases_and_metrics(tx, keys)
         return [self._encoded(row, beside[row.id]) for row in columns]
 
     def _encoded(self, row: Columns, beside: Sequence[Any]) -> EncodedVersion:

@@ -37,7 +37,7 @@ class GroupConnection(Protocol):
         """Runs prepared statements; the same during a transaction."""
         ...
 
-    def as_seen(self) -> Connection:
+    def sqlalchemy_connection(self) -> Connection:
         """SQLAlchemy's connection, in the same transaction."""
         ...
 
@@ -274,7 +274,7 @@ class GroupCommit:
         turn ends then.
         """
         connection = self._connection
-        transaction = WriterTransaction(connection.driver, connection.as_seen)
+        transaction = WriterTransaction(connection.driver, connection.sqlalchemy_connection)
         group.writers += 1
         try:
             connection.save()

@@ -99,7 +99,7 @@ def _require_ours(connection: Connection) -> None:
     if schema_of(connection) is None:
         others = sorted(there & set(orm.Row.metadata.tables))
         if others:
-            raise Conflict(f"this database has a table {others[0]} that another program made; {_OWN}")
+            raise Conflict(f"this database has a table {others[0]} that another program created; {_OWN}")
     elif _FIRST not in there:
         raise Conflict(f"this database is another program's (it has no table {_FIRST}); {_OWN}")
 

@@ -69,7 +69,7 @@ class PostgresWriter:
         self._had_error = False
 
     @property
-    def may_be_kept(self) -> bool:
+    def is_reusable(self) -> bool:
         """Whether it can be used for the next transaction."""
         return self._pipeline.is_usable and not self._had_error and self._pipeline.prepared < MOST_PREPARED
 
@@ -129,7 +129,7 @@ class PostgresWriter:
         self._had_error = True
         return self._pipeline.recover()
 
-    def as_seen(self) -> Connection:
+    def sqlalchemy_connection(self) -> Connection:
         """SQLAlchemy's connection, in this transaction. Raises the error of each change so far."""
         self._pipeline.leave()  # SQLAlchemy closes a connection with an error at its first use
         if self._engine is None:
@@ -189,8 +189,8 @@ class PostgresGroupConnection:
             self._writer = PostgresWriter(self._connect(), self._names)
         return self._writer
 
-    def as_seen(self) -> Connection:
-        return self.driver.as_seen()
+    def sqlalchemy_connection(self) -> Connection:
+        return self.driver.sqlalchemy_connection()
 
     def begin(self, *, is_durable: bool) -> None:
         """Replaces a connection that broke while it was idle."""
@@ -246,7 +246,7 @@ class PostgresGroupConnection:
         self._writer = None
 
     def _keep_or_close(self) -> None:
-        if not self.driver.may_be_kept:
+        if not self.driver.is_reusable:
             self.close()
 
 

@@ -15,7 +15,7 @@ from adaptry.registry.records import BaseStatus, StateRecord, VersionInfo
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.encoding import decode_list
 from adaptry.storage.catalog.prepared import run_select
-from adaptry.storage.catalog.statement_texts import BESIDE_NEWEST, NEWEST_VERSIONS
+from adaptry.storage.catalog.statement_texts import ALIASES_AND_METRICS_OF_NEWEST, NEWEST_VERSIONS
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -46,7 +46,7 @@ def newest_page(tx: Reads, adapter_key: int, cursor: str | None, limit: int) -> 
         return records.Page[VersionInfo](items=())
     numbers = {"adapter_key": adapter_key, "oldest": shown[-1].number, "newest": shown[0].number}
     beside = defaultdict(list)
-    for row in run_select(tx, BESIDE_NEWEST, numbers):
+    for row in run_select(tx, ALIASES_AND_METRICS_OF_NEWEST, numbers):
         beside[row.version_id].append(row)
     return records.Page[VersionInfo](
         items=tuple(version_of(row, beside[row.id]) for row in shown),

@@ -47,7 +47,7 @@ class SqliteGroupConnection:
             self._driver = self._connect()
         return self._driver
 
-    def as_seen(self) -> Connection:
+    def sqlalchemy_connection(self) -> Connection:
         from adaptry.storage.catalog import sqlite_engine  # with SQLAlchemy; few commands need it
 
         if self._engine is None:

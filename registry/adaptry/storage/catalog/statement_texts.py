@@ -137,7 +137,7 @@ def _elsewhere(module: str, name: str) -> PreparedStatement[Statement]:
 ADAPTERS_BY_NAME = _elsewhere("adapter_statements", "shown_by_name")
 ADAPTER_OF_NAME = _elsewhere("adapter_statements", "of_name")
 NEWEST_VERSIONS = _elsewhere("version_info", "newest")
-BESIDE_NEWEST = _elsewhere("version_info", "beside_newest")
+ALIASES_AND_METRICS_OF_NEWEST = _elsewhere("version_info", "aliases_and_metrics_of_newest")
 REF_LATEST = _elsewhere("ref_resolution", "newest_active")
 REF_BY_NUMBER = _elsewhere("ref_resolution", "by_number")
 REF_BY_LABEL = _elsewhere("ref_resolution", "by_label")

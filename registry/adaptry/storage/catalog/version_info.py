@@ -33,7 +33,7 @@ def shown_columns() -> tuple[sa.ColumnElement[Any], ...]:
     return tables.adapters.c.name, *tables.versions.c, is_damaged.label("is_damaged")
 
 
-def _beside(is_selected: Any) -> CombinedSelection:
+def _aliases_and_metrics(is_selected: Any) -> CombinedSelection:
     """Selects aliases, without a value, and metrics with their newest value. (`Any`: a column condition.)"""
     aliases = sa.select(
         tables.aliases.c.version_id,
@@ -67,9 +67,9 @@ def newest() -> Selection:
 
 
 @statement
-def beside_newest() -> CombinedSelection:
-    """Selects what is beside the versions with the numbers `oldest` to `newest`."""
-    return _beside(
+def aliases_and_metrics_of_newest() -> CombinedSelection:
+    """Selects the aliases and metrics of the versions with the numbers `oldest` to `newest`."""
+    return _aliases_and_metrics(
         lambda column: column.in_(
             sa.select(tables.versions.c.id).where(
                 _of_adapter(),
@@ -80,30 +80,30 @@ def beside_newest() -> CombinedSelection:
 
 
 @statement
-def _beside_one() -> CombinedSelection:
-    return _beside(lambda column: column == sa.bindparam("key"))
+def _aliases_and_metrics_of_one() -> CombinedSelection:
+    return _aliases_and_metrics(lambda column: column == sa.bindparam("key"))
 
 
 def info(tx: Reads, columns: Columns) -> VersionInfo:
     """The version of these columns."""
-    return version_of(columns, run_select(tx, _beside_one, {"key": columns.id}))
+    return version_of(columns, run_select(tx, _aliases_and_metrics_of_one, {"key": columns.id}))
 
 
 def infos(tx: Reads, found: Sequence[Columns]) -> tuple[VersionInfo, ...]:
     """The versions of these columns, in their order, in one statement."""
     if not found:
         return ()
-    beside = rows_beside(tx, [columns.id for columns in found])
-    return tuple(version_of(columns, beside[columns.id]) for columns in found)
+    related = aliases_and_metrics(tx, [columns.id for columns in found])
+    return tuple(version_of(columns, related[columns.id]) for columns in found)
 
 
-def rows_beside(tx: Reads, keys: Sequence[int]) -> Mapping[int, Sequence[Columns]]:
+def aliases_and_metrics(tx: Reads, keys: Sequence[int]) -> Mapping[int, Sequence[Columns]]:
     """The aliases and metrics of the versions with these keys, in one statement."""
     size, parameters = values_of_keys(keys)
-    beside: dict[int, list[Columns]] = {key: [] for key in keys}
-    for row in run_select(tx, _beside_keys(size), parameters):
-        beside[row.version_id].append(row)
-    return beside
+    related: dict[int, list[Columns]] = {key: [] for key in keys}
+    for row in run_select(tx, _aliases_and_metrics_of_keys(size), parameters):
+        related[row.version_id].append(row)
+    return related
 
 
 def by_keys(tx: Reads, keys: Sequence[int]) -> tuple[VersionInfo, ...]:
@@ -149,7 +149,7 @@ def _of_keys(size: int) -> Selection:
 
 
 @sized_statement(*_SIZES)
-def _beside_keys(size: int) -> CombinedSelection:
-    """Selects what is beside the versions with this number of keys."""
+def _aliases_and_metrics_of_keys(size: int) -> CombinedSelection:
+    """Selects the aliases and metrics of the versions with this number of keys."""
     keys = key_parameters(size)
-    return _beside(lambda column: column.in_(keys))
+    return _aliases_and_metrics(lambda column: column.in_(keys))

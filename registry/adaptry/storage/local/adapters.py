@@ -1,4 +1,4 @@
-"""The part of a local registry about adapters: creating, finding, editing, renaming, deleting them."""
+"""The adapters role of a local registry: creates, finds, edits, renames and deletes adapters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a local registry about aliases, which move only by compare-and-swap."""
+"""The aliases role of a local registry. An alias moves only by compare-and-swap."""
 
 from __future__ import annotations
 

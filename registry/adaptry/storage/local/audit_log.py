@@ -1,4 +1,4 @@
-"""The part of a local registry about its audit log."""
+"""The audit log role of a local registry."""
 
 from __future__ import annotations
 
@@ -137,8 +137,8 @@ class LocalAuditLog(AuditLog):
             return None
         if not identity.may_somewhere("member.manage"):
             raise PermissionDenied(
-                f"{identity.name} may not read the audit log; owners read what is about their namespaces, and"
-                " administrators all of it"
+                f"{identity.name} may not read the audit log; owners may read the entries about their"
+                " namespaces, and administrators all entries"
             )
         granted = {one.namespaces for one in identity.read_resources}
         if any(map(_GLOB.search, granted)):

@@ -1,8 +1,7 @@
-"""The part of a local registry that binds versions to bases: people declare the base that a version was
-trained on.
+"""Binds versions of a local registry to bases: a person declares the base that a version was trained on.
 
-For versions whose files do not identify it by content, such as those trained from a folder that no longer
-exists. The declared base is checked like a base that a push claims.
+This is for versions whose files do not identify their base by content, such as those trained from a folder
+that no longer exists. The declared base is checked like a base that a push claims.
 """
 
 from __future__ import annotations

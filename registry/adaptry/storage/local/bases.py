@@ -1,4 +1,4 @@
-"""The part of a local registry about bases: registered by content, with names, and optionally stored weights.
+"""The bases role of a local registry: registered by content, with names and, optionally, stored weights.
 
 When a base is registered, or shown to other callers, versions that declared it are checked again at once.
 """

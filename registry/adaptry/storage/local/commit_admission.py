@@ -1,4 +1,4 @@
-"""The part of a local registry that admits commits: derive, check, then move the branch by compare-and-swap.
+"""Admits commits to a local registry: derives data, checks it, then moves the branch by compare-and-swap.
 
 A commit that makes a version goes through admission like a push; the changes of other commits are only
 checked for files that readers must not get. Moving the branch, numbering and the event are one transaction.
@@ -83,7 +83,7 @@ class CommitAdmission:
                 move = self._plan(tx, self.context.writable_adapter(tx, name, "push"), branch, request.tree)
             derived = None
             if request.is_at(move.head) and move.head.digest != request.tree.digest:
-                derived = self._look(name, request.tree, move)
+                derived = self._derive_version(name, request.tree, move)
             try:
                 return self._carry_out(name, branch, request, move, derived)
             except StaleState:
@@ -104,7 +104,7 @@ class CommitAdmission:
         is_whole = parse_hub_revision(branch).name == MAIN and bool(adapter_files(tree))
         return _CommitPlan(head, carries, makes_version=is_whole and carries is None)
 
-    def _look(
+    def _derive_version(
         self, name: AdapterName, tree: Manifest, move: _CommitPlan
     ) -> tuple[Admission, ResolvedBase] | None:
         """The data of a version to store. Raises errors for missing files, and for files that readers must

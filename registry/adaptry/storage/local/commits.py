@@ -1,5 +1,4 @@
-"""The part of a local registry about names for commits: resolving a revision name, branches, tags, and the
-commits they reach.
+"""The commits role of a local registry: resolves revision names; branches, tags, and the commits they reach.
 
 Branches, tags and aliases of an adapter share their names, so that a name has one meaning.
 """

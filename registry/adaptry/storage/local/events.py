@@ -1,4 +1,4 @@
-"""The part of a local registry about events: reads them, and waits for commits between the reads."""
+"""The events role of a local registry: reads events, and waits for commits between the reads."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ class LocalEvents(Events):
         check_events_query(after, wait, about)
         fitting = NameFilter(about)
         if not wait:
-            return self._heard(after, limit, fitting)
+            return self._read_batch(after, limit, fitting)
         until = time.monotonic() + wait
         notifier = self.context.catalog.notifier
         with notifier.subscribed():
             while True:
                 seen = notifier.notifications
-                news = self._heard(after, limit, fitting)
+                news = self._read_batch(after, limit, fitting)
                 is_behind = after is not None and not after <= news.seq < after + events.SPAN
                 if news.items or is_behind or not notifier.wait(seen, until - time.monotonic()):
                     return news
                 after = news.seq
 
-    def _heard(self, after: int | None, limit: int, about: NameFilter) -> EventBatch:
+    def _read_batch(self, after: int | None, limit: int, about: NameFilter) -> EventBatch:
         with self.context.catalog.read() as tx:
             news = events.read_batch(tx, self.context.identity, after, limit, about)
         return news.model_copy(update={"epoch": self.context.catalog.epoch.id})

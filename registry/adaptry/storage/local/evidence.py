@@ -1,4 +1,4 @@
-"""The part of a local registry about evidence: added, listed, and withdrawn with a reason."""
+"""The evidence role of a local registry: adds and lists evidence, and withdraws it with a reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a local registry about files: whether an owner has one, and reading it."""
+"""The files role of a local registry: whether an owner has a file, and reading it."""
 
 from __future__ import annotations
 

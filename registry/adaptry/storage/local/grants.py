@@ -1,4 +1,4 @@
-"""The part of a local registry about grants, members of namespaces, and explanations of access decisions."""
+"""The grants role of a local registry: grants, members of namespaces, and explanations of decisions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""The part of a local registry that takes posted results: attached to the version they state, or kept
-apart.
-"""
+"""The inbox role of a local registry: posted results, attached to the version they state or kept apart."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from adaptry.storage.catalog import damage, files, inspections
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.quotas import require_bytes
-from adaptry.storage.local.small_files import own_stored, require_room
+from adaptry.storage.local.small_files import add_owner, require_room
 
 _PARTS, _SAMPLE = 4, 4096  # how many parts of a file are compared with a stored one, by their last bytes
 
@@ -63,12 +63,14 @@ class Ingestion:
         largest = max(sizes, key=sizes.__getitem__, default=None)
         if not self.context.blobs.is_on_this_machine or largest is None or sizes[largest] > MAX_FILE:
             return False
-        if any(self._looks_like(largest, digest) for digest in files.of_size(tx, self.name, sizes[largest])):
+        if any(
+            self._samples_match(largest, digest) for digest in files.of_size(tx, self.name, sizes[largest])
+        ):
             return False
         require_bytes(self.context, tx, self.name.namespace, sum(sizes.values()))
         return True
 
-    def _looks_like(self, path: str, digest: Digest) -> bool:
+    def _samples_match(self, path: str, digest: Digest) -> bool:
         """Whether a file equals a stored one of the same size in a few sampled places."""
         size = self.content.sizes[path]
         places = [max(0, size * part // _PARTS - _SAMPLE) for part in range(1, _PARTS + 1)]
@@ -91,9 +93,9 @@ class Ingestion:
         reach("uploads.after_publish")
         return stored
 
-    def own(self, tx: Transaction, stored: Mapping[str, StoredFile]) -> None:
-        """Makes the adapter the owner of the stored bytes. Raises as `own_stored`."""
-        own_stored(self.context, tx, self.name, {file.digest: file.size for file in stored.values()})
+    def add_ownership(self, tx: Transaction, stored: Mapping[str, StoredFile]) -> None:
+        """Makes the adapter the owner of the stored bytes. Raises as `add_owner`."""
+        add_owner(self.context, tx, self.name, {file.digest: file.size for file in stored.values()})
         for file in stored.values():
             if file.weights is not None:
                 files.store_weights_digest(tx, file.digest, file.weights)

@@ -1,4 +1,4 @@
-"""The part of a local registry that inspects weights: once for every file, however many revisions have it.
+"""Inspects weights for a local registry: once for every file, however many revisions have it.
 
 A result is stored at once, by the file's digest, so a repeated push does not inspect the file again.
 """

@@ -1,4 +1,4 @@
-"""The part of a local registry about jobs: rows that runners read. It runs no jobs."""
+"""The jobs role of a local registry: writes the rows that runners read. It runs no jobs."""
 
 from __future__ import annotations
 

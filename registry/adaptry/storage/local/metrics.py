@@ -1,4 +1,4 @@
-"""The part of a local registry about metrics: values logged after a push, and only appended."""
+"""The metrics role of a local registry: values that are logged after a push, and only appended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a local registry about policies of aliases, approvals, and decisions that were made."""
+"""The policies role of a local registry: policies of aliases, approvals, and decisions that were made."""
 
 from __future__ import annotations
 

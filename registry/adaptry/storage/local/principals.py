@@ -1,4 +1,4 @@
-"""The part of a local registry about principals and their groups."""
+"""The principals role of a local registry: principals and their groups."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a local registry about issuers and publishers."""
+"""The publishers role of a local registry: issuers and publishers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a local registry that admits revisions: derive, check, number.
+"""Admits revisions to a local registry: derives data, checks it, and assigns a number.
 
 All reading and checking happens before the one transaction that makes a version visible; data that may have
 changed in the meantime (the base, the files, the same revision from another push) is checked again inside it.
@@ -175,7 +175,7 @@ class RevisionAdmission:
 
         def go_on() -> PushResult:
             if prepared.sent:
-                prepared.sent.own(tx, prepared.lacking)
+                prepared.sent.add_ownership(tx, prepared.lacking)
             return self._number(tx, adapter, name, prepared, options)
 
         made = self.context.run_once(tx, PushResult, go_on)

@@ -1,4 +1,4 @@
-"""The part of a local registry about rollouts: started and changed by people, driven by workers' reports."""
+"""The rollouts role of a local registry: started and changed by people, advanced by workers' reports."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ class LocalRollouts(Rollouts):
             )
         if info.generation != was:
             raise Conflict(
-                f"the rollout of {name}@{alias} is at {info.percent} % (generation {info.generation}),"
-                f" not as you saw it (generation {was}); look again and retry"
+                f"the rollout of {name}@{alias} has changed since you read it (generation {was}): it is at"
+                f" {info.percent} % (generation {info.generation}); look again and retry"
             )
         if change.to == "abort":
             return self._transition(

@@ -1,4 +1,4 @@
-"""The part of a local registry that stores several small files of an adapter together.
+"""Stores several small files of an adapter together.
 
 They are in memory, and wait for the disk together: only twice for any number of files. The caller's
 transaction records their owner, so no upload sessions are needed.
@@ -41,9 +41,9 @@ class SmallFiles:
         require_room(self.context, tx, self.name, sizes, owned)
         return found
 
-    def own(self, tx: Transaction, lacking: dict[Digest, bytes]) -> None:
-        """Makes the adapter the owner of the stored bytes. Raises as `own_stored`."""
-        own_stored(self.context, tx, self.name, {digest: len(data) for digest, data in lacking.items()})
+    def add_ownership(self, tx: Transaction, lacking: dict[Digest, bytes]) -> None:
+        """Makes the adapter the owner of the stored bytes. Raises as `add_owner`."""
+        add_owner(self.context, tx, self.name, {digest: len(data) for digest, data in lacking.items()})
 
     def _is_sound(self, tx: Reads, owned: dict[Digest, int], digest: Digest) -> bool:
         if digest not in owned or damage.damage_reason(tx, digest) is not None:
@@ -68,7 +68,7 @@ def store_files(context: RegistryContext, lacking: Mapping[Digest, bytes]) -> No
     context.blobs.put_all(lacking)
 
 
-def own_stored(
+def add_owner(
     context: RegistryContext, tx: Transaction, name: AdapterName, stored: Mapping[Digest, int]
 ) -> None:
     """Makes an adapter the owner of blobs, given with their sizes, that had no owner until now. Raises

@@ -1,4 +1,4 @@
-"""The part of a local registry about users and groups of an identity provider."""
+"""The single sign-on role of a local registry: users and groups of an identity provider."""
 
 from __future__ import annotations
 

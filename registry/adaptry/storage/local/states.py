@@ -1,4 +1,4 @@
-"""The part of a local registry about states: changed by compare-and-swap, with a reason, and recorded."""
+"""Changes the states of versions in a local registry: by compare-and-swap, with a reason, and recorded."""
 
 from __future__ import annotations
 
@@ -75,6 +75,6 @@ def is_in_state(seen: VersionInfo, change: StateChange) -> bool:
 def _require_seen(seen: VersionInfo, was: int) -> None:
     if seen.state_generation != was:
         raise Conflict(
-            f"{seen.label} is {seen.state} (generation {seen.state_generation}), not as you saw"
-            f" it (generation {was}); look again and retry"
+            f"the state of {seen.label} has changed since you read it (generation {was}): it is {seen.state}"
+            f" (generation {seen.state_generation}); look again and retry"
         )

@@ -1,4 +1,4 @@
-"""The part of a local registry about tokens."""
+"""The tokens role of a local registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a local registry about bytes: the owner's files, and upload sessions.
+"""The uploads role of a local registry: the owner's files, and upload sessions.
 
 A session's row has the expected file, its staging in the blob store the received bytes. After an
 interruption, received bytes are kept until the session has been idle for a day, or is abandoned and its slot
@@ -66,14 +66,14 @@ class LocalUploads(Uploads):
             raise TooLarge(f"the file has {size:,} bytes; the limit is {MAX_FILE >> 30} GiB")
         self.context.upload_cleanup.run_once(self.context.catalog, self.context.blobs, self.context.clock())
         session = self._opened(owner, digest, size, earlier)
-        while isinstance(session, QuotaRefusal) and self._made_room(session):
+        while isinstance(session, QuotaRefusal) and self._make_room(session):
             session = self._opened(owner, digest, size, earlier)
         if isinstance(session, QuotaRefusal):
             raise session.error
         reach("uploads.after_open")
         return self._begun(session)
 
-    def _made_room(self, refused: QuotaRefusal) -> bool:
+    def _make_room(self, refused: QuotaRefusal) -> bool:
         """Whether room was made by dropping an abandoned session of a name that reached its limit."""
         if not isinstance(refused.error, Busy):
             return False
@@ -220,7 +220,7 @@ class LocalUploads(Uploads):
         reach("uploads.after_publish")
         with self.context.write() as tx:
             self._require_writing(tx, owner)
-            sent.own(tx, lacking)
+            sent.add_ownership(tx, lacking)
             files.clear_unneeded(tx, owner, sent.data)
 
     def ingest(
@@ -238,7 +238,7 @@ class LocalUploads(Uploads):
             stored = ingestion.store()
             with self.context.write() as tx:
                 self._require_writing(tx, owner)
-                ingestion.own(tx, stored)
+                ingestion.add_ownership(tx, stored)
         except Unavailable:  # a sweep has them, or had them: the caller's other way waits and tries again
             return None
         return {path: file.digest for path, file in stored.items()}

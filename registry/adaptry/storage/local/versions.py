@@ -1,4 +1,4 @@
-"""The part of a local registry about versions: resolving refs, listings, search, reading files."""
+"""The versions role of a local registry: resolves refs, lists and searches versions, reads files."""
 
 from __future__ import annotations
 

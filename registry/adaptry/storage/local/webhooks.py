@@ -1,4 +1,4 @@
-"""The part of a local registry about webhooks. A sender (`storage.webhooks.sender`) sends the messages."""
+"""The webhooks role of a local registry. `storage.webhooks.sender` sends the messages."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def _require_enabled(webhook: WebhookInfo) -> None:
     """Raises `Conflict`."""
     if webhook.disabled_at is not None:
         raise Conflict(
-            f"webhook {webhook.id} is disabled ({webhook.disabled_reason}); adaptry webhook enable"
-            f" {webhook.id}"
+            f"webhook {webhook.id} is disabled ({webhook.disabled_reason}); to enable it: adaptry webhook"
+            f" enable {webhook.id}"
         )
 
 

@@ -1,6 +1,4 @@
-"""The part of a local registry with measurements of updates. Jobs store them; callers who may read the
-versions may read them.
-"""
+"""Measurements of updates in a local registry: jobs store them, and readers of the versions may read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The part of a local registry about workers: their reports, and the replies."""
+"""The workers role of a local registry: workers' reports, and the replies."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class WebhookSender:
                 try:
                     wait = self.run_round()
                     self._prune_now_and_then()
-                except AdaptryError as error:  # the database is away; it is tried again
+                except AdaptryError as error:  # the database is unreachable; retried later
                     LOG.warning("webhooks wait: %s", error.message)
                 except Exception:
                     LOG.exception("webhooks failed; they are tried again")

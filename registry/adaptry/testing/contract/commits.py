@@ -291,7 +291,7 @@ class CommitsContract(ContractFixtures):
         assert (edited.kind, edited.number, edited.detail["title"]) == ("commit.made", None, NOTE.title)
         assert (pushed.kind, pushed.number, pushed.detail["title"]) == ("version.pushed", 1, NOTE.title)
 
-    def test_a_deleted_adapters_commits_are_gone(self, registry: Registry, lora: MakeLora) -> None:
+    def test_the_commits_of_a_deleted_adapter_do_not_exist(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
         registry.adapters.delete(TONE)
         with pytest.raises(NotFound):

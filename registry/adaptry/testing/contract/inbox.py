@@ -166,7 +166,7 @@ class InboxContract(ContractFixtures):
         unstated = ada.inbox.post("acme", RESULTS, lm_eval_results("./out")).id
         assert ada.inbox.attach(unstated, Ref.parse("acme/tone@2")).number == 2
 
-    def test_discarded_results_are_gone_with_their_samples(
+    def test_discarded_results_are_deleted_with_their_samples(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada = make_registry(ADA)
@@ -222,7 +222,7 @@ class InboxContract(ContractFixtures):
         with pytest.raises(Invalid, match="does not belong to this listing"):
             ada.inbox.list("acme", "forged", 2)
 
-    def test_samples_that_newer_ones_replace_are_gone_with_the_results(
+    def test_replaced_samples_are_deleted_with_the_results(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada = make_registry(ADA)
@@ -256,7 +256,7 @@ class InboxContract(ContractFixtures):
         with pytest.raises(Conflict, match="no adapter acme/tone"):
             ada.inbox.post("acme", SAMPLES, DOCUMENTS)
 
-    def test_the_anonymous_post_nothing_and_see_nothing(
+    def test_anonymous_callers_post_nothing_and_see_nothing(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada, nobody = make_registry(ADA), make_registry(ANONYMOUS)

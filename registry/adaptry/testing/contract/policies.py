@@ -183,7 +183,7 @@ class PoliciesContract(ContractFixtures):
             ada.aliases.move(TONE, "prod", second, was=1)
         assert ada.aliases.move(TONE, "prod", third, was=1).number == 3
 
-    def test_going_back_to_what_was_live_before_needs_no_conditions(
+    def test_a_rollback_to_the_previous_live_version_needs_no_conditions(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada = make_registry(ADA)
@@ -197,7 +197,7 @@ class PoliciesContract(ContractFixtures):
         assert ada.aliases.move(TONE, "prod", first, was=2).number == 1
         assert [one.verdict for one in ada.policies.promotions(TONE).items] == ["rollback"]
 
-    def test_going_back_needs_no_conditions_after_many_moves_of_aliases_with_similar_names(
+    def test_a_rollback_needs_no_conditions_after_many_moves_of_aliases_with_similar_names(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada = make_registry(ADA)
@@ -209,7 +209,7 @@ class PoliciesContract(ContractFixtures):
         set_policy(make_registry(OWNER), GOOD_ENOUGH.replace("alias: prod", "alias: prod_eu"))
         assert ada.policies.evaluate(TONE, "prod_eu", first).verdict == "rollback"
 
-    def test_going_forward_again_after_going_back_is_a_move_like_any_other(
+    def test_moving_forward_after_a_rollback_needs_the_conditions(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada = make_registry(ADA)

@@ -25,7 +25,7 @@ from adaptry.testing.contract.worker_reports import (
 class RolloutsContract(ContractFixtures):
     """`rollouts.start`, `rollouts`, `rollouts.change`, and the turns that reports are answered with."""
 
-    def test_a_rollout_reaches_a_part_of_the_workers_then_more_then_the_alias(
+    def test_a_rollout_reaches_some_workers_then_more_and_then_moves_the_alias(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, second = push_two(make_registry(ADA), lora)
@@ -144,7 +144,7 @@ class RolloutsContract(ContractFixtures):
         assert (stopped.stage, ada.aliases.list(TONE)[0].number) == ("stopped", 3)
         assert stopped.reason == "acme/tone@prod was moved to version 3 in the meantime"
 
-    def test_a_version_that_is_recalled_is_rolled_out_no_further(
+    def test_a_recalled_version_is_rolled_out_no_further(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, second = push_two(make_registry(ADA), lora)

@@ -164,7 +164,9 @@ class UploadsContract(ContractFixtures):
             registry.uploads.drop(session.id)
         assert registry.files.has(TONE, DIGEST)
 
-    def test_a_dropped_upload_is_gone_and_can_be_started_again(self, make_registry: MakeRegistry) -> None:
+    def test_a_dropped_upload_does_not_exist_and_can_be_started_again(
+        self, make_registry: MakeRegistry
+    ) -> None:
         ada = make_registry(ADA)
         session = ada.uploads.append(ada.uploads.open(TONE, DIGEST, len(DATA)), 0, [DATA[:10]])
         for other in (EVE, RON, ANONYMOUS):
@@ -178,7 +180,7 @@ class UploadsContract(ContractFixtures):
         assert not ada.uploads.list().items
         assert ada.uploads.open(TONE, DIGEST, len(DATA)).offset == 0
 
-    def test_a_client_that_sends_while_its_upload_is_dropped_learns_it(self, registry: Registry) -> None:
+    def test_a_client_that_sends_to_a_dropped_upload_gets_an_error(self, registry: Registry) -> None:
         session = registry.uploads.open(TONE, DIGEST, len(DATA))
 
         def pieces() -> Iterator[bytes]:

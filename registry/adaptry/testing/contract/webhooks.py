@@ -87,7 +87,7 @@ class WebhooksContract(ContractFixtures):
                 other.webhooks.add(WebhookRequest(namespace="acme", url=URL))
             assert _refusals(other, added.webhook.id) == _refusals(other, 999)
 
-    def test_a_removed_webhook_is_gone_with_its_messages(
+    def test_a_removed_webhook_is_deleted_with_its_messages(
         self, make_registry: MakeRegistry, added: CreatedSecret
     ) -> None:
         webhooks = make_registry(OLGA).webhooks

@@ -178,7 +178,7 @@ class WorkersContract(ContractFixtures):
         told = send_report(make_registry(GUS), make_resident(first, "loading"))
         assert [one.digest for one in told.withdrawn] == [first.digest]
 
-    def test_a_worker_that_stops_reporting_is_lost_and_not_clean(
+    def test_a_worker_that_stops_reporting_may_still_serve_its_versions(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, _ = push_two(make_registry(ADA), lora)

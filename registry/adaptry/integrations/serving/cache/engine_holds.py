@@ -1,9 +1,10 @@
 """Holds: records on disk of the engines that may read an entry of the cache again.
 
 A lease ends with its process. But an engine may read the files of a loaded adapter again long after that
-process has ended: vLLM loads an evicted adapter from its folder again, and exits if the folder is gone. So a
-hold is written before an engine is given a version, and removed only when the engine no longer has it, or is
-known to be gone. Each version and engine has one small file; an unreadable file counts as a hold.
+process has ended: vLLM loads an evicted adapter from its folder again, and exits if the folder no longer
+exists. So a hold is written before an engine gets a version, and removed only when the engine no longer has
+the version, or is known to have ended. Each version and engine has one small file; an unreadable file counts
+as a hold.
 """
 
 from __future__ import annotations

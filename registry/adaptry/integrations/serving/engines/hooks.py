@@ -76,7 +76,7 @@ class OperatorCommands:
             return file
         if not self.prepare:
             raise CheckFailed(
-                f"this engine takes {name}, not PEFT's folder: pass a command that makes it (--prepare)"
+                f"this engine loads {name}, not PEFT's folder: pass a command that creates it (--prepare)"
             )
         temporary = folder.parent / f".{os.getpid()}.{name}"
         words = {"{folder}": str(folder), "{file}": str(temporary)}

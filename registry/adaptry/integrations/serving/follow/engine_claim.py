@@ -1,5 +1,6 @@
-"""An engine has one `adaptry follow`: two would load and unload each other's adapters, and each restart of
-llama.cpp would remove those of the other one.
+"""Ensures that an engine has only one `adaptry follow`.
+
+Two would unload each other's adapters, and each restart of llama.cpp would remove those of the other.
 
 The process holds a lock in the cache's folder until it ends, so followers with one cache notice each other.
 """

@@ -320,7 +320,7 @@ class Reconciler:
             self._report(loaded, dropped=dropped, without_slot=plan.without_slot)
             self._deps.log(
                 f"dropped {', '.join(f'{one.name} {one.digest.brief}' for one in dropped)}:"
-                " it is now refused here"
+                " this worker no longer serves it"
             )
 
     def _report(

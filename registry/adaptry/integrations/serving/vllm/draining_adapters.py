@@ -1,8 +1,8 @@
 """Drains adapters that were replaced in vLLM, and counts the uses of their cache leases.
 
 A request that has been assigned an adapter may still reach the engine, which then loads evicted weights from
-the folder again and dies if the folder is gone. An adapter is therefore unloaded, and its lease released,
-only when no request uses it, and some seconds after it was replaced.
+the folder again, and exits if the folder no longer exists. An adapter is therefore unloaded, and its lease
+released, only when no request uses it, and some seconds after it was replaced.
 """
 
 from __future__ import annotations

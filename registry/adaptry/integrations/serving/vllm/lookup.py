@@ -42,7 +42,7 @@ class Resolution:
 
 
 class RefLookup:
-    """Looks refs up in a registry, with `last_known` while it is away."""
+    """Looks refs up in a registry, with `last_known` while it is unreachable."""
 
     def __init__(self, registry: Registry, cache: Cache, last_known: LastKnownTargets) -> None:
         self.last_known = last_known
@@ -69,14 +69,14 @@ class RefLookup:
         self._failure = error
 
     def probe(self) -> None:
-        """If the registry is away, tests whether it answers again."""
+        """If the registry is unreachable, tests whether it answers again."""
         if self._failure is not None:
             self._registry.events.read()
             self._failure = None
             log.warning("the registry answers again")
 
     def resolve(self, ref: Ref) -> Resolution:
-        """Raises `NotFound`; `Unavailable` if the registry is away and nothing current enough is known, or
+        """Raises `NotFound`; `Unavailable` if the registry is unreachable and no known target is recent;
         `Conflict` if it is behind; `Withdrawn` for a known version that was recalled on this machine."""
         if self._failure is not None:
             return self._last_known_target(ref, self._failure)

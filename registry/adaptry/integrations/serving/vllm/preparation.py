@@ -1,8 +1,8 @@
 """Prepares versions for this vLLM: checks their base, fetches their files, stacks several, and checks that
 the engine serves them as trained.
 
-While the registry is away, a version is prepared if its complete files are on this machine and it was found
-to fit the base before.
+While the registry is unreachable, a version is prepared if its complete files are on this machine and it was
+found to fit the base before.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class AdapterPreparation:
         return folder
 
     def _require_base(self, version: VersionInfo, profile: EngineProfile) -> None:
-        """As `require_base_match`; while the registry is away, a version that was found to fit still fits."""
+        """Like `require_base_match`. While the registry is unreachable, earlier results count."""
         last_known, exact = self._lookup.last_known, Ref.of_revision(version.name, version.digest)
         known = last_known.find(exact)
         if known is not None and self._lookup.is_away and profile.base.id in known.bases:
@@ -132,7 +132,7 @@ class AdapterPreparation:
             raise
 
     def _acquire(self, version: VersionInfo) -> CachedAdapter:
-        """The version's files, from the registry; while it is away, those in the cache."""
+        """The version's files, from the registry; while it is unreachable, those in the cache."""
         config, failure = self._config, None
         if not self._lookup.is_away:
             try:

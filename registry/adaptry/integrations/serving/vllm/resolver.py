@@ -239,7 +239,7 @@ class AdapterResolver:
         await keep_loaded(self._config.pin, self._names, vllm)
 
     async def _report(self, worker: VllmWorker) -> None:
-        """Reports, unless the registry is away; saves the targets of names."""
+        """Reports, unless the registry is unreachable; saves the targets of names."""
         try:
             if not self.lookup.is_away:
                 await worker.report()

@@ -20,11 +20,12 @@ class ResolverConfig:
     """A resolver's dependencies and settings. `version` is vLLM's, `base` the configured base
     (`identify_served_base`), `worker_name` the configured name of the worker. `known_as` identifies the
     registry and the token, so that clients of one token get nothing that only another token may see.
-    `max_age` is how long names are served as last known while the registry is away. `preload` are names that
-    are loaded before they are requested, and `pin` names that also stay in the engine. `most_names` are
-    loaded at once, `most_stacks` of them stacks; beyond that, idle ones are unloaded. In seconds:
-    `refresh_interval` is the shortest time between two refreshes, `linger` how long a replaced adapter stays
-    loaded, and `refusal_ttl` how long a refusal is cached. `clock` returns seconds, `now` the time of day."""
+    `max_age` is how long names are served as last known while the registry is unreachable. `preload` are
+    names that are loaded before they are requested, and `pin` names that also stay in the engine.
+    `most_names` are loaded at once, `most_stacks` of them stacks; beyond that, idle ones are unloaded. In
+    seconds: `refresh_interval` is the shortest time between two refreshes, `linger` how long a replaced
+    adapter stays loaded, and `refusal_ttl` how long a refusal is cached. `clock` returns seconds, `now` the
+    time of day."""
 
     registry: Registry
     cache: Cache

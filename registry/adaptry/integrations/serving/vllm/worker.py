@@ -199,7 +199,7 @@ class VllmWorker:
         try:
             if key not in self._reported and not is_away():
                 async with self._lock:
-                    # Whoever had the lock may have reported this too, or found that the registry is away.
+                    # The last holder of the lock may have reported this, or found the registry unreachable.
                     if key not in self._reported and not is_away():
                         await self._report()
                         self._require_reported(served_as, version)
@@ -230,7 +230,7 @@ class VllmWorker:
             if self.reply.withdrawn and (dropped := await self.run(self._confirm_dropped, now.loaded)):
                 await self._report(dropped)
                 log.warning(
-                    "dropped %s: refused here now",
+                    "dropped %s: this worker no longer serves it",
                     ", ".join(f"{one.name} {one.digest.brief}" for one in dropped),
                 )
 

@@ -1,7 +1,7 @@
-"""The last known targets of refs, on disk: used for a limited time while the registry is away.
+"""The last known targets of refs, on disk: used for a limited time while the registry is unreachable.
 
 The cache's folder has one file for each registry and token, shared by their workers: a worker that starts
-while the registry is away serves the versions that another one stored. The file also has the highest
+while the registry is unreachable serves the versions that another one stored. The file also has the highest
 generation seen of each alias, so that a registry that is behind (a replica that lags, a copy restored from an
 old backup) is noticed. The age of a target is the time since the registry last confirmed it.
 """

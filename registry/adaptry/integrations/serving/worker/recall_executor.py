@@ -1,10 +1,10 @@
 """Drops withdrawn versions, and verifies that: unloads, deletes the files, sends a request that must fail.
 
 The files stay until no request uses them, because an engine reads evicted weights from there again (vLLM
-exits if the files are gone). Once they are deleted, an engine that reloads an unloaded adapter from a path it
-remembers (SGLang) finds no files; what it reloaded in between is unloaded in the next pass. A version is
-reported as dropped only if its files are deleted, the engine does not list it, no request uses it, and a test
-request for it is refused.
+exits if the files do not exist). Once they are deleted, an engine that reloads an unloaded adapter from a
+path it remembers (SGLang) finds no files; what it reloaded in between is unloaded in the next pass. A version
+is reported as dropped only if its files are deleted, the engine does not list it, no request uses it, and a
+test request for it is refused.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def reject_html(parsed: dict[str, Any], http_response: Any, **_: Any) -> None:
     kind = str(http_response.headers.get("content-type", ""))
     if http_response.status_code < 300 and kind.startswith("text/html"):
         raise Unavailable(
-            "got a web page instead of an S3 answer; does a proxy in between answer instead of the server?"
+            "got a web page instead of a response of an S3 server; does a proxy answer in its place?"
         )
 
 
@@ -77,8 +77,8 @@ def translated_errors(location: S3Location) -> Iterator[None]:
         ) from error
     except (ValueError, LookupError) as error:  # a malformed or missing time, which botocore does not check
         raise Unavailable(
-            f"{location} sent an answer that is not S3's ({error});"
-            " is a proxy in between? try again in a moment",
+            f"{location} sent a response that does not follow the S3 protocol ({error});"
+            " is a proxy in between? Try again in a moment",
             public_message=_AWAY,
         ) from error
 

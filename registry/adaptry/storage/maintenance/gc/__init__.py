@@ -50,7 +50,7 @@ def collect_garbage(
     """
     if not registry.identity.may_administer:
         raise PermissionDenied(
-            f"{registry.identity.name} may not sweep; that requires an administrator of all namespaces"
+            f"{registry.identity.name} may not collect garbage; only an administrator of all namespaces may"
         )
     catalog, blobs = registry.catalog, registry.blobs
     if dry_run:

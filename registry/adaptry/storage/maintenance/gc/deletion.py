@@ -87,7 +87,7 @@ def _delete_some(
         if not some:
             return None
         going, began = pending_deletes.start_delete(tx, some, decided.held)
-    reach("gc.after_going")
+    reach("gc.after_claim")
     done: list[Digest] = []
     try:
         for digest in going:

@@ -58,7 +58,7 @@ def scan_garbage(catalog: Catalog, blobs: BlobStore, progress: Progress = no_pro
             found, marked = unneeded.of_owner(tx, owner)
         spare += found
         needed += marked
-    reach("gc.after_survey")
+    reach("gc.after_scan")
     return GarbageScan(tuple(spare), tuple(needed), orphans, tuple(revisions), frozenset(held))
 
 

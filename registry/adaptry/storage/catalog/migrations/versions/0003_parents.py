@@ -1,4 +1,4 @@
-"""A version's parents become terms of the search index, also for existing versions."""
+"""Adds versions' parents to the search index, for existing versions too."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Branches, tags and commits. The versions already there become the commits of their adapters' `main`."""
+"""Branches, tags and commits. Existing versions become the commits of their adapters' `main`."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Jobs: what was asked, the steps it takes, what they said; who runs them; and what recurs."""
+"""Jobs, with their steps and logs; runners; and schedules."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Uploads that go on are found among the finished ones of a day without looking at those."""
+"""Partial indexes of unfinished uploads, so that finding one does not read the finished uploads of a day."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Epochs of a registry: a restore begins a new one; and recalls that it had forgotten by then."""
+"""Epochs of a registry, of which each restore begins one; and the recalls that a restored backup lacks."""
 
 import secrets
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Workers declared gone, and how long each serves without the registry."""
+"""Declarations that a worker is gone, and how long each worker serves without the registry."""
 
 import sqlalchemy as sa
 from alembic import op

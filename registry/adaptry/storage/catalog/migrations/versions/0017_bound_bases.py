@@ -1,4 +1,4 @@
-"""The base that someone bound a version to, where its files do not say by content which one it is."""
+"""The base to which a version was bound, if its files do not identify the base by content."""
 
 import sqlalchemy as sa
 from alembic import op

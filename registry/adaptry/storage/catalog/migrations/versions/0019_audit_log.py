@@ -1,4 +1,4 @@
-"""The audit log, empty: what happened before it is in the events."""
+"""The audit log. It begins empty; the events record earlier changes."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,6 +1,7 @@
-"""Quotas, what is stored by namespace and by principal, invitations of users, and aliases by their last move.
+"""Quotas, storage use by namespace and principal, invitations, and an index of aliases by their last move.
 
-Versions count for their pushers, files only from now on: the senders of older ones were not recorded.
+Existing versions count towards the principals who pushed them. Existing files count towards no principal,
+because their senders were not recorded.
 """
 
 import sqlalchemy as sa

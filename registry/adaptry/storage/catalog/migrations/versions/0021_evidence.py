@@ -1,7 +1,7 @@
-"""Evidence: what is known of a measured value beyond its metric, and whether it was withdrawn.
+"""Evidence: columns for facts about a measured value beyond its metric, and for its withdrawal.
 
-Logged metrics stay where they are: they are evidence of which all this is unknown. Only columns are added, so
-a large table is not rewritten.
+Logged metrics become evidence for which these facts are unknown. Only columns are added, so a large table is
+not rewritten.
 """
 
 from typing import Any

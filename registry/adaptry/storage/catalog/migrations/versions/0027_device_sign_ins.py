@@ -1,4 +1,4 @@
-"""Device sign-ins: programs that wait until somebody approves them in a browser."""
+"""Device sign-ins: programs that wait until a user approves them in a browser."""
 
 import sqlalchemy as sa
 from alembic import op

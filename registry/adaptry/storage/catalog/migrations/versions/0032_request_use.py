@@ -1,4 +1,4 @@
-"""How many requests names sent, as the processes of a registry share it."""
+"""Counts of requests by name, which the processes of a registry share."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""The id of the base that a worker's engine serves, by which its name in the registry is shown."""
+"""The id of the base that a worker's engine serves, by which the registry looks up the base's name."""
 
 import sqlalchemy as sa
 from alembic import op

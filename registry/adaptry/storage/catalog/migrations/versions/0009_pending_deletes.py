@@ -1,4 +1,4 @@
-"""Marks of unneeded files with their times, and pending deletes."""
+"""Marks on unused files, with the time of marking; and pending deletes."""
 
 import sqlalchemy as sa
 from alembic import op

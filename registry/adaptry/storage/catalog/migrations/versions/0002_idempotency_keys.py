@@ -1,4 +1,4 @@
-"""Answers given to requests that carry a key of their own, so that repeating one does nothing twice."""
+"""Stored responses to requests with an idempotency key, so that a repeated request takes effect only once."""
 
 import sqlalchemy as sa
 from alembic import op

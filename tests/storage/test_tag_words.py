@@ -46,7 +46,7 @@ def fill(url: str, tmp_path: Path) -> None:
 
 def migrate_again(url: str, *before: str) -> None:
     """The one migration, on rows and columns as they were before it."""
-    migration = import_module("adaptry.storage.catalog.migrations.versions.0008_words_of_tags")
+    migration = import_module("adaptry.storage.catalog.migrations.versions.0008_tag_words")
     engine = create_engine(url)
     with engine.begin() as connection:
         for statement in before:

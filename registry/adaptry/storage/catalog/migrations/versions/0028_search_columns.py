@@ -1,4 +1,4 @@
-"""What queries find and sort by: alpha and findings of each version, times, evidence, loaded versions.
+"""Columns and indexes for queries: each version's alpha and findings, times, evidence, loaded versions.
 
 Alpha and findings are read from the stored spec and report of each version, some thousands at a time.
 """
