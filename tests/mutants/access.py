@@ -258,8 +258,14 @@ FAULTS = (
     ),
     AccessFault(
         "only a job's submitter retries it", LOCAL + "jobs.py",
-        "if not self.context.identity.may_retry(found.submitted_by):", "if False:",
+        "if self.context.identity.may_retry(submitter):", "if True:",
         CONTRACT + "test_a_job_is_retried_only_by_its_submitter_and_administrators",
+    ),
+    AccessFault(
+        "a limited token retries no job of a wider one", "registry/adaptry/core/identity.py",
+        "return self.name == submitter.name and (self.limit is None or self.limit.includes(submitter.limit))",
+        "return self.name == submitter.name",
+        CONTRACT + "test_a_token_retries_only_jobs_within_its_limits",
     ),
     AccessFault(
         "only administrators set quotas", LOCAL + "quota_settings.py",
