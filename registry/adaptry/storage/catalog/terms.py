@@ -87,7 +87,8 @@ def rewrite(tx: Transaction, adapter: int, fields: Iterable[str], terms: Terms) 
     versions = sm.select(orm.VersionRow.id).where(orm.VersionRow.adapter_id == adapter)
     held = sm.select(posting.term_id).where(sm.col(posting.version_id).in_(versions)).distinct()
     of_fields = sm.select(term.id).where(sm.col(term.id).in_(held), sm.col(term.field).in_(list(fields)))
-    _remove_from_all(tx, adapter, set(tx.exec(of_fields).all()) - wanted)
+    has = {id for id in tx.exec(of_fields) if id is not None}
+    _remove_from_all(tx, adapter, has - wanted)
     _add_to_all(tx, adapter, wanted)
 
 
