@@ -268,6 +268,12 @@ FAULTS = (
         CONTRACT + "test_a_token_retries_only_jobs_within_its_limits",
     ),
     AccessFault(
+        "only tokens that report declare a worker gone", LOCAL + "workers.py",
+        "is_own = worker.owner == identity.name and identity.may_report",
+        "is_own = worker.owner == identity.name",
+        CONTRACT + "test_a_worker_is_forgotten_by_its_owner_or_an_administrator_once_it_serves_nothing",
+    ),
+    AccessFault(
         "only administrators set quotas", LOCAL + "quota_settings.py",
         'require_administrator(self.context, f"set the quota of {subject}")', "pass",
         QUOTAS + "test_administrators_set_quotas_and_members_see_them",
