@@ -58,6 +58,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
                 charge = state.catalog.charge_requests
                 group.start_soon(share_requests, state.request_limits, charge, counts.record_share)
                 yield {DRAINING: state.draining, AT_ONCE: app.state.immediate_answers}
+                state.draining.begin()  # for periodic work, also if there is no connection
                 await state.event_broadcaster.close()
                 group.cancel_scope.cancel()
         state.close()

@@ -233,7 +233,9 @@ class AppState:
 
     def confirm_users(self) -> None:
         """Asks the identity provider about users whom it has not confirmed for a while."""
-        if self.openid_provider is not None and confirm_users(self.catalog, self.openid_provider):
+        if self.openid_provider is not None and confirm_users(
+            self.catalog, self.openid_provider, lambda: not self.draining.is_ready
+        ):
             self.authenticator.clear_cache()
 
     def store_denials(self) -> None:

@@ -64,8 +64,8 @@ class Server:
         return tokens.create_token(self.catalog, name, role, namespaces, expires_at)
 
     def token_of(self, identity: Identity) -> str:
-        """A token for a principal with this identity."""
-        limit = Limit(
+        """A token for a principal with this identity: with its limit, or else limited to its grants."""
+        limit = identity.limit or Limit(
             tuple(dict.fromkeys(one.permission for one in identity.grants)),
             tuple(dict.fromkeys(one.resource for one in identity.grants)),
         )

@@ -57,7 +57,8 @@ class HeldRequests:
 
 class LocalIssuer:
     """`token` signs; the keys in `published` are those that the world sees. `answers` are those to requests
-    that are posted, by their path: a document, or a status and a document.
+    that are posted, by their path: a document, a status and a document, or a function of the body that gives
+    one of these.
     """
 
     def __init__(self) -> None:
@@ -135,11 +136,13 @@ def running_issuer() -> Iterator[LocalIssuer]:
             self.answer(503 if issuer.is_away else 200 if found else 404, found)
 
         def do_POST(self) -> None:
-            issuer.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            issuer.bodies.append(body)
             issuer.authorizations.append(self.headers["Authorization"])
             if issuer.held is not None:
                 issuer.held.wait()
             found = issuer.answers[self.path.removeprefix(f"/{issuer.name}")]
+            found = found(body) if callable(found) else found
             status, document = found if isinstance(found, tuple) else (200, found)
             self.answer(status, document)
 

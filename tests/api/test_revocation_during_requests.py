@@ -77,6 +77,60 @@ def test_a_token_in_use_is_looked_up_again_in_the_background(monkeypatch: pytest
     asyncio.run(scene())
 
 
+def test_a_sign_in_makes_only_the_tokens_of_its_user_be_looked_up_again() -> None:
+    people = {"a": Identity("ann", principal=1), "b": Identity("bob", principal=2)}
+    looked_up: list[str] = []
+
+    def look_up(secret: str) -> Identity:
+        looked_up.append(secret)
+        return people[secret]
+
+    async def scene() -> None:
+        callers = TokenAuthenticator(look_up, anonymous_read=False)
+        for shown in ("Bearer a", "Bearer b"):
+            await callers.identify(shown)
+        callers.forget(1)
+        assert callers.identify_at_once("Bearer a") is None
+        assert callers.identify_at_once("Bearer b") == people["b"]
+        await callers.identify("Bearer a")
+        assert looked_up == ["a", "b", "a"]
+
+    asyncio.run(scene())
+
+
+def test_a_token_whose_rights_change_during_its_look_up_is_not_cached() -> None:
+    is_asked, has_changed = threading.Event(), threading.Event()
+
+    def look_up(secret: str) -> Identity:
+        is_asked.set()
+        assert has_changed.wait(30)
+        return ADA
+
+    async def scene() -> None:
+        callers = TokenAuthenticator(look_up, anonymous_read=False)
+        first = asyncio.ensure_future(callers.identify(SHOWN))
+        await asyncio.to_thread(is_asked.wait, 30)
+        callers.forget(7)  # whose token it is, only the look-up knows
+        has_changed.set()
+        assert await first == ADA
+        assert callers.identify_at_once(SHOWN) is None
+
+    asyncio.run(scene())
+
+
+def test_a_full_cache_drops_the_tokens_that_were_looked_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "_REMEMBERED", 2)
+
+    async def scene() -> None:
+        callers = TokenAuthenticator(lambda secret: ADA, anonymous_read=False)
+        for shown in ("Bearer a", "Bearer b", "Bearer c"):
+            await callers.identify(shown)
+        known = [callers.identify_at_once(f"Bearer {name}") is not None for name in "abc"]
+        assert known == [False, True, True]
+
+    asyncio.run(scene())
+
+
 def test_a_caller_revoked_during_a_read_gets_no_events() -> None:
     registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs()))
     registry.adapters.create(AdapterName.parse("acme/unheard"), AdapterEdit())

@@ -285,7 +285,7 @@ def test_a_replaced_secret_ends_no_session(provider: Provider, browser: Browser)
 def test_an_answer_about_an_older_sign_in_is_ignored(provider: Provider, browser: Browser) -> None:
     provider.sign_in(browser, sub="00twice")
     age(provider.server, "00twice")
-    older = sign_ins.claim_due(provider.server.catalog)
+    older = sign_ins.claim_due(provider.server.catalog, provider.issuer.url)
     assert older is not None and older.subject == "00twice"
     provider.sign_in(browser, sub="00twice")
     sign_ins.end(provider.server.catalog, older)

@@ -141,7 +141,7 @@ def test_a_search_that_finds_nothing_names_the_method_that_was_meant(run) -> Non
 
 
 @pytest.mark.usefixtures("out")
-def test_a_search_sorted_by_a_metric_that_no_version_has_says_so(run, tmp_path) -> None:
+def test_sorting_by_a_metric_that_no_version_has_is_reported(run, tmp_path) -> None:
     run("push", "./out", "acme/tone", "--metric", "accuracy=0.5")
     results = {
         "lm_eval_version": "0.4.13",

@@ -258,8 +258,20 @@ FAULTS = (
     ),
     AccessFault(
         "only a job's submitter retries it", LOCAL + "jobs.py",
-        "if not self.context.identity.may_retry(found.submitted_by):", "if False:",
+        "if self.context.identity.may_retry(submitter):", "if True:",
         CONTRACT + "test_a_job_is_retried_only_by_its_submitter_and_administrators",
+    ),
+    AccessFault(
+        "a limited token retries no job of a wider one", "registry/adaptry/core/identity.py",
+        "return self.name == submitter.name and (self.limit is None or self.limit.includes(submitter.limit))",
+        "return self.name == submitter.name",
+        CONTRACT + "test_a_token_retries_only_jobs_within_its_limits",
+    ),
+    AccessFault(
+        "only tokens that report declare a worker gone", LOCAL + "workers.py",
+        "is_own = worker.owner == identity.name and identity.may_report",
+        "is_own = worker.owner == identity.name",
+        CONTRACT + "test_a_worker_is_forgotten_by_its_owner_or_an_administrator_once_it_serves_nothing",
     ),
     AccessFault(
         "only administrators set quotas", LOCAL + "quota_settings.py",

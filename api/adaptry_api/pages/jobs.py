@@ -199,7 +199,8 @@ def _job(registry: Registry, identity: Identity, id: str, tail: LogTail) -> JobP
     job = registry.jobs.get(id)
     lines, is_whole = tail.look(registry)
     may_run = identity.may_in("job.run", job.namespace) if job.namespace else identity.may_administer
-    may_retry = may_run and identity.may_retry(job.submitted_by)
+    is_own = identity.name == job.submitted_by and identity.limit is None  # a job's limit is not shown
+    may_retry = may_run and (is_own or identity.may_administer)
     return JobPage(job=job, log=lines, is_whole=is_whole, may_run=may_run, may_retry=may_retry)
 
 

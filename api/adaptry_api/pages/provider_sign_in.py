@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from adaptry.core.errors import NotFound, Unauthenticated
+from adaptry.core.identity import Identity
 from adaptry.storage import sign_ins
 from adaptry_api.auth_policy import PUBLIC, app_state_of
 from adaptry_api.pages.page_routes import PROVIDER_SIGN_IN, page_router
@@ -79,12 +80,12 @@ async def finish_provider_sign_in(
         raise Unauthenticated(f"the identity provider did not sign you in: {(error or 'no code')[:80]!a}")
     response = RedirectResponse(begun.next, 303)
 
-    def finish() -> None:
+    def finish() -> Identity:
         user = provider.user_of_code(code, _callback(request), begun.nonce, begun.verifier)
-        begin_session(app_state, request, response, sign_ins.sign_in(app_state.catalog, user))
+        return begin_session(app_state, request, response, sign_ins.sign_in(app_state.catalog, user))
 
-    await to_thread.run_sync(finish, limiter=app_state.provider_calls)
-    app_state.authenticator.clear_cache()  # groups may have changed
+    identity = await to_thread.run_sync(finish, limiter=app_state.provider_calls)
+    app_state.authenticator.forget(identity.principal)  # groups may have changed
     _set_cookie(request, response, "", 0)
     return response
 

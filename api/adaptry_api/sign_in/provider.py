@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from collections.abc import Callable, Mapping
+from math import inf
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 _LIMITS = strictjson.JsonLimits(size=1 << 18, nodes=20_000)
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
 _MOST_GROUPS = 2000
+_SLOW, _PAUSE = 1.0, 15.0
+"""If a code was not exchanged after this many seconds, further sign-ins fail immediately for a while. Only a
+few wait for the provider at once, so all others would wait for those before them."""
 Claims = Mapping[str, Any]
 """(`Any`: JSON.)"""
 
@@ -35,8 +40,10 @@ class Unconfirmed(Unavailable):
     provider replaced the old one.
     """
 
-    def __init__(self, message: str, refresh_token: str | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, refresh_token: str | None = None, public_message: str | None = None
+    ) -> None:
+        super().__init__(message, public_message=public_message)
         self.refresh_token = refresh_token
 
 
@@ -52,9 +59,11 @@ class OpenIdProvider:
         connector: GuardedConnector,
         keys: IssuerKeys,
         sealing_key: Callable[[], bytes],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._connector, self._keys = settings, connector, keys
-        self._sealing_key = sealing_key
+        self._sealing_key, self._clock = sealing_key, clock
+        self._failed_at = -inf
 
     @property
     def issuer(self) -> str:
@@ -86,7 +95,7 @@ class OpenIdProvider:
             "redirect_uri": redirect_uri,
             "code_verifier": verifier,
         }
-        answer = self._token_answer(form)
+        answer = self._answer_to_code(form)
         claims = self._verified(answer)
         if claims.get("nonce") != nonce:
             raise Unauthenticated("the identity provider's answer belongs to another sign-in; sign in again")
@@ -115,6 +124,17 @@ class OpenIdProvider:
             raise Unauthenticated("the identity provider returned another user than the one that signed in")
         return user
 
+    def _answer_to_code(self, form: Mapping[str, str]) -> dict[str, Any]:
+        begun = self._clock()
+        if begun - self._failed_at < _PAUSE:
+            raise Unavailable("the identity provider does not answer now; sign in again in a moment")
+        try:
+            return self._token_answer(form)
+        except Unavailable:
+            if (ended := self._clock()) - begun > _SLOW:
+                self._failed_at = ended
+            raise
+
     def _token_answer(self, form: Mapping[str, str]) -> dict[str, Any]:
         metadata = self._keys.metadata_of(self.issuer)
         headers, sent = dict(_FORM), dict(form)
@@ -132,7 +152,8 @@ class OpenIdProvider:
             return found
         if found.get("error") == "invalid_grant":
             raise Unauthenticated("the identity provider no longer accepts this sign-in; sign in again")
-        raise Unavailable(
+        is_down = answer.status >= 500 or answer.status == 429
+        raise (Unavailable if is_down else Unconfirmed)(
             f"the identity provider returned status {answer.status} ({str(found.get('error'))[:80]})",
             public_message="the identity provider refused this server; the server's log has the details",
         )

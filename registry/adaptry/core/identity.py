@@ -58,11 +58,14 @@ class Identity:
         """Whether they may do it in the whole namespace."""
         return self.decide(action, namespace, None, facts).is_allowed
 
-    def may_retry(self, submitter: str) -> bool:
-        """Whether they may restart a job, which has its submitter's rights: otherwise they would create
-        versions in the submitter's name.
+    def may_retry(self, submitter: Identity) -> bool:
+        """Whether they may restart a job, which has the rights of `submitter`: the same user, whose token
+        allowed nothing beyond the limits of this one. Otherwise they would create versions in another user's
+        name, or with more rights than their token has.
         """
-        return self.name == submitter or self.may_administer
+        if self.may_administer:
+            return True
+        return self.name == submitter.name and (self.limit is None or self.limit.includes(submitter.limit))
 
     def may_somewhere(self, action: Action) -> bool:
         """Whether a grant and the token's limit allow the action on anything, conditions aside."""

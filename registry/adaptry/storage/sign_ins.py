@@ -78,11 +78,11 @@ def sign_out(catalog: Catalog, token_sha256: str) -> None:
         record(tx, "session.end", AuditTarget(found.info.principal), now, after={"because": "signed out"})
 
 
-def claim_due(catalog: Catalog, now: datetime | None = None) -> ExternalUser | None:
-    """Claims the next user to confirm with the provider; no other caller gets the user for two minutes."""
+def claim_due(catalog: Catalog, issuer: str, now: datetime | None = None) -> ExternalUser | None:
+    """Claims the next user to confirm with that provider; no other caller gets the user for two minutes."""
     now = now or datetime.now(UTC)
     with catalog.write() as tx:
-        return sign_ins.claim_due(tx, now - CONFIRM_AFTER, now)
+        return sign_ins.claim_due(tx, issuer, now - CONFIRM_AFTER, now)
 
 
 def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> None:

@@ -78,6 +78,21 @@ class Limit:
         allowed = frozenset[Action]().union(*map(actions_of, self.permissions))
         return action in allowed or ("admin" in allowed and self.includes_everything)
 
+    def includes(self, other: Limit | None) -> bool:
+        """Whether a token with the limit `other` (None: no limit) certainly allows nothing beyond this."""
+        if other is None:
+            return self.permissions is None and self.includes_everything
+        if self.permissions is not None:
+            if other.permissions is None:
+                return False
+            if not all(
+                map(self.allows_somewhere, frozenset[Action]().union(*map(actions_of, other.permissions)))
+            ):
+                return False
+        if other.resources is None or self.resources is None:
+            return self.includes_everything
+        return all(any(one.contains(each) for one in self.resources) for each in other.resources)
+
     @property
     def includes_everything(self) -> bool:
         return self.resources is None or any(one.is_everything for one in self.resources)

@@ -114,6 +114,7 @@ def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) 
 
 def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datetime) -> AdapterRecord:
     row = _require(tx, adapter)
+    old = _terms(row)
     if change.description is not None:
         row.description = change.description
     if change.tags is not None:
@@ -122,7 +123,7 @@ def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datet
         row.visibility = change.visibility
     row.updated_at = at
     tx.flush()
-    terms.rewrite(tx, adapter.key, TERM_FIELDS, _terms(row))
+    terms.replace(tx, adapter.key, old, _terms(row))
     return _record(row)
 
 

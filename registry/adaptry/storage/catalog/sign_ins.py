@@ -81,16 +81,20 @@ def end(tx: Transaction, user: ExternalUser, now: datetime) -> None:
     tokens.revoke_of_external(tx, user.key, now)
 
 
-def claim_due(tx: Transaction, before: datetime, now: datetime) -> ExternalUser | None:
-    """Claims a user who was last confirmed before that time and has a refresh token, for confirmation now."""
+def claim_due(tx: Transaction, issuer: str, before: datetime, now: datetime) -> ExternalUser | None:
+    """Claims a user of that provider who was last confirmed before that time and has a refresh token, for
+    confirmation now. Those whose last confirmation failed come last, so that they keep no others waiting.
+    """
+    claimed_until = col(ExternalUserRow.claimed_until)
     row = tx.exec(
         select(ExternalUserRow)
         .where(
+            ExternalUserRow.issuer == issuer,
             col(ExternalUserRow.refresh_token).is_not(None),
             col(ExternalUserRow.confirmed_at) < before,
-            or_(col(ExternalUserRow.claimed_until).is_(None), col(ExternalUserRow.claimed_until) < now),
+            or_(claimed_until.is_(None), claimed_until < now),
         )
-        .order_by(col(ExternalUserRow.confirmed_at))
+        .order_by(claimed_until.is_not(None), claimed_until, col(ExternalUserRow.confirmed_at))
         .limit(1)
     ).first()
     if row is None:

@@ -79,25 +79,49 @@ def _removal(*of_term: sa.ColumnElement[bool]) -> sa.Delete:
 
 
 def rewrite(tx: Transaction, adapter: int, fields: Iterable[str], terms: Terms) -> None:
-    """Replaces the terms of these fields on every version of an adapter. Writes only what differs."""
+    """Replaces the terms of these fields on every version of an adapter, after reading all their terms.
+    Writes only what differs.
+    """
     wanted = _ids(tx, terms)
-    term, version, posting = orm.TermRow, orm.VersionRow, orm.PostingRow
-    versions = sm.select(version.id).where(version.adapter_id == adapter)
+    term, posting = orm.TermRow, orm.PostingRow
+    versions = sm.select(orm.VersionRow.id).where(orm.VersionRow.adapter_id == adapter)
     held = sm.select(posting.term_id).where(sm.col(posting.version_id).in_(versions)).distinct()
     of_fields = sm.select(term.id).where(sm.col(term.id).in_(held), sm.col(term.field).in_(list(fields)))
-    if gone := set(tx.exec(of_fields).all()) - wanted:
-        tx.execute(
-            sa.delete(posting).where(
-                sm.col(posting.version_id).in_(versions), sm.col(posting.term_id).in_(gone)
-            )
-        )
+    has = {id for id in tx.exec(of_fields) if id is not None}
+    _remove_from_all(tx, adapter, has - wanted)
+    _add_to_all(tx, adapter, wanted)
+
+
+def replace(tx: Transaction, adapter: int, old: Terms, new: Terms) -> None:
+    """Replaces the terms `old`, which every version of an adapter has, by `new`. Takes time in proportion to
+    the terms that differ, times the versions.
+    """
+    was, becomes = set(old), set(new)
+    _remove_from_all(tx, adapter, set(_known(tx, sorted(was - becomes)).values()))
+    _add_to_all(tx, adapter, _ids(tx, becomes - was))
+
+
+def _remove_from_all(tx: Transaction, adapter: int, terms: set[int]) -> None:
+    if not terms:
+        return
+    posting = orm.PostingRow
+    versions = sm.select(orm.VersionRow.id).where(orm.VersionRow.adapter_id == adapter)
+    tx.execute(
+        sa.delete(posting).where(sm.col(posting.version_id).in_(versions), sm.col(posting.term_id).in_(terms))
+    )
+
+
+def _add_to_all(tx: Transaction, adapter: int, terms: set[int]) -> None:
+    if not terms:
+        return
+    term, version, posting = orm.TermRow, orm.VersionRow, orm.PostingRow
     is_there = sa.exists().where(
         sm.col(posting.term_id) == sm.col(term.id), sm.col(posting.version_id) == sm.col(version.id)
     )
     missing = (
         sm.select(term.id, version.id)
         .join(version, sm.col(version.adapter_id) == adapter)
-        .where(sm.col(term.id).in_(wanted), ~is_there)
+        .where(sm.col(term.id).in_(terms), ~is_there)
     )
     tx.execute(sa.insert(posting).from_select(["term_id", "version_id"], missing))
 

@@ -8,6 +8,7 @@ import secrets
 from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
+from adaptry.core.identity import Identity
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.job_types.cron import Cron
 from adaptry.registry.job_types.records import JobInfo, JobOrder, JobState, LogLine, RunnerInfo, ScheduleInfo
@@ -68,12 +69,7 @@ class LocalJobs(Jobs):
         with self.context.write() as tx:
             found = self._job(tx, id)
             self._require_asking(found.namespace, found.kind)
-            if not self.context.identity.may_retry(found.submitted_by):
-                raise PermissionDenied(
-                    f"job {id} has the rights of {found.submitted_by}, who submitted it, and what it creates"
-                    f" is theirs, so only {found.submitted_by} and administrators may retry it; submit the"
-                    f" same task as your own job (adaptry jobs submit {found.kind} …, or on the job's page)"
-                )
+            self._require_retrying(found, jobs.submitter(tx, id))
             if found.state not in ("failed", "cancelled"):
                 raise Conflict(f"job {id} is {found.state}; only failed and cancelled jobs can be retried")
             jobs.reopen(tx, id)
@@ -176,6 +172,23 @@ class LocalJobs(Jobs):
         """Whether a stored piece was garbage collected, because nothing referred to it."""
         digest = result.get("sha256")
         return isinstance(digest, str) and not self.context.blobs.has(Digest.parse(digest))
+
+    def _require_retrying(self, job: JobInfo, submitter: Identity) -> None:
+        """Raises `PermissionDenied`: a retried job has the rights with which it was submitted."""
+        if self.context.identity.may_retry(submitter):
+            return
+        again = (
+            f"submit the same task as your own job (adaptry jobs submit {job.kind} …, or on the job's page)"
+        )
+        if self.context.identity.name == submitter.name:
+            raise PermissionDenied(
+                f"job {job.id} was submitted with a token that allows more than this one, and would run with"
+                f" the rights of that token; retry it with an unlimited token, or {again}"
+            )
+        raise PermissionDenied(
+            f"job {job.id} has the rights of {submitter.name}, who submitted it, and what it creates is"
+            f" theirs, so only {submitter.name} and administrators may retry it; {again}"
+        )
 
     def _require_asking(self, namespace: str, kind: str) -> None:
         """Raises `PermissionDenied`: a job has its submitter's rights, so callers without the rights may not

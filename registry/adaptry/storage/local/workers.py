@@ -168,9 +168,12 @@ class LocalWorkers(Workers):
     def _managed_worker(self, tx: Transaction, name: str, owner: str | None, verb: str) -> WorkerRecord:
         """A worker that the caller may declare gone and forget. Raises `PermissionDenied`."""
         worker, identity = self._seen_worker(tx, name, owner), self.context.identity
-        if worker.owner != identity.name and not identity.may_administer:
+        is_own = worker.owner == identity.name and identity.may_report  # its owner's other tokens may not
+        if not is_own and not identity.may_administer:
             what = f"{verb} {name}{' gone' if verb == 'declare' else ''}"
-            raise PermissionDenied(f"{identity.name} may not {what}; its own token or an administrator may")
+            raise PermissionDenied(
+                f"{identity.name} may not {what}; its own token (worker.report) or an administrator may"
+            )
         return worker
 
     def _record(self, tx: Transaction, kind: str, worker: WorkerRecord, reason: str | None = None) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from adaptry.core.access.grants import Limit
+from adaptry.core.access.resources import Resource
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.core.identity import ANONYMOUS, LOCAL, Identity
 from adaptry.registry.interface import Registry
@@ -129,6 +133,27 @@ class JobsContract(ContractFixtures):
 
         assert make_registry(RON).jobs.get(job.id).state == "cancelled"
         assert make_registry(LOCAL).jobs.retry(job.id).submitted_by == "ada"
+
+    def test_a_token_retries_only_jobs_within_its_limits(self, make_registry: MakeRegistry) -> None:
+        def token(*permissions: str, on: str = "acme") -> Registry:
+            return make_registry(replace(ADA, limit=Limit(permissions, (Resource.parse(on),))))
+
+        running, pushing = token("job.run"), token("contributor")
+        job = pushing.jobs.submit(CONVERT)
+
+        assert running.jobs.cancel(job.id).state == "cancelled"
+        with pytest.raises(PermissionDenied, match="submitted with a token that allows more than this one"):
+            running.jobs.retry(job.id)
+        assert pushing.jobs.get(job.id).state == "cancelled"
+
+        for wide in (pushing, token("writer"), token("job.run", "push", "evidence.add", on="ac*")):
+            assert wide.jobs.retry(job.id).state == "queued"
+            wide.jobs.cancel(job.id)
+
+        everywhere = token("contributor", on="*").jobs.submit(CONVERT)
+        pushing.jobs.cancel(everywhere.id)
+        with pytest.raises(PermissionDenied, match="retry it with an unlimited token"):
+            pushing.jobs.retry(everywhere.id)
 
     def test_only_administrators_submit_jobs_on_shared_data(self, make_registry: MakeRegistry) -> None:
         job = make_registry(LOCAL).jobs.submit(VERIFY)

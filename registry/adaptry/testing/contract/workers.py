@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.core.access.grants import Limit
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.refs import AdapterName, Ref
@@ -280,6 +282,11 @@ class WorkersContract(ContractFixtures):
             make_registry(ADA).workers.forget("gpu-1")
         with pytest.raises(NotFound):
             make_registry(EVE).workers.forget("gpu-1")
+        reading = make_registry(replace(GUS, limit=Limit(("viewer",))))
+        with pytest.raises(PermissionDenied, match="may not forget gpu-1; its own token"):
+            reading.workers.forget("gpu-1")
+        with pytest.raises(PermissionDenied, match="may not declare gpu-1 gone; its own token"):
+            reading.workers.declare_gone("gpu-1", WorkerGoneRequest(reason="scrapped"))
         with pytest.raises(Conflict, match="may still serve versions that it reported"):
             make_registry(LOCAL).workers.forget("gpu-1")
         send_report(make_registry(GUS))
