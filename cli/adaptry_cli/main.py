@@ -19,7 +19,7 @@ import click
 from adaptry import __version__
 from adaptry.core.errors import AdaptryError, StorageFull
 from adaptry_cli.command import Group
-from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, exit_code
+from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, USAGE, exit_code
 from adaptry_cli.gc_pause import paused_garbage_collection
 from adaptry_cli.streams import encodable, open_standard_streams
 
@@ -252,6 +252,9 @@ class LazyGroup(Group):
         except Exception as error:
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 sys.exit(_print_disk_full(error))
+            if problem := _describe_outside_problem(error):
+                _print_error(problem)
+                sys.exit(USAGE)
             if os.environ.get("ADAPTRY_DEBUG"):
                 raise
             _print_error(
@@ -293,6 +296,18 @@ def _print_disk_full(error: OSError) -> int:
         " space and try again"
     )
     return exit_code(StorageFull(""))
+
+
+def _describe_outside_problem(error: Exception) -> str | None:
+    """Describes an error whose cause is a path or an argument, and not Adaptry; None for others."""
+    if isinstance(error, OSError) and error.filename and error.errno in _UNUSABLE_PATHS:
+        return f"cannot use {str(error.filename)[:200]}: {error.strerror}; choose another path"
+    if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
+        return f"an argument is not UTF-8 text: {error.object[:200]!a}; only paths may be like that"
+    return None
+
+
+_UNUSABLE_PATHS = frozenset([errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP])
 
 
 def _print_error(sentence: str) -> None:

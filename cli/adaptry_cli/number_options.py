@@ -12,7 +12,7 @@ Command = TypeVar("Command", bound=Callable[..., object])
 
 
 class WholeNumber(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
-    """A whole number from `least` to `most`. (`Any`: click's own.)"""
+    """A whole number from `least` to `most`, of at most 63 bits, like a database's. (`Any`: click's own.)"""
 
     def __init__(self, least: int | None = None, most: int | None = None) -> None:
         self.least, self.most = least, most
@@ -25,6 +25,8 @@ class WholeNumber(click.ParamType):  # type: ignore[type-arg]  # subscriptable s
             self.fail(f"{str(value)[:40]!r} is not a whole number", param, ctx)
         if not _is_inside(number, self.least, self.most):
             self.fail(f"{number} is not {_range_text(self.least, self.most)}", param, ctx)
+        if number >= 1 << 63:
+            self.fail(f"{number} is too large", param, ctx)
         return number
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:

@@ -146,3 +146,24 @@ def test_a_pull_into_the_current_folder_is_refused(run, tmp_path: Path) -> None:
 
 def test_a_missing_lock_file_is_reported(run) -> None:
     assert "adaptry lock REF" in run("pull", "--locked", "adaptry.lock", code=3).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("cache", "ls", "--cache", "./out/adapter_config.json"), "cannot use "),
+        (("cache", "ls", "--cache", "./" + "n" * 3000), "cannot use "),
+        (("jobs", "show", "caf\udce9"), "not UTF-8 text"),
+        (("group", "delete", "caf\udce9"), "not UTF-8 text"),
+        (("grant", "rm", "99999999999999999999"), "is too large"),
+    ],
+)
+def test_an_unusable_path_or_argument_is_a_usage_error_and_not_a_bug(
+    run, words: tuple[str, ...], problem: str
+) -> None:
+    run("push", "./out", "acme/tone")
+
+    refused = run(*words, code=2).stderr
+
+    assert problem in refused
+    assert "bug in Adaptry" not in refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,22 @@ def test_an_existing_output_folder_is_a_conflict(run) -> None:
 
 def test_an_unknown_base_is_not_found(run) -> None:
     assert "org/none" in run("merge", "--base", "org/none", "./out", "-o", "./merged", code=3).stderr
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
+def test_folders_whose_names_are_not_utf8_are_merged_combined_and_extracted(
+    run, out: Path, base: Path
+) -> None:
+    for folder in (out, base):
+        folder.rename(folder.with_name(f"{folder.name}-caf\udce9"))
+
+    run("merge", "./out-caf\udce9", "--base", "./base-caf\udce9", "-o", "./merged")
+    record = json.loads(Path("merged/adaptry_merge.json").read_text())
+    assert record["inputs"][0]["source"] == record["recipe"]["inputs"][0]["source"] == r"./out-caf\udce9"
+    assert record["recipe"]["base"] == r"./base-caf\udce9"
+
+    run("combine", "./out-caf\udce9", "./better", "-o", "./both", "--heatmap", "./both.png")
+    assert Path("both.png").read_bytes().startswith(b"\x89PNG")
+
+    run("extract", "./merged", "--base", "./base-caf\udce9", "--rank", "2", "-o", "./extracted")
+    assert run("check", "./extracted", "--base", "./base-caf\udce9")

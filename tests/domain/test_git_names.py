@@ -10,12 +10,12 @@ import pytest
 from adaptry.core.errors import InvalidRef
 from adaptry.core.git_names import find_name_problem, to_valid_name
 from adaptry.core.hub_revision import parse_branch, parse_tag
-from adaptry.core.refs import parse_alias, parse_stored_alias
+from adaptry.core.refs import AdapterName, Label, Ref, parse_alias, parse_stored_alias
 
 BROKEN = [
     "HEAD", "head", "FETCH_HEAD", "ORIG_HEAD", "a..b", "x.lock", "X.LOCK", "x.lock.lock", ".a", "a.", "a@{1}",
     "a//b", "/a", "a/", "a/.b", "a/b.lock", "a b", "a~1", "a^", "a:b", "a?", "a*", "a[b", "a\\b", "a\tb",
-    "a\x7f", "-a", "@", "Main", "LATEST",
+    "a\x7f", "-a", "@", "Main", "LATEST", "v1.", ".3", "-abcdef0",
 ]  # fmt: skip
 
 
@@ -26,6 +26,19 @@ def test_a_name_invalid_in_git_is_refused_with_a_valid_one(name: str) -> None:
             parse(name)
         shown = caught.value.message.rpartition("; write ")[2]
         assert parse(shown) == shown
+
+
+@pytest.mark.parametrize("name", ["7", "007", "v1", "V1", "v0", "v01", "v1234567890", "abcdef0", "ABCDEF0"])
+def test_a_new_name_that_people_would_take_for_a_version_or_an_id_is_refused(name: str) -> None:
+    for parse in (parse_alias, parse_branch, parse_tag):
+        with pytest.raises(InvalidRef, match="would be mistaken for something else"):
+            parse(name)
+
+
+@pytest.mark.parametrize("name", ["v0", "v01", "v1234567890", "V1", "ABCDEF0"])
+def test_such_a_name_of_an_older_registry_can_still_be_used(name: str) -> None:
+    assert parse_stored_alias(name) == name
+    assert Ref.parse(f"acme/tone@{name}") == Ref(AdapterName("acme", "tone"), Label(name))
 
 
 @pytest.mark.parametrize("name", ["a..b", "x.lock", "HEAD", "a."])

@@ -162,6 +162,18 @@ def test_an_adapter_can_be_deleted_to_make_room(full: Full) -> None:
     assert "deleted 4 files" in full.adaptry("gc", "--grace", "0")
 
 
+@pytest.mark.parametrize("first", [("delete", "acme/tone", "--yes"), ("gc",)])
+def test_a_sweep_works_even_if_others_took_the_space_after_an_earlier_cleanup(
+    full: Full, first: tuple[str, ...]
+) -> None:
+    full.adaptry(*first)
+    for filler in full.disk.glob("filler-*"):
+        filler.rename(full.disk / f"older-{filler.name}")
+    full.fill()
+    assert "deleted " in full.adaptry("gc", "--grace", "0")
+    assert shutil.disk_usage(full.disk).free > 2 << 20
+
+
 def test_with_free_space_everything_works_again(full: Full) -> None:
     full.adaptry("push", str(full.new), "acme/new", code=6)
     full.free()

@@ -14,6 +14,7 @@ from adaptry.core.errors import TooLarge, Unsupported
 from adaptry.core.manifest import check_tree
 from adaptry.core.refs import AdapterName
 from adaptry.registry.commits import MAIN
+from adaptry.registry.manifest_inheritance import whole_adapter_of
 from adaptry_api.errors import HttpProblem
 from adaptry_api.hub import gitids
 from adaptry_api.hub.adapters import AdapterRepository
@@ -71,10 +72,12 @@ def preupload(
     files = {file.path: file for file in snapshot.files}
     coming = [AnnouncedFile(file.path, file.size) for file in body.files]
     unwanted = _unwanted(coming, parse_gitignore(body.gitIgnore), files, reader, name, branch)
+    adapter = whole_adapter_of(file.path for file in coming)
+    always_sent = adapter if len(adapter) > 1 else ()
     answers = [
         {"path": file.path, "uploadMode": _ignored_mode(file), "shouldIgnore": True}
         if file.path in unwanted
-        else _mode(file, files.get(file.path), snapshot)
+        else _mode(file, None if file.path in always_sent else files.get(file.path))
         for file in coming
     ]
     response = JSONResponse({"files": answers, "commitOid": snapshot.commit})
@@ -129,9 +132,12 @@ def _ignored_mode(coming: AnnouncedFile) -> str:
     return "lfs" if coming.size > gitids.MAX_REGULAR_SIZE else "regular"
 
 
-def _mode(coming: AnnouncedFile, there: RepositoryFile | None, snapshot: Snapshot) -> dict[str, Any]:
+def _mode(coming: AnnouncedFile, there: RepositoryFile | None) -> dict[str, Any]:
     """How to send a file, and the id of the current file at its path, in the form that the client computes
-    itself. (`Any`: JSON.)
+    itself; the client omits the file from its commit if that is the same. (`Any`: JSON.)
+
+    There is no id (`there` is None) for the files of a whole adapter. A client that omitted its config would
+    get, if another upload comes first, a version of its weights with the other upload's config.
     """
     is_large = gitids.is_large(coming.path, coming.size)
     entry: dict[str, Any] = {

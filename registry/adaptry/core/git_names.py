@@ -14,6 +14,7 @@ from adaptry.core.lazy_pattern import lazy_pattern
 _FORBIDDEN = lazy_pattern(r"[\x00-\x20\x7f~^:?*\[\\]")
 _PSEUDO_REF = lazy_pattern(r"(?:[A-Za-z]+_)*head", re.IGNORECASE)
 """HEAD, FETCH_HEAD, ORIG_HEAD, MERGE_HEAD, …: special to git, on some file systems in any case."""
+_LIKE_VERSION_OR_ID = lazy_pattern(r"v?[0-9]+|[0-9a-f]{7,64}", re.IGNORECASE)
 _TAKEN = frozenset({"main", "latest"})
 
 
@@ -39,12 +40,17 @@ def find_name_problem(name: str) -> str | None:
     return None
 
 
+def is_like_version_or_id(name: str) -> bool:
+    """Whether people would take `name` for a version or an id: `3`, `v3`, `V3`, `v03`, `ABCDEF0`."""
+    return bool(_LIKE_VERSION_OR_ID.fullmatch(name))
+
+
 def to_valid_name(name: str) -> str:
-    """A name similar to `name` that git accepts; `draft` if no character remains."""
+    """A name similar to `name` for a new alias, branch or tag; `draft` if no character remains."""
     near = re.sub(r"[^A-Za-z0-9._/+-]+", "-", name)
     near = re.sub(r"\.{2,}", ".", near)
     parts = [re.sub(r"(?:\.lock)+$", "", part, flags=re.IGNORECASE).strip(".-") for part in near.split("/")]
     near = "/".join(filter(None, parts))
-    if _PSEUDO_REF.fullmatch(near) or near.lower() in _TAKEN:
+    if _PSEUDO_REF.fullmatch(near) or near.lower() in _TAKEN or is_like_version_or_id(near):
         near = f"my-{near.lower()}"
     return near if near and find_name_problem(near) is None else "draft"

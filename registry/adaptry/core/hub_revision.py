@@ -10,7 +10,7 @@ import re
 from typing import Literal
 
 from adaptry.core.errors import InvalidRef
-from adaptry.core.git_names import find_name_problem, to_valid_name
+from adaptry.core.git_names import find_name_problem, is_like_version_or_id, to_valid_name
 from adaptry.core.lazy_dataclass import dataclass
 
 GRAMMAR = (
@@ -72,7 +72,7 @@ def _name(text: str, kind: str) -> str:
         )
     if segments[0] == "refs":
         raise InvalidRef(f"not a name for a {kind}: {text[:80]!r} (git adds refs/ itself); leave refs/ out")
-    if text.isdigit() or _VERSION.fullmatch(text) or _ID.fullmatch(text):
+    if is_like_version_or_id(text):
         raise InvalidRef(
             f"the {kind} {text!r} would be mistaken for something else (digits, v<digits> and 7 or more hex"
             " digits are taken); choose a word such as draft"

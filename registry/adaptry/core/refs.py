@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
-from adaptry.core.git_names import find_name_problem, to_valid_name
+from adaptry.core.git_names import find_name_problem, is_like_version_or_id, to_valid_name
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lazy_pattern import lazy_pattern
 
@@ -167,6 +167,8 @@ def parse_alias(text: str) -> str:
     if problem and text != "latest":  # `parse_stored_alias` explains this one better
         near = to_valid_name(text).replace("/", "-").replace("+", "-")
         raise InvalidRef(f"not a name for an alias: {text[:80]!r}: {problem}; write {near[:64]}")
+    if is_like_version_or_id(text):
+        raise _mistakable(text)
     return parse_stored_alias(text)
 
 
@@ -181,13 +183,17 @@ def parse_stored_alias(text: str) -> str:
             " not starting with refs)"
         )
     if text in ("latest", "main") or text.isdigit() or _VERSION.fullmatch(text) or _HEX_ID.fullmatch(text):
-        raise InvalidRef(
-            f"the alias {text!r} would be mistaken for something else "
-            "(latest, main, digits, v<digits> and 7 or more hex digits are taken); choose a word such as prod"
-        )
+        raise _mistakable(text)
     if _DEVICE.fullmatch(text):
         raise InvalidRef(f"the alias {text!r} is a device on Windows; choose a word such as prod")
     return text
+
+
+def _mistakable(alias: str) -> InvalidRef:
+    return InvalidRef(
+        f"the alias {alias!r} would be mistaken for something else "
+        "(latest, main, digits, v<digits> and 7 or more hex digits are taken); choose a word such as prod"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +235,10 @@ def parse_selector(text: str) -> Selector:
         return ByDigest(match[1])
     if _HEX_ID.fullmatch(text):
         return ByDigest(text)
-    if _ALIAS.fullmatch(text) and not text.removeprefix("v").isdigit():
-        return Label(text)
+    if _ALIAS.fullmatch(text) and not text.isdigit():
+        return Label(
+            text
+        )  # `v0` and `V3` too: no alias has such a name today, but older registries have some
     raise InvalidRef(f"not a version, alias or digest: {text[:80]!r} ({GRAMMAR})")
 
 

@@ -4,7 +4,7 @@ declarations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from adaptry.adapters.formats import detect_format
 from adaptry.core.digest import Digest
@@ -15,11 +15,18 @@ def adapter_files(manifest: Manifest) -> dict[str, Digest]:
     """The adapter's files in a tree (weights, config, and further files of its tool); empty if the tree is
     not an adapter.
     """
-    format = detect_format(entry.path for entry in manifest.files)
-    if format is None:
-        return {}
-    own = {format.weights, format.config, *format.extra_files}
+    own = whole_adapter_of(entry.path for entry in manifest.files)
     return {entry.path: entry.sha256 for entry in manifest.files if entry.path in own}
+
+
+def whole_adapter_of(paths: Iterable[str]) -> frozenset[str]:
+    """The paths that are an adapter together (weights, config, and further files of its tool); empty if some
+    of them are missing.
+    """
+    format = detect_format(paths)
+    if format is None:
+        return frozenset()
+    return frozenset(path for path in (format.weights, format.config, *format.extra_files) if path)
 
 
 def is_same_adapter(before: Manifest, after: Manifest) -> bool:

@@ -135,8 +135,7 @@ def open_local(
     if not is_new and not (folder / _ADDRESS).is_file() and not os.access(folder, os.W_OK):
         return _open_for_reading(folder, identity)
     store = _open_blobs(folder, blobs, blob_cache)
-    if for_cleanup:
-        disk_reserve.release_reserve(folder)
+    is_reserve_used = for_cleanup and disk_reserve.release_reserve(folder)
     try:
         opened = open_owned(locate_catalog(folder, catalog), store)
     except Conflict:
@@ -158,6 +157,8 @@ def open_local(
         folder=folder,
         inspector=Inspector(started=inspection),
     )
+    if is_reserve_used:
+        context.after_close = partial(disk_reserve.restore_reserve, folder)
     return LocalRegistry(context)
 
 

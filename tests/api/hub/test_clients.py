@@ -89,3 +89,41 @@ answer = [
 """
     answer, _ = run_client(server, PUSHED + code, tmp_path, name=TONE, folder=str(folder))
     assert answer == [True, True, True, False, False]
+
+
+def test_an_upload_overtaken_by_another_mixes_no_weights_with_the_others_config(
+    server: Server, tmp_path: Path
+) -> None:
+    """The client omits files that the branch had when it announced them."""
+    folders = {
+        name: str(tiny_lora(tmp_path / name, seed=seed, alpha=alpha))
+        for name, seed, alpha in (("first", 1, 8), ("slow", 2, 8), ("quick", 3, 64))
+    }
+    (alphas, same), _ = run_client(
+        server,
+        """
+import huggingface_hub._commit_api as parts
+api.create_repo("acme/tone")
+def upload(name):
+    return api.upload_folder(repo_id="acme/tone", folder_path=folders[name]).oid
+send = parts._prepare_commit_payload
+def overtaken(*args, **options):
+    parts._prepare_commit_payload = send
+    upload("quick")
+    return send(*args, **options)
+upload("first")
+parts._prepare_commit_payload = overtaken
+upload("slow")
+def version(revision, name):
+    here = Path(api.snapshot_download("acme/tone", revision=revision))
+    weights = "adapter_model.safetensors"
+    assert (here / weights).read_bytes() == (Path(folders[name]) / weights).read_bytes()
+    return json.loads((here / "adapter_config.json").read_text())["lora_alpha"]
+alphas = [version("v1", "first"), version("v2", "quick"), version("v3", "slow")]
+answer = alphas, upload("slow") == upload("slow")
+""",
+        tmp_path,
+        folders=folders,
+    )
+    assert alphas == [8, 64, 8]
+    assert same, "an unchanged upload makes no commit"

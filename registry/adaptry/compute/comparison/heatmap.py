@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.module_layers import in_model_order, layer_and_kind
 from adaptry.compute.comparison.results import CombineReport, ModuleReport
+from adaptry.core.display import escape_controls
 from adaptry.core.errors import Invalid, MissingDependency
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -66,9 +67,9 @@ def draw_heatmap(report: CombineReport, path: Path) -> None:
 
 
 def _panels(report: CombineReport) -> Iterator[_Panel]:
-    for place, label in enumerate(report.parents):
+    for place, label in enumerate(map(escape_controls, report.parents)):
         yield _Panel(f"cosine with\n{label}", _at("cosines", place), -1.0, 1.0, "RdBu")
-    for place, label in enumerate(report.parents):
+    for place, label in enumerate(map(escape_controls, report.parents)):
         yield _Panel(f"norm, as a share of\nthat of {label}", _at("ratios", place), 0.0, None, "viridis")
     yield _Panel("kept energy", lambda module: module.kept, None, 1.0, "viridis")
     yield _Panel("sign conflict\nbetween parents", lambda module: module.conflict, 0.0, 1.0, "magma")

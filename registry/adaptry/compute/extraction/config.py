@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from adaptry.compute.extraction.plan import ExtractPlan
 from adaptry.compute.extraction.target_choice import task_of
 from adaptry.compute.lazy_adapters.lazy_adapter import Json
+from adaptry.core.display import escape_controls
 
 
 def config_of(plan: ExtractPlan, base_name: str | None) -> Json:
@@ -16,7 +17,7 @@ def config_of(plan: ExtractPlan, base_name: str | None) -> Json:
     has_bias = any(each.kind == "bias" for each in plan.whole)
     return {
         "task_type": task_of(plan.tuned.config),
-        "base_model_name_or_path": base_name,
+        "base_model_name_or_path": None if base_name is None else escape_controls(base_name),
         "target_modules": _short({site.path for site in modules}, plan.modules),
         "fan_in_fan_out": any(
             each.is_transposed and each.site and each.site.kind == "linear" for each in plan.lora

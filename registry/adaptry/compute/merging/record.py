@@ -17,7 +17,7 @@ from adaptry.compute.merging.base_copy import BaseCopy
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.recipes.merge import MergeRecipe
 from adaptry.core.digest import Digest
-from adaptry.core.display import short_repr
+from adaptry.core.display import escape_controls, short_repr
 from adaptry.core.manifest import FileEntry
 
 RECORD_FILE = "adaptry_merge.json"
@@ -98,7 +98,7 @@ def build_merge_record(
         weights = [entry.named.weights_digest() for entry in plan.inputs]
     inputs = tuple(
         MergedInput(
-            source=entry.label,
+            source=escape_controls(entry.label),
             weight=entry.weight,
             weights=digest,
             config=_config_digest(entry.named),
@@ -107,7 +107,7 @@ def build_merge_record(
         for entry, digest, revision in zip(plan.inputs, weights, revisions, strict=True)
     )
     return MergeRecord(
-        recipe=recipe,
+        recipe=_encodable_recipe(recipe),
         base=plan.base,
         base_copy=plan.base_copy,
         inputs=inputs,
@@ -115,8 +115,14 @@ def build_merge_record(
         baked=plan.adapted_count,
         changed=changed,
         kernels=kernels,
-        notes=plan.notes,
+        notes=tuple(map(escape_controls, plan.notes)),
     )
+
+
+def _encodable_recipe(recipe: MergeRecipe) -> MergeRecipe:
+    """The recipe, with paths as JSON can hold them: bytes that are not UTF-8 are written as `\\udcff`."""
+    inputs = tuple(each.model_copy(update={"source": escape_controls(each.source)}) for each in recipe.inputs)
+    return recipe.model_copy(update={"base": escape_controls(recipe.base), "inputs": inputs})
 
 
 def write_merge_record(record: MergeRecord, folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Disk space reserved beside a SQLite catalog, so that a sweep can still run when the disk is full.
 
 Deleting needs space first: SQLite writes changes to its log before it deletes. The reserve is an unused file
-of 1 MiB. `gc` and the other commands that free space delete it when the disk is full, and it is created again
-once there is space. (CockroachDB keeps a ballast file for the same purpose.)
+of 1 MiB. `gc` and the other commands that free space delete it when the disk is full. When they end, they
+create it again, before another program takes the space: a `delete` frees nothing until a `gc` follows it.
+(CockroachDB keeps a ballast file for the same purpose.)
 """
 
 from __future__ import annotations
@@ -22,24 +23,42 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 def allocate_reserve(folder: Path) -> None:
     """Creates the reserve if it is missing, unless it would take more than an eighth of the free space."""
-    path = folder / FILE
     with suppress(OSError):
-        if path.exists() or _free(folder) < 8 * SIZE:
-            return
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not (folder / FILE).exists() and _free(folder) >= 8 * SIZE:
+            _allocate(folder / FILE, SIZE)
+
+
+def release_reserve(folder: Path) -> bool:
+    """Deletes the reserve if the disk is full; whether there was one."""
+    if not is_full(folder) or not (folder / FILE).exists():
+        return False
+    (folder / FILE).unlink(missing_ok=True)
+    return True
+
+
+def restore_reserve(folder: Path) -> None:
+    """Creates a released reserve again, smaller if the disk has less space, unless no change would fit."""
+    size = SIZE
+    while size > _NEEDED and not (folder / FILE).exists():
         try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(descriptor, 0, SIZE)
-            else:
-                os.write(descriptor, bytes(SIZE))
-        finally:
-            os.close(descriptor)
+            _allocate(folder / FILE, size)
+        except OSError:
+            size //= 2
 
 
-def release_reserve(folder: Path) -> None:
-    """Deletes the reserve if the disk is full."""
-    if is_full(folder):
-        (folder / FILE).unlink(missing_ok=True)
+def _allocate(path: Path, size: int) -> None:
+    """Raises `OSError`, and leaves no file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(descriptor, 0, size)
+        elif os.write(descriptor, bytes(size)) < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def is_full(folder: Path) -> bool:

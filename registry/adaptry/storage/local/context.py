@@ -87,6 +87,7 @@ class RegistryContext:
         self.seals_audit_on_read = seals_audit_on_read
         self.note_token_use: Callable[[Identity], object] = lambda identity: None
         self.derive_wide: DeriveWide | None = None
+        self.after_close: Callable[[], object] = lambda: None
         self._idempotency_key = idempotency_key
 
     def on_behalf_of(
@@ -100,6 +101,7 @@ class RegistryContext:
     def close(self) -> None:
         self.inspector.close()
         self.catalog.close()
+        self.after_close()
 
     @contextmanager
     def write(self, *, is_durable: bool = True) -> Iterator[Transaction]:
