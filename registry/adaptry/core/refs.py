@@ -236,9 +236,8 @@ def parse_selector(text: str) -> Selector:
     if _HEX_ID.fullmatch(text):
         return ByDigest(text)
     if _ALIAS.fullmatch(text) and not text.isdigit():
-        return Label(
-            text
-        )  # `v0` and `V3` too: no alias has such a name today, but older registries have some
+        # Also `v0` and `V3`: new aliases cannot have such names, but those of older registries may.
+        return Label(text)
     raise InvalidRef(f"not a version, alias or digest: {text[:80]!r} ({GRAMMAR})")
 
 
