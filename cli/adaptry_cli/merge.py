@@ -19,6 +19,7 @@ from adaptry_cli.warnings import warn
 if TYPE_CHECKING:
     from adaptry.compute.merging.plan import MergePlan
     from adaptry.compute.merging.record import MergeRecord
+    from adaptry.compute.merging.rounding_loss import ChangedElements
     from adaptry.compute.recipes.merge import MergeRecipe
 
 
@@ -111,6 +112,7 @@ def merge(
     """
     from adaptry.compute.merging.merge import MergeOptions, plan_recipe
     from adaptry.compute.merging.merge import merge as carry_out
+    from adaptry.compute.merging.sampled_changes import sample_changes
     from adaptry.operations.merge_sources import open_merge
 
     recipe = _recipe(base, inputs, options)
@@ -119,13 +121,14 @@ def merge(
         opened = open_merge(connected, recipe, named, warn=warn, progress=bars)
         if dry_run:
             plan = plan_recipe(recipe, opened.checkpoint, opened.sources, opened.base_evidence)
+            sampled = sample_changes(plan)
         else:
             how = MergeOptions(device, kernel, hashing=not no_hash)
             record = carry_out(
                 recipe, opened.checkpoint, opened.sources, output, how, bars, opened.base_evidence
             )
     if dry_run:
-        _print_plan(plan, as_json)
+        _print_plan(plan, sampled, as_json)
     else:
         _print_record(record, output, as_json)
 
@@ -158,12 +161,24 @@ def _print_record(record: MergeRecord, output: Path, as_json: bool) -> None:
         print_out(str(output))
 
 
-def _print_plan(plan: MergePlan, as_json: bool) -> None:
-    """Prints the result of a merge in advance: files, sizes, the number of changed weights."""
+def _print_plan(plan: MergePlan, sampled: ChangedElements, as_json: bool) -> None:
+    """Prints the result of a merge in advance: files, sizes, the number of changed weights, and a warning if
+    the sampled rows show that most of an update would be lost.
+    """
+    from adaptry.compute.merging.rounding_loss import describe_loss
+
+    if sampled.lost:
+        warn(f"in {format_count(len(sampled.lost), 'weight')}, {describe_loss(sampled, is_sample=True)}")
     files = [{"path": file.name, "size": file.size} for file in plan.files]
     if as_json:
         print_json(
-            {"files": files, "size": plan.size, "baked": plan.adapted_count, "notes": list(plan.notes)}
+            {
+                "files": files,
+                "size": plan.size,
+                "baked": plan.adapted_count,
+                "notes": list(plan.notes),
+                "lost_to_rounding": list(sampled.lost),
+            }
         )
         return
     print_table(

@@ -132,6 +132,23 @@ def test_a_dry_run_shows_the_result_and_writes_nothing(run, answer, tmp_path: Pa
     assert plan["baked"] == 4
 
 
+def test_a_dry_run_warns_of_updates_that_rounding_would_lose(run, answer, tmp_path: Path) -> None:
+    tiny_base(tmp_path / "half", hidden=64, dtype="BF16")
+    tiny_lora(tmp_path / "tone", hidden=64)
+
+    lost = ["merge", "--base", "./half", "./tone=1e-4", "-o", "./merged"]
+    warning = run(*lost, "--dry-run").stderr
+
+    assert "warning: in 4 weights, most of the update would be lost (model.layers.N.self_attn." in warning
+    named = answer(*lost, "--dry-run")["lost_to_rounding"]
+    assert "most of the update was lost" in run(*lost).stderr
+    assert sorted(named) == sorted(answer(*lost[:-1], "./again")["lost_to_rounding"])
+    assert len(named) == 4
+
+    assert "warning" not in run("merge", "--base", "./half", "./tone", "-o", "./new", "--dry-run").stderr
+    assert "warning" not in run(*lost, "--dry-run", "--dtype", "float32").stderr
+
+
 def test_the_result_has_the_requested_dtype_and_shard_size(run, tmp_path: Path) -> None:
     tiny_base(tmp_path / "wide", hidden=256, layers=1, shards=2)
     tiny_lora(tmp_path / "tone", hidden=256, layers=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,13 @@ from transformers import (
 )
 
 from adaptry import open_dir
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.foreign_layouts.gguf_lora import open_gguf_as_peft
+from adaptry.compute.merging.merge import MergeSource, merge
+from adaptry.compute.merging.weighted_adapter import WeightedAdapter
+from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
+from adaptry.core.errors import Invalid, InvalidWeights
 
 from .into_peft import converted, run
 
@@ -124,6 +133,71 @@ def test_a_gguf_is_checked_in_the_names_of_its_base(llama: Path, tmp_path: Path)
     told = run("check", file, "--base", llama, "--runtime", "vllm")
     assert told.exit_code == 2
     assert "llama.cpp alone loads a .gguf" in told.output
+
+
+DAMAGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "untrained": lambda ups: [up.fill(0) for up in ups.values()],
+    "partly untrained": lambda ups: ups["blk.0.attn_q.weight.lora_b"].fill(0),
+    "negligible": lambda ups: [np.multiply(up, 1e-20, out=up) for up in ups.values()],
+    "nan": lambda ups: ups["blk.1.attn_v.weight.lora_b"].fill(np.nan),
+    "infinite": lambda ups: ups["blk.1.attn_v.weight.lora_b"].fill(np.inf),
+    "large": lambda ups: [np.multiply(up, 1e3, out=up) for up in ups.values()],
+    "overflowing": lambda ups: [np.multiply(up, 1e7, out=up) for up in ups.values()],
+}
+CODES = {
+    "untrained": ["untrained"], "partly untrained": ["modules_untrained"], "negligible": ["untrained"],
+    "nan": ["weights_nan"], "infinite": ["weights_infinite"], "large": ["updates_large"],
+    "overflowing": ["updates_overflow"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_the_weights_of_a_gguf_are_checked_like_those_of_a_folder(
+    dtype: Any, damage: str, llama: Path, tmp_path: Path
+) -> None:
+    tensors: dict[str, Any] = {}
+    for name, rows in (("attn_q", 32), ("attn_v", 16)):
+        for layer in range(2):
+            tensors |= factors(f"blk.{layer}.{name}.weight", (rows, 32))
+    DAMAGES[damage]({name: tensor for name, tensor in tensors.items() if name.endswith("lora_b")})
+    with np.errstate(over="ignore"):
+        stored = {name: tensor.astype(dtype) for name, tensor in tensors.items()}
+    if damage == "overflowing" and dtype is np.float16:
+        damage = "infinite"  # as llama.cpp's converter writes them
+    file = written(tmp_path / "one.gguf", stored)
+
+    told = json.loads(run("check", file, "--base", llama, "--weights", "--json").output)
+
+    assert [found["code"] for found in told["findings"]] == CODES[damage]
+
+
+@pytest.mark.parametrize("cut", [0, 4096])
+def test_nothing_is_merged_of_a_gguf_that_was_written_in_the_meantime(
+    cut: int, llama: Path, tmp_path: Path
+) -> None:
+    adapter = trained(llama, tmp_path / "lora", target_modules="all-linear", lora_alpha=6)
+    file = exported(adapter, llama, tmp_path / "gguf") / "adapter.gguf"
+    base = open_checkpoint(llama)
+    opened = open_gguf_as_peft(file, "one", fingerprint(base))
+    size = file.stat().st_size
+
+    def write(*_: object) -> None:
+        with file.open("r+b") as stream:
+            stream.seek(size - 64)
+            stream.write(bytes(64))
+            stream.truncate(size - cut)
+
+    with pytest.raises((Invalid, InvalidWeights), match="while it was read; is "):
+        merge(
+            MergeRecipe(base=str(llama), inputs=(RecipeInput(source="one"),)),
+            base,
+            [MergeSource(WeightedAdapter(opened, 1.0, "one"))],
+            tmp_path / "out",
+            progress=write,
+        )
+
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_transposed_weight_is_converted_back(tmp_path: Path) -> None:

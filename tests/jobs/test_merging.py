@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -91,6 +92,22 @@ def test_a_job_whose_result_would_be_infinite_fails_and_stores_no_base(
     assert "infinite or NaN values that the base does not have" in failed.fault.message
     with pytest.raises(NotFound):
         busy.bases.get("acme/merged")
+
+
+@pytest.mark.parametrize("order", [MERGE, WHOLE_MERGE], ids=["divided", "in one piece"])
+def test_a_job_warns_of_updates_that_are_lost_to_rounding(
+    busy: LocalRegistry, data: Path, tmp_path: Path, order: JobOrder
+) -> None:
+    order = JobOrder(kind="merge", task={**order.task, "inputs": ["acme/tone@1=1e-4"], "dtype": "BF16"})
+    job = busy.jobs.submit(order)
+
+    assert RunnerProcess(data, "--once").wait() == 0
+
+    texts = [line.text for line in busy.jobs.log(job.id).items]
+    assert any("warning: in 4 of 4 weights, most of the update was lost" in text for text in texts), texts
+    record = json.loads(stored_files(busy, tmp_path)["adaptry_merge.json"])
+    assert len(record["lost_to_rounding"]) == record["baked"] == 4
+    assert 0 < record["changed_elements"] < record["elements"] / 10
 
 
 @pytest.mark.parametrize(

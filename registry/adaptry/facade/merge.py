@@ -182,6 +182,8 @@ def merge(
         record = merge_recipe(
             recipe, opened.checkpoint, opened.sources, target, how, bars, opened.base_evidence
         )
+    for warning in record.warnings:
+        warn(warning)
     return MergeResult(target, record)
 
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -25,6 +26,7 @@ from adaptry.compute.merging.merge import MergeSource, check_inputs, plan_recipe
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.merging.record import RECORD_FILE as RECORD
 from adaptry.compute.merging.record import build_merge_record
+from adaptry.compute.merging.rounding_loss import ChangedElements, count_changed
 from adaptry.compute.merging.streaming.virtual_checkpoint import VirtualCheckpoint
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe
@@ -85,17 +87,19 @@ def piece(task: MergeTask, context: JobContext, step: str) -> StepResult:
         if step != _ALL_FILES:
             files = files[int(step.removeprefix("piece-")) - 1 :][:1]
         made = [entry.model_dump(mode="json") for entry in _store_files(context, model, files)]
-        changed = len(model.merged.changed)
+        tallies = model.merged.tallies
+        changed = sum(tally.is_changed for tally in tallies.values())
+        elements = count_changed((tensor for file in files for tensor in file.tensors), tallies)
     reach("merge.stored")
     found: dict[str, Any] = {"files": made} if step == _ALL_FILES else made[0]
-    return StepResult(result={**found, "changed": changed})
+    return StepResult(result={**found, "changed": changed, "elements": asdict(elements)})
 
 
 def end(task: MergeTask, context: JobContext) -> StepResult:
     """Stores the side files, then registers the base."""
     with _reopen_planned(task, context) as model:
-        made, changed = _computed_files(context, model.plan)
-        files = (*made, *_store_side_files(context, model, made, changed))
+        made, changed, elements = _computed_files(context, model.plan)
+        files = (*made, *_store_side_files(context, model, made, changed, elements))
         with context.registry.catalog.read() as tx:
             require_all_undamaged(tx, {entry.path: entry.sha256 for entry in files})
         with tempfile.TemporaryDirectory(dir=context.scratch) as folder:
@@ -207,26 +211,37 @@ def _store_files(context: JobContext, model: _Model, files: Sequence[OutputFile]
     return tuple(each.result() for each in stored)
 
 
-def _computed_files(context: JobContext, plan: MergePlan) -> tuple[tuple[FileEntry, ...], int | None]:
-    """The weight files that the pieces have stored, and the number of changed weights; None if a piece of an
-    older release did not count them.
+def _computed_files(
+    context: JobContext, plan: MergePlan
+) -> tuple[tuple[FileEntry, ...], int | None, ChangedElements | None]:
+    """The weight files that the pieces have stored, the number of changed weights, and the counts of their
+    elements; None for what a piece of an older release did not count.
     """
     results = context.previous_results
-    if _ALL_FILES in results:
-        whole = results[_ALL_FILES]
-        return tuple(map(FileEntry.model_validate, whole["files"])), whole["changed"]
-    pieces = [dict(results[f"piece-{number}"]) for number in range(1, len(plan.files) + 1)]
-    counts = [found.pop("changed", None) for found in pieces]
-    return tuple(map(FileEntry.model_validate, pieces)), None if None in counts else sum(counts)
+    names = [f"piece-{number}" for number in range(1, len(plan.files) + 1)]
+    pieces = [dict(results[name]) for name in ([_ALL_FILES] if _ALL_FILES in results else names)]
+    changed = [found.pop("changed", None) for found in pieces]
+    counts = [found.pop("elements", None) for found in pieces]
+    files = [file for found in pieces for file in found.get("files", [found])]
+    return (
+        tuple(map(FileEntry.model_validate, files)),
+        None if None in changed else sum(changed),
+        None if None in counts else sum((ChangedElements(**each) for each in counts), ChangedElements()),
+    )
 
 
 def _store_side_files(
-    context: JobContext, model: _Model, made: tuple[FileEntry, ...], changed: int | None
+    context: JobContext,
+    model: _Model,
+    made: tuple[FileEntry, ...],
+    changed: int | None,
+    elements: ChangedElements | None,
 ) -> Iterator[FileEntry]:
     """Stores all files except the weights, and the merge record."""
     merged = model.merged
+    kernels = choose_kernels(context.device).names
     noted = build_merge_record(
-        model.recipe, model.plan, made, choose_kernels(context.device).names, model.revisions, changed
+        model.recipe, model.plan, made, kernels, model.revisions, changed, elements=elements
     )
     for warning in noted.warnings:
         context.log(f"warning: {warning}")

@@ -91,7 +91,7 @@ def _seen(lora: GgufLora, base: BaseRecord, label: str) -> Adapter:
             tensors |= dict(_tensors(pair, target, place, _row_order(place, architecture, base)))
     made = PeftAdapter(tuple(modules), {"task_type": "CAUSAL_LM"})
     config = {"base_model_name_or_path": lora.base_name, **config_of(made)}
-    return checked(open_content(ViewContent(config, tensors)), made, label)
+    return checked(open_content(ViewContent(config, tensors, lora.content)), made, label)
 
 
 def _places(architecture: GgufArchitecture, base: BaseRecord) -> Mapping[str, list[_Place]]:

@@ -7,9 +7,12 @@ get_scale`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adaptry.adapters.content import Content, FolderContent
+from adaptry.adapters.header import ReadAt
 from adaptry.compute.exporting.gguf_names import import_gguf
 from adaptry.compute.foreign_layouts.peft_view import ViewedTensor
 from adaptry.core.digest import Digest
@@ -20,7 +23,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _DTYPES = {"F32": "F32", "F16": "F16", "BF16": "BF16"}
-_CHUNK = 1 << 20
 _WORDS = frozenset(
     [
         "general.type",
@@ -34,27 +36,31 @@ _WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class GgufEntry:
-    """A tensor: dtype as in safetensors, shape as in torch, and its memory. (`Any`: numpy's.)"""
+    """A tensor: dtype as in safetensors, shape as in torch, and a function that reads `size` bytes of it."""
 
     dtype: str
     shape: tuple[int, ...]
-    memory: Any
+    size: int
+    read: ReadAt
 
     def viewed(
         self, expert: int | None, change: Callable[[Tensor], Tensor] | None, is_transposed: bool = False
     ) -> ViewedTensor:
         """The tensor, or one expert's part [...] of a stack [experts, ...], after `change`, which keeps the
-        dtype and transposes the shape if `is_transposed`. Bytes are read from the mapped file when needed.
+        dtype and transposes the shape if `is_transposed`. Bytes are read from the file when needed, and not
+        from a map of it, since reading a map of a file that became shorter ends the process.
         """
         shape = self.shape if expert is None else self.shape[1:]
-        size = self.memory.nbytes // (1 if expert is None else self.shape[0])
+        size = self.size // (1 if expert is None else self.shape[0])
         start = 0 if expert is None else expert * size
 
         def read() -> bytes:
             from adaptry.adapters.header import TensorInfo
             from adaptry.compute.tensors.adapter_tensors import as_tensor, stored_bytes
 
-            data: bytes = self.memory.reshape(-1).view("uint8")[start : start + size].tobytes()
+            data = self.read(start, size)
+            if len(data) != size:
+                raise InvalidWeights("the GGUF file became shorter while it was read; is it being written?")
             if change is None:
                 return data
             return stored_bytes(change(as_tensor(data, TensorInfo(self.dtype, shape, 0, size))))
@@ -76,9 +82,10 @@ class GgufPair:
 
 @dataclass(frozen=True, slots=True)
 class GgufLora:
-    """The adapter in `file`; `architecture` is llama.cpp's name."""
+    """The adapter in the file `name` of `content`; `architecture` is llama.cpp's name."""
 
-    file: Path
+    content: Content
+    name: str
     architecture: str
     alpha: float
     pairs: Mapping[str, GgufPair]
@@ -86,8 +93,7 @@ class GgufLora:
 
     def digest(self) -> Digest:
         """The digest of the whole file, which this reads."""
-        with self.file.open("rb") as stream:
-            return Digest.of_chunks(iter(lambda: stream.read(_CHUNK), b""))
+        return Digest.of_chunks(self.content.chunks(self.name))
 
     def scale(self, pair: GgufPair) -> float:
         return self.alpha / pair.rank if self.alpha else 1.0
@@ -105,6 +111,7 @@ def find_gguf(path: Path) -> Path | None:
 def read_gguf(file: Path, label: str) -> GgufLora:
     """Raises `InvalidWeights` (not GGUF, or single factors), `Unsupported` (not a LoRA, or quantised)."""
     gguf = import_gguf()
+    content = FolderContent(file.parent, [file.name])  # opened first, to notice changes from now on
     try:
         reader = gguf.GGUFReader(file)
         words = {key: field.contents() for key, field in reader.fields.items() if key in _WORDS}
@@ -113,15 +120,16 @@ def read_gguf(file: Path, label: str) -> GgufLora:
     if words.get("general.type") != "adapter" or words.get("adapter.type") != "lora":
         raise Unsupported(f"{label} is not a LoRA of llama.cpp (general.type is {words.get('general.type')})")
     return GgufLora(
-        file,
+        content,
+        file.name,
         str(words.get("general.architecture")),
         float(words.get("adapter.lora.alpha") or 0.0),
-        _pairs(reader, label),
+        _pairs(reader, content.reader(file.name), label),
         words.get("general.base_model.0.name"),
     )
 
 
-def _pairs(reader: Any, label: str) -> Mapping[str, GgufPair]:
+def _pairs(reader: Any, read: ReadAt, label: str) -> Mapping[str, GgufPair]:
     """(`Any`: an untyped package.)"""
     halves: dict[str, dict[str, GgufEntry]] = {}
     for tensor in reader.tensors:
@@ -136,8 +144,13 @@ def _pairs(reader: Any, label: str) -> Mapping[str, GgufPair]:
                 " the adapter: convert the original, unquantised file"
             )
         shape = tuple(int(side) for side in reversed(tensor.shape))
-        halves.setdefault(name, {})[role] = GgufEntry(dtype, shape, tensor.data)
+        own = partial(_read_from, read, int(tensor.data_offset))
+        halves.setdefault(name, {})[role] = GgufEntry(dtype, shape, int(tensor.n_bytes), own)
     odd = [name for name, own in halves.items() if len(own) < 2]
     if odd or not halves:
         raise InvalidWeights(f"{label} has {f'only one factor of {odd[0]}' if odd else 'no factors'}")
     return {name: GgufPair(own["lora_a"], own["lora_b"]) for name, own in halves.items()}
+
+
+def _read_from(read: ReadAt, start: int, offset: int, length: int) -> bytes:
+    return read(start + offset, length)

@@ -20,6 +20,7 @@ from adaptry.compute.merging.kernels import KernelChoice, ThreadKernels, compute
 from adaptry.compute.merging.layout import OutputTensor
 from adaptry.compute.merging.output import OutputWriter, WriteOp
 from adaptry.compute.merging.plan import MergePlan
+from adaptry.compute.merging.rounding_loss import ChangedElements, count_changed
 from adaptry.compute.merging.value_tally import ValueTally, require_finite
 from adaptry.compute.tensors.kernel import row_blocks
 from adaptry.core.digest import Digest
@@ -32,14 +33,15 @@ Tallies = Mapping[str, ValueTally]
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """An output file: its name, its size in bytes, its SHA-256 unless hashing was off, and the number of its
-    tensors whose values differ from the base's.
+    """An output file: its name, its size in bytes, its SHA-256 unless hashing was off, the number of its
+    tensors whose values differ from the base's, and the counts of their elements.
     """
 
     name: str
     size: int
     sha256: Digest | None
     changed: int = 0
+    elements: ChangedElements = ChangedElements()
 
 
 def write_merged_weights(
@@ -81,7 +83,8 @@ def _require_finite(plan: MergePlan, tallies: Tallies) -> None:
 def _written(output: OutputWriter, tallies: Tallies) -> WrittenFile:
     file = output.file
     changed = sum(tensor.name in tallies and tallies[tensor.name].is_changed for tensor in file.tensors)
-    return WrittenFile(file.name, file.size, output.digest(), changed)
+    elements = count_changed(file.tensors, tallies)
+    return WrittenFile(file.name, file.size, output.digest(), changed, elements)
 
 
 class _Work:
@@ -198,7 +201,7 @@ def merge_tensor(
         merged = kernel.merge_rows(first, count)
         if tally is not None:
             again = partial(read_again, sink, tensor.shard, begin, size)
-            tally.add(merged, again, tensor.source.dtype, kernel.is_finite())
+            tally.add(merged, again, tensor.source.dtype, kernel.tally())
         sink.write(merged, tensor.offset + first * row_out)
 
 

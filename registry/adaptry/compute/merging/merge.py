@@ -18,6 +18,7 @@ from adaptry.compute.merging.kernels import choose_kernels, compile_ahead
 from adaptry.compute.merging.model_files import write_side_files
 from adaptry.compute.merging.plan import MergePlan, plan_merge
 from adaptry.compute.merging.record import MergeRecord, build_merge_record, write_merge_record
+from adaptry.compute.merging.rounding_loss import ChangedElements
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe
 from adaptry.core.digest import Digest
@@ -93,7 +94,10 @@ def merge(
         )
         revisions = tuple(source.revision for source in sources)
         changed = sum(file.changed for file in written)
-        made = build_merge_record(recipe, decided, files, kernels.names, revisions, changed, weights)
+        elements = sum((file.elements for file in written), ChangedElements())
+        made = build_merge_record(
+            recipe, decided, files, kernels.names, revisions, changed, weights, elements
+        )
         write_merge_record(made, folder)
     return made
 

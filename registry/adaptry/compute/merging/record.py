@@ -15,9 +15,10 @@ from adaptry import __version__
 from adaptry.adapters.adapter import Adapter
 from adaptry.compute.merging.base_copy import BaseCopy
 from adaptry.compute.merging.plan import MergePlan
+from adaptry.compute.merging.rounding_loss import ROUNDING_REMEDY, ChangedElements, describe_loss
 from adaptry.compute.recipes.merge import MergeRecipe
 from adaptry.core.digest import Digest
-from adaptry.core.display import escape_controls, short_repr
+from adaptry.core.display import escape_controls, format_count, short_repr
 from adaptry.core.manifest import FileEntry
 
 RECORD_FILE = "adaptry_merge.json"
@@ -40,8 +41,10 @@ class MergedInput(BaseModel):
 class MergeRecord(BaseModel):
     """`base` is the base's id (its fingerprint). `files` are the written weight files, if they were hashed.
     `base_copy` is the copy that was merged into, if one is quantised, with the reason. `baked` is the number
-    of tensors that adapters change, and `changed` the number of those whose values differ from the base's
-    (None if it was not counted).
+    of tensors that adapters change, and `changed` the number of those whose values differ from the base's.
+    `elements` is the number of their elements, `changed_elements` the number of those that differ, and
+    `lost_to_rounding` the names of the tensors whose update was mostly lost when it was rounded to the
+    result's dtype. (None: it was not counted.)
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -54,16 +57,20 @@ class MergeRecord(BaseModel):
     files: tuple[FileEntry, ...]
     baked: int
     changed: int | None = None
+    elements: int | None = None
+    changed_elements: int | None = None
+    lost_to_rounding: tuple[str, ...] | None = None
     kernels: tuple[str, ...]
     adaptry: str = __version__
     notes: tuple[str, ...] = ()
 
     @model_serializer(mode="wrap")
-    def _without_unknown_count(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_unknown_counts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """(`Any`: JSON.)"""
         fields: dict[str, Any] = dump(self)
-        if self.changed is None:
-            fields.pop("changed", None)
+        for name in ("changed", "elements", "changed_elements", "lost_to_rounding"):
+            if getattr(self, name) is None:
+                fields.pop(name, None)
         return fields
 
     def __repr__(self) -> str:
@@ -76,11 +83,17 @@ class MergeRecord(BaseModel):
     @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings about the result."""
-        if self.changed != 0:
+        if self.changed == 0:
+            return (
+                "no value changed: the result has the base's weights. The updates are zero, or too small to"
+                f" survive rounding to the result's dtype: {ROUNDING_REMEDY}",
+            )
+        if not self.lost_to_rounding:
             return ()
+        elements, changed = self.elements or 0, self.changed_elements or 0
         return (
-            "no value changed: the result has the base's weights. The updates are zero, or too small to"
-            " survive rounding to the result's dtype: try a larger weight, or --dtype float32",
+            f"in {len(self.lost_to_rounding):,} of {format_count(self.baked, 'weight')},"
+            f" {describe_loss(ChangedElements(elements, changed, self.lost_to_rounding))}",
         )
 
 
@@ -92,6 +105,7 @@ def build_merge_record(
     revisions: tuple[Digest | None, ...],
     changed: int | None = None,
     weights: Sequence[Digest] | None = None,
+    elements: ChangedElements | None = None,
 ) -> MergeRecord:
     """Builds the record. `weights`: the adapters' digests; if None, their weights are read for them."""
     if weights is None:
@@ -114,6 +128,9 @@ def build_merge_record(
         files=files,
         baked=plan.adapted_count,
         changed=changed,
+        elements=elements.elements if elements else None,
+        changed_elements=elements.changed if elements else None,
+        lost_to_rounding=elements.lost if elements else None,
         kernels=kernels,
         notes=tuple(map(escape_controls, plan.notes)),
     )

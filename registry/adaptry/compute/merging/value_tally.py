@@ -1,8 +1,8 @@
-"""Counts the effect of a merge on values while they are written: whether any changed, and how many became
-infinite or NaN.
+"""Counts the effect of a merge on values while they are written: how many differ from the base's, and how
+many became infinite or NaN.
 
-A finite result in a tensor that is known to have changed costs two reductions over a block in cache. Only
-otherwise the base's block is read again and compared.
+The compiled kernel counts both while a block is in cache. Otherwise, the base's block is read again and
+compared.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptry.checks.finding_text import format_count
 from adaptry.compute.merging.layout import OutputTensor
+from adaptry.compute.tensors.kernel import BlockTally
 from adaptry.core.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -21,43 +22,46 @@ if TYPE_CHECKING:
 
 Bytes = memoryview | bytes
 
-_FIRST = 1024  # elements that are compared first, since a changed tensor usually differs everywhere
-
 # For each floating-point dtype: bytes per value, and the bits of infinity, which exceed those of finite
 # values.
 _INFINITY = {"BF16": (2, 0x7F80), "F16": (2, 0x7C00), "F32": (4, 0x7F800000), "F64": (8, 0x7FF0 << 48)}
 
 
 class ValueTally:
-    """The tally of one tensor, for one thread. `non_finite` is the number of values that are infinite or NaN
-    but were finite in the base. `is_changed`: a value differs from the base's, rounded to the result's dtype.
+    """The tally of one tensor, for one thread. `changed` is the number of values that differ from the base's,
+    rounded to the result's dtype, if an adapter changes the tensor. `non_finite` is the number of values that
+    are infinite or NaN but were finite in the base.
     """
 
     def __init__(self, tensor: OutputTensor) -> None:
         self.tensor = tensor
+        self.changed = 0
         self.non_finite = 0
-        self.is_changed = False
+
+    @property
+    def is_changed(self) -> bool:
+        return self.changed > 0
 
     def add(
         self,
         result: Bytes,
         read_source: Callable[[], Bytes],
         source_dtype: str,
-        is_finite: bool | None = None,
+        known: BlockTally | None = None,
     ) -> None:
         """Counts a run of the result's bytes. `read_source` returns the base's bytes for the same elements;
-        they are fewer if the result has more rows than the base. `is_finite`: whether all values are, if the
-        caller knows.
+        they are fewer if the result has more rows than the base. `known`: what the kernel counted.
         """
         dtype = self.tensor.dtype
-        if is_finite is None:
-            is_finite = dtype not in _INFINITY or _is_finite(_integers(result, dtype), dtype)
-        is_known = self.is_changed or not self.tensor.is_adapted
-        if is_finite and is_known:
+        if known is None:
+            known = BlockTally(dtype not in _INFINITY or _is_finite(_integers(result, dtype), dtype), None)
+        changed = known.changed if self.tensor.is_adapted else 0
+        if known.is_finite and changed is not None:
+            self.changed += changed
             return
         source = read_source()
-        self.is_changed = self.is_changed or (not is_known and _differ(result, source, dtype, source_dtype))
-        if not is_finite:
+        self.changed += _count_changed(result, source, dtype, source_dtype) if changed is None else changed
+        if not known.is_finite:
             self.non_finite += _count_new(result, source, dtype, source_dtype)
 
 
@@ -94,20 +98,18 @@ def _is_finite(bits: Integers, dtype: str) -> bool:
     return int(bits.max()) < infinity and int(bits.view(f"<u{width}").max()) < infinity | sign
 
 
-def _differ(result: Bytes, source: Bytes, dtype: str, source_dtype: str) -> bool:
-    """Whether any value differs. Zeros of either sign are equal."""
+def _count_changed(result: Bytes, source: Bytes, dtype: str, source_dtype: str) -> int:
+    """The number of values that differ, or are missing in `source`. Zeros of either sign are equal."""
     import numpy as np
 
     if dtype not in _INFINITY:
-        return bytes(result) != bytes(source)
+        found, wanted = np.frombuffer(result, np.uint8), np.frombuffer(source, np.uint8)
+        return int(np.count_nonzero(found != wanted))
     found, wanted = _integers(result, dtype), _integers(_cast(source, source_dtype, dtype), dtype)
-    if len(found) != len(wanted):
-        return True
-    for part in (slice(_FIRST), slice(_FIRST, None)):
-        other = np.flatnonzero(found[part] != wanted[part])
-        if ((found[part][other] | wanted[part][other]) << 1).any():  # without the sign
-            return True
-    return False
+    both = found[: len(wanted)]
+    is_changed = both != wanted
+    is_changed &= ((both | wanted) << 1) != 0  # without the sign
+    return int(np.count_nonzero(is_changed)) + len(found) - len(both)
 
 
 def _count_new(result: Bytes, source: Bytes, dtype: str, source_dtype: str) -> int:

@@ -11,10 +11,10 @@ import ctypes
 from string import Template
 
 from adaptry.adapters.methods.row_formula import FormulaKind
-from adaptry.compute.tensors.finite_ir import largest_source
 from adaptry.compute.tensors.llvm_ir import CONVERT, rows_at_once
 from adaptry.compute.tensors.norm_ir import norm_source
 from adaptry.compute.tensors.product_ir import DECLARE_FMA, pair_source, times_source
+from adaptry.compute.tensors.tally_ir import tally_source
 from adaptry.compute.tensors.width_ir import narrow_source, widen_source
 from adaptry.core.compiled_module import CompiledModule
 
@@ -235,14 +235,14 @@ class CompiledFormula:
     """A formula compiled for this machine and one dtype; safe from several threads. `run` writes float32 if
     the formula is normalised, and `normalise` makes the result of it. If the formula takes rows of W in
     float32 (mapped, rotated), `widen` converts them, and `narrow` converts the result of a mapped one.
-    `times` multiplies rows of W if the formula is projected (see `product_ir`). `largest` finds the largest
-    magnitude of a result.
+    `times` multiplies rows of W if the formula is projected (see `product_ir`). `tally` finds the largest
+    magnitude of a result, and counts what differs from W.
     """
 
     def __init__(self, kind: FormulaKind, dtype: str) -> None:
         pointer, size, single = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
         self._module = CompiledModule(_module_source(kind, dtype))
-        self.largest = self._module.function("largest", pointer, size, pointer)
+        self.tally = self._module.function("tally", pointer, pointer, size, pointer)
         if kind == "dense":
             self.run = self._module.function("run", pointer, pointer, pointer, size, single)
             return
@@ -263,14 +263,14 @@ class CompiledFormula:
 
 
 def _module_source(kind: FormulaKind, dtype: str) -> str:
-    largest = largest_source(dtype)
+    tally = tally_source(dtype)
     if kind == "dense":
-        return largest + _dense_source(dtype)
+        return tally + _dense_source(dtype)
     if kind == "mapped":
-        return largest + widen_source(dtype) + narrow_source(dtype)
+        return tally + widen_source(dtype) + narrow_source(dtype)
     if kind == "paired":
-        return largest + DECLARE_FMA + pair_source(dtype)
-    source = largest + _source(kind, dtype, _rows_at_once(kind))
+        return tally + DECLARE_FMA + pair_source(dtype)
+    source = tally + _source(kind, dtype, _rows_at_once(kind))
     if kind == "normalised":
         source += norm_source(dtype)
     elif kind == "rotated":

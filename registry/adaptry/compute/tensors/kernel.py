@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from adaptry.adapters.methods.row_formula import RowFormula
 from adaptry.core.lazy_dataclass import dataclass
@@ -64,6 +65,15 @@ class KernelWeight:
     is_transposed: bool = False
 
 
+class BlockTally(NamedTuple):
+    """Facts about a merged block: whether all values are finite, and how many differ from the base's (None if
+    that is not known).
+    """
+
+    is_finite: bool
+    changed: int | None
+
+
 class MergeKernel(ABC):
     """Must not be shared between threads. `source` is the buffer into which the caller reads rows of W before
     `merge_rows`."""
@@ -95,8 +105,8 @@ class MergeKernel(ABC):
         change.
         """
 
-    def is_finite(self) -> bool | None:
-        """Whether all values that the last `merge_rows` returned are finite; None if that is not known."""
+    def tally(self) -> BlockTally | None:
+        """What is known of the values that the last `merge_rows` returned; None if nothing is."""
         return None
 
 

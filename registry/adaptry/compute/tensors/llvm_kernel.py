@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from adaptry.adapters.methods.row_formula import FormulaArrays, FormulaKind, RowFormula
 from adaptry.compute.tensors.base_rows import PartnerRows, left_product, padded_ranks, row_bytes
-from adaptry.compute.tensors.finite_ir import INFINITY
 from adaptry.compute.tensors.formula_ir import CompiledFormula
 from adaptry.compute.tensors.kernel import (
     DEEP,
     THIN,
+    BlockTally,
     KernelWeight,
     LoraTerm,
     MergeKernel,
@@ -31,6 +31,7 @@ from adaptry.compute.tensors.kernel import (
 from adaptry.compute.tensors.llvm_ir import CONVERT, PANEL, WIDTH, compile_once, is_supported
 from adaptry.compute.tensors.packed_factors import PackedFactors, require_shape
 from adaptry.compute.tensors.stored_array import as_array
+from adaptry.compute.tensors.tally_ir import INFINITY
 from adaptry.core.errors import InvalidWeights
 
 _IN_FLOAT32: tuple[FormulaKind, ...] = ("normalised", "dense", "mapped", "rotated")
@@ -57,7 +58,7 @@ class LlvmKernel(MergeKernel):
         self._read: ReadRows | None = None
         self._partners = PartnerRows(capacity)
         self._merged = 0  # number of elements in the last block
-        self._largest = ctypes.c_int64()
+        self._tally = (ctypes.c_int64 * 2)()
 
     @staticmethod
     def supports(weight: KernelWeight, rank: int) -> bool:
@@ -143,12 +144,14 @@ class LlvmKernel(MergeKernel):
         self._merged = rows * columns
         return self._result[: rows * row_bytes(change.weight)]
 
-    def is_finite(self) -> bool | None:
+    def tally(self) -> BlockTally | None:
         change = self._change
         if change is None or self._merged <= 0 or self._merged % WIDTH:
             return None
-        change.program.largest(self._to, self._merged, ctypes.addressof(self._largest))
-        return self._largest.value < INFINITY[change.weight.dtype]
+        change.program.tally(self._from, self._to, self._merged, ctypes.addressof(self._tally))
+        largest, changed = self._tally
+        is_base = self._start is None  # or the adapter's rows are where the base's were
+        return BlockTally(largest < INFINITY[change.weight.dtype], changed if is_base else None)
 
     def _combine_pairs(self, change: _Change, first: int, rows: int) -> None:
         width = row_bytes(change.weight)

@@ -79,9 +79,10 @@ class VirtualCheckpoint:
         self._states = self._shards.states()
         self._kept = FolderContent(plan.checkpoint.folder, [path.name for path in copied_files(plan)])
         self._made = {**generated_files(plan), **made}
-        self._spool = TensorSpool(self._shards, scratch, self._note)
+        self._spool = TensorSpool(self._shards, scratch, self._note_complete)
         self._refusal: CheckFailed | None = None
-        self.changed: set[str] = set()
+        self.tallies: dict[str, ValueTally] = {}
+        """Of the tensors that were computed completely, by name."""
         self._streamed = [tensor for tensor in plan.changed_tensors if kernels.is_streamed(tensor)]
         self._files = {file.name: _Steps(file) for file in plan.files}
         self.side_files = {name: self._described(name) for name in sorted({*self._kept.sizes, *self._made})}
@@ -155,15 +156,19 @@ class VirtualCheckpoint:
             self._shards.read(tensor.shard, kernel.source[:size], at)
             merged = kernel.merge_rows(row, count)
             again = partial(read_again, self._shards, tensor.shard, at, size)
-            tally.add(merged, again, tensor.source.dtype, kernel.is_finite())
+            tally.add(merged, again, tensor.source.dtype, kernel.tally())
             self._note(tally)
             yield merged[max(0, first - begin) : min(end, last) - begin]
+        if first == 0:
+            self._note_complete(tally)
+
+    def _note_complete(self, tally: ValueTally) -> None:
+        self._note(tally)
+        self.tallies[tally.tensor.name] = tally
 
     def _note(self, tally: ValueTally) -> None:
-        """Stores the result of a tally. Raises `CheckFailed`."""
+        """Raises `CheckFailed` if values became infinite or NaN, and then for every later read."""
         tensor = tally.tensor
-        if tally.is_changed:
-            self.changed.add(tensor.name)
         try:
             require_finite({tensor.name: tally.non_finite}, tensor.dtype)
         except CheckFailed as error:
