@@ -23,7 +23,8 @@ class ResolverConfig:
     `max_age` is how long names are served as last known while the registry is away. `preload` are names that
     are loaded before they are requested, and `pin` names that also stay in the engine. `most_names` are
     loaded at once, `most_stacks` of them stacks; beyond that, idle ones are unloaded. In seconds:
-    `refresh_interval` is the shortest time between two refreshes, `linger` how long a replaced adapter stays
+    `refresh_interval` is the shortest time between two refreshes, `report_interval` the longest without a
+    report, however long a refresh takes, `linger` how long a replaced adapter stays
     loaded, and `refusal_ttl` how long a refusal is cached. `clock` returns seconds, `now` the time of day."""
 
     registry: Registry
@@ -39,6 +40,7 @@ class ResolverConfig:
     most_names: int = 1000
     most_stacks: int = 64
     refresh_interval: float = 0.1
+    report_interval: float = 20.0
     linger: float = 10.0
     refusal_ttl: float = 5.0
     clock: Callable[[], float] = time.monotonic
