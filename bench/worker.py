@@ -36,7 +36,8 @@ from adaptry.integrations.engine_probe import probe_engine as running_at
 from adaptry.integrations.serving import Cache
 from adaptry.integrations.serving.engine_profile import inspect_engine
 from adaptry.integrations.serving.engines import ENGINES, EngineClient
-from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps, run_forever
+from adaptry.integrations.serving.follow.loop import run_forever
+from adaptry.integrations.serving.follow.reconciler import Reconciler, ReconcilerDeps
 from adaptry.integrations.serving.follow.settings import FollowSettings
 from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.operations import base_registry

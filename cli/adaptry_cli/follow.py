@@ -209,7 +209,7 @@ def _open_engine(
 
 def _run(reconciler: Reconciler, once: bool) -> None:
     """Reconciles until a signal stops it."""
-    from adaptry.integrations.serving.follow.reconciler import converge, run_forever
+    from adaptry.integrations.serving.follow.loop import converge, run_forever
 
     stop = threading.Event()
     is_main = threading.current_thread() is threading.main_thread()

@@ -242,7 +242,7 @@ class FakeVllm(FakeEngine):
 
     def clear(self) -> None:
         self._held: dict[int, str] = {}
-        self._started_at = time.time()
+        self.started_at = time.time()
         self._names: dict[str, tuple[str, int]] = {}
         self._engine: OrderedDict[int, str] = OrderedDict()
         self._paths: dict[int, str] = {}
@@ -260,7 +260,7 @@ class FakeVllm(FakeEngine):
             case "/metrics":
                 running = ",".join((*self.running, *self._held.values()))
                 return 200, (
-                    f"process_start_time_seconds {self._started_at}\n"
+                    f"process_start_time_seconds {self.started_at}\n"
                     f'vllm:lora_requests_info{{max_lora="4",running_lora_adapters="{running}",'
                     f'waiting_lora_adapters=""}} {time.time()}\n'
                     f'vllm:request_success_total{{finished_reason="length"}} {self.requests - self.errors}\n'

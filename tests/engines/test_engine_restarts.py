@@ -5,11 +5,14 @@ and nothing is reported that the engine does not have.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from adaptry.core.errors import CheckFailed
 from adaptry.integrations.serving.follow.reconciler import Reconciler
+from adaptry.integrations.serving.served_base import START_SECONDS
 from adaptry.testing.samples import tiny_base
 
 from .conftest import PROD, Scene, settle
@@ -48,6 +51,74 @@ def test_a_worker_shows_the_registrys_name_of_its_base_even_while_its_engine_doe
         assert (found.base, found.base_name, found.is_answering) == (str(base), "org/tiny", is_up)
         engine.stop()
         worker.reconcile(0.0)
+
+
+@pytest.mark.parametrize("is_worker_new", [False, True])
+def test_a_base_folder_that_is_replaced_while_its_engine_runs_does_not_change_what_the_engine_serves(
+    scene: Scene, is_worker_new: bool
+) -> None:
+    """As when the next base is put in place before the restart. The worker looks at the folder again when it
+    starts, and when its engine did not answer."""
+    engine, worker, base = served_scene(scene, "vllm")
+    replace_base(base)
+    if is_worker_new:
+        worker = scene.worker(engine, base=None)
+    engine.is_starting = True
+    assert not worker.reconcile(0.0)
+    engine.is_starting = False
+    settle(worker)
+    assert list(engine.names()) == [PROD]
+    assert scene.registry.workers.get("gpu-1").base_name == "org/tiny"
+    scene.alias(scene.publish(2))
+    settle(worker)
+    assert scene.serves(engine) == 2
+
+
+def rewrite(base: Path) -> None:
+    (base / "config.json").write_bytes((base / "config.json").read_bytes())
+
+
+def rename(base: Path) -> None:
+    """As `mv` does it, which keeps the times of the files."""
+    base.rename(base.with_name("other")).rename(base)
+
+
+def lead_elsewhere(base: Path) -> None:
+    base.rename(base.with_name("other"))
+    base.symlink_to(base.with_name("other"))
+
+
+def started_just_after(base: Path, engine: FakeEngine) -> None:
+    """Makes the engine one that began to read the base when it was complete."""
+    assert isinstance(engine, FakeVllm)
+    engine.started_at = max(path.stat().st_ctime for path in (base, *base.iterdir())) - START_SECONDS + 1e-4
+
+
+def test_a_base_folder_that_is_older_than_its_engine_identifies_the_base(scene: Scene) -> None:
+    base = scene.folder / "base"
+    engine = scene.engine("vllm", models=(str(base),))
+    started_just_after(base, engine)
+    scene.alias(scene.publish(1))
+    (base / "README.md").write_text("A new file changes no weights.")
+    settle(scene.worker(engine, base=None))
+    assert scene.serves(engine) == 1
+
+
+@pytest.mark.parametrize("change", [rewrite, rename, lead_elsewhere])
+def test_a_base_folder_that_changed_after_the_start_of_its_engine_identifies_no_base(
+    scene: Scene, change: Callable[[Path], object]
+) -> None:
+    """The engine may have read what was there before."""
+    base = scene.folder / "base"
+    engine = scene.engine("vllm", models=(str(base),))
+    started_just_after(base, engine)
+    scene.alias(scene.publish(1))
+    change(base)
+    with pytest.raises(CheckFailed, match=r"changed after the engine started.*restart it.*--base"):
+        scene.worker(engine, base=None).reconcile(0.0)
+    assert engine.names() == {}
+    settle(scene.worker(engine))
+    assert scene.serves(engine) == 1
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang", "mistralrs"])

@@ -14,6 +14,7 @@ from .conftest import Scene, settle
 
 _MODEL = "import pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir(); (p / 'model.safetensors').touch()"
 _COPY = "import shutil, sys; shutil.copyfile(sys.argv[1], sys.argv[2])"
+_ADAPTER = "import shutil, sys; shutil.copyfile(sys.argv[1] + '/adapter_model.safetensors', sys.argv[2])"
 _ENDS = f"{_MODEL}; sys.exit(3)"
 
 
@@ -41,6 +42,25 @@ def test_an_engine_loads_what_the_present_prepare_command_makes(scene: Scene) ->
     second = scene.publish(2)
     (weights,) = (scene.folder / "lora-tone-2").glob("*.safetensors")
     scene.prepare = (sys.executable, "-c", _COPY, str(weights), "{file}")
+    settle(scene.worker(engine))
+    assert scene.serves(engine) == second.number
+    assert len(engine.names()) == 1
+
+
+def test_a_changed_program_behind_the_same_prepare_command_prepares_every_adapter_again(scene: Scene) -> None:
+    """The cache has what the earlier program made, which may be what was wrong with it."""
+    engine = scene.engine("llamacpp")
+    program = scene.folder / "convert.py"
+    program.write_text(_ADAPTER)
+    scene.prepare = (sys.executable, str(program), "{folder}", "{file}")
+    scene.alias(scene.publish(1))
+    settle(scene.worker(engine))
+    settle(scene.worker(engine))
+    assert scene.serves(engine) == 1
+
+    second = scene.publish(2)
+    (weights,) = (scene.folder / "lora-tone-2").glob("*.safetensors")
+    program.write_text(f"import shutil, sys; shutil.copyfile({str(weights)!r}, sys.argv[2])")
     settle(scene.worker(engine))
     assert scene.serves(engine) == second.number
     assert len(engine.names()) == 1

@@ -329,3 +329,18 @@ def test_the_log_has_the_registrys_reason_for_a_name_that_it_does_not_have(
 
     asyncio.run(test())
     assert "acme/tone is not served: acme/tone has no active version" in caplog.text
+
+
+def test_a_base_folder_that_changed_after_the_start_of_vllm_identifies_no_base(
+    bench: Bench, base: Path, publish: Publish
+) -> None:
+    """vLLM may have read what was there before."""
+    point(bench, "acme/tone", publish())
+    bench = bench.restarted(started_at=base.stat().st_ctime - 3600)
+
+    async def test() -> None:
+        with pytest.raises(CheckFailed, match=r"changed after the engine started.*restart it.*ADAPTRY_BASE"):
+            await bench.ask(PROD)
+        assert bench.held == set()
+
+    asyncio.run(test())

@@ -74,6 +74,37 @@ def test_a_version_is_reported_before_it_is_loaded_and_as_served_afterwards(
     asyncio.run(test())
 
 
+def test_the_engine_is_reported_while_it_takes_long_to_load_the_version_that_an_alias_moved_to(
+    bench: Bench, publish: Publish
+) -> None:
+    """Else its report would expire, and it would count as silent."""
+    first, second = publish(), publish(seed=2)
+    bench.registry.aliases.move(TONE, "prod", first.digest, None)
+    bench = bench.restarted(report_interval=0.01)
+    seen: list[dict[tuple[str, int], str]] = []
+
+    class Slow(EngineClient):
+        async def add_lora(self, request: LoRARequest) -> bool:
+            if second.digest.hex in request.lora_path:
+                reports = bench.registry.there.workers
+                before = reports.get("gpu-1").reported_at
+                async with asyncio.timeout(60):
+                    while reports.get("gpu-1").reported_at == before:
+                        await asyncio.sleep(0)
+                seen.append(held(bench))
+            return await super().add_lora(request)
+
+    async def test() -> None:
+        bench.models.engine_client = Slow(bench.models.engine_client.limits)
+        await bench.ask(PROD)
+        await bench.look()
+        bench.registry.aliases.move(TONE, "prod", second.digest, 1)
+        await bench.look()
+        assert seen == [{(PROD, 1): "serving", (PROD, 2): "loading"}]
+
+    asyncio.run(test())
+
+
 def test_metrics_have_each_loaded_version_once(bench: Bench, publish: Publish) -> None:
     version, facts = publish(), publish(seed=2, name="acme/facts")
     bench.registry.aliases.move(TONE, "prod", version.digest, None)

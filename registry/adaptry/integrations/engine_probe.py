@@ -15,6 +15,7 @@ from urllib3.exceptions import HTTPError
 
 from adaptry.checks.runtimes.runtime import Runtime, Version, parse_version
 from adaptry.core import strictjson
+from adaptry.core.digest import Digest
 from adaptry.core.errors import Invalid, NotFound, Unavailable
 from adaptry.core.http import check_url, is_cut_in_head, open_pool, plain_reason
 from adaptry.core.lazy_dataclass import dataclass
@@ -29,11 +30,15 @@ _SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d{1,6})"', re.M
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """A server's own description. `models`: names and places of its models; `adapters`: the loaded ones."""
+    """A server's own description. `models`: names and places of its models; `adapters`: the loaded ones;
+    `started_at`: when it started (Unix time), if that is known; `base_id`: the base that it was found to
+    serve since then."""
 
     runtime: Runtime
     models: tuple[str, ...]
     adapters: tuple[str, ...] = ()
+    started_at: float | None = None
+    base_id: Digest | None = None
 
 
 @dataclass(frozen=True, slots=True)

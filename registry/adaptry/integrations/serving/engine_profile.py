@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.runtimes import Runtime
-from adaptry.core.errors import Invalid, NotFound
+from adaptry.core.errors import CheckFailed, Invalid, NotFound
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.compatibility import EngineProfile
 from adaptry.integrations.serving.served_base import identify_served_base
@@ -38,7 +38,7 @@ def _base(registry: Registry, info: EngineInfo, configured: str | None) -> BaseR
         return identify_served_base(registry, configured, configured=configured)
     for name in info.models:
         if (Path(name) / "config.json").is_file():
-            return identify_served_base(registry, name)
+            return _from_folder(registry, info, name)
     for name in info.models:
         try:
             return registry.bases.record(registry.bases.get(name).id)
@@ -49,3 +49,15 @@ def _base(registry: Registry, info: EngineInfo, configured: str | None) -> BaseR
         f"the engine serves {reported}, which is neither a folder here nor a registered base: pass its name"
         " (--base NAME)"
     )
+
+
+def _from_folder(registry: Registry, info: EngineInfo, folder: str) -> BaseRecord:
+    """The base that the engine read from the folder when it started. If the folder has another one now, the
+    engine still has the one that it was found to serve."""
+    if info.base_id is None:
+        return identify_served_base(registry, folder, started_at=info.started_at)
+    try:
+        record = identify_served_base(registry, folder)
+    except CheckFailed:
+        return registry.bases.record(info.base_id)
+    return record if record.id == info.base_id else registry.bases.record(info.base_id)

@@ -1,7 +1,7 @@
 """Identifies the base that an engine serves, by the fingerprint of its weights.
 
 A path or a name does not identify the weights. The fingerprint reads headers and a few short samples of each
-tensor, once.
+tensor, once. A folder that changed after the engine started may have other weights than the engine has.
 """
 
 from __future__ import annotations
@@ -10,27 +10,42 @@ from pathlib import Path
 
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.bases.hf_folder import CONFIG, open_checkpoint
 from adaptry.core.errors import AdaptryError, CheckFailed
 from adaptry.registry.interface import Registry
 
+START_SECONDS = 2.0
+"""How much later than its reported start, which is rounded to a second, an engine begins to read its base."""
+_WEIGHTS = (".safetensors", ".bin", ".index.json")
+
 
 def identify_served_base(
-    registry: Registry, model: str, revision: str | None = None, configured: str | None = None
+    registry: Registry,
+    model: str,
+    revision: str | None = None,
+    configured: str | None = None,
+    started_at: float | None = None,
 ) -> BaseRecord:
     """The base of an engine started with `model`: a folder, or a Hub name with its files on this machine.
 
-    `configured` is the name or id of a base in the registry, used instead without a check. Raises
-    `CheckFailed`, with a remedy, if the weights cannot be read.
+    `configured` is the name or id of a base in the registry, used instead without a check. `started_at` is
+    when the engine's process started (Unix time). Raises `CheckFailed`, with a remedy, if the weights cannot
+    be read, or if the folder was changed after the start.
     """
     if configured:
         return registry.bases.record(registry.bases.get(configured).id)
     try:
-        return fingerprint(open_checkpoint(_folder(model, revision)))
+        record = fingerprint(open_checkpoint(_folder(model, revision)))
+        if started_at is not None and (changed := _changed_since(Path(model).expanduser(), started_at)):
+            raise CheckFailed(
+                f"{changed} was changed after the engine started, so the engine may have other weights;"
+                " restart it"
+            )
+        return record
     except (AdaptryError, OSError, ValueError) as error:
         raise CheckFailed(
-            f"the base that this engine serves cannot be identified from {model}: {error}. Set"
-            " ADAPTRY_BASE to its name in the registry"
+            f"the base that this engine serves cannot be identified from {model}: {error}. Or set"
+            " ADAPTRY_BASE (for `adaptry follow`: --base) to its name in the registry"
         ) from error
 
 
@@ -43,3 +58,21 @@ def _folder(model: str, revision: str | None) -> Path:
     except ImportError:
         return folder
     return Path(snapshot_download(model, revision=revision, local_files_only=True))
+
+
+def _changed_since(folder: Path, started_at: float) -> Path | None:
+    """What was written, renamed or replaced of a folder since then, or of the links that lead to it. A file's
+    ctime shows it, also if its mtime was kept. A name on a Hub is no folder, and its files never change."""
+    since = started_at + START_SECONDS
+    links = [path for path in (folder, *folder.parents) if path.is_symlink()]
+    files = [path for path in folder.glob("*") if path.name == CONFIG or path.name.endswith(_WEIGHTS)]
+    for path in (*links, *files):
+        if path.lstat().st_ctime > since or path.stat().st_ctime > since:
+            return path
+    return folder if folder.is_dir() and _was_renamed(folder, since) else None
+
+
+def _was_renamed(folder: Path, since: float) -> bool:
+    """A new entry sets both times; a new name of the folder sets one."""
+    found = folder.stat()
+    return found.st_ctime > since and found.st_ctime_ns != found.st_mtime_ns

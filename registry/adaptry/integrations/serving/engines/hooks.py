@@ -9,12 +9,14 @@ import hashlib
 import os
 import shlex
 import shutil
+import stat
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from adaptry import __version__
 from adaptry.core.errors import CheckFailed, Invalid, Unavailable
 from adaptry.core.files.durable import write_error
 from adaptry.core.lazy_dataclass import dataclass
@@ -64,8 +66,9 @@ class OperatorCommands:
 
     def prepared_path(self, folder: Path, name: str) -> Path:
         """Where the converted file of an adapter's folder is, in the cache entry: both are evicted together.
-        Another command has another file."""
-        made_by = hashlib.sha256("\0".join(self.prepare).encode()).hexdigest()[:12]
+        Another command has another file, and so has another program under the same command."""
+        words = (*self.prepare, *_program_stamps(self.prepare))
+        made_by = hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
         return folder.parent / f"{Path(name).stem}-{made_by}{Path(name).suffix}"
 
     def prepare_file(self, folder: Path, name: str) -> Path:
@@ -103,6 +106,22 @@ def parse_command(text: str | None) -> tuple[str, ...]:
         return tuple(shlex.split(text or ""))
     except ValueError as error:
         raise Invalid(f"not a command: {text!r} ({error})") from error
+
+
+def _program_stamps(command: tuple[str, ...]) -> list[str]:
+    """What tells a command's programs from earlier ones: the size and time of its executable and of its other
+    files (a script), and the version of Adaptry, which may be run as a module."""
+    executables = [path for word in command[:1] if (path := shutil.which(word))]
+    files = map(_regular_file, (*executables, *command[1:]))
+    return [__version__, *(f"{file.st_size} {file.st_mtime_ns}" for file in files if file)]
+
+
+def _regular_file(path: str) -> os.stat_result | None:
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):  # most words of a command are no paths
+        return None
+    return found if stat.S_ISREG(found.st_mode) else None
 
 
 def _run(command: tuple[str, ...], more: Mapping[str, str]) -> None:

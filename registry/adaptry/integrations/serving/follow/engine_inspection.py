@@ -2,11 +2,13 @@
 
 An engine can come back between two passes with another base, under the same address and name. A restart is
 noticed by the time at which the engine started, if it reports that, else by adapters that it no longer lists.
+While it runs, it keeps its base, whatever is in the base's folder meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Invalid, NotFound, Unauthenticated, Unavailable
@@ -65,7 +67,8 @@ class EngineInspection:
         """Inspects an engine that is new or was restarted and lists `names` now."""
         if self._is_restarted(names):
             self.forget()
-        self.info = self.info or self._probe()
+        if self.info is None:
+            self.info = replace(self._probe(), started_at=self._started_at, base_id=self._known_base)
         if self.profile is not None:
             return
         try:
@@ -84,6 +87,13 @@ class EngineInspection:
         return self.profile.base.id if self.profile else None
 
     @property
+    def _known_base(self) -> Digest | None:
+        """The base that this engine was found to serve, if it has not been started again since."""
+        state = self._state_file.state
+        is_same = self._started_at is not None and self._started_at == state.engine_started_at
+        return state.base if is_same else None
+
+    @property
     def is_base_changed(self) -> bool:
         """Whether the loaded adapters were checked for another base."""
         return self.base_id is not None and self._state_file.state.base not in (None, self.base_id)
@@ -96,7 +106,9 @@ class EngineInspection:
 
     def accept_base(self) -> None:
         """Records that adapters are checked for this base from now on, and none is loaded that was not."""
-        self._state_file.state.base = self.base_id or self._state_file.state.base
+        if self.base_id is not None:
+            self._state_file.state.base = self.base_id
+            self._state_file.state.engine_started_at = self._started_at
 
     def _is_restarted(self, names: Collection[str]) -> bool:
         """Without a start time, only adapters that are still listed show that the process is the same."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from threading import Event
 
 from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, StorageFull, Unauthenticated, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
@@ -46,9 +45,6 @@ from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import DroppedAdapter, ReportReply
 
 _MAX_REPLANS = 4  # plans per pass: the registry's reply to a report can change the plan that was reported
-_EVERY = 5.0  # seconds
-_PAUSE = 1.0
-_PATIENCE = 60.0
 _UNREACHABLE = (Unavailable, Unauthenticated)
 """Errors of a registry that cannot be reached. An expired token counts too: it is no reason to unload."""
 
@@ -106,7 +102,12 @@ class Reconciler:
         return self._reporter.reply
 
     def reconcile(self, wait: float) -> bool:
-        """One pass: waits up to `wait` seconds, plans, executes. Returns whether actual equals desired."""
+        """One pass: waits up to `wait` seconds, plans, executes. Returns whether actual equals desired.
+        However long the pass takes, the registry keeps a valid report of this worker."""
+        with self._reporter.renewing():
+            return self._reconcile(wait)
+
+    def _reconcile(self, wait: float) -> bool:
         deps = self._deps
         self.connection_error = None
         self._refresh_refs(wait)
@@ -247,6 +248,8 @@ class Reconciler:
         is_done = True
         self._transient_errors = {}
         for action in plan.actions:
+            if self._is_recall_new():
+                return False
             key = (
                 None
                 if isinstance(action, UnloadAction)
@@ -262,6 +265,10 @@ class Reconciler:
                 if key:
                     self._backoff.record_success(key)
         return is_done
+
+    def _is_recall_new(self) -> bool:
+        """Whether a recall has arrived since the plan was made. The next pass begins with it."""
+        return any(one.digest not in self._recalls.withdrawn for one in self._reply.withdrawn)
 
     def _handle_failure(self, key: ServedVersion | None, error: AdaptryError) -> None:
         """Records a failure of the version (backs off) or a transient one. Raises if a server is down."""
@@ -362,33 +369,3 @@ class Reconciler:
             elif not self._desired.is_usable(version):
                 problems[name] = f"{version_label(version)} is withdrawn; move the alias to another version"
         return problems
-
-
-def run_forever(reconciler: Reconciler, stop: Event, every: float = _EVERY) -> None:
-    """Reconciles until `stop`. Waits at most `every` seconds for changes, so that an engine that restarted
-    gets its adapters again within that time."""
-    wait = 0.0
-    while not stop.is_set():
-        is_settled = reconciler.reconcile(wait)
-        wait = every if is_settled else 0.0
-        if not is_settled:
-            stop.wait(_PAUSE)
-
-
-def converge(reconciler: Reconciler, stop: Event, patience: float = _PATIENCE) -> None:
-    """Reconciles until actual equals desired, or `stop`. Raises the error if the engine or the registry does
-    not answer, and `CheckFailed` if a desired version failed or the engine has not converged after `patience`
-    seconds."""
-    until = time.monotonic() + patience
-    while not stop.is_set():
-        is_settled = reconciler.reconcile(0.0)
-        if reconciler.connection_error:
-            raise reconciler.connection_error
-        if is_settled:
-            reconciler.require_served()
-            return
-        if time.monotonic() > until:
-            raise CheckFailed(
-                f"the engine does not have all desired adapters after {patience:.0f} s; the reasons are above"
-            )
-        stop.wait(_PAUSE)

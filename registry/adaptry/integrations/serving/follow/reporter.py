@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from types import MappingProxyType
 
@@ -82,6 +83,10 @@ class Reporter:
         if self._sender.send(report) and residents is not None:
             state.confirmed = [(one.served_as, one.digest) for one in residents if one.condition != "failed"]
             self._state_file.save_if_possible()
+
+    def renewing(self) -> AbstractContextManager[None]:
+        """Until the block ends, repeats the last report before its lease ends."""
+        return self._sender.renewing(self._settings.lease)
 
     def resend_recalls(self, epoch: str) -> None:
         """Sends a restored registry proofs of recalls it may have lost. Raises as `Registry.report`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -65,6 +66,7 @@ def register_resolver() -> None:
         ),
         version=vllm.__version__,
         base=own.base,
+        started_at=time.time(),  # vLLM loads plugins before it reads its base
         known_as=f"{settings.registry}\n{settings.token}",
         worker_name=own.name,
         max_age=own.max_age,

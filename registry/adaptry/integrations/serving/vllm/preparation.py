@@ -159,7 +159,9 @@ class AdapterPreparation:
     async def _profile(self, vllm: InProcessVllm, worker: VllmWorker) -> EngineProfile:
         vllm.require_adapters()
         config = self._config
-        base = await worker.run(identify_served_base, config.registry, vllm.model, vllm.revision, config.base)
+        base = await worker.run(
+            identify_served_base, config.registry, vllm.model, vllm.revision, config.base, config.started_at
+        )
         worker.note_base(base.id)
         return EngineProfile(vllm.runtime(config.version), base)
 

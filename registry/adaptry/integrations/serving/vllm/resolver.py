@@ -37,6 +37,7 @@ from adaptry.integrations.serving.vllm.names import PLUGIN_ANSWER, PLUGIN_PROBE,
 from adaptry.integrations.serving.vllm.pinned_names import keep_loaded, require_slots
 from adaptry.integrations.serving.vllm.preparation import AdapterPreparation
 from adaptry.integrations.serving.vllm.problems import NameProblems
+from adaptry.integrations.serving.vllm.reporting import keep_reporting
 from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
 from adaptry.integrations.serving.vllm.snapshot import load_of, take_snapshot
 from adaptry.integrations.serving.vllm.worker import EngineSnapshot, VllmWorker
@@ -376,18 +377,20 @@ class AdapterResolver:
             self._refresh_task = asyncio.get_running_loop().create_task(self._refresh_forever(vllm))
 
     async def _refresh_forever(self, vllm: InProcessVllm) -> None:
-        await self._preload(vllm)
-        while True:
-            changed = await self._listener.wait(_MAX_WAIT)
-            if changed:
-                self._refusals.clear()  # refused names may be servable now
-                self._problems.clear()
-            try:
-                await self.refresh(vllm, changed)
-            except Exception:
-                log.exception("refreshing the served versions failed")
-            self._listener.subscribe(self._watched_adapters())
-            await asyncio.sleep(self._config.refresh_interval)
+        worker = self.start(vllm)
+        async with keep_reporting(lambda: self._report(worker), self._config.report_interval):
+            await self._preload(vllm)
+            while True:
+                changed = await self._listener.wait(_MAX_WAIT)
+                if changed:
+                    self._refusals.clear()  # refused names may be servable now
+                    self._problems.clear()
+                try:
+                    await self.refresh(vllm, changed)
+                except Exception:
+                    log.exception("refreshing the served versions failed")
+                self._listener.subscribe(self._watched_adapters())
+                await asyncio.sleep(self._config.refresh_interval)
 
     def _watched_adapters(self) -> list[AdapterName]:
         """The adapters whose events matter: loaded ones, and refused ones that may become servable."""

@@ -29,7 +29,8 @@ class WorkerState(BaseModel):
     each name; `names`: the path it was loaded from. `confirmed`: the names and digests that the registry has
     acknowledged in a report. `recalled`: the adapters of the recalled versions that were dropped here.
     `recall_generations`: the generation of each of their states. `served`: the engine's names for its base.
-    `base`: the base for which the loaded adapters were checked.
+    `base`: the base for which the loaded adapters were checked, which the engine that was started at
+    `engine_started_at` (Unix time, if it reports that) serves.
     `epoch`: the registry's epoch at the last contact. `proofs`:
     its signed recalls, in case a restored registry lacks them."""
 
@@ -42,6 +43,7 @@ class WorkerState(BaseModel):
     recall_generations: dict[Digest, int] = {}
     served: tuple[str, ...] = ()
     base: Digest | None = None
+    engine_started_at: float | None = None
     epoch: str | None = None
     proofs: dict[Digest, RecallProof] = {}
 

@@ -1,0 +1,43 @@
+"""Runs a reconciler: until it is stopped, or until the engine has what it should have."""
+
+from __future__ import annotations
+
+import time
+from threading import Event
+
+from adaptry.core.errors import CheckFailed
+from adaptry.integrations.serving.follow.reconciler import Reconciler
+
+_EVERY = 5.0  # seconds
+_PAUSE = 1.0
+_PATIENCE = 60.0
+
+
+def run_forever(reconciler: Reconciler, stop: Event, every: float = _EVERY) -> None:
+    """Reconciles until `stop`. Waits at most `every` seconds for changes, so that an engine that restarted
+    gets its adapters again within that time."""
+    wait = 0.0
+    while not stop.is_set():
+        is_settled = reconciler.reconcile(wait)
+        wait = every if is_settled else 0.0
+        if not is_settled:
+            stop.wait(_PAUSE)
+
+
+def converge(reconciler: Reconciler, stop: Event, patience: float = _PATIENCE) -> None:
+    """Reconciles until actual equals desired, or `stop`. Raises the error if the engine or the registry does
+    not answer, and `CheckFailed` if a desired version failed or the engine has not converged after `patience`
+    seconds."""
+    until = time.monotonic() + patience
+    while not stop.is_set():
+        is_settled = reconciler.reconcile(0.0)
+        if reconciler.connection_error:
+            raise reconciler.connection_error
+        if is_settled:
+            reconciler.require_served()
+            return
+        if time.monotonic() > until:
+            raise CheckFailed(
+                f"the engine does not have all desired adapters after {patience:.0f} s; the reasons are above"
+            )
+        stop.wait(_PAUSE)
