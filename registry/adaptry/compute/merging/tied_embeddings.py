@@ -78,6 +78,11 @@ class TiedSides:
         is_tied = config.get("tie_word_embeddings") is True or is_forced_tie(config, has_head)
         return is_tied and has_head and tensor == self._stored_embedding
 
+    @property
+    def gives_rows(self) -> bool:
+        """Whether PEFT gives rows that it trains in the embedding to the head too."""
+        return self._ties.gives_rows
+
     def has_rows_of_head(self, entry: BoundInput, but: tuple[int, ...]) -> bool:
         """Whether the input has other rows for a stored head than `but`, the embedding's: PEFT then ties
         neither.
@@ -196,9 +201,9 @@ def _sides_of_extra(entry: BoundInput, extra: ExtraTarget, sides: TiedSides) -> 
         sides.check_known(entry, extra.tensor, extra.extra.target.removesuffix(".weight"))
         return (sides.stored_side(extra.tensor),)
     path = extra.extra.target.removesuffix(".weight")
-    is_alone = has_own_rows(extra, entry.module_map) or (
-        extra.extra.kind == "module" and not entry.bound.ties_saved
-    )
+    is_rows = extra.extra.kind == "token_rows"
+    is_alone = has_own_rows(extra, entry.module_map) or (is_rows and not sides.gives_rows)
+    is_alone = is_alone or (extra.extra.kind == "module" and not entry.bound.ties_saved)
     if is_alone:
         return sides.one_side(entry, extra.tensor, path, not is_input_embedding(path))
     return sides.both_sides(extra.tensor)
