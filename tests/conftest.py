@@ -52,6 +52,7 @@ SLOW = (
     "tests/api/test_uploads.py::test_an_upload_continues_after_the_server_was_killed",
     "tests/checks/test_called_modules.py",
     "tests/checks/test_forced_ties.py",
+    "tests/checks/test_shared_embeddings.py",
     "tests/cli/test_program.py",
     "tests/cli/test_runtime_compare.py",
     "tests/cli/test_serving.py",

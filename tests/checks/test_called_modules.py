@@ -133,6 +133,8 @@ def answers(model: Any, kind: str) -> torch.Tensor | None:
             found = model(**models()[kind][1])
     except (RuntimeError, TypeError, IndexError):
         return None
+    if "pooler_output" in found:  # of an attention that the last hidden state does not show
+        return torch.cat([found.last_hidden_state.flatten(), found.pooler_output.flatten()])
     logits: torch.Tensor = found.logits if "logits" in found else found.last_hidden_state
     return logits
 
@@ -197,3 +199,65 @@ def test_an_extracted_lora_of_such_a_model_gives_the_fine_tune_in_peft(kind: str
     assert live is not None
     assert wanted is not None
     assert torch.allclose(live, wanted, rtol=0, atol=1e-3)
+
+
+def sam() -> tuple[Any, dict[str, torch.Tensor]]:
+    """The model, and its inputs: an image and a point. (`Any`: transformers is not typed.)"""
+    image = {"image_size": 32, "patch_size": 8}
+    stack = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "mlp_dim": 24}
+    config = transformers.SamConfig(
+        vision_config={**image, **stack, "output_channels": 16, "window_size": 2, "num_pos_feats": 8},
+        prompt_encoder_config={**image, "hidden_size": 16, "image_embedding_size": 4},
+        mask_decoder_config={**stack, "iou_head_hidden_dim": 16},
+    )
+    points = {"input_points": torch.tensor([[[[5.0, 7.0]]]]), "input_labels": torch.tensor([[[1]]])}
+    pixels = torch.sin(torch.arange(3072.0)).view(1, 3, 32, 32)
+    return transformers.SamModel(config), {"pixel_values": pixels, **points}
+
+
+def detr() -> tuple[Any, dict[str, torch.Tensor]]:
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+    )
+    config = transformers.DetrConfig(
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone_config=backbone, d_model=16,
+        encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=24, decoder_ffn_dim=24, num_queries=5, num_labels=3,
+    )  # fmt: skip
+    pixels = torch.sin(torch.arange(3072.0)).view(1, 3, 32, 32)
+    return transformers.DetrForObjectDetection(config), {"pixel_values": pixels}
+
+
+@pytest.mark.parametrize(
+    ("model", "target"),
+    [
+        (sam, "mask_tokens"),
+        (sam, "iou_token"),
+        (sam, "no_mask_embed"),
+        (sam, "not_a_point_embed"),
+        (sam, "point_embed.1"),
+        (sam, "lin1"),
+        (detr, "query_position_embeddings"),
+        (detr, "fc1"),
+    ],
+)
+def test_tokens_that_a_vision_model_reads_are_found(model: Any, target: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    built, inputs = model()
+    built.save_pretrained(tmp_path / "base")
+    base = type(built).from_pretrained(tmp_path / "base").eval()
+
+    def everything(model: Any) -> torch.Tensor:
+        with torch.no_grad():
+            found = model(**inputs)
+        kinds = ("pred_masks", "iou_scores", "logits", "pred_boxes")
+        return torch.cat([found[kind].flatten() for kind in kinds if kind in found])
+
+    before = everything(base)
+    config = peft.LoraConfig(r=4, lora_alpha=64, target_modules=[target], init_lora_weights=False)
+    adapted = peft.get_peft_model(base, config).eval()
+    adapted.save_pretrained(tmp_path / "tone")
+
+    is_idle = torch.equal(everything(adapted), before)
+    assert ("modules_bypassed" in codes(tmp_path / "tone", tmp_path / "base")) is is_idle
+    assert not torch.equal(everything(adapted.merge_and_unload()), before)

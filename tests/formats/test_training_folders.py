@@ -111,3 +111,12 @@ def test_a_git_lfs_pointer_instead_of_weights_has_a_remedy(
     weights.write_bytes(POINTER)
     with pytest.raises(InvalidWeights, match="git lfs pull"):
         open_dir(tmp_path)
+
+
+def test_weights_in_parts_are_named(tmp_path: Path) -> None:
+    tiny_lora(tmp_path)
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.rename(tmp_path / "adapter_model-00001-of-00002.safetensors")
+
+    with pytest.raises(Unsupported, match=r"in parts \(adapter_model-00001-of-00002.*save_pretrained"):
+        open_dir(tmp_path)

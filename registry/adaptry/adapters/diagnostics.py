@@ -49,6 +49,9 @@ _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
 """Files with an adapter in a format that we do not read, with the remedy."""
 
 
+_SHARD = re.compile(r"adapter_model-\d+-of-\d+\.(?:safetensors|bin)|adapter_model\.safetensors\.index\.json")
+
+
 def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
     """Raises `NotFound` or `Unsupported` with the reason why a folder with these files has no adapter."""
     for format in FORMATS.values():
@@ -73,6 +76,11 @@ def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
 
 def _refuse_half(folder: Path, names: set[str]) -> NoReturn:
     """Raises for a folder with some of an adapter's files, or with something else."""
+    if shards := sorted(filter(_SHARD.fullmatch, names)):
+        raise Unsupported(
+            f"{folder} holds its weights in parts ({', '.join(shards[:3])}), which PEFT does not load: join"
+            f" them in one {WEIGHTS}, or save the adapter again with PEFT's save_pretrained"
+        )
     if CONFIG in names:
         raise NotFound(f"{folder} has {CONFIG} but no {WEIGHTS}; did the training save the adapter?")
     if WEIGHTS in names:

@@ -27,6 +27,7 @@ OUTPUT_HEADS = frozenset(["lm_head", "embed_out", "output", "generator_lm_head"]
 # Last parts of other heads that are tied to the embedding: those of BERT-like models, DistilBERT and XLNet.
 # Other models use the same names for other modules.
 TIED_HEADS = frozenset(["decoder", "vocab_projector", "lm_loss"])
+_STACKS = frozenset(["encoder", "decoder"])
 _TASK_HEADS = OUTPUT_HEADS | {"score", "classifier", "qa_outputs", "cls", "v_head", "multiple_choice_head"}
 
 # Buffers that older tools saved: they follow from the config and are not trained.
@@ -61,6 +62,18 @@ def layer_of(name: str) -> int | None:
 def is_input_embedding(path: str) -> bool:
     """Whether the module at `path` has the name of a token embedding."""
     return path.rpartition(".")[2] in INPUT_EMBEDDINGS
+
+
+def is_stack_copy(path: str, tensor: str) -> bool:
+    """Whether the module at `path` is the embedding of an encoder or decoder that is tied to `tensor`, the
+    shared one of T5's and BART's relatives, or ProphetNet's.
+    """
+    *_, stack, name = ("", *path.split("."))
+    if tensor.endswith("shared.weight"):
+        return name in INPUT_EMBEDDINGS and name != "shared"
+    *around, owner, _ = tensor.split(".")
+    is_in_stack = name == owner == "word_embeddings" and stack in _STACKS
+    return is_in_stack and _STACKS.isdisjoint(around)
 
 
 def is_output_head(name: str) -> bool:

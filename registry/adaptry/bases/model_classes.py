@@ -136,7 +136,7 @@ _ADAPTERS_CONVERTED = frozenset(
 )
 """Model types for which PEFT renames and fuses a LoRA's tensors like transformers does the model's."""
 
-_WITH_HEAD = re.compile(r".+(?:For[A-Z]\w+|LMHeadModel|DoubleHeadsModel|WithLMHead|LMHead)")
+_WITH_HEAD = re.compile(r".+(?:For[A-Z]\w+|LMHeadModel|DoubleHeadsModel|WithLMHead|LMHead)|MarianMTModel")
 _BARE = re.compile(r".+Model")
 
 

@@ -23,7 +23,9 @@ _TASKS_WITH_HEAD = frozenset(["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS
 _BARE_TASK = "FEATURE_EXTRACTION"
 """PEFT's `AutoPeftModelForFeatureExtraction` loads the bare model, whatever class the base was saved from."""
 _OF_LANGUAGE = re.compile(r".+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration)")
-_OTHER_HEADS = frozenset(["whisper", "biogpt", "xlm", "flaubert", "bert", "roberta"])
+_OTHER_HEADS = frozenset(
+    ["whisper", "biogpt", "xlm", "flaubert", "bert", "roberta", "blip-2", "instructblip", "instructblipvideo"]
+)
 _CLIP_TOWERS = frozenset(["clip_vision_model", "siglip_vision_model"])
 _TOWER, _INSIDE = "vision_tower.", "vision_model."
 _OLD_ENDS = ((".gamma", ".weight"), (".beta", ".bias"))

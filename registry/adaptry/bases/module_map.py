@@ -15,7 +15,7 @@ from typing import Any, Literal
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.fused_experts import FusedExpert, expert_tensors
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
-from adaptry.adapters.tensor_names import is_input_embedding, layer_of
+from adaptry.adapters.tensor_names import is_input_embedding, is_stack_copy, layer_of
 from adaptry.adapters.transformers_loading import LoadedTensor
 from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.parameter_lookup import MissingReason, ParameterNames
@@ -120,8 +120,7 @@ def has_own_rows(extra: ExtraTarget, module_map: ModuleMap) -> bool:
 def _is_of_embedding(extra: ExtraTarget) -> bool:
     """Whether its module is the model's own input embedding, and not one that is tied to it."""
     path = extra.extra.target.removesuffix(".weight")
-    is_copy = extra.tensor.endswith("shared.weight") and not path.endswith("shared")
-    return is_input_embedding(path) and not is_copy
+    return is_input_embedding(path) and not is_stack_copy(path, extra.tensor)
 
 
 def place(

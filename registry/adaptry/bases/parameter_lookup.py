@@ -15,11 +15,11 @@ from typing import Any, Literal
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.tensor_names import (
-    INPUT_EMBEDDINGS,
     OUTPUT_HEADS,
     TIED_HEADS,
     input_embedding,
     is_output_head,
+    is_stack_copy,
 )
 from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
 from adaptry.bases.conv1d import LinearClasses
@@ -93,10 +93,14 @@ class ParameterNames:
             text = f"it matches several weights: {', '.join(sorted(parts[0] for parts in candidates)[:3])}"
             return LookupResult(reason=MissingReason("ambiguous", text))
         path, _, end = parameter.rpartition(".")
-        if self._embedding and path and end == "weight":
-            is_copy = path.split(".")[-1] in INPUT_EMBEDDINGS and self._embedding.endswith("shared.weight")
-            if is_copy or (self._is_tied and self._is_head(path)):
-                return LookupResult(self.tensors[self._embedding], tied=True)
+        embedding = self._embedding
+        if (
+            embedding
+            and path
+            and end == "weight"
+            and (is_stack_copy(path, embedding) or (self._is_tied and self._is_head(path)))
+        ):
+            return LookupResult(self.tensors[embedding], tied=True)
         around = f"{path.rpartition('.')[0]}.bias"  # to which a tied head's bias is tied
         if end == "bias" and self._is_tied and around in self.tensors and self._is_head(path):
             return LookupResult(self.tensors[around])

@@ -71,6 +71,13 @@ BASE_CODES: Mapping[str, FindingCode] = {
         " not change its answers there; a merge does.",
         "merge the adapter, or remove these modules from target_modules before training",
     ),
+    "saved_copy_unused": FindingCode(
+        "warns",
+        "modules_to_save lists an embedding that the model never calls, since it only holds the weight of"
+        " others. PEFT trains a copy of it, which changes neither the adapted model's answers nor its merge.",
+        "train the embeddings that the model calls: list encoder.embed_tokens and decoder.embed_tokens, or"
+        " train token rows (trainable_token_indices)",
+    ),
     "saved_copy_differs": FindingCode(
         "warns",
         "The file has a copy of an embedding beside an update of it, and the copy differs from the base's:"

@@ -90,7 +90,8 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
     ),
     "integer_weights": FindingCode(
         "blocks",
-        "Factors or saved weights are integers: PEFT silently casts them, and the result is meaningless.",
+        "Factors or saved weights are integers or complex numbers: PEFT silently casts them, without the"
+        " imaginary parts, and the result is meaningless.",
         "save the adapter in a floating-point dtype, before any quantisation",
     ),
     "config_incomplete": FindingCode(

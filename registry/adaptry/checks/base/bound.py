@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.tensor_names import layer_of
+from adaptry.bases.module_map import ExtraTarget
 from adaptry.checks.base.fit import check_fit
 from adaptry.checks.binding import BoundAdapter, DroppedPart
 from adaptry.checks.binding.bound_adapter import DropCause
-from adaptry.checks.binding.direct_weights import bypassed_modules, modules_unlike_peft
-from adaptry.checks.binding.forced_ties import rows_of_forced_ties
+from adaptry.checks.binding.direct_weights import (
+    bypassed_attentions,
+    bypassed_modules,
+    bypassed_rows,
+    is_unused_copy,
+    modules_unlike_peft,
+)
 from adaptry.checks.binding.loaded_model import bare_path
+from adaptry.checks.binding.rows_without_bias import heads_without_bias
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import (
     fold_layer_numbers,
@@ -87,14 +94,8 @@ def _used_otherwise(bound: BoundAdapter) -> Iterator[Finding]:
     if bound.adapter.format is not PEFT:
         return
     places = [(bare_path(target.module.path), target.weight.shape) for target in bound.module_map.placed]
-    if bypassed := bypassed_modules(bound.base.facts, dict(places).items()):
-        names = shorten_names(fold_layer_numbers(bypassed))
-        yield build_finding("modules_bypassed", f"{names}: the model reads these weights itself", bypassed)
-    rows = [
-        extra.extra.target.rpartition(".")[0]
-        for extra in bound.module_map.extras
-        if extra.extra.kind == "token_rows"
-    ]
+    yield from _never_called(bound, places)
+    rows = [_module_of(extra) for extra in bound.module_map.extras if extra.extra.kind == "token_rows"]
     if unlike := modules_unlike_peft(bound.base.facts, [*dict(places), *rows]):
         names = shorten_names(fold_layer_numbers(unlike))
         reason = (
@@ -102,10 +103,29 @@ def _used_otherwise(bound: BoundAdapter) -> Iterator[Finding]:
             " layer does not: unmerged, it gives other numbers or raises an error"
         )
         yield build_finding("merge_differs", f"{names}: {reason}", unlike)
-    base = bound.base
-    if tied := rows_of_forced_ties(base.facts, "lm_head.weight" in base.tensors, rows):
-        reason = "PEFT gives these rows to the output head too, although the base stores one of its own"
-        yield build_finding("merge_differs", f"{shorten_names(tied)}: {reason}", tied)
+    if biases := heads_without_bias(bound):
+        reason = f"PEFT's layer for token rows leaves out {shorten_names(biases)}: unmerged, it is not added"
+        yield build_finding("merge_differs", reason)
+
+
+def _never_called(bound: BoundAdapter, places: Iterable[tuple[str, tuple[int, ...]]]) -> Iterator[Finding]:
+    """`places`: the paths and shapes of the adapted modules."""
+    facts, extras = bound.base.facts, bound.module_map.extras
+    bypassed = bypassed_modules(facts, dict(places).items())
+    if bypassed := (*bypassed, *bypassed_attentions(bound.module_map.placed, bound.base.tensors)):
+        names = shorten_names(fold_layer_numbers(bypassed))
+        yield build_finding("modules_bypassed", f"{names}: the model reads these weights itself", bypassed)
+    rows = {_module_of(extra): extra.rows for extra in extras if extra.extra.kind == "token_rows"}
+    if idle := bypassed_rows(facts, rows, bound.adapter.spec.method):
+        reason = f"{shorten_names(idle)}: the model reads this weight itself, or calls others that have it"
+        yield build_finding("modules_bypassed", reason, idle)
+    if unused := [_module_of(extra) for extra in extras if is_unused_copy(facts, extra)]:
+        reason = f"{shorten_names(unused)}: the model calls other modules, which keep the base's weight"
+        yield build_finding("saved_copy_unused", reason, unused)
+
+
+def _module_of(extra: ExtraTarget) -> str:
+    return extra.extra.target.rpartition(".")[0]
 
 
 def _uncovered(bound: BoundAdapter) -> Iterator[Finding]:

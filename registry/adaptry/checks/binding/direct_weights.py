@@ -9,9 +9,11 @@ input as it is.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
+from adaptry.bases.module_map import ExtraTarget, TargetTensor
+from adaptry.checks.binding.targets import is_head
 from adaptry.checks.finding_text import fold_layer_numbers
 
 _REFUSED = frozenset(["out_proj", "conv1d"])
@@ -28,11 +30,13 @@ _READ_DIRECTLY: Mapping[str, frozenset[str]] = {
         ("audioflamingo3_encoder", "moss_transcribe_diarize_audio", "qwen2_audio_encoder", "voxtral_encoder"),
         _POSITIONS,
     ),
+    "detr": frozenset(["query_position_embeddings"]),
     "longcat_flash": frozenset(["classifier"]),
     "prophetnet": frozenset(["ngram_embeddings"]),
+    "sam": frozenset(["iou_token", "mask_tokens", "no_mask_embed", "not_a_point_embed", "point_embed"]),
     "wavlm": frozenset(["q_proj", "k_proj", "v_proj", "out_proj"]),
 }
-"""The last names of modules by type of model (or of its part), as in transformers 5.24."""
+"""The last names of modules, without numbers, by type of model (or of its part), as in transformers 5.24."""
 _CALLED_IF_QUANTISED = frozenset(["falcon_mamba", "jamba"])
 _DEPTHWISE = ("conv1d", "conv.conv")
 """The ends of the paths of convolutions over time in state-space and linear-attention models, which pass
@@ -43,6 +47,11 @@ _CALLED_CONVOLUTION = "ple.conv1d"
 _SHARED = frozenset(["shared", "model.shared", "led.shared"])
 """The embedding of encoder-decoders. Both stacks call modules of their own, whose weights are tied to it."""
 _SHARED_BY_TYPE = {"prophetnet": frozenset(["word_embeddings", "prophetnet.word_embeddings"])}
+
+_OTHER_INPUT = frozenset(["marian", "seamless_m4t", "seamless_m4t_v2"])
+"""Models whose `get_input_embeddings` is not that module, but one of a stack. PEFT gives trained rows of the
+input embedding to all modules that are tied to it, and leaves those of any other to itself.
+"""
 
 _LEARNED_POSITIONS = (
     "autoformer", "bart", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "informer", "led",
@@ -56,7 +65,8 @@ _UNLIKE_PEFT: Mapping[str, tuple[str, ...]] = {
     "llama4_text": ("router",),
     "phimoe": ("router",),
     "prophetnet": ("position_embeddings",),
-    "whisper": ("decoder.embed_positions",),
+    "fsmt": ("embed_positions",),
+    "whisper": ("embed_positions", "encoder.conv1", "encoder.conv2"),
 }
 """The ends of paths by type of model, as in transformers 5.24: classes that derive from torch's and have a
 `forward` of their own.
@@ -110,11 +120,56 @@ def is_shared_embedding(path: str, types: Sequence[str]) -> bool:
     return path in _SHARED or any(path in _SHARED_BY_TYPE.get(kind, ()) for kind in types)
 
 
+def bypassed_attentions(adapted: Iterable[TargetTensor], tensors: Container[str]) -> tuple[str, ...]:
+    """The paths of those adapted modules that are the output projection of torch's `MultiheadAttention`. It
+    reads their weight. PEFT adapts it with effect if the config selects the attention itself.
+    """
+    end = ".out_proj.weight"
+    return tuple(
+        target.module.path
+        for target in adapted
+        if target.module.kind == "linear"
+        and target.tensor.endswith(end)
+        and f"{target.tensor.removesuffix(end)}.in_proj_weight" in tensors
+    )
+
+
+def bypassed_rows(
+    facts: Mapping[str, Any], trained: Mapping[str, tuple[int, ...]], method: str
+) -> tuple[str, ...]:
+    """Those of the embeddings at these paths, with their trained rows, that the model never calls. PEFT's
+    layer for rows beside another method gives their values to a model that reads the weight, but
+    TRAINABLE_TOKENS does not. PEFT ties no rows of an embedding if the head has others.
+    """
+    types, is_alone = model_types(facts), method == "trainable_tokens"
+    of_ends = {rows for path, rows in trained.items() if is_head(path) or is_shared_embedding(path, types)}
+    is_other = not _OTHER_INPUT.isdisjoint(types) or len(of_ends) > 1
+    return tuple(
+        path
+        for path in trained
+        if (is_other if is_shared_embedding(path, types) else is_alone and _has_direct_name(path, types))
+    )
+
+
+def is_unused_copy(facts: Mapping[str, Any], extra: ExtraTarget) -> bool:
+    """Whether it is a copy of a module that the model never calls: PEFT puts it in the module's place, so the
+    weight itself stays as it is, also in a merge. A copy with more rows shows a resized vocabulary.
+    """
+    path = extra.extra.target.removesuffix(".weight")
+    is_same = extra.extra.kind == "module" and extra.extra.shape == extra.weight.shape
+    return is_same and is_shared_embedding(path, model_types(facts))
+
+
 def _is_read_directly(path: str, types: Sequence[str], shape: Sequence[int]) -> bool:
     if len(shape) == 3 and shape[1] == 1 and _ends_with(path, _DEPTHWISE):
         return not _ends_with(path, (_CALLED_CONVOLUTION,))
-    name = path.rpartition(".")[2]
-    return is_shared_embedding(path, types) or any(name in _READ_DIRECTLY.get(kind, ()) for kind in types)
+    return is_shared_embedding(path, types) or _has_direct_name(path, types)
+
+
+def _has_direct_name(path: str, types: Sequence[str]) -> bool:
+    around, _, name = path.rpartition(".")
+    name = around.rpartition(".")[2] if name.isdecimal() else name
+    return any(name in _READ_DIRECTLY.get(kind, ()) for kind in types)
 
 
 def _is_unlike_peft(path: str, types: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ from adaptry.bases.model_classes import body_attribute, expert_family
 from adaptry.bases.model_names import ModelNames, model_names
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.binding.expert_targets import ExpertTargets, expert_targets
+from adaptry.checks.binding.forced_ties import HEAD, is_forced_tie
 from adaptry.checks.binding.targets import ModuleTargets
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -21,6 +22,8 @@ class LoadedModel:
     """A base as transformers loads it for an adapter. `known` finds the intended module of a name.
     `classes` are those of the matrices. `experts` are the targets that PEFT made of the config's, if it
     converts the family. `saved_class` is the class from which the base was saved, if it is known.
+    `is_head_forced`: whether PEFT ties the rows of the head to the embedding's, although transformers does
+    not.
     """
 
     adapter: Adapter
@@ -31,6 +34,7 @@ class LoadedModel:
     classes: LinearClasses
     experts: ExpertTargets | None = None
     saved_class: str = ""
+    is_head_forced: bool = False
 
     @property
     def chosen_class(self) -> str | None:
@@ -101,7 +105,8 @@ def load_model(adapter: Adapter, base: BaseRecord) -> LoadedModel:
             targets = targets.replaced_by(experts.modules, experts.parameters)
     classes = LinearClasses(names.parameters.get, names.parameters, base.facts)
     (saved_class, *_) = base.facts.get("architectures") or ("",)
-    return LoadedModel(adapter, model_type, names, targets, known, classes, experts, saved_class)
+    is_forced = is_forced_tie(base.facts, f"{HEAD}.weight" in base.tensors)
+    return LoadedModel(adapter, model_type, names, targets, known, classes, experts, saved_class, is_forced)
 
 
 def bare_path(path: str) -> str:

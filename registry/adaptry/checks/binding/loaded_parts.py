@@ -21,6 +21,7 @@ from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.bases.parameter_lookup import is_head_of_type
 from adaptry.checks.binding.bound_adapter import DroppedPart
 from adaptry.checks.binding.expert_factors import expert_matrix, why_expert_not_loaded
+from adaptry.checks.binding.forced_ties import HEAD
 from adaptry.checks.binding.loaded_model import BASE_LAYER, LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding, is_head, is_matrix
 from adaptry.checks.finding_text import format_count
@@ -289,7 +290,8 @@ def _selects_rows(model: LoadedModel, placed: ExtraTarget) -> bool:
     """Whether TRAINABLE_TOKENS trains rows of it: by default, and if it is tied to the embedding, it does."""
     is_default = model.adapter.config.fields.get("target_modules") is None
     path = placed.extra.target.rpartition(".")[0]
-    return is_default or placed.tied or model.targets.names(path)
+    is_tied = placed.tied or (path == HEAD and model.is_head_forced)
+    return is_default or is_tied or model.targets.names(path)
 
 
 def _has_token_adapter(model: LoadedModel, placed: ExtraTarget) -> bool:

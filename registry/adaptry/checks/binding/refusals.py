@@ -21,6 +21,7 @@ from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap
 from adaptry.bases.parameterless_modules import parameterless_modules
 from adaptry.checks.binding.direct_weights import refused_module
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, transformers5_path
+from adaptry.checks.binding.forced_ties import HEAD
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
 from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names, verb_form
@@ -84,7 +85,7 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
     yield from _unsupported_modules(model)
     yield from _targeted_twice(model)
     yield from _saved_modules(model.adapter, model.names)
-    yield from _token_rows(model.adapter, module_map)
+    yield from _token_rows(model, module_map)
     yield from _adapted_rows(model, module_map)
     yield from _modules_without_token_rows(model, module_map)
     yield from _empty_tensors(model.adapter)
@@ -199,16 +200,16 @@ def _spelled_otherwise(parameter: str) -> Iterator[str]:
     return (new + parameter.removeprefix(old) for new, old in SPELLINGS if parameter.startswith(old))
 
 
-def _token_rows(adapter: Adapter, module_map: ModuleMap) -> Iterator[str]:
-    fields = adapter.config.fields
+def _token_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
+    fields = model.adapter.config.fields
     indices = fields.get("trainable_token_indices")
-    if adapter.spec.method == "trainable_tokens":
+    if model.adapter.spec.method == "trainable_tokens":
         indices = fields.get("token_indices", [])  # PEFT's default
     if indices is not None and not isinstance(indices, dict | list):
         yield f"the config lists no token rows, but has {str(indices)[:20]!a} in their place"
     wanted = indices if isinstance(indices, dict) else {"": indices}
     for end, rows in wanted.items():
-        if isinstance(rows, list) and not _is_other_end_of_tie(module_map, wanted, end):
+        if isinstance(rows, list) and not _is_other_end_of_tie(model, module_map, wanted, end):
             yield from _rows(module_map, end, rows)
 
 
@@ -233,7 +234,9 @@ def _modules_without_token_rows(model: LoadedModel, module_map: ModuleMap) -> It
     config = model.adapter.config
     if model.adapter.spec.method != "trainable_tokens" or config.fields.get("target_modules") is None:
         return
-    modules = [*model.names.modules, *parameterless_modules(model.model_type, model.names.modules)]
+    held = {extra.extra.target for extra in _held(module_map)}
+    tied = {weight.removesuffix(".weight") for weight in held}  # an embedding that is not stored itself
+    modules = {*model.names.modules, *parameterless_modules(model.model_type, model.names.modules), *tied}
     model.targets.prepare(modules)
     selected = sorted(filter(model.targets.names, modules))
     if not selected:
@@ -241,18 +244,19 @@ def _modules_without_token_rows(model: LoadedModel, module_map: ModuleMap) -> It
     rows = config.fields.get("token_indices", [])
     last = max((row for row in rows if type(row) is int), default=0) if isinstance(rows, list) else 0
     parameters = model.names.parameters
-    held = {extra.extra.target for extra in _held(module_map)}  # a missing row of theirs is found elsewhere
     for path in selected:
         weight = f"{path}.weight"
-        is_tied_head = weight in parameters and parameters[weight] is None
-        if is_tied_head or any(f"{path}.{packed}" in parameters for packed in PACKED_WEIGHTS):
+        is_tied = (path in tied and weight not in parameters) or (
+            weight in parameters and parameters[weight] is None
+        )
+        if is_tied or any(f"{path}.{packed}" in parameters for packed in PACKED_WEIGHTS):
             continue
         shape = parameters.get(weight) or ()
         (name,) = fold_layer_numbers([path])
         if len(shape) != 2 or model.classes.is_conv1d(path) or _is_router(model, path):
             yield f"the config selects {name}, in which PEFT cannot train token rows"
             return
-        if shape[0] <= last and weight not in held:
+        if shape[0] <= last and weight not in held:  # a missing row of those is found elsewhere
             yield f"the config trains row {last:,} of {name}, which has {format_count(shape[0], 'row')}"
             return
 
@@ -293,14 +297,15 @@ def _empty_tensors(adapter: Adapter) -> Iterator[str]:
         yield f"{count} {have} no elements: {shorten_names(fold_layer_numbers(empty))}"
 
 
-def _is_other_end_of_tie(module_map: ModuleMap, wanted: Mapping[str, object], end: str) -> bool:
+def _is_other_end_of_tie(model: LoadedModel, module_map: ModuleMap, wanted: Mapping[str, object], end: str) -> bool:
     """Whether the file has these rows for the other side of a tied embedding: PEFT stores them once."""
     same = tuple(other for other, rows in wanted.items() if other != end and rows == wanted[end])
     paths = {extra.extra.target.removesuffix(".weight"): extra for extra in _held(module_map)}
+    is_forced = model.is_head_forced and HEAD.endswith(end)
     return (
         bool(same)
         and not any(path.endswith(end) for path in paths)
-        and any(extra.tied and path.endswith(same) for path, extra in paths.items())
+        and any((extra.tied or is_forced) and path.endswith(same) for path, extra in paths.items())
     )
 
 

@@ -15,6 +15,8 @@ from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.tensor_names import input_embedding, is_input_embedding, is_output_head
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, TargetTensor, has_own_rows
+from adaptry.checks.binding.direct_weights import is_unused_copy
+from adaptry.checks.binding.forced_ties import is_forced_tie
 from adaptry.compute.merging.bound_input import BoundInput
 from adaptry.compute.merging.tied_names import TiedNames
 from adaptry.core.errors import Unsupported
@@ -67,12 +69,26 @@ class TiedSides:
         return target.tied or (is_copy and self._checkpoint.config.get("tie_word_embeddings") is not False)
 
     def is_declared_tied(self, tensor: str) -> bool:
-        """Whether `tensor` is the embedding of a base whose config ties it although a head is stored.
+        """Whether `tensor` is the embedding of a base whose config ties it although a head is stored; in
+        memory, every config of T5's family does.
 
         If a LoRA has token rows, PEFT follows the config and sets them in both.
         """
-        is_tied = self._checkpoint.config.get("tie_word_embeddings") is True
-        return is_tied and self._stored_head is not None and tensor == self._stored_embedding
+        config, has_head = self._checkpoint.config, self._stored_head is not None
+        is_tied = config.get("tie_word_embeddings") is True or is_forced_tie(config, has_head)
+        return is_tied and has_head and tensor == self._stored_embedding
+
+    @property
+    def gives_rows(self) -> bool:
+        """Whether PEFT gives rows that it trains in the embedding to the head too."""
+        return self._ties.gives_rows
+
+    def has_rows_of_head(self, entry: BoundInput, but: tuple[int, ...]) -> bool:
+        """Whether the input has other rows for a stored head than `but`, the embedding's: PEFT then ties
+        neither.
+        """
+        held = (extra for extra in entry.module_map.extras if extra.extra.kind == "token_rows")
+        return any(extra.tensor == self._stored_head and extra.rows != but for extra in held)
 
     def both_sides(self, tensor: str) -> tuple[TiedSide, ...]:
         """All sides of a tied `tensor`, for a change of all of them."""
@@ -176,19 +192,18 @@ def _sides_of_extra(entry: BoundInput, extra: ExtraTarget, sides: TiedSides) -> 
     """The sides that a full weight replaces. PEFT unties copies in `modules_to_save`; others change both
     sides.
     """
+    if is_unused_copy(entry.bound.base.facts, extra):
+        return ()
     if not extra.tied:
         if extra.extra.kind == "token_rows" and sides.is_declared_tied(extra.tensor):
-            return (
-                sides.both_sides(extra.tensor)
-                if entry.adapter.spec.method == "lora"
-                else (sides.stored_side(extra.tensor),)
-            )
+            is_one = entry.adapter.spec.method == "lora" and not sides.has_rows_of_head(entry, extra.rows)
+            return sides.both_sides(extra.tensor) if is_one else (sides.stored_side(extra.tensor),)
         sides.check_known(entry, extra.tensor, extra.extra.target.removesuffix(".weight"))
         return (sides.stored_side(extra.tensor),)
     path = extra.extra.target.removesuffix(".weight")
-    is_alone = has_own_rows(extra, entry.module_map) or (
-        extra.extra.kind == "module" and not entry.bound.ties_saved
-    )
+    is_rows = extra.extra.kind == "token_rows"
+    is_alone = has_own_rows(extra, entry.module_map) or (is_rows and not sides.gives_rows)
+    is_alone = is_alone or (extra.extra.kind == "module" and not entry.bound.ties_saved)
     if is_alone:
         return sides.one_side(entry, extra.tensor, path, not is_input_embedding(path))
     return sides.both_sides(extra.tensor)

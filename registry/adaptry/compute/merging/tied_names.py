@@ -29,7 +29,8 @@ class TiedNames:
 
     `copies`: paths of further users of the embedding that are untied with the head. `is_several`: whether
     embeddings with other names share it. `has_head`: whether the base's model has a head. `config`: the
-    fields of the untied model's config.
+    fields of the untied model's config. `gives_rows`: whether PEFT gives the rows that it trains in the
+    embedding to the head too; it sees only ties that the config itself states, and not those of its parts.
     """
 
     head: str | None = "lm_head"
@@ -37,6 +38,7 @@ class TiedNames:
     copies: tuple[str, ...] = ()
     is_several: bool = False
     has_head: bool = True
+    gives_rows: bool = True
     config: Mapping[str, Any] = field(default_factory=lambda: {"tie_word_embeddings": False})
 
 
@@ -70,6 +72,7 @@ _TIES: Mapping[str, TiedNames] = {
     "biogpt": TiedNames("output_projection"),
     "blip": TiedNames("text_decoder.cls.predictions.decoder", "text_decoder.cls.predictions.bias"),
     "blip_text_model": _BERT,
+    **dict.fromkeys(("blip-2", "instructblip", "instructblipvideo"), TiedNames(head=None, gives_rows=False)),
     "git": TiedNames("output"),
     "gpt_neox_japanese": TiedNames("embed_out"),
     "kosmos-2": TiedNames("text_model.lm_head"),
