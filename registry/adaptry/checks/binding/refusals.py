@@ -297,7 +297,9 @@ def _empty_tensors(adapter: Adapter) -> Iterator[str]:
         yield f"{count} {have} no elements: {shorten_names(fold_layer_numbers(empty))}"
 
 
-def _is_other_end_of_tie(model: LoadedModel, module_map: ModuleMap, wanted: Mapping[str, object], end: str) -> bool:
+def _is_other_end_of_tie(
+    model: LoadedModel, module_map: ModuleMap, wanted: Mapping[str, object], end: str
+) -> bool:
     """Whether the file has these rows for the other side of a tied embedding: PEFT stores them once."""
     same = tuple(other for other, rows in wanted.items() if other != end and rows == wanted[end])
     paths = {extra.extra.target.removesuffix(".weight"): extra for extra in _held(module_map)}
