@@ -150,7 +150,7 @@ def test_users_who_cannot_be_confirmed_keep_no_others_waiting(scene: Scene) -> N
 
 def test_after_a_slow_failure_sign_ins_are_refused_at_once_for_15_seconds(scene: Scene) -> None:
     scene.fails = {"ann": AWAY}
-    with pytest.raises(Unavailable, match="answered 503"):
+    with pytest.raises(Unavailable, match="returned status 503"):
         scene.sign_in("ann")
     for _ in range(3):
         with pytest.raises(Unavailable, match="sign in again in a moment"):

@@ -44,20 +44,24 @@ def identify_served_base(
         return record
     except (AdaptryError, OSError, ValueError) as error:
         raise CheckFailed(
-            f"the base that this engine serves cannot be identified from {model}: {error}. Or set"
-            " ADAPTRY_BASE (for `adaptry follow`: --base) to its name in the registry"
+            f"the base that this engine serves cannot be identified from {model}:"
+            f" {str(error).rstrip('.')}; or set ADAPTRY_BASE (for `adaptry follow`: --base) to its name in"
+            " the registry"
         ) from error
 
 
 def _folder(model: str, revision: str | None) -> Path:
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or folder.is_absolute():
         return folder
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         return folder
-    return Path(snapshot_download(model, revision=revision, local_files_only=True))
+    try:
+        return Path(snapshot_download(model, revision=revision, local_files_only=True))
+    except (OSError, ValueError) as error:  # the library's messages are about its own arguments
+        raise CheckFailed("no such folder, and no such model in this machine's cache of the Hub") from error
 
 
 def _changed_since(folder: Path, started_at: float) -> Path | None:

@@ -66,7 +66,7 @@ class StatesContract(ContractFixtures):
         registry.versions.set_state(
             TONE, first.digest, StateChange(state="yanked", reason="wrong data"), was=0
         )
-        with pytest.raises(Conflict, match=r"acme/tone@1 is yanked .*look again"):
+        with pytest.raises(Conflict, match=r"it is yanked .*; look again and retry"):
             registry.versions.set_state(
                 TONE, first.digest, StateChange(state="revoked", reason="leaked"), was=0
             )
