@@ -41,7 +41,8 @@ def check_bound(bound: BoundAdapter) -> tuple[Finding, ...]:
     """A finding for each cause and reason, with all its modules. Modules without tensors are reported only if
     nothing blocks.
     """
-    found, uncovered = (*_repeated(bound), *_unlike_file(bound)), tuple(_uncovered(bound))
+    uncovered = tuple(_uncovered(bound))
+    found = (*_repeated(bound), *_unlike_file(bound))
     if bound.unbound is not None:
         return found
     fit = tuple(check_fit(bound.adapter, bound.base, bound.module_map))
@@ -103,7 +104,7 @@ def _used_otherwise(bound: BoundAdapter) -> Iterator[Finding]:
             " layer does not: unmerged, it gives other numbers or raises an error"
         )
         yield build_finding("merge_differs", f"{names}: {reason}", unlike)
-    if biases := heads_without_bias(bound):
+    if rows and (biases := heads_without_bias(bound)):
         reason = f"PEFT's layer for token rows leaves out {shorten_names(biases)}: unmerged, it is not added"
         yield build_finding("merge_differs", reason)
 
@@ -112,7 +113,9 @@ def _never_called(bound: BoundAdapter, places: Iterable[tuple[str, tuple[int, ..
     """`places`: the paths and shapes of the adapted modules."""
     facts, extras = bound.base.facts, bound.module_map.extras
     bypassed = bypassed_modules(facts, dict(places).items())
-    if bypassed := (*bypassed, *bypassed_attentions(bound.module_map.placed, bound.base.tensors)):
+    placed = bound.module_map.placed
+    linears = {each.module.path: each.tensor for each in placed if each.module.kind == "linear"}
+    if bypassed := (*bypassed, *bypassed_attentions(linears, bound.base.tensors)):
         names = shorten_names(fold_layer_numbers(bypassed))
         yield build_finding("modules_bypassed", f"{names}: the model reads these weights itself", bypassed)
     rows = {_module_of(extra): extra.rows for extra in extras if extra.extra.kind == "token_rows"}

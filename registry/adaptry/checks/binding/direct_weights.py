@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
-from adaptry.bases.module_map import ExtraTarget, TargetTensor
+from adaptry.bases.module_map import ExtraTarget
 from adaptry.checks.binding.targets import is_head
 from adaptry.checks.finding_text import fold_layer_numbers
 
@@ -120,17 +120,16 @@ def is_shared_embedding(path: str, types: Sequence[str]) -> bool:
     return path in _SHARED or any(path in _SHARED_BY_TYPE.get(kind, ()) for kind in types)
 
 
-def bypassed_attentions(adapted: Iterable[TargetTensor], tensors: Container[str]) -> tuple[str, ...]:
-    """The paths of those adapted modules that are the output projection of torch's `MultiheadAttention`. It
-    reads their weight. PEFT adapts it with effect if the config selects the attention itself.
+def bypassed_attentions(linears: Mapping[str, str], tensors: Container[str]) -> tuple[str, ...]:
+    """The paths of those adapted linear modules, with the names of their weights, that are the output
+    projection of torch's `MultiheadAttention`. It reads their weight. PEFT adapts it with effect if the
+    config selects the attention itself.
     """
     end = ".out_proj.weight"
     return tuple(
-        target.module.path
-        for target in adapted
-        if target.module.kind == "linear"
-        and target.tensor.endswith(end)
-        and f"{target.tensor.removesuffix(end)}.in_proj_weight" in tensors
+        path
+        for path, weight in linears.items()
+        if weight.endswith(end) and f"{weight.removesuffix(end)}.in_proj_weight" in tensors
     )
 
 
