@@ -13,11 +13,15 @@ pytest.importorskip("peft")
 pytest.importorskip("transformers")
 
 import torch
+from peft import PeftModel
 from peft.tuners.lora.config import BdLoraConfig, KasaConfig, MontecloraConfig, VeloraConfig
 from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
 from adaptry.adapters.methods import METHODS
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.checks import check
 from adaptry.core.errors import AdaptryError, CheckFailed, InvalidConfig, Unsupported
 
 from .lora_merging import differing, load, merged, merged_by_peft, save_adapter, save_base
@@ -193,6 +197,19 @@ def test_variants_without_a_correct_merge_are_refused_with_the_reason(case: str,
     assert sentence in caught.value.message
     assert isinstance(caught.value, CheckFailed | Unsupported | InvalidConfig)
     assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("router", [{}, {"top_k": 2, "router_temperature": 0.5}])
+def test_an_arrow_router_is_refused_by_peft_and_by_the_check(router: dict[str, Any], tmp_path: Path) -> None:
+    base = save_base(tmp_path / "base", "llama")
+    adapter = save_adapter(base, tmp_path / "tone", target_modules=MATRICES)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "arrow_config": router}))
+
+    with pytest.raises(AttributeError):
+        PeftModel.from_pretrained(load(base), adapter)
+    found = check(open_dir(adapter), fingerprint(open_checkpoint(base))).findings
+    assert [one.code for one in found if one.severity == "blocks"] == ["peft_refuses"]
 
 
 BROKEN = {

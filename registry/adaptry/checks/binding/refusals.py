@@ -73,6 +73,8 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
     if model.adapter.spec.method == "lora" and expert_family(model.model_type):
         yield from _fused_targets(model)
         yield from expert_problems(model)
+    if isinstance(model.adapter.config.fields.get("arrow_config"), dict):
+        yield "arrow_config is set, but PEFT loads no router: create_arrow_model makes it of plain LoRAs"
     if model.adapter.spec.method == "adalora":
         yield from _ranks_of_no_module(model)
     if model.adapter.spec.method == "tinylora":
