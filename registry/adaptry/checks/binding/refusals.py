@@ -73,7 +73,7 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
     if model.adapter.spec.method == "lora" and expert_family(model.model_type):
         yield from _fused_targets(model)
         yield from expert_problems(model)
-    if isinstance(model.adapter.config.fields.get("arrow_config"), dict):
+    if model.adapter.config.peft_type == "LORA" and "arrow" in model.adapter.spec.traits:
         yield "arrow_config is set, but PEFT loads no router: create_arrow_model makes it of plain LoRAs"
     if model.adapter.spec.method == "adalora":
         yield from _ranks_of_no_module(model)
