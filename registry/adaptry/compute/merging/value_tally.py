@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Bytes = memoryview | bytes
 
+_IN_CACHE = 1 << 16
+"""Values that are compared at once, so that the intermediate arrays stay in a core's cache."""
 # For each floating-point dtype: bytes per value, and the bits of infinity, which exceed those of finite
 # values.
 _INFINITY = {"BF16": (2, 0x7F80), "F16": (2, 0x7C00), "F32": (4, 0x7F800000), "F64": (8, 0x7FF0 << 48)}
@@ -106,10 +108,13 @@ def _count_changed(result: Bytes, source: Bytes, dtype: str, source_dtype: str) 
         found, wanted = np.frombuffer(result, np.uint8), np.frombuffer(source, np.uint8)
         return int(np.count_nonzero(found != wanted))
     found, wanted = _integers(result, dtype), _integers(_cast(source, source_dtype, dtype), dtype)
-    both = found[: len(wanted)]
-    is_changed = both != wanted
-    is_changed &= ((both | wanted) << 1) != 0  # without the sign
-    return int(np.count_nonzero(is_changed)) + len(found) - len(both)
+    count = len(found) - len(wanted)
+    for first in range(0, len(wanted), _IN_CACHE):
+        one, other = found[first : first + _IN_CACHE], wanted[first : first + _IN_CACHE]
+        is_changed = one != other
+        is_changed &= ((one | other) << 1) != 0  # without the sign
+        count += int(np.count_nonzero(is_changed))
+    return count
 
 
 def _count_new(result: Bytes, source: Bytes, dtype: str, source_dtype: str) -> int:
