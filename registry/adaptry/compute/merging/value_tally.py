@@ -108,9 +108,11 @@ def _count_changed(result: Bytes, source: Bytes, dtype: str, source_dtype: str) 
         found, wanted = np.frombuffer(result, np.uint8), np.frombuffer(source, np.uint8)
         return int(np.count_nonzero(found != wanted))
     found, wanted = _integers(result, dtype), _integers(_cast(source, source_dtype, dtype), dtype)
-    count = len(found) - len(wanted)
-    for first in range(0, len(wanted), _IN_CACHE):
-        one, other = found[first : first + _IN_CACHE], wanted[first : first + _IN_CACHE]
+    both = min(len(found), len(wanted))
+    count = len(found) - both
+    for first in range(0, both, _IN_CACHE):
+        end = min(both, first + _IN_CACHE)
+        one, other = found[first:end], wanted[first:end]
         is_changed = one != other
         is_changed &= ((one | other) << 1) != 0  # without the sign
         count += int(np.count_nonzero(is_changed))
