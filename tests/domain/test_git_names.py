@@ -28,11 +28,16 @@ def test_a_name_invalid_in_git_is_refused_with_a_valid_one(name: str) -> None:
         assert parse(shown) == shown
 
 
-@pytest.mark.parametrize("name", ["7", "007", "v1", "V1", "v0", "v01", "v1234567890", "abcdef0", "ABCDEF0"])
+@pytest.mark.parametrize("name", ["7", "007", "v1", "V1", "v01", "v1234567890", "abcdef0", "ABCDEF0"])
 def test_a_new_name_that_people_would_take_for_a_version_or_an_id_is_refused(name: str) -> None:
     for parse in (parse_alias, parse_branch, parse_tag):
         with pytest.raises(InvalidRef, match="would be mistaken for something else"):
             parse(name)
+
+
+def test_v0_is_a_name_like_others() -> None:
+    assert parse_alias("v0") == parse_branch("v0") == parse_tag("v0") == "v0"
+    assert Ref.parse("acme/tone@v0") == Ref(AdapterName("acme", "tone"), Label("v0"))
 
 
 @pytest.mark.parametrize("name", ["v0", "v01", "v1234567890", "V1", "ABCDEF0"])

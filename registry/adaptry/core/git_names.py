@@ -14,7 +14,7 @@ from adaptry.core.lazy_pattern import lazy_pattern
 _FORBIDDEN = lazy_pattern(r"[\x00-\x20\x7f~^:?*\[\\]")
 _PSEUDO_REF = lazy_pattern(r"(?:[A-Za-z]+_)*head", re.IGNORECASE)
 """HEAD, FETCH_HEAD, ORIG_HEAD, MERGE_HEAD, …: special to git, on some file systems in any case."""
-_LIKE_VERSION_OR_ID = lazy_pattern(r"v?[0-9]+|[0-9a-f]{7,64}", re.IGNORECASE)
+_LIKE_VERSION_OR_ID = lazy_pattern(r"[0-9]+|v0*[1-9][0-9]*|[0-9a-f]{7,64}", re.IGNORECASE)
 _TAKEN = frozenset({"main", "latest"})
 
 
@@ -41,7 +41,9 @@ def find_name_problem(name: str) -> str | None:
 
 
 def is_like_version_or_id(name: str) -> bool:
-    """Whether people would take `name` for a version or an id: `3`, `v3`, `V3`, `v03`, `ABCDEF0`."""
+    """Whether people would take `name` for a version or an id: `3`, `v3`, `V3`, `v03`, `ABCDEF0`.
+    Versions begin at 1, and `v0` is a common tag on the Hub.
+    """
     return bool(_LIKE_VERSION_OR_ID.fullmatch(name))
 
 

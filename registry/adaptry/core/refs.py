@@ -236,7 +236,7 @@ def parse_selector(text: str) -> Selector:
     if _HEX_ID.fullmatch(text):
         return ByDigest(text)
     if _ALIAS.fullmatch(text) and not text.isdigit():
-        # Also `v0` and `V3`: new aliases cannot have such names, but those of older registries may.
+        # Also `V3` and `v01`: new aliases cannot have such names, but those of older registries may.
         return Label(text)
     raise InvalidRef(f"not a version, alias or digest: {text[:80]!r} ({GRAMMAR})")
 
