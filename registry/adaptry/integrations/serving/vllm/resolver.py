@@ -31,15 +31,16 @@ from adaptry.integrations.serving.vllm.draining_adapters import (
 )
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.finished_requests import watch_finished
+from adaptry.integrations.serving.vllm.foreign_adapters import ForeignAdapters
 from adaptry.integrations.serving.vllm.idle_adapters import least_recently_used, name_to_unload
 from adaptry.integrations.serving.vllm.lookup import UNREACHABLE, RefLookup
 from adaptry.integrations.serving.vllm.names import PLUGIN_ANSWER, PLUGIN_PROBE, parse_model_name
 from adaptry.integrations.serving.vllm.pinned_names import keep_loaded, require_slots
 from adaptry.integrations.serving.vllm.preparation import AdapterPreparation
 from adaptry.integrations.serving.vllm.problems import NameProblems
-from adaptry.integrations.serving.vllm.reporting import keep_reporting
+from adaptry.integrations.serving.vllm.report_heartbeat import keep_reporting
 from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
-from adaptry.integrations.serving.vllm.snapshot import load_of, take_snapshot
+from adaptry.integrations.serving.vllm.snapshot import take_snapshot
 from adaptry.integrations.serving.vllm.worker import EngineSnapshot, VllmWorker
 from adaptry.integrations.serving.worker.last_known import LastKnownTargets
 
@@ -62,7 +63,7 @@ class AdapterResolver:
         self._names: dict[str, ResolvedAdapter] = {}
         self._problems = NameProblems()
         self._proving: set[str] = set()
-        self._foreign: list[Any] = []
+        self._foreign = ForeignAdapters()
         self._leases = LeaseRefCounts(config.cache)
         self._draining = DrainingAdapters(self._leases, config.linger, config.clock)
         self.use: AdapterUse = AdapterUse(
@@ -223,7 +224,7 @@ class AdapterResolver:
         await self._report(worker)
         self._drain_withdrawn(vllm, worker)
         await self._draining.unload_drained(vllm)
-        await self._unload_foreign(vllm)
+        await self._foreign.unload_unused(vllm)
         await self._report(worker)
         try:
             await worker.prove_recalls()
@@ -333,24 +334,14 @@ class AdapterResolver:
         for name, loaded in list(self._names.items()):
             if worker.withdrawn.keys() & set(loaded.digests) and vllm.loaded.get(name) is loaded.request:
                 self._drain(vllm, name, loaded)
-        for name, request in list(vllm.loaded.items()):
-            if name not in self._names and load_of(request).digest in worker.withdrawn:
-                del vllm.loaded[name]
-                self._foreign.append(request)
-
-    async def _unload_foreign(self, vllm: InProcessVllm) -> None:
-        """Unloads withdrawn versions that others loaded and that no request uses."""
-        for request in list(self._foreign):
-            if request.lora_int_id not in vllm.ids_in_use():
-                await vllm.unload(request.lora_int_id)
-                self._foreign.remove(request)
+        self._foreign.remove_withdrawn(vllm, self._names, worker.withdrawn)
 
     def _take_snapshot(self, vllm: InProcessVllm) -> EngineSnapshot:
         found = take_snapshot(
             vllm,
             self._names,
             self._draining.adapters,
-            self._foreign,
+            self._foreign.requests,
             self._problems.reasons,
             self._config.now(),
         )
