@@ -50,13 +50,21 @@ def offline_text(worker: WorkerInfo) -> str | None:
     return f"may serve the versions of its last report until {format_when(until)} ({span} after the report)"
 
 
+def problem_explains(resident: ResidentInfo, problem: str | None) -> bool:
+    """Whether the problem of a name is the reason why this version is not loaded. It has more than the
+    version's own reason, such as the time of the next attempt."""
+    if problem is None or resident.condition == "loading":
+        return problem is not None
+    return resident.condition == "failed" and problem.startswith(resident.reason or problem)
+
+
 def resident_text(resident: ResidentInfo, is_current: bool = True, problem: str | None = None) -> str:
     """`acme/tone@3, serving since 2026-11-26 04:00, last used …`; `last reported as serving` if the report
-    has expired. `problem`: why a version that is reported as loading is not loaded."""
+    has expired. `problem`: why a version that is reported as loading or failed is not loaded."""
     used = f", last used {format_when(resident.last_used)}" if resident.last_used else ""
     reason = f": {problem or resident.reason}" if problem or resident.reason else ""
     state = "" if resident.state == "active" else f" ({resident.state})"
-    reported = "not loaded" if problem else resident.condition
+    reported = "not loaded" if problem and resident.condition == "loading" else resident.condition
     condition = reported if is_current else f"last reported as {reported}"
     since = format_when(resident.since)
     return f"{resident.name}@{resident.number}{state}, {condition} since {since}{used}{reason}"

@@ -13,7 +13,14 @@ from adaptry_cli.number_options import limit_option
 from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
-from adaptry_cli.worker_text import offline_text, problem_count, resident_text, state_text, state_word
+from adaptry_cli.worker_text import (
+    offline_text,
+    problem_count,
+    problem_explains,
+    resident_text,
+    state_text,
+    state_word,
+)
 
 _owner = click.option(
     "--owner",
@@ -99,7 +106,8 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
     is_current = found.is_answering and not found.is_lost
     problems = {one.served_as: one.reason for one in found.troubles}
     for one in found.residents:
-        problem = problems.pop(one.served_as, None) if one.condition == "loading" else None
+        explains = problem_explains(one, problems.get(one.served_as))
+        problem = problems.pop(one.served_as) if explains else None
         facts += [(one.served_as, resident_text(one, is_current, problem))]
     facts += [(name, f"problem: {reason}") for name, reason in problems.items()]
     if len(found.troubles) == MOST_PROBLEMS:

@@ -8,7 +8,7 @@ from typing import Protocol
 from adaptry.integrations.serving.engines.dynamo import Dynamo
 from adaptry.integrations.serving.engines.engine import AdapterUsage, Engine, EngineAdapter, RequestCounts
 from adaptry.integrations.serving.engines.hooks import NO_COMMANDS, NO_NAMES, OperatorCommands
-from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse
+from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse, EngineTimeout
 from adaptry.integrations.serving.engines.llamacpp import LlamaCpp
 from adaptry.integrations.serving.engines.lorax import Lorax
 from adaptry.integrations.serving.engines.mistralrs import MistralRs
@@ -22,6 +22,7 @@ __all__ = [
     "EngineAdapter",
     "EngineClient",
     "EngineResponse",
+    "EngineTimeout",
     "OperatorCommands",
     "RequestCounts",
 ]

@@ -1,6 +1,7 @@
 """The HTTP client for engines: no redirects, no retries, and a connection for each request.
 
-An engine that does not answer raises `Unavailable`; each engine's own module interprets the responses.
+An engine that does not answer raises `Unavailable`, and `EngineTimeout` if it accepted the request; each
+engine's own module interprets the responses.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, Unavailable
@@ -19,6 +20,7 @@ from adaptry.core.lazy_dataclass import dataclass
 
 _LIMITS = strictjson.JsonLimits(size=8 << 20, depth=16, nodes=500_000)
 _LONGEST = 600
+_PATIENCE = 120.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +58,36 @@ class EngineResponse:
         return " ".join(str(configured or self.text).split())[:_LONGEST] or f"status {self.status}"
 
 
+class EngineTimeout(Unavailable):
+    """The engine accepted a request, and did not answer it within `seconds`. It may still carry it out."""
+
+    def __init__(self, message: str, *, seconds: float = _PATIENCE) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
 class EngineClient:
     """Sends requests to the engine at `url`, with its API key if it has one."""
 
-    def __init__(self, url: str, key: str | None = None, ca_bundle: str | None = None) -> None:
-        """Raises `Invalid` if `url` is malformed."""
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        ca_bundle: str | None = None,
+        patience: float = _PATIENCE,
+    ) -> None:
+        """`patience`: how many seconds the engine has to answer a `POST`. Raises `Invalid` if `url` is
+        malformed."""
         self.url: str = check_url(url)
+        self._patience = patience
         self._open_pool = pool_factory(self.url, ca_bundle, None)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
     def get(self, path: str, patience: float = 10.0) -> EngineResponse:
         return self._request("GET", path, None, patience)
 
-    def post(self, path: str, body: object, patience: float = 120.0) -> EngineResponse:
-        return self._request("POST", path, json.dumps(body).encode(), patience)
+    def post(self, path: str, body: object, patience: float | None = None) -> EngineResponse:
+        return self._request("POST", path, json.dumps(body).encode(), patience or self._patience)
 
     def delete(self, path: str, patience: float = 60.0) -> EngineResponse:
         return self._request("DELETE", path, None, patience)
@@ -94,6 +112,12 @@ class EngineClient:
                     retries=False,
                     redirect=False,
                 )
+        except ReadTimeoutError as error:
+            raise EngineTimeout(
+                f"the engine at {self.url} did not answer {method} {path} within {patience:g} s;"
+                " see the engine's log",
+                seconds=patience,
+            ) from error
         except (HTTPError, OSError) as error:
             raise Unavailable(f"the engine at {self.url} does not answer ({plain_reason(error)})") from error
         if is_cut_in_head(answer):

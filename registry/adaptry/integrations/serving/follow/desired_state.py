@@ -70,7 +70,14 @@ class DesiredState:
         return found
 
     def _desired(self, ref: str, version: VersionInfo) -> DesiredAdapter:
-        return DesiredAdapter(ref, version, ref in self.preloaded, ref in self.pinned, self.last_use.get(ref))
+        return DesiredAdapter(
+            ref,
+            version,
+            is_preloaded=ref in self.preloaded,
+            is_pinned=ref in self.pinned,
+            last_used=self.last_use.get(ref),
+            has_failed=self.backoff.failure_reason((ref, version.digest)) is not None,
+        )
 
     def is_usable(self, version: VersionInfo) -> bool:
         """Whether the version is not withdrawn."""

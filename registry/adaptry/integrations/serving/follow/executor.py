@@ -17,7 +17,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import ByDigest, Ref
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.compatibility import EngineProfile, require_base_match, require_compatible
-from adaptry.integrations.serving.engines import Engine
+from adaptry.integrations.serving.engines import Engine, EngineTimeout
 from adaptry.integrations.serving.follow.plan import FollowAction, LoadAction, SwapAction, UnloadAction
 from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.registry.interface import Registry
@@ -46,8 +46,9 @@ class PlanExecutor:
     log: Callable[[str], None]
 
     def apply(self, action: FollowAction, has_room: bool) -> None:
-        """Executes `action`. Raises `Unavailable` if the engine or the registry does not answer, and the
-        error with which a version was refused."""
+        """Executes `action`. Raises `Unavailable` if the engine or the registry does not answer,
+        `EngineTimeout` if the engine does not answer this request, and the error with which a version was
+        refused."""
         match action:
             case UnloadAction(actual):
                 self._unload(actual.served_as)
@@ -91,8 +92,8 @@ class PlanExecutor:
         try:
             self.engine.require_loaded(name, version.digest)
             self.engine.require_working(name)
-        except CheckFailed:
-            with contextlib.suppress(Conflict):  # it is served under other names
+        except (CheckFailed, EngineTimeout):
+            with contextlib.suppress(Conflict, Unavailable):  # it is served under other names, or still busy
                 self._unload(name)
             raise
 
@@ -127,6 +128,10 @@ class PlanExecutor:
             self._load(name, version, path)
         except CheckFailed:
             self._roll_back(name, before)
+            raise
+        except EngineTimeout:  # the engine may be busy with the name; the next pass loads `before` again
+            if before:
+                self.state_file.state.ours[name] = before
             raise
         finally:
             if trial:

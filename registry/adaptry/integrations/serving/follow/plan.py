@@ -3,7 +3,8 @@
 There are never more adapters loaded than slots. A name that was never requested takes no slot from another,
 unless it is pinned or preloaded; a requested name takes the slot of the least recently used one. Withdrawn
 versions are unloaded first. New adapters are loaded before old ones are unloaded, as long as a slot is free.
-Adapters that others loaded stay, unless they are withdrawn.
+Versions that failed before are tried last, so that no other adapter waits for them. Adapters that others
+loaded stay, unless they are withdrawn.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from adaptry.registry.records import VersionInfo
 @dataclass(frozen=True, slots=True)
 class DesiredAdapter:
     """A version that should be served under a name. Pinned names get a slot before all others, then preloaded
-    ones, then the most recently used ones (`last_used` is a Unix time)."""
+    ones, then the most recently used ones (`last_used` is a Unix time). `has_failed`: the last attempt to
+    load the version failed."""
 
     served_as: str
     version: VersionInfo
     is_preloaded: bool = False
     is_pinned: bool = False
     last_used: float | None = None
+    has_failed: bool = False
 
     @property
     def digest(self) -> Digest:
@@ -91,22 +94,29 @@ def plan_actions(
     kept = servable if capacity is None else servable[:capacity]
     names = {one.served_as for one in kept}
     stale = [one for one in ours if one.served_as not in names]
-    actions: list[FollowAction] = [UnloadAction(one) for one in recalled]
-    actions += [
+    swaps = [
         SwapAction(one, by_name[one.served_as])
         for one in kept
         if one.served_as in by_name and by_name[one.served_as].digest != one.digest
     ]
+    loads = [LoadAction(one) for one in kept if one.served_as not in by_name]
+    retries: list[FollowAction] = [
+        *(one for one in swaps if one.desired.has_failed),
+        *(one for one in loads if one.desired.has_failed),
+    ]
+    actions: list[FollowAction] = [UnloadAction(one) for one in recalled]
+    actions += [one for one in swaps if not one.desired.has_failed]
     occupied = len(staying)
-    for one in kept:
-        if one.served_as in by_name:
+    for load in loads:
+        if load.desired.has_failed:
             continue
         while slots is not None and occupied >= slots and stale:
             actions.append(UnloadAction(stale.pop(0)))
             occupied -= 1
-        actions.append(LoadAction(one))
+        actions.append(load)
         occupied += 1
     actions += [UnloadAction(one) for one in stale]
+    actions += retries
     return FollowPlan(tuple(actions), () if capacity is None else tuple(servable[capacity:]))
 
 

@@ -17,12 +17,12 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.compatibility import EngineProfile
-from adaptry.integrations.serving.engines import Engine, EngineAdapter
+from adaptry.integrations.serving.engines import Engine, EngineAdapter, EngineTimeout
 from adaptry.integrations.serving.follow.alias_generations import AliasGenerations
 from adaptry.integrations.serving.follow.cache_holds import release_unused
 from adaptry.integrations.serving.follow.desired_state import DesiredState
 from adaptry.integrations.serving.follow.engine_inspection import EngineInspection
-from adaptry.integrations.serving.follow.executor import PlanExecutor, version_label
+from adaptry.integrations.serving.follow.executor import PlanExecutor, trial_name, version_label
 from adaptry.integrations.serving.follow.last_use import LastUse
 from adaptry.integrations.serving.follow.plan import (
     ActualAdapter,
@@ -219,11 +219,20 @@ class Reconciler:
 
     def _plan(self, loaded: Sequence[EngineAdapter]) -> FollowPlan:
         self._recalls.update(self._deps.state_file.state.meant, self._reply.withdrawn, loaded)
+        self._note_late_loads(loaded)
         desired = self._desired.compute(self._reply.turns)
         self._deps.engine.end_suspensions({one.served_as for one in desired})
         return plan_actions(
             desired, self._actual(loaded), self._settings.most_loaded, self._recalls.withdrawn
         )
+
+    def _note_late_loads(self, loaded: Sequence[EngineAdapter]) -> None:
+        """Forgets the failures of versions that the engine has loaded after all, later than it was given."""
+        listed = {(one.name, one.digest) for one in loaded}
+        for name, version in self._desired.all_targets(self._reply.turns):
+            is_listed = not listed.isdisjoint((each, version.digest) for each in (name, trial_name(version)))
+            if is_listed and self._backoff.is_unanswered((name, version.digest)):
+                self._backoff.record_success((name, version.digest))
 
     def _actual(self, loaded: Sequence[EngineAdapter]) -> list[ActualAdapter]:
         return [ActualAdapter(one.name, one.digest, self._is_ours(one.name)) for one in loaded]
@@ -235,7 +244,9 @@ class Reconciler:
         )
 
     def _execute(self, plan: FollowPlan) -> bool:
-        """Executes the plan; returns whether all succeeded. Raises if engine or registry does not answer."""
+        """Executes the plan; returns whether all succeeded. Stops early if a recall arrives, or after a load
+        that the engine did not answer: aliases may have moved meanwhile. Raises if engine or registry does
+        not answer."""
         deps = self._deps
         executor = PlanExecutor(
             deps.registry,
@@ -261,6 +272,8 @@ class Reconciler:
             except AdaptryError as error:
                 self._handle_failure(key, error)
                 is_done = False
+                if key and isinstance(error, EngineTimeout):
+                    return False
             else:
                 if key:
                     self._backoff.record_success(key)
@@ -277,11 +290,14 @@ class Reconciler:
             self._deps.engine.list_adapters()
             if not self.is_registry_down:
                 self._deps.registry.events.read()
-        self._deps.log(error.message)
-        if key and is_transient:
+        if key and isinstance(error, EngineTimeout):
+            self._backoff.record_failure(key, error.message, error.seconds)
+        elif key and is_transient:
             self._transient_errors[key[0]] = error.message
         elif key:
             self._backoff.record_failure(key, error.message)
+        problem = self._backoff.problem(key) if key else None
+        self._deps.log(f"{key[0]}: {problem}" if key and problem else error.message)
 
     def _note_residency(
         self,
@@ -364,7 +380,7 @@ class Reconciler:
         problems |= self._transient_errors
         problems |= self._generations.refused
         for name, version in self._desired.all_targets(self._reply.turns):
-            if reason := self._backoff.failure_reason((name, version.digest)):
+            if reason := self._backoff.problem((name, version.digest)):
                 problems[name] = reason
             elif not self._desired.is_usable(version):
                 problems[name] = f"{version_label(version)} is withdrawn; move the alias to another version"

@@ -1,13 +1,15 @@
 """Backs off from versions that failed to load, or that make the engine's requests fail once they are served.
 
 Failures are recorded by name and digest, so another version under the same name is tried at once. The pause
-before a retry doubles with each failure, from half a minute to a quarter of an hour.
+before a retry doubles with each failure, from half a minute to a quarter of an hour. After a load that the
+engine did not answer, it is at least as long as the engine had, so such loads never take most of the time.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime, timedelta
 
 from adaptry.core.digest import Digest
 from adaptry.core.lazy_dataclass import dataclass
@@ -24,11 +26,14 @@ _MAX_ERROR_RATE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """Reason, number of attempts, and the time of the next retry (on the clock of `Backoff`)."""
+    """Reason, number of attempts, and the time of the next retry: on the clock of `Backoff`, and for people.
+    `is_unanswered`: the engine may still load the version."""
 
     reason: str
     attempts: int
     retry_at: float
+    retry_date: datetime
+    is_unanswered: bool = False
 
 
 class Backoff:
@@ -39,14 +44,32 @@ class Backoff:
         self._failures: dict[ServedVersion, FailureRecord] = {}
         self._baselines: dict[ServedVersion, RequestCounts] = {}
 
-    def record_failure(self, key: ServedVersion, reason: str) -> None:
+    def record_failure(self, key: ServedVersion, reason: str, unanswered_for: float | None = None) -> None:
+        """`unanswered_for`: how many seconds the engine had, and did not answer."""
         times = self._failures[key].attempts + 1 if key in self._failures else 1
-        pause = min(_FIRST_PAUSE * 2 ** (times - 1), _LONGEST_PAUSE)
-        self._failures[key] = FailureRecord(reason, times, self._clock() + pause)
+        pause = min(max(_FIRST_PAUSE, unanswered_for or 0.0) * 2 ** (times - 1), _LONGEST_PAUSE)
+        self._failures[key] = FailureRecord(
+            reason,
+            times,
+            self._clock() + pause,
+            datetime.now(UTC) + timedelta(seconds=pause),
+            unanswered_for is not None,
+        )
 
     def failure_reason(self, key: ServedVersion) -> str | None:
         """Why the version failed last; None if it did not."""
         return self._failures[key].reason if key in self._failures else None
+
+    def problem(self, key: ServedVersion) -> str | None:
+        """As `failure_reason`, with the number of failed attempts and the time of the next one."""
+        if (failure := self._failures.get(key)) is None:
+            return None
+        when = failure.retry_date.strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"{failure.reason}; failed attempts: {failure.attempts}, next attempt: {when}"
+
+    def is_unanswered(self, key: ServedVersion) -> bool:
+        """Whether the engine did not answer the last attempt, so that it may load the version later."""
+        return key in self._failures and self._failures[key].is_unanswered
 
     def is_blocked(self, key: ServedVersion) -> bool:
         """Whether the version still waits for its next retry."""

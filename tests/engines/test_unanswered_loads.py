@@ -1,0 +1,189 @@
+"""A version whose load the engine never answers: other adapters do not wait for it, it is retried at growing
+intervals, and the registry has the reason and the time of the next attempt.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Any
+
+import pytest
+
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
+from adaptry.integrations.serving.follow.reconciler import Reconciler
+from adaptry.integrations.serving.worker.backoff import Backoff
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.rollouts import RolloutPlan
+
+from .conftest import PROD, TONE, Scene, settle
+from .fakes import Answer, FakeVllm
+
+PATIENCE = 1.0
+LATER = AdapterName.parse("acme/zebra")
+NEXT_ATTEMPT = re.compile(r"failed attempts: (\d), next attempt: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$")
+
+
+class HangingVllm(FakeVllm):
+    """Does not answer loads of the versions in `hangs_for`, nor requests to those in `hangs_with`, until
+    `finish` is set."""
+
+    def clear(self) -> None:
+        super().clear()
+        self.hangs_for: set[str] = set()
+        self.hangs_with: set[str] = set()
+        self.finish = threading.Event()
+        self.has_loaded = threading.Event()
+        self.attempts: list[str] = []
+
+    def post(self, path: str, body: dict[str, Any]) -> Answer:
+        if path == "/v1/load_lora_adapter":
+            self.attempts.append(body["lora_name"])
+            self._wait_if(body["lora_path"], self.hangs_for)
+        if path == "/v1/completions" and body["model"] in self.names():
+            self._wait_if(self.names()[body["model"]], self.hangs_with)
+        answer = super().post(path, body)
+        if path == "/v1/load_lora_adapter":
+            self.has_loaded.set()
+        return answer
+
+    def _wait_if(self, folder: str, digests: set[str]) -> None:
+        if any(digest in folder for digest in digests):
+            self._lock.release()  # it answers other requests meanwhile
+            try:
+                assert self.finish.wait(60)
+            finally:
+                self._lock.acquire()
+
+
+@pytest.fixture
+def engine(scene: Scene) -> HangingVllm:
+    made = HangingVllm()
+    scene._stack.callback(made.stop)
+    scene._stack.callback(made.finish.set)
+    return made
+
+
+def problem(scene: Scene) -> str:
+    found = {one.served_as: one.reason for one in scene.registry.workers.get("gpu-1").troubles}
+    return found[PROD]
+
+
+def retry_now(worker: Reconciler) -> None:
+    """As when the pause before the next attempt has passed."""
+    worker._backoff._clock = lambda: float("inf")
+
+
+def hang(engine: HangingVllm, version: VersionInfo) -> None:
+    engine.hangs_for.add(version.digest.hex)
+
+
+def test_a_load_without_an_answer_is_not_repeated_in_the_next_pass_and_others_go_on(
+    scene: Scene, engine: HangingVllm
+) -> None:
+    stuck = scene.publish(1)
+    hang(engine, stuck)
+    scene.alias(stuck)
+    scene.alias(scene.publish(2, LATER))
+    worker = scene.worker(engine, patience=PATIENCE)
+    assert not worker.reconcile(0.0)
+    settle(worker)
+    assert list(engine.names()) == [f"{LATER}@prod"]
+    assert engine.attempts.count("acme/tone@prod") == 1
+    assert "did not answer POST /v1/load_lora_adapter within 1 s" in problem(scene)
+    assert NEXT_ATTEMPT.search(problem(scene))
+    (failed,) = [one for one in scene.registry.workers.get("gpu-1").residents if one.name == TONE]
+    assert failed.condition == "failed"
+    assert any(NEXT_ATTEMPT.search(line) for line in scene.story)
+
+
+def test_a_version_that_hung_before_is_tried_after_all_others(scene: Scene, engine: HangingVllm) -> None:
+    stuck = scene.publish(1)
+    hang(engine, stuck)
+    scene.alias(stuck)
+    worker = scene.worker(engine, patience=PATIENCE)
+    worker.reconcile(0.0)
+    scene.alias(scene.publish(2, LATER))
+    retry_now(worker)
+    engine.attempts.clear()
+    worker.reconcile(0.0)
+    assert engine.attempts[0] == f"{LATER}@prod"
+    assert engine.attempts[-1] == PROD
+    assert list(engine.names()) == [f"{LATER}@prod"]
+
+
+@pytest.mark.parametrize("slots", [1, 8])
+def test_while_the_next_version_hangs_the_previous_one_is_served(
+    scene: Scene, engine: HangingVllm, slots: int
+) -> None:
+    """Without a free slot, the previous one must be unloaded first, and is loaded again."""
+    first, stuck = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    worker = scene.worker(engine, patience=PATIENCE, slots=slots)
+    settle(worker)
+    hang(engine, stuck)
+    scene.alias(stuck)
+    worker.reconcile(0.0)
+    settle(worker)
+    assert scene.serves(engine) == 1
+    assert NEXT_ATTEMPT.search(problem(scene))
+
+
+@pytest.mark.parametrize("has_proxy", [False, True])
+def test_a_version_that_the_engine_loaded_after_all_is_served_at_once(
+    scene: Scene, engine: HangingVllm, has_proxy: bool
+) -> None:
+    stuck = scene.publish(1)
+    hang(engine, stuck)
+    scene.alias(stuck)
+    worker = scene.worker(engine, patience=PATIENCE, has_proxy=has_proxy)
+    worker.reconcile(0.0)
+    engine.finish.set()
+    assert engine.has_loaded.wait(60)
+    settle(worker)
+    found = scene.registry.workers.get("gpu-1")
+    assert not found.troubles
+    assert [(one.served_as, one.condition) for one in found.residents] == [(PROD, "serving")]
+
+
+def test_a_version_whose_test_request_gets_no_answer_is_not_served(scene: Scene, engine: HangingVllm) -> None:
+    stuck = scene.publish(1)
+    engine.hangs_with.add(stuck.digest.hex)
+    scene.alias(stuck)
+    worker = scene.worker(engine, patience=PATIENCE)
+    worker.reconcile(0.0)
+    settle(worker)
+    assert engine.names() == {}
+    assert "did not answer POST /v1/completions within 1 s" in problem(scene)
+    assert [one.condition for one in scene.registry.workers.get("gpu-1").residents] == ["failed"]
+
+
+def test_a_rollout_to_a_version_that_hangs_stops(scene: Scene, engine: HangingVllm) -> None:
+    first, stuck = scene.publish(1), scene.publish(2)
+    scene.alias(first)
+    worker = scene.worker(engine, patience=PATIENCE)
+    settle(worker)
+    hang(engine, stuck)
+    scene.registry.rollouts.start(TONE, "prod", stuck.digest, RolloutPlan(steps=(50, 100)))
+    for _ in range(4):
+        worker.reconcile(0.0)
+    (found,) = scene.registry.rollouts.list(TONE)
+    assert found.stage == "stopped"
+    assert "did not answer" in (found.reason or "")
+    assert "next attempt" not in (found.reason or "")
+    assert scene.serves(engine) == 1
+
+
+def test_pauses_after_loads_without_an_answer_are_at_least_as_long_as_the_loads() -> None:
+    now = 0.0
+    failures = Backoff(lambda: now)
+    key = ("acme/a@prod", Digest.of(b"a"))
+    waited = []
+    for _ in range(5):
+        failures.record_failure(key, "no answer", 120.0)
+        began = now
+        while failures.is_blocked(key):
+            now += 10.0
+        waited.append(now - began)
+    assert waited == [120, 240, 480, 900, 900]
