@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import urllib3
@@ -32,13 +33,14 @@ _SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d{1,6})"', re.M
 class EngineInfo:
     """A server's own description. `models`: names and places of its models; `adapters`: the loaded ones;
     `started_at`: when it started (Unix time), if that is known; `base_id`: the base that it was found to
-    serve since then."""
+    serve since then; `folder`: its working directory, if it is known and on this machine."""
 
     runtime: Runtime
     models: tuple[str, ...]
     adapters: tuple[str, ...] = ()
     started_at: float | None = None
     base_id: Digest | None = None
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

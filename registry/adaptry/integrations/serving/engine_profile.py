@@ -7,6 +7,7 @@ from pathlib import Path
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.runtimes import Runtime
 from adaptry.core.errors import CheckFailed, Invalid, NotFound
+from adaptry.core.refs import may_be_folder
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.compatibility import EngineProfile
 from adaptry.integrations.serving.served_base import identify_served_base
@@ -19,8 +20,8 @@ def inspect_engine(
     """The profile of a probed engine. `configured` overrides its reports; engines do not report all limits.
 
     The base is `base` if given, else the model that the engine reports: a folder on this machine, by content,
-    or a name in the registry. Raises `NotFound` if the base is none of these, `Invalid` if another engine
-    runs there, `CheckFailed`.
+    or a name in the registry. A relative path is that of the engine's working directory. Raises `NotFound` if
+    the base is none of these, `Invalid` if another engine runs there, `CheckFailed`.
     """
     reported = info.runtime
     if configured is None:
@@ -37,18 +38,32 @@ def _base(registry: Registry, info: EngineInfo, configured: str | None) -> BaseR
     if configured:
         return identify_served_base(registry, configured, configured=configured)
     for name in info.models:
-        if (Path(name) / "config.json").is_file():
-            return _from_folder(registry, info, name)
+        folder = _folder(info, name)
+        if folder is not None and (folder / "config.json").is_file():
+            return _from_folder(registry, info, str(folder))
     for name in info.models:
         try:
             return registry.bases.record(registry.bases.get(name).id)
         except (Invalid, NotFound):
             continue
     reported = ", ".join(info.models[:3]) or "no model"
+    if info.folder is None and any(map(may_be_folder, info.models)):
+        raise NotFound(
+            f"the engine serves {reported}. If that is a path, it belongs to the engine's working directory,"
+            " which is unknown here: start the engine with the whole path, or pass the base's name in the"
+            " registry (--base NAME)"
+        )
     raise NotFound(
         f"the engine serves {reported}, which is neither a folder here nor a registered base: pass its name"
         " (--base NAME)"
     )
+
+
+def _folder(info: EngineInfo, name: str) -> Path | None:
+    """The folder that a model's name means for the engine; None if that cannot be known."""
+    if Path(name).is_absolute():
+        return Path(name)
+    return info.folder / name if info.folder else None
 
 
 def _from_folder(registry: Registry, info: EngineInfo, folder: str) -> BaseRecord:

@@ -1,8 +1,9 @@
 """What the engine is, and which base it serves: inspected at the start, and after each outage or restart.
 
 An engine can come back between two passes with another base, under the same address and name. A restart is
-noticed by the time at which the engine started, if it reports that, else by adapters that it no longer lists.
-While it runs, it keeps its base, whatever is in the base's folder meanwhile.
+noticed by the time at which the engine started, if it reports that or its process runs on this machine, else
+by adapters that it no longer lists. While it runs, it keeps its base, whatever is in the base's folder
+meanwhile.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Invalid, NotFound, Unauthenticated, Unavailable
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.compatibility import EngineProfile
+from adaptry.integrations.serving.engine_process import EngineProcess, EngineProcessFinder
 from adaptry.integrations.serving.engines import Engine, EngineAdapter
 from adaptry.integrations.serving.worker.state_file import StateFile
 
@@ -32,7 +34,9 @@ class EngineInspection:
         self._state_file = state_file
         self._probe = probe
         self._inspect = inspect
+        self._process_finder = EngineProcessFinder(engine.client.url)
         self._started_at: float | None = None
+        self._process: EngineProcess | None = None
         self._names: frozenset[str] = frozenset()
         self._is_known = False
         self.info: EngineInfo | None = None
@@ -68,7 +72,7 @@ class EngineInspection:
         if self._is_restarted(names):
             self.forget()
         if self.info is None:
-            self.info = replace(self._probe(), started_at=self._started_at, base_id=self._known_base)
+            self.info = self._located(self._probe())
         if self.profile is not None:
             return
         try:
@@ -80,6 +84,19 @@ class EngineInspection:
         self._is_known = True
         if not is_registry_down:
             self._state_file.state.served = self.info.models
+
+    def _located(self, info: EngineInfo) -> EngineInfo:
+        """With what is known of the engine's process."""
+        process = self._process_finder.find()
+        is_own = process is not None and process.is_engine(self._engine.started_at(), info.models)
+        self._process = process if is_own else None
+        self._started_at = self._start_time()
+        return replace(
+            info,
+            started_at=self._started_at,
+            base_id=self._known_base,
+            folder=self._process.folder if self._process else None,
+        )
 
     @property
     def base_id(self) -> Digest | None:
@@ -112,7 +129,14 @@ class EngineInspection:
 
     def _is_restarted(self, names: Collection[str]) -> bool:
         """Without a start time, only adapters that are still listed show that the process is the same."""
-        before, self._started_at = self._started_at, self._engine.started_at()
+        if self._process is not None and self._process_finder.find() != self._process:
+            return True
+        before, self._started_at = self._started_at, self._start_time()
         if self._started_at is not None:
             return self._started_at != before
         return not self._names or not self._names <= set(names)
+
+    def _start_time(self) -> float | None:
+        """As the engine reports it, else that of its process."""
+        reported = self._engine.started_at()
+        return self._process.started_at if reported is None and self._process else reported
