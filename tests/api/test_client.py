@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -327,3 +328,26 @@ def test_many_threads_share_one_client(start: Callable[..., Server]) -> None:
     with ThreadPoolExecutor(20) as threads:
         assert all(threads.map(work, range(20)))
     assert len(registry.adapters.list(limit=200).items) == 20
+
+
+def test_the_reason_of_a_broken_connection_is_that_of_the_system() -> None:
+    """urllib3's own text is Python's tuple of the reason and the error."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+        def reset() -> None:
+            while True:  # the client asks again
+                try:
+                    connection, _ = listening.accept()
+                except OSError:
+                    return
+                connection.recv(1)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+
+        thread = threading.Thread(target=reset)
+        thread.start()
+        with pytest.raises(Unavailable, match=r": Connection reset by peer; is the server running\?$"):
+            HttpRegistry(url).events.read()
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()

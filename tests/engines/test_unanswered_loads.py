@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adaptry.core.digest import Digest
-from adaptry.core.refs import AdapterName
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving.follow.reconciler import Reconciler
 from adaptry.integrations.serving.worker.backoff import Backoff
 from adaptry.registry.records import VersionInfo
@@ -36,17 +36,28 @@ class HangingVllm(FakeVllm):
         self.finish = threading.Event()
         self.has_loaded = threading.Event()
         self.attempts: list[str] = []
+        self.loading: dict[str, str] = {}
+        self.weights: dict[str, str] = {}
 
     def post(self, path: str, body: dict[str, Any]) -> Answer:
         if path == "/v1/load_lora_adapter":
             self.attempts.append(body["lora_name"])
+            self.loading[body["lora_name"]] = body["lora_path"]
+            self.weights[body["lora_path"]] = super().read(body["lora_path"])
             self._wait_if(body["lora_path"], self.hangs_for)
+        if path == "/v1/unload_lora_adapter":  # it has a lock for each name
+            self._wait_if(self.loading.get(body["lora_name"], ""), self.hangs_for)
         if path == "/v1/completions" and body["model"] in self.names():
             self._wait_if(self.names()[body["model"]], self.hangs_with)
         answer = super().post(path, body)
         if path == "/v1/load_lora_adapter":
+            self.loading.pop(body["lora_name"])
             self.has_loaded.set()
         return answer
+
+    def read(self, path: str) -> str:
+        """The weights that it has read before it hung; the files may be gone."""
+        return self.weights.get(path) or super().read(path)
 
     def _wait_if(self, folder: str, digests: set[str]) -> None:
         if any(digest in folder for digest in digests):
@@ -157,6 +168,28 @@ def test_a_version_whose_test_request_gets_no_answer_is_not_served(scene: Scene,
     assert engine.names() == {}
     assert "did not answer POST /v1/completions within 1 s" in problem(scene)
     assert [one.condition for one in scene.registry.workers.get("gpu-1").residents] == ["failed"]
+
+
+def test_a_recalled_version_is_not_dropped_while_its_load_is_pending(
+    scene: Scene, engine: HangingVllm
+) -> None:
+    """It could be served once the load has ended."""
+    stuck = scene.publish(1)
+    hang(engine, stuck)
+    scene.alias(stuck)
+    worker = scene.worker(engine, patience=PATIENCE)
+    worker.reconcile(0.0)
+    scene.stand(stuck)
+    for _ in range(2):
+        worker.reconcile(0.0)
+    (resident,) = scene.registry.workers.residents(Ref.of_revision(TONE, stuck.digest))
+    assert resident.dropped_at is None
+    engine.finish.set()
+    assert engine.has_loaded.wait(60)
+    settle(worker)
+    (resident,) = scene.registry.workers.residents(Ref.of_revision(TONE, stuck.digest))
+    assert resident.dropped_at is not None
+    assert engine.names() == {}
 
 
 def test_a_rollout_to_a_version_that_hangs_stops(scene: Scene, engine: HangingVllm) -> None:

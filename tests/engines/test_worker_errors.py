@@ -234,3 +234,41 @@ def test_aliases_beyond_the_limit_of_a_report_are_not_loaded(
     assert len(engine.names()) == 2
     assert {one.served_as for one in report.residents} == set(engine.names())
     assert len([one for one in report.troubles if "no slot is free" in one.reason]) == 3
+
+
+def test_an_engine_that_is_away_for_many_passes_is_logged_once(scene: Scene) -> None:
+    scene.alias(scene.publish(1))
+    engine = scene.engine()
+    worker = scene.worker(engine)
+    settle(worker)
+    scene.story.clear()
+    engine.stop()
+    for _ in range(3):
+        worker.reconcile(0.0)
+    engine.start()
+    settle(worker)
+    assert scene.story == [
+        f"the engine at {engine.url} does not answer (Connection refused)",
+        f"loaded {PROD}: acme/tone@1",
+        f"the engine at {engine.url} answers again",
+    ]
+
+
+def test_a_problem_that_lasts_is_logged_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adaptry.integrations.serving.engines import vllm
+
+    monkeypatch.setattr(vllm, "_PATIENCE", 0.1)
+    scene.alias(scene.publish(1))
+    engine = scene.engine()
+    assert isinstance(engine, FakeVllm)
+    worker = scene.worker(engine)
+    settle(worker)
+    number = engine.hold(PROD)
+    scene.alias(scene.publish(2))
+    scene.story.clear()
+    for _ in range(3):
+        worker.reconcile(0.0)
+    assert len([line for line in scene.story if "are still running" in line]) == 1
+    engine.let_go(number)
+    settle(worker)
+    assert scene.serves(engine) == 2

@@ -7,6 +7,7 @@ with those of a bundle.
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable
 from functools import partial
@@ -20,6 +21,7 @@ from adaptry.core.errors import Invalid
 if TYPE_CHECKING:
     import urllib3
 
+_ERROR_NUMBER = re.compile(r"^\[Errno -?\d+\] ")
 _SOCKETS = 16  # connections kept alive; further threads wait for a free one
 
 
@@ -94,8 +96,11 @@ def tls_context(bundle: str) -> ssl.SSLContext:
 
 def plain_reason(error: object) -> str:
     """The reason of a connection error of urllib3, without the names and addresses of its objects."""
+    cause = error.args[-1] if isinstance(error, Exception) and error.args else None
+    if isinstance(cause, OSError):  # its own text is that of Python's tuple: ('Connection aborted.', …)
+        return cause.strerror or str(cause)
     text = str(error)
-    reason = text.rpartition(": ")[2]
+    reason = _ERROR_NUMBER.sub("", text.rpartition(": ")[2])
     return reason.removesuffix(")") if reason.count(")") > reason.count("(") else reason
 
 

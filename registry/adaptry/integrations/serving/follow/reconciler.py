@@ -22,7 +22,7 @@ from adaptry.integrations.serving.follow.alias_generations import AliasGeneratio
 from adaptry.integrations.serving.follow.cache_holds import release_unused
 from adaptry.integrations.serving.follow.desired_state import DesiredState
 from adaptry.integrations.serving.follow.engine_inspection import EngineInspection
-from adaptry.integrations.serving.follow.executor import PlanExecutor, trial_name, version_label
+from adaptry.integrations.serving.follow.executor import PlanExecutor, version_label
 from adaptry.integrations.serving.follow.last_use import LastUse
 from adaptry.integrations.serving.follow.plan import (
     ActualAdapter,
@@ -33,9 +33,11 @@ from adaptry.integrations.serving.follow.plan import (
     pending_loads,
     plan_actions,
 )
+from adaptry.integrations.serving.follow.problem_log import ProblemLog
 from adaptry.integrations.serving.follow.reporter import NO_LOADS, Reporter, WorkerSnapshot
 from adaptry.integrations.serving.follow.residency import Residency, loaded_versions
 from adaptry.integrations.serving.follow.settings import FollowSettings
+from adaptry.integrations.serving.follow.unanswered_loads import UnansweredLoads
 from adaptry.integrations.serving.worker.backoff import Backoff, ServedVersion
 from adaptry.integrations.serving.worker.recall_executor import RecallExecutor
 from adaptry.integrations.serving.worker.state_file import StateFile
@@ -76,6 +78,7 @@ class Reconciler:
         self._generations = AliasGenerations(deps.registry, deps.state_file)
         self._recalls = RecallExecutor(deps.engine, deps.cache, deps.state_file, deps.log)
         self._backoff = Backoff()
+        self._unanswered = UnansweredLoads(deps.engine, self._backoff)
         self._last_use = LastUse(deps.engine)
         self._desired = DesiredState(
             deps.registry,
@@ -89,6 +92,7 @@ class Reconciler:
         self._reporter = Reporter(deps.registry, deps.state_file, settings, self._desired)
         self._inspection = EngineInspection(deps.engine, deps.state_file, deps.probe, deps.inspect)
         self._transient_errors: dict[str, str] = {}
+        self._engine_log, self._name_log = ProblemLog(deps.log), ProblemLog(deps.log)
         self.connection_error: AdaptryError | None = None
         """Why the engine or the registry did not answer in the last pass; None if both answered."""
         self.is_registry_down = False
@@ -121,12 +125,15 @@ class Reconciler:
             self._check_error_rates(after)
             self._finish_pass(after, plan)
         except _UNREACHABLE as error:
-            deps.log(error.message)
+            self._engine_log.note(deps.engine.client.url, error.message)
             self.connection_error = error
             self._inspection.forget()
             self._report(None)
             self._note_residency(None, is_settled=False)
             return False
+        self._engine_log.resolve(
+            deps.engine.client.url, f"the engine at {deps.engine.client.url} answers again"
+        )
         is_recalling = bool(self._reply.withdrawn)
         is_news = is_recalling or bool(self._plan(after).actions)
         self._note_residency(after, plan.without_slot, is_settled=is_done and not is_news)
@@ -171,7 +178,7 @@ class Reconciler:
 
     def _note_registry_down(self, error: AdaptryError) -> None:
         if not self.is_registry_down:
-            self._deps.log(f"{error.message}; loaded adapters stay loaded")
+            self._deps.log(f"{error.message} (until the registry answers, loaded adapters stay loaded)")
         self.is_registry_down, self.connection_error = True, error
 
     def _list_checked(self) -> tuple[EngineAdapter, ...]:
@@ -219,20 +226,12 @@ class Reconciler:
 
     def _plan(self, loaded: Sequence[EngineAdapter]) -> FollowPlan:
         self._recalls.update(self._deps.state_file.state.meant, self._reply.withdrawn, loaded)
-        self._note_late_loads(loaded)
+        self._unanswered.accept_late_loads(self._desired.all_targets(self._reply.turns), loaded)
         desired = self._desired.compute(self._reply.turns)
         self._deps.engine.end_suspensions({one.served_as for one in desired})
         return plan_actions(
             desired, self._actual(loaded), self._settings.most_loaded, self._recalls.withdrawn
         )
-
-    def _note_late_loads(self, loaded: Sequence[EngineAdapter]) -> None:
-        """Forgets the failures of versions that the engine has loaded after all, later than it was given."""
-        listed = {(one.name, one.digest) for one in loaded}
-        for name, version in self._desired.all_targets(self._reply.turns):
-            is_listed = not listed.isdisjoint((each, version.digest) for each in (name, trial_name(version)))
-            if is_listed and self._backoff.is_unanswered((name, version.digest)):
-                self._backoff.record_success((name, version.digest))
 
     def _actual(self, loaded: Sequence[EngineAdapter]) -> list[ActualAdapter]:
         return [ActualAdapter(one.name, one.digest, self._is_ours(one.name)) for one in loaded]
@@ -256,8 +255,8 @@ class Reconciler:
             None if self.is_registry_down else self._inspection.profile,
             deps.log,
         )
-        is_done = True
         self._transient_errors = {}
+        failed: set[str] = set()
         for action in plan.actions:
             if self._is_recall_new():
                 return False
@@ -270,21 +269,23 @@ class Reconciler:
             try:
                 executor.apply(action, has_room)
             except AdaptryError as error:
-                self._handle_failure(key, error)
-                is_done = False
-                if key and isinstance(error, EngineTimeout):
+                failed.add(self._handle_failure(key, error))
+                if not isinstance(action, UnloadAction) and isinstance(error, EngineTimeout):
+                    self._unanswered.note(action.desired.served_as, action.desired.version)
                     return False
             else:
                 if key:
                     self._backoff.record_success(key)
-        return is_done
+        self._name_log.retain(failed)
+        return not failed
 
     def _is_recall_new(self) -> bool:
         """Whether a recall has arrived since the plan was made. The next pass begins with it."""
         return any(one.digest not in self._recalls.withdrawn for one in self._reply.withdrawn)
 
-    def _handle_failure(self, key: ServedVersion | None, error: AdaptryError) -> None:
-        """Records a failure of the version (backs off) or a transient one. Raises if a server is down."""
+    def _handle_failure(self, key: ServedVersion | None, error: AdaptryError) -> str:
+        """Records a failure of the version (backs off) or a transient one. Returns the subject that it is
+        logged for. Raises if a server is down."""
         is_transient = isinstance(error, (Conflict, *_UNREACHABLE)) and not isinstance(error, StorageFull)
         if isinstance(error, _UNREACHABLE) and is_transient:
             self._deps.engine.list_adapters()
@@ -297,7 +298,10 @@ class Reconciler:
         elif key:
             self._backoff.record_failure(key, error.message)
         problem = self._backoff.problem(key) if key else None
-        self._deps.log(f"{key[0]}: {problem}" if key and problem else error.message)
+        line = f"{key[0]}: {problem or error.message}" if key else error.message
+        subject = key[0] if key else error.message
+        self._name_log.note(subject, line)
+        return subject
 
     def _note_residency(
         self,
@@ -339,7 +343,8 @@ class Reconciler:
         self._recalls.delete_files(loaded)
         if not self._reply.withdrawn:
             return
-        if dropped := self._recalls.confirm_dropped(self._reply.withdrawn, loaded):
+        ended = self._unanswered.without_pending(self._reply.withdrawn, loaded)
+        if dropped := self._recalls.confirm_dropped(ended, loaded):
             self._report(loaded, dropped=dropped, without_slot=plan.without_slot)
             self._deps.log(
                 f"dropped {', '.join(f'{one.name} {one.digest.brief}' for one in dropped)}:"

@@ -1,0 +1,59 @@
+"""Loads that the engine accepted and did not answer: it may still carry them out.
+
+An engine that has loaded the version after all was only slow. A recalled version counts as dropped only when
+its load is known to have ended, because it could be served afterwards. Engines carry out the loads and
+unloads of a name in order, so the answer to an unload, also one that finds nothing, shows that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from adaptry.core.digest import Digest
+from adaptry.core.errors import CheckFailed, Conflict, Unavailable
+from adaptry.integrations.serving.engines import Engine, EngineAdapter
+from adaptry.integrations.serving.follow.executor import trial_name
+from adaptry.integrations.serving.worker.backoff import Backoff
+from adaptry.registry.records import VersionInfo
+from adaptry.registry.workers import Withdrawal
+
+
+class UnansweredLoads:
+    """The versions with such a load, and the names that they may get."""
+
+    def __init__(self, engine: Engine, backoff: Backoff) -> None:
+        self._engine = engine
+        self._backoff = backoff
+        self._names: dict[Digest, set[str]] = {}
+
+    def note(self, name: str, version: VersionInfo) -> None:
+        """Records that a load of the version, to be served under `name`, got no answer."""
+        self._names.setdefault(version.digest, set()).update((name, trial_name(version)))
+
+    def accept_late_loads(
+        self, targets: Iterable[tuple[str, VersionInfo]], loaded: Sequence[EngineAdapter]
+    ) -> None:
+        """Forgets the failures of the versions of `targets` that the engine has loaded after all."""
+        listed = {(one.name, one.digest) for one in loaded}
+        for name, version in targets:
+            is_listed = not listed.isdisjoint((each, version.digest) for each in (name, trial_name(version)))
+            if is_listed and self._backoff.is_unanswered((name, version.digest)):
+                self._backoff.record_success((name, version.digest))
+
+    def without_pending(
+        self, withdrawals: Sequence[Withdrawal], loaded: Sequence[EngineAdapter]
+    ) -> tuple[Withdrawal, ...]:
+        """The withdrawn versions of which no load is pending in the engine."""
+        return tuple(one for one in withdrawals if not self._is_pending(one.digest, loaded))
+
+    def _is_pending(self, digest: Digest, loaded: Sequence[EngineAdapter]) -> bool:
+        names = self._names.get(digest, set())
+        names -= {one.name for one in loaded}  # a listed name has had its turn
+        for name in sorted(names):
+            try:
+                self._engine.unload(name)
+            except (CheckFailed, Conflict, Unavailable):
+                return True
+            names.discard(name)
+        self._names.pop(digest, None)
+        return False
