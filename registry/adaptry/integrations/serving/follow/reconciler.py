@@ -178,7 +178,7 @@ class Reconciler:
 
     def _note_registry_down(self, error: AdaptryError) -> None:
         if not self.is_registry_down:
-            self._deps.log(f"{error.message} (until the registry answers, loaded adapters stay loaded)")
+            self._deps.log(f"{error.message} (meanwhile, loaded adapters stay loaded)")
         self.is_registry_down, self.connection_error = True, error
 
     def _list_checked(self) -> tuple[EngineAdapter, ...]:

@@ -79,7 +79,7 @@ class ProxiedEngine(Engine):
         if name in targets:
             self.routes.remove(name)
         elif name in targets.values():
-            raise Conflict(f"other names are routed to {name}")
+            raise Conflict(f"{name} stays loaded, because public names are routed to it")
         elif self.routes.retire(name):
             self._engine.unload(name)
         else:
