@@ -22,7 +22,7 @@ from adaptry.registry.state_warnings import state_warning, withdrawn_error
 from adaptry_api.hub.base_claim import is_base_name
 from adaptry_api.hub.card import Card
 from adaptry_api.hub.repo_lookup import HubReader, Repository
-from adaptry_api.hub.snapshots import Read, RepositoryDetails, Snapshot, card_of, repository_file
+from adaptry_api.hub.snapshots import Read, RepositoryDetails, Snapshot, card_of, repository_files
 
 _LIBRARIES = {
     "peft": "peft",
@@ -58,7 +58,7 @@ class AdapterRepository(Repository):
         return Snapshot(
             self.id,
             commit.id,
-            tuple(repository_file(entry, read, self._reader.caches) for entry in files),
+            repository_files(files, read, self._reader.caches),
             read,
             lambda: self._about(commit, files, carried()),
             lambda: state_warnings(carried()),
