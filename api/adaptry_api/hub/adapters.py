@@ -149,11 +149,12 @@ def adapter_details(
     """The registry's facts, merged with the card's; in the tags, the registry's base comes first."""
     format = detect_format(entries)
     library = _LIBRARIES[format.name] if format else card.data.get("library_name")
-    bases = (version.base_name,) if version and version.base_name else card.base_models
+    named = (version.base_name,) if version and version.base_name else card.base_models
+    bases = tuple(filter(is_base_name, named))
     tags = [library or "peft", "safetensors", *([version.method] if version else [])]
-    for base in filter(is_base_name, bases):
+    for base in bases:
         tags += [f"base_model:{base}", f"base_model:adapter:{base}"]
-    known = next(filter(is_base_name, bases), None)
+    known = next(iter(bases), None)
     config = {"base_model_name_or_path": known} if known else {}
     pipeline = card.data.get("pipeline_tag")
     return RepositoryDetails(
@@ -162,6 +163,7 @@ def adapter_details(
         is_private=info.visibility == "private",
         downloads=info.downloads,
         tags=tuple(dict.fromkeys([*tags, *info.tags, *card.tags])),
+        bases=bases,
         library=library or "peft",
         pipeline=pipeline if isinstance(pipeline, str) else None,
         card={"library_name": library or "peft", **card.data, **({"base_model": known} if known else {})},

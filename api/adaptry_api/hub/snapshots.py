@@ -86,13 +86,16 @@ class LazyFiles(Sequence[RepositoryFile]):
 
 @dataclass(frozen=True, slots=True)
 class RepositoryDetails:
-    """The metadata of a repository. (`Any`: the card and the config are free-form.)"""
+    """The metadata of a repository; `bases` are the models that an adapter was trained on. (`Any`: the card
+    and the config are free-form.)
+    """
 
     created_at: datetime
     updated_at: datetime
     is_private: bool = True
     downloads: int = 0
     tags: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
     library: str | None = None
     pipeline: str | None = None
     card: Mapping[str, Any] = field(default_factory=dict)

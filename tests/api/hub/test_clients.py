@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,26 @@ api.create_commit(name, [CommitOperationAdd("README.md", b"x")], commit_message=
         ("whole model", "no pull requests", "refresh", "rita may not change"), answer, strict=True
     ):
         assert words in text
+
+
+def test_without_a_token_the_message_is_to_set_one(
+    start: Callable[..., Server], folder: Path, tmp_path: Path
+) -> None:
+    """On a server that lets everyone read public adapters."""
+    server = start(anonymous_read=True)
+    run_client(server, PUSHED, tmp_path, name=TONE, folder=str(folder))
+    code = """
+nobody = HfApi(token=False)
+answer = [
+    said(RepositoryNotFoundError, lambda: nobody.model_info(name)),
+    said(RepositoryNotFoundError, lambda: nobody.hf_hub_download(name, "README.md")),
+    said(RepositoryNotFoundError, lambda: nobody.model_info("acme/none")),
+    said(HfHubHTTPError, lambda: nobody.create_repo("acme/other")),
+]
+"""
+    answer, _ = run_client(server, code, tmp_path, name=TONE)
+    assert ["set HF_TOKEN to a token of this registry" in text for text in answer] == [True] * 4
+    assert "callers without a token may only read" in answer[3]
 
 
 def test_branches_tags_and_names_with_slashes(server: Server, folder: Path, tmp_path: Path) -> None:
