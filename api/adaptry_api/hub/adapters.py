@@ -22,7 +22,7 @@ from adaptry.registry.state_warnings import state_warning, withdrawn_error
 from adaptry_api.hub.base_claim import is_base_name
 from adaptry_api.hub.card import Card
 from adaptry_api.hub.repo_lookup import HubReader, Repository
-from adaptry_api.hub.snapshots import Read, RepositoryDetails, Snapshot, card_of, repository_file
+from adaptry_api.hub.snapshots import Read, RepositoryDetails, Snapshot, card_of, repository_files
 
 _LIBRARIES = {
     "peft": "peft",
@@ -58,7 +58,7 @@ class AdapterRepository(Repository):
         return Snapshot(
             self.id,
             commit.id,
-            tuple(repository_file(entry, read, self._reader.caches) for entry in files),
+            repository_files(files, read, self._reader.caches),
             read,
             lambda: self._about(commit, files, carried()),
             lambda: state_warnings(carried()),
@@ -149,11 +149,12 @@ def adapter_details(
     """The registry's facts, merged with the card's; in the tags, the registry's base comes first."""
     format = detect_format(entries)
     library = _LIBRARIES[format.name] if format else card.data.get("library_name")
-    bases = (version.base_name,) if version and version.base_name else card.base_models
+    named = (version.base_name,) if version and version.base_name else card.base_models
+    bases = tuple(filter(is_base_name, named))
     tags = [library or "peft", "safetensors", *([version.method] if version else [])]
-    for base in filter(is_base_name, bases):
+    for base in bases:
         tags += [f"base_model:{base}", f"base_model:adapter:{base}"]
-    known = next(filter(is_base_name, bases), None)
+    known = next(iter(bases), None)
     config = {"base_model_name_or_path": known} if known else {}
     pipeline = card.data.get("pipeline_tag")
     return RepositoryDetails(
@@ -162,6 +163,7 @@ def adapter_details(
         is_private=info.visibility == "private",
         downloads=info.downloads,
         tags=tuple(dict.fromkeys([*tags, *info.tags, *card.tags])),
+        bases=bases,
         library=library or "peft",
         pipeline=pipeline if isinstance(pipeline, str) else None,
         card={"library_name": library or "peft", **card.data, **({"base_model": known} if known else {})},

@@ -22,6 +22,8 @@ from adaptry_api.hub.warnings import add_warnings
 
 ROUTES = hub_router()
 _INFO = "info"
+_ONLY_EXPANDED = frozenset({"baseModels", "downloadsAllTime"})
+"""Fields that are sent only to clients that ask for them with `expand`."""
 
 Expand = Annotated[list[str], Query(max_length=64)]
 Brackets = Annotated[list[str], Query(alias="expand[]", max_length=64)]
@@ -79,7 +81,7 @@ def repo_info_json(
 ) -> dict[str, Any]:
     """All of a repository's fields; without a snapshot, those of a listing. (`Any`: JSON.)"""
     body: dict[str, Any] = {
-        "_id": hashlib.sha256(id.encode()).hexdigest()[:24],
+        "_id": _hub_id(id),
         "id": id,
         "modelId": id,
         "author": id.partition("/")[0] if "/" in id else None,
@@ -89,12 +91,16 @@ def repo_info_json(
         "gated": False,
         "disabled": False,
         "downloads": about.downloads,
+        "downloadsAllTime": about.downloads,
         "likes": 0,
         "tags": list(about.tags),
         "library_name": about.library,
         "cardData": dict(about.card),
         "config": dict(about.config),
     }
+    if about.bases:
+        models = [{"_id": _hub_id(base), "id": base} for base in about.bases]
+        body["baseModels"] = {"relation": "adapter", "models": models}
     if about.pipeline:
         body["pipeline_tag"] = about.pipeline
     if snapshot is not None:
@@ -110,8 +116,14 @@ def repo_info_json(
 
 
 def select_fields(body: dict[str, Any], expand: Collection[str]) -> dict[str, Any]:
-    """Only the fields in `expand`; all of them if it is empty. (`Any`: JSON.)"""
-    return {key: body[key] for key in ("_id", "id", *expand) if key in body} if expand else body
+    """Only the fields in `expand`; if it is empty, those that the Hub sends by default. (`Any`: JSON.)"""
+    if expand:
+        return {key: body[key] for key in ("_id", "id", *expand) if key in body}
+    return {key: value for key, value in body.items() if key not in _ONLY_EXPANDED}
+
+
+def _hub_id(id: str) -> str:
+    return hashlib.sha256(id.encode()).hexdigest()[:24]
 
 
 def _plain_answer(snapshot: Snapshot) -> CachedAnswer:

@@ -10,11 +10,11 @@ from fastapi import Response
 from pydantic import BaseModel, Field
 from starlette.responses import JSONResponse
 
+from adaptry.adapters.formats import defines_adapter
 from adaptry.core.errors import TooLarge, Unsupported
 from adaptry.core.manifest import check_tree
 from adaptry.core.refs import AdapterName
 from adaptry.registry.commits import MAIN
-from adaptry.registry.manifest_inheritance import whole_adapter_of
 from adaptry_api.errors import HttpProblem
 from adaptry_api.hub import gitids
 from adaptry_api.hub.adapters import AdapterRepository
@@ -72,12 +72,10 @@ def preupload(
     files = {file.path: file for file in snapshot.files}
     coming = [AnnouncedFile(file.path, file.size) for file in body.files]
     unwanted = _unwanted(coming, parse_gitignore(body.gitIgnore), files, reader, name, branch)
-    adapter = whole_adapter_of(file.path for file in coming)
-    always_sent = adapter if len(adapter) > 1 else ()
     answers = [
         {"path": file.path, "uploadMode": _ignored_mode(file), "shouldIgnore": True}
         if file.path in unwanted
-        else _mode(file, None if file.path in always_sent else files.get(file.path))
+        else _mode(file, files.get(file.path))
         for file in coming
     ]
     response = JSONResponse({"files": answers, "commitOid": snapshot.commit})
@@ -136,8 +134,9 @@ def _mode(coming: AnnouncedFile, there: RepositoryFile | None) -> dict[str, Any]
     """How to send a file, and the id of the current file at its path, in the form that the client computes
     itself; the client omits the file from its commit if that is the same. (`Any`: JSON.)
 
-    There is no id (`there` is None) for the files of a whole adapter. A client that omitted its config would
-    get, if another upload comes first, a version of its weights with the other upload's config.
+    There is no id for an adapter's own files, even if they are announced one by one. A client that omitted
+    its config would get, if another upload comes first, a version of its weights with the other upload's
+    config.
     """
     is_large = gitids.is_large(coming.path, coming.size)
     entry: dict[str, Any] = {
@@ -145,6 +144,6 @@ def _mode(coming: AnnouncedFile, there: RepositoryFile | None) -> dict[str, Any]
         "uploadMode": "lfs" if is_large else "regular",
         "shouldIgnore": False,
     }
-    if there is not None and is_large == bool(there.sha256):
+    if there is not None and is_large == bool(there.sha256) and not defines_adapter(coming.path):
         entry["oid"] = there.etag
     return entry

@@ -24,6 +24,7 @@ from adaptry.core.errors import (
     Busy,
     FileMissing,
     NotFound,
+    PermissionDenied,
     RevisionNotFound,
     Unauthenticated,
     Withdrawn,
@@ -42,6 +43,7 @@ BAD_TOKEN = "Invalid credentials in Authorization header"
 """The exact text matters: with any other, a client reports a bad token as a missing repository."""
 
 STALE_BRANCH = "The branch was updated since you opened this page. Please refresh and try again."
+_SET_TOKEN = "set HF_TOKEN to a token of this registry (`adaptry token create NAME` creates one)"
 _HEADER_LENGTH = 1000
 _BUSY_SECONDS = 20
 """Seconds to retry after: a client tries five times, which should last longer than the two minutes after
@@ -147,10 +149,7 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
             pass  # the refusal is about this URL's grant; another token would not help
         case Unauthenticated():
             headers["X-Error-Code"] = "RepoNotFound"
-            text = (
-                "a token is needed: set HF_TOKEN to a token of this registry (`adaptry token create NAME`"
-                " creates one)"
-            )
+            text = f"a token is needed: {_SET_TOKEN}"
         case Busy(retry_after=seconds):
             headers["Retry-After"] = str(max(math.ceil(seconds), _BUSY_SECONDS))
         case Withdrawn():
@@ -162,6 +161,10 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
             headers["X-Error-Code"] = "EntryNotFound"
         case NotFound():
             headers["X-Error-Code"] = "RepoNotFound"
+            if _is_anonymous(request):
+                text += f"; if it is private, {_SET_TOKEN}"
+        case PermissionDenied() if _is_anonymous(request):
+            text = f"callers without a token may only read: {_SET_TOKEN}"
     if isinstance(error, Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="adaptry"'
     # Every client of the Hub tries again after a 503; older ones give up after a 429.
@@ -169,6 +172,11 @@ def _refusal(request: Request, error: AdaptryError) -> Response:
     return _answer(
         400 if status in (415, 422) else status, text, headers
     )  # clients show the text of this status best
+
+
+def _is_anonymous(request: Request) -> bool:
+    identity: Identity | None = getattr(request.state, "identity", None)
+    return identity is not None and identity.is_anonymous
 
 
 def _answer(status: int, text: str, headers: dict[str, str]) -> Response:

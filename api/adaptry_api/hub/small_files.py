@@ -23,7 +23,7 @@ async def small_file(request: Request, snapshot: Snapshot, file: RepositoryFile)
     A snapshot is kept until any process commits, so its bytes may still be read by this caller, and are not
     known to be damaged.
     """
-    if request.method != "GET" or file.size > MOST_BYTES or not snapshot.depends_on_catalog:
+    if request.method != "GET" or file.size > MOST_BYTES or not snapshot.is_cacheable:
         return None
     state = app_state_of(request)
     if (

@@ -34,7 +34,6 @@ from adaptry_api.quick_reads import QuickReads
 
 MOST = 256
 """Maximum number of cached snapshots."""
-_MOST_FILES = 64
 _MOST_KNOWN = 4096
 _SMALL_FILES = "small files"
 Found = TypeVar("Found")
@@ -113,7 +112,7 @@ class SnapshotCache:
     def put(
         self, id: str, revision: str, identity: Identity, snapshot: Snapshot, commit: Commit | None
     ) -> None:
-        if not snapshot.depends_on_catalog or len(snapshot.files) > _MOST_FILES:
+        if not snapshot.is_cacheable:
             return
         self.by_revision.put(_key(id, revision), identity, snapshot, commit)
         if snapshot.is_version:
@@ -218,7 +217,7 @@ class SnapshotLookup:
                             raise
                         refused.append(error)  # raised below, when the commit is known
                         return None
-                    if made and has_small_files:
+                    if has_small_files and made and made[0].is_cacheable:
                         keep_small_files(made[0])
                     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from starlette.responses import Response
 
@@ -20,6 +20,9 @@ from adaptry_api.hub.computed_cache import HubCaches
 
 Read = Callable[[str, int], Iterator[bytes]]
 """A file's bytes from a position on."""
+
+MOST_CACHED_FILES = 64
+"""Maximum number of files of a snapshot that is cached."""
 
 
 class CachedAnswer(NamedTuple):
@@ -54,15 +57,45 @@ class RepositoryFile:
         return self.sha256 or self.oid
 
 
+class LazyFiles(Sequence[RepositoryFile]):
+    """Files whose git ids are computed when they are used.
+
+    A branch has up to thousands of files, and a client asks for each of them in requests of its own.
+    """
+
+    def __init__(self, entries: Sequence[FileEntry], make: Callable[[FileEntry], RepositoryFile]) -> None:
+        self._entries = entries
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> RepositoryFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RepositoryFile]: ...
+    def __getitem__(self, index: int | slice) -> RepositoryFile | Sequence[RepositoryFile]:
+        if isinstance(index, slice):
+            return LazyFiles(self._entries[index], self._make)
+        return self._make(self._entries[index])
+
+    def find(self, path: str) -> RepositoryFile | None:
+        """The file at that path; ids of other files are not computed."""
+        return next((self._make(entry) for entry in self._entries if entry.path == path), None)
+
+
 @dataclass(frozen=True, slots=True)
 class RepositoryDetails:
-    """The metadata of a repository. (`Any`: the card and the config are free-form.)"""
+    """The metadata of a repository; `bases` are the models that an adapter was trained on. (`Any`: the card
+    and the config are free-form.)
+    """
 
     created_at: datetime
     updated_at: datetime
     is_private: bool = True
     downloads: int = 0
     tags: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
     library: str | None = None
     pipeline: str | None = None
     card: Mapping[str, Any] = field(default_factory=dict)
@@ -84,7 +117,7 @@ class Snapshot:
 
     repository: str
     commit: str
-    files: tuple[RepositoryFile, ...]
+    files: Sequence[RepositoryFile]
     read: Read
     details: Callable[[], RepositoryDetails]
     warnings: Callable[[], tuple[str, ...]] = tuple
@@ -98,12 +131,27 @@ class Snapshot:
     answers: dict[str, CachedAnswer] = field(default_factory=dict)
     small_files: dict[str, bytes] = field(default_factory=dict)
 
+    @property
+    def is_cacheable(self) -> bool:
+        """Whether it may be used again until the catalog changes, and takes little memory."""
+        return self.depends_on_catalog and len(self.files) <= MOST_CACHED_FILES
+
     def file(self, path: str) -> RepositoryFile:
         """Raises `FileMissing`."""
-        for file in self.files:
-            if file.path == path:
-                return file
+        files = self.files
+        if isinstance(files, LazyFiles):
+            found = files.find(path)
+        else:
+            found = next((file for file in files if file.path == path), None)
+        if found is not None:
+            return found
         raise FileMissing(f"{self.repository} has no file {path[:200]!a} at {self.commit[:12]}")
+
+
+def repository_files(entries: Sequence[FileEntry], read: Read, caches: HubCaches) -> Sequence[RepositoryFile]:
+    """The stored files of a snapshot; if they are many, each is made when it is used."""
+    files = LazyFiles(entries, lambda entry: repository_file(entry, read, caches))
+    return files if len(entries) > MOST_CACHED_FILES else tuple(files)
 
 
 def repository_file(entry: FileEntry, read: Read, caches: HubCaches) -> RepositoryFile:

@@ -35,6 +35,12 @@ _OTHER = {
     "inference-proxy": "inference",
     "tasks": "tasks",
 }
+_DUPLICATE = re.compile(r"/api/models/([^/]+/[^/]+)/duplicate")
+_NO_DUPLICATE = (
+    "This registry does not duplicate repositories. Copy the newest version to another name with"
+    " `adaptry copy {name} NAMESPACE/NAME`, or another version with"
+    " `adaptry copy {name}@NUMBER NAMESPACE/NAME`."
+)
 _LONGEST = 120
 _GIT = "/info/refs"
 _NO_GIT = (
@@ -58,10 +64,16 @@ def unsupported_response(request: Request, status: int) -> Response:
         what = f"There are no {(_KINDS | _OTHER)[kind]} on this server"
     else:
         what = f"This server does not answer {request.method} {header_text(path, _LONGEST)}"
+    if repository := _DUPLICATE.fullmatch(path):
+        return _refusal(request, 501, _NO_DUPLICATE.format(name=header_text(repository[1], _LONGEST)), {})
     text = (
         f"{what}: it stores adapters and their base models, and supports that part of the Hub's protocol. For"
         " anything else, use the Hub itself (unset HF_ENDPOINT)."
     )
+    return _refusal(request, status, text, headers)
+
+
+def _refusal(request: Request, status: int, text: str, headers: dict[str, str]) -> Response:
     headers["X-Error-Message"] = header_text(text, 1000)
     headers["X-Request-Id"] = errors.request_id(request)
     return JSONResponse({"error": text}, status, headers)

@@ -134,6 +134,16 @@ def is_weights(path: str) -> bool:
     return name.endswith(".safetensors") and not WHOLE_MODEL.fullmatch(name)
 
 
+def defines_adapter(path: str) -> bool:
+    """Whether a file with this name, in any folder, can be the weights, the config or a further file of some
+    tool's adapter; a README or a tokenizer is only beside them.
+    """
+    name = path.rpartition("/")[2]
+    return is_weights(name) or any(
+        name == format.config or name in format.extra_files for format in FORMATS.values()
+    )
+
+
 def is_adapter_file(path: str) -> bool:
     """Whether a file with this name, in any folder, can be part of an adapter of some tool."""
     name = path.rpartition("/")[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,26 @@ api.create_commit(name, [CommitOperationAdd("README.md", b"x")], commit_message=
         assert words in text
 
 
+def test_without_a_token_the_message_is_to_set_one(
+    start: Callable[..., Server], folder: Path, tmp_path: Path
+) -> None:
+    """On a server that lets everyone read public adapters."""
+    server = start(anonymous_read=True)
+    run_client(server, PUSHED, tmp_path, name=TONE, folder=str(folder))
+    code = """
+nobody = HfApi(token=False)
+answer = [
+    said(RepositoryNotFoundError, lambda: nobody.model_info(name)),
+    said(RepositoryNotFoundError, lambda: nobody.hf_hub_download(name, "README.md")),
+    said(RepositoryNotFoundError, lambda: nobody.model_info("acme/none")),
+    said(HfHubHTTPError, lambda: nobody.create_repo("acme/other")),
+]
+"""
+    answer, _ = run_client(server, code, tmp_path, name=TONE)
+    assert ["set HF_TOKEN to a token of this registry" in text for text in answer] == [True] * 4
+    assert "callers without a token may only read" in answer[3]
+
+
 def test_branches_tags_and_names_with_slashes(server: Server, folder: Path, tmp_path: Path) -> None:
     code = """
 api.create_branch(name, branch="feat/x")
@@ -127,3 +148,41 @@ answer = alphas, upload("slow") == upload("slow")
     )
     assert alphas == [8, 64, 8]
     assert same, "an unchanged upload makes no commit"
+
+
+def test_files_announced_one_by_one_are_committed_together_though_one_is_unchanged(
+    server: Server, tmp_path: Path
+) -> None:
+    """`preupload_lfs_files` announces the weights long before the commit, and `upload_large_folder` each file
+    as soon as it is hashed. Another upload may come in between.
+    """
+    folders = {
+        name: str(tiny_lora(tmp_path / name, seed=seed, alpha=alpha))
+        for name, seed, alpha in (("first", 1, 8), ("slow", 1, 16), ("quick", 3, 64))
+    }
+    (alpha, is_own, newest), _ = run_client(
+        server,
+        """
+api.create_repo("acme/tone")
+api.upload_folder(repo_id="acme/tone", folder_path=folders["first"])
+def files():
+    both = weights, "adapter_config.json"
+    return [CommitOperationAdd(file, Path(folders["slow"], file)) for file in both]
+slow = files()
+api.preupload_lfs_files("acme/tone", slow[:1])
+api.upload_folder(repo_id="acme/tone", folder_path=folders["quick"])
+api.create_commit("acme/tone", slow, commit_message="slow")
+here = Path(api.snapshot_download("acme/tone", revision="v3"))
+api.create_commit("acme/tone", files(), commit_message="again")
+answer = (
+    json.loads((here / "adapter_config.json").read_text())["lora_alpha"],
+    (here / weights).read_bytes() == Path(folders["slow"], weights).read_bytes(),
+    [commit.title for commit in api.list_repo_commits("acme/tone")][0],
+)
+""",
+        tmp_path,
+        folders=folders,
+        weights=WEIGHTS,
+    )
+    assert (alpha, is_own) == (16, True)
+    assert newest == "slow", "an unchanged commit is not made again"

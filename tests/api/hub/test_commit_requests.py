@@ -115,16 +115,21 @@ def test_config_and_weights_in_two_commits_make_a_version_with_the_second(
 def test_preupload_returns_how_to_send_each_file_and_which_exist(
     server: Server, files: dict[str, bytes]
 ) -> None:
-    put(server, files)
-    answer = preupload(server, (WEIGHTS, 10), (README, 10), ("vocab.txt", 5 << 20))
+    """An adapter's own files have no id, so that each commit has them."""
+    put(server, files | {"tokenizer.model": b"\0tokens"})
+    answer = preupload(
+        server, (WEIGHTS, 10), (CONFIG, 9), (README, 10), ("vocab.txt", 5 << 20), ("tokenizer.model", 7)
+    )
     assert [(file["path"], file["uploadMode"], file["shouldIgnore"]) for file in answer.json["files"]] == [
         (WEIGHTS, "lfs", False),
+        (CONFIG, "regular", False),
         (README, "regular", False),
         ("vocab.txt", "lfs", False),
+        ("tokenizer.model", "lfs", False),
     ]
     git = hashlib.sha1(b"blob %d\0" % len(CARD) + CARD, usedforsecurity=False).hexdigest()
     oids = [file.get("oid") for file in answer.json["files"]]
-    assert oids == [hashlib.sha256(files[WEIGHTS]).hexdigest(), git, None]
+    assert oids == [None, None, git, None, hashlib.sha256(b"\0tokens").hexdigest()]
 
 
 def test_files_that_are_not_part_of_an_adapter_are_left_out_with_a_warning(server: Server) -> None:

@@ -10,11 +10,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from adaptry_api.testing import Server
+from adaptry_cli.main import main
 
 from .clients import run_client
-from .pushed import TONE, create
+from .pushed import TONE, create, files_of, put
 
 
 @pytest.mark.parametrize(
@@ -82,6 +84,17 @@ answer = [
         assert "it stores adapters and their base models" in text
     assert "There are no data sets" in texts[2]
     assert TONE in texts[1]
+
+
+def test_a_refused_duplicate_shows_the_command_that_copies(server: Server, tmp_path: Path) -> None:
+    create(server)
+    put(server, files_of(tmp_path / "tone"))
+    code = 'answer = said(HfHubHTTPError, lambda: api.duplicate_repo("acme/tone", "acme/copy"))'
+    answer, _ = run_client(server, code, tmp_path)
+    assert "`adaptry copy acme/tone NAMESPACE/NAME`" in answer
+    done = CliRunner().invoke(main, ["copy", "acme/tone", "acme/copy", "--registry", str(server.data)])
+    assert done.exit_code == 0, done.output
+    assert server.call("GET", "/api/models/acme/copy").status == 200
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")

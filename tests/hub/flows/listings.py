@@ -43,6 +43,10 @@ def model_info(world: World) -> None:
     assert some.author == "acme"
     assert some.card_data.base_model == "org/tiny"
     assert some.created_at is None
+    more = world.api().model_info(name, expand=["baseModels", "downloadsAllTime"])
+    bases = vars(more)["base_models" if "base_models" in vars(more) else "baseModels"]  # older clients
+    assert (bases["relation"], [base["id"] for base in bases["models"]]) == ("adapter", ["org/tiny"])
+    assert (more.downloads_all_time, info.downloads_all_time) == (0, None)
 
 
 @line(20)
