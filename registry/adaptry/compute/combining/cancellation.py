@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
+_CLEARLY = 1e-4
+"""A share of ‖up‖² ‖down‖², far above the rounding of float32."""
+
+
+def may_cancel(made: Factors) -> bool:
+    """Whether the product of factors is so small, compared with them, that the updates may have cancelled.
+    Costs one product of each factor with itself, in float32.
+    """
+    up, down = made.up.mT @ made.up, made.down @ made.down.mT
+    bound = up.diagonal(dim1=-2, dim2=-1).sum() * down.diagonal(dim1=-2, dim2=-1).sum()
+    return not bool((up * down).sum() > _CLEARLY * bound)
+
+
 def is_cancelled(plan: CombinePlan, planned: PlannedSite, energy: float) -> bool:
     """Whether `energy`, ‖Δ‖² of a site's result, is only rounding, compared with its weighted inputs."""
     from adaptry.compute.tensors.lowrank import NEGLIGIBLE, inner_product

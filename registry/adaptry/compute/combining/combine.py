@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from adaptry.compute.combining.cancellation import is_cancelled, refuse_cancelled
+from adaptry.compute.combining.cancellation import is_cancelled, may_cancel, refuse_cancelled
 from adaptry.compute.combining.method import CombineInputs
 from adaptry.compute.combining.peft_replay import make_replay
 from adaptry.compute.combining.plan import CombinePlan, PlannedSite
@@ -98,9 +98,9 @@ class _CombinedModules:
         with _within_float32(planned):
             if isinstance(made, Factors):
                 if planned.rank is None and recipe.energy is None:
-                    energy = inner_product(made, made)
-                    is_zero = is_cancelled(self.plan, planned, energy)
-                    return made, {"energy": 0.0, "lost": 0.0, "rank": float(made.rank)} if is_zero else {}
+                    if may_cancel(made) and is_cancelled(self.plan, planned, inner_product(made, made)):
+                        return made, {"energy": 0.0, "lost": 0.0, "rank": float(made.rank)}
+                    return made, {}
                 found: Decomposition = decompose(made, planned.rank)
             else:
                 found = decompose_dense(made, planned.rank, self._guess(planned))
