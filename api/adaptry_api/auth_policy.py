@@ -264,7 +264,7 @@ class GuardedRoute(APIRoute):
             return
         known = self._query_parameters
         if unknown := request.query_params.keys() - known:
-            takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
+            takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
             raise Invalid(f"not a parameter of this endpoint: {min(unknown)[:80]!a} ({takes})")
 
     @cached_property

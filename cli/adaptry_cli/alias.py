@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from adaptry.core.errors import NotFound
 from adaptry.core.refs import AdapterName, Label, Latest, Ref
 from adaptry.operations import promotion
+from adaptry.registry.aliases import unknown_alias
 from adaptry.registry.interface import Registry
 from adaptry_cli.alias_move import only_from_option, print_move
 from adaptry_cli.arguments import ALIAS, NAME, REF, require_usage
@@ -57,7 +57,7 @@ def rm(registry: Registry, ref: Ref, alias: str | None, as_json: bool) -> None:
     assert alias is not None
     found = promotion.current_alias(registry.aliases, name, alias)
     if found is None:
-        raise NotFound(f"{name} has no alias {alias}")
+        raise unknown_alias(name, alias)
     registry.aliases.remove(name, alias, found.generation)
     print_done(
         {"name": str(name), "alias": alias, "was": found.number},

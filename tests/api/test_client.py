@@ -308,6 +308,11 @@ def test_a_certificate_is_trusted_only_where_its_authority_was_given(tmp_path: P
             HttpRegistry(url).adapters.get(NAME)
 
 
+def test_https_to_a_server_without_tls_names_the_right_scheme() -> None:
+    with scripted() as server, pytest.raises(Unavailable, match=r"does not use TLS: .* write http://"):
+        HttpRegistry(server.url.replace("http:", "https:")).adapters.get(NAME)
+
+
 @pytest.mark.parametrize("text", [None, "not a certificate"])
 def test_the_error_names_an_unreadable_certificate_bundle(tmp_path: Path, text: str | None) -> None:
     bundle = tmp_path / "bundle.pem"

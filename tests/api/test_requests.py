@@ -223,7 +223,7 @@ def test_a_time_outside_the_range_of_utc_is_invalid(server: Server, since: str) 
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("/api/v1/jobs/job-0/log?after=3", "'after' (there are cursor, limit)"),
+        ("/api/v1/jobs/job-0/log?after=3", "'after' (it takes cursor, limit)"),
         ("/api/v1/search?q=&limt=2", "'limt'"),
         ("/api/v1/adapters/acme/tone/versions/1?verbose=1", "'verbose' (it takes none)"),
     ],

@@ -43,6 +43,12 @@ def test_an_adapter_fits_its_base(tmp_path: Path) -> None:
     assert report(tmp_path, base(tmp_path), targets=("q_proj", "v_proj", "down_proj")).findings == ()
 
 
+def test_an_adapter_of_an_unknown_method_is_checked_without_an_error(tmp_path: Path) -> None:
+    codes = found(tmp_path, base(tmp_path), config={"peft_type": "BRANDNEW"})
+
+    assert set(codes) == {"method_not_described"}
+
+
 def test_another_width_is_reported_once_for_each_kind_of_module(tmp_path: Path) -> None:
     finding = found(tmp_path, base(tmp_path, hidden=32))["shape_mismatch"]
     assert finding.severity == "blocks"

@@ -167,3 +167,10 @@ def test_an_unusable_path_or_argument_is_a_usage_error_and_not_a_bug(
 
     assert problem in refused
     assert "bug in Adaptry" not in refused
+
+
+def test_an_unknown_alias_is_reported_with_the_command_that_lists_aliases(run) -> None:
+    run("push", "./out", "acme/tone")
+
+    assert "`adaptry alias ls acme/tone`" in run("rollback", "acme/tone", code=3).stderr
+    assert "`adaptry alias ls acme/tone`" in run("alias", "rm", "acme/tone@gone", code=3).stderr

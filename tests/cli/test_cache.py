@@ -76,6 +76,14 @@ def test_the_environment_sets_the_caches_folder_and_size(
     run("cache", "path", "acme/tone", code=2)
 
 
+def test_a_folder_that_is_no_cache_stays_empty(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for words in (("ls",), ("gc",)):
+        run("cache", *words, "--cache", "./empty")
+
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
 def test_versions_held_by_an_engine_stay_until_it_is_declared_gone(
     run: Run, answer: Ask, tmp_path: Path
 ) -> None:

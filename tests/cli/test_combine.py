@@ -225,3 +225,32 @@ def test_half_precision_is_written_on_request(run, tmp_path: Path) -> None:
 
     assert open_dir("both").spec.dtypes == ("BF16",)
     assert torch.allclose(update("both"), update("out") + update("third"), rtol=2e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [(), ("--method", "svd"), ("--rank", "2")], ids=["sum", "svd", "rank"])
+def test_updates_that_cancel_are_refused(run, options: tuple[str, ...]) -> None:
+    run("combine", "./out", "./better=0.5", "-o", "./both")
+    result = run("combine", "./both", "./out=-1", "./better=-0.5", *options, "-o", "./zero", code=1)
+
+    assert "would change nothing" in result.stderr
+    assert not Path("zero").exists()
+
+
+def test_modules_whose_updates_cancel_are_counted(run) -> None:
+    Path("recipe.yaml").write_text(
+        f"inputs: [./out, ./better]\nmodules: [{{match: '{QUERY}', weights: {{./better: 0}}}}]\n"
+    )
+    run("combine", "--recipe", "recipe.yaml", "-o", "./both")
+    result = run("combine", "./both", "./out=-1", "-o", "./rest")
+
+    assert f"the update is 0 in 1 of 4 modules (first: {QUERY})" in result.stderr
+
+
+def test_an_adapter_that_cannot_become_a_lora_is_refused_without_advice_to_convert_it(run) -> None:
+    files = Path("./prompt")
+    files.mkdir()
+    config = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2, "task_type": "CAUSAL_LM"}
+    (files / "adapter_config.json").write_text(json.dumps(config))
+    safetensors.save_file({"prompt_embeddings": torch.ones(2, 16)}, files / "adapter_model.safetensors")
+
+    assert "leave it out" in run("combine", "./out", "./prompt", "-o", "./both", code=2).stderr

@@ -267,6 +267,7 @@ CALLS: list[tuple[str, Callable[[], object]]] = [
     (r"write ./somewhere for a folder", lambda: adaptry.search("somewhere")),
     (r"'tone' has no namespace", lambda: adaptry.push("./registry", "out", "tone")),
     (r"no adapter", lambda: adaptry.push("./registry", "out", "acme/x")),
+    (r"not True or False", lambda: adaptry.push("./r", "out", "acme/x", metrics={"passed": True})),
     (r"metrics must be at most 64 numbers", lambda: adaptry.push("./r", "out", "acme/x", metrics={"a b": 1})),
     (r"force_reason must have 3", lambda: adaptry.push("./r", "out", "acme/x", force_reason="x")),
     (r"tags must be at most", lambda: adaptry.push("./r", "out", "acme/x", tags=["two words"])),

@@ -120,3 +120,28 @@ def test_weights_in_parts_are_named(tmp_path: Path) -> None:
 
     with pytest.raises(Unsupported, match=r"in parts \(adapter_model-00001-of-00002.*save_pretrained"):
         open_dir(tmp_path)
+
+
+def test_the_checkpoint_to_push_is_the_one_with_the_largest_step(tmp_path: Path) -> None:
+    for step in (500, 1000):
+        tiny_lora(tmp_path / "out" / f"checkpoint-{step}")
+
+    with pytest.raises(NotFound, match=r"push one of them, as in `adaptry push .*checkpoint-1000`"):
+        open_dir(tmp_path / "out")
+
+
+@pytest.mark.parametrize("ending", ["incomplete", "part", "crdownload"])
+def test_an_interrupted_download_is_named(tmp_path: Path, ending: str) -> None:
+    weights = tiny_lora(tmp_path / "out") / "adapter_model.safetensors"
+    weights.rename(f"{weights}.{ending}")
+
+    with pytest.raises(NotFound, match=rf"safetensors\.{ending}, which looks like an interrupted download"):
+        open_dir(tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>404 Not Found</html>", b"\x00\x04" + bytes(38)])
+def test_a_file_that_is_not_safetensors_has_a_remedy(tmp_path: Path, content: bytes) -> None:
+    (tiny_lora(tmp_path / "out") / "adapter_model.safetensors").write_bytes(content)
+
+    with pytest.raises(InvalidWeights, match="download, copy or save it again"):
+        open_dir(tmp_path / "out")

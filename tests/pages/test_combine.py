@@ -38,6 +38,13 @@ def test_headers_determine_the_modules_that_versions_share(browser: Browser) -> 
     assert "not changed" in text
 
 
+def test_the_table_of_modules_is_a_csv_file(browser: Browser) -> None:
+    lines = browser.get(f"{RECIPE}&format=csv").body.decode().splitlines()
+
+    assert lines[0] == f"module,shared,{TONE}@4 layers,{TONE}@4 ranks,{SQL}@2 layers,{SQL}@2 ranks"
+    assert "q_proj,2,2,16,2,8" in lines and "k_proj,0,2,16,0," in lines
+
+
 def test_the_recipe_is_a_file_that_the_command_line_reads(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "both.yaml"
     file.write_text(browser.get(f"{RECIPE}&rank=4&uniform=on&format=json").json["recipe"])

@@ -31,6 +31,7 @@ from adaptry_api.pages.page_responses import render, wants_html
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.renamed_addresses import address_after_renames
 from adaptry_api.pages.sign_in import read_form
+from adaptry_api.pages.text_csv import csv_file
 
 ROUTES = page_router()
 COMBINE = "/-/combine"
@@ -70,10 +71,13 @@ def show_combination(
     request: Request,
     registry: VisitorsRegistry,
     preview: Annotated[str, Query(max_length=64)] = "",
+    format: Annotated[str | None, Query(max_length=8)] = None,
 ) -> Response:
     """Shows the recipe in the page's query."""
     form = CombineForm.of(request.query_params)
     page = _combination(registry, form, preview)
+    if format == "csv":
+        return _csv(page)
     if page.problem and not page.versions and (moved := address_after_renames(request, registry)):
         return RedirectResponse(moved, 307)
     return _show(request, form, page, 400 if page.problem else 200)
@@ -144,6 +148,27 @@ def _combination(registry: Registry, form: CombineForm, preview: str) -> Combine
     found = CombinationPreview.model_validate(job.result) if job and job.result else None
     more = {"task": task, "recipe": recipe_yaml(task), "preview_job": job, "preview": found}
     return page.model_copy(update=more)
+
+
+def _csv(page: CombinePage) -> Response:
+    """The table of modules. Raises `Invalid` for a wrong recipe."""
+    if page.problem:
+        raise Invalid(page.problem)
+    labels = [one.label for one in page.versions]
+    columns = [f"{label} {figure}" for label in labels for figure in ("layers", "ranks")]
+    rows = (
+        (
+            one.name,
+            one.shared,
+            *(
+                cell
+                for count, ranks in zip(one.counts, one.ranks, strict=True)
+                for cell in (count, " ".join(map(str, ranks)))
+            ),
+        )
+        for one in page.modules
+    )
+    return csv_file("combination.csv", ("module", "shared", *columns), rows)
 
 
 def _shared_modules(details: Sequence[VersionDetail]) -> Iterator[SharedModules]:

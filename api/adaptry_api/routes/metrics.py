@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, Field
 
 from adaptry.registry import protocol
-from adaptry.registry.records import MetricInfo
+from adaptry.registry.records import MetricInfo, MetricValue
 from adaptry_api.auth_policy import CallersRegistry, guarded_router
 from adaptry_api.idempotency import IdempotentRegistry
 from adaptry_api.routes.parameters import PathRef
@@ -18,7 +18,7 @@ ROUTES = guarded_router(
 class MetricsRequest(BaseModel, extra="forbid"):
     """Values by metric."""
 
-    metrics: dict[str, float] = Field(max_length=64)
+    metrics: dict[str, MetricValue] = Field(max_length=64)
 
 
 @ROUTES.get("")

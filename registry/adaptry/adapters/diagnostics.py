@@ -60,10 +60,10 @@ def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
     for pattern, what in _ELSEWHERE:
         for name in sorted(filter(pattern.fullmatch, names)):
             raise Unsupported(f"{folder / name} {what}")
-    if inside := sorted(path.parent.name for path in folder.glob(f"*/{CONFIG}")):
+    if inside := sorted((path.parent.name for path in folder.glob(f"*/{CONFIG}")), key=_with_numbers):
         raise NotFound(
-            f"{folder} holds no adapter itself, but {', '.join(inside[:3])} inside it"
-            f" {'do' if len(inside) > 1 else 'does'}: push that, as in `adaptry push"
+            f"{folder} holds no adapter itself, but {', '.join(inside[-3:])} inside it"
+            f" {'do: push one of them' if len(inside) > 1 else 'does: push that'}, as in `adaptry push"
             f" {folder_argument(folder / inside[-1])}`"
         )
     if "adapter_fusion_config.json" in names:
@@ -74,12 +74,24 @@ def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
     _refuse_half(folder, names)
 
 
+def _with_numbers(name: str) -> tuple[str, int]:
+    """A sort key that puts checkpoint-1000 after checkpoint-500."""
+    text = name.rstrip("0123456789")
+    return text, int(name[len(text) :][:18] or 0)
+
+
 def _refuse_half(folder: Path, names: set[str]) -> NoReturn:
     """Raises for a folder with some of an adapter's files, or with something else."""
     if shards := sorted(filter(_SHARD.fullmatch, names)):
         raise Unsupported(
             f"{folder} holds its weights in parts ({', '.join(shards[:3])}), which PEFT does not load: join"
             f" them in one {WEIGHTS}, or save the adapter again with PEFT's save_pretrained"
+        )
+    partial = sorted(name for name in names if name.startswith(f"{WEIGHTS}."))
+    if CONFIG in names and partial:
+        raise NotFound(
+            f"{folder} has {partial[0]}, which looks like an interrupted download, but no {WEIGHTS}: download"
+            " it again"
         )
     if CONFIG in names:
         raise NotFound(f"{folder} has {CONFIG} but no {WEIGHTS}; did the training save the adapter?")

@@ -78,6 +78,9 @@ class SafetensorsHeader:
     raw: bytes = b""
 
 
+_AGAIN = "download, copy or save it again"
+
+
 def read_header(
     read: ReadAt, size: int, label: str, limits: HeaderLimits = ADAPTER_LIMITS
 ) -> SafetensorsHeader:
@@ -87,7 +90,7 @@ def read_header(
     reason, and `Unavailable` if the header is long and no process can be started to read it.
     """
     if size < 10:
-        raise InvalidWeights(f"{label} is {size} bytes, too short to be a safetensors file")
+        raise InvalidWeights(f"{label} is {size} bytes, too short to be a safetensors file; {_AGAIN}")
     prefix = read(0, 64 if size >= 64 else size)
     if prefix.startswith(b"version https://git-lfs"):
         raise InvalidWeights(
@@ -97,11 +100,12 @@ def read_header(
     if length > limits.size:
         raise InvalidWeights(
             f"{label} declares a header of {length:,} bytes (at most {limits.size:,}):"
-            " it is not safetensors, or an attack"
+            f" it is not a safetensors file; {_AGAIN}"
         )
     if length < 2 or 8 + length > size:
         raise InvalidWeights(
-            f"{label} is truncated or not safetensors: a header of {length:,} bytes in a file of {size:,}"
+            f"{label} is truncated or not a safetensors file: its header would have {length:,} bytes, and the"
+            f" file has {size:,}; {_AGAIN}"
         )
     raw = read(8, length)
     if len(raw) != length:

@@ -200,6 +200,10 @@ class TooManyRequests(Busy):
     code = "too_many_requests"
 
 
+FULL_REMEDY = "free some space and try again (a job: `adaptry jobs retry JOB`); stored files are unchanged"
+"""The remedy for a registry whose disk or bucket is full."""
+
+
 class StorageFull(Unavailable):
     """No space is left on the disk. Existing files are unchanged."""
 

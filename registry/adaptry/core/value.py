@@ -40,6 +40,29 @@ class Pattern:
         return {**handler(source), "pattern": self.pattern}
 
 
+def is_boolean(value: object) -> bool:
+    """Whether a value is True or False, of Python, numpy or torch."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+
+
+class NotBoolean:
+    """A number that is not True or False, as in `Annotated[float, NotBoolean()]`; pydantic accepts both as 1
+    and 0.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """(`Any`: the type in pydantic's signature.)"""
+        from pydantic_core.core_schema import no_info_before_validator_function
+
+        return no_info_before_validator_function(_require_number, handler(source))
+
+
+def _require_number(value: object) -> object:
+    if is_boolean(value):
+        raise ValueError(f"{value} is not a number")
+    return value
+
+
 FreeText = Annotated[str, Pattern(r"^[^\x00]*$")]
 """A text that somebody wrote, without the character U+0000, which PostgreSQL cannot hold."""
 

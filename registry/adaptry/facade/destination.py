@@ -16,8 +16,8 @@ SENTENCES: Mapping[str, str] = {
     "description": "a description may have at most 4096 characters",
     "tags": "tags must be at most 64 strings of 1 to 64 characters, without spaces or commas",
     "metrics": (
-        "metrics must be at most 64 numbers by name; a name must have 1 to 64 characters: letters, digits,"
-        " '_', '.', '/' and '-', the first a letter or digit"
+        "metrics must be at most 64 numbers (not True or False) by name; a name must have 1 to 64 characters:"
+        " letters, digits, '_', '.', '/' and '-', the first a letter or digit"
     ),
     "force_reason": "force_reason must have 3 to 1024 characters, so that others understand it later",
 }

@@ -54,12 +54,12 @@ def push(
         print(pushed.version.label)
 
     Args:
-        registry: An open registry, a server's URL, or a folder, in which a registry is created if there is
-            none.
+        registry: An open registry, a server's URL, or a folder, in which a registry is created
+            unless it holds one.
         source: The folder that PEFT's `save_pretrained` wrote, an adapter on a hub (`"hf:org/name"`, or
             `"hf:org/name@revision"`), or an `Adapter` that is open.
         name: The adapter's name, as in `"acme/tone"`. If it is new, the adapter is created, and is private.
-        metrics: Numbers that are stored with the version, at most 64.
+        metrics: Numbers that are stored with the version, at most 64; not True or False.
         alias: An alias to point at the version, as in `"staging"`.
         description: What the adapter is for; replaces the adapter's description.
         tags: At most 64 tags without spaces or commas; they replace the adapter's tags.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adaptry.compute.lazy_adapters.folder_writer import ComputeResult, write_adapter
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
-from adaptry.core.display import format_share, html_facts, short_repr
+from adaptry.core.display import format_count, format_share, html_facts, short_repr
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
@@ -35,7 +35,14 @@ class DerivedResult:
 
     @property
     def exactness(self) -> str:
-        """A sentence on the exactness of the result."""
+        """A sentence on the exactness of the result, and on modules that change nothing."""
+        zero = self.outcome.zero_modules
+        if not zero:
+            return self._loss()
+        modules = format_count(len(self.outcome.modules), "module")
+        return f"{self._loss()}; the update is 0 in {len(zero):,} of {modules} (first: {zero[0]})"
+
+    def _loss(self) -> str:
         if not self.is_measured:
             return "bit-equal to PEFT's result; the loss is not measured"
         if self.outcome.kept is None or self.outcome.error == 0.0:

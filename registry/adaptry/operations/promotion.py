@@ -15,7 +15,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import STATE_RULES
 from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
 from adaptry.registry.adapters import Adapters
-from adaptry.registry.aliases import ALIAS_MOVED, AS_POLICIES_SAY, Aliases, MoveRequest
+from adaptry.registry.aliases import ALIAS_MOVED, AS_POLICIES_SAY, Aliases, MoveRequest, unknown_alias
 from adaptry.registry.interface import Registry
 from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import AliasInfo, Event, VersionInfo
@@ -83,7 +83,7 @@ def find_rollback(
     """
     found = current_alias(registry.aliases, name, alias)
     if found is None:
-        raise NotFound(f"{name} has no alias {alias}")
+        raise unknown_alias(name, alias)
     moves = _moves(registry.adapters, name, alias, most)
     last = next(moves, None)
     if last is None and most is not None:

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from pydantic import Field
 
 from adaptry.core.digest import Digest
+from adaptry.core.errors import NotFound
 from adaptry.core.gates import MAX_CONDITION
 from adaptry.core.refs import AdapterName
 from adaptry.core.value import FreeText
@@ -28,6 +29,11 @@ class MoveRequest(Value):
 
 
 AS_POLICIES_SAY = MoveRequest()
+
+
+def unknown_alias(name: AdapterName, alias: str) -> NotFound:
+    """The error for an alias that an adapter does not have."""
+    return NotFound(f"{name} has no alias {alias[:80]!a}; `adaptry alias ls {name}` lists its aliases")
 
 
 class Aliases(ABC):

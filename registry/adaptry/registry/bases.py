@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from adaptry.registry.records import Page, VersionInfo
 
 
+LONGEST_KEY = 512
+"""Characters of a base's name or id in a request."""
+
+
+def unknown_base(key: str) -> NotFound:
+    """The error for a name or id that no base has."""
+    return NotFound(f"no base {key[:200]!a}; `adaptry base ls` shows those that are registered")
+
+
 class Bases(ABC):
     """The base models of adapters."""
 

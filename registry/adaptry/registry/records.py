@@ -15,7 +15,7 @@ from adaptry.core.display import format_count, format_metrics, format_size, html
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.core.report import CheckReport
 from adaptry.core.states import State
-from adaptry.core.value import FreeText, FrozenValue, Pattern, limited, value
+from adaptry.core.value import FreeText, FrozenValue, NotBoolean, Pattern, limited, value
 from adaptry.core.visibility import Visibility
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ __all__ = [
     "Item",
     "MetricInfo",
     "MetricName",
+    "MetricValue",
     "Page",
     "PushOptions",
     "PushResult",
@@ -70,6 +71,7 @@ BaseStatus = Literal["verified", "declared", "unknown"]
 
 Tag = Annotated[str, Pattern(r"^[^\s,]{1,64}$")]
 MetricName = Annotated[str, Pattern(r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,63}$")]
+MetricValue = Annotated[float, NotBoolean()]
 MAX_TAGS = 64
 """Tags of an adapter."""
 
@@ -210,7 +212,7 @@ class PushOptions(Record):
     fields, such as its training run.
     """
 
-    metrics: dict[MetricName, float] = limited(default_factory=dict, max_length=64)
+    metrics: dict[MetricName, MetricValue] = limited(default_factory=dict, max_length=64)
     force_reason: FreeText | None = limited(default=None, min_length=3, max_length=1024)
     alias: str | None = None
     create: bool = True

@@ -276,9 +276,9 @@ def _biases(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
 
 
 def _unlike_live(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
-    if adapter.format is not PEFT:
+    method = METHODS.get(adapter.spec.method)
+    if adapter.format is not PEFT or method is None:
         return
-    method = METHODS[adapter.spec.method]
     by_reason: dict[str, list[str]] = {}
     for placed in placement.placed:
         if (why := method.merge_difference(placed.weight.shape)) is not None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from adaptry.compute.combining.cancellation import is_cancelled, may_cancel, refuse_cancelled
 from adaptry.compute.combining.method import CombineInputs
 from adaptry.compute.combining.peft_replay import make_replay
 from adaptry.compute.combining.plan import CombinePlan, PlannedSite
@@ -32,7 +33,9 @@ def build_combined_adapter(plan: CombinePlan) -> LazyAdapter:
     made = build_lora(
         plan.parents, recorded_recipe(plan), list(planned), compute, result, plan.whole, plan.notes
     )
-    return replace(made, is_measured=not is_replay)
+    if is_replay:
+        return replace(made, is_measured=False)
+    return replace(made, compute=lambda: refuse_cancelled(made.compute))
 
 
 def recorded_recipe(plan: CombinePlan) -> Json:
@@ -78,12 +81,15 @@ class _CombinedModules:
     planned: Mapping[WeightSite, PlannedSite]
 
     def compute(self, site: WeightSite) -> tuple[Factors, Mapping[str, float]]:
-        """The site's float32 factors [..., out, k] and [..., k, in], and figures if something was lost."""
+        """The site's float32 factors [..., out, k] and [..., k, in], and figures if something was lost or
+        the update is 0.
+        """
         from adaptry.compute.tensors.lowrank import (
             Decomposition,
             Factors,
             decompose,
             decompose_dense,
+            inner_product,
             rank_for,
         )
 
@@ -92,12 +98,16 @@ class _CombinedModules:
         with _within_float32(planned):
             if isinstance(made, Factors):
                 if planned.rank is None and recipe.energy is None:
+                    if may_cancel(made) and is_cancelled(self.plan, planned, inner_product(made, made)):
+                        return made, {"energy": 0.0, "lost": 0.0, "rank": float(made.rank)}
                     return made, {}
                 found: Decomposition = decompose(made, planned.rank)
             else:
                 found = decompose_dense(made, planned.rank, self._guess(planned))
         rank = planned.rank or rank_for(found.values, recipe.energy or 1.0)
         kept = found.truncate(rank)
+        if is_cancelled(self.plan, planned, found.energy):
+            return kept, {"energy": 0.0, "lost": 0.0, "rank": float(kept.rank)}
         return kept, {"energy": found.energy, "lost": found.lost_energy(rank), "rank": float(kept.rank)}
 
     def _guess(self, planned: PlannedSite) -> Tensor | None:

@@ -59,6 +59,8 @@ Let Δ_i = s_i B_i A_i be the update of an input at a module, and w_i its weight
 - **Equal magnitudes are kept or dropped together**; other programs break ties by the order of a sort.
 - **Whole weights** (saved modules, biases, token rows) are copied from one input: the only one that has some,
   or `--whole-weights`. An update of a module that is saved whole is refused, since PEFT ignores it.
+- **A result that changes nothing is refused**: if the updates cancel each other in every module (A and −A),
+  or are 0. If they do in some modules only, the output counts these.
 - **NaN is refused**: an input with NaN or infinity, or a result that exceeds its dtype, is an error.
 
 ## From PEFT

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.formats import PEFT
+from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.plain_lora import plain_reason
 from adaptry.adapters.spec import ModuleSpec
 from adaptry.adapters.tensor_names import is_buffer
@@ -69,6 +70,11 @@ def _remedy(adapter: Adapter) -> str:
         return "merge it instead (`adaptry merge`)"
     if not {"alora", "arrow", "qalora"}.isdisjoint(adapter.spec.traits):
         return "serve it with PEFT"
+    method = METHODS.get(adapter.spec.method)
+    if method is None:
+        return "use the library that trained it"
+    if method.weight is None:
+        return "leave it out: it cannot be converted to a LoRA, since it updates no weight"
     return "convert it to a plain LoRA first (`adaptry convert`, which reports the error)"
 
 

@@ -49,6 +49,11 @@ class ComputeResult:
         """‖Δ − Δ'‖ / ‖Δ‖ over all modules."""
         return math.sqrt(max(0.0, 1.0 - (1.0 if self.kept is None else self.kept)))
 
+    @property
+    def zero_modules(self) -> tuple[str, ...]:
+        """The modules whose update is 0, because the updates of the parents cancel each other."""
+        return tuple(each.module for each in self.modules if each.figures.get("energy") == 0.0)
+
     def __repr__(self) -> str:
         kept = "exact" if self.kept is None else f"energy kept {format_number(self.kept)}"
         return short_repr(self, format_count(len(self.modules), "module"), kept)

@@ -17,8 +17,10 @@ from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.content import Content
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.spec import ExtraWeight
+from adaptry.checks.finding_text import verb_form
 from adaptry.compute.lazy_adapters.lazy_adapter import Json, ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
+from adaptry.core.display import format_count
 from adaptry.core.errors import CheckFailed
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -145,10 +147,8 @@ def _of(parent: ParentAdapter, inputs: int) -> WholeWeights:
     if not extras:
         return NO_WHOLE_WEIGHTS
     fields = {key: adapter.config.fields[key] for key in _FIELDS if key in adapter.config.fields}
-    note = (
-        f"{len(extras)} whole weights are copied unchanged from {parent.label} (first:"
-        f" {adapter.spec.extras[0].target})"
-    )
+    count, are = format_count(len(extras), "whole weight"), verb_form(len(extras), "is", "are")
+    note = f"{count} {are} copied unchanged from {parent.label} (first: {adapter.spec.extras[0].target})"
     notes = (note,) if inputs > 1 else ()
     return WholeWeights(adapter, parent.label, extras, fields, tokenizer_of(adapter), notes)
 

@@ -95,7 +95,8 @@ class GuardedConnector:
                 raise OutgoingRefused(
                     f"refused to connect to {where.host}: {address} is not a public address (the server's"
                     " operator can allow its network: adaptry serve --allow-outgoing)",
-                    public_message=f"the server may not connect to {where.host}; its operator can allow that",
+                    public_message=f"the server may not connect to {where.host}: it is not a public address;"
+                    " its operator can allow it with adaptry serve --allow-outgoing",
                 )
             if not where.is_https:
                 raise OutgoingRefused(f"refused to send a request to {where.host} by plain http; use https")

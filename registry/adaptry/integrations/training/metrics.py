@@ -12,8 +12,8 @@ _MOST = 64
 
 
 def metrics_at_step(log: Iterable[Mapping[str, object]], step: int) -> dict[str, float]:
-    """The finite numbers logged at `step`, without speeds and the optimizer's values; a later value replaces
-    an earlier one.
+    """The finite numbers (not True or False) logged at `step`, without speeds and the optimizer's values; a
+    later value replaces an earlier one.
     """
     found: dict[str, float] = {}
     for entry in log:
@@ -27,6 +27,7 @@ def metrics_at_step(log: Iterable[Mapping[str, object]], step: int) -> dict[str,
 def _is_metric(name: str, value: object) -> bool:
     return (
         isinstance(value, int | float)
+        and not isinstance(value, bool)
         and math.isfinite(value)
         and _NAME.fullmatch(name) is not None
         and name not in _NO_METRIC

@@ -276,6 +276,11 @@ class Connection:
     def _unreachable(self, error: Exception) -> Unavailable | Invalid:
         cause = getattr(error, "reason", None) or error
         match cause:
+            case SSLError() if "WRONG_VERSION_NUMBER" in str(cause):
+                return Unavailable(
+                    f"{self.url} does not use TLS: if the server has no certificate, write http:// instead of"
+                    " https://"
+                )
             case SSLError():
                 return Unavailable(
                     f"cannot trust {self.url}: {cause} (ADAPTRY_CA_BUNDLE names the certificates to trust)"

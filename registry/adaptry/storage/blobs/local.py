@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Thread
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, NotFound, StorageFull, Unavailable
+from adaptry.core.errors import FULL_REMEDY, Conflict, NotFound, StorageFull, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.core.files.durable import WRITE, ParallelFlush
 from adaptry.core.files.early_writeback import EarlyWriteback
@@ -355,10 +355,9 @@ def _opened_folder(folder: Path) -> Iterator[int]:
 
 
 def _full(folder: Path) -> StorageFull:
-    what_then = "free some space and push again; stored files are unchanged"
     return StorageFull(
-        f"no space left in {folder}; {what_then}",
-        public_message=f"no space left in the registry; {what_then}",
+        f"no space left in {folder}; {FULL_REMEDY}",
+        public_message=f"no space left in the registry; {FULL_REMEDY}",
     )
 
 

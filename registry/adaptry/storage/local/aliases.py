@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import CheckFailed, Conflict, NotFound
+from adaptry.core.errors import CheckFailed, Conflict
 from adaptry.core.gates.decision import refusal
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import require_alias_allowed
 from adaptry.core.refs import AdapterName, Ref, parse_alias, parse_stored_alias
 from adaptry.registry import records
-from adaptry.registry.aliases import AS_POLICIES_SAY, Aliases, MoveRequest
+from adaptry.registry.aliases import AS_POLICIES_SAY, Aliases, MoveRequest, unknown_alias
 from adaptry.storage.catalog import aliases, events, git_refs, promotions
 from adaptry.storage.catalog.aliases import AliasTarget
 from adaptry.storage.catalog.case_conflicts import label_like
@@ -34,7 +34,7 @@ class LocalAliases(Aliases):
         with self.context.catalog.read() as tx:
             found = aliases.infos(tx, self.context.readable_adapter(tx, name), alias)
         if not found:
-            raise _no_alias(name, alias)
+            raise unknown_alias(name, alias)
         return found[0]
 
     def move(
@@ -78,7 +78,7 @@ class LocalAliases(Aliases):
             adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
             found = aliases.find(tx, adapter, alias)
             if found is None:
-                raise _no_alias(name, alias)
+                raise unknown_alias(name, alias)
             _require_seen(name, alias, found, was)
             aliases.remove(tx, adapter, alias, now, self.context.identity.name)
             events.record(
@@ -141,10 +141,6 @@ def point_alias(context: RegistryContext, tx: Transaction, move: Move) -> record
         },
     )
     return info
-
-
-def _no_alias(name: AdapterName, alias: str) -> NotFound:
-    return NotFound(f"{name} has no alias {alias[:80]!a}")
 
 
 def _require_seen(name: AdapterName, alias: str, found: AliasTarget | None, was: int | None) -> None:

@@ -12,7 +12,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, CorruptData, Invalid, NotFound, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import parse_base_name
-from adaptry.registry.bases import Bases
+from adaptry.registry.bases import Bases, unknown_base
 from adaptry.storage.catalog import (
     bases,
     cursors,
@@ -111,7 +111,7 @@ class LocalBases(Bases):
             scope = self.context.read_scope(tx)
             found = bases.find(tx, scope, key)
             if not found:
-                raise NotFound(f"no base {key[:200]!a}; `adaptry base ls` shows those that are registered")
+                raise unknown_base(key)
             if len(found) > 1:
                 raise Conflict(f"several bases begin with {key}; give more digits")
             return bases.info(tx, scope, found[0])

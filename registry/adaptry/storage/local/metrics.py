@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import Ref
+from adaptry.core.value import is_boolean
 from adaptry.registry.metrics import Metrics
 from adaptry.storage.catalog import events
 from adaptry.storage.catalog.adapters import AdapterRecord
@@ -61,5 +62,7 @@ def check_metrics(values: Mapping[str, float]) -> None:
             raise Invalid(
                 f"not a metric's name: {name[:80]!a} (letters, digits, '_', '.', '/', '-', at most 64)"
             )
+        if is_boolean(value):
+            raise Invalid(f"the metric {name} is {value}, which is not a number: log 1.0 or 0.0 instead")
         if not math.isfinite(value):
             raise Invalid(f"the metric {name} is {value}; only finite numbers can be compared later")

@@ -60,7 +60,7 @@ class BasesContract(ContractFixtures):
         assert registry.bases.put(tiny, ("org/tiny", "ORG/TINY")).names == ("org/Tiny",)
 
     def test_an_unknown_base_is_not_found(self, registry: Registry) -> None:
-        for key in ("org/none", "0" * 64, "sha256:" + "0" * 64, "abc", ""):
+        for key in ("org/none", "0" * 64, "sha256:" + "0" * 64, "abc", "", "x" * 100_000):
             with pytest.raises(NotFound):
                 registry.bases.get(key)
         with pytest.raises(NotFound):

@@ -285,9 +285,17 @@ class SearchContract(ContractFixtures):
 
     @pytest.mark.parametrize(
         "metrics",
-        [{}, {"accuracy": math.nan}, {"accuracy": math.inf}, {"a b": 1.0}, {"": 1.0}, {"x" * 65: 1.0}],
+        [
+            {},
+            {"accuracy": math.nan},
+            {"accuracy": math.inf},
+            {"passed": True},
+            {"a b": 1.0},
+            {"": 1.0},
+            {"x" * 65: 1.0},
+        ],
     )
-    def test_a_non_finite_metric_is_refused(
+    def test_a_metric_that_is_not_a_finite_number_is_refused(
         self, registry: Registry, lora: MakeLora, metrics: dict[str, float]
     ) -> None:
         push(registry, lora(), TONE)

@@ -51,7 +51,9 @@ class Evictor:
 
     def shrink(self, size: int) -> tuple[CacheEntry, ...]:
         """Evicts entries until `size` bytes or only entries in use remain. Returns the evicted ones, in
-        order."""
+        order. A folder in which nothing was ever cached is left as it is."""
+        if not self.layout.eviction_lock.exists():
+            return ()
         with FileLock.acquire_exclusive(self.layout.eviction_lock):
             self._sweep()
             return tuple(self._evict(size))

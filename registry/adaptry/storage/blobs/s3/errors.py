@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from adaptry.core.errors import AdaptryError, NotFound, StorageFull, Unavailable
+from adaptry.core.errors import FULL_REMEDY, AdaptryError, NotFound, StorageFull, Unavailable
 
 if TYPE_CHECKING:
     from adaptry.storage.blobs.s3.location import S3Location
@@ -94,10 +94,8 @@ def _meaning(error: ClientError, location: S3Location) -> AdaptryError:
         return NotFound(f"no such object in {location}")
     if status == 507 or code in _FULL:
         return StorageFull(
-            f"no space left in {location}; free some and push again; stored files are unchanged",
-            public_message=(
-                "no space left in the registry; free some and push again; stored files are unchanged"
-            ),
+            f"no space left in {location}; {FULL_REMEDY}",
+            public_message=f"no space left in the registry; {FULL_REMEDY}",
         )
     if status in (401, 403):
         remedy = _REMEDIES.get(code, "they need to get, put, list and delete objects there")
