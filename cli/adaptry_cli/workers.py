@@ -94,15 +94,15 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
             ),
         )
     ]
-    facts += [("events", f"applied up to number {found.seen}")] if found.seen is not None else []
+    facts += [("events", f"applied up to number {found.last_event}")] if found.last_event is not None else []
     facts += [("offline", offline)] if (offline := offline_text(found)) else []
     is_current = found.is_answering and not found.is_lost
-    problems = {one.served_as: one.reason for one in found.troubles}
+    problems = {one.served_as: one.reason for one in found.problems}
     for one in found.residents:
         problem = problems.pop(one.served_as, None) if one.condition == "loading" else None
         facts += [(one.served_as, resident_text(one, is_current, problem))]
     facts += [(name, f"problem: {reason}") for name, reason in problems.items()]
-    if len(found.troubles) == MOST_PROBLEMS:
+    if len(found.problems) == MOST_PROBLEMS:
         facts += [("more", f"a report has at most {MOST_PROBLEMS} problems; there may be others")]
     print_facts(facts)
 

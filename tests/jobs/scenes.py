@@ -103,7 +103,7 @@ class Scene:
         """
         registry = self.stage.registry
         job, steps = registry.jobs.get(self.job), self._steps()
-        assert (job.state, job.fault) == ("done", None)
+        assert (job.state, job.error) == ("done", None)
         assert job.result is not None
         assert _names_and_digests(job.result) == _names_and_digests(_told(self.kind, self._number))
         assert self._finished.items() <= {step: turn for step, (turn, _) in steps.items()}.items()
