@@ -263,8 +263,8 @@ class GuardedRoute(APIRoute):
         if not request.scope["query_string"] or not self._refuses_unknown_parameters:
             return
         if unknown := request.query_params.keys() - self._query_parameters.keys():
-            known = [name for name, is_described in self._query_parameters.items() if is_described]
-            takes = f"there are {', '.join(sorted(known))}" if known else "it takes none"
+            known = sorted(name for name, is_shown in self._query_parameters.items() if is_shown)
+            takes = f"there are {', '.join(known)}" if known else "it takes none"
             raise Invalid(f"not a parameter of this endpoint: {min(unknown)[:80]!a} ({takes})")
 
     @cached_property

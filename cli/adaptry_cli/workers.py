@@ -22,7 +22,7 @@ _owner = click.option(
 )
 
 
-@group()
+@group(former={"gone": "declare-gone"})
 def workers() -> None:
     """Show the engines, and what each has loaded.
 
@@ -107,13 +107,13 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
     print_facts(facts)
 
 
-@workers.command()
+@workers.command("declare-gone")
 @click.argument("name", metavar="WORKER")
 @click.option("--reason", required=True, metavar="TEXT", help="How you know that the engine is gone.")
 @_owner
 @registry_option
 @json_option
-def gone(registry: Registry, name: str, reason: str, owner: str | None, as_json: bool) -> None:
+def declare_gone(registry: Registry, name: str, reason: str, owner: str | None, as_json: bool) -> None:
     """Declare that the engine of a silent worker is gone.
 
     Recalls no longer wait for it, and show who declared it gone and why; the removal does not count as

@@ -147,8 +147,8 @@ def test_a_recall_waits_for_a_silent_worker_until_it_is_declared_gone(
     assert "acme/tone@1 (revoked), last reported as serving since" in shown
     assert re.search(r"gpu-1 +unknown +vllm", run("workers", "ls").stdout)
 
-    run("workers", "gone", "gpu-1", "--reason", "x", code=2)
-    run("workers", "gone", "gpu-1", "--reason", "the node was scrapped")
+    run("workers", "declare-gone", "gpu-1", "--reason", "x", code=2)
+    run("workers", "declare-gone", "gpu-1", "--reason", "the node was scrapped")
     closed = run("recall", "status", "acme/tone@1")
     assert "declared gone by root (the node was scrapped)" in closed.stdout
     assert "removal proved: 0 of 1 worker" in closed.stderr

@@ -177,7 +177,7 @@ class VllmWorker:
         return True
 
     async def note_state(self, version: VersionInfo) -> None:
-        """Records that the registry withdrew the version, or readmits it."""
+        """Records that the registry withdrew the version, or unblocks it."""
         if self._recalls.is_changed_by(version):
             async with self._lock:
                 await self.run(self._note_state, version)
