@@ -127,7 +127,7 @@ class Scene:
             job = row_of(tx, self.job)
             assert job is not None
             rows = tx.exec(select(JobStepRow).where(JobStepRow.job_key == job.key)).all()
-        return {row.step: (row.turn, row.result is not None) for row in rows}
+        return {row.step: (row.attempt, row.result is not None) for row in rows}
 
     def _happened_so_far(self) -> Counter[str]:
         with self.stage.registry.catalog.read() as tx:

@@ -153,7 +153,7 @@ class StepRunner:
         """The same as `_run_process`, in a span that the process's own spans are part of."""
         attributes = {"adaptry.job.kind": request.kind, "adaptry.job.step": request.step.partition("-")[0]}
         with tracing.span("job step", attributes, seconds=tracing.STEP_SECONDS) as span:
-            span.detail({"adaptry.job": request.job, "adaptry.job.turn": request.attempt})
+            span.detail({"adaptry.job": request.job, "adaptry.job.attempt": request.attempt})
             outcome = self._run_process(request.model_copy(update={"trace": tracing.headers()}))
             if isinstance(outcome, _Failure):
                 span.set({"error.type": outcome.fault.code})
