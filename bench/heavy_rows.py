@@ -179,7 +179,7 @@ def _fleet(connection: Connection) -> None:
             {
                 "name": f"gpu-{n:05}", "owner": "root", "engine": "vllm", "version": "0.33.0", "base": BASE,
                 "slots": 8, "lease": 86_400, "first_at": _AT, "reported_at": now, "is_answering": True,
-                "troubles": "[]",
+                "problems": "[]",
             }
             for n in range(WORKERS)
         ),
@@ -211,7 +211,7 @@ def _jobs(connection: Connection) -> None:
             {
                 "id": f"job-{n:06}", "by": "root", "rights": "{}", "kind": "verify", "task": "{}",
                 "namespace": "acme", "state": states[n % 5], "needs": "{}", "priority": 0,
-                "submitted_at": _AT, "started_at": _AT, "finished_at": _AT, "tries": 1,
+                "submitted_at": _AT, "started_at": _AT, "finished_at": _AT, "attempts": 1,
             }
             for n in range(JOBS)
         ),

@@ -194,7 +194,7 @@ def processor_seconds(pid: int) -> float:
 def files_of(registry: LocalRegistry, id: str) -> Files:
     done = registry.jobs.get(id)
     if done.result is None:
-        sys.exit(f"the job is {done.state}: {done.fault}")
+        sys.exit(f"the job is {done.state}: {done.error}")
     files = {entry["path"]: Digest.parse(entry["sha256"]) for entry in done.result["files"]}
     return {name: digest for name, digest in files.items() if name.endswith(".safetensors")}
 

@@ -202,7 +202,7 @@ async def measure(server: Served, count: int, seconds: float, events: int) -> No
     )
     for _, writer in streams:
         writer.close()
-    streams = [await listen(server, "?about=nobody/*") for _ in range(count)]
+    streams = [await listen(server, "?adapter=nobody/*") for _ in range(count)]
     one, began = warm[0][0], processor(process)
     for number in range(events):
         name = f"acme/voice-{number}"

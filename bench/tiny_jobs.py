@@ -81,7 +81,7 @@ def measure(folder: Path, jobs: int, rounds: int, concurrency: int) -> None:
 
 def end_of(job: JobInfo) -> datetime:
     if job.result is None or job.finished_at is None:
-        sys.exit(f"a job is {job.state}: {job.fault}")
+        sys.exit(f"a job is {job.state}: {job.error}")
     return job.finished_at
 
 

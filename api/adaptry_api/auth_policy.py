@@ -262,9 +262,9 @@ class GuardedRoute(APIRoute):
         """Raises `Invalid` if the query has an unknown parameter, unless the route ignores those."""
         if not request.scope["query_string"] or not self._refuses_unknown_parameters:
             return
-        known = self._query_parameters
-        if unknown := request.query_params.keys() - known:
-            takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+        if unknown := request.query_params.keys() - self._query_parameters.keys():
+            known = sorted(name for name, is_shown in self._query_parameters.items() if is_shown)
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise Invalid(f"not a parameter of this endpoint: {min(unknown)[:80]!a} ({takes})")
 
     @cached_property
@@ -278,8 +278,10 @@ class GuardedRoute(APIRoute):
         return self.path.startswith(f"{protocol.PREFIX}/")
 
     @cached_property
-    def _query_parameters(self) -> frozenset[str]:
-        return frozenset(field.alias for one in self._dependants for field in one.query_params)
+    def _query_parameters(self) -> dict[str, bool]:
+        """Whether each is described; former names are not."""
+        fields = (field for one in self._dependants for field in one.query_params)
+        return {field.alias: getattr(field.field_info, "include_in_schema", True) for field in fields}
 
     @property
     def _dependants(self) -> tuple[Dependant, ...]:

@@ -1,4 +1,4 @@
-"""`adaptry cache ls`, `path`, `gc`, `forget`, `readmit`: the engines' cache on this machine."""
+"""`adaptry cache ls`, `path`, `gc`, `block`, `unblock`: the engines' cache on this machine."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _folder = click.option(
 )
 
 
-@group()
+@group(former={"forget": "block", "readmit": "unblock"})
 def cache() -> None:
     """Manage the cache of adapters for engines on this machine.
 
@@ -180,8 +180,8 @@ def _is_answering(url: str) -> bool:
 )
 @_folder
 @json_option
-def forget(digest: str, folder: Path | None, reason: str, as_json: bool) -> None:
-    """Remove a version from this machine, and refuse it until it is readmitted.
+def block(digest: str, folder: Path | None, reason: str, as_json: bool) -> None:
+    """Remove a version from this machine, and refuse it until it is unblocked.
 
     Files that a process or an engine still uses are removed once it no longer does.
     """
@@ -205,12 +205,12 @@ def forget(digest: str, folder: Path | None, reason: str, as_json: bool) -> None
 @_folder
 @json_option
 @click.pass_context
-def readmit(ctx: click.Context, digest: str, folder: Path | None, as_json: bool) -> None:
-    """Allow a forgotten version again. The exit code is 1 if it was not forgotten."""
+def unblock(ctx: click.Context, digest: str, folder: Path | None, as_json: bool) -> None:
+    """Allow a blocked version again. The exit code is 1 if it was not blocked."""
     opened = _opened(folder)
     found = _digest(opened, digest)
     why = opened.recall_reason(found)
-    opened.readmit(found)
+    opened.unblock(found)
     text = f"allowed again; it was refused because: {why}" if why else "it was not refused"
     print_done({"digest": str(found), "was_refused": bool(why), "reason": why}, text, as_json)
     ctx.exit(0 if why else NO)

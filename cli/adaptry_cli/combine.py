@@ -261,7 +261,7 @@ def _print_methods(as_json: bool) -> None:
                     "title": each.title,
                     "source": each.source,
                     "parameters": {
-                        name: {"default": parameter.default, "about": parameter.description}
+                        name: {"default": parameter.default, "description": parameter.description}
                         for name, parameter in each.parameters.items()
                     },
                 }

@@ -5,7 +5,7 @@ mistyped commands, and a sentence when Ctrl-C stops one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -36,10 +36,16 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of such commands."""
+    """A group of such commands. `former` has former names of commands, which still work, each with the
+    present one; help omits them. (`Any`: click's options.)
+    """
 
     command_class = Command
     group_class = type
+
+    def __init__(self, *args: Any, former: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._former = former or {}
 
     def get_help(self, ctx: click.Context) -> str:
         return encodable(super().get_help(ctx), sys.stdout)
@@ -57,14 +63,15 @@ class Group(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
+        name, *rest = args
+        name = self._former.get(name, name)
         is_unknown = not name.startswith("-") and self.get_command(ctx, name) is None
         if is_unknown and not ctx.resilient_parsing:
             from adaptry_cli.synonyms import suggested_command
 
             hint = suggested_command(name, self.list_commands(ctx))
             raise click.UsageError(f"no command {name[:80]!r}{hint}", ctx)
-        return super().resolve_command(ctx, args)
+        return super().resolve_command(ctx, [name, *rest])
 
 
 def command(name: str | None = None, cls: type[Command] = Command, **options: Any) -> Callable[..., Command]:

@@ -30,7 +30,7 @@ _AT_ONCE = 200
 )
 @click.option(
     "--adapter",
-    "about",
+    "adapters",
     multiple=True,
     metavar="GLOB",
     help="Only events of adapters whose names match, such as 'acme/*'; may be repeated.",
@@ -39,7 +39,7 @@ _AT_ONCE = 200
 @registry_option
 @json_option
 def events(
-    registry: Registry, goes_on: bool, about: tuple[str, ...], after: int | None, as_json: bool
+    registry: Registry, goes_on: bool, adapters: tuple[str, ...], after: int | None, as_json: bool
 ) -> None:
     """Show the events of the registry, as they happen.
 
@@ -48,7 +48,9 @@ def events(
     missed.
     """
     happened = (
-        follow_events(registry, after, about) if goes_on else _so_far(registry.events, after or 0, about)
+        follow_events(registry, after, adapters)
+        if goes_on
+        else _so_far(registry.events, after or 0, adapters)
     )
     for event in happened:
         if as_json:
@@ -59,9 +61,9 @@ def events(
             sys.stdout.flush()
 
 
-def _so_far(events: Events, after: int, about: tuple[str, ...]) -> Iterator[Event]:
+def _so_far(events: Events, after: int, adapters: tuple[str, ...]) -> Iterator[Event]:
     while True:
-        news = events.read(after, _AT_ONCE, about=about)
+        news = events.read(after, _AT_ONCE, adapters=adapters)
         yield from news.items
         if news.seq <= after:
             return

@@ -220,13 +220,15 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "cache ls": ("adaptry cache ls",),
     "cache path": ("adaptry cache path acme/tone@prod",),
     "cache gc": ("adaptry cache gc --size 20GB", "adaptry cache gc --engine-gone http://localhost:8000"),
-    "cache forget": ("adaptry cache forget sha256:9f2c61d04a17 --reason 'leaks names'",),
-    "cache readmit": ("adaptry cache readmit sha256:9f2c61d04a17",),
+    "cache block": ("adaptry cache block sha256:9f2c61d04a17 --reason 'leaks names'",),
+    "cache unblock": ("adaptry cache unblock sha256:9f2c61d04a17",),
     "probe": ("adaptry probe acme/tone@prod --engine http://localhost:8000",),
     "workers": ("adaptry workers ls", "adaptry workers show gpu-1-8000"),
     "workers ls": ("adaptry workers ls",),
     "workers show": ("adaptry workers show gpu-1-8000",),
-    "workers gone": ("adaptry workers gone gpu-1-8000 --reason 'the machine was switched off'",),
+    "workers declare-gone": (
+        "adaptry workers declare-gone gpu-1-8000 --reason 'the machine was switched off'",
+    ),
     "workers forget": ("adaptry workers forget gpu-1-8000",),
     "rollout": (
         "adaptry rollout start acme/tone@prod --to 3 --every 10m",

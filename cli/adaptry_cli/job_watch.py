@@ -82,7 +82,7 @@ def _lines_of_changes(as_json: bool) -> Callable[[Sequence[JobInfo]], None]:
                 print_json_line(job)
             else:
                 print_out(
-                    "  ".join(filter(None, (job.id, job.kind, *now, (job.fault and job.fault.message) or "")))
+                    "  ".join(filter(None, (job.id, job.kind, *now, (job.error and job.error.message) or "")))
                 )
                 sys.stdout.flush()
 
@@ -109,8 +109,8 @@ def _table(jobs: Sequence[JobInfo]) -> Iterator[str]:
     layout = lay_out(JOB_COLUMNS, rows, terminal_width(), cut=JOB_CUT, drop=JOB_DROP)
     yield from table_lines(JOB_COLUMNS, rows, layout)
     for job in jobs:
-        if job.fault:
-            yield f"{job.id} failed: {' '.join(job.fault.message.split())}"
+        if job.error:
+            yield f"{job.id} failed: {' '.join(job.error.message.split())}"
 
 
 def seconds_between(seconds: float) -> Callable[[], None]:

@@ -236,7 +236,7 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
         ("kind", found.kind),
         ("task", json.dumps(found.task, ensure_ascii=False)),
         ("state", found.state),
-        ("failed", found.fault.message if found.fault else ""),
+        ("failed", found.error.message if found.error else ""),
         ("progress", progress_text(found)),
         ("waits", _waits_for(registry.jobs, needs) if found.state == "queued" else ""),
         ("needs", ", ".join(filter(None, (needs.device, needs.tag, format_size(needs.memory))))),
@@ -245,7 +245,7 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
         ("submitted", f"{format_when(found.submitted_at)} by {found.submitted_by}"),
         ("started", format_when(found.started_at) if found.started_at else ""),
         ("ended", format_when(found.finished_at) if found.finished_at else ""),
-        ("attempts", str(found.tries)),
+        ("attempts", str(found.attempts)),
         ("runners", ", ".join(found.runners)),
         ("result", json.dumps(found.result, ensure_ascii=False) if found.result else ""),
     ]
@@ -290,7 +290,9 @@ def retry(registry: Registry, job: str, as_json: bool) -> None:
     """
     found = registry.jobs.retry(job)
     print_done(
-        found.model_dump(mode="json"), f"{found.id} is {found.state}; this is attempt {found.tries}", as_json
+        found.model_dump(mode="json"),
+        f"{found.id} is {found.state}; this is attempt {found.attempts}",
+        as_json,
     )
 
 
@@ -354,8 +356,8 @@ def _print_log_line(line: LogLine) -> None:
 
 def _raise_fault(job: JobInfo | None) -> None:
     """Raises the error of a failed job, as if the work had been done in this process."""
-    if job and job.fault:
-        raise by_code().get(job.fault.code, AdaptryError)(job.fault.message)
+    if job and job.error:
+        raise by_code().get(job.error.code, AdaptryError)(job.error.message)
     if job and job.state == "cancelled":
         raise Invalid(f"{job.id} was cancelled")
 

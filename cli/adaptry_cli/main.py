@@ -193,10 +193,6 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
 }
 
 
-FORMER_COMMANDS = {"mend": "repair"}
-"""Former names of commands, which still work, each with the present one; help omits them."""
-
-
 class LazyGroup(Group):
     """A group whose commands are imported when they are called, and whose errors are sentences."""
 
@@ -211,11 +207,6 @@ class LazyGroup(Group):
                 assert isinstance(command, click.Command)
                 return command
         return None
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        return super().resolve_command(ctx, [FORMER_COMMANDS.get(args[0], args[0]), *args[1:]])
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, section in COMMANDS.items():
@@ -325,6 +316,7 @@ def _discard_stdout() -> None:
 @click.group(
     "adaptry",
     cls=LazyGroup,
+    former={"mend": "repair"},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="`adaptry COMMAND --help` shows a command's options and examples.",
 )

@@ -50,7 +50,8 @@ def status(ctx: click.Context, registry: Registry, ref: Ref, wait: float, as_jso
 
     A worker has dropped a version when it is unloaded, its files are removed, and the engine refuses requests
     for it. The exit code is 1 while a worker may still serve it: one that has not dropped it yet, or that no
-    longer reports, or whose engine does not answer, and that was not declared gone (`adaptry workers gone`).
+    longer reports, or whose engine does not answer, and that was not declared gone (`adaptry workers
+    declare-gone`).
     """
     found = recall_status(registry, ref)
     until = time.monotonic() + wait
@@ -100,7 +101,7 @@ def _print_status(found: RecallStatus) -> None:
         print_err(
             f"{', '.join(sorted(unknown)[:5])} may still serve it: no report, or no answer from its engine,"
             " arrives from there. A worker that reports again receives the recall. If its engine is gone:"
-            " adaptry workers gone WORKER --reason TEXT"
+            " adaptry workers declare-gone WORKER --reason TEXT"
         )
 
 

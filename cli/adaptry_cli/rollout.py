@@ -65,7 +65,7 @@ def start(
 ) -> None:
     """Start a rollout: the first workers serve the version from now on."""
     name, alias = _alias(ref)
-    wanted = validate_options(RolloutPlan, steps=_steps(percent, steps), every=_seconds(every))
+    wanted = validate_options(RolloutPlan, steps=_steps(percent, steps), interval=_seconds(every))
     target = registry.versions.get(Ref(name, parse_selector(to)))
     begun = registry.rollouts.start(name, alias, target.digest, wanted)
     print_answer(begun, _line(begun), as_json)

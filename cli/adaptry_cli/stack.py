@@ -15,6 +15,7 @@ from adaptry_cli.out import (
     json_option,
 )
 from adaptry_cli.parent_report import ReportTarget, report_options
+from adaptry_cli.renamed_option import RenamedOption
 
 
 @command()
@@ -25,7 +26,9 @@ from adaptry_cli.parent_report import ReportTarget, report_options
     help="Each adapter was trained on top of the base and the adapters before it.",
 )
 @click.option(
-    "--own-ranks",
+    "--per-module-ranks",
+    cls=RenamedOption,
+    former="--own-ranks",
     is_flag=True,
     help="Let each module have its own rank: smaller, but some engines cannot serve it.",
 )
@@ -51,7 +54,7 @@ def stack(
     connected: RegistryOpener,
     report: ReportTarget,
     in_sequence: bool,
-    own_ranks: bool,
+    per_module_ranks: bool,
     base: str | None,
     dry_run: bool,
     as_json: bool,
@@ -62,5 +65,5 @@ def stack(
     The result is exactly the weighted sum of their updates: the factors are concatenated, and the rank is the
     sum of the ranks. Every module gets the same rank and scale 1, so that any engine can serve it.
     """
-    recipe = parse_recipe(None, {**options, "uniform": not own_ranks, "in_sequence": in_sequence})
+    recipe = parse_recipe(None, {**options, "uniform": not per_module_ranks, "in_sequence": in_sequence})
     run_combine(recipe, target, connected, report, dry_run, as_json, base)

@@ -11,7 +11,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.recipe_summary import summarise_recipe
 from adaptry.core.report import Finding
 from adaptry.registry.aliases import ALIAS_MOVED
-from adaptry.registry.commits import COMMIT_MADE
+from adaptry.registry.commits import COMMIT_CREATED
 from adaptry.registry.records import (
     AdapterInfo,
     Event,
@@ -35,7 +35,7 @@ def facts_of_version(
     """
     version = detail.version
     yield "version", version.label
-    yield "state", _state_text(version.state, version.standing)
+    yield "state", _state_text(version.state, version.last_state_change)
     if version.is_damaged:
         yield (
             "damaged",
@@ -83,12 +83,12 @@ def _parent_text(parent: Digest, labels: Sequence[str]) -> str:
     return "  ".join([parent.brief, " = ".join(labels) or "not in this registry"])
 
 
-def _state_text(state: str, standing: StateRecord | None) -> str:
+def _state_text(state: str, change: StateRecord | None) -> str:
     """`active`, or a state with its author, time and reason."""
-    if standing is None:
+    if change is None:
         return state
-    successor = f"; use {standing.successor} instead" if standing.successor else ""
-    return f"{state}: {standing.reason} ({standing.by}, {format_when(standing.at)}){successor}"
+    successor = f"; use {change.successor} instead" if change.successor else ""
+    return f"{state}: {change.reason} ({change.by}, {format_when(change.at)}){successor}"
 
 
 def facts_of_adapter(info: AdapterInfo) -> Facts:
@@ -168,7 +168,7 @@ def detail_text(event: Event) -> str:
     if event.kind == ALIAS_MOVED and event.number is not None:
         came = f" from {detail['was_number']}" if "was_number" in detail else ""
         return f"{detail.get('alias')}{came} to {event.number}"
-    if event.kind == COMMIT_MADE:
+    if event.kind == COMMIT_CREATED:
         return _brief(f"{detail.get('title')} (to {detail.get('branch')}, {detail.get('commit')})")
     return _brief(", ".join(f"{key} {value}" for key, value in detail.items()))
 

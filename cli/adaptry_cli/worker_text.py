@@ -35,7 +35,7 @@ def state_text(worker: WorkerInfo) -> str:
 
 def problem_count(worker: WorkerInfo) -> str:
     """The number of problems: empty without any, and `256+` at the maximum of a report."""
-    count = len(worker.troubles)
+    count = len(worker.problems)
     return f"{count or ''}{'+' if count == MOST_PROBLEMS else ''}"
 
 

@@ -29,7 +29,7 @@ _owner = click.option(
 )
 
 
-@group()
+@group(former={"gone": "declare-gone"})
 def workers() -> None:
     """Show the engines, and what each has loaded.
 
@@ -101,27 +101,27 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
             ),
         )
     ]
-    facts += [("events", f"applied up to number {found.seen}")] if found.seen is not None else []
+    facts += [("events", f"applied up to number {found.last_event}")] if found.last_event is not None else []
     facts += [("offline", offline)] if (offline := offline_text(found)) else []
     is_current = found.is_answering and not found.is_lost
-    problems = {one.served_as: one.reason for one in found.troubles}
+    problems = {one.served_as: one.reason for one in found.problems}
     for one in found.residents:
         explains = problem_explains(one, problems.get(one.served_as))
         problem = problems.pop(one.served_as) if explains else None
         facts += [(one.served_as, resident_text(one, is_current, problem))]
     facts += [(name, f"problem: {reason}") for name, reason in problems.items()]
-    if len(found.troubles) == MOST_PROBLEMS:
+    if len(found.problems) == MOST_PROBLEMS:
         facts += [("more", f"a report has at most {MOST_PROBLEMS} problems; there may be others")]
     print_facts(facts)
 
 
-@workers.command()
+@workers.command("declare-gone")
 @click.argument("name", metavar="WORKER")
 @click.option("--reason", required=True, metavar="TEXT", help="How you know that the engine is gone.")
 @_owner
 @registry_option
 @json_option
-def gone(registry: Registry, name: str, reason: str, owner: str | None, as_json: bool) -> None:
+def declare_gone(registry: Registry, name: str, reason: str, owner: str | None, as_json: bool) -> None:
     """Declare that the engine of a silent worker is gone.
 
     Recalls no longer wait for it, and show who declared it gone and why; the removal does not count as

@@ -160,7 +160,7 @@ def record(server: Server, folder: Path) -> dict[str, dict[str, Any]]:
         headers={"If-Match": '"0"'},
     )
     _jobs(recorder)
-    call("GET", f"{v1}/events", query={"after": "0", "limit": "2", "about": "acme/*"})
+    call("GET", f"{v1}/events", query={"after": "0", "limit": "2", "adapter": "acme/*"})
     call("POST", f"{at}/rename", {"to": "acme/voice"})
     call("GET", f"{at}/moved")
     call("DELETE", f"{v1}/adapters/acme/voice")

@@ -37,11 +37,11 @@ class Stream:
     """A stream of server-sent events; `read` gives the next event, past comments and marks."""
 
     def __init__(
-        self, server: Server, token: str, after: int | None = None, about: str | None = None, **headers: str
+        self, server: Server, token: str, after: int | None = None, adapter: str | None = None, **headers: str
     ) -> None:
         parts = urlsplit(server.url)
         self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=LONG)
-        query = {"after": after, "about": about}
+        query = {"after": after, "adapter": adapter}
         path = f"{EVENTS}?{urlencode({name: value for name, value in query.items() if value is not None})}"
         sent = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream", **headers}
         self._connection.request("GET", path, headers=sent)
@@ -123,8 +123,8 @@ def test_each_of_many_streams_gets_the_events_of_its_token_and_its_filter(
     created = ("acme/a", "evil/a", "acme/b", "acme/last", "evil/last")
     with ExitStack() as stack:
         streams = [
-            (names, stack.enter_context(streaming(server, tokens[namespace], about=about)).begun())
-            for (namespace, about), names in expected.items()
+            (names, stack.enter_context(streaming(server, tokens[namespace], adapter=glob)).begun())
+            for (namespace, glob), names in expected.items()
             for _ in range(3)
         ]
         for name in created:

@@ -107,7 +107,7 @@ def requests_of(kind: str, served: Served) -> list[HostileRequest]:
             texts = [[f"{'?*'[(n + m) % 2]}{m % 10}*" * 14 for m in range(12)] for n in range(8)]
             return [
                 HostileRequest(
-                    "GET", "/api/v1/events?after=0&" + "&".join(f"about={quote(text)}" for text in globs)
+                    "GET", "/api/v1/events?after=0&" + "&".join(f"adapter={quote(text)}" for text in globs)
                 )
                 for globs in texts
             ]

@@ -257,7 +257,7 @@ def test_every_route_with_a_name_is_tried(scene: Scene, tmp_path: Path) -> None:
 
 QUERIES: dict[str, Callable[[str], str]] = {
     "search": lambda name: f"/api/v1/search?q=name:{name}",
-    "events": lambda name: f"/api/v1/events?after=0&about={name}",
+    "events": lambda name: f"/api/v1/events?after=0&adapter={name}",
     "uploads": lambda name: f"/api/v1/uploads?namespace={name.partition('/')[0]}",
     "access": lambda name: f"/api/v1/access?principal=root&action=read&ref={name}",
     "grants": lambda name: f"/api/v1/grants?namespace={name.partition('/')[0]}",

@@ -220,6 +220,20 @@ def test_a_time_outside_the_range_of_utc_is_invalid(server: Server, since: str) 
     assert "outside the years" in answer.json["detail"]
 
 
+def test_a_worker_of_the_former_version_may_report_and_listen(server: Server) -> None:
+    problem = {"served_as": "acme/tone@prod", "reason": "its rank is too large"}
+    report = {"worker": "gpu-1", "engine": "vllm", "seen": 7, "troubles": [problem]}
+
+    assert server.call("POST", "/api/v1/workers", report).status == 200
+    events = server.call("GET", "/api/v1/events?after=0&about=other/*")
+
+    worker = server.registry().workers.get("gpu-1")
+    assert (worker.last_event, [one.model_dump() for one in worker.problems]) == (7, [problem])
+    assert (events.status, events.json["items"]) == (200, [])
+    refused = server.call("GET", "/api/v1/events?abuot=other/*").json["detail"]
+    assert "(there are adapter, after, limit, wait)" in refused
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [

@@ -33,7 +33,7 @@ def test_a_state_is_put_from_the_generation_that_was_seen(server: Server, versio
     assert_problem(server.call("PUT", at, YANK, headers={"If-None-Match": "*"}), 428, "precondition_required")
     done = server.call("PUT", at, YANK, headers={"If-Match": '"0"'})
     assert (done.status, done.headers["ETag"], done.json["state"]) == (200, '"1"', "yanked")
-    assert done.json["standing"]["reason"] == "wrong data"
+    assert done.json["last_state_change"]["reason"] == "wrong data"
     again = server.call("PUT", at, YANK, headers={"If-Match": '"0"'})
     assert (again.status, again.json) == (200, done.json)
     revoke = {"state": "revoked", "reason": "leaked"}

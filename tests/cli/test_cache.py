@@ -45,22 +45,31 @@ def test_gc_removes_unused_versions(run: Run, answer: Ask) -> None:
     assert answer("cache", "ls") == []
 
 
-def test_a_forgotten_version_is_fetched_again_once_readmitted(run: Run, answer: Ask) -> None:
+def test_a_blocked_version_is_fetched_again_once_unblocked(run: Run, answer: Ask) -> None:
     run("cache", "path", "acme/tone")
     (entry,) = answer("cache", "ls")
 
-    run("cache", "forget", entry["digest"][:20], "--reason", "it leaks")
+    run("cache", "block", entry["digest"][:20], "--reason", "it leaks")
 
     assert answer("cache", "ls") == []
     assert "it leaks" in run("cache", "path", "acme/tone", code=5).stderr
-    assert "it leaks" in run("cache", "readmit", entry["digest"]).stderr
-    run("cache", "readmit", entry["digest"], code=1)
+    assert "it leaks" in run("cache", "unblock", entry["digest"]).stderr
+    run("cache", "unblock", entry["digest"], code=1)
     run("cache", "path", "acme/tone")
 
 
+def test_former_names_of_commands_still_work(run: Run, answer: Ask) -> None:
+    run("cache", "path", "acme/tone")
+    (entry,) = answer("cache", "ls")
+    run("cache", "forget", entry["digest"], "--reason", "it leaks")
+    assert "it leaks" in run("cache", "readmit", entry["digest"]).stderr
+    assert "readmit" not in run("cache", "--help").stdout
+    assert "adaptry workers declare-gone [OPTIONS] WORKER" in run("workers", "gone", "--help").stdout
+
+
 @pytest.mark.parametrize("word", ["prod", "sha256:0123456789ab", "7"])
-def test_an_unknown_digest_cannot_be_forgotten(run: Run, word: str) -> None:
-    assert "pass all 64 digits" in run("cache", "forget", word, "--reason", "it leaks", code=3).stderr
+def test_an_unknown_digest_cannot_be_blocked(run: Run, word: str) -> None:
+    assert "pass all 64 digits" in run("cache", "block", word, "--reason", "it leaks", code=3).stderr
 
 
 def test_the_environment_sets_the_caches_folder_and_size(
@@ -100,8 +109,8 @@ def test_versions_held_by_an_engine_stay_until_it_is_declared_gone(
         kept = run("cache", "gc", *ours)
         assert kept.stdout == ""
         assert f"kept: vllm at {url}" in kept.stderr
-        forgotten = run("cache", "forget", str(digest), "--reason", "it leaks", *ours).stderr
-        assert "removed when they are no longer used by" in forgotten and url in forgotten
+        blocked = run("cache", "block", str(digest), "--reason", "it leaks", *ours).stderr
+        assert "removed when they are no longer used by" in blocked and url in blocked
 
         port.listen()
         with serving_health(port):

@@ -160,7 +160,7 @@ def test_history_has_the_titles_of_commits(run) -> None:
             name, "main", inherit_manifest(tree, files).to_bytes(), CommitNote(title="Fix a typo")
         )
 
-    (line,) = [line for line in run("history", "acme/tone").stdout.splitlines() if "commit.made" in line]
+    (line,) = [line for line in run("history", "acme/tone").stdout.splitlines() if "commit.created" in line]
     assert "Fix a typo (to main, sha256:" in line
 
 

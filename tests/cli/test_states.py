@@ -32,7 +32,7 @@ def test_a_version_is_deprecated_in_favour_of_another(run: Run, answer: Ask) -> 
     assert warning in run("copy", "acme/tone@1", "acme/copy").stderr
     assert warning in run("stack", "acme/tone@1", "acme/tone@2", "-o", "./both").stderr
     assert "deprecated: it stutters" in run("show", "acme/tone@1").stdout
-    assert answer("show", "acme/tone@1")["version"]["standing"]["successor"] == "acme/tone@2"
+    assert answer("show", "acme/tone@1")["version"]["last_state_change"]["successor"] == "acme/tone@2"
 
 
 def test_a_yanked_version_is_still_served_by_number(run: Run, answer: Ask) -> None:

@@ -79,9 +79,9 @@ def test_a_version_that_cannot_be_loaded_is_shown_with_the_reason_and_not_as_loa
     resident = ResidentReport(
         name=version.name, digest=version.digest, served_as=PROD, condition="loading", since=datetime.now(UTC)
     )
-    troubles = (WorkerProblem(served_as=PROD, reason="its rank 64 is above 16"),)
+    problems = (WorkerProblem(served_as=PROD, reason="its rank 64 is above 16"),)
     scene.registry.workers.report(
-        WorkerReport(worker="gpu-1", engine="vllm", residents=(resident,), troubles=troubles)
+        WorkerReport(worker="gpu-1", engine="vllm", residents=(resident,), problems=problems)
     )
     shown = run("workers", "show", "gpu-1").stdout
     assert re.search(rf"{PROD} +acme/tone@1, not loaded since .*: its rank 64 is above 16\n", shown)
@@ -109,7 +109,7 @@ def test_a_recall_is_proved_worker_by_worker(scene: Scene, run: Run, follow: Cal
 def test_the_problems_of_a_full_report_are_shown_as_that_many_or_more(scene: Scene, run: Run) -> None:
     problems = tuple(WorkerProblem(served_as=f"acme/a{n}@prod", reason="no room") for n in range(256))
     for shown, count in ((problems[:255], "255"), (problems, r"256\+")):
-        scene.registry.workers.report(WorkerReport(worker="gpu-1", engine="vllm", troubles=shown))
+        scene.registry.workers.report(WorkerReport(worker="gpu-1", engine="vllm", problems=shown))
         assert re.search(rf"gpu-1 +serving +vllm +0 +{count} ", run("workers", "ls").stdout)
     assert "at most 256 problems; there may be others" in run("workers", "show", "gpu-1").stdout
 
@@ -147,8 +147,8 @@ def test_a_recall_waits_for_a_silent_worker_until_it_is_declared_gone(
     assert "acme/tone@1 (revoked), last reported as serving since" in shown
     assert re.search(r"gpu-1 +unknown +vllm", run("workers", "ls").stdout)
 
-    run("workers", "gone", "gpu-1", "--reason", "x", code=2)
-    run("workers", "gone", "gpu-1", "--reason", "the node was scrapped")
+    run("workers", "declare-gone", "gpu-1", "--reason", "x", code=2)
+    run("workers", "declare-gone", "gpu-1", "--reason", "the node was scrapped")
     closed = run("recall", "status", "acme/tone@1")
     assert "declared gone by root (the node was scrapped)" in closed.stdout
     assert "removal proved: 0 of 1 worker" in closed.stderr

@@ -37,9 +37,9 @@ def served_scene(scene: Scene, kind: str, token: str | None = None) -> tuple[Fak
 
 
 def problem(scene: Scene) -> str:
-    (trouble,) = scene.registry.workers.get("gpu-1").troubles
-    assert trouble.served_as == PROD
-    return trouble.reason
+    (problem,) = scene.registry.workers.get("gpu-1").problems
+    assert problem.served_as == PROD
+    return problem.reason
 
 
 def test_a_worker_shows_the_registrys_name_of_its_base_even_while_its_engine_does_not_answer(

@@ -147,8 +147,8 @@ def test_a_version_that_the_engine_refuses_replaces_no_other(scene: Scene, kind:
     assert not worker.reconcile(0.0)
     worker.reconcile(0.0)
     assert scene.serves(engine) == 1
-    (trouble,) = scene.registry.workers.get("gpu-1").troubles
-    assert (trouble.served_as, "max_lora_rank" in trouble.reason) == (PROD, True)
+    (problem,) = scene.registry.workers.get("gpu-1").problems
+    assert (problem.served_as, "max_lora_rank" in problem.reason) == (PROD, True)
 
 
 def test_a_version_for_another_base_is_never_loaded(scene: Scene) -> None:
@@ -157,7 +157,7 @@ def test_a_version_for_another_base_is_never_loaded(scene: Scene) -> None:
     worker = scene.worker(engine)
     worker.reconcile(0.0)
     assert engine.names() == {}
-    assert "not registered by content" in scene.registry.workers.get("gpu-1").troubles[0].reason
+    assert "not registered by content" in scene.registry.workers.get("gpu-1").problems[0].reason
 
 
 def test_more_adapters_than_slots_are_never_loaded(scene: Scene, kind: str) -> None:
@@ -168,8 +168,8 @@ def test_more_adapters_than_slots_are_never_loaded(scene: Scene, kind: str) -> N
     settle(worker)
     assert sorted(engine.names()) == ["acme/a@prod", "acme/c@prod"]
     assert engine.most == 2
-    (trouble,) = scene.registry.workers.get("gpu-1").troubles
-    assert trouble.served_as == "acme/b@prod"
+    (problem,) = scene.registry.workers.get("gpu-1").problems
+    assert problem.served_as == "acme/b@prod"
     scene.registry.aliases.remove(AdapterName.parse("acme/a"), "prod", was=1)
     settle(worker)
     assert sorted(engine.names()) == ["acme/b@prod", "acme/c@prod"]
@@ -211,7 +211,7 @@ def test_a_rollout_that_works_reaches_everyone_and_moves_the_alias(scene: Scene)
     workers = [scene.worker(engine, f"gpu-{number}") for number, engine in enumerate(engines)]
     for worker in workers:
         settle(worker)
-    scene.registry.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50, 100), every=1))
+    scene.registry.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50, 100), interval=1))
     turns = 0
     while scene.registry.rollouts.list(TONE)[0].stage == "running":
         turns += 1

@@ -158,7 +158,7 @@ def test_followers_are_waited_for(scene: Scene, model: Any) -> None:
     worker = scene.worker(engine, watch=("acme/policy@prod",))
     publisher.publish(model, 1)
     settle(worker)
-    assert scene.registry.workers.get("gpu-1").troubles == ()
+    assert scene.registry.workers.get("gpu-1").problems == ()
     publisher.drain(timeout=60)
     learn(model)
     published = publisher.publish(model, 2)

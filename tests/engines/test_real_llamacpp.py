@@ -219,9 +219,9 @@ def test_an_adapter_that_its_conversion_does_not_repair_is_refused_with_the_reme
         ignored = place.publish(2, config={"use_rslora": True})
         place.registry.aliases.move(TONE, "prod", ignored.digest, 1)
         reconciler.reconcile(0.0)
-        (trouble,) = place.registry.workers.get("gpu-1").troubles
-        assert "acme/tone@2 on llama.cpp" in trouble.reason
-        assert "adaptry convert acme/tone@2 --uniform" in trouble.reason
+        (problem,) = place.registry.workers.get("gpu-1").problems
+        assert "acme/tone@2 on llama.cpp" in problem.reason
+        assert "adaptry convert acme/tone@2 --uniform" in problem.reason
         assert odds(url, 0) == once
 
 

@@ -116,8 +116,8 @@ def test_aliases_recalls_limits_and_restarts_beside_a_real_vllm(place: Place) ->
         place.alias(wide)
         worker.reconcile(0.0)
         assert place.is_said_by(vllm, 2)
-        (trouble,) = place.registry.workers.get("gpu-1").troubles
-        assert "greater than max_lora_rank 16" in trouble.reason
+        (problem,) = place.registry.workers.get("gpu-1").problems
+        assert "greater than max_lora_rank 16" in problem.reason
 
         place.alias(second)
         settle(worker)
@@ -162,8 +162,8 @@ def test_a_vllm_that_came_back_with_another_base_and_the_same_adapter_does_not_s
             worker.reconcile(0.0)
             assert vllm.names() == {}
             assert vllm.complete(PROD, models.PROMPT).status == 404
-            (trouble,) = place.registry.workers.get("gpu-1").troubles
-            assert "this engine serves another model" in trouble.reason
+            (problem,) = place.registry.workers.get("gpu-1").problems
+            assert "this engine serves another model" in problem.reason
 
 
 def revoke(place: Place, version: VersionInfo) -> None:

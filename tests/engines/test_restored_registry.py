@@ -87,13 +87,13 @@ def test_a_registry_with_older_generations_moves_no_name_back(scene: Scene) -> N
         worker = scene.worker(engine)
         settle(worker)
         assert scene.serves(engine) == 2
-        (problem,) = scene.server.registry().workers.get("gpu-1").troubles
+        (problem,) = scene.server.registry().workers.get("gpu-1").problems
         assert "it has acme/tone@prod at generation 1, but this worker has already seen 2" in problem.reason
     scene.server = current
     scene.alias(first)
     settle(scene.worker(engine))
     assert scene.serves(engine) == 1
-    assert scene.registry.workers.get("gpu-1").troubles == ()
+    assert scene.registry.workers.get("gpu-1").problems == ()
 
 
 def test_a_worker_proves_a_recall_that_the_restored_registry_has_forgotten(scene: Scene) -> None:
@@ -112,7 +112,7 @@ def test_a_worker_proves_a_recall_that_the_restored_registry_has_forgotten(scene
         worker.reconcile(0.0)
         assert scene.serves(engine) is None
         found = scene.registry.versions.get(Ref.parse("acme/tone@1"))
-        assert (found.state, found.standing is not None) == ("quarantined", True)
+        assert (found.state, found.last_state_change is not None) == ("quarantined", True)
         settle(worker)
         assert recall_status(scene.registry, Ref.parse("acme/tone@1")).is_complete
         assert "recall.remembered" in [one.kind for one in scene.registry.events.read(0, 200).items]

@@ -25,8 +25,8 @@ __all__ = ["follow", "run"]
 Follow = Callable[..., Result]
 
 
-def troubles(worker: WorkerInfo) -> dict[str, str]:
-    return {trouble.served_as: trouble.reason for trouble in worker.troubles}
+def problems(worker: WorkerInfo) -> dict[str, str]:
+    return {problem.served_as: problem.reason for problem in worker.problems}
 
 
 def test_a_version_too_large_for_the_cache_does_not_block_others(scene: Scene) -> None:
@@ -41,7 +41,7 @@ def test_a_version_too_large_for_the_cache_does_not_block_others(scene: Scene) -
 
     assert scene.serves(engine) == 1
     assert list(engine.names()) == [PROD]
-    assert "ADAPTRY_CACHE_SIZE" in troubles(scene.registry.workers.get("gpu-1"))["acme/a@prod"]
+    assert "ADAPTRY_CACHE_SIZE" in problems(scene.registry.workers.get("gpu-1"))["acme/a@prod"]
 
 
 def test_a_version_that_cannot_be_fetched_does_not_block_others(scene: Scene) -> None:
@@ -59,7 +59,7 @@ def test_a_version_that_cannot_be_fetched_does_not_block_others(scene: Scene) ->
 
     assert scene.serves(engine) == 1
     assert list(engine.names()) == [PROD]
-    assert "acme/a@prod" in troubles(scene.registry.workers.get("gpu-1"))
+    assert "acme/a@prod" in problems(scene.registry.workers.get("gpu-1"))
 
 
 def test_endless_requests_do_not_block_other_names(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,11 +80,11 @@ def test_endless_requests_do_not_block_other_names(scene: Scene, monkeypatch: py
     worker.reconcile(0.0)
 
     assert scene.serves(engine) == 1
-    assert "still running" in troubles(scene.registry.workers.get("gpu-1"))["acme/a@prod"]
+    assert "still running" in problems(scene.registry.workers.get("gpu-1"))["acme/a@prod"]
     engine.let_go(number)
     settle(worker)
     assert scene.serves(engine, "acme/a@prod") == 2
-    assert troubles(scene.registry.workers.get("gpu-1")) == {}
+    assert problems(scene.registry.workers.get("gpu-1")) == {}
 
 
 def test_recalled_versions_are_removed_even_if_the_disk_is_full(scene: Scene, kind: str) -> None:
@@ -99,7 +99,7 @@ def test_recalled_versions_are_removed_even_if_the_disk_is_full(scene: Scene, ki
     scene.alias(second)
     worker.reconcile(0.0)
     assert scene.serves(engine) == 1
-    assert str(state) in troubles(scene.registry.workers.get("gpu-1"))[PROD]
+    assert str(state) in problems(scene.registry.workers.get("gpu-1"))[PROD]
 
     scene.stand(first)
     for _ in range(3):
@@ -203,7 +203,7 @@ def test_a_vllm_without_runtime_loading_gets_the_setting_for_it(scene: Scene) ->
     assert isinstance(engine, FakeVllm)
     engine.is_updatable = False
     scene.worker(engine).reconcile(0.0)
-    reason = troubles(scene.registry.workers.get("gpu-1"))[PROD]
+    reason = problems(scene.registry.workers.get("gpu-1"))[PROD]
     assert "VLLM_ALLOW_RUNTIME_LORA_UPDATING" in reason
     assert "--api-server-count 1" in reason
 
@@ -233,7 +233,7 @@ def test_aliases_beyond_the_limit_of_a_report_are_not_loaded(
     report = scene.registry.workers.get("gpu-1")
     assert len(engine.names()) == 2
     assert {one.served_as for one in report.residents} == set(engine.names())
-    assert len([one for one in report.troubles if "no slot is free" in one.reason]) == 3
+    assert len([one for one in report.problems if "no slot is free" in one.reason]) == 3
 
 
 def test_an_engine_that_is_away_for_many_passes_is_logged_once(scene: Scene) -> None:

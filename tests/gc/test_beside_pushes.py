@@ -164,13 +164,13 @@ def _let_lapse(registry: LocalRegistry) -> None:
     come.
     """
     with registry.catalog.read() as tx:
-        going = [Digest(row.digest) for row in tx.exec(select(PendingDeleteRow)) if row.going_since]
+        going = [Digest(row.digest) for row in tx.exec(select(PendingDeleteRow)) if row.deleting_since]
     with pytest.raises(Unavailable, match="being deleted"):
         registry.uploads.open(TONE, going[0], 3)
     with registry.catalog.write() as tx:
         for row in tx.exec(select(PendingDeleteRow)):
-            assert row.going_since
-            row.going_since = row.going_since - LAPSES
+            assert row.deleting_since
+            row.deleting_since = row.deleting_since - LAPSES
 
 
 STORM = [

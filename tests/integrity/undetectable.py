@@ -10,7 +10,7 @@ WHEN = "a time or a person that is recorded nowhere else"
 UNKNOWABLE: dict[str, str] = {
     "answers.*": TRANSIENT,
     "uploads.*": TRANSIENT,
-    "leaving.*": "a sweep checks again in the transaction that deletes",
+    "pending_deletes.*": "a sweep checks again in the transaction that deletes",
     "files.unneeded_since": "a sweep checks again before it uses the mark",
     "damaged_files.reason": "a sentence for people",
     "damaged_files.found_at": WHEN,
@@ -47,7 +47,7 @@ UNKNOWABLE: dict[str, str] = {
     "stored_use.scope": "a count of zero equals a missing row",
     "stored_use.name": "a count of zero equals a missing row",
     "commits.message": "what people wrote, kept once where it is no version's",
-    "rollouts.every": ALONE,
+    "rollouts.interval": ALONE,
     "rollouts.step_at": "within a minute of its event",
     "rollouts.started_at": "within a minute of its event",
     "rollouts.steps": "future steps are stored only once; the current one is compared",

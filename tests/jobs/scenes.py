@@ -103,7 +103,7 @@ class Scene:
         """
         registry = self.stage.registry
         job, steps = registry.jobs.get(self.job), self._steps()
-        assert (job.state, job.fault) == ("done", None)
+        assert (job.state, job.error) == ("done", None)
         assert job.result is not None
         assert _names_and_digests(job.result) == _names_and_digests(_told(self.kind, self._number))
         assert self._finished.items() <= {step: turn for step, (turn, _) in steps.items()}.items()
@@ -127,7 +127,7 @@ class Scene:
             job = row_of(tx, self.job)
             assert job is not None
             rows = tx.exec(select(JobStepRow).where(JobStepRow.job_key == job.key)).all()
-        return {row.step: (row.turn, row.result is not None) for row in rows}
+        return {row.step: (row.attempt, row.result is not None) for row in rows}
 
     def _happened_so_far(self) -> Counter[str]:
         with self.stage.registry.catalog.read() as tx:

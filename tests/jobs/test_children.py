@@ -15,7 +15,7 @@ from adaptry.core.identity import Identity
 from adaptry.jobs.ipc import RegistryLocation, StepRequest
 from adaptry.jobs.step_launcher import StepLauncher
 from adaptry.jobs.step_process import OutputHandler, StepProcess
-from adaptry.registry.job_types.records import JobFault
+from adaptry.registry.job_types.records import JobFailure
 from adaptry.storage.catalog.rights import encode_rights
 from adaptry_api.testing import until
 
@@ -64,7 +64,7 @@ def test_storage_locations_are_shown_to_the_runner_but_not_to_the_submitter(
     child = StepProcess.start(request_of_a_step, launcher)
     fault = child.wait(OutputHandler(told.append, asides.append, lambda *stage: None))
 
-    assert isinstance(fault, JobFault)
+    assert isinstance(fault, JobFailure)
     assert fault.code == "unavailable"
     assert "127.0.0.1" not in " ".join([fault.message, *told])
     assert "127.0.0.1" in " ".join(asides)
@@ -109,7 +109,7 @@ def test_a_warm_process_is_single_threaded_and_is_replaced_if_it_dies(
     os.kill(warm, signal.SIGKILL)
     for _ in range(2):
         child = StepProcess.start(request_of_a_step, launcher)
-        assert isinstance(child.wait(OutputHandler(print, print, lambda *stage: None)), JobFault)
+        assert isinstance(child.wait(OutputHandler(print, print, lambda *stage: None)), JobFailure)
     waiting.cancel()
 
     assert ended(waiting) == "its process ended without an error message"

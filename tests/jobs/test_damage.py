@@ -44,9 +44,9 @@ def test_a_merge_uses_no_bytes_that_are_known_to_be_damaged(busy: LocalRegistry,
     job = busy.jobs.submit(MERGE)
     assert RunnerProcess(data, "--once").wait() == 0
     failed = busy.jobs.get(job.id)
-    assert (failed.state, failed.fault is not None) == ("failed", True)
-    assert failed.fault is not None
-    assert "is damaged in the registry" in failed.fault.message
+    assert (failed.state, failed.error is not None) == ("failed", True)
+    assert failed.error is not None
+    assert "is damaged in the registry" in failed.error.message
 
 
 def test_recomputed_files_of_a_merge_replace_damaged_ones(busy: LocalRegistry, data: Path) -> None:

@@ -115,9 +115,9 @@ def test_a_job_of_a_revoked_token_is_not_begun_and_has_the_reason(registry: Loca
         assert job_steps.begin_attempt(tx, job, "start", "r", NOW) is None
     seen = registry.jobs.get(job)
     assert seen.state == "failed"
-    assert seen.fault
-    assert "ops" in seen.fault.message
-    assert "revoked" in seen.fault.message
+    assert seen.error
+    assert "ops" in seen.error.message
+    assert "revoked" in seen.error.message
 
 
 def test_a_step_at_work_changes_nothing_once_its_token_is_revoked(registry: LocalRegistry) -> None:
@@ -140,7 +140,7 @@ def test_a_job_at_work_ends_when_its_token_is_revoked(registry: LocalRegistry, t
         wait_until(lambda: is_stopped(started.process.pid), "a step that stands still")
         revoke()
         seen = wait_for_job(registry, job)
-    assert (seen.state, seen.fault and seen.fault.code) == ("failed", "denied")
+    assert (seen.state, seen.error and seen.error.code) == ("failed", "denied")
 
 
 def test_a_job_of_a_revoked_token_continues_if_another_has_the_same_rights(registry: LocalRegistry) -> None:
@@ -165,7 +165,7 @@ def test_jobs_lose_the_rights_that_their_user_loses(registry: LocalRegistry) -> 
     registry.principals.set_disabled("ops", True)
     with registry.catalog.write() as tx:
         assert job_steps.begin_attempt(tx, other, "start", "r", NOW) is None
-    fault = registry.jobs.get(other).fault
+    fault = registry.jobs.get(other).error
     assert fault
     assert "disabled" in fault.message
 

@@ -103,7 +103,7 @@ def test_results_of_lm_eval_become_evidence_with_samples(evaluation: Evaluation)
     job = evaluation.submit("likely")
     assert RunnerProcess(evaluation.data, "--once", environ=evaluation.environ).wait(PATIENCE) == 0
     done = evaluation.registry.jobs.get(job)
-    assert done.state == "done", done.fault
+    assert done.state == "done", done.error
     assert done.result is not None
     assert (done.result["version"], done.result["values"]) == ("acme/tone@1", 1)
     (value,) = evaluation.registry.evidence.list(Ref(TONE)).items

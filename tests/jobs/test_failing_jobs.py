@@ -67,8 +67,8 @@ def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
 
     failed = busy.jobs.get(job.id)
     assert failed.state == "failed"
-    assert failed.fault is not None
-    assert "killed by SIGKILL" in failed.fault.message
+    assert failed.error is not None
+    assert "killed by SIGKILL" in failed.error.message
 
 
 def test_a_step_that_never_ends_fails_its_job_after_the_jobs_limit(busy: LocalRegistry, data: Path) -> None:
@@ -78,9 +78,9 @@ def test_a_step_that_never_ends_fails_its_job_after_the_jobs_limit(busy: LocalRe
 
     failed = busy.jobs.get(job.id)
     assert failed.state == "failed"
-    assert failed.fault is not None
-    assert "took longer than the job's limit of 0:00:01" in failed.fault.message
-    assert "--timeout" in failed.fault.message
+    assert failed.error is not None
+    assert "took longer than the job's limit of 0:00:01" in failed.error.message
+    assert "--timeout" in failed.error.message
 
 
 def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRegistry, data: Path) -> None:
@@ -91,8 +91,8 @@ def test_a_step_that_takes_more_memory_than_there_is_fails_its_job(busy: LocalRe
 
     failed = busy.jobs.get(job.id)
     assert failed.state == "failed"
-    assert failed.fault is not None
-    assert "more than the 0.1 GB that this runner has" in failed.fault.message
+    assert failed.error is not None
+    assert "more than the 0.1 GB that this runner has" in failed.error.message
 
 
 def test_files_of_a_killed_runner_are_removed_at_the_next_start(

@@ -49,7 +49,7 @@ def test_the_stored_base_is_what_the_command_writes(
     assert RunnerProcess(data, "--once").wait() == 0
 
     done = busy.jobs.get(job.id)
-    assert (done.state, done.fault) == ("done", None)
+    assert (done.state, done.error) == ("done", None)
     assert done.pieces == pieces
     weights = [file for file in done.result["files"] if file["path"].endswith(".safetensors")]
     assert len(weights) == (1 if order is TORCH else 2)
@@ -88,8 +88,8 @@ def test_a_job_whose_result_would_be_infinite_fails_and_stores_no_base(
 
     failed = busy.jobs.get(job.id)
     assert failed.state == "failed"
-    assert failed.fault is not None
-    assert "infinite or NaN values that the base does not have" in failed.fault.message
+    assert failed.error is not None
+    assert "infinite or NaN values that the base does not have" in failed.error.message
     with pytest.raises(NotFound):
         busy.bases.get("acme/merged")
 
@@ -136,7 +136,7 @@ def test_a_merge_that_is_repeated_after_its_registration_uses_the_pinned_version
     assert RunnerProcess(data, "--once").wait() == 0
 
     done = busy.jobs.get(job.id)
-    assert (done.state, done.fault) == ("done", None)
+    assert (done.state, done.error) == ("done", None)
 
 
 def test_two_runners_share_the_parts_on_postgresql(

@@ -86,7 +86,7 @@ def test_one_runner_runs_every_kind_with_the_submitters_rights(
             "done",
         ),
         **dict.fromkeys(["baseless", "stolen", "lossy", "elsewhere", "unmeasured", "evaluate"], "failed"),
-    }, {name: job.fault for name, job in jobs.items()}
+    }, {name: job.error for name, job in jobs.items()}
     assert result(jobs["convert"])["version"] == "acme/plain@1"
     assert [module.rank for module in busy.versions.detail(Ref.parse("acme/plain")).spec.modules] == [2] * 4
     exported = result(jobs["export"])
@@ -169,5 +169,5 @@ def result(job: JobInfo) -> dict[str, object]:
 
 
 def fault(job: JobInfo) -> tuple[str, str]:
-    assert job.fault is not None
-    return job.fault.code, job.fault.message
+    assert job.error is not None
+    return job.error.code, job.error.message

@@ -81,7 +81,7 @@ def test_a_bundle_carries_versions_with_their_metrics_aliases_and_texts(
     first = here.versions.detail(Ref.parse("acme/tone@1"))
     assert first.manifest == there.versions.detail(Ref.parse("acme/tone@1")).manifest
     assert (first.version.state, first.version.base_status) == ("deprecated", "verified")
-    assert first.version.standing and first.version.standing.successor == "acme/tone@2"
+    assert first.version.last_state_change and first.version.last_state_change.successor == "acme/tone@2"
     assert first.version.metrics == {"accuracy": 0.5}
     assert here.adapters.get(TONE).description == "how it talks — quietly"
     assert here.bases.get("org/tiny").stored == there.bases.get("org/tiny").stored

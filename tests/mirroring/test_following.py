@@ -39,7 +39,7 @@ ALL = MirrorSelection()
 
 def state(registry: Registry, ref: str) -> tuple[str, str | None]:
     version = registry.versions.get(Ref.parse(ref))
-    return version.state, version.standing.reason if version.standing else None
+    return version.state, version.last_state_change.reason if version.last_state_change else None
 
 
 def change(

@@ -83,7 +83,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
                 base=HOSTILE,
                 url=HOSTILE,
                 residents=(loaded,),
-                troubles=(WorkerProblem(served_as=HOSTILE, reason=HOSTILE),),
+                problems=(WorkerProblem(served_as=HOSTILE, reason=HOSTILE),),
             )
         )
         registry.versions.set_state(TONE, one.digest, StateChange(state="revoked", reason=HOSTILE), 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 
 _NEW_TABLES = (
     "job_schedules",
@@ -54,8 +55,53 @@ _NEWER_TABLES = (
 )  # fmt: skip
 
 
+_RENAMED = (
+    ("jobs", "tries", "attempts"),
+    ("jobs", "fault", "error"),
+    ("job_steps", "turn", "attempt"),
+    ("job_steps", "what", "activity"),
+    ("workers", "seen", "last_event"),
+    ("workers", "troubles", "problems"),
+    ("rollouts", "every", "interval"),
+    ("pending_deletes", "going_since", "deleting_since"),
+)
+
+
+_OLD_KINDS = {
+    "branch.created": "branch.made",
+    "branch.deleted": "branch.dropped",
+    "commit.created": "commit.made",
+    "rollout.finished": "rollout.done",
+    "tag.created": "tag.made",
+    "tag.deleted": "tag.dropped",
+}
+
+
+def statements_back_to_0034() -> Iterator[str]:
+    """Gives columns, a table and kinds of events the names that they had before schema 0035."""
+    for table, old, new in _RENAMED:
+        yield f"ALTER TABLE {table} RENAME COLUMN {new} TO {old}"
+    yield (
+        "CREATE TABLE leaving (digest VARCHAR NOT NULL, since TIMESTAMP WITH TIME ZONE NOT NULL,"
+        " going_since TIMESTAMP WITH TIME ZONE, CONSTRAINT pk_leaving PRIMARY KEY (digest))"
+    )
+    yield "INSERT INTO leaving SELECT digest, since, going_since FROM pending_deletes"
+    yield "DROP TABLE pending_deletes"
+    yield "CREATE INDEX ix_leaving_since ON leaving (since)"
+    for new, old in _OLD_KINDS.items():
+        for table in ("events", "webhook_deliveries"):
+            yield f"UPDATE {table} SET kind = '{old}' WHERE kind = '{new}'"
+        yield f"UPDATE webhooks SET kinds = replace(kinds, '\"{new}\"', '\"{old}\"')"
+    for new, old in (("attempts", "tries"), ("error", "fault"), ("interval", "every")):
+        yield f"UPDATE answers SET answer = replace(answer, '\"{new}\":', '\"{old}\":')"
+    yield "UPDATE answers SET answer = replace(answer, '\"last_state_change\":', '\"standing\":')"
+    yield "UPDATE alembic_version SET version_num = '0034'"
+
+
 def _back_to_0027(database: sqlite3.Connection) -> None:
     """Takes away what schema 0028 (queries) and those after it added, but for tables."""
+    for statement in statements_back_to_0034():
+        database.execute(statement)
     database.execute("DROP INDEX ix_principals_kind")
     columns = ("created_at", "rank", "alpha", "size", "downloads", "findings")
     for index in (

@@ -323,8 +323,8 @@ def test_withdrawals_in_the_replaced_catalog_are_kept_as_quarantine(folder: Path
     with closing(open_local(folder)) as opened:
         found = opened.versions.get(Ref.parse("acme/tone@1"))
         assert found.state == "quarantined"
-        assert found.standing is not None
-        assert "revoked before the registry was restored from a backup" in found.standing.reason
+        assert found.last_state_change is not None
+        assert "revoked before the registry was restored from a backup" in found.last_state_change.reason
 
 
 def test_a_postgresql_registry_refuses_backup_but_begins_an_epoch(

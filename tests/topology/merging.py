@@ -68,7 +68,7 @@ def assert_as_on_one_machine(registry: Registry, folder: Path, name: str) -> Non
 def assert_ended_once(registry: Registry, job: JobInfo, folder: Path, name: str) -> None:
     """Done, in its first try, all pieces, and no other job came of it; its result is whole."""
     seen = ended(registry, job)
-    assert (seen.state, seen.pieces, seen.tries, seen.fault) == ("done", SHARDS, 1, None)
+    assert (seen.state, seen.pieces, seen.attempts, seen.error) == ("done", SHARDS, 1, None)
     about = [one for one in registry.jobs.list(limit=200).items if one.task.get("to") == f"org/{name}-merged"]
     assert [one.id for one in about] == [job.id]
     made = [one for one in _bases(registry) if f"org/{name}-merged" in one]

@@ -13,5 +13,5 @@ def test_a_merge_shared_by_runners_equals_that_of_one_machine(
 ) -> None:
     registry = running.registry()
     job = ended(registry, ordered(registry, tmp_path, "shared"))
-    assert (job.state, job.pieces, job.fault) == ("done", SHARDS, None)
+    assert (job.state, job.pieces, job.error) == ("done", SHARDS, None)
     assert_as_on_one_machine(registry, tmp_path, "shared")

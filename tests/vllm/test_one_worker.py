@@ -104,7 +104,7 @@ def test_a_recall_stays_open_until_a_killed_engine_is_declared_gone_and_is_prove
     until(lambda: "unknown: no report" in run("workers", "show", "one").stdout, _SILENCE)
     assert "last: serving" in run("recall", "status", "acme/early@1", code=1).stdout
 
-    run("workers", "gone", "one", "--reason", "the node was scrapped")
+    run("workers", "declare-gone", "one", "--reason", "the node was scrapped")
     closed = run("recall", "status", "acme/early@1")
     assert "declared gone by root (the node was scrapped)" in closed.stdout
     assert "removal proved: 0 of 1 worker" in closed.stderr

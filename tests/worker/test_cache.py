@@ -310,7 +310,7 @@ def test_a_withdrawn_version_is_refused_even_if_cached(
         cache.acquire(registry, "acme/tone@1")
 
 
-def test_a_recalled_version_is_removed_and_refused_until_readmitted(
+def test_a_recalled_version_is_removed_and_refused_until_unblocked(
     registry: LocalRegistry, cache: Cache, publish: Publish
 ) -> None:
     version = publish()
@@ -323,7 +323,7 @@ def test_a_recalled_version_is_removed_and_refused_until_readmitted(
         assert one.acquire_local(version.digest) is None
         with pytest.raises(Withdrawn, match="it leaks addresses"):
             one.acquire(registry, "acme/tone")
-    cache.readmit(version.digest)
+    cache.unblock(version.digest)
     assert cache.acquire(registry, "acme/tone").path.is_dir()
 
 

@@ -33,8 +33,8 @@ Publish = Callable[..., VersionInfo]
 PROD = "acme/tone@prod"
 
 
-def troubles(bench: Bench) -> dict[str, str]:
-    found = bench.registry.there.workers.get("gpu-1").troubles
+def problems(bench: Bench) -> dict[str, str]:
+    found = bench.registry.there.workers.get("gpu-1").problems
     return {one.served_as: one.reason for one in found}
 
 
@@ -56,11 +56,11 @@ def test_a_newer_version_that_the_cache_has_no_room_for_is_reported_until_it_is_
         point(full, "acme/tone", second)
         await full.look()
         assert first.digest.hex in (await full.ask(PROD) or "")
-        assert "the previous version is still served" in troubles(full)[PROD]
-        assert "do not fit into the cache" in troubles(full)[PROD]
+        assert "the previous version is still served" in problems(full)[PROD]
+        assert "do not fit into the cache" in problems(full)[PROD]
         point(full, "acme/tone", first)
         await full.look()
-        assert troubles(full) == {}
+        assert problems(full) == {}
 
     asyncio.run(test())
 
@@ -111,8 +111,8 @@ def test_a_name_that_was_unloaded_while_it_was_refreshed_does_not_disturb_others
             point(full, name, publish(seed=seed, name=name))
         is_newer = True
         await full.look()
-        assert "do not fit into the cache" in troubles(full)[PROD]
-        assert "vLLM refuses to load it" in troubles(full)["acme/facts@prod"]
+        assert "do not fit into the cache" in problems(full)[PROD]
+        assert "vLLM refuses to load it" in problems(full)["acme/facts@prod"]
 
     asyncio.run(test())
 

@@ -345,8 +345,8 @@ def test_a_version_loaded_by_hand_is_reported_and_recalled_too(
         bench.models.lora_requests["acme/tone@1"] = by_hand
         await bench.look()
         assert held(bench) == {("acme/tone@1", 1): "serving"}
-        (trouble,) = bench.registry.there.workers.get("gpu-1").troubles
-        assert "one engine has one worker" in trouble.reason
+        (problem,) = bench.registry.there.workers.get("gpu-1").problems
+        assert "one engine has one worker" in problem.reason
         revoke(bench, "acme/tone@1")
         await bench.look()
         await bench.look()

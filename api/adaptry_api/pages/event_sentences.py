@@ -9,7 +9,7 @@ from adaptry.registry.events import Events
 from adaptry.registry.records import Event
 
 _LOOKED_BACK = 200
-_UNREMARKABLE = frozenset({"adapter.created", "metrics.logged", "evidence.added", "commit.made"})
+_UNREMARKABLE = frozenset({"adapter.created", "metrics.logged", "evidence.added", "commit.created"})
 """Kinds of events that only accompany a push."""
 
 
@@ -89,4 +89,4 @@ def _percent(detail: dict[str, str]) -> str:
 
 
 def _rollout_tone(what: str) -> str:
-    return {"done": "live", "stopped": "bad", "aborted": "warn"}.get(what, "plain")
+    return {"finished": "live", "stopped": "bad", "aborted": "warn"}.get(what, "plain")

@@ -87,7 +87,9 @@ def _fleet(registry: Registry, cursor: str | None) -> FleetPage:
         for state in WITHDRAWN
         for version in registry.versions.search(f"state:{state}", None, _RECALLS).items
     ]
-    recalled.sort(key=lambda version: version.standing.at if version.standing else version.created_at)
+    recalled.sort(
+        key=lambda version: version.last_state_change.at if version.last_state_change else version.created_at
+    )
     return FleetPage(
         workers=workers,
         recalls=tuple(recall_progress(registry, one, _PROOFS) for one in reversed(recalled[-_RECALLS:])),

@@ -45,7 +45,10 @@ async def list_events(
             json_schema_extra={"maximum": protocol.MAX_WAIT},
         ),
     ] = 0.0,
-    about: Annotated[list[str], Query(description="Globs of adapter names (acme/*).")] = [],  # noqa: B006
+    adapter: Annotated[list[str], Query(description="Globs of adapter names (acme/*).")] = [],  # noqa: B006
+    about: Annotated[  # the former name, which running workers send until they are upgraded
+        list[str], Query(include_in_schema=False)
+    ] = [],  # noqa: B006
     last_event_id: Annotated[
         str | None, Header(description="Sent instead of `after` by a client that reconnects to a stream.")
     ] = None,
@@ -62,23 +65,24 @@ async def list_events(
     async def identify() -> Identity:
         return await state.authenticator.identify(shown)
 
+    names = (*adapter, *about)
     if not _wants_stream(request):
         check_limit(limit)
-        check_events_query(after, wait, about)
+        check_events_query(after, wait, names)
         return await state.event_broadcaster.next_events(
-            identify, after, limit, min(wait, protocol.MAX_WAIT), NameFilter(about)
+            identify, after, limit, min(wait, protocol.MAX_WAIT), NameFilter(names)
         )
     begin = _number(last_event_id) if last_event_id is not None else after
-    check_events_query(begin, 0, about)
+    check_events_query(begin, 0, names)
     return StreamingResponse(
-        _stream(state, identify, begin, NameFilter(about)),
+        _stream(state, identify, begin, NameFilter(names)),
         media_type=STREAM,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
 async def _stream(
-    state: AppState, identify: Identify, after: int | None, about: NameFilter
+    state: AppState, identify: Identify, after: int | None, names: NameFilter
 ) -> AsyncIterator[bytes]:
     """Streams events until the caller disconnects, the token expires, or the server stops; a new connection
     can resume where this one ended.
@@ -87,7 +91,7 @@ async def _stream(
     wait = 0.0
     while not state.draining.has_begun:
         try:
-            news = await state.event_broadcaster.next_events(identify, after, _AT_ONCE, wait, about)
+            news = await state.event_broadcaster.next_events(identify, after, _AT_ONCE, wait, names)
         except AdaptryError:
             return
         after, wait = news.seq, state.heartbeat

@@ -174,8 +174,8 @@ def set_version_state(
 ) -> VersionInfo:
     """Deprecate, revoke or reactivate a version.
 
-    `If-Match: "<generation>"` is required: the generation of the version's `standing`, or `"0"` for a version
-    without one.
+    `If-Match: "<generation>"` is required: the generation of the version's `last_state_change`, or `"0"` for
+    a version without one.
     """
     change = StateChange(state=body.state, reason=body.reason, successor=body.successor)
     version = registry.versions.set_state(name, revision, change, was)

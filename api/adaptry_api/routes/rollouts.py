@@ -41,7 +41,7 @@ def start_rollout(
     At most one rollout runs for an alias.
     """
     begun = registry.rollouts.start(
-        name, body.alias, body.to, RolloutPlan(steps=body.steps, every=body.every)
+        name, body.alias, body.to, RolloutPlan(steps=body.steps, interval=body.interval)
     )
     response.headers["ETag"] = f'"{begun.generation}"'
     return begun

@@ -160,7 +160,7 @@ def stack(
     *,
     to: AdapterName | Path | str,
     in_sequence: bool = False,
-    own_ranks: bool = False,
+    per_module_ranks: bool = False,
     dtype: DtypeLike = "float32",
     whole_weights: str | None = None,
     base: BaseLike | None = None,
@@ -180,7 +180,7 @@ def stack(
     *,
     to: None = None,
     in_sequence: bool = False,
-    own_ranks: bool = False,
+    per_module_ranks: bool = False,
     dtype: DtypeLike = "float32",
     whole_weights: str | None = None,
     base: BaseLike | None = None,
@@ -200,7 +200,7 @@ def stack(
     *,
     to: AdapterName | Path | str | None = None,
     in_sequence: bool = False,
-    own_ranks: bool = False,
+    per_module_ranks: bool = False,
     dtype: DtypeLike = "float32",
     whole_weights: str | None = None,
     base: BaseLike | None = None,
@@ -223,8 +223,8 @@ def stack(
         inputs: Adapters, or a mapping from adapters to their weights, as in `combine`.
         to: A name in the registry, or a folder. None: nothing is written, and the plan is returned.
         in_sequence: Each adapter was trained on top of the base and the adapters before it.
-        own_ranks: Each module keeps its own rank (smaller; not for every engine). Otherwise all modules get
-            one rank, padded with zeros.
+        per_module_ranks: Each module keeps its own rank (smaller; not for every engine). Otherwise all
+            modules get one rank, padded with zeros.
         dtype: The dtype of the factors.
         whole_weights, base, other_base: As in `combine`.
         metrics, alias, force_reason: As in `push`, for the resulting version.
@@ -237,7 +237,7 @@ def stack(
     """
     target = None if to is None else parse_destination(to, metrics, alias, force_reason, replace)
     fields = {
-        "uniform": not own_ranks,
+        "uniform": not per_module_ranks,
         "in_sequence": in_sequence,
         "dtype": parse_dtype(dtype),
         "whole_weights": whole_weights,

@@ -112,7 +112,7 @@ class WorkflowEngine:
                     "priority": job.rank,
                 },
                 job.id,
-                job.tries,
+                job.attempts,
             )
         self._wakeup.wake()
 
@@ -172,7 +172,7 @@ class WorkflowEngine:
 
 def _workflow_id(job: UnfinishedJob) -> str:
     """The engine's id of this try of a job."""
-    return f"{job.id}.{job.tries}"
+    return f"{job.id}.{job.attempts}"
 
 
 def _job_of(workflow: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from adaptry.registry.job_types.records import DAY, JobFault
+from adaptry.registry.job_types.records import DAY, JobFailure
 
 
 class _IpcModel(BaseModel):
@@ -73,4 +73,4 @@ class ChildMessage(_IpcModel):
     done: int = 0
     total: int = 0
     outcome: StepResult | None = None
-    fault: JobFault | None = None
+    fault: JobFailure | None = None

@@ -33,7 +33,7 @@ from adaptry.jobs.scratch import scratch_folder
 from adaptry.jobs.step_launcher import StepLauncher
 from adaptry.jobs.step_runner import StepRunner, finish_job, has_unfinished_jobs
 from adaptry.jobs.workflows import RunnerCallbacks
-from adaptry.registry.job_types.records import JobFault, JobInfo, RunnerInfo
+from adaptry.registry.job_types.records import JobFailure, JobInfo, RunnerInfo
 from adaptry.storage.catalog import jobs, runners, schedules
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import catalog_of, open_local
@@ -149,7 +149,7 @@ def _send_heartbeat(catalog: Catalog, me: RunnerInfo) -> None:
 
 def _callbacks(steps: StepRunner) -> RunnerCallbacks:
     def end(id: str, result: dict[str, Any] | None, fault: dict[str, Any] | None) -> None:
-        finish_job(steps.catalog, id, result, JobFault.model_validate(fault) if fault else None)
+        finish_job(steps.catalog, id, result, JobFailure.model_validate(fault) if fault else None)
 
     def find(id: str) -> JobInfo | None:
         with steps.catalog.read() as tx:
@@ -226,7 +226,7 @@ class _RunnerLoop:
             slots = sum(each.concurrency for each in runners.every(tx))
             most = _AHEAD * max(slots, self._settings.concurrency)
             found = next_of_each_namespace(jobs.unfinished(tx, most), most)
-        open_jobs = {(job.id, job.tries): job for job in found}
+        open_jobs = {(job.id, job.attempts): job for job in found}
         self._enqueued &= open_jobs.keys()
         for name in islice((name for name in open_jobs if name not in self._enqueued), _AT_ONCE):
             self._engine.enqueue(open_jobs[name])
@@ -248,4 +248,4 @@ class _RunnerLoop:
                 "the job engine gave up on this job after errors or repeated crashes; see the output of"
                 " the runners"
             )
-            finish_job(self._steps.catalog, job.id, None, JobFault(code=AdaptryError.code, message=message))
+            finish_job(self._steps.catalog, job.id, None, JobFailure(code=AdaptryError.code, message=message))

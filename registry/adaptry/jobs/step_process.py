@@ -18,7 +18,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.jobs.dispatch import TORCH_KINDS
 from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
 from adaptry.jobs.step_launcher import LaunchedProcess, StepLauncher
-from adaptry.registry.job_types.records import JobFault
+from adaptry.registry.job_types.records import JobFailure
 
 
 @dataclass(slots=True)
@@ -52,14 +52,14 @@ class StepProcess:
             process.stdin.flush()
         return child
 
-    def wait(self, output: OutputHandler) -> StepResult | JobFault | None:
+    def wait(self, output: OutputHandler) -> StepResult | JobFailure | None:
         """Waits for the process and closes its pipes. Returns its result or fault; None if it ended without
         one."""
         process = self.process
         assert process.stdin and process.stdout and process.stderr
         stderr = threading.Thread(target=_forward_stderr, args=(process.stderr, output.log), daemon=True)
         stderr.start()
-        outcome: StepResult | JobFault | None = None
+        outcome: StepResult | JobFailure | None = None
         for text in process.stdout:
             message = _parse_message(text)
             if message is None:

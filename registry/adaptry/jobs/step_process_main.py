@@ -23,7 +23,7 @@ from adaptry.core.request_id import REQUEST_ID
 from adaptry.core.telemetry import exporting_telemetry
 from adaptry.jobs.context import JobContext, Processors
 from adaptry.jobs.ipc import ChildMessage, StepRequest, StepResult
-from adaptry.registry.job_types.records import JobFault
+from adaptry.registry.job_types.records import JobFailure
 from adaptry.registry.job_types.tasks import argument_names, parse_task
 from adaptry.storage.catalog import job_steps
 from adaptry.storage.catalog.rights import decode_rights
@@ -48,10 +48,10 @@ def main() -> None:
         if error.public_message != error.message:
             pipe.send(ChildMessage(what="aside", text=error.message))
         message = pipe.names.in_sentence(error.public_message)
-        pipe.send(ChildMessage(what="fault", fault=JobFault(code=error.code, message=message)))
+        pipe.send(ChildMessage(what="fault", fault=JobFailure(code=error.code, message=message)))
     except Exception as error:  # noqa: BLE001  (any exception fails the job; its log has the traceback)
         pipe.log(traceback.format_exc())
-        fault = JobFault(
+        fault = JobFailure(
             code=AdaptryError.code, message=f"{type(error).__name__}: {error} ({_FAILED})"[:1000]
         )
         pipe.send(ChildMessage(what="fault", fault=fault))

@@ -27,7 +27,7 @@ from adaptry.jobs.capacity import CapacityLimiter
 from adaptry.jobs.ipc import RegistryLocation, StepRequest, StepResult
 from adaptry.jobs.step_launcher import StepLauncher
 from adaptry.jobs.step_process import OutputHandler, StepProcess
-from adaptry.registry.job_types.records import JobFault, JobNeeds
+from adaptry.registry.job_types.records import JobFailure, JobNeeds
 from adaptry.storage.catalog import job_steps, jobs
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rights import encode_rights
@@ -44,13 +44,13 @@ GONE: Mapping[str, Any] = {"gone": True}
 class _Failure:
     """Why a try failed, the number of tries allowed for that reason, and the seconds before the second."""
 
-    fault: JobFault
+    fault: JobFailure
     tries: int = 1
     pause: float = 0.2
 
     @classmethod
     def unavailable(cls, message: str, *, tries: int) -> Self:
-        return cls(JobFault(code=Unavailable.code, message=message), tries)
+        return cls(JobFailure(code=Unavailable.code, message=message), tries)
 
 
 @dataclass(slots=True)
@@ -153,7 +153,7 @@ class StepRunner:
         """The same as `_run_process`, in a span that the process's own spans are part of."""
         attributes = {"adaptry.job.kind": request.kind, "adaptry.job.step": request.step.partition("-")[0]}
         with tracing.span("job step", attributes, seconds=tracing.STEP_SECONDS) as span:
-            span.detail({"adaptry.job": request.job, "adaptry.job.turn": request.attempt})
+            span.detail({"adaptry.job": request.job, "adaptry.job.attempt": request.attempt})
             outcome = self._run_process(request.model_copy(update={"trace": tracing.headers()}))
             if isinstance(outcome, _Failure):
                 span.set({"error.type": outcome.fault.code})
@@ -275,11 +275,11 @@ class _ProgressLog:
             self.flush()
 
 
-def finish_job(catalog: Catalog, id: str, result: Mapping[str, Any] | None, fault: JobFault | None) -> None:
+def finish_job(catalog: Catalog, id: str, result: Mapping[str, Any] | None, fault: JobFailure | None) -> None:
     """Records the job's end, unless it has ended already."""
     reach("runner.before_finish")
     with catalog.write() as tx:
-        jobs.finish(tx, id, "failed" if fault else "done", _now(), result=result, fault=fault)
+        jobs.finish(tx, id, "failed" if fault else "done", _now(), result=result, error=fault)
     reach("runner.after_finish")
 
 

@@ -1,7 +1,8 @@
 """The DBOS workflows: a job, which enqueues its steps and ends; and a step, run by the runner that takes it.
 
 Their decisions depend only on results of DBOS steps, so a workflow that is resumed elsewhere decides the
-same.
+same. DBOS stores these results, so an upgraded runner also reads those of earlier ones: the keys of a
+result, such as `fault`, do not change.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, TypeVar
 
 from dbos import DBOS, WorkflowHandle
@@ -17,12 +19,13 @@ from dbos import DBOS, WorkflowHandle
 from adaptry.core.errors import AdaptryError, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.jobs.queues import step_queue
-from adaptry.registry.job_types.records import JobInfo
+from adaptry.registry.job_types.records import JobInfo, JobNeeds
 from adaptry.storage.catalog.jobs import rank_of
 
 VERSION = "1"  # workflows of another version are left to runners of that version
 _PATIENCE = 0.05  # seconds between two checks whether a step is done, for each job supervised here
 _PAUSE = 1.0  # seconds between tries to reach an unreachable catalog
+_STORED = {"needs", "priority", "submitted_at"}  # of a job, in DBOS's tables
 Json = dict[str, Any]  # what steps come to
 Answer = TypeVar("Answer")
 
@@ -56,11 +59,12 @@ class Workflows:
         """The job if it is open, else None; called from its workflow."""
         return self._is_open(id)
 
-    def _job(self, id: str, tries: int) -> None:
+    def _job(self, id: str, attempt: int) -> None:
         job = self._is_open(id)
         if job is None:
             return
-        run = _Run(id, tries, JobInfo.model_validate(job), self)
+        rank = rank_of(job["priority"], datetime.fromisoformat(job["submitted_at"]))
+        run = _Run(id, attempt, JobNeeds.model_validate(job["needs"]), rank, self)
         (first,) = run.run_all([("start", job["needs"]["memory"])])
         if first is None:
             return
@@ -95,7 +99,7 @@ class Workflows:
         @DBOS.step(name="is_open")
         def is_open(id: str) -> Json | None:
             found = _retry_unavailable(lambda: work.find_job(id))
-            return found.model_dump(mode="json") if found and found.is_open else None
+            return found.model_dump(mode="json", include=_STORED) if found and found.is_open else None
 
         @DBOS.step(name="do")
         def do(id: str, step: str, memory: int) -> Json:
@@ -114,9 +118,9 @@ class Workflows:
                     self.wake()  # a waiting step can take this one's slot
 
         @DBOS.workflow(name="job")
-        def job(id: str, tries: int) -> None:
+        def job(id: str, attempt: int) -> None:
             with self._marked_active():
-                self._job(id, tries)
+                self._job(id, attempt)
 
         self._is_open, self._end = is_open, end
 
@@ -126,8 +130,9 @@ class _Run:
     """Runs one job's steps, inside its workflow."""
 
     id: str
-    tries: int
-    job: JobInfo
+    attempt: int
+    needs: JobNeeds
+    rank: int
     workflows: Workflows
 
     def run_all(self, steps: list[tuple[str, int]]) -> list[Json | None]:
@@ -156,14 +161,14 @@ class _Run:
 
     def _enqueue_step(self, step: str, memory: int, again: int) -> WorkflowHandle[Any]:
         """Enqueues a step in the queue that matches its needs. (`Any`: JSON.)"""
-        needs = self.job.needs.model_copy(update={"memory": memory})
+        needs = self.needs.model_copy(update={"memory": memory})
         handle: WorkflowHandle[Any] = DBOS.enqueue_workflow_with_options(
             {
                 "queue_name": step_queue(needs),
                 "workflow_name": "step",
-                "workflow_id": f"{self.id}.{self.tries}.{step}.{again}",
+                "workflow_id": f"{self.id}.{self.attempt}.{step}.{again}",
                 "app_version": VERSION,
-                "priority": rank_of(self.job.priority, self.job.submitted_at),
+                "priority": self.rank,
             },
             self.id,
             step,

@@ -41,4 +41,4 @@ def change_state(registry: Registry, ref: Ref, change: StateChange) -> StateChan
         )
     seen = registry.versions.get(ref)
     version = registry.versions.set_state(ref.name, seen.digest, change, seen.state_generation)
-    return StateChangeResult(version, seen.state, version.standing != seen.standing)
+    return StateChangeResult(version, seen.state, version.last_state_change != seen.last_state_change)

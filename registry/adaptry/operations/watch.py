@@ -105,7 +105,7 @@ class RefWatcher:
         """Raises `InvalidRef`."""
         self._registry = registry
         self._patterns = tuple(map(RefPattern.parse, patterns))
-        self._about = tuple(dict.fromkeys(pattern.adapters for pattern in self._patterns))
+        self._adapters = tuple(dict.fromkeys(pattern.adapters for pattern in self._patterns))
         self._seen: dict[str, VersionInfo] = {}
         self._seq: int | None = None
         self._epoch: str | None = None
@@ -134,7 +134,7 @@ class RefWatcher:
         """Waits up to `wait` seconds for these adapters' first event. Can be repeated after `Unavailable`."""
         if self._seq is None or time.monotonic() - self._looked_at > _FULL_LOOK:
             return self._rescan()
-        news = self._registry.events.read(self._seq, _AT_ONCE, wait, self._about)
+        news = self._registry.events.read(self._seq, _AT_ONCE, wait, self._adapters)
         if news.seq < self._seq or news.epoch != self._epoch:
             return self._rescan()
         changed = self._rescan_adapters(affected_adapters(news))
@@ -184,7 +184,7 @@ def watch_refs(
 def follow_events(
     registry: Registry,
     after: int | None = None,
-    about: Sequence[str] = (),
+    adapters: Sequence[str] = (),
     pause: Callable[[float], object] = time.sleep,
 ) -> Iterator[Event]:
     """Yields every event after number `after` (None: from now), forever. Waits if the registry is down."""
@@ -192,7 +192,7 @@ def follow_events(
 
     def look() -> EventBatch:
         nonlocal reached
-        news = registry.events.read(reached, _AT_ONCE, 0.0 if reached is None else 30.0, about)
+        news = registry.events.read(reached, _AT_ONCE, 0.0 if reached is None else 30.0, adapters)
         reached = news.seq
         return news
 
@@ -227,7 +227,7 @@ def _comparable(version: VersionInfo | None) -> object:
         version.digest,
         version.number,
         version.state,
-        version.standing,
+        version.last_state_change,
         version.base_id,
         version.base_status,
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import Page
 
 MAIN = "main"
-COMMIT_MADE = "commit.made"
+COMMIT_CREATED = "commit.created"
 """The event of a commit that created no version; otherwise the event is `version.pushed`."""
 
 

@@ -30,26 +30,26 @@ class Events(ABC):
 
     @abstractmethod
     def read(
-        self, after: int | None = None, limit: int = 50, wait: float = 0.0, about: Sequence[str] = ()
+        self, after: int | None = None, limit: int = 50, wait: float = 0.0, adapters: Sequence[str] = ()
     ) -> EventBatch:
         """The events after number `after`, oldest first; None: from now on.
 
         If there is none yet, waits up to `wait` seconds for the first. A call examines at most a few thousand
         events, so it may return early without any if most are not visible to the caller: continue from the
-        result's `seq`, which equals `after` only at the end. `about` are globs of adapters' names (`acme/*`),
-        one of which must match; without globs, the result includes events about bases. Raises `Invalid`.
+        result's `seq`, which equals `after` only at the end. `adapters` are globs of names (`acme/*`), one of
+        which must match; without globs, the result includes events about bases. Raises `Invalid`.
         """
 
 
-def check_events_query(after: int | None, wait: float, about: Sequence[str]) -> None:
+def check_events_query(after: int | None, wait: float, adapters: Sequence[str]) -> None:
     """Raises `Invalid` for invalid arguments of a feed."""
     if after is not None and not 0 <= after <= _LAST:
         raise Invalid("events are numbered from 1: `after` must be the number of the last event seen, or 0")
     if not (math.isfinite(wait) and wait >= 0):
         raise Invalid("wait must be a number of seconds, or 0")
-    if len(about) > MAX_GLOBS or any(len(glob) > _LONGEST_GLOB for glob in about):
+    if len(adapters) > MAX_GLOBS or any(len(glob) > _LONGEST_GLOB for glob in adapters):
         raise Invalid(f"at most {MAX_GLOBS} globs of names are allowed, with {_LONGEST_GLOB} characters each")
-    if sum(map(len, filter(_needs_engine, about))) > _MOST_WILD:
+    if sum(map(len, filter(_needs_engine, adapters))) > _MOST_WILD:
         raise Invalid(
             f"the globs of names have more than {_MOST_WILD} characters together, not counting names and"
             " globs"

@@ -122,7 +122,8 @@ class StateRecord(Record):
 
 @value
 class VersionInfo(Record):
-    """A version as shown in listings and searches. Without a `standing`, its state has never changed.
+    """A version as shown in listings and searches. Without a `last_state_change`, its state has never
+    changed.
 
     `rank`: the largest rank of its modules. `targets`: the last parts of their paths. `parameters`: the
     number of elements of its tensors, in `size` bytes. `weights`: the digest of all tensors, independent of
@@ -134,7 +135,7 @@ class VersionInfo(Record):
     number: int
     digest: Digest
     state: State = "active"
-    standing: StateRecord | None = None
+    last_state_change: StateRecord | None = None
     created_at: datetime
     created_by: str
     method: str
@@ -166,7 +167,7 @@ class VersionInfo(Record):
     @property
     def state_generation(self) -> int:
         """The value to pass to `versions.set_state` as `was`, to change the state from this one."""
-        return self.standing.generation if self.standing else 0
+        return self.last_state_change.generation if self.last_state_change else 0
 
     def __repr__(self) -> str:
         return short_repr(
@@ -186,9 +187,9 @@ class VersionInfo(Record):
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         """The record's facts, as names and texts; unknown facts have an empty text."""
-        standing = self.standing
-        yield "reason", f"{standing.reason} (by {standing.by})" if standing else ""
-        yield "successor", (standing.successor or "") if standing else ""
+        change = self.last_state_change
+        yield "reason", f"{change.reason} (by {change.by})" if change else ""
+        yield "successor", (change.successor or "") if change else ""
         yield "damaged", "some of its stored files are missing or changed" if self.is_damaged else ""
         yield "aliases", ", ".join(self.aliases)
         yield "method", " ".join((self.method, *self.traits))

@@ -25,10 +25,12 @@ RolloutStage = Literal["running", "done", "stopped", "aborted"]
 
 
 class RolloutPlan(Value):
-    """The percentages of workers, and the seconds to wait at each (None: until a user continues)."""
+    """The percentages of workers, and the `interval`: the seconds to wait at each (None: until a user
+    continues).
+    """
 
     steps: tuple[int, ...] = Field(default=(10, 50, 100), min_length=1, max_length=32)
-    every: int | None = Field(default=None, ge=1, le=30 * 86_400)
+    interval: int | None = Field(default=None, ge=1, le=30 * 86_400)
 
     @model_validator(mode="after")
     def _rises(self) -> Self:
@@ -58,7 +60,7 @@ class RolloutInfo(Value):
     alias_generation: int
     steps: tuple[int, ...]
     step: int
-    every: int | None = None
+    interval: int | None = None
     stage: RolloutStage
     reason: str | None = None
     generation: int
@@ -92,7 +94,7 @@ def is_due(rollout: RolloutInfo, now: datetime, serving: Mapping[str, Digest | N
 
     `serving` is the version that each worker serves under the alias, None while that is not certain.
     """
-    if rollout.every is None or now < rollout.step_at + timedelta(seconds=rollout.every):
+    if rollout.interval is None or now < rollout.step_at + timedelta(seconds=rollout.interval):
         return False
     turn = choose_workers(rollout.id, rollout.percent, serving)
     return bool(turn) and all(serving[worker] == rollout.digest for worker in turn)

@@ -15,7 +15,7 @@ def state_warning(version: VersionInfo) -> str | None:
     """`acme/tone@3 is deprecated: it stutters; use acme/tone@4 instead`; None for an active version."""
     if version.state == "active":
         return None
-    state_record = version.standing
+    state_record = version.last_state_change
     why = f": {state_record.reason}" if state_record else ""
     instead = f"; use {state_record.successor} instead" if state_record and state_record.successor else ""
     return f"{version.label} is {version.state}{why}{instead}"

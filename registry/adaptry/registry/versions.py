@@ -174,8 +174,8 @@ class Versions(ABC):
 
     @abstractmethod
     def set_state(self, name: AdapterName, revision: Digest, change: StateChange, was: int) -> VersionInfo:
-        """Compare-and-swap: changes only if the generation of the version's `standing` is `was` (0: it has
-        none).
+        """Compare-and-swap: changes only if the generation of the version's `last_state_change` is `was` (0:
+        it has none).
 
         A version that is already in the state does not change, whatever `was` is; the result lists its
         aliases. Raises `Conflict` with the current state, or for an invalid successor, `NotFound`,

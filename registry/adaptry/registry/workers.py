@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, AliasChoices, Field
 
 from adaptry.core.digest import Digest
 from adaptry.core.lifecycle import State
@@ -107,10 +107,13 @@ class WorkerReport(Value):
     stay.
 
     `base` is the engine's own name for its base, often a path, and `base_id` identifies it by content.
-    `seen` is the newest event that it has applied; `lease` is how many seconds the report is valid; `names`
-    are the names that it should serve (`acme/tone@prod`), loaded or not. `recalled` is sent once to each new
-    epoch. `max_age` is how many seconds it serves names by their last known versions while it cannot reach
-    the registry; None if it only keeps what is loaded.
+    `last_event` is the number of the newest event that it has applied; `lease` is how many seconds the report
+    is valid; `names` are the names that it should serve (`acme/tone@prod`), loaded or not. `recalled` is sent
+    once to each new epoch. `max_age` is how many seconds it serves names by their last known versions while
+    it cannot reach the registry; None if it only keeps what is loaded.
+
+    A worker from before schema 0035, which keeps running while servers are upgraded, names the newest event
+    `seen` and the problems `troubles`.
     """
 
     worker: WorkerName
@@ -121,11 +124,15 @@ class WorkerReport(Value):
     url: Annotated[str, Field(max_length=1024)] | None = None
     slots: int | None = Field(default=None, ge=1, le=1_000_000)
     lease: int = Field(default=60, ge=1, le=86_400)
-    seen: int | None = Field(default=None, ge=0, lt=2**63)
+    last_event: int | None = Field(
+        default=None, ge=0, lt=2**63, validation_alias=AliasChoices("last_event", "seen")
+    )
     names: tuple[Short, ...] = Field(default=(), max_length=MOST_RESIDENTS)
     residents: tuple[ResidentReport, ...] | None = Field(default=(), max_length=MOST_RESIDENTS)
     dropped: tuple[DroppedAdapter, ...] = Field(default=(), max_length=4096)
-    troubles: tuple[WorkerProblem, ...] = Field(default=(), max_length=MOST_PROBLEMS)
+    problems: tuple[WorkerProblem, ...] = Field(
+        default=(), max_length=MOST_PROBLEMS, validation_alias=AliasChoices("problems", "troubles")
+    )
     recalled: tuple[RecallProof, ...] = Field(default=(), max_length=4096)
     max_age: int | None = Field(default=None, ge=0, le=10 * 366 * 86_400)
 
@@ -233,7 +240,7 @@ class WorkerInfo(Value):
     base_name: str | None = None
     url: str | None = None
     slots: int | None = None
-    seen: int | None = None
+    last_event: int | None = None
     first_at: datetime
     reported_at: datetime
     lease: int
@@ -242,7 +249,7 @@ class WorkerInfo(Value):
     is_answering: bool = True
     gone: GoneDeclaration | None = None
     residents: tuple[ResidentInfo, ...] = ()
-    troubles: tuple[WorkerProblem, ...] = ()
+    problems: tuple[WorkerProblem, ...] = ()
 
     @property
     def base_label(self) -> str:

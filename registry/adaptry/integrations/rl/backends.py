@@ -105,5 +105,5 @@ class WorkerBackend(PolicyBackend):
 
     def _follows(self, worker: WorkerInfo) -> bool:
         """Whether a worker follows the alias: it had a version under that name, or reports a problem."""
-        names = {each.served_as for each in worker.residents} | {each.served_as for each in worker.troubles}
+        names = {each.served_as for each in worker.residents} | {each.served_as for each in worker.problems}
         return self._served_as in names

@@ -64,7 +64,7 @@ class EventListener:
         while not loop.is_closed():
             try:
                 news = self._registry.events.read(
-                    seq, wait=_WAIT if seq is not None else 0.0, about=self._globs
+                    seq, wait=_WAIT if seq is not None else 0.0, adapters=self._globs
                 )
             except AdaptryError:
                 time.sleep(_PAUSE)

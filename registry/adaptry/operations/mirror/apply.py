@@ -186,11 +186,15 @@ def has_forgotten_recall(local: VersionInfo, source: VersionSnapshot) -> bool:
     Compares the clocks of both registries: if they disagree by more than the time between recall and
     decision, the recall stays, which is the safe side.
     """
-    if local.state not in WITHDRAWN or local.standing is None or not local.standing.reason.startswith(_MARK):
+    if (
+        local.state not in WITHDRAWN
+        or local.last_state_change is None
+        or not local.last_state_change.reason.startswith(_MARK)
+    ):
         return False
     if _STATES.index(source.state) >= _STATES.index(local.state):
         return False
-    return source.decided_at is None or source.decided_at < local.standing.at
+    return source.decided_at is None or source.decided_at < local.last_state_change.at
 
 
 def plan_state_change(local: VersionInfo, source: VersionSnapshot) -> StateChange | None:
@@ -198,7 +202,7 @@ def plan_state_change(local: VersionInfo, source: VersionSnapshot) -> StateChang
     source's is stricter; so does a recall that the source has forgotten."""
     if has_forgotten_recall(local, source):
         return None
-    current = local.standing.reason if local.standing else ""
+    current = local.last_state_change.reason if local.last_state_change else ""
     is_ours = local.state == "active" or current.startswith(_MARK)
     if source.state == "active":
         if local.state == "active" or not is_ours:

@@ -197,7 +197,7 @@ def _mirrored_names(
 
 def _order(version: VersionInfo) -> tuple[bool, int]:
     """By number, but versions with a successor last, so that the successor is copied first."""
-    return bool(version.standing and version.standing.successor), version.number
+    return bool(version.last_state_change and version.last_state_change.successor), version.number
 
 
 def _is_mirrored(destination_adapters: Adapters, name: AdapterName) -> bool:
@@ -211,8 +211,8 @@ def _differs(there: VersionInfo, here: VersionInfo) -> bool:
     """Whether state or metrics differ, as far as a listing shows."""
     if there.state != here.state:
         return True
-    if there.state != "active" and there.standing and here.standing:
-        return there.standing.reason not in here.standing.reason
+    if there.state != "active" and there.last_state_change and here.last_state_change:
+        return there.last_state_change.reason not in here.last_state_change.reason
     return any(here.metrics.get(metric) != value for metric, value in there.metrics.items())
 
 

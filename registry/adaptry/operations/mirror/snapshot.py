@@ -49,15 +49,15 @@ def take_snapshot(registry: Registry, version: VersionInfo) -> tuple[VersionSnap
     meantime."""
     detail = registry.versions.detail(version.revision_ref)
     adapter = registry.adapters.get(version.name)
-    now, standing = detail.version, detail.version.standing
+    now, change = detail.version, detail.version.last_state_change
     snapshot = VersionSnapshot(
         name=now.name,
         number=now.number,
         digest=now.digest,
         state=now.state,
-        reason=standing.reason if standing else None,
-        successor=standing.successor if standing else None,
-        decided_at=standing.at if standing else None,
+        reason=change.reason if change else None,
+        successor=change.successor if change else None,
+        decided_at=change.at if change else None,
         forced=detail.forced,
         metrics=tuple((one.metric, one.value) for one in registry.metrics.list(version.revision_ref)),
         aliases=now.aliases,

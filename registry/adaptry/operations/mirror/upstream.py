@@ -114,7 +114,7 @@ class UpstreamMirror:
         except AdaptryError:
             return
         if found.state in WITHDRAWN:
-            reason = found.standing.reason if found.standing else "no reason was given"
+            reason = found.last_state_change.reason if found.last_state_change else "no reason was given"
             raise Withdrawn(
                 f"{name}@{found.number} is {found.state} in the upstream registry ({reason}), so it"
                 " cannot be added here under that name"

@@ -23,9 +23,9 @@ class HttpEvents(Events):
     server: Connection
 
     def read(
-        self, after: int | None = None, limit: int = 50, wait: float = 0.0, about: Sequence[str] = ()
+        self, after: int | None = None, limit: int = 50, wait: float = 0.0, adapters: Sequence[str] = ()
     ) -> EventBatch:
-        check_events_query(after, wait, about)
+        check_events_query(after, wait, adapters)
         until = time.monotonic() + wait
         while True:
             left = max(0.0, until - time.monotonic())
@@ -38,7 +38,7 @@ class HttpEvents(Events):
                     "after": after,
                     "limit": limit,
                     "wait": round(seconds, 3) or None,
-                    "about": tuple(about),
+                    "adapter": tuple(adapters),
                 },
                 patience=seconds + READ_SECONDS,
             )

@@ -66,7 +66,7 @@ class ScheduleInfo(Value):
     is_held: bool = False
 
 
-class JobFault(Value):
+class JobFailure(Value):
     """Why a job failed: the stable code of the error, and its message."""
 
     code: str
@@ -76,13 +76,13 @@ class JobFault(Value):
 class JobStage(Value):
     """A job's progress: the current activity, and how much of it is done, mostly in bytes."""
 
-    what: str
+    activity: str
     done: int
     total: int
 
 
 class JobInfo(Value):
-    """A job. `namespace` owns it (empty: the registry). `tries` is how often it was restarted on request;
+    """A job. `namespace` owns it (empty: the registry). `attempts` is 1 plus the restarts on request;
     `pieces`, how many shard steps it has; `runners` are those that work on it now; `result` depends on its
     kind.
     """
@@ -98,12 +98,12 @@ class JobInfo(Value):
     submitted_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
-    tries: int = 1
+    attempts: int = 1
     pieces: int = 0
     stage: JobStage | None = None
     runners: tuple[str, ...] = ()
     result: dict[str, Any] | None = None
-    fault: JobFault | None = None
+    error: JobFailure | None = None
 
     @property
     def is_open(self) -> bool:

@@ -18,7 +18,7 @@ from sqlmodel import col, select
 
 from adaptry.core.errors import Conflict, PermissionDenied
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.registry.job_types.records import OPEN, JobFault
+from adaptry.registry.job_types.records import OPEN, JobFailure
 from adaptry.storage.catalog import tokens
 from adaptry.storage.catalog.database import Catalog, Result, Transaction
 from adaptry.storage.catalog.jobs import finish, row_of, submitter_of
@@ -43,24 +43,24 @@ def begin_attempt(tx: Transaction, id: str, step: str, runner: str, now: datetim
         return None
     if tokens.is_revoked(tx, submitter_of(tx, job)):
         message = f"{job.by}, who submitted this job, was disabled or their token revoked; submit it again"
-        finish(tx, id, "failed", now, fault=JobFault(code=PermissionDenied.code, message=message))
+        finish(tx, id, "failed", now, error=JobFailure(code=PermissionDenied.code, message=message))
         return None
     row = tx.get(JobStepRow, (job.key, step)) or JobStepRow(job_key=job.key, step=step)
     if row.result is not None:
-        return StepAttempt(row.turn, json.loads(row.result))
-    row.turn, row.runner, row.done = row.turn + 1, runner, 0
+        return StepAttempt(row.attempt, json.loads(row.result))
+    row.attempt, row.runner, row.done = row.attempt + 1, runner, 0
     job.state = "running"
     job.started_at = job.started_at or now
     tx.add_all([row, job])
     tx.flush()
-    return StepAttempt(row.turn, None)
+    return StepAttempt(row.attempt, None)
 
 
 def require_current(tx: Transaction, id: str, step: str, attempt: int) -> None:
     """Raises `Conflict` unless the attempt is the latest, its job open, and its token not revoked."""
     job = row_of(tx, id)
     row = tx.get(JobStepRow, (job.key, step)) if job else None
-    if job is None or job.state not in OPEN or row is None or row.turn != attempt:
+    if job is None or job.state not in OPEN or row is None or row.attempt != attempt:
         raise Conflict(
             f"job {id} no longer belongs to this runner: it was cancelled, or another runner took"
             " over; nothing was changed"
@@ -72,11 +72,11 @@ def require_current(tx: Transaction, id: str, step: str, attempt: int) -> None:
         )
 
 
-def report(tx: Transaction, id: str, step: str, attempt: int, what: str, done: int, total: int) -> None:
+def report(tx: Transaction, id: str, step: str, attempt: int, activity: str, done: int, total: int) -> None:
     """Stores a step's progress. Raises the errors of `require_current`."""
     require_current(tx, id, step, attempt)
     row = _step(tx, id, step)
-    row.what, row.done, row.total = what, done, total
+    row.activity, row.done, row.total = activity, done, total
     tx.add(row)
 
 

@@ -15,7 +15,7 @@ from sqlmodel import col, select
 from adaptry.core.identity import Identity
 from adaptry.registry.job_types.records import (
     OPEN,
-    JobFault,
+    JobFailure,
     JobInfo,
     JobNeeds,
     JobOrder,
@@ -38,7 +38,7 @@ class UnfinishedJob(NamedTuple):
     """The fields of an open job that its runners read repeatedly."""
 
     id: str
-    tries: int
+    attempts: int
     rank: int
     namespace: str
     needs: JobNeeds
@@ -121,7 +121,7 @@ def unfinished(tx: Transaction, most: int | None = None) -> tuple[UnfinishedJob,
         row.submitted_at,
         row.key,
         row.id,
-        row.tries,
+        row.attempts,
         row.namespace,
         row.needs,
     ]
@@ -133,12 +133,12 @@ def unfinished(tx: Transaction, most: int | None = None) -> tuple[UnfinishedJob,
         places = sa.select(col(row.key), place).where(is_open).subquery()
         query = query.join(places, places.c.key == row.key).where(places.c.place <= most)
     found = [
-        (rank_of(priority, submitted_at), key, id, tries, namespace, needs)
-        for priority, submitted_at, key, id, tries, namespace, needs in tx.execute(query)
+        (rank_of(priority, submitted_at), key, id, attempts, namespace, needs)
+        for priority, submitted_at, key, id, attempts, namespace, needs in tx.execute(query)
     ]
     return tuple(
-        UnfinishedJob(id, tries, rank, namespace, _needs(needs))
-        for rank, _, id, tries, namespace, needs in sorted(found)
+        UnfinishedJob(id, attempts, rank, namespace, _needs(needs))
+        for rank, _, id, attempts, namespace, needs in sorted(found)
     )
 
 
@@ -159,14 +159,14 @@ def finish(
     now: datetime,
     *,
     result: object = None,
-    fault: JobFault | None = None,
+    error: JobFailure | None = None,
 ) -> bool:
     """Ends an open job; returns whether this call ended it."""
     values = {
         "state": state,
         "finished_at": now,
         "result": None if result is None else json.dumps(result, ensure_ascii=False),
-        "fault": fault.model_dump_json() if fault else None,
+        "error": error.model_dump_json() if error else None,
     }
     row = row_of(tx, id)
     if row is None or row.state not in OPEN:
@@ -184,8 +184,8 @@ def orders(tx: Transaction) -> Iterator[tuple[str, str, str, str]]:
 def reopen(tx: Transaction, id: str) -> None:
     """Queues a failed or cancelled job again; results of its finished steps stay."""
     row = tx.exec(select(JobRow).where(JobRow.id == id)).one()
-    row.state, row.tries = "queued", row.tries + 1
-    row.started_at = row.finished_at = row.fault = row.result = None
+    row.state, row.attempts = "queued", row.attempts + 1
+    row.started_at = row.finished_at = row.error = row.result = None
     tx.add(row)
     tx.flush()
 
@@ -261,12 +261,12 @@ def _info(row: JobRow, steps: list[JobStepRow]) -> JobInfo:
         submitted_at=row.submitted_at,
         started_at=row.started_at,
         finished_at=row.finished_at,
-        tries=row.tries,
+        attempts=row.attempts,
         pieces=len(parts),
         stage=_stage(parts or steps),
         runners=_at_work(steps) if row.state == "running" else (),
         result=json.loads(row.result) if row.result else None,
-        fault=JobFault.model_validate_json(row.fault) if row.fault else None,
+        error=JobFailure.model_validate_json(row.error) if row.error else None,
     )
 
 
@@ -276,7 +276,9 @@ def _stage(steps: list[JobStepRow]) -> JobStage | None:
     if not total:
         return None
     done = sum(step.total if step.result else step.done for step in steps)
-    return JobStage(what=next((step.what for step in steps if step.what), "working"), done=done, total=total)
+    return JobStage(
+        activity=next((step.activity for step in steps if step.activity), "working"), done=done, total=total
+    )
 
 
 def _at_work(steps: list[JobStepRow]) -> tuple[str, ...]:

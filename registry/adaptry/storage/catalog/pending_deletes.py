@@ -19,7 +19,8 @@ from adaptry.storage.catalog.statement_texts import Selection, statement
 
 @statement
 def _mark() -> Selection:
-    return sa.select(tables.leaving.c.going_since).where(tables.leaving.c.digest == sa.bindparam("digest"))
+    table = tables.pending_deletes.c
+    return sa.select(table.deleting_since).where(table.digest == sa.bindparam("digest"))
 
 
 @statement
@@ -61,7 +62,7 @@ def unmark_for_delete(tx: Transaction, digest: Digest) -> None:
 def is_deleting(tx: Reads, digest: Digest) -> bool:
     """Whether a sweep is currently deleting these bytes."""
     return any(
-        row.going_since is not None and row.going_since > _now(tx) - LAPSES
+        row.deleting_since is not None and row.deleting_since > _now(tx) - LAPSES
         for row in run_select(tx, _mark, {"digest": digest.hex})
     )
 
@@ -79,8 +80,8 @@ def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) ->
     query = sm.select(orm.PendingDeleteRow).where(
         orm.PendingDeleteRow.since <= before, orm.PendingDeleteRow.digest > after
     )
-    has_lapsed = sm.col(orm.PendingDeleteRow.going_since) <= _now(tx) - LAPSES
-    is_free = sm.col(orm.PendingDeleteRow.going_since).is_(None) | has_lapsed
+    has_lapsed = sm.col(orm.PendingDeleteRow.deleting_since) <= _now(tx) - LAPSES
+    is_free = sm.col(orm.PendingDeleteRow.deleting_since).is_(None) | has_lapsed
     rows = tx.exec(query.where(is_free).order_by(orm.PendingDeleteRow.digest).limit(limit))
     return [Digest(row.digest) for row in rows]
 
@@ -96,7 +97,7 @@ def start_delete(
         unmark_for_delete(tx, digest)
     for digest in free:
         row = tx.get_one(orm.PendingDeleteRow, digest.hex)
-        row.going_since = now
+        row.deleting_since = now
     return sorted(free), now
 
 
@@ -109,7 +110,7 @@ def finish_delete(tx: Transaction, digests: Collection[Digest], began: datetime)
 def cancel_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
     """Undoes `start_delete`: the blobs are marked again, as before."""
     mine = _mine(digests, began)
-    tx.execute(sa.update(orm.PendingDeleteRow).where(*mine).values(going_since=None))
+    tx.execute(sa.update(orm.PendingDeleteRow).where(*mine).values(deleting_since=None))
 
 
 def _now(tx: Reads) -> datetime:
@@ -122,5 +123,5 @@ def _now(tx: Reads) -> datetime:
 def _mine(digests: Collection[Digest], began: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         sm.col(orm.PendingDeleteRow.digest).in_([digest.hex for digest in digests]),
-        sm.col(orm.PendingDeleteRow.going_since) == began,
+        sm.col(orm.PendingDeleteRow.deleting_since) == began,
     )

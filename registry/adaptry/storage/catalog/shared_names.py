@@ -11,7 +11,7 @@ from typing import Any
 
 from adaptry.core.manifest import EMPTY
 from adaptry.core.refs import AdapterName
-from adaptry.registry.commits import COMMIT_MADE
+from adaptry.registry.commits import COMMIT_CREATED
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.case_conflicts import fold, is_same_folded
 from adaptry.storage.catalog.database import Reads, Transaction
@@ -41,7 +41,7 @@ def _empty() -> Selection:
 def _had_commit() -> Any:
     return sa.exists().where(
         sm.col(orm.EventRow.adapter_id) == sm.col(orm.AdapterRow.id),
-        sm.col(orm.EventRow.kind).in_(("version.pushed", COMMIT_MADE)),
+        sm.col(orm.EventRow.kind).in_(("version.pushed", COMMIT_CREATED)),
     )
 
 

@@ -72,7 +72,7 @@ def _made(fields: tuple[str, ...], row: Row[Any], texts: tuple[tuple[str, float 
         number=row.number,
         digest=Digest(row.digest),
         state=cast(State, row.state),
-        standing=_state_record(row),
+        last_state_change=_state_record(row),
         created_at=row.created_at,
         created_by=row.created_by,
         method=row.method,

@@ -230,9 +230,9 @@ CREATE TABLE jobs (
 	submitted_at DATETIME NOT NULL,
 	started_at DATETIME,
 	finished_at DATETIME,
-	tries INTEGER NOT NULL,
+	attempts INTEGER NOT NULL,
 	result TEXT,
-	fault TEXT, rights TEXT DEFAULT '{}' NOT NULL,
+	error TEXT, rights TEXT DEFAULT '{}' NOT NULL,
 	CONSTRAINT uq_jobs_id UNIQUE (id)
 );
 CREATE INDEX ix_jobs_state ON jobs (state, "key");
@@ -240,9 +240,9 @@ CREATE INDEX ix_jobs_namespace ON jobs (namespace);
 CREATE TABLE job_steps (
 	job_key INTEGER NOT NULL,
 	step VARCHAR NOT NULL,
-	turn INTEGER NOT NULL,
+	attempt INTEGER NOT NULL,
 	runner VARCHAR,
-	what VARCHAR NOT NULL,
+	activity VARCHAR NOT NULL,
 	done BIGINT NOT NULL,
 	total BIGINT NOT NULL,
 	result TEXT,
@@ -279,7 +279,7 @@ CREATE TABLE rollouts (
 	alias_generation INTEGER NOT NULL,
 	steps VARCHAR NOT NULL,
 	step INTEGER NOT NULL,
-	every INTEGER,
+	interval INTEGER,
 	stage VARCHAR NOT NULL,
 	reason VARCHAR,
 	generation INTEGER NOT NULL,
@@ -291,13 +291,6 @@ CREATE TABLE rollouts (
 );
 CREATE INDEX ix_rollouts_alias ON rollouts (adapter_id, alias);
 CREATE INDEX ix_rollouts_version_id ON rollouts (version_id);
-CREATE TABLE leaving (
-	digest VARCHAR NOT NULL,
-	since DATETIME NOT NULL,
-	going_since DATETIME,
-	CONSTRAINT pk_leaving PRIMARY KEY (digest)
-);
-CREATE INDEX ix_leaving_since ON leaving (since);
 CREATE INDEX ix_uploads_open ON uploads (tenant) WHERE is_finished IS 0;
 CREATE INDEX ix_uploads_coming ON uploads (digest) WHERE is_finished IS 0;
 CREATE UNIQUE INDEX ix_adapters_folded ON adapters (folded);
@@ -314,12 +307,12 @@ CREATE TABLE "workers" (
 	base VARCHAR,
 	url VARCHAR,
 	slots INTEGER,
-	seen BIGINT,
+	last_event BIGINT,
 	lease INTEGER NOT NULL,
 	first_at DATETIME NOT NULL,
 	reported_at DATETIME NOT NULL,
 	is_answering BOOLEAN NOT NULL,
-	troubles TEXT NOT NULL, max_age INTEGER, gone_at DATETIME, gone_by VARCHAR, gone_reason VARCHAR, base_id VARCHAR,
+	problems TEXT NOT NULL, max_age INTEGER, gone_at DATETIME, gone_by VARCHAR, gone_reason VARCHAR, base_id VARCHAR,
 	CONSTRAINT pk_workers PRIMARY KEY (id),
 	CONSTRAINT uq_workers_owner_name UNIQUE (owner, name)
 );
@@ -752,3 +745,10 @@ CREATE TABLE request_use (
 	cost FLOAT NOT NULL,
 	CONSTRAINT pk_request_use PRIMARY KEY (scope, name)
 );
+CREATE TABLE pending_deletes (
+	digest VARCHAR NOT NULL,
+	since DATETIME NOT NULL,
+	deleting_since DATETIME,
+	CONSTRAINT pk_pending_deletes PRIMARY KEY (digest)
+);
+CREATE INDEX ix_pending_deletes_since ON pending_deletes (since);

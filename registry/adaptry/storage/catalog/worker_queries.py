@@ -131,7 +131,7 @@ def _with_residents(
             base_name=_base_name(row, names),
             url=row.url,
             slots=row.slots,
-            seen=row.seen,
+            last_event=row.last_event,
             first_at=row.first_at,
             reported_at=row.reported_at,
             lease=row.lease,
@@ -140,7 +140,7 @@ def _with_residents(
             is_answering=row.is_answering,
             gone=gone(row),
             residents=tuple(one for one in residents if (one.worker, one.owner) == (row.name, row.owner)),
-            troubles=tuple(map(WorkerProblem.model_validate, json.loads(row.troubles))),
+            problems=tuple(map(WorkerProblem.model_validate, json.loads(row.problems))),
         )
         for row in rows
     ]

@@ -50,11 +50,11 @@ def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> Wor
         row.version, row.base = report.version, report.base
         row.base_id = report.base_id.hex if report.base_id else None
     row.slots, row.lease, row.reported_at = report.slots, report.lease, now
-    row.seen = row.seen if report.seen is None else report.seen
+    row.last_event = row.last_event if report.last_event is None else report.last_event
     row.max_age = report.max_age
     row.gone_at = row.gone_by = row.gone_reason = None
     row.is_answering = report.residents is not None
-    row.troubles = _troubles_text(report)
+    row.problems = _problems_text(report)
     tx.add(row)
     tx.flush()
     return _record(row)
@@ -64,7 +64,7 @@ def is_unchanged(tx: Transaction, worker: WorkerRecord, report: WorkerReport) ->
     """Whether its engine answers as before, with the same problems; its adapters are compared elsewhere."""
     row = tx.get_one(WorkerRow, worker.key)
     is_answering = report.residents is not None
-    return row.gone_at is None and row.is_answering == is_answering and row.troubles == _troubles_text(report)
+    return row.gone_at is None and row.is_answering == is_answering and row.problems == _problems_text(report)
 
 
 def declare_gone(tx: Transaction, worker: WorkerRecord, at: datetime, by: str, reason: str) -> None:
@@ -116,5 +116,5 @@ def _record(row: WorkerRow) -> WorkerRecord:
     return WorkerRecord(row.id, row.name, row.owner, row.engine)
 
 
-def _troubles_text(report: WorkerReport) -> str:
-    return json.dumps([one.model_dump() for one in report.troubles], ensure_ascii=False)
+def _problems_text(report: WorkerReport) -> str:
+    return json.dumps([one.model_dump() for one in report.problems], ensure_ascii=False)

@@ -138,7 +138,7 @@ class LocalAdapters(Adapters):
                 raise Conflict(
                     f"{name} is loaded by {', '.join(serving[:5])}; revoke its versions, which unloads them"
                     f" (adaptry revoke {name}@VERSION --reason TEXT), or declare workers whose engine has"
-                    " stopped: adaptry workers gone NAME --reason TEXT"
+                    " stopped: adaptry workers declare-gone NAME --reason TEXT"
                 )
             commits.delete_all(tx, adapter)
             adapters.mark_deleted(tx, adapter, now)

@@ -15,7 +15,7 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
 from adaptry.core.report import CheckReport
 from adaptry.registry.commit_info import CommitNote, CommitResult
-from adaptry.registry.commits import COMMIT_MADE, MAIN
+from adaptry.registry.commits import COMMIT_CREATED, MAIN
 from adaptry.registry.manifest_inheritance import adapter_files, is_same_adapter
 from adaptry.registry.records import PushOptions
 from adaptry.storage.catalog import commits, events, git_refs, versions
@@ -207,7 +207,7 @@ class CommitAdmission:
         git_refs.put(tx, adapter, request.branch, "branch", commit, now, by)
         detail = {"branch": request.branch, "commit": commit.digest, "title": request.note.title}
         events.record(
-            tx, COMMIT_MADE, at=now, by=by, adapter=adapter, number=commit.info.number, detail=detail
+            tx, COMMIT_CREATED, at=now, by=by, adapter=adapter, number=commit.info.number, detail=detail
         )
         return commit
 

@@ -126,7 +126,7 @@ class LocalCommits(Commits):
             raise TooLarge(f"{adapter.name} has {MAX_REFS} branches and tags; delete some first")
         made = git_refs.put(tx, adapter, text, kind, _resolve_revision(tx, adapter, at), now, by, message)
         detail = {kind: text, "commit": made.digest, "message": message or None}
-        events.record(tx, f"{kind}.made", at=now, by=by, adapter=adapter, detail=detail)
+        events.record(tx, f"{kind}.created", at=now, by=by, adapter=adapter, detail=detail)
         return _info(made)
 
     def _drop(self, name: AdapterName, text: str, kind: GitRefKind) -> None:
@@ -141,7 +141,7 @@ class LocalCommits(Commits):
             detail = {kind: text, "was": ref.digest}
             by = self.context.identity.name
             events.record(
-                tx, f"{kind}.dropped", at=self.context.clock(), by=by, adapter=adapter, detail=detail
+                tx, f"{kind}.deleted", at=self.context.clock(), by=by, adapter=adapter, detail=detail
             )
 
 

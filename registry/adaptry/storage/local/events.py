@@ -19,11 +19,11 @@ class LocalEvents(Events):
     context: RegistryContext
 
     def read(
-        self, after: int | None = None, limit: int = 50, wait: float = 0.0, about: Sequence[str] = ()
+        self, after: int | None = None, limit: int = 50, wait: float = 0.0, adapters: Sequence[str] = ()
     ) -> EventBatch:
         cursors.check_limit(limit)
-        check_events_query(after, wait, about)
-        fitting = NameFilter(about)
+        check_events_query(after, wait, adapters)
+        fitting = NameFilter(adapters)
         if not wait:
             return self._read_batch(after, limit, fitting)
         until = time.monotonic() + wait
@@ -37,7 +37,7 @@ class LocalEvents(Events):
                     return news
                 after = news.seq
 
-    def _read_batch(self, after: int | None, limit: int, about: NameFilter) -> EventBatch:
+    def _read_batch(self, after: int | None, limit: int, names: NameFilter) -> EventBatch:
         with self.context.catalog.read() as tx:
-            news = events.read_batch(tx, self.context.identity, after, limit, about)
+            news = events.read_batch(tx, self.context.identity, after, limit, names)
         return news.model_copy(update={"epoch": self.context.catalog.epoch.id})

@@ -34,7 +34,7 @@ from adaptry.storage.local.gates import decide, obstacle, read_decided, write_de
 
 _EVENTS: Mapping[RolloutStage, str] = {
     "running": "rollout.advanced",
-    "done": "rollout.done",
+    "done": "rollout.finished",
     "stopped": "rollout.stopped",
     "aborted": "rollout.aborted",
 }

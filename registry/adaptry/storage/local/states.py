@@ -68,8 +68,8 @@ def is_in_state(seen: VersionInfo, change: StateChange) -> bool:
     """Whether nothing would change. For an active version, the reason does not matter."""
     if seen.state != change.state or change.state == "active":
         return seen.state == change.state
-    standing = seen.standing
-    return standing is not None and (standing.reason, standing.successor) == (change.reason, change.successor)
+    last = seen.last_state_change
+    return last is not None and (last.reason, last.successor) == (change.reason, change.successor)
 
 
 def _require_seen(seen: VersionInfo, was: int) -> None:

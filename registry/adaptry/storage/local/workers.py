@@ -116,12 +116,12 @@ class LocalWorkers(Workers):
                 raise Conflict(
                     f"{name} had {first.name}@{first.number}, which is {first.state}, and did not prove that"
                     " it dropped it, so its record is part of that recall; if its engine is gone, declare it:"
-                    f" adaptry workers gone {name} --reason TEXT"
+                    f" adaptry workers declare-gone {name} --reason TEXT"
                 )
             if worker_reports.may_serve(tx, worker) and not workers.is_gone(tx, worker):
                 raise Conflict(
                     f"{name} may still serve versions that it reported; if its engine is gone, declare it:"
-                    f" adaptry workers gone {name} --reason TEXT"
+                    f" adaptry workers declare-gone {name} --reason TEXT"
                 )
             workers.delete(tx, worker)
             self._record(tx, "worker.forgotten", worker)

@@ -233,7 +233,7 @@ class BranchesContract(ContractFixtures):
         registry.commits.delete_branch(TONE, "draft")
         registry.commits.create_tag(TONE, "fixed")
         kinds = [event.kind for event in registry.adapters.history(TONE, limit=3).items]
-        assert kinds == ["tag.made", "branch.dropped", "branch.made"]
+        assert kinds == ["tag.created", "branch.deleted", "branch.created"]
 
     def test_a_renamed_adapter_keeps_its_branches_and_redirects(
         self, registry: Registry, lora: MakeLora

@@ -288,7 +288,7 @@ class CommitsContract(ContractFixtures):
         commit(registry, files_of(lora()))
         commit(registry, files_of(lora()) | {"README.md": b"# Tone"})
         edited, pushed = registry.adapters.history(TONE, limit=2).items
-        assert (edited.kind, edited.number, edited.detail["title"]) == ("commit.made", None, NOTE.title)
+        assert (edited.kind, edited.number, edited.detail["title"]) == ("commit.created", None, NOTE.title)
         assert (pushed.kind, pushed.number, pushed.detail["title"]) == ("version.pushed", 1, NOTE.title)
 
     def test_the_commits_of_a_deleted_adapter_do_not_exist(self, registry: Registry, lora: MakeLora) -> None:

@@ -140,8 +140,8 @@ class EventsContract(ContractFixtures):
         for name in ("acme/tone", "acme/voice", "other/tone"):
             registry.adapters.create(AdapterName.parse(name), AdapterEdit())
         told = [
-            {str(event.name) for event in registry.events.read(0, about=about).items}
-            for about in (
+            {str(event.name) for event in registry.events.read(0, adapters=globs).items}
+            for globs in (
                 ("acme/*",),
                 ("*/tone", "acme/v*"),
                 ("acme/?",),
@@ -157,21 +157,21 @@ class EventsContract(ContractFixtures):
     def test_events_are_filtered_by_many_namespaces_and_few_long_globs(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         namespaces = tuple(f"{'n' * 90}{number:02}/*" for number in range(63))
-        assert [event.name for event in registry.events.read(0, about=(*namespaces, "acme/*")).items] == [
+        assert [event.name for event in registry.events.read(0, adapters=(*namespaces, "acme/*")).items] == [
             TONE
         ]
         with pytest.raises(Invalid, match="512 characters together"):
-            registry.events.read(0, about=("?" * 171,) * 3)
+            registry.events.read(0, adapters=("?" * 171,) * 3)
 
     def test_listeners_to_a_name_get_its_rename(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         seen = registry.events.read().seq
         registry.adapters.rename(TONE, AdapterName.parse("other/tone"))
-        (event,) = registry.events.read(seen, about=("acme/*",)).items
+        (event,) = registry.events.read(seen, adapters=("acme/*",)).items
         assert (str(event.name), event.detail["was"]) == ("other/tone", str(TONE))
 
     @pytest.mark.parametrize(
-        ("after", "limit", "wait", "about"),
+        ("after", "limit", "wait", "adapters"),
         [
             (-1, 50, 0, ()),
             (2**63, 50, 0, ()),
@@ -185,10 +185,10 @@ class EventsContract(ContractFixtures):
         ],
     )
     def test_invalid_event_filters_are_refused(
-        self, registry: Registry, after: int, limit: int, wait: float, about: tuple[str, ...]
+        self, registry: Registry, after: int, limit: int, wait: float, adapters: tuple[str, ...]
     ) -> None:
         with pytest.raises(Invalid):
-            registry.events.read(after, limit, wait, about)
+            registry.events.read(after, limit, wait, adapters)
 
     def test_a_watch_returns_the_current_state_and_then_its_changes(
         self, registry: Registry, lora: MakeLora

@@ -33,7 +33,7 @@ class JobsContract(ContractFixtures):
         assert said == ("queued", "convert", CONVERT.task, "acme", needs, 2, "ada")
         assert make_registry(RON).jobs.get(job.id) == job
         assert make_registry(RON).jobs.log(job.id).items == ()
-        assert (job.started_at, job.finished_at, job.result, job.fault) == (None, None, None, None)
+        assert (job.started_at, job.finished_at, job.result, job.error) == (None, None, None, None)
 
     def test_jobs_are_listed_newest_first_page_by_page_and_by_state(
         self, make_registry: MakeRegistry
@@ -66,7 +66,7 @@ class JobsContract(ContractFixtures):
         assert cancelled.finished_at is not None
         assert registry.jobs.cancel(job.id) == cancelled
         again = registry.jobs.retry(job.id)
-        assert (again.id, again.state, again.tries, again.finished_at) == (job.id, "queued", 2, None)
+        assert (again.id, again.state, again.attempts, again.finished_at) == (job.id, "queued", 2, None)
 
     @pytest.mark.parametrize(
         ("order", "said"),

@@ -52,7 +52,7 @@ class RolloutsContract(ContractFixtures):
         (alias,) = ada.aliases.list(TONE)
         assert (alias.number, alias.generation) == (2, 2)
         kinds = [event.kind for event in ada.adapters.history(TONE).items[:4]]
-        assert kinds == ["rollout.done", "alias.moved", "rollout.advanced", "rollout.started"]
+        assert kinds == ["rollout.finished", "alias.moved", "rollout.advanced", "rollout.started"]
         assert ada.rollouts.list(TONE) == (done,)
 
     def test_a_worker_learns_which_version_to_serve_instead(
@@ -91,7 +91,7 @@ class RolloutsContract(ContractFixtures):
     ) -> None:
         first, second = push_two(make_registry(ADA), lora)
         ada, gus = make_registry(ADA), make_registry(GUS)
-        begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,), every=1))
+        begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,), interval=1))
         while (datetime.now(UTC) - begun.step_at).total_seconds() < 1.1:
             send_report(gus, make_resident(first), make_resident(second, "loading"))
         assert ada.rollouts.list(TONE)[0].stage == "running"
@@ -105,7 +105,7 @@ class RolloutsContract(ContractFixtures):
     ) -> None:
         _, second = push_two(make_registry(ADA), lora)
         ada, gus = make_registry(ADA), make_registry(GUS)
-        begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,), every=1))
+        begun = ada.rollouts.start(TONE, "prod", second.digest, RolloutPlan(steps=(50,), interval=1))
         send_report(gus, make_resident(second))
         while (datetime.now(UTC) - begun.step_at).total_seconds() < 1.1:
             send_report(gus, engine_answers=False)

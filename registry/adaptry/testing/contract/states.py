@@ -43,10 +43,10 @@ class StatesContract(ContractFixtures):
         change = StateChange(state="deprecated", reason="it stutters", successor="acme/tone@2")
         version = registry.versions.set_state(TONE, first.digest, change, was=0)
         assert (version.state, version.number, version.aliases) == ("deprecated", 1, ("prod",))
-        standing = version.standing
-        assert standing is not None
-        assert (standing.generation, standing.reason) == (1, "it stutters")
-        assert (standing.successor, standing.by) == ("acme/tone@2", "ada")
+        last = version.last_state_change
+        assert last is not None
+        assert (last.generation, last.reason) == (1, "it stutters")
+        assert (last.successor, last.by) == ("acme/tone@2", "ada")
         assert registry.versions.get(FIRST) == version
         event = registry.adapters.history(TONE).items[0]
         assert (event.kind, event.by, event.number) == ("version.deprecated", "ada", 1)
@@ -85,7 +85,7 @@ class StatesContract(ContractFixtures):
         active = registry.versions.set_state(
             TONE, registry.versions.get(Ref(TONE)).digest, StateChange(state="active", reason="fine"), was=0
         )
-        assert active.standing is None
+        assert active.last_state_change is None
 
     def test_a_new_reason_increments_the_generation(self, registry: Registry, lora: MakeLora) -> None:
         first, _ = push_two(registry, lora)
@@ -95,8 +95,8 @@ class StatesContract(ContractFixtures):
         again = registry.versions.set_state(
             TONE, first.digest, StateChange(state="yanked", reason="and rude"), was=1
         )
-        assert again.standing is not None
-        assert (again.standing.generation, again.standing.reason) == (2, "and rude")
+        assert again.last_state_change is not None
+        assert (again.last_state_change.generation, again.last_state_change.reason) == (2, "and rude")
 
     def test_a_restored_version_is_unchanged(self, registry: Registry, lora: MakeLora) -> None:
         _, second = push_two(registry, lora)
@@ -259,7 +259,7 @@ class StatesContract(ContractFixtures):
         put(registry, "yanked", number=2)
         with pytest.raises(Conflict, match="acme/tone@2 is yanked"):
             name("acme/tone@2")
-        assert registry.versions.get(FIRST).standing is None
+        assert registry.versions.get(FIRST).last_state_change is None
 
     def test_only_versions_have_a_state(self, registry: Registry, lora: MakeLora) -> None:
         push_two(registry, lora)

@@ -43,7 +43,7 @@ def send_report(
     names: tuple[str, ...] = (PROD,),
     dropped: tuple[VersionInfo, ...] = (),
     lease: int = 600,
-    seen: int | None = None,
+    last_event: int | None = None,
     engine_answers: bool = True,
 ) -> ReportReply:
     return registry.workers.report(
@@ -54,7 +54,7 @@ def send_report(
             base="org/tiny",
             slots=4,
             lease=lease,
-            seen=seen,
+            last_event=last_event,
             names=names,
             residents=residents if engine_answers else None,
             dropped=tuple(DroppedAdapter(name=one.name, digest=one.digest) for one in dropped),

@@ -39,12 +39,14 @@ class WorkersContract(ContractFixtures):
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         first, second = push_two(make_registry(ADA), lora)
-        told = send_report(make_registry(GUS), make_resident(first), make_resident(second, "loading"), seen=3)
+        told = send_report(
+            make_registry(GUS), make_resident(first), make_resident(second, "loading"), last_event=3
+        )
         assert told.seq > 3
         assert (told.withdrawn, told.turns, told.unknown) == ((), (), ())
         found = make_registry(RON).workers.get("gpu-1")
         assert (found.owner, found.engine, found.version, found.base) == ("gus", "vllm", "0.33.0", "org/tiny")
-        assert (found.slots, found.seen, found.is_lost, found.is_answering) == (4, 3, False, True)
+        assert (found.slots, found.last_event, found.is_lost, found.is_answering) == (4, 3, False, True)
         assert [(one.number, one.condition, one.served_as) for one in found.residents] == [
             (1, "serving", PROD),
             (2, "loading", PROD),
@@ -138,12 +140,12 @@ class WorkersContract(ContractFixtures):
 
     def test_repeating_a_report_only_renews_it(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         first, _ = push_two(make_registry(ADA), lora)
-        send_report(make_registry(GUS), make_resident(first), seen=1)
+        send_report(make_registry(GUS), make_resident(first), last_event=1)
         before = make_registry(RON).workers.get("gpu-1")
-        send_report(make_registry(GUS), make_resident(first), seen=2)
+        send_report(make_registry(GUS), make_resident(first), last_event=2)
         after = make_registry(RON).workers.get("gpu-1")
         assert after.reported_at >= before.reported_at
-        assert (after.seen, after.first_at) == (2, before.first_at)
+        assert (after.last_event, after.first_at) == (2, before.first_at)
         renewed = {"reported_at": after.reported_at}
         assert after.residents == tuple(one.model_copy(update=renewed) for one in before.residents)
 
@@ -355,9 +357,9 @@ class WorkersContract(ContractFixtures):
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         push_two(make_registry(ADA), lora)
-        trouble = WorkerProblem(served_as=PROD, reason="rank 64 is above the server's 16")
+        problem = WorkerProblem(served_as=PROD, reason="rank 64 is above the server's 16")
         make_registry(GUS).workers.report(
-            WorkerReport(worker="gpu-1", engine="vllm", troubles=(trouble,), max_age=86_400)
+            WorkerReport(worker="gpu-1", engine="vllm", problems=(problem,), max_age=86_400)
         )
         found = make_registry(GUS).workers.get("gpu-1")
-        assert (found.troubles, found.max_age) == ((trouble,), 86_400)
+        assert (found.problems, found.max_age) == ((problem,), 86_400)

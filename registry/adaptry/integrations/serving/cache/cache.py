@@ -158,7 +158,7 @@ class Cache:
         return self._layout.discard_unused(digest, folder, partial) and was_here
 
     def recall(self, digest: Digest, reason: str) -> bool:
-        """Refuses the digest until `readmit`, in every process and across restarts, and deletes the files; a
+        """Refuses the digest until `unblock`, in every process and across restarts, and deletes the files; a
         running download stops. Files that another process leases or an engine holds are deleted when the
         last lease and hold have ended. Returns whether files were deleted."""
         self._prepare()
@@ -170,9 +170,9 @@ class Cache:
             recall_store.recall(self._layout, digest, reason)
         return self.remove(digest) or was_here
 
-    def readmit(self, digest: Digest) -> None:
+    def unblock(self, digest: Digest) -> None:
         """Reverses a recall, so that the version may be fetched again. No effect if it is not recalled."""
-        recall_store.readmit(self._layout, digest)
+        recall_store.unblock(self._layout, digest)
 
     def recall_reason(self, digest: Digest) -> str | None:
         """When and why the digest was recalled here; None if it is not recalled."""

@@ -17,7 +17,7 @@ def recall(layout: CacheLayout, digest: Digest, reason: str) -> None:
         file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {reason}".encode())
 
 
-def readmit(layout: CacheLayout, digest: Digest) -> None:
+def unblock(layout: CacheLayout, digest: Digest) -> None:
     """Reverses a recall. No effect on a digest that is not recalled."""
     layout.recall_file(digest).unlink(missing_ok=True)
 
@@ -35,5 +35,5 @@ def require_not_recalled(layout: CacheLayout, version: VersionInfo) -> None:
     if why := recall_reason(layout, version.digest):
         raise Withdrawn(
             f"{version.label} was recalled on this machine ({why}); to allow it again:"
-            f" adaptry cache readmit {version.digest}"
+            f" adaptry cache unblock {version.digest}"
         )

@@ -74,11 +74,11 @@ class Reporter:
             _version_text(engine_info),
             engine_info.models[-1] if engine_info and engine_info.models else None,
             base_id=now.base_id,
-            seen=None if now.loading else now.last_event,
+            last_event=None if now.loading else now.last_event,
             names=state.meant,
             residents=residents,
             dropped=now.dropped,
-            troubles=now.problems,
+            problems=now.problems,
         )
         if self._sender.send(report) and residents is not None:
             state.confirmed = [(one.served_as, one.digest) for one in residents if one.condition != "failed"]
@@ -92,7 +92,7 @@ class Reporter:
         """Sends a restored registry proofs of recalls it may have lost. Raises as `Registry.report`."""
         identity, names = self._settings.identity, self._state_file.state.meant
         self._sender.resend_recalls(
-            epoch, lambda: build_report(identity, None, None, seen=None, names=names, residents=None)
+            epoch, lambda: build_report(identity, None, None, last_event=None, names=names, residents=None)
         )
 
     def _residents(

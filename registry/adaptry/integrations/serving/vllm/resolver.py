@@ -345,7 +345,7 @@ class AdapterResolver:
             self._problems.reasons,
             self._config.now(),
         )
-        return replace(found, seen=self._listener.seq)
+        return replace(found, last_event=self._listener.seq)
 
     async def _is_refused(self, vllm: InProcessVllm, name: str) -> bool:
         """Whether vLLM refuses a request for the name because its version is withdrawn."""

@@ -64,14 +64,14 @@ Answer = TypeVar("Answer")
 class EngineSnapshot:
     """The engine's state: a resident for each name and version, the loaded adapters under their own names
     (`loaded`), the loaded names that running requests use, the aliases that are served (`refs`), and why
-    names are not served (`problems`). `seen` is the number of the newest event that was read."""
+    names are not served (`problems`). `last_event` is the number of the newest event that was read."""
 
     residents: tuple[ResidentReport, ...] = ()
     loaded: tuple[EngineAdapter, ...] = ()
     in_use: frozenset[str] = frozenset()
     refs: frozenset[str] = frozenset()
     problems: dict[str, str] = field(default_factory=dict)
-    seen: int | None = None
+    last_event: int | None = None
 
 
 @dataclass(slots=True)
@@ -177,7 +177,7 @@ class VllmWorker:
         return True
 
     async def note_state(self, version: VersionInfo) -> None:
-        """Records that the registry withdrew the version, or readmits it."""
+        """Records that the registry withdrew the version, or unblocks it."""
         if self._recalls.is_changed_by(version):
             async with self._lock:
                 await self.run(self._note_state, version)
@@ -252,11 +252,11 @@ class VllmWorker:
             self._version,
             self._base,
             base_id=self._base_id,
-            seen=None if self._pending else now.seen,
+            last_event=None if self._pending else now.last_event,
             names=aliases,
             residents=residents,
             dropped=dropped,
-            troubles=now.problems,
+            problems=now.problems,
         )
         try:
             is_sent = await self.run(self._sender.send, report)
@@ -277,7 +277,7 @@ class VllmWorker:
             self._sender.resend_recalls(
                 reply.epoch,
                 lambda: build_report(
-                    self.identity, self._version, self._base, seen=None, names=(), residents=None
+                    self.identity, self._version, self._base, last_event=None, names=(), residents=None
                 ),
             )
         self._recalls.update({}, reply.withdrawn, now.loaded)

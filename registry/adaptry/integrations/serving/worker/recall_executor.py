@@ -62,7 +62,7 @@ class RecallExecutor:
         withdrawals: Iterable[Withdrawal],
         loaded: Sequence[EngineAdapter],
     ) -> None:
-        """Records the registry's recalls, and readmits the versions whose recall it has reversed."""
+        """Records the registry's recalls, and unblocks the versions whose recall it has reversed."""
         for one in withdrawals:
             self._record(one.digest, one.name, f"{one.name}@{one.number} is {one.state}", one.generation)
         for version in meant.values():
@@ -73,12 +73,12 @@ class RecallExecutor:
         self.state_file.save_if_possible()
 
     def note_state(self, version: VersionInfo) -> None:
-        """Records a recall, or readmits a version whose recall the registry has reversed since."""
+        """Records a recall, or unblocks a version whose recall the registry has reversed since."""
         if version.state in WITHDRAWN:
             reason = state_warning(version) or "withdrawn"
             self._record(version.digest, version.name, reason, version.state_generation)
         elif self._is_reversed_by(version):
-            self._readmit(version.digest)
+            self._unblock(version.digest)
 
     def is_changed_by(self, version: VersionInfo) -> bool:
         """Whether `note_state` would change anything."""
@@ -162,11 +162,11 @@ class RecallExecutor:
         self._restarted |= digests
         return True
 
-    def _readmit(self, digest: Digest) -> None:
+    def _unblock(self, digest: Digest) -> None:
         """Reverses a recall by the registry. A version recalled on this machine stays recalled."""
         self._names.pop(digest, None)
         self._restarted.discard(digest)
         self.state_file.state.proofs.pop(digest, None)
         self.state_file.state.recall_generations.pop(digest, None)
         if self.state_file.state.recalled.pop(digest, None):
-            self.cache.readmit(digest)
+            self.cache.unblock(digest)

@@ -93,15 +93,15 @@ def build_report(
     base: str | None,
     *,
     base_id: Digest | None = None,
-    seen: int | None,
+    last_event: int | None,
     names: Iterable[str],
     residents: tuple[ResidentReport, ...] | None,
     dropped: Iterable[DroppedAdapter] = (),
-    troubles: Mapping[str, str] | None = None,
+    problems: Mapping[str, str] | None = None,
 ) -> WorkerReport:
     """Builds the whole report. `version` and `base` are the engine's, and `base_id` identifies the base;
     `residents` is None if the engine does not answer."""
-    listed = sorted((troubles or {}).items())[:MOST_PROBLEMS]
+    listed = sorted((problems or {}).items())[:MOST_PROBLEMS]
     return WorkerReport(
         worker=worker.name,
         engine=worker.engine,
@@ -112,11 +112,11 @@ def build_report(
         slots=worker.slots,
         lease=worker.lease,
         max_age=worker.max_age,
-        seen=seen,
+        last_event=last_event,
         names=tuple(sorted(name for name in names if len(name) <= _LONGEST_NAME)[:MOST_RESIDENTS]),
         residents=residents,
         dropped=tuple(dropped),
-        troubles=tuple(
+        problems=tuple(
             WorkerProblem(served_as=name[:_LONGEST_NAME], reason=reason[:2048]) for name, reason in listed
         ),
     )

@@ -27,7 +27,7 @@ from adaptry.core.quotas import QuotaScope
 from adaptry.core.refs import AdapterName, parse_base_name, parse_stored_alias
 from adaptry.registry.access import PrincipalKind
 from adaptry.registry.job_types.cron import Cron
-from adaptry.registry.job_types.records import DEVICES, JobFault, JobNeeds, JobOrder, JobState
+from adaptry.registry.job_types.records import DEVICES, JobFailure, JobNeeds, JobOrder, JobState
 from adaptry.registry.records import BaseStatus
 from adaptry.registry.rollouts import RolloutPlan, RolloutStage
 from adaptry.registry.workers import Condition as ResidentCondition
@@ -199,13 +199,13 @@ _VALUES: Mapping[str, Test] = {
     "jobs.state": _among(*get_args(JobState)),
     "jobs.needs": _reads(JobNeeds.model_validate_json),
     "jobs.priority": lambda value: value in range(1, 10),
-    "jobs.tries": _positive,
+    "jobs.attempts": _positive,
     "jobs.result": _is_map,
-    "jobs.fault": _reads(JobFault.model_validate_json),
+    "jobs.error": _reads(JobFailure.model_validate_json),
     "jobs.rights": _is_rights,
     "inspections.file_digest": _digest,
     "inspections.inspection": _positive,
-    "leaving.digest": _digest,
+    "pending_deletes.digest": _digest,
     "marks.kind": _among("branch", "tag"),
     "metric_values.base_id": _digest,
     "metric_values.direction": _among(*get_args(Direction)),
@@ -252,7 +252,7 @@ _VALUES: Mapping[str, Test] = {
     "weights.weights_digest": _digest,
     "weight_measurements.measurement": _positive,
     "workers.base_id": _digest,
-    "workers.troubles": lambda value: isinstance(json.loads(value), list),
+    "workers.problems": lambda value: isinstance(json.loads(value), list),
 }
 """The allowed values of each column, if they are fewer than those of its type."""
 
@@ -262,7 +262,7 @@ def _is_job(row: Mapping[str, Any]) -> bool:
     is_over = row["state"] in ("done", "failed", "cancelled")
     return (
         is_over == (row["finished_at"] is not None)
-        and (row["state"] == "failed") == (row["fault"] is not None)
+        and (row["state"] == "failed") == (row["error"] is not None)
         and (row["result"] is None or row["state"] == "done")
         and (row["state"] != "running" or row["started_at"] is not None)
     )
@@ -305,7 +305,7 @@ _ROWS: Mapping[str, Test] = {
     "jobs": _is_job,
     "uploads": _is_upload,
     "runners": lambda row: all(device in DEVICES for device in json.loads(row["devices"])),
-    "job_steps": lambda row: row["turn"] > 0 or row["runner"] is None,
+    "job_steps": lambda row: row["attempt"] > 0 or row["runner"] is None,
     "policies": lambda row: (row["namespace"] is None) != (row["adapter_id"] is None),
     "grants": lambda row: (row["principal_id"] is None) != (row["group_id"] is None),
     "tokens": lambda row: row["revoked_at"] is None or row["created_at"] <= row["revoked_at"],

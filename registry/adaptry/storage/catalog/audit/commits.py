@@ -11,7 +11,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import EMPTY, Manifest
-from adaptry.registry.commits import COMMIT_MADE, MAIN
+from adaptry.registry.commits import COMMIT_CREATED, MAIN
 from adaptry.registry.manifest_inheritance import is_same_adapter
 from adaptry.storage.catalog.audit.adapter_events import AdapterHistory, AuditedEvent
 from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values
@@ -19,7 +19,7 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.manifests import stored_manifest
 from adaptry.storage.catalog.rows import AdapterRow, CommitRow, GitRefRow, RevisionRow, VersionRow
 
-_MAKING = ("adapter.created", "version.pushed", COMMIT_MADE, "branch.squashed")
+_MAKING = ("adapter.created", "version.pushed", COMMIT_CREATED, "branch.squashed")
 
 
 @dataclass
@@ -72,14 +72,14 @@ class _Replay:
                 yield from self._step(one, MAIN, str(EMPTY.digest), "Created")
             case "version.pushed":
                 yield from self._step(one, MAIN, one.detail["digest"], one.detail.get("title"))
-            case "commit.made" | "branch.squashed":
+            case "commit.created" | "branch.squashed":
                 yield from self._step(one, one.detail["branch"], one.detail["commit"], one.detail["title"])
-            case "branch.made" | "tag.made":
+            case "branch.created" | "tag.created":
                 kind = one.kind.partition(".")[0]
                 self._refs[one.detail[kind]] = _ReplayedRef(
                     kind, one.detail["commit"], None, one.row.at, one.row.by, one.detail.get("message", "")
                 )
-            case "branch.dropped" | "tag.dropped":
+            case "branch.deleted" | "tag.deleted":
                 dropped = self._refs.pop(one.detail[one.kind.partition(".")[0]], None)
                 was = dropped.digest if dropped else None
                 where = f"event {one.seq} of {self._name}"
@@ -111,7 +111,7 @@ class _Replay:
                 )
         else:
             yield from compare_values(where, "its title", commit.title, title, "its event")
-        if one.kind == COMMIT_MADE:
+        if one.kind == COMMIT_CREATED:
             number = self._numbers.get(commit.digest)
             yield from compare_values(
                 f"event {one.seq} of {self._name}", "its number", one.row.number, number, "its commit"

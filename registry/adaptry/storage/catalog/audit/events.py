@@ -29,15 +29,15 @@ OF_ADAPTERS = frozenset(
         "evidence.withdrawn",
         "alias.moved",
         "alias.removed",
-        "commit.made",
-        "branch.made",
-        "branch.dropped",
+        "commit.created",
+        "branch.created",
+        "branch.deleted",
         "branch.squashed",
-        "tag.made",
-        "tag.dropped",
+        "tag.created",
+        "tag.deleted",
         "rollout.started",
         "rollout.advanced",
-        "rollout.done",
+        "rollout.finished",
         "rollout.stopped",
         "rollout.aborted",
         *(f"version.{state}" for state in STATE_RULES if state != "active"),
@@ -77,7 +77,7 @@ def problems(catalog: Catalog) -> Iterator[IntegrityProblem]:
                 )
             elif kind in _OF_VERSIONS and number is None:
                 yield IntegrityProblem(where, f"{kind} must have a version number")
-            elif number is not None and kind not in _OF_VERSIONS and kind != "commit.made":
+            elif number is not None and kind not in _OF_VERSIONS and kind != "commit.created":
                 yield IntegrityProblem(where, f"{kind} must have no version number, but has {number}")
         if tx.connection().dialect.name == "sqlite":  # PostgreSQL skips numbers of rolled-back transactions
             before = func.lag(table.seq, 1, 0).over(order_by=table.seq).label("before")

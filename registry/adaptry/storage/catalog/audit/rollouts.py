@@ -16,7 +16,7 @@ from adaptry.storage.catalog.rows import AdapterRow, RolloutRow, VersionRow
 _STAGES = {
     "rollout.started": "running",
     "rollout.advanced": "running",
-    "rollout.done": "done",
+    "rollout.finished": "done",
     "rollout.stopped": "stopped",
     "rollout.aborted": "aborted",
 }

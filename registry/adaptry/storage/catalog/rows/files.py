@@ -29,12 +29,12 @@ class FileRow(Row, table=True):
 
 
 class PendingDeleteRow(Row, table=True):
-    """Bytes without an owner, since when; with `going_since` they are being deleted."""
+    """Bytes without an owner, since when; `deleting_since` is when their deletion began."""
 
-    __tablename__ = "leaving"
+    __tablename__ = "pending_deletes"
     digest: str = Field(primary_key=True)
     since: datetime = Field(sa_type=Moment, index=True)
-    going_since: datetime | None = Field(default=None, sa_type=Moment)
+    deleting_since: datetime | None = Field(default=None, sa_type=Moment)
 
 
 class WeightsDigestRow(Row, table=True):

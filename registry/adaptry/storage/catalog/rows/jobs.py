@@ -33,20 +33,20 @@ class JobRow(SubmittedRow, table=True):
     submitted_at: datetime = Field(sa_type=Moment)
     started_at: datetime | None = Field(default=None, sa_type=Moment)
     finished_at: datetime | None = Field(default=None, sa_type=Moment)
-    tries: int = 1
+    attempts: int = 1
     result: str | None = Field(default=None, sa_type=Text)
-    fault: str | None = Field(default=None, sa_type=Text)
+    error: str | None = Field(default=None, sa_type=Text)
 
 
 class JobStepRow(Row, table=True):
-    """A step of a job. `turn` increases with each attempt: only the last attempt may change anything."""
+    """A step of a job. `attempt` is its number of attempts: only the last one may change anything."""
 
     __tablename__ = "job_steps"
     job_key: int = Field(primary_key=True, foreign_key="jobs.key")
     step: str = Field(primary_key=True)
-    turn: int = 0
+    attempt: int = 0
     runner: str | None = None
-    what: str = ""
+    activity: str = ""
     done: int = Field(default=0, sa_type=BigInteger)
     total: int = Field(default=0, sa_type=BigInteger)
     result: str | None = Field(default=None, sa_type=Text)

@@ -30,12 +30,12 @@ class WorkerRow(Row, table=True):
     base: str | None = None
     url: str | None = None
     slots: int | None = None
-    seen: int | None = Field(default=None, sa_type=BigInteger)
+    last_event: int | None = Field(default=None, sa_type=BigInteger)
     lease: int
     first_at: datetime = Field(sa_type=Moment)
     reported_at: datetime = Field(sa_type=Moment)
     is_answering: bool = True
-    troubles: str = Field(default="[]", sa_type=Text)
+    problems: str = Field(default="[]", sa_type=Text)
     max_age: int | None = None
     gone_at: datetime | None = Field(default=None, sa_type=Moment)
     gone_by: str | None = None
@@ -78,7 +78,7 @@ class RolloutRow(Row, table=True):
     alias_generation: int
     steps: str
     step: int = 0
-    every: int | None = None
+    interval: int | None = None
     stage: str = "running"
     reason: str | None = None
     generation: int = 1
