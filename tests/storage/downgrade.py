@@ -47,7 +47,7 @@ _EVIDENCE = (
     *("samples_digest", "withdrawn_at", "withdrawn_by", "withdrawn_reason", "settings"),
 )
 _NEWER_TABLES = (
-    "request_use", "weight_measurements",
+    "index_updates", "request_use", "weight_measurements",
     "refresh_tokens", "posted_files", "device_sign_ins", "provider_groups", "external_users",
     "policies", "approvals", "promotions", "webhook_deliveries", "webhooks",
     "used_id_tokens", "publishers", "issuers",

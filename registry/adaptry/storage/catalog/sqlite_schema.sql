@@ -752,3 +752,10 @@ CREATE TABLE request_use (
 	cost FLOAT NOT NULL,
 	CONSTRAINT pk_request_use PRIMARY KEY (scope, name)
 );
+CREATE TABLE index_updates (
+	adapter_id INTEGER NOT NULL,
+	below INTEGER NOT NULL,
+	new_terms VARCHAR NOT NULL,
+	CONSTRAINT pk_index_updates PRIMARY KEY (adapter_id),
+	CONSTRAINT fk_index_updates_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id)
+);
