@@ -61,6 +61,7 @@ def main() -> None:
         registry = stack.enter_context(opened(url))
         registry.adapters.create(SMALL, AdapterEdit())
         registry.aliases.remove(LARGE, "prod", 1)
+        registry.adapters.edit(LARGE, AdapterEdit(tags=("first",)))  # sets terms that `fill` has not made
         changes = {name: one for name, one in CHANGES.items() if not asked.only or name in asked.only}
         print(
             f"{asked.database}, {asked.size:,} versions: seconds, processor seconds, longest other edit in ms"

@@ -159,7 +159,7 @@ def test_the_next_versions_are_found_by_the_index_of_their_adapter(catalog: str,
             tx.execute(text("SET LOCAL enable_seqscan = off"))
             tx.execute(text("SET LOCAL enable_sort = off"))
             plan = "EXPLAIN "
-        query = index_updates.next_numbers(1, 2).compile(
+        query = index_updates.next_versions(1, 2).compile(
             tx.get_bind(), compile_kwargs={"literal_binds": True}
         )
         lines = " ".join(row[-1] for row in tx.execute(text(f"{plan}{query}")))

@@ -13,7 +13,6 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING
 
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog import adapter_terms, terms
@@ -23,10 +22,7 @@ from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import PreparedReads, run_select
 from adaptry.storage.catalog.statement_texts import Selection
 
-if TYPE_CHECKING:
-    from sqlmodel.sql.expression import SelectOfScalar
-
-MOST_ROWS = 2000
+MOST_ROWS = 1000
 """Maximum number of rows of the search index that one transaction changes, unless one version needs more."""
 MOST_VERSIONS = 500
 """Maximum number of versions whose terms one transaction reads."""
@@ -109,39 +105,38 @@ def _continue(tx: Transaction, adapter: int) -> bool:
     row = tx.get(orm.IndexUpdateRow, adapter)
     if row is None:
         return True
-    numbers = tx.exec(next_numbers(adapter, row.below)).all()
-    is_last = len(numbers) < MOST_VERSIONS
-    if numbers:
+    rows = [(one.number, one.id) for one in tx.execute(next_versions(adapter, row.below))]
+    is_last = len(rows) < MOST_VERSIONS
+    if rows:
         wanted = terms.ids(tx, adapter_terms.of_key(tx, adapter))
-        held = terms.count_of_fields(tx, _versions(adapter, numbers[-1], row.below), adapter_terms.FIELDS)
+        held = terms.count_of_fields(tx, _among(rows), adapter_terms.FIELDS)
         excess = held.keys() - wanted
-        missing = {term for term in wanted if held.get(term, 0) < len(numbers)}
+        missing = {term for term in wanted if held.get(term, 0) < len(rows)}
         most = max(1, MOST_ROWS // max(1, len(excess) + len(missing)))
-        if most < len(numbers):
-            numbers, is_last = numbers[:most], False
-        versions = _versions(adapter, numbers[-1], row.below)
-        terms.remove_from_all(tx, versions, excess)
-        terms.add_to_all(tx, versions, missing)
-        row.below = numbers[-1]
+        if most < len(rows):
+            rows, is_last = rows[:most], False
+        terms.remove_from_all(tx, _among(rows), excess)
+        terms.add_to_all(tx, _among(rows), missing)
+        row.below = rows[-1][0]
     if is_last:
         tx.delete(row)
     return is_last
 
 
-def next_numbers(adapter: int, below: int) -> SelectOfScalar[int]:
-    """The numbers of the versions to be updated next, in descending order."""
-    number = sm.col(orm.VersionRow.number)
+def next_versions(adapter: int, below: int) -> Selection:
+    """The numbers and keys of the versions to be updated next, in descending order."""
+    columns = tables.versions.c
     return (
-        sm.select(orm.VersionRow.number)
-        .where(orm.VersionRow.adapter_id == adapter, number < below)
-        .order_by(number.desc())
+        sa.select(columns.number, columns.id)
+        .where(columns.adapter_id == adapter, columns.number < below)
+        .order_by(columns.number.desc())
         .limit(MOST_VERSIONS)
     )
 
 
-def _versions(adapter: int, first: int, below: int) -> sa.ColumnElement[bool]:
-    number = sm.col(orm.VersionRow.number)
-    return sa.and_(sm.col(orm.VersionRow.adapter_id) == adapter, number >= first, number < below)
+def _among(rows: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
+    """The keys are listed: PostgreSQL could estimate that a range of numbers is most of the table."""
+    return sm.col(orm.VersionRow.id).in_([key for _, key in rows])
 
 
 @cache

@@ -759,3 +759,4 @@ CREATE TABLE index_updates (
 	CONSTRAINT pk_index_updates PRIMARY KEY (adapter_id),
 	CONSTRAINT fk_index_updates_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id)
 );
+CREATE INDEX ix_approvals_version ON approvals (version_id);

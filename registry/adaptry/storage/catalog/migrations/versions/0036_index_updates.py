@@ -1,4 +1,6 @@
-"""Adapters whose changed search terms are not yet on all of their versions."""
+"""Adapters whose changed search terms are not yet on all of their versions; approvals by version, for
+deletions.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -18,3 +20,4 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("adapter_id", name="pk_index_updates"),
         sa.ForeignKeyConstraint(["adapter_id"], ["adapters.id"], name="fk_index_updates_adapter_id"),
     )
+    op.create_index("ix_approvals_version", "approvals", ["version_id"])
