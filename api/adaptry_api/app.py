@@ -51,6 +51,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
             (state.store_downloads, cleanup.DOWNLOADS_EVERY),
             (state.store_denials, cleanup.AUDIT_EVERY),
             (state.seal_audit_log, cleanup.AUDIT_EVERY),
+            (state.complete_index_updates, cleanup.INDEX_EVERY),
             (FreedMemory(state.catalog.shrink).return_to_system, cleanup.MEMORY_EVERY),
         )
         with state.draining.delay_sigterm(settings.notice), state.sending_webhooks():

@@ -22,7 +22,7 @@ from adaptry.registry.interface import Registry
 from adaptry.storage import tokens
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.tiered import TieredBlobs
-from adaptry.storage.catalog import quotas
+from adaptry.storage.catalog import index_updates, quotas
 from adaptry.storage.catalog.adapters import is_own
 from adaptry.storage.catalog.audit_log.log_key import KEY_FILE, LogKey
 from adaptry.storage.catalog.audit_log.recorder import insert_entries
@@ -113,6 +113,7 @@ class AppState:
         context.derive_wide = DerivationProcess(
             settings.data, settings.catalog, settings.blobs, settings.blob_cache, settings.require_known_base
         ).derive
+        self.catalog.completes_index_updates = False
         context.log_key, context.seals_audit_on_read = LogKey(settings.data / KEY_FILE, secret), False
         self._sequencer, self._has_warned = Sequencer(self.catalog, context.log_key), False
         self._has_uncounted = False
@@ -257,6 +258,10 @@ class AppState:
             self._has_warned = True
         else:
             self._has_warned = False
+
+    def complete_index_updates(self) -> None:
+        """Updates the search index after edits of large adapters, until the server stops."""
+        index_updates.complete(self.catalog, lambda: self.draining.is_ready)
 
     def sending_webhooks(self) -> AbstractContextManager[None]:
         """Sends to webhooks during the block, if the registry's folder has everything. In an organisation's

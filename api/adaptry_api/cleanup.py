@@ -19,6 +19,7 @@ TOKEN_USES_EVERY = 60.0
 LIMITS_EVERY = 5.0
 DOWNLOADS_EVERY = 60.0  # each time, all answers in memory are dropped (`download_counts`)
 AUDIT_EVERY = 1.0
+INDEX_EVERY = 1.0
 CONFIRM_EVERY = 60.0
 MEMORY_EVERY = 5.0
 

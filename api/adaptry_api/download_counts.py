@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from itertools import islice
 
 from adaptry.core.refs import Ref
 from adaptry.storage.catalog import download_counts
 from adaptry.storage.catalog.database import Catalog
+
+MOST_AT_ONCE = 200
+"""Maximum number of versions whose downloads one transaction stores: other writers wait for it."""
 
 
 class DownloadCounts:
@@ -28,14 +32,17 @@ class DownloadCounts:
             self._waiting[version] += 1
 
     def store(self, catalog: Catalog) -> None:
-        """Stores the downloads since the last call, in one transaction. If it fails, they are kept."""
+        """Stores the downloads since the last call, of `MOST_AT_ONCE` versions in each transaction. If one
+        fails, its downloads and those that follow are kept.
+        """
         with self._lock:
             waiting, self._waiting = self._waiting, Counter()
-        if not waiting:
-            return
         try:
-            with catalog.write_nondurable() as tx:
-                download_counts.add(tx, waiting)
+            while some := dict(islice(waiting.items(), MOST_AT_ONCE)):
+                with catalog.write_nondurable() as tx:
+                    download_counts.add(tx, some)
+                for version in some:
+                    del waiting[version]
         except BaseException:
             with self._lock:
                 self._waiting += waiting

@@ -77,7 +77,7 @@ def engine(scene: Scene) -> HangingVllm:
 
 
 def problem(scene: Scene) -> str:
-    found = {one.served_as: one.reason for one in scene.registry.workers.get("gpu-1").troubles}
+    found = {one.served_as: one.reason for one in scene.registry.workers.get("gpu-1").problems}
     return found[PROD]
 
 
@@ -154,7 +154,7 @@ def test_a_version_that_the_engine_loaded_after_all_is_served_at_once(
     assert engine.has_loaded.wait(60)
     settle(worker)
     found = scene.registry.workers.get("gpu-1")
-    assert not found.troubles
+    assert not found.problems
     assert [(one.served_as, one.condition) for one in found.residents] == [(PROD, "serving")]
 
 

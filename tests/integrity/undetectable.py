@@ -80,6 +80,7 @@ UNKNOWABLE: dict[str, str] = {
     "audit_checkpoints.*": "`adaptry audit verify` looks at the signed checkpoints",
     "audit_state.*": "`adaptry audit verify` looks at the signed checkpoints",
     "audit_subtrees.*": "`adaptry audit verify` looks at the signed checkpoints",
+    "index_updates.*": "how far an update is; the terms that it has not reached are found when it is over",
     "terms.*": "a term without versions affects no search",
 }
 """By column (or `table.*`): why a changed value may be missed. This holds for every value of such a column;

@@ -78,7 +78,11 @@ _OLD_KINDS = {
 
 
 def statements_back_to_0034() -> Iterator[str]:
-    """Gives columns, a table and kinds of events the names that they had before schema 0035."""
+    """Takes away what schema 0036 (updates of the search index) added, and gives columns, a table and kinds
+    of events the names that they had before schema 0035.
+    """
+    yield "DROP TABLE index_updates"
+    yield "DROP INDEX ix_approvals_version"
     for table, old, new in _RENAMED:
         yield f"ALTER TABLE {table} RENAME COLUMN {new} TO {old}"
     yield (

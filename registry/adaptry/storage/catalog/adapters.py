@@ -12,7 +12,13 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.registry import records
 from adaptry.registry.records import AdapterEdit
-from adaptry.storage.catalog import adapter_statements, case_conflicts, stored_use, terms
+from adaptry.storage.catalog import (
+    adapter_statements,
+    adapter_terms,
+    case_conflicts,
+    index_updates,
+    stored_use,
+)
 from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, encode_list
@@ -21,10 +27,7 @@ from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import change, insert_new
 from adaptry.storage.catalog.shown_adapters import adapter_of
 from adaptry.storage.catalog.statement_texts import ADAPTER_OF_NAME, Selection
-from adaptry.storage.catalog.version_info import Columns, values_of_keys
-
-TERM_FIELDS = ("name", "namespace", "visibility", "tag", "word")
-"""The fields of the search index that describe the adapter rather than the version."""
+from adaptry.storage.catalog.version_info import values_of_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) 
 
 def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datetime) -> AdapterRecord:
     row = _require(tx, adapter)
-    old = _terms(row)
+    old = adapter_terms.of_row(row)
     if change.description is not None:
         row.description = change.description
     if change.tags is not None:
@@ -123,7 +126,7 @@ def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datet
         row.visibility = change.visibility
     row.updated_at = at
     tx.flush()
-    terms.replace(tx, adapter.key, old, _terms(row))
+    index_updates.replace_terms(tx, adapter.key, old, adapter_terms.of_row(row))
     return _record(row)
 
 
@@ -139,7 +142,7 @@ def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetim
 
 def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetime) -> AdapterRecord:
     row = _require(tx, adapter)
-    old, number = row.name, row.next_number
+    old, number, old_terms = row.name, row.next_number, adapter_terms.of_row(row)
     buried = _row(tx, to)
     if buried:
         row.next_number = max(number, buried.next_number)
@@ -178,13 +181,18 @@ def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: dateti
     )
     tx.execute(sa.update(orm.FileRow).where(sm.col(orm.FileRow.owner) == old).values(owner=str(to)))
     # Under the new name, these files may be needed, whatever a sweep found before.
-    tx.execute(sa.update(orm.FileRow).where(sm.col(orm.FileRow.owner) == str(to)).values(unneeded_since=None))
+    is_marked = sm.col(orm.FileRow.unneeded_since).is_not(None)
+    tx.execute(
+        sa.update(orm.FileRow)
+        .where(sm.col(orm.FileRow.owner) == str(to), is_marked)
+        .values(unneeded_since=None)
+    )
     tx.execute(
         sa.update(orm.UploadRow)
         .where(sm.col(orm.UploadRow.owner) == old)
         .values(owner=str(to), tenant=to.namespace)
     )
-    terms.rewrite(tx, adapter.key, TERM_FIELDS, _terms(row))
+    index_updates.replace_terms(tx, adapter.key, old_terms, adapter_terms.of_row(row))
     return _record(row)
 
 
@@ -200,6 +208,7 @@ def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
     for table in (orm.PolicyRow, orm.ApprovalRow, orm.PromotionRow):
         tx.execute(sa.delete(table).where(sm.col(table.adapter_id) == adapter.key))
     _clear_former_names(tx, adapter.key)
+    index_updates.cancel(tx, adapter.key)
     row.deleted_at = row.updated_at = at
     row.version_count = 0
     row.visibility, row.folded = "private", None
@@ -272,12 +281,6 @@ def count_downloads(tx: Transaction, adapter: AdapterRecord, count: int = 1) -> 
     change(tx, adapter_statements.more_downloads, {"key": adapter.key, "count": count})
 
 
-def own_terms(tx: Reads, key: int) -> list[tuple[str, str]]:
-    """The search terms that the versions of the adapter with this key inherit."""
-    (row,) = run_select(tx, adapter_statements.described, {"key": key})
-    return _terms(row)
-
-
 def info(tx: Reads, adapter: AdapterRecord) -> records.AdapterInfo:
     return adapter_of(run_select(tx, adapter_statements.shown_one, {"key": adapter.key})[0])
 
@@ -289,18 +292,6 @@ def infos(tx: Reads, keys: Sequence[int]) -> tuple[records.AdapterInfo, ...]:
     size, parameters = values_of_keys(keys)
     found = {row.id: row for row in run_select(tx, adapter_statements.shown_many(size), parameters)}
     return tuple(adapter_of(found[key]) for key in keys)
-
-
-def _terms(row: orm.AdapterRow | Columns) -> list[tuple[str, str]]:
-    bare, tags = row.name.partition("/")[2], decode_list(row.tags)
-    return [
-        ("name", row.name),
-        ("name", bare),
-        ("namespace", row.namespace),
-        ("visibility", row.visibility),
-        *(("tag", tag) for tag in tags),
-        *(("word", word) for word in terms.words(" ".join((row.name, row.description, *tags)))),
-    ]
 
 
 def _row(tx: Transaction, name: AdapterName) -> orm.AdapterRow | None:

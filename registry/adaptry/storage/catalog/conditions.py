@@ -29,6 +29,7 @@ from adaptry.core.query_terms import (
 from adaptry.storage.catalog import finding_conditions, text_conditions, value_conditions
 from adaptry.storage.catalog.access import ReadScope, is_among
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.index_updates import outdated_adapters
 from adaptry.storage.catalog.predicates import TRUE, Selection, predicate
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, PostingRow, TermRow, VersionRow
@@ -44,6 +45,7 @@ from adaptry.storage.catalog.version_lists import VersionList
 
 _MOST_NAMES = 200
 _KEPT = 64  # statements of readers
+_OF_SCOPE = frozenset({"visibility", "namespace", "name"})
 _FEW = 4  # terms that are looked up one by one for each version
 
 
@@ -58,6 +60,9 @@ def scope_conditions(tx: Reads, scope: ReadScope) -> list[SearchCondition]:
     """The condition that a version's adapter is visible; no condition for callers who see everything."""
     if scope.namespaces is None:
         return []
+    outdated = outdated_adapters(tx)
+    if any(field in _OF_SCOPE for adapter in outdated for field, _ in adapter.new):
+        return [SearchCondition(predicate(_of_adapter, scope))]  # no list has all of these versions
     keys = [row.id for row in run_select(tx, _terms_of_namespaces(scope.namespaces), {})]
     if scope.names:
         of_names = [row.id for row in run_select(tx, _terms_of_names(scope.names), {})]
@@ -65,7 +70,7 @@ def scope_conditions(tx: Reads, scope: ReadScope) -> list[SearchCondition]:
             return [_seen_by_name(scope, keys)]
         keys += of_names
     condition = with_any_term(keys)
-    if len(keys) <= _FEW:
+    if len(keys) <= _FEW and not outdated:
         return [condition]
     return [replace(condition, test=predicate(_of_adapter, scope), is_exact=False)]
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -23,7 +23,12 @@ from adaptry.core.quotas import QuotaSubject
 from adaptry.core.settings import is_postgres
 from adaptry.storage.catalog import epochs, sqlite
 from adaptry.storage.catalog.audit_log import recorder
-from adaptry.storage.catalog.dialect import BEFORE_COMMIT, HAS_EVENTS, DatabaseDialect
+from adaptry.storage.catalog.dialect import (
+    BEFORE_COMMIT,
+    HAS_EVENTS,
+    HAS_INDEX_UPDATES,
+    DatabaseDialect,
+)
 from adaptry.storage.catalog.epochs import Epoch
 from adaptry.storage.catalog.lazy_modules import sa, sm
 from adaptry.storage.catalog.migrate import migrate, schema_of
@@ -56,6 +61,10 @@ class Catalog:
         self._system = "postgresql" if is_postgres(url) else "sqlite"
         self.path = sqlite.path_of(url)
         """The SQLite file; None for PostgreSQL and in memory."""
+        self.completes_index_updates = True
+        """Whether a change whose search terms are updated afterwards (`index_updates`) returns when they are.
+        A server updates them between its requests.
+        """
         self.notifier = CommitNotifier(self._database.listen)
         # Closes a catalog that is garbage collected.
         self._release = weakref.finalize(self, self._database.hold())
@@ -162,12 +171,13 @@ class Catalog:
         """
         if (together := self._database.write_each) is None:
             return [self._outcome(change) for change in changes]
-        has_events = False
+        has_events = has_index_updates = False
 
         def run(change: Callable[[Transaction], Result], session: Transaction) -> Result:
-            nonlocal has_events
+            nonlocal has_events, has_index_updates
             result = change(session)
             _write_pending(session)
+            has_index_updates |= HAS_INDEX_UPDATES in session.info
             if HAS_EVENTS in session.info:
                 self._database.notify(session)
                 has_events = True
@@ -177,6 +187,8 @@ class Catalog:
             outcomes = together([partial(run, change) for change in changes])
         if has_events:
             self.notifier.notify()
+        if has_index_updates:
+            self._complete_index_updates()
         return [self._translated(one) if isinstance(one, Exception) else one for one in outcomes]
 
     @property
@@ -267,6 +279,16 @@ class Catalog:
                 database.notify(session)
         if HAS_EVENTS in session.info:
             self.notifier.notify()
+        if HAS_INDEX_UPDATES in session.info:
+            self._complete_index_updates()
+
+    def _complete_index_updates(self) -> None:
+        """What remains after an error is done after the next such change, or by a server."""
+        if self.completes_index_updates:
+            from adaptry.storage.catalog import index_updates  # only for edits of large adapters
+
+            with suppress(AdaptryError):
+                index_updates.complete(self)
 
     def _span(self, operation: str) -> AbstractContextManager[tracing.Span]:
         attributes = {"db.system.name": self._system, "db.operation.name": operation}

@@ -30,6 +30,8 @@ BEFORE_COMMIT = "adaptry_before_commit"
 """Key in the `info` of a transaction: functions of it that are called before its changes are committed."""
 HAS_EVENTS = "adaptry_happened"
 """Key in the `info` of a transaction that has recorded an event."""
+HAS_INDEX_UPDATES = "adaptry_index_updates"
+"""Key in the `info` of a transaction after which the search index must be updated (`index_updates`)."""
 ContextFactory = Callable[[], AbstractContextManager[object]]
 """Creates a context manager around a unit of work."""
 SessionFactory: TypeAlias = "Callable[[bool], AbstractContextManager[Session]]"

@@ -752,3 +752,11 @@ CREATE TABLE pending_deletes (
 	CONSTRAINT pk_pending_deletes PRIMARY KEY (digest)
 );
 CREATE INDEX ix_pending_deletes_since ON pending_deletes (since);
+CREATE TABLE index_updates (
+	adapter_id INTEGER NOT NULL,
+	below INTEGER NOT NULL,
+	new_terms VARCHAR NOT NULL,
+	CONSTRAINT pk_index_updates PRIMARY KEY (adapter_id),
+	CONSTRAINT fk_index_updates_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id)
+);
+CREATE INDEX ix_approvals_version ON approvals (version_id);

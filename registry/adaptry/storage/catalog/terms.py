@@ -1,12 +1,13 @@
 """The search index: the fields and texts of each version.
 
 A version has its own terms (method, module, base, …) and its adapter's (name, tags, words, …), so that a
-search reads only one ordered list. An edit of the adapter therefore rewrites terms of its versions.
+search reads only one ordered list. An edit of the adapter therefore changes terms of its versions
+(`index_updates`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.storage.catalog.database import Transaction
@@ -44,9 +45,9 @@ def words(text: str) -> Iterator[str]:
 
 def add(tx: Transaction, version: int, terms: Terms) -> None:
     """Adds terms that a version does not have yet."""
-    ids = _ids(tx, terms)
-    if ids:
-        insert_values(tx, "postings", [{"term_id": term, "version_id": version} for term in sorted(ids)])
+    keys = ids(tx, terms)
+    if keys:
+        insert_values(tx, "postings", [{"term_id": term, "version_id": version} for term in sorted(keys)])
 
 
 def remove(tx: Transaction, version: int, fields: Iterable[str], text: str | None = None) -> None:
@@ -78,40 +79,36 @@ def _removal(*of_term: sa.ColumnElement[bool]) -> sa.Delete:
     )
 
 
-def rewrite(tx: Transaction, adapter: int, fields: Iterable[str], terms: Terms) -> None:
-    """Replaces the terms of these fields on every version of an adapter, after reading all their terms.
-    Writes only what differs.
-    """
-    wanted = _ids(tx, terms)
+def count_of_fields(
+    tx: Transaction, versions: sa.ColumnElement[bool], fields: Iterable[str]
+) -> dict[int, int]:
+    """The keys of the terms of these fields that some versions have, and how many of them have each."""
     term, posting = orm.TermRow, orm.PostingRow
-    versions = sm.select(orm.VersionRow.id).where(orm.VersionRow.adapter_id == adapter)
-    held = sm.select(posting.term_id).where(sm.col(posting.version_id).in_(versions)).distinct()
-    of_fields = sm.select(term.id).where(sm.col(term.id).in_(held), sm.col(term.field).in_(list(fields)))
-    has = {id for id in tx.exec(of_fields) if id is not None}
-    _remove_from_all(tx, adapter, has - wanted)
-    _add_to_all(tx, adapter, wanted)
+    held = (
+        sm.select(posting.term_id, sa.func.count().label("versions"))
+        .where(sm.col(posting.version_id).in_(_keys(versions)))
+        .group_by(sm.col(posting.term_id))
+        .subquery()
+    )
+    of_fields = sa.select(held.c.term_id, held.c.versions).join(term, sm.col(term.id) == held.c.term_id)
+    rows = tx.execute(of_fields.where(sm.col(term.field).in_(list(fields))))
+    return {row.term_id: row.versions for row in rows}
 
 
-def replace(tx: Transaction, adapter: int, old: Terms, new: Terms) -> None:
-    """Replaces the terms `old`, which every version of an adapter has, by `new`. Takes time in proportion to
-    the terms that differ, times the versions.
-    """
-    was, becomes = set(old), set(new)
-    _remove_from_all(tx, adapter, set(_known(tx, sorted(was - becomes)).values()))
-    _add_to_all(tx, adapter, _ids(tx, becomes - was))
-
-
-def _remove_from_all(tx: Transaction, adapter: int, terms: set[int]) -> None:
+def remove_from_all(tx: Transaction, versions: sa.ColumnElement[bool], terms: Collection[int]) -> None:
+    """Removes terms, by their keys, from the versions for which a condition holds."""
     if not terms:
         return
     posting = orm.PostingRow
-    versions = sm.select(orm.VersionRow.id).where(orm.VersionRow.adapter_id == adapter)
     tx.execute(
-        sa.delete(posting).where(sm.col(posting.version_id).in_(versions), sm.col(posting.term_id).in_(terms))
+        sa.delete(posting).where(
+            sm.col(posting.version_id).in_(_keys(versions)), sm.col(posting.term_id).in_(terms)
+        )
     )
 
 
-def _add_to_all(tx: Transaction, adapter: int, terms: set[int]) -> None:
+def add_to_all(tx: Transaction, versions: sa.ColumnElement[bool], terms: Collection[int]) -> None:
+    """Adds terms, by their keys, to those of the versions that do not have them."""
     if not terms:
         return
     term, version, posting = orm.TermRow, orm.VersionRow, orm.PostingRow
@@ -119,14 +116,21 @@ def _add_to_all(tx: Transaction, adapter: int, terms: set[int]) -> None:
         sm.col(posting.term_id) == sm.col(term.id), sm.col(posting.version_id) == sm.col(version.id)
     )
     missing = (
-        sm.select(term.id, version.id)
-        .join(version, sm.col(version.adapter_id) == adapter)
-        .where(sm.col(term.id).in_(terms), ~is_there)
+        sm.select(term.id, version.id).join(version, versions).where(sm.col(term.id).in_(terms), ~is_there)
     )
     tx.execute(sa.insert(posting).from_select(["term_id", "version_id"], missing))
 
 
-def _ids(tx: Transaction, terms: Terms) -> set[int]:
+def _keys(versions: sa.ColumnElement[bool]) -> Selection:
+    return sm.select(orm.VersionRow.id).where(versions)
+
+
+def known_ids(tx: Transaction, terms: Terms) -> set[int]:
+    """The keys of those of the terms that any version has or had."""
+    return set(_known(tx, sorted(set(terms))).values())
+
+
+def ids(tx: Transaction, terms: Terms) -> set[int]:
     """The keys of terms; adds new ones."""
     wanted = sorted(set(terms))
     found = _known(tx, wanted)

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlmodel import col
 
 from adaptry.core.query_terms import TextTerm, WordTerm
-from adaptry.storage.catalog import terms
+from adaptry.storage.catalog import adapter_terms, outdated_terms, terms
 from adaptry.storage.catalog.access import EVERYTHING, ReadScope
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.predicates import Selection, Value, predicate, select_where
@@ -100,6 +100,17 @@ def any_text(tx: Reads, field: str) -> SearchCondition:
 def _indexed(
     tx: Reads, field: str, text: str, is_prefix: bool = False, scope: ReadScope = EVERYTHING
 ) -> SearchCondition:
+    found = _with_terms(tx, field, text, is_prefix, scope)
+    if field not in adapter_terms.FIELDS:
+        return found
+
+    def is_meant(term: tuple[str, str]) -> bool:
+        return term[0] == field and (term[1].startswith(text) if is_prefix else term[1] == text)
+
+    return outdated_terms.corrected(tx, found, is_meant)
+
+
+def _with_terms(tx: Reads, field: str, text: str, is_prefix: bool, scope: ReadScope) -> SearchCondition:
     if not is_prefix:
         texts = [text, *(_ids_of_base(tx, scope, text) if field == "base" else ())]
         return with_any_term([key for one in texts for key in _keys_of_term(tx, field, one)])

@@ -37,7 +37,7 @@ from adaptry.storage.catalog.rows.publishers import IssuerRow, PublisherRow, Use
 from adaptry.storage.catalog.rows.quotas import QuotaRow, RequestUseRow, StoredUseRow
 from adaptry.storage.catalog.rows.row import Moment, Row, name_postgres_conditions
 from adaptry.storage.catalog.rows.sign_ins import ExternalUserRow, ProviderGroupRow
-from adaptry.storage.catalog.rows.terms import PostingRow, TermRow
+from adaptry.storage.catalog.rows.terms import IndexUpdateRow, PostingRow, TermRow
 from adaptry.storage.catalog.rows.versions import WITHDRAWN, RevisionRow, VersionDetailRow, VersionRow
 from adaptry.storage.catalog.rows.webhooks import WebhookDeliveryRow, WebhookRow
 from adaptry.storage.catalog.rows.weight_measurements import WeightMeasurementRow
@@ -70,6 +70,7 @@ __all__ = [
     "GrantRow",
     "GroupMemberRow",
     "GroupRow",
+    "IndexUpdateRow",
     "InspectionRow",
     "InvitationRow",
     "IssuerRow",

@@ -35,6 +35,7 @@ class ApprovalRow(Row, table=True):
     """Somebody's consent to a move: from the alias's generation (0: it never existed) to a version."""
 
     __tablename__ = "approvals"
+    __table_args__ = (Index("ix_approvals_version", "version_id"),)
     adapter_id: int = Field(primary_key=True, foreign_key="adapters.id")
     alias: str = Field(primary_key=True)
     version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")

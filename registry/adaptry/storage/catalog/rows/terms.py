@@ -25,3 +25,14 @@ class PostingRow(Row, table=True):
     __table_args__ = (Index("ix_postings_version", "version_id", "term_id"), {"sqlite_with_rowid": False})
     term_id: int = Field(primary_key=True, foreign_key="terms.id")
     version_id: int = Field(primary_key=True, foreign_key="versions.id", ondelete="CASCADE")
+
+
+class IndexUpdateRow(Row, table=True):
+    """An adapter whose search terms have changed, while versions with a number less than `below` may still
+    have earlier ones. `new_terms`: a JSON list of the fields and texts that those may lack.
+    """
+
+    __tablename__ = "index_updates"
+    adapter_id: int = Field(primary_key=True, foreign_key="adapters.id")
+    below: int
+    new_terms: str
