@@ -89,7 +89,7 @@ def test_each_user_of_the_weight_is_merged_like_the_live_adapter(kind: str, tmp_
         ),
     ],
 )
-def test_what_peft_itself_merges_into_other_values_of_a_marian_is_refused(
+def test_a_marian_adapter_that_peft_merges_into_other_values_is_refused(
     name: str, config: peft.LoraConfig, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)

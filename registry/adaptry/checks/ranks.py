@@ -99,7 +99,7 @@ def _ranks(adapter: Adapter, as_parameters: Collection[str]) -> Iterator[Finding
         is_as_declared = (
             module.rank % declared == 0 if module.kind == "parameter" else module.rank == declared
         )
-        if up[1] * count_groups(module, adapter.tensors) != module.rank:
+        if up[1] != module.rank and up[1] * count_groups(module, adapter.tensors) != module.rank:
             reason = f"A has rank {module.rank} and B has rank {up[1]}"
         elif not is_as_declared and module.path not in as_parameters:
             reason = f"the factors have rank {module.rank}, but the config declares {declared}"

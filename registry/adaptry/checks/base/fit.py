@@ -120,8 +120,9 @@ def _shapes(adapter: Adapter, placement: ModuleMap, base: BaseRecord) -> Iterato
 
 def _with_all_inputs(adapter: Adapter, placed: TargetTensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     """`shape`; for a grouped convolution, with the inputs of all groups."""
-    groups = count_groups(placed.module, adapter.tensors) if adapter.spec.method == "lora" else 1
-    return (shape[0], shape[1] * groups, *shape[2:]) if groups > 1 and len(shape) > 2 else shape
+    if placed.module.kind != "conv" or adapter.spec.method != "lora" or len(shape) < 3:
+        return shape
+    return (shape[0], shape[1] * count_groups(placed.module, adapter.tensors), *shape[2:])
 
 
 def _other_experts(adapter: Adapter, placed: TargetTensor) -> str | None:

@@ -84,7 +84,8 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
         yield reason
     yield from _unsupported_modules(model)
     yield from _targeted_twice(model)
-    yield from saved_module_refusals(model)
+    if model.adapter.config.saved_modules:
+        yield from saved_module_refusals(model)
     yield from _token_rows(model, module_map)
     yield from _rows_of_input(model)
     yield from _adapted_rows(model, module_map)

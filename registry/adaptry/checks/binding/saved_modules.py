@@ -16,8 +16,6 @@ from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 def saved_module_refusals(model: LoadedModel) -> Iterator[str]:
     """A sentence for each reason, without a full stop."""
     adapter, names = model.adapter, model.names
-    if not adapter.config.saved_modules:
-        return
     if (inner := _saved_twice(adapter.config, names)) is not None:
         (path,) = fold_layer_numbers([inner])
         yield f"{_source(adapter.config)}, which selects {path} and a module around it"
