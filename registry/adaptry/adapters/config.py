@@ -45,6 +45,10 @@ HEADS_OF_TASKS = {
     "QUESTION_ANS": ("qa_outputs",),
 }
 """The modules that PEFT always saves completely for a task, and requires in a file if the model has them."""
+_WITH_TOKEN_ROWS = frozenset(["LORA", "ADALORA"])
+"""The types whose configs in PEFT have `trainable_token_indices` and `ensure_weight_tying`; others drop
+them.
+"""
 _TIED_NAMES = frozenset(["embed_tokens", "lm_head"])
 """PEFT's `EMBEDDING_LAYER_NAMES`."""
 _LOADER_PATHS = {"corda_config": ("cache_file", "covariance_file")}
@@ -153,19 +157,32 @@ class AdapterConfig:
         two names, and does nothing for those of other families (`word_embeddings`, `wte`, `shared`).
         """
         named = any(name.rpartition(".")[2] in _TIED_NAMES for name in self.saved_modules)
-        return named and self.flag("ensure_weight_tying")
+        return named and self._ensures_tying
 
     @cached_property
     def ties_updates(self) -> bool:
         """Whether `ensure_weight_tying` applies to targeted modules; it does not if it applies to saved ones.
         Raises `InvalidConfig` if a pattern is refused, and `Unavailable`.
         """
-        if not self.flag("ensure_weight_tying") or self.ties_saved:
+        if not self._ensures_tying or self.ties_saved:
             return False
         targets = self.fields.get("target_modules")
         if isinstance(targets, str):
             return any(self.patterns.matches(targets, name) for name in sorted(_TIED_NAMES))
         return any(name.rpartition(".")[2] in _TIED_NAMES for name in self.names("target_modules"))
+
+    @property
+    def _ensures_tying(self) -> bool:
+        return self.peft_type in _WITH_TOKEN_ROWS and self.flag("ensure_weight_tying")
+
+    @property
+    def token_indices(self) -> object:
+        """The rows of embeddings that PEFT trains, as written: a list, a mapping of names to lists, or None.
+        Each method has its own field, and PEFT drops that of another.
+        """
+        if self.peft_type == "TRAINABLE_TOKENS":
+            return self.fields.get("token_indices")
+        return self.fields.get("trainable_token_indices") if self.peft_type in _WITH_TOKEN_ROWS else None
 
     @cached_property
     def excluding_patterns(self) -> Mapping[str, str]:

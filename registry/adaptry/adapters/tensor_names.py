@@ -70,7 +70,7 @@ def is_stack_copy(path: str, tensor: str) -> bool:
     """
     *_, stack, name = ("", *path.split("."))
     if tensor.endswith("shared.weight"):
-        return name in INPUT_EMBEDDINGS and name != "shared"
+        return name in INPUT_EMBEDDINGS and name != "shared" and stack.endswith(tuple(_STACKS))
     *around, owner, _ = tensor.split(".")
     is_in_stack = name == owner == "word_embeddings" and stack in _STACKS
     return is_in_stack and _STACKS.isdisjoint(around)

@@ -22,10 +22,22 @@ from adaptry.core.lazy_dataclass import dataclass
 _TASKS_WITH_HEAD = frozenset(["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS"])
 _BARE_TASK = "FEATURE_EXTRACTION"
 """PEFT's `AutoPeftModelForFeatureExtraction` loads the bare model, whatever class the base was saved from."""
-_OF_LANGUAGE = re.compile(r".+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration)")
+_OF_LANGUAGE = re.compile(
+    r".+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration|ForSpeechToText|MTModel|DoubleHeadsModel)"
+)
 _OTHER_HEADS = frozenset(
     ["whisper", "biogpt", "xlm", "flaubert", "bert", "roberta", "blip-2", "instructblip", "instructblipvideo"]
 )
+_HEADS = {
+    "git": "output",
+    "gpt_neox_japanese": "embed_out",
+    "kosmos-2": "text_model.lm_head",
+    "rwkv": "head",
+    "speecht5": "text_decoder_postnet.lm_head",
+    "trocr": "output_projection",
+    "xlnet": "lm_loss",
+}
+"""Output heads with other names than `lm_head`, by type of model."""
 _CLIP_TOWERS = frozenset(["clip_vision_model", "siglip_vision_model"])
 _TOWER, _INSIDE = "vision_tower.", "vision_model."
 _OLD_ENDS = ((".gamma", ".weight"), (".beta", ".bias"))
@@ -201,7 +213,7 @@ def _saved_with_head(facts: Mapping[str, Any]) -> bool | None:
 def _tied_head(facts: Mapping[str, Any], model_type: str) -> _Shapes:
     """The output head that a language model has in memory if only the embedding is on disk."""
     is_language = _OF_LANGUAGE.fullmatch(facts["architectures"][0]) and model_type not in _OTHER_HEADS
-    return {"lm_head.weight": None} if is_language else {}
+    return {f"{_HEADS.get(model_type, 'lm_head')}.weight": None} if is_language else {}
 
 
 def _loaded_with_head(task: str | None, model_class: str | None) -> bool | None:

@@ -209,6 +209,8 @@ def _place_module(
     packed = next((end for end in PACKED_WEIGHTS if names.find(f"{path}.{end}").tensor), None)
     if packed:
         return MissingReason("quantised", f"its weight is quantised in the base ({packed})")
+    if names.find(f"{path}.parametrizations.weight.original0").tensor:
+        return MissingReason("renamed", "torch computes its weight from two stored tensors (weight_norm)")
     if (expert := _EXPERT.fullmatch(path)) and _has_room(module, names.shapes_inside(expert["path"])):
         return MissingReason("experts", "the base has fused experts, but the adapter separate ones")
     return where.reason
@@ -282,7 +284,10 @@ def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], na
 def _has_room(module: ModuleSpec, shapes: Iterable[tuple[int, ...]]) -> bool:
     """Whether a weight with one of these shapes could be the module's, or contain it fused."""
     rows = max(1, module.fan_out)  # a file may declare 0
-    return any(shape[-1] == module.fan_in and shape[-2] % rows == 0 for shape in shapes)
+    if module.kind == "conv":
+        return any(len(shape) > 2 and shape[0] == rows and shape[1] == module.fan_in for shape in shapes)
+    width = module.fan_in
+    return any(width in (0, shape[-1]) and shape[-2] % rows == 0 for shape in shapes)  # 0: unknown
 
 
 def _is_part(shape: tuple[int, ...], module: ModuleSpec) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.methods.grouped_convolution import count_groups
 from adaptry.adapters.methods.lora_config import pattern_problems, scale_of
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
@@ -14,6 +15,10 @@ from adaptry.core.report import Finding
 
 _OWN_RANKS = frozenset(["adalora", "adamss", "deft", "lokr"])
 """Methods whose modules may have ranks other than the config's r by design."""
+_DECOMPOSED = frozenset(["olora", "pissa"])
+"""The traits of LoRAs whose factors are parts of a decomposition of the weight, whose rank is at most the
+weight's smaller side.
+"""
 _WITH_RANK_PATTERN = frozenset(["delora", "loha"])
 """Methods other than LoRA that apply `rank_pattern`. HiRA has the field, but PEFT 0.21 ignores it."""
 _SCALES = {
@@ -89,10 +94,12 @@ def _ranks(adapter: Adapter, as_parameters: Collection[str]) -> Iterator[Finding
     for module in adapter.spec.modules:
         up = adapter.tensors[module.tensors.get("B") or module.tensors["embedding_B"]].shape
         _, _, declared = scale_of(config, module.name)
+        if not _DECOMPOSED.isdisjoint(adapter.spec.traits):
+            declared = min(declared, *(side for side in (module.fan_in, module.fan_out) if side))
         is_as_declared = (
             module.rank % declared == 0 if module.kind == "parameter" else module.rank == declared
         )
-        if up[1] != module.rank:
+        if up[1] != module.rank and up[1] * count_groups(module, adapter.tensors) != module.rank:
             reason = f"A has rank {module.rank} and B has rank {up[1]}"
         elif not is_as_declared and module.path not in as_parameters:
             reason = f"the factors have rank {module.rank}, but the config declares {declared}"

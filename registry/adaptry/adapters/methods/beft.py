@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes
+from adaptry.adapters.methods.method import Method, ModuleSize, ModuleTensors, Shapes, WeightSides
 from adaptry.adapters.methods.row_formula import FormulaArrays, ModuleArrays, RowFormula, mapped
+from adaptry.adapters.spec import ModuleSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +34,13 @@ def _bias_formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | N
     return RowFormula("mapped", 0, read)
 
 
+def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    wanted = (1, weight.fan_out)
+    if shapes["bias"] == wanted:
+        return None
+    return f"has an addition of {list(shapes['bias'])}, but for this base's bias it is {list(wanted)}"
+
+
 METHOD = Method(
     name="beft",
     title="BEFT",
@@ -41,4 +49,5 @@ METHOD = Method(
     products=(("bias",),),
     bias=_bias,
     bias_formula=_bias_formula,
+    mismatch=_mismatch,
 )

@@ -91,7 +91,7 @@ def token_rows(config: AdapterConfig, target: str) -> tuple[int, ...]:
     TRAINABLE_TOKENS has `token_indices`. A head that is tied to the embedding has the embedding's rows.
     Raises `InvalidConfig` if there are none.
     """
-    indices = config.fields.get("trainable_token_indices", config.fields.get("token_indices"))
+    indices = config.token_indices
     if isinstance(indices, dict):
         path = target.removesuffix(".weight")
         tied = next(iter(indices.values())) if len(indices) == 1 else None

@@ -13,6 +13,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods.grouped_convolution import count_groups
 from adaptry.adapters.methods.lora_config import scale_of
 from adaptry.adapters.methods.method import WeightSides
 from adaptry.adapters.spec import ExtraWeight
@@ -94,7 +95,7 @@ def _shapes(adapter: Adapter, placement: ModuleMap, base: BaseRecord) -> Iterato
             quantised.append(placed.module.path)
             if f"{placed.tensor}.absmax" in base.tensors:
                 continue  # an unknown packing: the shape of the codes is not that of the weight
-        shape = grown.get(placed.tensor, placed.weight.shape)
+        shape = _with_all_inputs(adapter, placed, grown.get(placed.tensor, placed.weight.shape))
         reason = (
             misfit(placed, shape)
             or _other_experts(adapter, placed)
@@ -115,6 +116,13 @@ def _shapes(adapter: Adapter, placement: ModuleMap, base: BaseRecord) -> Iterato
             f"{shorten_names(fold_layer_numbers(quantised))}: quantised in the base ({method})",
             quantised,
         )
+
+
+def _with_all_inputs(adapter: Adapter, placed: TargetTensor, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape`; for a grouped convolution, with the inputs of all groups."""
+    if placed.module.kind != "conv" or adapter.spec.method != "lora" or len(shape) < 3:
+        return shape
+    return (shape[0], shape[1] * count_groups(placed.module, adapter.tensors), *shape[2:])
 
 
 def _other_experts(adapter: Adapter, placed: TargetTensor) -> str | None:
@@ -227,9 +235,7 @@ def _is_embedding(extra: ExtraWeight) -> bool:
 def _tokens(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
     """Trained token rows must exist in the base's embedding, and have its width."""
     rows = [placed for placed in placement.extras if placed.extra.kind == "token_rows"]
-    fields = adapter.config.fields
-    indices = fields.get("trainable_token_indices", fields.get("token_indices"))
-    largest = max(_indices(indices), default=-1)
+    largest = max(_indices(adapter.config.token_indices), default=-1)
     brought = {
         placed.tensor: placed.extra.shape[0]
         for placed in placement.extras

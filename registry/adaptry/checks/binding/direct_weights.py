@@ -13,6 +13,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from adaptry.bases.module_map import ExtraTarget
+from adaptry.checks.binding.forced_ties import OTHER_INPUT
 from adaptry.checks.binding.targets import is_head
 from adaptry.checks.finding_text import fold_layer_numbers
 
@@ -48,11 +49,6 @@ _SHARED = frozenset(["shared", "model.shared", "led.shared"])
 """The embedding of encoder-decoders. Both stacks call modules of their own, whose weights are tied to it."""
 _SHARED_BY_TYPE = {"prophetnet": frozenset(["word_embeddings", "prophetnet.word_embeddings"])}
 
-_OTHER_INPUT = frozenset(["marian", "seamless_m4t", "seamless_m4t_v2"])
-"""Models whose `get_input_embeddings` is not that module, but one of a stack. PEFT gives trained rows of the
-input embedding to all modules that are tied to it, and leaves those of any other to itself.
-"""
-
 _LEARNED_POSITIONS = (
     "autoformer", "bart", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "informer", "led",
     "marian", "mbart", "mvp", "opt", "pegasus", "plbart", "roformer", "time_series_transformer", "trocr",
@@ -63,6 +59,7 @@ _UNLIKE_PEFT: Mapping[str, tuple[str, ...]] = {
     "dory": ("lm_head",),
     "inkling_text": ("embed_tokens",),
     "llama4_text": ("router",),
+    **dict.fromkeys(("mobilenet_v1", "mobilenet_v2"), ("convolution",)),
     "phimoe": ("router",),
     "prophetnet": ("position_embeddings",),
     "fsmt": ("embed_positions",),
@@ -142,7 +139,7 @@ def bypassed_rows(
     """
     types, is_alone = model_types(facts), method == "trainable_tokens"
     of_ends = {rows for path, rows in trained.items() if is_head(path) or is_shared_embedding(path, types)}
-    is_other = not _OTHER_INPUT.isdisjoint(types) or len(of_ends) > 1
+    is_other = not OTHER_INPUT.isdisjoint(types) or len(of_ends) > 1
     return tuple(
         path
         for path in trained

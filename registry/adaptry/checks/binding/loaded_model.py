@@ -6,11 +6,11 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.config import AdapterConfig
 from adaptry.bases.conv1d import LinearClasses
-from adaptry.bases.model_classes import body_attribute, expert_family
+from adaptry.bases.model_classes import body_attribute, expert_family, has_head, is_known_type
 from adaptry.bases.model_names import ModelNames, model_names
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.binding.expert_targets import ExpertTargets, expert_targets
-from adaptry.checks.binding.forced_ties import HEAD, is_forced_tie
+from adaptry.checks.binding.forced_ties import HEAD, is_forced_tie, is_input_among_tied
 from adaptry.checks.binding.targets import ModuleTargets
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -23,7 +23,7 @@ class LoadedModel:
     `classes` are those of the matrices. `experts` are the targets that PEFT made of the config's, if it
     converts the family. `saved_class` is the class from which the base was saved, if it is known.
     `is_head_forced`: whether PEFT ties the rows of the head to the embedding's, although transformers does
-    not.
+    not. `is_input_among_tied`: whether PEFT fails to tie modules to the embedding.
     """
 
     adapter: Adapter
@@ -35,6 +35,7 @@ class LoadedModel:
     experts: ExpertTargets | None = None
     saved_class: str = ""
     is_head_forced: bool = False
+    is_input_among_tied: bool = False
 
     @property
     def chosen_class(self) -> str | None:
@@ -66,8 +67,16 @@ class LoadedModel:
         """Whether the model has the module; it may be a head that is tied to the embedding."""
         if self.names.has_module(path):
             return True
+        if path == HEAD and self._has_other_head:
+            return False
         around = path.rpartition(".")[0]
         return is_tied and (not around or self.names.has_module(around))
+
+    @property
+    def _has_other_head(self) -> bool:
+        """Whether its head, of which the checkpoint stores nothing, has another name, or there is none."""
+        is_encoder = self.saved_class.endswith("EncoderModel")
+        return is_encoder or bool(has_head(self.saved_class) and is_known_type(self.model_type))
 
     def loaded_path(self, path: str) -> str:
         """The module's name in the model, in which the bare model may have a prefix that a checkpoint
@@ -105,8 +114,18 @@ def load_model(adapter: Adapter, base: BaseRecord) -> LoadedModel:
             targets = targets.replaced_by(experts.modules, experts.parameters)
     classes = LinearClasses(names.parameters.get, names.parameters, base.facts)
     (saved_class, *_) = base.facts.get("architectures") or ("",)
-    is_forced = is_forced_tie(base.facts, f"{HEAD}.weight" in base.tensors)
-    return LoadedModel(adapter, model_type, names, targets, known, classes, experts, saved_class, is_forced)
+    return LoadedModel(
+        adapter,
+        model_type,
+        names,
+        targets,
+        known,
+        classes,
+        experts,
+        saved_class,
+        is_head_forced=is_forced_tie(base.facts, f"{HEAD}.weight" in base.tensors),
+        is_input_among_tied=is_input_among_tied(base.facts, base.tensors),
+    )
 
 
 def bare_path(path: str) -> str:

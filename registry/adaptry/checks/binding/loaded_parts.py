@@ -145,8 +145,12 @@ def _dropped_weight(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | No
     extra = placed.extra
     path, _, parameter = extra.target.rpartition(".")
     key = extra.tensor.removeprefix(PREFIX)
-    is_tied = placed.tied or placed.weight.name == f"{path.rpartition('.')[0]}.bias"  # a tied head's bias
-    if not (_has_whole_weight(model, extra.target) or (is_tied and model.has_module(path, is_tied))):
+    has_parts = f"{path}.dense" in model.names.modules  # a head of several layers holds no weight itself
+    is_tied = (
+        placed.tied and not has_parts
+    ) or placed.weight.name == f"{path.rpartition('.')[0]}.bias"  # a tied head's bias
+    is_known = _has_whole_weight(model, extra.target) or (is_tied and model.has_module(path, is_tied))
+    if not is_known:
         intended = model.loaded_path(placed.weight.name.rpartition(".")[0])
         reason = f"the model has {intended}, but no {path}"
         return DroppedPart(path, (extra.tensor,), "name", reason, intended)
@@ -271,9 +275,9 @@ def _dropped_rows(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | None
     """Why PEFT drops trained rows: it looks them up under one name, and only if the config lists their
     indices.
     """
-    fields, is_alone = model.adapter.config.fields, model.adapter.spec.method == "trainable_tokens"
+    is_alone = model.adapter.spec.method == "trainable_tokens"
     extra = placed.extra
-    if not is_alone and not fields.get("trainable_token_indices"):
+    if not is_alone and not model.adapter.config.token_indices:
         reason = "the config trains no token rows (trainable_token_indices)"
     elif is_alone and not _selects_rows(model, placed):
         reason = "target_modules does not include it"
@@ -295,7 +299,7 @@ def _selects_rows(model: LoadedModel, placed: ExtraTarget) -> bool:
 
 
 def _has_token_adapter(model: LoadedModel, placed: ExtraTarget) -> bool:
-    indices = model.adapter.config.fields.get("trainable_token_indices")
+    indices = model.adapter.config.token_indices
     if not indices or model.adapter.spec.method == "trainable_tokens":
         return False
     path = placed.extra.target.rpartition(".")[0]

@@ -10,19 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from adaptry.adapters.adapter import Adapter
-from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.adalora import pattern_path
-from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.method import WeightSides
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
-from adaptry.bases.model_names import ModelNames
 from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap
 from adaptry.bases.parameterless_modules import parameterless_modules
 from adaptry.checks.binding.direct_weights import refused_module
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, transformers5_path
-from adaptry.checks.binding.forced_ties import HEAD
+from adaptry.checks.binding.forced_ties import HEAD, STACK_INPUTS
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
+from adaptry.checks.binding.saved_modules import saved_module_refusals
 from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names, verb_form
 
@@ -86,8 +84,10 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
         yield reason
     yield from _unsupported_modules(model)
     yield from _targeted_twice(model)
-    yield from _saved_modules(model.adapter, model.names)
+    if model.adapter.config.saved_modules:
+        yield from saved_module_refusals(model)
     yield from _token_rows(model, module_map)
+    yield from _rows_of_input(model)
     yield from _adapted_rows(model, module_map)
     yield from _modules_without_token_rows(model, module_map)
     yield from _empty_tensors(model.adapter)
@@ -171,48 +171,26 @@ def _targeted_twice(model: LoadedModel) -> Iterator[str]:
             return
 
 
-def _saved_modules(adapter: Adapter, names: ModelNames) -> Iterator[str]:
-    """PEFT reads every parameter of a module in `modules_to_save` from the file, and fails if one is
-    missing.
-    """
-    listed = adapter.config.saved_modules
-    if not listed:
-        return
-    lost = sorted(
-        parameter
-        for parameter in names.parameters
-        if adapter.config.is_saved(parameter.rpartition(".")[0])
-        and not any(
-            f"{PREFIX}{name}" in adapter.tensors for name in (parameter, *_spelled_otherwise(parameter))
-        )
-    )
-    if lost:
-        is_listed = bool(adapter.config.names("modules_to_save"))
-        modules = shorten_names(listed)
-        source = (
-            f"modules_to_save lists {modules}"
-            if is_listed
-            else f"for its task_type, PEFT saves {modules} whole"
-        )
-        yield f"{source}, but the file lacks {shorten_names(fold_layer_numbers(lost))}"
-
-
-def _spelled_otherwise(parameter: str) -> Iterator[str]:
-    """The names of the same parameter in other versions of transformers; the model has one of them."""
-    return (new + parameter.removeprefix(old) for new, old in SPELLINGS if parameter.startswith(old))
-
-
 def _token_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
-    fields = model.adapter.config.fields
-    indices = fields.get("trainable_token_indices")
-    if model.adapter.spec.method == "trainable_tokens":
-        indices = fields.get("token_indices", [])  # PEFT's default
+    indices = model.adapter.config.token_indices
+    if indices is None and model.adapter.spec.method == "trainable_tokens":
+        indices = []  # PEFT's default
     if indices is not None and not isinstance(indices, dict | list):
         yield f"the config lists no token rows, but has {str(indices)[:20]!a} in their place"
     wanted = indices if isinstance(indices, dict) else {"": indices}
     for end, rows in wanted.items():
         if isinstance(rows, list) and not _is_other_end_of_tie(model, module_map, wanted, end):
             yield from _rows(module_map, end, rows)
+
+
+def _rows_of_input(model: LoadedModel) -> Iterator[str]:
+    """TRAINABLE_TOKENS wraps an input embedding again that it counts among those that are tied to it."""
+    if model.adapter.spec.method != "trainable_tokens" or not model.is_input_among_tied:
+        return
+    is_default = model.adapter.config.fields.get("target_modules") is None
+    inputs = [path for path in STACK_INPUTS if model.targets.names(path)]
+    if is_default or inputs:
+        yield "PEFT wraps the input embedding of this model twice, after which the model raises an error"
 
 
 def _adapted_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:

@@ -16,13 +16,16 @@ from adaptry.adapters.tensor_names import input_embedding, is_input_embedding, i
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, TargetTensor, has_own_rows
 from adaptry.checks.binding.direct_weights import is_unused_copy
-from adaptry.checks.binding.forced_ties import is_forced_tie
+from adaptry.checks.binding.forced_ties import is_forced_tie, is_input_among_tied
 from adaptry.compute.merging.bound_input import BoundInput
 from adaptry.compute.merging.tied_names import TiedNames
 from adaptry.core.errors import Unsupported
 from adaptry.core.lazy_dataclass import dataclass
 
-_WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedLM")
+_WRITERS = (
+    "ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "ForMaskedLM", "ForPreTraining", "MTModel",
+    "ForSpeechToText", "ForTextToText",
+)  # fmt: skip
 """Ends of the names of models that have an output head."""
 
 
@@ -79,9 +82,29 @@ class TiedSides:
         return is_tied and has_head and tensor == self._stored_embedding
 
     @property
+    def is_input_among_tied(self) -> bool:
+        """Whether PEFT counts the input embedding among the modules that are tied to it."""
+        return is_input_among_tied(self._checkpoint.config, self._checkpoint.tensors)
+
+    @property
     def gives_rows(self) -> bool:
         """Whether PEFT gives rows that it trains in the embedding to the head too."""
         return self._ties.gives_rows
+
+    def is_input(self, path: str) -> bool:
+        """Whether the module is the model's own input embedding, although another one holds the weight."""
+        return path == self._ties.input
+
+    def check_rows(self, entry: BoundInput, tensor: str) -> None:
+        """Raises `Unsupported` for rows of several users of a tied `tensor`, one of which is the model's own
+        input embedding: PEFT's live adapter and its merge then differ.
+        """
+        held = [each for each in entry.module_map.extras if each.extra.kind == "token_rows"]
+        if self._ties.input and sum(each.tensor == tensor for each in held) > 1:
+            raise Unsupported(
+                f"{entry.label} trains token rows of several embeddings that are tied to {tensor}, which PEFT"
+                " merges into other values than it uses unmerged: serve it with PEFT"
+            )
 
     def has_rows_of_head(self, entry: BoundInput, but: tuple[int, ...]) -> bool:
         """Whether the input has other rows for a stored head than `but`, the embedding's: PEFT then ties
@@ -202,7 +225,10 @@ def _sides_of_extra(entry: BoundInput, extra: ExtraTarget, sides: TiedSides) -> 
         return (sides.stored_side(extra.tensor),)
     path = extra.extra.target.removesuffix(".weight")
     is_rows = extra.extra.kind == "token_rows"
-    is_alone = has_own_rows(extra, entry.module_map) or (is_rows and not sides.gives_rows)
+    if is_rows:
+        sides.check_rows(entry, extra.tensor)
+    is_alone = has_own_rows(extra, entry.module_map) and not sides.is_input(path)
+    is_alone = is_alone or (is_rows and not sides.gives_rows)
     is_alone = is_alone or (extra.extra.kind == "module" and not entry.bound.ties_saved)
     if is_alone:
         return sides.one_side(entry, extra.tensor, path, not is_input_embedding(path))
@@ -215,6 +241,11 @@ def sides_of_module(entry: BoundInput, target: TargetTensor, sides: TiedSides) -
         sides.check_known(entry, target.tensor, target.module.path)
         return (sides.stored_side(target.tensor),)
     is_head = target.module.kind != "embedding" and not is_input_embedding(target.module.path)
+    if entry.bound.ties_updates and sides.is_input_among_tied:
+        raise Unsupported(
+            f"{entry.label} sets ensure_weight_tying, which PEFT applies to a part of this model's tied"
+            " weights only: merge it with PEFT"
+        )
     if entry.bound.ties_updates and _is_trained_as_one(entry):
         return () if is_head else sides.both_sides(target.tensor)
     if is_head:

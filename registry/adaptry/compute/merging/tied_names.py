@@ -27,7 +27,8 @@ _HEADLESS = (
 class TiedNames:
     """`head`: the path of the output head, None if unknown. `bias`: the tensor its bias is tied to.
 
-    `copies`: paths of further users of the embedding that are untied with the head. `is_several`: whether
+    `copies`: paths of further users of the embedding that are untied with the head. `input`: the one of them
+    that is the model's own input embedding, whose rows PEFT gives to all others. `is_several`: whether
     embeddings with other names share it. `has_head`: whether the base's model has a head. `config`: the
     fields of the untied model's config. `gives_rows`: whether PEFT gives the rows that it trains in the
     embedding to the head too; it sees only ties that the config itself states, and not those of its parts.
@@ -36,6 +37,7 @@ class TiedNames:
     head: str | None = "lm_head"
     bias: str = ""
     copies: tuple[str, ...] = ()
+    input: str = ""
     is_several: bool = False
     has_head: bool = True
     gives_rows: bool = True
@@ -45,6 +47,7 @@ class TiedNames:
 _BERT = TiedNames("cls.predictions.decoder", "cls.predictions.bias")
 _ROBERTA = TiedNames("lm_head.decoder", "lm_head.bias")
 _BART = TiedNames(copies=("encoder.embed_tokens", "decoder.embed_tokens"), is_several=True)
+_PROPHETNET = TiedNames(copies=("encoder.word_embeddings", "decoder.word_embeddings"), is_several=True)
 # T5 always ties its stacks to each other. Since transformers 5 its config has the scaling separately from the
 # tie.
 _T5 = TiedNames(is_several=True, config={"tie_word_embeddings": False, "scale_decoder_outputs": True})
@@ -55,6 +58,10 @@ _LIKE_BERT = (
 _LIKE_ROBERTA = (
     "roberta", "camembert", "xlm-roberta", "mpnet", "bert-generation", "data2vec-text",
     "roberta-prelayernorm", "xlm-roberta-xl", "xmod",
+)  # fmt: skip
+_LIKE_BART = (
+    "bart", "mbart", "pegasus", "m2m_100", "blenderbot", "blenderbot-small", "led", "mvp", "plbart",
+    "bigbird_pegasus",
 )  # fmt: skip
 # Heads without any stored tensor while they are tied: neither a bias nor other parameters of the head.
 _BARE = ("lm_head", "proj_out", "output_projection", "embed_out", "output", "head")
@@ -77,9 +84,12 @@ _TIES: Mapping[str, TiedNames] = {
     "gpt_neox_japanese": TiedNames("embed_out"),
     "kosmos-2": TiedNames("text_model.lm_head"),
     "rwkv": TiedNames("head"),
+    "speecht5": TiedNames("text_decoder_postnet.lm_head"),
     "trocr": TiedNames("output_projection"),
     "whisper": TiedNames("proj_out"),
-    **dict.fromkeys(("bart", "mbart", "pegasus", "m2m_100"), _BART),
+    **dict.fromkeys(_LIKE_BART, _BART),
+    "marian": replace(_BART, input="encoder.embed_tokens"),
+    "prophetnet": _PROPHETNET,
     "t5": _T5,
     "mt5": replace(_T5, config={"tie_word_embeddings": False}),
 }
@@ -98,8 +108,10 @@ def find_tied_names(checkpoint: HfCheckpoint) -> TiedNames:
         is_other = is_other or any(name.endswith(("ForMaskedLM", "ForPreTraining")) for name in architectures)
         return TiedNames(head=None) if is_other else TiedNames()
     if known.copies:
-        around = (input_embedding(checkpoint.tensors) or "").removesuffix("shared.weight")
-        return replace(known, copies=tuple(around + copy for copy in known.copies))
+        around, _, _ = (input_embedding(checkpoint.tensors) or "").removesuffix(".weight").rpartition(".")
+        around = f"{around}." if around else ""
+        own = around + known.input if known.input else ""
+        return replace(known, copies=tuple(around + copy for copy in known.copies), input=own)
     if known.head is None or known.head.rpartition(".")[2] in _BARE:
         return known
     around, _, _ = known.head.rpartition(".")

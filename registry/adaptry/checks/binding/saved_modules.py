@@ -1,0 +1,69 @@
+"""Why PEFT refuses an adapter because of the modules that it saves whole (`modules_to_save`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.config import AdapterConfig
+from adaptry.adapters.key_layout import SPELLINGS
+from adaptry.adapters.methods.extras import PREFIX
+from adaptry.bases.model_names import ModelNames
+from adaptry.checks.binding.loaded_model import LoadedModel
+from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
+
+
+def saved_module_refusals(model: LoadedModel) -> Iterator[str]:
+    """A sentence for each reason, without a full stop."""
+    adapter, names = model.adapter, model.names
+    if (inner := _saved_twice(adapter.config, names)) is not None:
+        (path,) = fold_layer_numbers([inner])
+        yield f"{_source(adapter.config)}, which selects {path} and a module around it"
+    yield from _without_tensors(adapter, names)
+    if model.is_input_among_tied and adapter.config.ties_saved:
+        yield (
+            "ensure_weight_tying is set, but PEFT counts this model's input embedding among those that are"
+            " tied to it, and then does not save it"
+        )
+
+
+def _source(config: AdapterConfig) -> str:
+    modules = shorten_names(config.saved_modules)
+    is_listed = bool(config.names("modules_to_save"))
+    return (
+        f"modules_to_save lists {modules}" if is_listed else f"for its task_type, PEFT saves {modules} whole"
+    )
+
+
+def _saved_twice(config: AdapterConfig, names: ModelNames) -> str | None:
+    """The first module that PEFT would wrap although it is inside one that it wraps already. The names in
+    `saved_modules` are ends of names: `embeddings` also selects `embeddings.word_embeddings`.
+    """
+    ends = config.saved_modules
+    selected = {path for path in names.modules if path.endswith(ends)}
+    return next((path for path in sorted(selected) if not selected.isdisjoint(_around(path))), None)
+
+
+def _around(path: str) -> Iterator[str]:
+    """The modules that contain `path`."""
+    while path := path.rpartition(".")[0]:
+        yield path
+
+
+def _without_tensors(adapter: Adapter, names: ModelNames) -> Iterator[str]:
+    """PEFT reads every parameter of a saved module from the file, and fails if one is missing."""
+    lost = sorted(
+        parameter
+        for parameter in names.parameters
+        if adapter.config.is_saved(parameter.rpartition(".")[0])
+        and not any(
+            f"{PREFIX}{name}" in adapter.tensors for name in (parameter, *_spelled_otherwise(parameter))
+        )
+    )
+    if lost:
+        yield f"{_source(adapter.config)}, but the file lacks {shorten_names(fold_layer_numbers(lost))}"
+
+
+def _spelled_otherwise(parameter: str) -> Iterator[str]:
+    """The names of the same parameter in other versions of transformers; the model has one of them."""
+    return (new + parameter.removeprefix(old) for new, old in SPELLINGS if parameter.startswith(old))
