@@ -9,6 +9,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.storage import tokens
 from adaptry.storage.connect import open_in_memory
 from adaptry.storage.local import LocalRegistry
+from adaptry.storage.maintenance.integrity import verify
 from adaptry.storage.maintenance.recovery import recover_access
 
 
@@ -31,6 +32,7 @@ def test_recovery_enables_an_administrator_with_a_new_token_and_an_event(registr
         one for one in registry.events.read(after=0, limit=50).items if one.kind == "access.recovered"
     ]
     assert event.detail == {"user": "root", "permission": "admin", "resource": "*"}
+    assert verify(registry.catalog, registry.blobs) == ()
 
 
 def test_an_owner_of_one_namespace_is_restored_and_nothing_else(registry: LocalRegistry) -> None:

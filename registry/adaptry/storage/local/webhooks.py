@@ -10,6 +10,7 @@ from adaptry.core.errors import Conflict, NotFound
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.outgoing_requests.url import OutgoingUrl
 from adaptry.core.refs import parse_namespace
+from adaptry.registry.event_kinds import require_adapter_kind
 from adaptry.registry.records import Page
 from adaptry.registry.webhooks import (
     MOST_WEBHOOKS,
@@ -39,6 +40,8 @@ class LocalWebhooks(Webhooks):
     def add(self, request: WebhookRequest) -> CreatedSecret:
         namespace = parse_namespace(request.namespace)
         require_in_namespace(self.context, "webhook.manage", namespace)
+        for kind in request.kinds:
+            require_adapter_kind(kind)
         url, secret = OutgoingUrl.parse(request.url), new_secret()
         with self.context.write() as tx:
             if webhooks.count(tx, namespace) >= MOST_WEBHOOKS:

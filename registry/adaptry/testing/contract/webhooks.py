@@ -111,6 +111,17 @@ class WebhooksContract(ContractFixtures):
         with pytest.raises(InvalidRef):
             registry.webhooks.add(WebhookRequest(namespace="a/b", url=URL))
 
+    def test_a_kind_that_no_event_of_an_adapter_has_is_refused(self, registry: Registry) -> None:
+        for kind, nearest in (
+            ("alias.mvoed", "did you mean alias.moved"),
+            ("branch.create", "did you mean branch.created"),
+            ("versions.*", r"did you mean version\.\*"),
+            ("base.registered", "no event of an adapter"),
+        ):
+            with pytest.raises(Invalid, match=nearest):
+                registry.webhooks.add(WebhookRequest(namespace="acme", url=URL, kinds=(kind,)))
+        assert registry.webhooks.list() == ()
+
     def test_a_namespace_has_a_limited_number_of_webhooks(self, registry: Registry) -> None:
         for _ in range(MOST_WEBHOOKS):
             registry.webhooks.add(WebhookRequest(namespace="acme", url=URL))

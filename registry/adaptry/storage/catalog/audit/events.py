@@ -7,55 +7,13 @@ from collections.abc import Iterator
 from sqlalchemy import select as select_columns
 from sqlmodel import func
 
-from adaptry.core.lifecycle import STATE_RULES
+from adaptry.registry.event_kinds import OF_ADAPTERS, OF_NO_ADAPTER
 from adaptry.storage.catalog.audit.epochs import RESTORED
 from adaptry.storage.catalog.audit.problem import IntegrityProblem
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.rows import EventRow
 from adaptry.storage.catalog.version_info import table_of
 
-OF_ADAPTERS = frozenset(
-    {
-        "adapter.created",
-        "adapter.edited",
-        "adapter.renamed",
-        "adapter.deleted",
-        "version.pushed",
-        "version.rechecked",
-        "version.bound",
-        "version.restored",
-        "metrics.logged",
-        "evidence.added",
-        "evidence.withdrawn",
-        "alias.moved",
-        "alias.removed",
-        "commit.created",
-        "branch.created",
-        "branch.deleted",
-        "branch.squashed",
-        "tag.created",
-        "tag.deleted",
-        "rollout.started",
-        "rollout.advanced",
-        "rollout.finished",
-        "rollout.stopped",
-        "rollout.aborted",
-        *(f"version.{state}" for state in STATE_RULES if state != "active"),
-    }
-)
-OF_NO_ADAPTER = frozenset(
-    {
-        "base.registered",
-        "base.updated",
-        "base.stored",
-        "base.edited",
-        "worker.forgotten",
-        "worker.gone",
-        "worker.returned",
-        "recall.remembered",
-        RESTORED,
-    }
-)
 _OF_VERSIONS = frozenset(
     kind
     for kind in OF_ADAPTERS
