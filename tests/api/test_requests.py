@@ -231,7 +231,7 @@ def test_a_worker_of_the_former_version_may_report_and_listen(server: Server) ->
     assert (worker.last_event, [one.model_dump() for one in worker.problems]) == (7, [problem])
     assert (events.status, events.json["items"]) == (200, [])
     refused = server.call("GET", "/api/v1/events?abuot=other/*").json["detail"]
-    assert "(there are adapter, after, limit, wait)" in refused
+    assert "(it takes adapter, after, limit, wait)" in refused
 
 
 @pytest.mark.parametrize(
