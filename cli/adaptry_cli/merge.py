@@ -110,6 +110,7 @@ def merge(
     is refused before any weight is read. The output folder appears only once it is complete;
     `adaptry_merge.json` in it records what was merged.
     """
+    from adaptry.compute.merging.cancellation import check_cancellation
     from adaptry.compute.merging.merge import MergeOptions, plan_recipe
     from adaptry.compute.merging.merge import merge as carry_out
     from adaptry.compute.merging.sampled_changes import sample_changes
@@ -120,7 +121,8 @@ def merge(
         named = [parse_named(entry.source) for entry in recipe.inputs]
         opened = open_merge(connected, recipe, named, warn=warn, progress=bars)
         if dry_run:
-            plan = plan_recipe(recipe, opened.checkpoint, opened.sources, opened.base_evidence)
+            decided = plan_recipe(recipe, opened.checkpoint, opened.sources, opened.base_evidence)
+            plan = check_cancellation(decided)
             sampled = sample_changes(plan)
         else:
             how = MergeOptions(device, kernel, hashing=not no_hash)

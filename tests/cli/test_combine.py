@@ -227,6 +227,17 @@ def test_half_precision_is_written_on_request(run, tmp_path: Path) -> None:
     assert torch.allclose(update("both"), update("out") + update("third"), rtol=2e-2, atol=1e-4)
 
 
+def test_a_replay_of_peft_whose_updates_cancel_is_refused(run) -> None:
+    for mode in ("linear", "cat", "svd", "ties"):
+        run("combine", "./out", "./out=0.5", "--method", f"peft:{mode}", "-o", f"./{mode}")
+        refused = run(
+            "combine", "./out", "./out=-1", "--method", f"peft:{mode}", "-o", f"./zero-{mode}", code=1
+        )
+
+        assert "would change nothing" in refused.stderr
+        assert not Path(f"zero-{mode}").exists()
+
+
 @pytest.mark.parametrize("options", [(), ("--method", "svd"), ("--rank", "2")], ids=["sum", "svd", "rank"])
 def test_updates_that_cancel_are_refused(run, options: tuple[str, ...]) -> None:
     run("combine", "./out", "./better=0.5", "-o", "./both")

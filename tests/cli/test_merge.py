@@ -13,7 +13,8 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.testing.samples import tiny_base, tiny_lora
 
-pytest.importorskip("torch")
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
 pytestmark = pytest.mark.usefixtures("out", "better", "base")
 
 QUERY = "model.layers.0.self_attn.q_proj.weight"
@@ -43,6 +44,52 @@ def test_a_merge_that_changes_no_value_warns(run, answer) -> None:
     assert "warning: no value changed: the result has the base's weights" in result.stderr
     assert "0 of 4 weights changed" in result.stderr
     assert (told["baked"], told["changed"]) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--rounding", "peft"), ("--method", "svd"), ("--dtype", "bfloat16"), ("--dry-run",)],
+    ids=["sum", "peft", "svd", "cast", "dry-run"],
+)
+def test_updates_that_cancel_are_refused(run, options: tuple[str, ...]) -> None:
+    same = run("merge", "--base", "./base", "./out", "./out=-1", *options, "-o", "./zero", code=1)
+    run("combine", "./out", "./better=0.5", "-o", "./both")
+    inputs = ("./both", "./out=-1", "./better=-0.5")
+    parts = run("merge", "--base", "./base", *inputs, *options, "-o", "./zero", code=1)
+
+    assert "would change nothing" in same.stderr and "would change nothing" in parts.stderr
+    assert not Path("zero").exists()
+
+
+def test_an_adapter_of_another_method_that_cancels_itself_is_refused(run, base: Path) -> None:
+    rows = open_checkpoint(base).tensors[QUERY].shape[0]
+    config = {"peft_type": "IA3", "target_modules": ["q_proj"], "feedforward_modules": []}
+    scales = torch.linspace(0.9, 1.1, rows).reshape(rows, 1)
+    name = f"base_model.model.{QUERY.removesuffix('.weight')}.ia3_l"
+    Path("ia3").mkdir()
+    Path("ia3/adapter_config.json").write_text(json.dumps(config))
+    safetensors.save_file({name: scales}, "ia3/adapter_model.safetensors")
+
+    run("merge", "--base", "./base", "./ia3", "./ia3=-0.5", "-o", "./half")
+    refused = run("merge", "--base", "./base", "./ia3", "./ia3=-1", "-o", "./zero", code=1)
+
+    assert "would change nothing" in refused.stderr
+
+
+def test_weights_whose_updates_cancel_are_counted(run, answer) -> None:
+    module = QUERY.removesuffix(".weight")
+    Path("recipe.yaml").write_text(
+        f"inputs: [./out, ./better]\nmodules: [{{match: '{module}', weights: {{./better: 0}}}}]\n"
+    )
+    run("combine", "--recipe", "recipe.yaml", "-o", "./both")
+
+    merged = ("merge", "--base", "./base", "./both", "./out=-1")
+    result = run(*merged, "-o", "./rest")
+    planned = answer(*merged, "-o", "./plan", "--dry-run")
+
+    note = f"the updates are 0 or cancel each other in 1 of 4 weights (first: {QUERY})"
+    assert note in result.stderr
+    assert note in planned["notes"]
 
 
 def test_a_merge_whose_result_is_too_large_is_refused(run) -> None:

@@ -118,6 +118,14 @@ def test_a_comparison_has_differences_and_the_distance_of_updates(
     assert adaptry.compare(f"{name}@1", first, registry=registry).differences == ()
 
 
+def test_a_merge_whose_updates_cancel_is_refused(lora: MakeLora, base: Path, tmp_path: Path) -> None:
+    inputs = [(lora(1), 1.0), (lora(1), -1.0)]
+
+    for target in (None, tmp_path / "merged"):
+        with pytest.raises(adaptry.errors.CheckFailed, match="would change nothing"):
+            adaptry.merge(inputs, base=base, to=target)
+
+
 def test_a_merge_writes_the_sum_or_gives_the_plan(
     registry: adaptry.Registry, name: str, lora: MakeLora, base: Path, tmp_path: Path
 ) -> None:

@@ -94,6 +94,17 @@ def test_a_job_whose_result_would_be_infinite_fails_and_stores_no_base(
         busy.bases.get("acme/merged")
 
 
+def test_a_job_whose_updates_cancel_fails(busy: LocalRegistry, data: Path) -> None:
+    task = {**WHOLE_MERGE.task, "inputs": ["acme/tone@1", "acme/tone@1=-1"]}
+    job = busy.jobs.submit(JobOrder(kind="merge", task=task))
+
+    assert RunnerProcess(data, "--once").wait() == 0
+
+    failed = busy.jobs.get(job.id)
+    assert failed.fault is not None
+    assert "would change nothing" in failed.fault.message
+
+
 @pytest.mark.parametrize("order", [MERGE, WHOLE_MERGE], ids=["divided", "in one piece"])
 def test_a_job_warns_of_updates_that_are_lost_to_rounding(
     busy: LocalRegistry, data: Path, tmp_path: Path, order: JobOrder

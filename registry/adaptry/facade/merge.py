@@ -145,13 +145,14 @@ def merge(
 
     Raises:
         NotFound: there is no such folder, version or base.
-        CheckFailed: modules or shapes that do not fit, NaN, or updates that are all zero.
+        CheckFailed: modules or shapes that do not fit, NaN, or updates that are zero or cancel each other.
         Unsupported: a method that cannot be merged.
         Conflict: the folder is not empty.
         Invalid: an unknown method or parameter, or weights that are all 0.
         MissingDependency: torch is not installed.
         Withdrawn, StorageFull, Unauthenticated, Unavailable.
     """
+    from adaptry.compute.merging.cancellation import check_cancellation
     from adaptry.compute.merging.merge import MergeOptions, plan_recipe
     from adaptry.compute.merging.merge import merge as merge_recipe
     from adaptry.compute.recipes.merge import MergeRecipe
@@ -176,7 +177,8 @@ def merge(
     with lazily_opened(registry) as connected, shown_progress(progress) as bars:
         opened = open_merge(connected, recipe, sources, warn=warn, progress=bars)
         if to is None:
-            return plan_recipe(recipe, opened.checkpoint, opened.sources, opened.base_evidence)
+            decided = plan_recipe(recipe, opened.checkpoint, opened.sources, opened.base_evidence)
+            return check_cancellation(decided)
         target = Path(to).expanduser()
         how = MergeOptions(device, kernel, hashing=hashing)
         record = merge_recipe(

@@ -20,6 +20,7 @@ from adaptry.adapters.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint, build_checkpoint, read_config
 from adaptry.bases.quantised import open_logical_view
+from adaptry.compute.merging.cancellation import check_cancellation
 from adaptry.compute.merging.kernels import choose_kernels, compute_on_one_thread
 from adaptry.compute.merging.layout import OutputFile
 from adaptry.compute.merging.merge import MergeSource, check_inputs, plan_recipe
@@ -158,7 +159,7 @@ def _open_model(task: MergeTask, context: JobContext, pinned: list[Any], base: s
                 WeightedAdapter(adapter, weight, label, known, base_name=version.base_name), version.digest
             )
         )
-    plan = plan_recipe(task.recipe, checkpoint, sources, found)
+    plan = check_cancellation(plan_recipe(task.recipe, checkpoint, sources, found))
     kernels = choose_kernels(context.device)
     revisions = tuple(source.revision for source in sources)
     went_in = Digest.of(repr([(str(source.revision), source.weighted.weight) for source in sources]).encode())

@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 
+NO_EFFECT = (
+    "the updates are 0 or cancel each other in every module, so the result would change nothing: "
+    "change the weights or the inputs"
+)
+"""The error for such a result."""
+
 _CLEARLY = 1e-4
 """A share of ‖up‖² ‖down‖², far above the rounding of float32."""
 
@@ -50,7 +56,4 @@ def refuse_cancelled(modules: Callable[[], Iterator[ComputedModule]]) -> Iterato
         is_empty = is_empty and module.figures.get("energy") == 0.0
         yield module
     if is_empty:
-        raise CheckFailed(
-            "the updates are 0 or cancel each other in every module, so the result would change nothing: "
-            "change the weights or the inputs"
-        )
+        raise CheckFailed(NO_EFFECT)

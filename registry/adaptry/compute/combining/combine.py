@@ -33,9 +33,7 @@ def build_combined_adapter(plan: CombinePlan) -> LazyAdapter:
     made = build_lora(
         plan.parents, recorded_recipe(plan), list(planned), compute, result, plan.whole, plan.notes
     )
-    if is_replay:
-        return replace(made, is_measured=False)
-    return replace(made, compute=lambda: refuse_cancelled(made.compute))
+    return replace(made, is_measured=not is_replay, compute=lambda: refuse_cancelled(made.compute))
 
 
 def recorded_recipe(plan: CombinePlan) -> Json:

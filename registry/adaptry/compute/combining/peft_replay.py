@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from adaptry.compute.combining.cancellation import is_cancelled, may_cancel
 from adaptry.compute.combining.method import CombineInputs, PeftReplay
 from adaptry.compute.combining.peft_order import in_model_order
 from adaptry.compute.combining.plan import CombinePlan, PlannedSite
@@ -27,7 +28,7 @@ def make_replay(plan: CombinePlan) -> Callable[[WeightSite], tuple[Factors, Mapp
     """The function that computes one site of a plan that replays PEFT."""
     planned = {each.site: each for each in plan.sites}
     if plan.sites[0].method.replay_mode == "by site":
-        return lambda site: (_replay_site(plan, planned[site], None), {})
+        return lambda site: _with_figures(plan, planned[site], _replay_site(plan, planned[site], None))
 
     @functools.cache
     def in_order() -> dict[WeightSite, Factors]:
@@ -41,7 +42,21 @@ def make_replay(plan: CombinePlan) -> Callable[[WeightSite], tuple[Factors, Mapp
             _inject(generator, each.site, each.rank or 0, initial)
         return {each.site: _replay_site(plan, each, generator) for each in ordered}
 
-    return lambda site: (in_order()[site], {})
+    return lambda site: _with_figures(plan, planned[site], in_order()[site])
+
+
+def _with_figures(
+    plan: CombinePlan, planned: PlannedSite, made: Factors
+) -> tuple[Factors, Mapping[str, float]]:
+    """The factors, with an energy of 0 if the updates cancelled; the loss of a replay is not measured."""
+    from adaptry.compute.tensors.lowrank import inner_product
+
+    if planned.values.get("density") == 0.0:
+        return made, {}  # everything is dropped on request
+    is_decomposed = planned.method.delta_form == "dense"  # the factors of noise are as large as their product
+    if (is_decomposed or may_cancel(made)) and is_cancelled(plan, planned, inner_product(made, made)):
+        return made, {"energy": 0.0}
+    return made, {}
 
 
 def _replay_site(plan: CombinePlan, planned: PlannedSite, generator: Generator | None) -> Factors:

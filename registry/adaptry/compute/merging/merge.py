@@ -12,6 +12,7 @@ from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.output_folder import output_folder, require_free
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.checks.weights import check_weights
+from adaptry.compute.merging.cancellation import check_cancellation
 from adaptry.compute.merging.combined_changes import MethodChoice
 from adaptry.compute.merging.execute import write_merged_weights
 from adaptry.compute.merging.kernels import choose_kernels, compile_ahead
@@ -78,7 +79,7 @@ def merge(
         pool.submit(compile_ahead, checkpoint, options.device, options.kernel)
         checked = pool.submit(check_inputs, entries)
         digests = pool.submit(lambda: [entry.named.weights_digest() for entry in entries])
-        decided = plan_recipe(recipe, checkpoint, sources, base_evidence)
+        decided = check_cancellation(plan_recipe(recipe, checkpoint, sources, base_evidence))
         kernels = choose_kernels(options.device, options.kernel)
         kernels.check(decided.changed_tensors)
         kernels.prepare(decided.changed_tensors)

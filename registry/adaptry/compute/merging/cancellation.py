@@ -1,0 +1,155 @@
+"""Updates that cancel each other in a merge, as A and -A do: what is left of them is rounding.
+
+Plain LoRAs are compared by their values, from their factors. Other changes cancel if the weights of each
+adapter's sum to 0. A merge of one adapter is not examined.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from adaptry.adapters.adapter import Adapter
+from adaptry.checks.finding_text import format_count
+from adaptry.compute.combining.cancellation import NO_EFFECT, is_cancelled
+from adaptry.compute.combining.combine import combine_deltas
+from adaptry.compute.merging.combined_changes import CombinedChange
+from adaptry.compute.merging.dequantisation import SummedLoras
+from adaptry.compute.merging.layout import OutputTensor
+from adaptry.compute.merging.lora_delta import LoraDelta, read_term
+from adaptry.compute.merging.peft_rounding import SequentialRounding
+from adaptry.compute.merging.plan import MergePlan
+from adaptry.compute.merging.whole_changes import (
+    ChangeChain,
+    ChangeFromBase,
+    MethodChange,
+    Replacement,
+    RowReplacement,
+    StreamedChange,
+    WholeChange,
+)
+from adaptry.core.errors import CheckFailed
+
+_NEGLIGIBLE = 1e-6  # as for combinations: a share of the sum of the updates' norms
+
+
+def check_cancellation(plan: MergePlan) -> MergePlan:
+    """The plan, with a note if the updates cancel each other in some weights. Reads the factors if there are
+    several inputs. Raises `CheckFailed` if they cancel in every weight, `InvalidWeights`.
+    """
+    if len(plan.inputs) < 2:
+        return plan
+    adapted = [tensor for tensor in plan.changed_tensors if tensor.is_adapted]
+    identities = _Identities()
+    cancelled = [tensor.name for tensor in adapted if _changes_nothing(tensor, identities)]
+    if not cancelled:
+        return plan
+    if len(cancelled) == len(adapted):
+        raise CheckFailed(NO_EFFECT)
+    note = (
+        f"the updates are 0 or cancel each other in {len(cancelled):,} of"
+        f" {format_count(len(adapted), 'weight')} (first: {cancelled[0]})"
+    )
+    return replace(plan, notes=(*plan.notes, note))
+
+
+class _Identities:
+    """What an adapter is: its weights by digest, and its config."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}  # by the id of a view, which the plan holds
+
+    def of(self, adapter: Adapter) -> str:
+        if id(adapter) not in self._known:
+            fields = sorted(adapter.config.fields.items())
+            self._known[id(adapter)] = f"{adapter.weights_digest()} {fields}"
+        return self._known[id(adapter)]
+
+
+def _changes_nothing(tensor: OutputTensor, identities: _Identities) -> bool:
+    loras = list(tensor.updates)
+    others: list[WholeChange] = []
+    for change in _separate(tensor.changes):
+        match change:
+            case StreamedChange():
+                loras.append(_weighted(change))
+            case SummedLoras():
+                loras += change.updates
+            case _:
+                others.append(change)
+    combined = [change for change in others if isinstance(change, CombinedChange)]
+    own = [change for change in others if not isinstance(change, CombinedChange)]
+    return (
+        all(map(_is_combination_cancelled, combined))
+        and _are_loras_cancelled(loras)
+        and _are_weights_cancelled(own, identities)
+    )
+
+
+def _separate(changes: Sequence[WholeChange]) -> Iterator[WholeChange]:
+    for change in changes:
+        if isinstance(change, SequentialRounding):
+            yield from change.steps
+        else:
+            yield change
+
+
+def _weighted(change: StreamedChange) -> LoraDelta:
+    return replace(change.update, scale=change.update.scale * change.weight)
+
+
+def _are_loras_cancelled(updates: Sequence[LoraDelta]) -> bool:
+    """Whether ‖Σ s_i B_i A_i‖ is only rounding, compared with Σ ‖s_i B_i A_i‖."""
+    if len(updates) < 2:
+        return all(update.scale == 0 for update in updates)
+    import numpy as np
+
+    from adaptry.compute.tensors.stored_array import as_array
+
+    terms = [read_term(update) for update in updates]
+    down = np.concatenate([as_array(each.down.data, each.down.dtype, each.down.shape) for each in terms])
+    up = np.concatenate(
+        [each.scale * as_array(each.up.data, each.up.dtype, each.up.shape) for each in terms], axis=1
+    )
+    down, up = down.astype(np.float64), up.astype(np.float64)
+    products = (up.T @ up) * (down @ down.T)
+    ends = np.cumsum([each.down.shape[0] for each in terms])
+    spans = [slice(end - each.down.shape[0], end) for end, each in zip(ends, terms, strict=True)]
+    norms = [math.sqrt(max(0.0, float(products[span, span].sum()))) for span in spans]
+    return float(products.sum()) <= (_NEGLIGIBLE * sum(norms)) ** 2
+
+
+def _is_combination_cancelled(change: CombinedChange) -> bool:
+    """Methods that form updates densely are not examined: a sum that cancels is then exactly 0."""
+    from adaptry.compute.tensors.lowrank import Factors, inner_product
+
+    if change.planned.method.delta_form == "dense":
+        return False
+    made = combine_deltas(change.plan, change.planned)
+    return isinstance(made, Factors) and is_cancelled(change.plan, change.planned, inner_product(made, made))
+
+
+def _are_weights_cancelled(changes: Sequence[WholeChange], identities: _Identities) -> bool:
+    """Whether the weights of each adapter's changes sum to 0."""
+    weights = [change.weight for change in changes]
+    if not changes or (min(weights) >= 0 and any(weights)) or (max(weights) <= 0 and any(weights)):
+        return not changes
+    sums: dict[str, list[float]] = defaultdict(list)
+    for change in changes:
+        sums[identities.of(_adapter_of(change))].append(change.weight)
+    return all(abs(sum(each)) <= _NEGLIGIBLE * sum(map(abs, each)) for each in sums.values())
+
+
+def _adapter_of(change: WholeChange) -> Adapter:
+    match change:
+        case MethodChange() | Replacement() | RowReplacement():
+            return change.adapter
+        case StreamedChange():
+            return change.update.adapter
+        case ChangeFromBase():
+            return change.replacement.adapter
+        case ChangeChain():
+            return _adapter_of(change.steps[0])
+    raise AssertionError(f"a change by no adapter: {change}")
