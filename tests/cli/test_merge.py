@@ -61,6 +61,17 @@ def test_updates_that_cancel_are_refused(run, options: tuple[str, ...]) -> None:
     assert not Path("zero").exists()
 
 
+def test_an_adapter_that_is_the_negative_of_another_cancels_it(run) -> None:
+    shutil.copytree("out", "negative")
+    tensors = safetensors.load_file("negative/adapter_model.safetensors")
+    negative = {name: -one if ".lora_B." in name else one for name, one in tensors.items()}
+    safetensors.save_file(negative, "negative/adapter_model.safetensors")
+
+    refused = run("merge", "--base", "./base", "./out", "./negative", "-o", "./zero", code=1)
+
+    assert "would change nothing" in refused.stderr
+
+
 def test_an_adapter_of_another_method_that_cancels_itself_is_refused(run, base: Path) -> None:
     rows = open_checkpoint(base).tensors[QUERY].shape[0]
     config = {"peft_type": "IA3", "target_modules": ["q_proj"], "feedforward_modules": []}

@@ -36,13 +36,17 @@ _NEGLIGIBLE = 1e-6  # as for combinations: a share of the sum of the updates' no
 
 
 def check_cancellation(plan: MergePlan) -> MergePlan:
-    """The plan, with a note if the updates cancel each other in some weights. Reads the factors if there are
-    several inputs. Raises `CheckFailed` if they cancel in every weight, `InvalidWeights`.
+    """The plan, with a note if the updates cancel each other in some weights. Reads the factors if an input
+    has a negative weight, otherwise those of the first weight (an adapter can be another one's negative).
+    Raises `CheckFailed` if the updates cancel in every weight, `InvalidWeights`.
     """
-    if len(plan.inputs) < 2:
-        return plan
     adapted = [tensor for tensor in plan.changed_tensors if tensor.is_adapted]
+    if len(plan.inputs) < 2 or not adapted:
+        return plan
     identities = _Identities()
+    is_subtracted = any(one.weight < 0 for one in plan.inputs)
+    if not is_subtracted and not _changes_nothing(adapted[0], identities):
+        return plan
     cancelled = [tensor.name for tensor in adapted if _changes_nothing(tensor, identities)]
     if not cancelled:
         return plan
