@@ -181,7 +181,10 @@ AT_A_PROVIDER = _area(
      "api/adaptry_api/pages/settings/members.py", '{"kind": kind, "who": member}', "dict(fields)",
      "tests/pages/test_settings.py::test_a_confirmation_performs_only_the_action_that_it_names"),
     ("a user in no mapped group", "403", STORAGE + "sign_ins.py",
-     "if not any(claim in user.groups for claim, _ in sign_ins.mapped_groups(tx)):", "if False:", ADMITTED),
+     "if any(claim in user.groups for claim, _ in sign_ins.mapped_groups(tx)):", "if True:", ADMITTED),
+    ("a user who has left all mapped groups, with a session and a token from it", "401; a new sign-in: 403",
+     STORAGE + "sign_ins.py", "        if not _is_admitted(tx, external, user):", "        if False:",
+     SIGN_IN + "test_a_user_who_left_all_mapped_groups_has_no_access"),
     ("a user with the name of another user here", "403", STORAGE + "sign_ins.py",
      "    if (taken := principals.find_ignoring_case(tx, name)) is not None:",
      "    if (known := principals.find_ignoring_case(tx, name)) is not None:\n"
