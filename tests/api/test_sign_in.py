@@ -19,6 +19,7 @@ from joserfc.jwk import ECKey
 from adaptry.core.errors import PermissionDenied
 from adaptry.registry.access import GrantRequest, InvitationRequest, MemberChange, TokenRequest
 from adaptry.registry.audit_log import AuditFilter
+from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
 from adaptry.storage import sign_ins
 from adaptry.storage.catalog import tokens as kept
@@ -242,6 +243,29 @@ def test_signing_out_ends_the_session_and_its_token(provider: Provider, browser:
     assert "adaptry_session" not in jar and browser.get(home).status != 200
     jar.update(cookie)  # a stolen copy of the cookie
     assert browser.get(home).status != 200
+
+
+def test_signing_out_holds_no_schedules_and_leaving_the_provider_does(
+    provider: Provider, browser: Browser
+) -> None:
+    registry, (name, subject) = provider.server.registry(), administrator(provider, browser)
+    local = as_signed_in(provider.server, name)
+    try:
+        local.jobs.schedule(name, "30 2 * * *", JobOrder(kind="verify", task={}))
+    finally:
+        local.close()
+
+    def is_held() -> bool:
+        return next(one.is_held for one in registry.jobs.schedules() if one.name == name)
+
+    url = provider.server.url
+    assert browser.post(f"{url}/-/sign-out", {}, origin=url).status == 303
+    assert browser.get(f"{url}/").status != 200
+    assert not is_held()
+    age(provider.server, subject)
+    provider.issuer.answers["/token"] = (400, {"error": "invalid_grant"})
+    assert confirm(provider) == 1
+    assert is_held()
 
 
 def test_the_session_is_for_pages_only(provider: Provider, browser: Browser) -> None:

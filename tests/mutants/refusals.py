@@ -219,7 +219,7 @@ AT_A_PROVIDER = _area(
     ("groups of another user (userinfo)", "401", PROVIDER, 'if info.get("sub") != subject:', "if False:",
      SIGN_IN + "test_groups_of_another_user_are_not_taken"),
     ("a copy of the cookie after signing out", "the sign-in page", STORAGE + "sign_ins.py",
-     "        kept.revoke(tx, found.info.id, now)\n", "",
+     "        kept.shorten(tx, found.info.id, now)\n", "",
      SIGN_IN + "test_signing_out_ends_the_session_and_its_token"),
 )  # fmt: skip
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from adaptry.core.errors import PermissionDenied
 from adaptry.core.identity import Identity, is_reserved
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.registry.access import TokenInfo
 from adaptry.storage import tokens
 from adaptry.storage.catalog import principals, sign_ins
 from adaptry.storage.catalog import tokens as kept
@@ -81,15 +82,23 @@ def _begin_session(tx: Transaction, user: ConfirmedUser, now: datetime) -> str:
 
 
 def sign_out(catalog: Catalog, token_sha256: str) -> None:
-    """Ends the session whose token has this hash. A token that was used to begin a session stays valid."""
+    """Ends the session whose token has this hash. A token that was used to begin a session stays valid.
+
+    The token expires rather than being revoked: jobs, schedules and webhooks of the session go on, as they do
+    when a session expires by itself.
+    """
     now = datetime.now(UTC)
     with catalog.write() as tx:
         found = kept.find(tx, token_sha256)
-        if found is None or found.info.kind != KIND or found.info.revoked_at is not None:
+        if found is None or found.info.kind != KIND or not _is_valid(found.info, now):
             return
         set_actor(tx, Identity(found.info.principal, principal=found.principal))
-        kept.revoke(tx, found.info.id, now)
+        kept.shorten(tx, found.info.id, now)
         record(tx, "session.end", AuditTarget(found.info.principal), now, after={"because": "signed out"})
+
+
+def _is_valid(token: TokenInfo, now: datetime) -> bool:
+    return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
 
 
 def claim_due(catalog: Catalog, issuer: str, now: datetime | None = None) -> ExternalUser | None:
