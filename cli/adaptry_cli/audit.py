@@ -194,6 +194,12 @@ def checkpoint(registry: Registry, to: Path | None, as_json: bool) -> None:
     help="A checkpoint saved earlier; the log must begin with the entries that it covers.",
 )
 @click.option("--key", metavar="KEY", help="The log's public key. Default: the registry's.")
+@click.option(
+    "--checkpoint-key",
+    "older_key",
+    metavar="KEY",
+    help="The key of the saved checkpoint, if the log's key has been replaced since. Default: the log's.",
+)
 @click.option("--registry", "where", metavar="URL|DIR", help="The registry whose log is verified.")
 @click.pass_context
 @json_option
@@ -202,6 +208,7 @@ def verify(
     exported: Path | None,
     older: Path | None,
     key: str | None,
+    older_key: str | None,
     where: str | None,
     as_json: bool,
 ) -> None:
@@ -210,12 +217,14 @@ def verify(
     The hash of every entry is computed again, and the roots of the Merkle tree are compared with the signed
     checkpoints. Entries that were changed, removed or inserted are listed; the exit code is then 1.
     """
+    require_usage(older_key is None or older is not None, "--checkpoint-key needs --checkpoint FILE")
     known = VerifierKey.parse(key) if key is not None else None
+    known_then = VerifierKey.parse(older_key) if older_key is not None else None
     saved = older.read_text(encoding="utf-8") if older is not None else None
     if exported is not None:
-        report = verify_export(exported, known, saved)
+        report = verify_export(exported, known, saved, known_then)
     else:
-        report = verify_log(open_administered(where).audit, known, saved)
+        report = verify_log(open_administered(where).audit, known, saved, known_then)
     if as_json:
         print_json(report)
     else:

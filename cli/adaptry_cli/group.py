@@ -75,7 +75,10 @@ def rm(registry: Registry, group: str, name: str, as_json: bool) -> None:
 @administered_registry
 @json_option
 def delete(registry: Registry, name: str, as_json: bool) -> None:
-    """Delete a group and its grants."""
+    """Delete a group, its grants, and the mappings of the identity provider's groups to it.
+
+    Users of the provider who are in no other mapped group are signed out within an hour, and cannot sign in.
+    """
     registry.principals.delete_group(name)
     print_done({"deleted": name}, f"deleted the group {name} and its grants", as_json)
 

@@ -58,7 +58,10 @@ def ls(registry: Registry, as_json: bool) -> None:
 @administered_registry
 @json_option
 def unmap(registry: Registry, claim: str, as_json: bool) -> None:
-    """Remove a mapping. Members stay in the group until `adaptry group rm`."""
+    """Remove a mapping. Members stay in the group until `adaptry group rm`.
+
+    Users of the provider who are in no other mapped group are signed out within an hour, and cannot sign in.
+    """
     registry.sso.unmap_group(claim)
     print_done({"claim": claim}, f"{claim} is no longer mapped to a group", as_json)
 

@@ -17,8 +17,9 @@ import pytest
 from joserfc.jwk import ECKey
 
 from adaptry.core.errors import PermissionDenied
-from adaptry.registry.access import GrantRequest, InvitationRequest, TokenRequest
+from adaptry.registry.access import GrantRequest, InvitationRequest, MemberChange, TokenRequest
 from adaptry.registry.audit_log import AuditFilter
+from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
 from adaptry.storage import sign_ins
 from adaptry.storage.catalog import tokens as kept
@@ -187,10 +188,48 @@ def test_groups_follow_the_claim_at_every_sign_in(provider: Provider, browser: B
 
     provider.sign_in(browser, sub="00gina", preferred_username="gina")
     assert "gina" in members()
-    provider.sign_in(browser, sub="00gina", groups=[])
+    assert provider.sign_in(browser, sub="00gina", groups=[]).status == 403
     assert "gina" not in members()
     provider.sign_in(browser, sub="00gina", groups="staff")
     assert "gina" in members()
+
+
+def test_a_user_who_left_all_mapped_groups_has_no_access(provider: Provider, browser: Browser) -> None:
+    registry, home = provider.server.registry(), f"{provider.server.url}/"
+    provider.sign_in(browser, sub="00moved", preferred_username="moritz")
+    registry.grants.set_member("acme", MemberChange(principal="moritz", role="viewer"))
+    made = derived_token(provider.server, "moritz")
+    assert provider.server.call("GET", "/api/v1/whoami", token=made).status == 200
+
+    age(provider.server, "00moved")
+    without = provider.issuer.token(aud=CLIENT, sub="00moved", groups=["others"])
+    provider.issuer.answers["/token"] = {"id_token": without}
+    assert confirm(provider) == 1
+    registry.principals.set_disabled("moritz", False)  # drops what the server remembers
+    assert provider.server.call("GET", "/api/v1/whoami", token=made).status == 401
+    assert browser.get(home).status != 200
+    again = provider.sign_in(browser, sub="00moved", groups=["others"])
+    assert again.status == 403 and "none of your groups may sign in" in again.text
+    ended = registry.audit.list(AuditFilter(action="session.end", resource="moritz"), None, 20).items
+    because = {"because": "the user is in no mapped group of the identity provider"}
+    assert [one.after for one in ended] == [because, because]
+
+    linked = ExternalUserRequest(user="moritz", issuer=provider.issuer.url, subject="00moved")
+    registry.sso.link_user(linked)
+    assert provider.sign_in(browser, sub="00moved", groups=["others"]).status == 303
+
+
+def test_a_sign_in_without_a_mapped_group_ends_the_earlier_session(
+    provider: Provider, browser: Browser
+) -> None:
+    home = f"{provider.server.url}/"
+    provider.sign_in(browser, sub="00once", preferred_username="onno")
+    made = derived_token(provider.server, "onno")
+    with closing(Browser()) as other:
+        assert provider.sign_in(other, sub="00once", groups=[]).status == 403
+    assert browser.get(home).status != 200
+    provider.server.registry().principals.set_disabled("onno", False)  # drops what the server remembers
+    assert provider.server.call("GET", "/api/v1/whoami", token=made).status == 401
 
 
 def test_signing_out_ends_the_session_and_its_token(provider: Provider, browser: Browser) -> None:
@@ -204,6 +243,29 @@ def test_signing_out_ends_the_session_and_its_token(provider: Provider, browser:
     assert "adaptry_session" not in jar and browser.get(home).status != 200
     jar.update(cookie)  # a stolen copy of the cookie
     assert browser.get(home).status != 200
+
+
+def test_signing_out_holds_no_schedules_and_leaving_the_provider_does(
+    provider: Provider, browser: Browser
+) -> None:
+    registry, (name, subject) = provider.server.registry(), administrator(provider, browser)
+    local = as_signed_in(provider.server, name)
+    try:
+        local.jobs.schedule(name, "30 2 * * *", JobOrder(kind="verify", task={}))
+    finally:
+        local.close()
+
+    def is_held() -> bool:
+        return next(one.is_held for one in registry.jobs.schedules() if one.name == name)
+
+    url = provider.server.url
+    assert browser.post(f"{url}/-/sign-out", {}, origin=url).status == 303
+    assert browser.get(f"{url}/").status != 200
+    assert not is_held()
+    age(provider.server, subject)
+    provider.issuer.answers["/token"] = (400, {"error": "invalid_grant"})
+    assert confirm(provider) == 1
+    assert is_held()
 
 
 def test_the_session_is_for_pages_only(provider: Provider, browser: Browser) -> None:

@@ -153,11 +153,30 @@ def test_a_user_signs_in_is_confirmed_and_leaves(
     for _ in range(3):  # with the refresh token that came with the last answer
         assert confirm(server, provider) == 0
         assert browser.get(f"{server.url}/").status == 200
-    provider.users["ada"]["groups"] = ["others"]
+    provider.users.clear()
+    provider.apply()
+    assert confirm(server, provider) == 1
+    assert members(server) == ()
+    with pytest.raises(Unauthenticated, match="revoked"):
+        tokens.identify(server.catalog, made)
+    assert browser.get(f"{server.url}/").status != 200
+
+
+def test_a_user_whose_groups_change_loses_them_and_is_signed_out_with_the_last(
+    server: Server, provider: CertifiedProvider, browser: Browser
+) -> None:
+    registry = server.registry()
+    registry.principals.create_group("guests")
+    registry.sso.map_group(ProviderGroupRequest(claim="guests", group="guests"))
+    assert sign_in_at_provider(browser, server.url).status == 303
+    made = derived_token(server, "ada")
+    assert members(server) == ("ada",)
+    provider.users["ada"]["groups"] = ["guests"]
     provider.apply()
     assert confirm(server, provider) == 0
     assert members(server) == ()
-    provider.users.clear()
+    assert browser.get(f"{server.url}/").status == 200
+    provider.users["ada"]["groups"] = ["others"]
     provider.apply()
     assert confirm(server, provider) == 1
     with pytest.raises(Unauthenticated, match="revoked"):

@@ -94,3 +94,25 @@ def test_a_lost_key_is_replaced_and_the_log_records_it(run, answer, catalog: Pat
     assert (found["unsealed"], found["key"] == old) == (0, False)
     assert answer("audit", "ls", "--limit", "1")[0]["before"] == {"key": old}
     assert run("audit", "verify").stderr.startswith("nothing was altered: 5 entries")
+
+
+def test_a_checkpoint_saved_before_the_key_was_replaced_is_verified_with_its_own_key(
+    run, answer, catalog: Path, tmp_path: Path
+) -> None:
+    saved, log = tmp_path / "checkpoint.txt", tmp_path / "log.jsonl"
+    run("audit", "checkpoint", "--to", str(saved))
+    old = answer("audit", "checkpoint")["key"]
+    (catalog.parent / "audit-key").unlink()
+    run("admin", "replace-audit-key")
+    new = answer("audit", "checkpoint")["key"]
+    run("audit", "export", "--to", str(log))
+
+    refused = run("audit", "verify", "--checkpoint", str(saved), code=1)
+    assert "not signed with this key" in refused.stdout and "--checkpoint-key KEY" in refused.stdout
+    both = ("--checkpoint", str(saved), "--key", new, "--checkpoint-key", old)
+    for source in ((), ("--file", str(log))):
+        assert run("audit", "verify", *source, *both).stderr.startswith("nothing was altered")
+        swapped = run("audit", "verify", *source, *both[:2], "--key", old, "--checkpoint-key", new, code=1)
+        assert "the newest checkpoint" in swapped.stdout or "the checkpoint of" in swapped.stdout
+    said = run("audit", "verify", "--checkpoint-key", old, code=2).stderr
+    assert "--checkpoint-key needs --checkpoint FILE" in said

@@ -181,7 +181,10 @@ AT_A_PROVIDER = _area(
      "api/adaptry_api/pages/settings/members.py", '{"kind": kind, "who": member}', "dict(fields)",
      "tests/pages/test_settings.py::test_a_confirmation_performs_only_the_action_that_it_names"),
     ("a user in no mapped group", "403", STORAGE + "sign_ins.py",
-     "if not any(claim in user.groups for claim, _ in sign_ins.mapped_groups(tx)):", "if False:", ADMITTED),
+     "if any(claim in user.groups for claim, _ in sign_ins.mapped_groups(tx)):", "if True:", ADMITTED),
+    ("a user who has left all mapped groups, with a session and a token from it", "401; a new sign-in: 403",
+     STORAGE + "sign_ins.py", "        if not _is_admitted(tx, external, user):", "        if False:",
+     SIGN_IN + "test_a_user_who_left_all_mapped_groups_has_no_access"),
     ("a user with the name of another user here", "403", STORAGE + "sign_ins.py",
      "    if (taken := principals.find_ignoring_case(tx, name)) is not None:",
      "    if (known := principals.find_ignoring_case(tx, name)) is not None:\n"
@@ -216,7 +219,7 @@ AT_A_PROVIDER = _area(
     ("groups of another user (userinfo)", "401", PROVIDER, 'if info.get("sub") != subject:', "if False:",
      SIGN_IN + "test_groups_of_another_user_are_not_taken"),
     ("a copy of the cookie after signing out", "the sign-in page", STORAGE + "sign_ins.py",
-     "        kept.revoke(tx, found.info.id, now)\n", "",
+     "        kept.shorten(tx, found.info.id, now)\n", "",
      SIGN_IN + "test_signing_out_ends_the_session_and_its_token"),
 )  # fmt: skip
 

@@ -259,8 +259,13 @@ def _people_changes(registry: Registry) -> Iterator[Step]:
     yield "principals.set_membership", (recorded("group.add", "ml-team", after={"principal": "ann"}),)
     registry.principals.set_membership("ml-team", "ann", False)
     yield "principals.set_membership", (recorded("group.remove", "ml-team", {"principal": "ann"}),)
+    registry.sso.map_group(ProviderGroupRequest(claim="ml-engineers", group="ml-team"))
+    yield "sso.map_group", (recorded("sso.map", "ml-team", after={"claim": "ml-engineers"}),)
     registry.principals.delete_group("ml-team")
-    yield "principals.delete_group", (recorded("group.delete", "ml-team"),)
+    yield (
+        "principals.delete_group",
+        (recorded("sso.unmap", "ml-team", {"claim": "ml-engineers"}), recorded("group.delete", "ml-team")),
+    )
     request = GrantRequest(
         principal="ann", permission="alias.move", resource="acme", conditions=("alias!=prod",)
     )

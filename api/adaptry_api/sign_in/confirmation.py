@@ -54,7 +54,9 @@ def _confirm(catalog: Catalog, provider: OpenIdProvider, user: ExternalUser) -> 
     assert user.refresh_token is not None, "users without one are never due"
     try:
         confirmed = provider.user_of_refresh(user.refresh_token, user.subject)
-        sign_ins.confirm(catalog, user, confirmed)
+        if not sign_ins.confirm(catalog, user, confirmed):
+            LOG.info("sign-ins of %s ended: in no mapped group", user.subject)
+            return "ended"
     except Unauthenticated as error:
         LOG.info("sign-ins of %s ended: %s", user.subject, error.message)
         sign_ins.end(catalog, user)

@@ -57,8 +57,14 @@ class _Note:
         return cls(text, checkpoint, f"{source} of {checkpoint.size} entries")
 
 
-def verify_log(audit: AuditLog, key: VerifierKey | None = None, older: str | None = None) -> AuditReport:
-    """Verifies the log of a registry. `older` is a checkpoint that was saved before.
+def verify_log(
+    audit: AuditLog,
+    key: VerifierKey | None = None,
+    older: str | None = None,
+    older_key: VerifierKey | None = None,
+) -> AuditReport:
+    """Verifies the log of a registry. `older` is a checkpoint that was saved before, and `older_key` the key
+    that it is signed with, if the log's key has been replaced since.
 
     Raises `PermissionDenied` if the caller is not an administrator, `Invalid` for a malformed checkpoint.
     """
@@ -67,7 +73,8 @@ def verify_log(audit: AuditLog, key: VerifierKey | None = None, older: str | Non
     last = _Note.parse(newest.note, "the newest checkpoint") if newest.note else None
     size = last.checkpoint.size if last else 0
     lines = (line for line in _sealed_lines(audit) if line.seq is None or line.seq < size)
-    check = _Check(key, [*_stored_notes(audit, size), *([last] if last else [])], older)
+    notes = [*_stored_notes(audit, size), *([last] if last else [])]
+    check = _Check(key, notes, older, older_key or key)
     for line in lines:
         check.add(line)
     check.finish()
@@ -75,15 +82,21 @@ def verify_log(audit: AuditLog, key: VerifierKey | None = None, older: str | Non
     return check.report(newest.unsealed, size if last else None)
 
 
-def verify_export(path: Path, key: VerifierKey | None = None, older: str | None = None) -> AuditReport:
-    """Verifies a complete export. Without `key`, signatures are not verified.
+def verify_export(
+    path: Path,
+    key: VerifierKey | None = None,
+    older: str | None = None,
+    older_key: VerifierKey | None = None,
+) -> AuditReport:
+    """Verifies a complete export. Without a key, signatures are not verified. `older` and `older_key` are
+    those of `verify_log`.
 
     Raises `Invalid` for a file that is not an export, or was exported with a filter.
     """
     notes = [_Note.parse(note, "the checkpoint") for note in _notes_in(path)]
     if not notes:
         raise Invalid(f"{path} has no checkpoint at its end: it is incomplete, or was exported with a filter")
-    check = _Check(key, notes, older)
+    check = _Check(key, notes, older, older_key or key)
     for line in _lines_in(path):
         check.add(line)
     check.finish()
@@ -125,8 +138,14 @@ def _write_pages(audit: AuditLog, where: AuditFilter, write: Callable[[str], obj
 class _Check:
     """Reads the lines once, and compares roots at every checkpoint."""
 
-    def __init__(self, key: VerifierKey | None, notes: Iterable[_Note], older: str | None) -> None:
-        self._key = key
+    def __init__(
+        self,
+        key: VerifierKey | None,
+        notes: Iterable[_Note],
+        older: str | None,
+        older_key: VerifierKey | None,
+    ) -> None:
+        self._key, self._older_key = key, older_key
         self._older = _Note.parse(older, "the older checkpoint") if older is not None else None
         every = [*notes, *([self._older] if self._older else [])]
         self._notes = iter(sorted(every, key=lambda note: note.checkpoint.size))
@@ -205,12 +224,19 @@ class _Check:
             self._add_problem(f"{which} was changed, removed or inserted: {note.source} has another root")
 
     def _require_signature(self, note: _Note) -> None:
-        if self._key is None:
+        key = self._older_key if note is self._older else self._key
+        if key is None:
             return
         try:
-            LogCheckpoint.verify(note.text, self._key)
+            LogCheckpoint.verify(note.text, key)
         except Invalid as error:
-            self._add_problem(f"{note.source} is not signed with this key: {error.message}")
+            hint = ""
+            if note is self._older and key == self._key:
+                hint = (
+                    "; if the log's key was replaced since it was saved, or the registry was restored without"
+                    " its key, also pass the key of that time: --checkpoint-key KEY"
+                )
+            self._add_problem(f"{note.source} is not signed with this key: {error.message}{hint}")
 
     def _add_problem(self, problem: str) -> None:
         if len(self._problems) < _MOST and problem not in self._problems:

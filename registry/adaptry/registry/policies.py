@@ -45,7 +45,8 @@ class PolicyRequest(Value):
 class ApprovalInfo(Value):
     """A principal's approval of an alias's move to a version; `generation` is the alias's at that time.
 
-    It `is_void` after the alias has moved, or after it was withdrawn.
+    It `is_void` after the alias has moved, after it was withdrawn, if its author pushed the version, and
+    while its author is disabled or may not approve. Which groups count depends on the conditions.
     """
 
     name: AdapterName

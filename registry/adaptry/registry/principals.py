@@ -68,8 +68,9 @@ class Principals(ABC):
 
     @abstractmethod
     def delete_group(self, name: str) -> None:
-        """Deletes a group and its grants. Raises `NotFound`, `PermissionDenied`, and `Conflict` if no
-        administrator would be left.
+        """Deletes a group, its grants, and the mappings of the identity provider's groups to it: users who
+        are in no other mapped group are signed out. Raises `NotFound`, `PermissionDenied`, and `Conflict` if
+        no administrator would be left.
         """
 
     @abstractmethod

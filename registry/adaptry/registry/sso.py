@@ -66,11 +66,13 @@ class SingleSignOn(ABC):
 
     @abstractmethod
     def unmap_group(self, claim: str) -> None:
-        """Members stay in the group until they are removed from it. Raises `NotFound`."""
+        """Members stay in the group until they are removed from it. Users who are in no other mapped group
+        are signed out at the next confirmation. Raises `NotFound`.
+        """
 
     @abstractmethod
     def link_user(self, request: ExternalUserRequest) -> ExternalUserInfo:
-        """Lets a user of the provider sign in as an existing user.
+        """Lets a user of the provider sign in as an existing user, without any mapped group.
 
         Raises `NotFound` (no such user), `Invalid` (not a user), `Conflict` (linked to another user already).
         """

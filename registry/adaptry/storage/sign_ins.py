@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from adaptry.core.errors import PermissionDenied
 from adaptry.core.identity import Identity, is_reserved
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.registry.access import TokenInfo
 from adaptry.storage import tokens
 from adaptry.storage.catalog import principals, sign_ins
 from adaptry.storage.catalog import tokens as kept
@@ -29,6 +30,8 @@ CONFIRM_AFTER = timedelta(minutes=20)
 """Age at which a confirmation is renewed: three attempts before sessions stop working."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,95}")
 _KEPT = timedelta(days=1)
+_UNKNOWN_THERE = "the identity provider no longer confirms the user"
+_IN_NO_GROUP = "the user is in no mapped group of the identity provider"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +51,54 @@ def sign_in(catalog: Catalog, user: ConfirmedUser, now: datetime | None = None) 
     """The hash of the token of a new session. Creates the user at their first sign-in.
 
     Raises `PermissionDenied` if the user is in no mapped group and was not linked, has the name of another
-    user here, or is disabled.
+    user here, or is disabled. A user who has left all mapped groups also loses earlier sessions and groups.
     """
     now = now or datetime.now(UTC)
     with catalog.write() as tx:
-        external, principal = _admit(tx, user, now)
-        sign_ins.confirm(tx, external, user.refresh_token, now)
-        set_actor(tx, Identity(principal.info.name, principal=principal.key))
-        _join_groups(tx, principal, user.groups, now)
-        kept.delete_expired(tx, principal.key, KIND, now - _KEPT)
-        label, until = f"browser-{secrets.token_hex(6)}", now + LIFETIME
-        issued = tokens.issue(
-            tx, principal, label, None, until, principal.info.name, kind=KIND, external=external.key
-        )
-        facts = {"issuer": user.issuer, "subject": user.subject}
-        record(tx, "session.start", AuditTarget(principal.info.name), now, after=facts)
+        known = sign_ins.find_external(tx, user.issuer, user.subject)
+        if _is_admitted(tx, known, user):
+            return _begin_session(tx, user, now)
+        if known is not None:
+            _end(tx, known, now, _IN_NO_GROUP)
+    raise PermissionDenied(
+        "none of your groups may sign in here; ask an administrator to map one (`adaptry sso map`)"
+    )
+
+
+def _begin_session(tx: Transaction, user: ConfirmedUser, now: datetime) -> str:
+    """Raises `PermissionDenied`."""
+    external, principal = _admit(tx, user, now)
+    sign_ins.confirm(tx, external, user.refresh_token, now)
+    set_actor(tx, Identity(principal.info.name, principal=principal.key))
+    _join_groups(tx, principal, user.groups, now)
+    kept.delete_expired(tx, principal.key, KIND, now - _KEPT)
+    label, until = f"browser-{secrets.token_hex(6)}", now + LIFETIME
+    issued = tokens.issue(
+        tx, principal, label, None, until, principal.info.name, kind=KIND, external=external.key
+    )
+    facts = {"issuer": user.issuer, "subject": user.subject}
+    record(tx, "session.start", AuditTarget(principal.info.name), now, after=facts)
     return tokens.hash_token(issued.secret)
 
 
 def sign_out(catalog: Catalog, token_sha256: str) -> None:
-    """Ends the session whose token has this hash. A token that was used to begin a session stays valid."""
+    """Ends the session whose token has this hash. A token that was used to begin a session stays valid.
+
+    The token expires rather than being revoked: jobs, schedules and webhooks of the session go on, as they do
+    when a session expires by itself.
+    """
     now = datetime.now(UTC)
     with catalog.write() as tx:
         found = kept.find(tx, token_sha256)
-        if found is None or found.info.kind != KIND or found.info.revoked_at is not None:
+        if found is None or found.info.kind != KIND or not _is_valid(found.info, now):
             return
         set_actor(tx, Identity(found.info.principal, principal=found.principal))
-        kept.revoke(tx, found.info.id, now)
+        kept.shorten(tx, found.info.id, now)
         record(tx, "session.end", AuditTarget(found.info.principal), now, after={"because": "signed out"})
+
+
+def _is_valid(token: TokenInfo, now: datetime) -> bool:
+    return token.revoked_at is None and (token.expires_at is None or token.expires_at > now)
 
 
 def claim_due(catalog: Catalog, issuer: str, now: datetime | None = None) -> ExternalUser | None:
@@ -85,14 +108,20 @@ def claim_due(catalog: Catalog, issuer: str, now: datetime | None = None) -> Ext
         return sign_ins.claim_due(tx, issuer, now - CONFIRM_AFTER, now)
 
 
-def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> None:
-    """The provider confirmed the user: extends the sessions, and updates the groups."""
+def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> bool:
+    """The provider confirmed the user: extends the sessions, and updates the groups. Sign-ins of a user who
+    has left all mapped groups end; returns whether they go on.
+    """
     now = datetime.now(UTC)
     with catalog.write() as tx:
         if not sign_ins.is_current(tx, external):
-            return
+            return True
+        if not _is_admitted(tx, external, user):
+            _end(tx, external, now, _IN_NO_GROUP)
+            return False
         sign_ins.confirm(tx, external, user.refresh_token, now)
         _join_groups(tx, principals.by_key(tx, external.principal), user.groups, now)
+    return True
 
 
 def store_refresh_token(catalog: Catalog, external: ExternalUser, refresh_token: str) -> None:
@@ -108,13 +137,28 @@ def end(catalog: Catalog, external: ExternalUser) -> None:
     """
     now = datetime.now(UTC)
     with catalog.write() as tx:
-        if not sign_ins.is_current(tx, external):
-            return
-        sign_ins.end(tx, external, now)
-        principal = principals.by_key(tx, external.principal)
-        _join_groups(tx, principal, (), now)
-        reason = {"because": "the identity provider no longer confirms the user"}
-        record(tx, "session.end", AuditTarget(principal.info.name), now, after=reason)
+        if sign_ins.is_current(tx, external):
+            _end(tx, external, now, _UNKNOWN_THERE)
+
+
+def _end(tx: Transaction, external: ExternalUser, now: datetime, because: str) -> None:
+    sign_ins.end(tx, external, now)
+    principal = principals.by_key(tx, external.principal)
+    _join_groups(tx, principal, (), now)
+    record(tx, "session.end", AuditTarget(principal.info.name), now, after={"because": because})
+
+
+def _is_admitted(tx: Transaction, known: ExternalUser | None, user: ConfirmedUser) -> bool:
+    """Whether a mapped group or an administrator's link admits the user."""
+    if any(claim in user.groups for claim, _ in sign_ins.mapped_groups(tx)):
+        return True
+    return known is not None and is_linked(known, principals.by_key(tx, known.principal))
+
+
+def is_linked(external: ExternalUser, principal: PrincipalRecord) -> bool:
+    """Whether an administrator linked the two. The first sign-in creates both in the user's own name."""
+    name = principal.info.name
+    return external.created_by != name or principal.info.created_by != name
 
 
 def _admit(tx: Transaction, user: ConfirmedUser, now: datetime) -> tuple[ExternalUser, PrincipalRecord]:
@@ -125,10 +169,6 @@ def _admit(tx: Transaction, user: ConfirmedUser, now: datetime) -> tuple[Externa
         if principal.info.disabled_at is not None:
             raise PermissionDenied(f"{principal.info.name} is disabled; ask an administrator")
         return external, principal
-    if not any(claim in user.groups for claim, _ in sign_ins.mapped_groups(tx)):
-        raise PermissionDenied(
-            "none of your groups may sign in here; ask an administrator to map one (`adaptry sso map`)"
-        )
     name = next((one for one in user.names if _NAME.fullmatch(one) and not is_reserved(one)), None)
     if name is None:
         raise PermissionDenied(

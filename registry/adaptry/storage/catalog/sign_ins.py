@@ -24,13 +24,16 @@ _CLAIM = timedelta(minutes=2)
 
 
 class ExternalUser(NamedTuple):
-    """A user of an identity provider: numbers here, and the sealed refresh token."""
+    """A user of an identity provider: numbers here, the sealed refresh token, and who linked it to its user
+    here.
+    """
 
     key: int
     issuer: str
     subject: str
     principal: int
     refresh_token: str | None
+    created_by: str
 
 
 def find_external(tx: Transaction, issuer: str, subject: str) -> ExternalUser | None:
@@ -49,6 +52,12 @@ def insert_external(
     tx.add(row)
     tx.flush()
     return _external(row)
+
+
+def set_creator(tx: Transaction, user: ExternalUser, now: datetime, by: str) -> None:
+    """An administrator links a user who has already signed in."""
+    values = {"created_at": now, "created_by": by}
+    tx.execute(update(ExternalUserRow).where(col(ExternalUserRow.id) == user.key).values(values))
 
 
 def confirm(tx: Transaction, user: ExternalUser, refresh_token: str | None, now: datetime) -> None:
@@ -164,4 +173,6 @@ def external_users(tx: Transaction, names: Collection[str] | None = None) -> tup
 
 
 def _external(row: ExternalUserRow) -> ExternalUser:
-    return ExternalUser(row.id or 0, row.issuer, row.subject, row.principal_id, row.refresh_token)
+    return ExternalUser(
+        row.id or 0, row.issuer, row.subject, row.principal_id, row.refresh_token, row.created_by
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 from adaptry.adapters.adapter import Adapter, open_content
 from adaptry.adapters.base_record import BaseRecord
@@ -27,7 +28,7 @@ from adaptry.core.gates.paired_scores import ScoredEvidence, pair, unpaired
 from adaptry.core.identity import LOCAL
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
-from adaptry.core.refs import Number, Ref
+from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.registry.aliases import AS_POLICIES_SAY, MoveRequest
 from adaptry.storage.catalog import (
     aliases,
@@ -128,10 +129,13 @@ class CatalogFacts:
         )
 
     def _may_approve(self, name: str) -> bool:
-        """Whether a principal still has the right that the approval required; not if it is disabled."""
-        author = rights_of_name(self.tx, name)
-        facts = Facts(alias=self.move.alias, now=self.context.clock())
-        return author is not None and author.may("approve", self.move.adapter.name, facts)
+        return may_approve(self.tx, name, self.move.adapter.name, self.move.alias, self.context.clock())
+
+
+def may_approve(tx: Transaction, author: str, name: AdapterName, alias: str, now: datetime) -> bool:
+    """Whether a principal still has the right that its approval required; not if it is disabled."""
+    found = rights_of_name(tx, author)
+    return found is not None and found.may("approve", name, Facts(alias=alias, now=now))
 
 
 def runtime_verdicts(

@@ -15,7 +15,7 @@ from adaptry.core.gates.policy import Policy, PolicyScope
 from adaptry.core.identity import LOCAL
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lifecycle import require_alias_allowed
-from adaptry.core.refs import AdapterName, Ref, parse_stored_alias
+from adaptry.core.refs import AdapterName, Number, Ref, parse_stored_alias
 from adaptry.registry.aliases import MoveRequest
 from adaptry.registry.policies import (
     ApprovalInfo,
@@ -33,7 +33,7 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.policies import PolicyOwner, SeenPolicy
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.local.context import RegistryContext
-from adaptry.storage.local.gate_facts import Move
+from adaptry.storage.local.gate_facts import Move, may_approve
 from adaptry.storage.local.gates import decide, read_decided
 
 
@@ -124,7 +124,7 @@ class LocalPolicies(Policies):
             if is_new:
                 after = {"version": target.number, "digest": target.digest, "generation": info.generation}
                 self.context.record(tx, "approval.give", _about(name, alias), after=after)
-            return info
+            return self._void_unless_counted(tx, info)
 
     def withdraw_approval(self, name: AdapterName, alias: str, to: Digest) -> ApprovalInfo:
         with self.context.write() as tx:
@@ -139,7 +139,8 @@ class LocalPolicies(Policies):
 
     def approvals(self, name: AdapterName, alias: str) -> tuple[ApprovalInfo, ...]:
         with self.context.catalog.read() as tx:
-            return promotions.approvals(tx, self.context.readable_adapter(tx, name), alias)
+            found = promotions.approvals(tx, self.context.readable_adapter(tx, name), alias)
+            return tuple(self._void_unless_counted(tx, one) for one in found)
 
     def promotions(
         self, name: AdapterName, alias: str | None = None, cursor: str | None = None, limit: int = 50
@@ -172,6 +173,16 @@ class LocalPolicies(Policies):
                 " approve through its server (--registry URL)"
             )
         return adapter, to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
+
+    def _void_unless_counted(self, tx: Transaction, info: ApprovalInfo) -> ApprovalInfo:
+        """The approval, void if no condition counts it now."""
+        if info.is_void:
+            return info
+        version = self.context.resolve(tx, Ref(info.name, Number(info.number)))
+        is_counted = info.by != version.created_by and may_approve(
+            tx, info.by, info.name, info.alias, self.context.clock()
+        )
+        return info if is_counted else info.model_copy(update={"is_void": True})
 
     def _owner(self, tx: Transaction, scope: PolicyScope) -> PolicyOwner:
         """Raises `NotFound` for an adapter or namespace that the caller may not see."""

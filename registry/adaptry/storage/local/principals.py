@@ -16,7 +16,7 @@ from adaptry.registry.access import GroupInfo, InvitationInfo, InvitationRequest
 from adaptry.registry.principals import GROUP_MEMBERS_SHOWN, Principals
 from adaptry.registry.records import Page
 from adaptry.storage import invitations
-from adaptry.storage.catalog import cursors, grants, principals
+from adaptry.storage.catalog import cursors, grants, principals, sign_ins
 from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.principals import GroupRecord, PrincipalRecord
@@ -140,8 +140,11 @@ class LocalPrincipals(Principals):
             group = existing_group(tx, name)
             could_administer = grants.has_administrator(tx)
             was = {"members": ", ".join(_group_info(tx, name, None).members)}
+            claims = [one.claim for one in sign_ins.provider_groups(tx) if one.group == group.name]
             principals.delete_group(tx, group)
             require_administrator_left(tx, could_administer)
+            for claim in claims:
+                self.context.record(tx, "sso.unmap", AuditTarget(name), before={"claim": claim})
             self.context.record(tx, "group.delete", AuditTarget(name), before=was)
 
     def set_membership(self, group: str, principal: str, is_member: bool) -> GroupInfo:

@@ -15,6 +15,7 @@ from adaptry.storage.catalog import principals, sign_ins
 from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.principals import existing_group, existing_principal, require_administrator
+from adaptry.storage.sign_ins import is_linked
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,12 @@ class LocalSingleSignOn(SingleSignOn):
             if found is not None and found.principal != user.key:
                 taken = principals.by_key(tx, found.principal).info.name
                 raise Conflict(f"{request.subject[:255]!a} of {request.issuer} signs in as {taken} already")
-            if found is None:
+            if found is None or not is_linked(found, user):
                 now, by = self.context.clock(), self.context.identity.name
-                sign_ins.insert_external(tx, request.issuer, request.subject, user.key, now, by)
+                if found is None:
+                    sign_ins.insert_external(tx, request.issuer, request.subject, user.key, now, by)
+                else:
+                    sign_ins.set_creator(tx, found, now, by)
                 facts = {"issuer": request.issuer, "subject": request.subject}
                 self.context.record(tx, "sso.link", AuditTarget(user.info.name), after=facts)
             known = sign_ins.external_users(tx, (user.info.name,))

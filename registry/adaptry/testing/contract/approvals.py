@@ -33,6 +33,8 @@ class ApprovalsContract(ContractFixtures):
         for one in (ann, bob, cleo):
             one.policies.approve(TONE, "prod", first)
             one.policies.approve(TONE, "prod", first)  # again: nothing new
+        void = {one.by: one.is_void for one in bob.policies.approvals(TONE, "prod")}
+        assert void == {"ann": True, "bob": False, "cleo": False}
         with pytest.raises(CheckFailed, match=r"1 approval of release \(cleo\); not counted: ann, who"):
             bob.aliases.move(TONE, "prod", first, was=None)
         with pytest.raises(PermissionDenied, match="approve"):
@@ -65,6 +67,11 @@ class ApprovalsContract(ContractFixtures):
         self, make_registry: MakeRegistry, registry: Registry, lora: MakeLora
     ) -> None:
         ann = make_registry(ANN)
+
+        def is_void() -> bool:
+            (approval,) = ann.policies.approvals(TONE, "prod")
+            return approval.is_void
+
         digest = push(ann, lora(), TONE).version.digest
         make_group(registry, "release", ("cleo",))
         set_policy(make_registry(OWNER), BY_ONE)
@@ -72,15 +79,19 @@ class ApprovalsContract(ContractFixtures):
         _grant(registry, "cleo")
         cleo.policies.approve(TONE, "prod", digest)
         assert ann.policies.evaluate(TONE, "prod", digest).is_allowed
+        assert not is_void()
         registry.principals.set_disabled("cleo", is_disabled=True)
+        assert is_void()
         with pytest.raises(CheckFailed, match="not counted: cleo, who may no longer approve"):
             ann.aliases.move(TONE, "prod", digest, was=None)
         registry.principals.set_disabled("cleo", is_disabled=False)
         for grant in registry.grants.list(principal="cleo").items:
             registry.grants.remove(grant.id)
+        assert is_void()
         with pytest.raises(CheckFailed, match="not counted: cleo, who may no longer approve"):
             ann.aliases.move(TONE, "prod", digest, was=None)
         _grant(registry, "cleo")
+        assert not is_void()
         assert ann.aliases.move(TONE, "prod", digest, was=None).number == 1
 
 
