@@ -68,7 +68,7 @@ async def bytes_response(
     *,
     body: bytes | None = None,
 ) -> Response:
-    """200, 206 or 304; raises `HttpProblem` (416). `headers` are those of the file, its `ETag` among them.
+    """200, 206 or 304; raises `HttpProblem` (412, 416). `headers` are those of the file, with its `ETag`.
 
     The first piece is read before the answer begins, so that a missing file gives an error status. If the
     bytes are already in memory, pass them as `body`; nothing is read then.
@@ -91,11 +91,14 @@ def response_without_reading(
     request: Request, path: str, size: int, headers: dict[str, str], body: bytes | None
 ) -> Response | _Unread:
     """The response of `bytes_response`, if it needs no bytes except `body`. Otherwise the part that must be
-    read for it. Raises `HttpProblem` (416).
+    read for it. Raises `HttpProblem` (412, 416).
     """
     etag = headers["ETag"]
     headers = {**headers, "Accept-Ranges": "bytes"}
-    if etag in request.headers.get("if-none-match", ""):
+    expected, known = request.headers.get("if-match", "*"), request.headers.get("if-none-match", "")
+    if expected.strip() != "*" and etag not in expected:  # RFC 9110 §13.1.1
+        raise HttpProblem(412, f"{path} has another ETag than If-Match names; read it again")
+    if known.strip() == "*" or etag in known:
         return Response(status_code=304, headers=headers)
     requested = request.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2
     if request.headers.get("if-range", etag) != etag:

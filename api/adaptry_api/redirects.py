@@ -28,7 +28,7 @@ async def redirect_to_bucket(
     state = app_state_of(request)
     if digest is None or not state.presigns_downloads or size < MIN_REDIRECT_SIZE:
         return None
-    if request.method != "GET" or "if-none-match" in request.headers:
+    if request.method != "GET" or not {"if-match", "if-none-match"}.isdisjoint(request.headers):
         return None
     range_header = request.headers.get("range")
     if range_header and parse_range(range_header, size) is None:

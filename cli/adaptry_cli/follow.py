@@ -192,7 +192,7 @@ def _refuse_contradictions(proxy: str | None, once: bool, pin: tuple[str, ...], 
     if proxy and once:
         raise Invalid("--proxy runs as long as the worker does; leave out --once")
     if slots is not None and len(set(pin)) > slots:
-        raise Invalid(f"{len(set(pin))} refs are pinned, but there are only {slots} slots (--slots)")
+        raise Invalid(f"{len(set(pin))} refs are pinned, but --slots is {slots}")
 
 
 def _open_engine(

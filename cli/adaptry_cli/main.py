@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from adaptry import __version__
+from adaptry.core.display import shorten
 from adaptry.core.errors import AdaptryError, StorageFull
 from adaptry_cli.command import Group
 from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, USAGE, exit_code
@@ -292,18 +293,24 @@ def _print_disk_full(error: OSError) -> int:
 def _describe_outside_problem(error: Exception) -> str | None:
     """Describes an error whose cause is a path or an argument, and not Adaptry; None for others."""
     if isinstance(error, OSError) and error.filename and error.errno in _UNUSABLE_PATHS:
-        return f"cannot use {str(error.filename)[:200]}: {error.strerror}; choose another path"
+        return f"cannot use {shorten(str(error.filename), 100)}: {error.strerror}; choose another path"
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
         return f"an argument is not UTF-8 text: {error.object[:200]!a}; only paths may be like that"
     return None
 
 
+_LONGEST_WORD = 4096  # PATH_MAX of Linux
 _UNUSABLE_PATHS = frozenset([errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP])
 
 
 def _print_error(sentence: str) -> None:
+    """Prints the error; words that no name or path can be as long as are cut."""
     from adaptry_cli.out import print_err
 
+    if len(sentence) > _LONGEST_WORD:
+        sentence = " ".join(
+            word if len(word) <= _LONGEST_WORD else f"{word[:100]}…" for word in sentence.split(" ")
+        )
     with contextlib.suppress(OSError):  # there may be no room for messages either
         print_err(f"error: {sentence}")
 

@@ -237,7 +237,7 @@ def _print_server_plan(made: ServerPlan) -> None:
             print_err(f"  {line}")
     taken = len(made.adapters) - len(made.unservable)
     print_err(
-        f"{taken} of {len(made.adapters)} adapters; planned for ranks up to {made.rank} and"
+        f"{taken} of {format_count(len(made.adapters), 'adapter')}; planned for ranks up to {made.rank} and"
         f" {format_count(made.slots, 'adapter')} at once; memory: {format_size(made.slot_bytes)} each,"
         f" {format_size(made.total_bytes)} together;"
         f" for --runtime: {made.runtime}"

@@ -115,8 +115,18 @@ def create(
             resources=resources or None,
             days=days,
         )
+    is_new = principal is None and not _is_known(registry, name)
     created = registry.tokens.create(request)
+    if is_new:
+        kind = "worker" if role == "worker" else "user"
+        print_err(f"note: {created.principal} is a new {kind}, created with this token")
     _print_created(created, _HUB + created.secret if hf else created.secret, as_json)
+
+
+def _is_known(registry: Registry, name: str) -> bool:
+    """Whether there is a principal of this name, as far as the caller may know."""
+    first = registry.principals.list(limit=1, prefix=name).items
+    return any(one.name == name for one in first)
 
 
 def _print_created(created: CreatedToken, secret: str, as_json: bool) -> None:

@@ -6,6 +6,8 @@ import time
 
 import click
 
+from adaptry.core.outgoing_requests.addresses import is_public_host
+from adaptry.core.outgoing_requests.url import OutgoingUrl
 from adaptry.registry.interface import Registry
 from adaptry.registry.webhooks import (
     CreatedSecret,
@@ -29,6 +31,7 @@ from adaptry_cli.out import (
 )
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
+from adaptry_cli.warnings import warn
 
 _ID = click.argument("id", metavar="ID", type=WholeNumber(1))
 _ANSWER_SECONDS = 15.0
@@ -72,6 +75,12 @@ def add(
     """
     request = validate_options(WebhookRequest, namespace=namespace, url=url, kinds=kinds, adapters=adapters)
     created = registry.webhooks.add(request)
+    if not is_public_host(host := OutgoingUrl.parse(url).host):
+        warn(
+            f"{host} is not a public address, so deliveries are refused unless the server's operator allows"
+            " its network (adaptry serve --allow-outgoing); to try it, run"
+            f" `adaptry webhook test {created.webhook.id}`"
+        )
     _print_secret(created, f"webhook {created.webhook.id} is sent the events of {namespace}", as_json)
 
 

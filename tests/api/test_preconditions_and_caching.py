@@ -68,6 +68,23 @@ def test_responses_about_movable_objects_must_be_revalidated(server: Server, dig
         assert (again.status, again.body) == (304, b""), path
 
 
+@pytest.mark.parametrize("path", ["/acme/tone/resolve/main/{}", "/acme/tone/raw/main/{}"])
+@pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
+def test_conditional_downloads_follow_rfc_9110(server: Server, digest: str, path: str, file: str) -> None:
+    at = path.format(file)
+    tag = server.call("GET", at).headers["ETag"]
+    for method in ("GET", "HEAD"):
+        for header, value, status in (
+            ("If-None-Match", "*", 304),
+            ("If-None-Match", tag, 304),
+            ("If-None-Match", '"other"', 200),
+            ("If-Match", "*", 200),
+            ("If-Match", f'"other", {tag}', 200),
+            ("If-Match", '"other"', 412),
+        ):
+            assert server.call(method, at, headers={header: value}).status == status, (method, header, value)
+
+
 def test_a_changed_adapter_has_another_etag(server: Server, digest: str) -> None:
     before = server.call("GET", AT).headers["ETag"]
     assert server.call("PATCH", AT, {"description": "warmer"}).status == 200

@@ -401,6 +401,14 @@ def test_a_lora_with_another_peft_type_is_served_by_engines_that_ignore_it(
     assert (found.outcome, codes(found)) == ("as_trained", {"method_ignored"})
 
 
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_no_engine_serves_an_unknown_method_as_trained(tmp_path: Path, engine: str) -> None:
+    found = judged(tmp_path, engine, config={"peft_type": "NEWEST"})
+    assert found.outcome != "as_trained"
+    if engine in ("vllm", "llama.cpp"):
+        assert "applies the factors as a LoRA's" in found.findings[0].reason
+
+
 @pytest.mark.parametrize("rank", [0, -1, 1.5, "8", None])
 def test_llama_cpp_does_not_read_the_rank_of_the_config(rank: object, tmp_path: Path) -> None:
     found = judged(tmp_path / "lora", "llama.cpp", tiny_base(tmp_path / "base"), config={"r": rank})

@@ -17,6 +17,17 @@ def edit_config(folder: Path, **fields: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
+def test_values_of_any_length_are_cut_in_messages(run) -> None:
+    tiny_lora(Path("out"))
+    long = "a" * 100_000
+    for words in (
+        ("push", "./out", "acme/tone", "--base", long),
+        ("pull", "acme/tone", f"./{long}", "./out"),
+        ("merge", "--base", "./out", "./out", "-o", "./merged", "--dtype", long),
+    ):
+        assert len(run(*words, code=2).stderr) < 600
+
+
 def test_a_folder_without_an_adapter_is_refused(run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
 

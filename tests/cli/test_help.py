@@ -196,6 +196,15 @@ def test_a_mistyped_word_gets_a_suggestion(run) -> None:
 
 
 @pytest.mark.usefixtures("out")
+def test_a_namespace_in_common_makes_no_suggestion(run) -> None:
+    for name in ("acme/ptuning", "acme/kohya", "acme/ln", "team/unknown"):
+        run("push", "./out", name)
+
+    assert "did you mean" not in run("show", "acme/tone", code=3).stderr
+    assert "; did you mean team/unknown?" in run("show", "acme/unknown", code=3).stderr
+
+
+@pytest.mark.usefixtures("out")
 def test_the_new_name_of_a_push_gets_no_suggestion(run) -> None:
     run("push", "./out", "acme/tone")
 

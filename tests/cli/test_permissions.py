@@ -39,6 +39,19 @@ def test_a_service_accounts_token_is_shown_once_with_its_limits_listed(run, answ
     assert "on acme/tone" in run("token", "ls").stdout
 
 
+def test_a_token_that_creates_its_user_is_printed_with_a_note(run) -> None:
+    run("create", "acme/tone")
+    first = run("token", "create", "maria", "--namespace", "acme")
+    again = run("token", "create", "maria", "--namespace", "acme")
+    shorter = run("token", "create", "mari", "--namespace", "acme")
+    worker = run("token", "create", "gpu-1", "--role", "worker", "--namespace", "acme")
+
+    assert "note: maria is a new user, created with this token" in first.stderr
+    assert "note" not in again.stderr
+    assert "note: mari is a new user" in shorter.stderr
+    assert "note: gpu-1 is a new worker" in worker.stderr
+
+
 def test_groups_users_and_the_accountable_owner_are_listed(run, answer) -> None:
     run("create", "acme/tone")
     run("user", "create", "ann")

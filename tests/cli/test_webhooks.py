@@ -23,6 +23,10 @@ def test_a_webhook_is_added_tried_rotated_and_removed(
         added = run("webhook", "add", "acme", receiver.url, "--event", "alias.*")
         secret = added.stdout.strip()
         assert "is not shown again" in added.stderr
+        assert "warning: 127.0.0.1 is not a public address" in added.stderr
+        assert "--allow-outgoing" in added.stderr
+        assert "warning" not in run("webhook", "add", "acme", "https://example.org/hook").stderr
+        run("webhook", "rm", "2")
         tested = run("webhook", "test", "1")
         assert "delivered in" in tested.stderr
         (message,) = receiver.messages

@@ -172,6 +172,7 @@ def test_without_the_registry_an_engine_gets_its_adapters_again_only_on_the_same
     scene.server.call("POST", "/api/v1/tokens/revoke", {"token": token})
     engine.stop()
     worker.reconcile(0.0)
+    assert any("unknown or revoked" in line and "restart follow" in line for line in scene.story)
     if is_replaced:
         replace_base(base)
     engine.start()

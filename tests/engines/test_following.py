@@ -257,6 +257,25 @@ def test_without_a_restart_command_no_drop_is_reported(scene: Scene) -> None:
     assert scene.caches["gpu-1"].has_files(resident.digest), "the engine may read them again"
 
 
+@pytest.mark.parametrize("kind", ["lorax", "dynamo"])
+def test_a_load_that_failed_is_not_listed_after_a_restart_of_the_worker(scene: Scene, kind: str) -> None:
+    version = scene.publish(1)
+    scene.alias(version)
+    engine = scene.engine(kind)
+    engine.refuses.update(scene.weights)
+    worker = scene.worker(engine)
+    assert not worker.reconcile(0.0)
+
+    scene.worker(engine).reconcile(0.0)
+
+    assert engine.names() == {}
+    (resident,) = scene.registry.workers.residents(Ref.parse("acme/tone@1"))
+    assert resident.condition == "failed"
+    engine.refuses.clear()
+    settle(scene.worker(engine))
+    assert version.digest.hex in next(iter(engine.names().values()))
+
+
 def test_a_name_whose_version_was_recalled_before_loading_is_not_served(scene: Scene) -> None:
     first, second = scene.publish(1), scene.publish(2)
     scene.alias(first)

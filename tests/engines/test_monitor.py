@@ -112,6 +112,6 @@ def test_a_requested_name_takes_the_slot_of_the_least_recently_used_unpinned_one
 def test_wrong_addresses_and_too_many_pins_are_refused(scene: Scene, follow: Callable[..., Result]) -> None:
     engine = scene.engine()
     told = follow(engine, "--pin", PROD, "--pin", A, "--slots", "1", code=2).stderr
-    assert "2 refs are pinned, but there are only 1 slots" in told
+    assert "2 refs are pinned, but --slots is 1" in told
     for address in ("8001", "127.0.0.1:99999", "http://127.0.0.1:80"):
         assert "not an address to listen at" in follow(engine, "--listen", address, code=2).stderr

@@ -58,7 +58,7 @@ STRANGE = "the model with the adapter has no parameter of this name"
 
 def nowhere(module: str) -> str:
     return (
-        f"./tone: 1 of its 5 modules are not in BASE (first: {module}); is this the base it was trained on? "
+        f"./tone: 1 of its 5 modules is not in BASE (first: {module}); is this the base it was trained on? "
         "`adaptry check` shows more"
     )
 
@@ -95,7 +95,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         {"bias": "lora_only"},
         {f"{QUERY}.base_layer.bias": tensor(16)},
         (
-            "./tone has 1 whole weights that do not exist in BASE (first:"
+            "./tone has 1 whole weight that does not exist in BASE (first:"
             " model.layers.0.self_attn.q_proj.bias): load the base with the model class that was trained,"
             " save it, and merge into that"
         ),

@@ -177,6 +177,12 @@ def test_a_facet_narrows_the_result_to_as_many_versions_as_it_counts(team: Serve
             assert found["examined"] == value["count"], value
 
 
+def test_an_unknown_sort_key_is_not_called_an_invalid_query(team: Server) -> None:
+    answer = Browser(team).get("/?sort=bad")
+    assert (answer.status, b"Invalid search" in answer.body) == (400, True)
+    assert b"unknown sort key" in answer.body
+
+
 def test_sorting_by_a_metric_puts_the_best_first_and_versions_without_it_last(team: Server) -> None:
     items = Browser(team).get("/?sort=metric.accuracy&format=json").json["versions"]["items"]
     values = [item["metrics"].get("accuracy") for item in items]

@@ -142,7 +142,7 @@ def test_a_principal_is_limited_wherever_they_store(admin: LocalRegistry) -> Non
     with pytest.raises(QuotaExceeded, match="adaptry quota set ann --principal"):
         ann.uploads.open(AdapterName.parse("other/tone"), Digest.of(b"y" * 10), 10)
     ann.uploads.open(TONE, Digest.of(b"z"), 1)
-    with pytest.raises(Busy, match="1 uploads of ann are open"):
+    with pytest.raises(Busy, match="1 upload of ann is open"):
         ann.uploads.open(AdapterName.parse("other/tone"), Digest.of(b"u"), 1)
     send(as_user(admin, "bob", 2), TONE, b"y" * 10)
 
@@ -153,7 +153,7 @@ def test_versions_are_counted_and_limited(admin: LocalRegistry, tmp_path: Path) 
     first = open_dir(tiny_lora(tmp_path / "one", seed=1))
     push(ann, first, TONE)
     push(ann, first, TONE)  # the version that is there already
-    with pytest.raises(QuotaExceeded, match="has 1 versions and may have 1"):
+    with pytest.raises(QuotaExceeded, match="has 1 version and may have 1"):
         push(ann, open_dir(tiny_lora(tmp_path / "two", seed=2)), TONE)
     ann.adapters.delete(TONE)
     push(ann, open_dir(tiny_lora(tmp_path / "two", seed=2)), TUNE)

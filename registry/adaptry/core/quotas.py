@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Literal, NamedTuple
 
-from adaptry.core.display import format_size
+from adaptry.core.display import format_count, format_size
 from adaptry.core.errors import AdaptryError, Busy, QuotaExceeded
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -94,8 +94,8 @@ def refuse_versions(
     if limit is None or use.versions + requested <= limit:
         return None
     return QuotaExceeded(
-        f"{subject} has {use.versions:,} versions and may have {limit:,}; delete adapters that are no longer"
-        " needed (`adaptry delete NAME`), or ask an administrator for more (`adaptry quota set"
+        f"{subject} has {format_count(use.versions, 'version')} and may have {limit:,}; delete adapters that"
+        " are no longer needed (`adaptry delete NAME`), or ask an administrator for more (`adaptry quota set"
         f" {subject.arguments} --versions N`)"
     )
 
@@ -105,12 +105,9 @@ def refuse_upload(subject: QuotaSubject, use: StoredUse, limits: QuotaLimits) ->
     limit = limits.uploads
     if limit is None or use.uploads < limit:
         return None
-    holder = (
-        f"uploads are open in {subject.name}"
-        if subject.scope == "namespace"
-        else f"uploads of {subject} are open"
-    )
+    uploads, are = format_count(use.uploads, "upload"), "is" if use.uploads == 1 else "are"
+    holder = f"{are} open in {subject.name}" if subject.scope == "namespace" else f"of {subject} {are} open"
     return Busy(
-        f"{use.uploads} {holder} already; try again when some have finished (`adaptry uploads ls` shows them,"
+        f"{uploads} {holder} already; try again when some have finished (`adaptry uploads ls` shows them,"
         " `adaptry uploads rm` drops one)"
     )

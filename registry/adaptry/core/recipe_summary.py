@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from adaptry.core.digest import Digest
+from adaptry.core.display import format_count
 from adaptry.core.errors import Invalid
 
 _LONGEST = 160
@@ -59,7 +60,7 @@ def _words(recipe: Mapping[str, Any]) -> Iterator[str]:
         elif key == "parameters" and isinstance(value, dict):
             yield from _words(value)
         elif key == "modules" and isinstance(value, list):
-            yield f"{len(value)} module patterns of their own"
+            yield f"{format_count(len(value), 'module pattern')} with own settings"
 
 
 def _digests(texts: Iterator[object]) -> Iterator[Digest]:

@@ -20,6 +20,7 @@ from adaptry.adapters.header import BASE_LIMITS, DTYPE_BITS, ReadAt, read_header
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import HfCheckpoint, build_checkpoint, read_config
 from adaptry.bases.quantised import open_logical_view
+from adaptry.checks.finding_text import format_count, verb_form
 from adaptry.compute.merging.cancellation import check_cancellation
 from adaptry.compute.merging.kernels import choose_kernels, compute_on_one_thread
 from adaptry.compute.merging.layout import OutputFile
@@ -72,8 +73,10 @@ def start(task: MergeTask, context: JobContext) -> StepResult:
             )
         else:
             pieces = (ShardStep(name=_ALL_FILES, size=model.plan.size, memory=_AROUND),)
+        count = model.plan.adapted_count
         context.log(
-            f"{model.plan.adapted_count} weights change; {len(model.plan.files)} files,"
+            f"{format_count(count, 'weight')} {verb_form(count, 'changes', 'change')};"
+            f" {format_count(len(model.plan.files), 'file')},"
             f" {model.plan.size:,} bytes"
         )
         cut = {"inputs": pinned, "base": str(base.id), "model": str(model.merged.identity)}

@@ -56,12 +56,12 @@ def _refs(value: object) -> Iterator[Ref]:
 
 
 def _hint_of_ref(registry: Registry, ref: Ref) -> str:
-    from adaptry.core.suggestions import suggestion
+    from adaptry.core.suggestions import path_suggestion, suggestion
 
     try:
         registry.adapters.get(ref.name)
     except NotFound:
-        return suggestion(str(ref.name), _names(registry.adapters, ref.name))
+        return path_suggestion(str(ref.name), _names(registry.adapters, ref.name))
     match ref.selector:
         case Label(label):
             aliases = [one.alias for one in registry.aliases.list(ref.name)]
@@ -83,7 +83,7 @@ def _names(adapters: Adapters, name: AdapterName) -> Iterable[str]:
 
 
 def _hint_of_base(bases: Bases, key: str) -> str:
-    from adaptry.core.suggestions import suggestion
+    from adaptry.core.suggestions import path_suggestion
 
     if is_folder(key):
         return ""
@@ -91,5 +91,5 @@ def _hint_of_base(bases: Bases, key: str) -> str:
         bases.get(key)
     except NotFound:
         known = [name for info in bases.list(None, _PAGE).items for name in info.names]
-        return suggestion(key, known)
+        return path_suggestion(key, known)
     return ""

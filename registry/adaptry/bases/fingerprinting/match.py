@@ -20,6 +20,7 @@ from adaptry.bases.fingerprinting.quantised_copies import (
     is_packed,
     match_quantised,
 )
+from adaptry.core.display import format_count
 
 
 def match_bases(a: BaseRecord, b: BaseRecord) -> Match:
@@ -99,7 +100,8 @@ def _difference(
     if only_a or only_b:
         example = (only_a or only_b)[0]
         return (
-            f"{len(only_a)} tensors are only in one and {len(only_b)} only in the other (such as {example})"
+            f"{format_count(len(only_a), 'tensor')} only in one and {len(only_b)} only in the other (such as"
+            f" {example})"
         )
     reshaped = [name for name in sorted(ours) if ours[name].tensor.shape != theirs[name].tensor.shape]
     return f"{count_names(reshaped)} with a different shape"

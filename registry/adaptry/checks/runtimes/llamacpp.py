@@ -84,7 +84,7 @@ LLAMACPP = RuntimeRules(
             repairs.SPELL,
             f"{_TENSORS}: an assertion that both exist",
         ),
-        shared.other_method(_CONFIG),
+        *shared.other_method(_CONFIG),
         *shared.factor_shapes(f"{_TENSORS}: an assertion; {_INIT}", rank=False),
         shared.wrapped_names("refuses", f"{_TENSORS}: can not map tensor"),
         RuntimeRule(

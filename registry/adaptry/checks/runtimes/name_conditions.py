@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Set
 from types import MappingProxyType
 
+from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
 from adaptry.checks.runtimes.conditions import is_wrapped, other_tensors
@@ -202,9 +203,27 @@ def packed_names_differ(*groups: tuple[str, ...]) -> Condition:
 
 
 def other_method(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """A config whose method is not that of the file's factors."""
+    """A config whose method is known, and is not that of the file's factors."""
+    declared = _undeclared_method(subject)
+    is_known = declared is not None and declared.lower() in METHODS
+    return ConditionMatch(f"peft_type is {declared[:40]!a}") if declared and is_known else None
+
+
+def unknown_method(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """A config whose method is unknown, with the factors of a LoRA: what it computes with them is unknown."""
+    declared = _undeclared_method(subject)
+    if declared is None or declared.lower() in METHODS:
+        return None
+    return ConditionMatch(
+        f"peft_type is {declared[:40]!a}, an unknown method; the engine does not read it, and applies the"
+        " factors as a LoRA's"
+    )
+
+
+def _undeclared_method(subject: CheckSubject) -> str | None:
+    """The config's method, if it is not that of the file's factors."""
     declared = subject.written.config.peft_type if subject.written else "LORA"
-    return None if declared == subject.config.peft_type else ConditionMatch(f"peft_type is {declared[:40]!a}")
+    return None if declared == subject.config.peft_type else declared
 
 
 def not_in_base(read: NameReader, same: Callable[[str], str] = str) -> Condition:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 SET_LORA = "set peft_type to LORA in adapter_config.json, if its method is LoRA"
+UNKNOWN_METHOD = (
+    "serve it with the library that trained it; if its method is LoRA, set peft_type to LORA in"
+    " adapter_config.json"
+)
 FOLD = "write it with one plain scale: adaptry convert REF -o NAME"
 FOLD_UNIFORM = "write it with one rank and one plain scale: adaptry convert REF --uniform -o NAME"
 AS_LORA = (

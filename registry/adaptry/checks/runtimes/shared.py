@@ -36,15 +36,25 @@ def peft_files(source: str) -> RuntimeRule:
     )
 
 
-def other_method(source: str) -> RuntimeRule:
+def other_method(source: str) -> tuple[RuntimeRule, ...]:
     """For engines that do not read `peft_type`."""
-    return RuntimeRule(
-        "method_ignored",
-        "needs",
-        "LoRA's factors under another `peft_type`, which it does not read",
-        name_conditions.other_method,
-        repairs.SET_LORA,
-        source,
+    return (
+        RuntimeRule(
+            "method_ignored",
+            "needs",
+            "LoRA's factors under another known `peft_type`, which it does not read",
+            name_conditions.other_method,
+            repairs.SET_LORA,
+            source,
+        ),
+        RuntimeRule(
+            "method_ignored",
+            "changes",
+            "LoRA's factors under an unknown `peft_type`, which it does not read",
+            name_conditions.unknown_method,
+            repairs.UNKNOWN_METHOD,
+            source,
+        ),
     )
 
 

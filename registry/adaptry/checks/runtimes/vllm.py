@@ -145,7 +145,7 @@ VLLM = RuntimeRules(
             "vllm/lora/layers/column_parallel_linear.py · set_lora ignores None",
         ),
         shared.prefix(f"{_NAMES} (observed in 0.32)"),
-        shared.other_method(f"{_HELPER} · PEFTHelper.from_dict has no such field"),
+        *shared.other_method(f"{_HELPER} · PEFTHelper.from_dict has no such field"),
         RuntimeRule(
             "scale",
             "changes",

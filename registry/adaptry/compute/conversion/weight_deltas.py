@@ -15,6 +15,7 @@ from adaptry.adapters.tensor_names import is_input_embedding
 from adaptry.bases.module_map import ModuleMap, TargetTensor
 from adaptry.checks import check
 from adaptry.checks.binding import bind
+from adaptry.checks.finding_text import format_count, verb_form
 from adaptry.compute.conversion.base_shapes import ConversionBase
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
@@ -114,7 +115,8 @@ def _placement(parent: ParentAdapter, base: ConversionBase) -> ModuleMap:
     if module_map.missing:
         first = module_map.missing[0].path
         raise CheckFailed(
-            f"{label}: {len(module_map.missing)} of its {len(adapter.spec.modules)} modules are not in the"
+            f"{label}: {len(module_map.missing)} of its {format_count(len(adapter.spec.modules), 'module')}"
+            f" {verb_form(len(module_map.missing), 'is', 'are')} not in the"
             f" base (first: {first}: {module_map.reasons[first].text}); is this the base it was trained on?"
         )
     report = check(adapter, base.record, adapter.config.base_name, bound=bound)

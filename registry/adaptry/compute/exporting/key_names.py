@@ -18,6 +18,7 @@ from adaptry.compute.exporting.rewrite import rewrite_adapter
 from adaptry.compute.layout_conversion.convert import convert_layout
 from adaptry.compute.layout_conversion.module_names import LayoutVersion
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter, ParentAdapter
+from adaptry.core.display import format_count
 from adaptry.core.errors import CheckFailed
 
 _WRAPPERS = re.compile(r"(?:base_model\.model\.|module\.|_orig_mod\.|_fsdp_wrapped_module\.)+")
@@ -38,8 +39,8 @@ def normalise_keys(parent: ParentAdapter, runtime: Runtime, options: ExportOptio
     if strange or len(set(new.values())) < len(new):
         first = strange[0] if strange else next(iter(new))
         raise CheckFailed(
-            f"{parent.label} has {len(strange) or len(new)} tensors that are unknown or would get the same"
-            " name"
+            f"{parent.label} has {format_count(len(strange) or len(new), 'tensor')} with an unknown name, or"
+            " a name that another tensor would get"
             f" (first: {first}), so some would be lost:"
             " save the adapter again from the trained model"
         )

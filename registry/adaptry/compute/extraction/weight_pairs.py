@@ -14,6 +14,7 @@ from adaptry.adapters.tensor_names import is_buffer, is_output_head, layer_of
 from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.parameter_lookup import ParameterNames
+from adaptry.checks.finding_text import format_count, verb_form
 from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -116,7 +117,8 @@ def _check_architecture(
         inside = [name for name in names if layer_of(name) is not None]
         if inside or len(names) * 2 > len(weights):
             raise CheckFailed(
-                f"{len(names)} weights of {where.folder} are not in {other.folder} (first:"
+                f"{format_count(len(names), 'weight')} of {where.folder}"
+                f" {verb_form(len(names), 'is', 'are')} not in {other.folder} (first:"
                 f" {(inside or names)[0]}): they have different architectures;"
                 " is this the base it was trained from?"
             )

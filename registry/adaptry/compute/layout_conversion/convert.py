@@ -15,6 +15,7 @@ from adaptry.adapters.methods.target_parameters import require_not_transposed
 from adaptry.bases.module_map import ModuleMap
 from adaptry.checks import check
 from adaptry.checks.binding import BoundAdapter, as_peft_reads, bind
+from adaptry.checks.finding_text import verb_form
 from adaptry.compute.layout_conversion.config import config_of
 from adaptry.compute.layout_conversion.converted_modules import ConvertedModule, convert_modules
 from adaptry.compute.layout_conversion.module_names import LayoutVersion, LoadedNames
@@ -88,8 +89,8 @@ def _check_placed(label: str, module_map: ModuleMap) -> None:
     ]
     if lost:
         raise CheckFailed(
-            f"{label}: {len(lost)} of its modules are not in this base (first: {lost[0]}), so their"
-            " names in another layout are unknown"
+            f"{label}: {len(lost)} of its modules {verb_form(len(lost), 'is', 'are')} not in this"
+            f" base (first: {lost[0]}), so the names in another layout are unknown"
         )
 
 

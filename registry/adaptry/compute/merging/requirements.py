@@ -14,7 +14,7 @@ from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.module_map import ExtraTarget, ModuleMap, TargetTensor
 from adaptry.checks.binding import BoundAdapter
-from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
+from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names, verb_form
 from adaptry.compute.merging.vocabulary import RowCounts
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.core.errors import CheckFailed, InvalidConfig, Unsupported
@@ -28,7 +28,8 @@ def require_places(label: str, bound: BoundAdapter, checkpoint: HfCheckpoint) ->
     if placement.missing_extras:
         targets = [extra.target for extra in placement.missing_extras]
         raise CheckFailed(
-            f"{label} has {len(targets)} whole weights that do not exist in {checkpoint.folder} (first:"
+            f"{label} has {format_count(len(targets), 'whole weight')} that"
+            f" {verb_form(len(targets), 'does', 'do')} not exist in {checkpoint.folder} (first:"
             f" {targets[0]}): load the base with the model class that was trained, save it, and merge into"
             " that"
         )
@@ -37,8 +38,9 @@ def require_places(label: str, bound: BoundAdapter, checkpoint: HfCheckpoint) ->
         reason = placement.reasons[names[0]]
         first = names[0] if reason.kind == "absent" else f"{names[0]}, as {reason.text}"
         raise CheckFailed(
-            f"{label}: {len(names)} of its {len(modules)} modules are not in {checkpoint.folder} "
-            f"(first: {first}); is this the base it was trained on? `adaptry check` shows more"
+            f"{label}: {len(names)} of its {format_count(len(modules), 'module')}"
+            f" {verb_form(len(names), 'is', 'are')} not in {checkpoint.folder} (first: {first}); is this the"
+            " base it was trained on? `adaptry check` shows more"
         )
     if not placement.placed and not placement.extras:
         raise CheckFailed(f"{label} adapts no module, so merging it would change nothing")

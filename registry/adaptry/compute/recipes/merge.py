@@ -86,4 +86,4 @@ def parse_dtype(text: str) -> Dtype:
     try:
         return DTYPE_NAMES[text.lower()]
     except KeyError:
-        raise Invalid(f"unsupported dtype: {text!r} (float32, float16 or bfloat16)") from None
+        raise Invalid(f"unsupported dtype: {text[:40]!r} (float32, float16 or bfloat16)") from None

@@ -10,6 +10,7 @@ from typing import Literal
 
 from adaptry.core import strictjson
 from adaptry.core.digest import Digest
+from adaptry.core.display import format_count
 from adaptry.core.gates.evaluation import ConditionResult
 from adaptry.core.gates.facts import Fact, GateFacts
 from adaptry.core.refs import AdapterName
@@ -76,7 +77,7 @@ def refusal(decision: PromotionDecision) -> str:
     count = len(decision.unmet)
     head = (
         f"{decision.name}@{decision.alias} does not move to version {decision.number}: {count} of"
-        f" {len(decision.results)} conditions {'is' if count == 1 else 'are'} not met"
+        f" {format_count(len(decision.results), 'condition')} {'is' if count == 1 else 'are'} not met"
     )
     return head + "".join(f"; {one.condition}: {one.reason}" for one in decision.unmet)
 
@@ -84,7 +85,9 @@ def refusal(decision: PromotionDecision) -> str:
 def verdict_sentence(decision: PromotionDecision) -> str:
     """A sentence with the outcome of the decision."""
     target = f"{decision.name}@{decision.alias}"
-    met = f"{len(decision.results) - len(decision.unmet)} of {len(decision.results)} conditions are met"
+    count = len(decision.results) - len(decision.unmet)
+    of = format_count(len(decision.results), "condition")
+    met = f"{count} of {of} {'is' if count == 1 else 'are'} met"
     match decision.verdict:
         case "met" if not decision.is_gated:
             return f"{target} has no policy, so version {decision.number} is allowed"

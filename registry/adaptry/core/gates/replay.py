@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from adaptry.core.display import format_count
 from adaptry.core.errors import Invalid
 from adaptry.core.gates import process
 from adaptry.core.gates.decision import PromotionDecision, verdict_of
@@ -39,7 +40,9 @@ def replay(decision: PromotionDecision) -> ReplayResult:
     results = process.evaluate_in_child(conditions, decision.facts)
     recorded = {one.condition: one for one in decision.results}
     if len(results) != len(decision.results):
-        differences.append(f"{len(results)} conditions, where the record has {len(decision.results)}")
+        differences.append(
+            f"{format_count(len(results), 'condition')}, where the record has {len(decision.results)}"
+        )
     for one in results:
         was = recorded.get(one.condition)
         if was is None or was.outcome != one.outcome:

@@ -51,6 +51,16 @@ def is_public(address: Address) -> bool:
     return address.is_global and not is_special and not address.is_link_local
 
 
+def is_public_host(host: str) -> bool:
+    """Whether the host of a URL may be public, without looking it up: False for addresses that are not, and
+    for `localhost`.
+    """
+    try:
+        return is_public(ipaddress.ip_address(host))
+    except ValueError:
+        return host != "localhost" and not host.endswith(".localhost")
+
+
 def is_inside(address: Address, networks: Iterable[Network]) -> bool:
     """Whether one of the networks includes the address, or the IPv4 address that is mapped in it."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.header import TensorInfo
-from adaptry.core.display import format_size, short_repr
+from adaptry.core.display import format_count, format_size, short_repr
 from adaptry.core.errors import Invalid, Unavailable, Unsupported
 
 if TYPE_CHECKING:
@@ -62,7 +62,12 @@ class LazyTensors(Mapping[str, "Tensor"]):
         dtypes = ", ".join(sorted({info.dtype for info in self._infos.values()}))
         as_dtype = "" if self._dtype is None else f"floats as {str(self._dtype).removeprefix('torch.')}"
         return short_repr(
-            self, f"{len(self)} tensors", f"{dtypes} in the file", size, as_dtype, f"on {self._device}"
+            self,
+            format_count(len(self), "tensor"),
+            f"{dtypes} in the file",
+            size,
+            as_dtype,
+            f"on {self._device}",
         )
 
 

@@ -81,14 +81,16 @@ class PlanExecutor:
         if self.engine.can_alias:
             loaded_as = trial_name(version)
             self._load(loaded_as, version, path)
-            self._record_loaded(name, version, path)
+            self._record_load(name, version)
             self.engine.alias(name, loaded_as)
+            self._record_path(name, path)
         else:
             self._load(name, version, path)
 
     def _load(self, name: str, version: VersionInfo, path: Path) -> None:
-        self._record_loaded(name, version, path)
+        self._record_load(name, version)
         self.engine.load(name, path)
+        self._record_path(name, path)
         try:
             self.engine.require_loaded(name, version.digest)
             self.engine.require_working(name)
@@ -97,18 +99,24 @@ class PlanExecutor:
                 self._unload(name)
             raise
 
-    def _record_loaded(self, name: str, version: VersionInfo, path: Path) -> None:
-        """Records on disk that the engine may have the version from now on, and that the name is loaded. If
-        this fails, restores the state in memory and raises."""
+    def _record_load(self, name: str, version: VersionInfo) -> None:
+        """Records on disk that the engine may have the version from now on. If this fails, restores the state
+        in memory and raises."""
         self.cache.hold(version.digest, self.engine.address, name)
         now = self.state_file.state
-        ours, names = dict(now.ours), dict(now.names)
-        now.ours[name], now.names[name] = version, str(path)
+        ours = dict(now.ours)
+        now.ours[name] = version
         try:
             self.state_file.save()
         except Unavailable:
-            now.ours, now.names = ours, names
+            now.ours = ours
             raise
+
+    def _record_path(self, name: str, path: Path) -> None:
+        """Records that the name is loaded from `path`: engines that cannot list paths read it after a
+        restart of the worker."""
+        self.state_file.state.names[name] = str(path)
+        self.state_file.save_if_possible()
 
     def _swap(self, name: str, version: VersionInfo, has_room: bool) -> None:
         before = self.state_file.state.ours.get(name)

@@ -178,7 +178,8 @@ class Reconciler:
 
     def _note_registry_down(self, error: AdaptryError) -> None:
         if not self.is_registry_down:
-            self._deps.log(f"{error.message} (meanwhile, loaded adapters stay loaded)")
+            restart = "restart follow with a new token; " if isinstance(error, Unauthenticated) else ""
+            self._deps.log(f"{error.message} ({restart}meanwhile, loaded adapters stay loaded)")
         self.is_registry_down, self.connection_error = True, error
 
     def _list_checked(self) -> tuple[EngineAdapter, ...]:

@@ -1,8 +1,9 @@
 """A worker's state across restarts: names it has loaded, and recalled versions it has dropped.
 
-A name is recorded before it is loaded, so that after a crash the worker still knows which adapters it loaded.
-With the file, an engine that restarts empty is filled again even while the registry is down. Clients of an
-engine that has no adapter names of its own read the file too (`names`: name → path).
+A version is recorded before it is loaded, so that after a crash the worker still knows which adapters it may
+have loaded. Its path is recorded after the load, so that a load that failed is never listed. With the file,
+an engine that restarts empty is filled again even while the registry is down. Clients of an engine that has
+no adapter names of its own read the file too (`names`: name → path).
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ class WorkerState(BaseModel):
     """The stored state.
 
     `meant`: the version that each watched ref last resolved to. `generations`: the highest generation seen of
-    each alias that was loaded. `ours`: the version this worker loaded under
-    each name; `names`: the path it was loaded from. `confirmed`: the names and digests that the registry has
-    acknowledged in a report. `recalled`: the adapters of the recalled versions that were dropped here.
+    each alias that was loaded. `ours`: the version this worker loaded, or tried to load, under each name;
+    `names`: the path from which each loaded name was loaded. `confirmed`: the names and digests that the
+    registry has acknowledged in a report. `recalled`: the adapters of the recalled versions that were dropped
+    here.
     `recall_generations`: the generation of each of their states. `served`: the engine's names for its base.
     `base`: the base for which the loaded adapters were checked, which the engine that was started at
     `engine_started_at` (Unix time, if it reports that) serves.
