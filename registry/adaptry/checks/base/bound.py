@@ -107,10 +107,13 @@ def _used_otherwise(bound: BoundAdapter) -> Iterator[Finding]:
         )
         yield build_finding("merge_differs", f"{names}: {reason}", unlike)
     types = model_types(bound.base.facts)
-    for why, paths in live_errors(types, bound.adapter.spec.method, bound.module_map.placed):
+    placed = bound.module_map.placed
+    owners = [bare_path(each.module.path) for each in placed if each.module.kind == "parameter"]
+    linear = [bare_path(each.module.path) for each in placed if each.orientation == "linear"]
+    for why, paths in live_errors(types, bound.adapter.spec.method, owners, linear):
         names = shorten_names(fold_layer_numbers(paths))
         yield build_finding("merge_differs", f"{names}: {why}: unmerged, the model raises an error", paths)
-    if biases := heads_without_bias(bound):
+    if (rows or bound.ties_saved) and (biases := heads_without_bias(bound)):
         layer = "layer for token rows" if rows else "copy of a tied head"
         reason = f"PEFT's {layer} leaves out {shorten_names(biases)}: unmerged, it is not added"
         yield build_finding("merge_differs", reason)

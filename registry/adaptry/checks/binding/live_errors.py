@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from adaptry.bases.module_map import TargetTensor
 from adaptry.checks.binding.direct_weights import ends_with
 
 _SAM = ("sam", "sam_hq", "sam_hq_vision_model", "sam_vision_model")
@@ -32,22 +31,20 @@ _TOWER = "vision_encoder."
 
 
 def live_errors(
-    types: Iterable[str], method: str, placed: Iterable[TargetTensor]
+    types: Iterable[str], method: str, owners: Iterable[str], linear: Iterable[str]
 ) -> Iterator[tuple[str, list[str]]]:
     """A reason, as the end of a sentence, with the paths of its modules. `types` are those of the model and
-    its parts.
+    its parts, `owners` the modules of adapted parameters, `linear` the adapted linear modules.
     """
-    targets, types = list(placed), list(types)
-    owners = [each.module.path for each in targets if each.module.kind == "parameter"]
+    types = list(types)
     if read := [path for path in owners if _is_listed(path, _READ_OWNERS, types)]:
         yield "the model reads attributes of it, which PEFT's layer for a parameter does not have", read
-    linear = [each.module.path for each in targets if each.orientation == "linear"] if method == "oft" else []
-    if large := [path for path in linear if _is_listed(path, _FOUR_DIMENSIONS, types)]:
+    rotated = linear if method == "oft" else ()
+    if large := [path for path in rotated if _is_listed(path, _FOUR_DIMENSIONS, types)]:
         yield "its input has four dimensions, which PEFT's OFT takes for a convolution's", large
 
 
 def _is_listed(path: str, table: Mapping[str, tuple[str, ...]], types: Iterable[str]) -> bool:
-    path = path.replace(".base_layer", "")
     return any(
         ends_with(path, table.get(kind, ())) and (kind not in _SAM or _TOWER in f".{path}") for kind in types
     )
