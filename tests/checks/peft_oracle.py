@@ -62,7 +62,7 @@ def compare(model_class: Any, inputs: Inputs, base: Path, adapter: Path) -> Verd
         adapted = peft.PeftModel.from_pretrained(model, adapter).eval()
         live = outputs(adapted, inputs)
         merged = outputs(adapted.merge_and_unload(), inputs)
-    except (KeyError, AttributeError, RuntimeError, ValueError, NotImplementedError) as error:
+    except (KeyError, AttributeError, RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         refusal = repr(error) if live is None else None
     places: Any = {"base": base, "registry": adapter.parent / "registry", "progress": False}
     report = adaptry.check(adapter, **places)

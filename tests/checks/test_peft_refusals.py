@@ -105,6 +105,11 @@ def lora(*targets: str, **fields: Any) -> peft.LoraConfig:
     return peft.LoraConfig(r=16, target_modules=list(targets), init_lora_weights=False, **fields)
 
 
+def edit(folder: Path, **fields: Any) -> None:
+    path = folder / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
 @pytest.fixture
 def base(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Any]:
     torch.manual_seed(0)
@@ -253,4 +258,56 @@ def test_factors_of_a_weight_that_is_smaller_than_the_rank_are_not_blocked(
     found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
     assert found.refusal is None
     assert not found.is_blocked, found.codes
+    assert is_close(found.ours, found.live)
+
+
+@pytest.mark.parametrize("base", ["detr"], indirect=True)
+def test_a_saved_name_that_ends_the_name_of_an_adapted_module_is_refused(
+    base: tuple[str, Any], tmp_path: Path
+) -> None:
+    kind, model = base
+    save_trained(model, lora("class_labels_classifier"), tmp_path / "tone")
+    edit(tmp_path / "tone", modules_to_save=["classifier"])
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert found.refusal is not None
+    assert "TypeError" in found.refusal
+    assert "config_refused" in found.codes
+    assert found.ours is None
+
+
+@pytest.mark.parametrize("base", ["detr"], indirect=True)
+def test_biases_of_renamed_modules_are_not_called_missing(base: tuple[str, Any], tmp_path: Path) -> None:
+    kind, model = base
+    save_trained(model, lora("self_attn.k_proj", "mlp.fc2", bias="lora_only"), tmp_path / "tone")
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert found.refusal is None
+    assert not found.is_blocked
+    assert "module_renamed" in found.codes
+    assert found.ours is None  # since it is unknown where they belong
+
+
+@pytest.mark.parametrize("base", ["bert"], indirect=True)
+def test_directions_of_a_weight_without_small_ones_may_be_empty(
+    base: tuple[str, Any], tmp_path: Path
+) -> None:
+    kind, model = base  # whose classifier has two rows
+    config = peft.OSFConfig(effective_rank=4, target_modules=["query", "classifier"])
+    save_trained(model, config, tmp_path / "tone")
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert found.live is not None
+    assert not found.is_blocked
+    assert is_close(found.ours, found.live)
+
+
+@pytest.mark.parametrize("fields", [{"qalora_group_size": {}}, {"revision": {}}])
+@pytest.mark.parametrize("base", ["llama"], indirect=True)
+def test_a_field_that_peft_does_not_use_may_hold_anything(
+    base: tuple[str, Any], fields: dict[str, Any], tmp_path: Path
+) -> None:
+    kind, model = base
+    save_trained(model, lora("q_proj"), tmp_path / "tone")
+    edit(tmp_path / "tone", **fields)
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert found.live is not None
+    assert not found.is_blocked
     assert is_close(found.ours, found.live)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from adaptry.adapters.peft_fields import declared_types
+from adaptry.adapters.peft_fields import declared_types, is_unread
 from adaptry.core.errors import InvalidConfig
 
 LORA_FIELDS = frozenset(
@@ -56,6 +56,8 @@ def check_method(fields: Mapping[str, Any]) -> None:
     _expect(fields, "peft_type", lambda value: isinstance(value, str), 'a string such as "LORA"')
     types = declared_types(str(fields.get("peft_type", "")).upper())
     for key in fields.keys() & types.keys():
+        if is_unread(fields, key):
+            continue
         if types[key] <= {"bool", "null"}:
             _expect(fields, key, lambda value: isinstance(value, bool), "true or false")
         elif types[key] <= {"int", "float", "null"} and key != "r":
@@ -69,6 +71,8 @@ def check_lora(fields: Mapping[str, Any]) -> None:
     for key in _FLAGS:
         _expect(fields, key, lambda value: isinstance(value, bool), "true or false")
     for key in _TEXTS:
+        if is_unread(fields, key):
+            continue
         _expect(fields, key, lambda value: isinstance(value, str), "a string")
     for key in ("rank_pattern", "alpha_pattern"):
         _expect(fields, key, lambda value: isinstance(value, dict), "a mapping of patterns to numbers")

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 _SCALES = frozenset(["alpha", "delora_lambda", "lora_alpha", "psoft_alpha", "randlora_alpha"])
 """Declared as integers, but only ever multiplied and divided: trainers write fractions."""
@@ -60,6 +61,15 @@ def expected_type(method: str, field: str, value: object) -> str | None:
         return None
     others = {"null"} | ({"int"} if "float" in kinds else set())
     return " or ".join(_WORDS[kind] for kind in sorted(kinds - others))
+
+
+def is_unread(fields: Mapping[str, Any], key: str) -> bool:
+    """Whether PEFT never uses the value of the field, whatever its type: the group size of QA-LoRA in another
+    LoRA, and an empty revision. (`Any`: JSON.)
+    """
+    if key == "qalora_group_size":
+        return not fields.get("use_qalora")
+    return key == "revision" and not fields.get(key)
 
 
 def _widened(method: str, name: str, kinds: str) -> frozenset[str]:

@@ -109,8 +109,9 @@ _RENAMES: Mapping[str, _Rules] = {
 _CONVERTED = frozenset(
     """
     apertus1p5_text aria_text axk1 axk2 bailing_hybrid cohere_asr conditional_detr cosmos3_edge cosmos3_omni
-    d_fine deepseek_ocr2 deepseek_v4 deformable_detr detr dinov2 dinov2_with_registers dory dots3_note
-    dots3_note_text emu3 ernie4_5_vl_moe flint gemma4_unified glm5_next glm5_next_text gradium_phonon_tts gte
+    d_fine deepseek_ocr2 deepseek_v4 deformable_detr detr dinov2 dinov2_with_registers dinov3_convnext
+    dinov3_vit dory dots3_note dots3_note_text
+    emu3 ernie4_5_vl_moe flint gemma4_unified glm5_next glm5_next_text gradium_phonon_tts gte
     hrm_text hunyuan_vl hy_v3 hy_v4 hy_v4_vl hy_v4_vl_text hyperclovax_vision_v2 inkling2 inkling2_loop
     inkling2_loop_text inkling2_text inkling_mm_model jev jina_embeddings_v3 kimi_k25 kimi_linear kolibri1
     laguna lara_mini lfm3 lfm3_vl_vision lw_detr maskformer mimi mimo_v2_flash minimax_m3_vl mistral_large4

@@ -7,7 +7,6 @@ name, and drops it if that does not exist. So these rules are exact and not tole
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from functools import cached_property
@@ -17,27 +16,15 @@ from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.transformers_loading import tensors_in_memory
 from adaptry.bases.model_classes import body_attribute, converts_adapters, has_head
+from adaptry.bases.tied_weights import HEADS, LANGUAGE_MODEL, tied_weights
 from adaptry.core.lazy_dataclass import dataclass
 
 _TASKS_WITH_HEAD = frozenset(["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM", "TOKEN_CLS", "QUESTION_ANS"])
 _BARE_TASK = "FEATURE_EXTRACTION"
 """PEFT's `AutoPeftModelForFeatureExtraction` loads the bare model, whatever class the base was saved from."""
-_OF_LANGUAGE = re.compile(
-    r".+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration|ForSpeechToText|MTModel|DoubleHeadsModel)"
-)
 _OTHER_HEADS = frozenset(
     ["whisper", "biogpt", "xlm", "flaubert", "bert", "roberta", "blip-2", "instructblip", "instructblipvideo"]
 )
-_HEADS = {
-    "git": "output",
-    "gpt_neox_japanese": "embed_out",
-    "kosmos-2": "text_model.lm_head",
-    "rwkv": "head",
-    "speecht5": "text_decoder_postnet.lm_head",
-    "trocr": "output_projection",
-    "xlnet": "lm_loss",
-}
-"""Output heads with other names than `lm_head`, by type of model."""
 _CLIP_TOWERS = frozenset(["clip_vision_model", "siglip_vision_model"])
 _TOWER, _INSIDE = "vision_tower.", "vision_model."
 _OLD_ENDS = ((".gamma", ".weight"), (".beta", ".bias"))
@@ -51,13 +38,15 @@ class ModelNames:
     """`parameters` are the model's parameters, with shapes if they are known. `aliases` are other names under
     which PEFT accepts an adapter's tensors, with the parameter's own name. `stored` are all names on disk,
     with that name too. `chosen_with_head`: whether the model has a head, if only the adapter's names show
-    that, and the base was saved as the other kind.
+    that, and the base was saved as the other kind. `tied` are the weights that are tied to the embedding and
+    not on disk.
     """
 
     parameters: Mapping[str, tuple[int, ...] | None]
     aliases: Mapping[str, str] = field(default_factory=dict)
     stored: Mapping[str, str] = field(default_factory=dict)
     chosen_with_head: bool | None = None
+    tied: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @cached_property
     def modules(self) -> frozenset[str]:
@@ -142,6 +131,7 @@ def model_names(
         is_chosen = task != _BARE_TASK and saved_with_head == (not has_head)
     chosen = has_head if is_chosen else None
     parameters = with_head if has_head else bare
+    tied = tied_weights(parameters, facts, has_head=has_head)
     stored = {
         _modern(part): _as_loaded(respelled(_modern(each.name)), body, parameters)
         for each in loaded
@@ -149,9 +139,10 @@ def model_names(
     }
     is_own_code = not body and not is_converted  # no conversion of names is known
     if not (is_own_code or (takes_disk_names and is_converted)):
-        return ModelNames(parameters, {}, stored, chosen)
+        return ModelNames(parameters, {}, stored, chosen, tied)
     on_disk = _with_vision_model if is_converted and _has_clip_tower(facts) else str
-    return ModelNames(parameters, {on_disk(part): name for part, name in stored.items()}, stored, chosen)
+    aliases = {on_disk(part): name for part, name in stored.items()}
+    return ModelNames(parameters, aliases, stored, chosen, tied)
 
 
 def _fits_with_head(
@@ -212,8 +203,8 @@ def _saved_with_head(facts: Mapping[str, Any]) -> bool | None:
 
 def _tied_head(facts: Mapping[str, Any], model_type: str) -> _Shapes:
     """The output head that a language model has in memory if only the embedding is on disk."""
-    is_language = _OF_LANGUAGE.fullmatch(facts["architectures"][0]) and model_type not in _OTHER_HEADS
-    return {f"{_HEADS.get(model_type, 'lm_head')}.weight": None} if is_language else {}
+    is_language = LANGUAGE_MODEL.fullmatch(facts["architectures"][0]) and model_type not in _OTHER_HEADS
+    return {f"{HEADS.get(model_type, 'lm_head')}.weight": None} if is_language else {}
 
 
 def _loaded_with_head(task: str | None, model_class: str | None) -> bool | None:

@@ -159,8 +159,9 @@ def place(
         else:
             missing_extras.append(extra)
             reasons[extra.target] = where.reason
-    if names.is_converted and missing:
+    if names.is_converted:
         _excuse(missing, reasons, names)
+        _excuse_vectors(missing_extras, reasons, names)
     return ModuleMap(
         tuple(placed), tuple(extras), tuple(blocks), tuple(missing), tuple(missing_extras), reasons
     )
@@ -272,13 +273,27 @@ def _excuse(missing: Iterable[ModuleSpec], reasons: dict[str, MissingReason], na
     for tensor in names.tensors.values():
         if len(tensor.shape) > 1:
             widths.setdefault(layer_of(tensor.name), set()).add(tensor.shape)
-    if not all(_has_room(module, widths.get(layer_of(f"{module.path}."), set())) for module in lost):
-        return
+    if all(_has_room(module, widths.get(layer_of(f"{module.path}."), set())) for module in lost):
+        reasons.update({module.path: _renamed(names) for module in lost})
+
+
+def _excuse_vectors(
+    missing: Iterable[ExtraWeight], reasons: dict[str, MissingReason], names: ParameterNames
+) -> None:
+    """The same for biases and norms, if the base has such vectors as long in the same layer."""
+    held = {(layer_of(tensor.name), tensor.shape) for tensor in names.tensors.values()}
+    for extra in missing:
+        is_vector = extra.kind in ("bias", "norm") and reasons[extra.target].kind == "absent"
+        if is_vector and (layer_of(extra.target), extra.shape) in held:
+            reasons[extra.target] = _renamed(names)
+
+
+def _renamed(names: ParameterNames) -> MissingReason:
     text = (
         f"transformers renames or fuses the weights of {names.model_type} at load, by rules that are unknown"
         " here"
     )
-    reasons.update({module.path: MissingReason("renamed", text) for module in lost})
+    return MissingReason("renamed", text)
 
 
 def _has_room(module: ModuleSpec, shapes: Iterable[tuple[int, ...]]) -> bool:

@@ -75,6 +75,7 @@ def check_intrinsic(adapter: Adapter, as_parameters: Collection[str] = ()) -> It
         yield from _integers(adapter)
         if METHODS[spec.method].names_modules(adapter.config):
             yield from _without_tensors(adapter.config, spec)
+            yield from _adapted_and_saved(adapter.config, spec)
         yield from _traits(adapter.config, spec)
     yield from refused_fields(adapter.config)
     if has_tensors:
@@ -273,6 +274,27 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
             f"modules_to_save lists {shorten_names(saved)}, but none is in the file",
             saved,
         )
+
+
+def _adapted_and_saved(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
+    """PEFT saves modules whose names end with an item of modules_to_save, also within a word, but adapts all
+    but those that it finds as a whole word: it raises an error for the rest.
+    """
+    ends = config.saved_modules
+    wrong = [
+        module.path
+        for module in spec.modules
+        if module.path.endswith(ends) and (module.kind == "parameter" or not _is_one_of(module.path, ends))
+    ]
+    if wrong:
+        items = shorten_names([end for end in ends if wrong[0].endswith(end)])
+        names = shorten_names(fold_layer_numbers(wrong))
+        reason = f"the config saves modules whose names end with {items} whole, and also adapts {names}"
+        yield build_finding("config_refused", reason, wrong)
+
+
+def _is_one_of(path: str, ends: Iterable[str]) -> bool:
+    return any(f".{path}".endswith(f".{end}") for end in ends)
 
 
 def _ends_one(name: str, reversed_paths: list[str]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.methods.lora_config import INITIALISATIONS, lora_variant
-from adaptry.adapters.peft_fields import declared_types, expected_type
+from adaptry.adapters.peft_fields import declared_types, expected_type, is_unread
 from adaptry.checks.codes import build_finding
 from adaptry.core.lazy_pattern import lazy_pattern
 from adaptry.core.report import Finding
@@ -125,8 +125,8 @@ def _reasons(config: AdapterConfig) -> Iterator[str]:
     if fields.get("peft_type") != kind:
         yield f"peft_type is {str(fields.get('peft_type'))[:40]!a}; PEFT requires {kind!a}"
     for key, value in fields.items():
-        if key == "qalora_group_size" and not fields.get("use_qalora"):
-            continue  # which PEFT then does not read
+        if is_unread(fields, key):
+            continue
         if (expected := expected_type(kind, key, value)) is not None:
             yield f"{key} is {'null' if value is None else repr(value)[:40]}, but must be {expected}"
         elif type(value) in (int, float) and abs(value) > _LARGEST:

@@ -86,5 +86,7 @@ METHOD = Method(
     lora_rank=lambda module, config: 2 * module.rank,  # the added directions and the removed ones
     needs_base=True,
     base_at_load="update",
+    # A module that keeps all directions trains none. `mismatch` compares their number with the config.
+    empty_roles=lambda config, path: frozenset({"U_low", "S_low", "V_low"}),
     tolerance="bit-equal with the same LAPACK in torch and number of threads; otherwise within rounding",
 )

@@ -15,8 +15,10 @@ from adaptry.checks.binding.direct_weights import (
     bypassed_modules,
     bypassed_rows,
     is_unused_copy,
+    model_types,
     modules_unlike_peft,
 )
+from adaptry.checks.binding.live_errors import live_errors
 from adaptry.checks.binding.loaded_model import bare_path
 from adaptry.checks.binding.rows_without_bias import heads_without_bias
 from adaptry.checks.codes import build_finding
@@ -104,8 +106,16 @@ def _used_otherwise(bound: BoundAdapter) -> Iterator[Finding]:
             " layer does not: unmerged, it gives other numbers or raises an error"
         )
         yield build_finding("merge_differs", f"{names}: {reason}", unlike)
-    if rows and (biases := heads_without_bias(bound)):
-        reason = f"PEFT's layer for token rows leaves out {shorten_names(biases)}: unmerged, it is not added"
+    types = model_types(bound.base.facts)
+    placed = bound.module_map.placed
+    owners = [bare_path(each.module.path) for each in placed if each.module.kind == "parameter"]
+    linear = [bare_path(each.module.path) for each in placed if each.orientation == "linear"]
+    for why, paths in live_errors(types, bound.adapter.spec.method, owners, linear):
+        names = shorten_names(fold_layer_numbers(paths))
+        yield build_finding("merge_differs", f"{names}: {why}: unmerged, the model raises an error", paths)
+    if (rows or bound.ties_saved) and (biases := heads_without_bias(bound)):
+        layer = "layer for token rows" if rows else "copy of a tied head"
+        reason = f"PEFT's {layer} leaves out {shorten_names(biases)}: unmerged, it is not added"
         yield build_finding("merge_differs", reason)
 
 

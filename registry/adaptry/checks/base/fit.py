@@ -54,6 +54,9 @@ def _missing(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
     by_kind: dict[WhyMissing, list[str]] = {}
     for module in placement.missing:
         by_kind.setdefault(placement.reasons[module.path].kind, []).append(module.path)
+    for extra in placement.missing_extras:
+        if _is_renamed(extra, placement):
+            by_kind.setdefault("renamed", []).append(extra.target)
     for kind, paths in by_kind.items():
         reason = f"{shorten_names(fold_layer_numbers(paths))}: {placement.reasons[paths[0]].text}"
         yield build_finding(
@@ -200,13 +203,21 @@ def _blocks(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
 
 def _missing_extras(placement: ModuleMap) -> Iterator[Finding]:
     heads = [extra.target for extra in placement.missing_extras if extra.kind == "module"]
-    others = [extra.target for extra in placement.missing_extras if extra.kind != "module"]
+    others = [
+        extra.target
+        for extra in placement.missing_extras
+        if extra.kind != "module" and not _is_renamed(extra, placement)
+    ]
     if heads:
         yield build_finding("new_head", f"the base has no {shorten_names(fold_layer_numbers(heads))}", heads)
     if others:
         yield build_finding(
             "extra_missing", f"the base has no {shorten_names(fold_layer_numbers(others))}", others
         )
+
+
+def _is_renamed(extra: ExtraWeight, placement: ModuleMap) -> bool:
+    return placement.reasons[extra.target].kind == "renamed"
 
 
 def _extra_shapes(placement: ModuleMap) -> Iterator[Finding]:

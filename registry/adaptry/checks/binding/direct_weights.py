@@ -157,8 +157,8 @@ def is_unused_copy(facts: Mapping[str, Any], extra: ExtraTarget) -> bool:
 
 
 def _is_read_directly(path: str, types: Sequence[str], shape: Sequence[int]) -> bool:
-    if len(shape) == 3 and shape[1] == 1 and _ends_with(path, _DEPTHWISE):
-        return not _ends_with(path, (_CALLED_CONVOLUTION,))
+    if len(shape) == 3 and shape[1] == 1 and ends_with(path, _DEPTHWISE):
+        return not ends_with(path, (_CALLED_CONVOLUTION,))
     return is_shared_embedding(path, types) or _has_direct_name(path, types)
 
 
@@ -169,8 +169,9 @@ def _has_direct_name(path: str, types: Sequence[str]) -> bool:
 
 
 def _is_unlike_peft(path: str, types: Sequence[str]) -> bool:
-    return any(_ends_with(path, _UNLIKE_PEFT.get(kind, ())) for kind in types)
+    return any(ends_with(path, _UNLIKE_PEFT.get(kind, ())) for kind in types)
 
 
-def _ends_with(path: str, ends: Iterable[str]) -> bool:
+def ends_with(path: str, ends: Iterable[str]) -> bool:
+    """Whether the module's path is one of these, or ends with one after a dot."""
     return any(path == end or path.endswith(f".{end}") for end in ends)

@@ -224,7 +224,8 @@ def _tied_copies(model: LoadedModel) -> Iterator[ExtraTarget]:
     """
     for name in model.adapter.spec.unclaimed if model.adapter.config.ties_saved else ():
         target = name.removeprefix(PREFIX)
-        if is_head_of_type(target.removesuffix(".weight"), model.model_type):
+        is_head = is_head_of_type(target.removesuffix(".weight"), model.model_type)
+        if is_head or (target in model.names.tied and target not in model.names.parameters):
             found = model.known.find(target)
             if found.tensor is not None and found.tied:
                 shape = model.adapter.tensors[name].shape
@@ -304,7 +305,7 @@ def _has_token_adapter(model: LoadedModel, placed: ExtraTarget) -> bool:
         return False
     path = placed.extra.target.rpartition(".")[0]
     is_listed = any(map(path.endswith, indices)) if isinstance(indices, dict) else is_embedding(path)
-    return is_listed or placed.tied
+    return is_listed or placed.tied or f"{path}.weight" in model.names.tied
 
 
 def _is_adapted(model: LoadedModel, path: str) -> bool:

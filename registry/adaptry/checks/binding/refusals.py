@@ -89,6 +89,7 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
     yield from _token_rows(model, module_map)
     yield from _rows_of_input(model)
     yield from _adapted_rows(model, module_map)
+    yield from _rows_inside_dora(model, module_map)
     yield from _modules_without_token_rows(model, module_map)
     yield from _empty_tensors(model.adapter)
     yield from _unadaptable(model, uncovered)
@@ -205,6 +206,19 @@ def _adapted_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
             yield f"the config saves {path} whole (modules_to_save) and also trains token rows of it"
         elif model.reason_not_adapted(path) is None:
             yield f"the config adapts {path} (target_modules) and also trains token rows of it"
+
+
+def _rows_inside_dora(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
+    """PEFT also trains the rows in a head that is tied to the embedding, inside of the head's update. DoRA
+    reads the head's bias, an attribute that the layer for the rows does not have.
+    """
+    if "dora" not in model.adapter.spec.traits or not _held(module_map):
+        return
+    heads = [
+        each.module.path for each in module_map.placed if each.tied and not is_embedding(each.module.path)
+    ]
+    if heads:
+        yield f"use_dora is set for {heads[0]}, whose token rows are also trained: the model raises an error"
 
 
 def _modules_without_token_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
@@ -334,7 +348,7 @@ def _other_shapes(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
         return
     weights = {
         path: sides
-        for path in model.names.holders_of("weight", 2)
+        for path in (*model.names.holders_of("weight", 2), *_tied_modules(model))
         if model.reason_not_adapted(path) is None and (sides := _sides(model, path)) is not None
     }
     expected = method.shapes_in_model(weights, config)
@@ -348,9 +362,14 @@ def _other_shapes(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
                 yield f"{first}, but by all modules that the config selects it is {list(shape)}"
 
 
+def _tied_modules(model: LoadedModel) -> Iterator[str]:
+    return (name.removesuffix(".weight") for name in model.names.tied)
+
+
 def _sides(model: LoadedModel, path: str) -> WeightSides | None:
     """The sides of a weight; None if it is not a matrix, or `all-linear` excludes its class."""
-    shape = model.names.parameters.get(f"{path}.weight")
+    weight = f"{path}.weight"
+    shape = model.names.parameters.get(weight) or model.names.tied.get(weight)
     is_router = path.rpartition(".")[2] in _ROUTERS and model.targets.is_all_linear
     if shape is None or len(shape) != 2 or is_embedding(path) or is_router:
         return None

@@ -1,7 +1,8 @@
-"""Trained token rows of an output head that has a bias.
+"""Trained token rows, or a saved copy, of an output head that has a bias.
 
 PEFT's layer for token rows multiplies with the changed weight and leaves out the bias. It also takes the
-place of a head that is tied to the embedding, as BERT's. A merge changes the weight and keeps the bias.
+place of a head that is tied to the embedding, as BERT's, and so does the copy of a saved embedding with
+`ensure_weight_tying`. A merge changes the weight and keeps the bias.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ def heads_without_bias(bound: BoundAdapter) -> tuple[str, ...]:
 
 def _left_out(bound: BoundAdapter) -> Iterator[str]:
     for extra in bound.module_map.extras:
+        if bound.ties_saved and extra.extra.kind in ("module", "saved_embedding"):
+            yield from _of_tied_head(bound, extra)
         if extra.extra.kind != "token_rows":
             continue
         own = f"{extra.tensor.removesuffix('.weight')}.bias"

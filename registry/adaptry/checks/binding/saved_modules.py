@@ -10,6 +10,7 @@ from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.bases.model_names import ModelNames
 from adaptry.checks.binding.loaded_model import LoadedModel
+from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 
 
@@ -24,6 +25,12 @@ def saved_module_refusals(model: LoadedModel) -> Iterator[str]:
         yield (
             "ensure_weight_tying is set, but PEFT counts this model's input embedding among those that are"
             " tied to it, and then does not save it"
+        )
+    copies = [path for name in names.tied if is_embedding(path := name.removesuffix(".weight"))]
+    if copies and not model.is_input_among_tied and adapter.config.ties_saved:
+        yield (
+            f"ensure_weight_tying is set, but PEFT puts a linear layer in the place of {copies[0]}, with"
+            " which the model raises an error"
         )
 
 
@@ -54,7 +61,7 @@ def _without_tensors(adapter: Adapter, names: ModelNames) -> Iterator[str]:
     """PEFT reads every parameter of a saved module from the file, and fails if one is missing."""
     lost = sorted(
         parameter
-        for parameter in names.parameters
+        for parameter in (*names.parameters, *names.tied)
         if adapter.config.is_saved(parameter.rpartition(".")[0])
         and not any(
             f"{PREFIX}{name}" in adapter.tensors for name in (parameter, *_spelled_otherwise(parameter))

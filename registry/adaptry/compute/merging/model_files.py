@@ -16,6 +16,7 @@ from adaptry.bases.hf_folder import CONFIG, INDEX_END, side_files
 from adaptry.compute.merging.plan import MergePlan
 from adaptry.compute.merging.tied_names import find_tied_names
 
+_TIE = "tie_word_embeddings"
 _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -50,8 +51,9 @@ def _config(plan: MergePlan) -> dict[str, Any]:
             config[key] = dict(config[key])
             parts.append(config[key])
     for part in parts:
-        if plan.is_untied and (part is config or "tie_word_embeddings" in part):
-            part.update(find_tied_names(plan.checkpoint).config)
+        if plan.is_untied and (part is config or _TIE in part):
+            untied = find_tied_names(plan.checkpoint).config
+            part.update({**untied, **{key: part[key] for key in part.keys() & untied.keys() - {_TIE}}})
         if plan.vocabulary and "vocab_size" in part:
             part["vocab_size"] = plan.vocabulary
         if plan.dtype:

@@ -70,15 +70,14 @@ class ChangeSet:
             yield side.name, self.for_tensor(tensor) if is_bias else self._changes.get(side, TensorChanges())
 
     def add(self, sided: SidedInput) -> None:
-        """Adds an input, in PEFT's order: replacements of a weight, then updates, then rows."""
+        """Adds an input, in PEFT's order: replacements of a weight and of its rows, then updates. PEFT trains
+        rows of an adapted weight only in a head that is tied to the embedding, inside of its update.
+        """
         steps: dict[TiedSide, list[WholeChange]] = {}
-        for is_rows in (False, True):
-            for extra, sides in sided.extras:
-                if (extra.extra.kind == "token_rows") is is_rows:
-                    for side in sides:
-                        steps.setdefault(side, []).append(_replacing(sided.entry, extra))
-            if not is_rows:
-                self._add_modules(sided, steps)
+        for extra, sides in sided.extras:
+            for side in sides:
+                steps.setdefault(side, []).append(_replacing(sided.entry, extra))
+        self._add_modules(sided, steps)
         for side, own in steps.items():
             self._changes[side] = _joined(self._changes.get(side, TensorChanges()), own, sided.entry)
 

@@ -200,9 +200,7 @@ class TiedSides:
 
 
 def with_sides(entry: BoundInput, sides: TiedSides) -> SidedInput:
-    """The input with its sides, in PEFT's order: whole weights, then modules, then rows. Raises
-    `Unsupported`.
-    """
+    """The input with its sides; whole weights come before rows. Raises `Unsupported`."""
     rows = [extra for extra in entry.module_map.extras if extra.extra.kind == "token_rows"]
     whole = [extra for extra in entry.module_map.extras if extra.extra.kind != "token_rows"]
     replaced = [(extra, _sides_of_extra(entry, extra, sides)) for extra in whole]

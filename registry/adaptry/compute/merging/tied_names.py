@@ -12,6 +12,7 @@ from typing import Any
 
 from adaptry.adapters.tensor_names import input_embedding
 from adaptry.bases.hf_folder import HfCheckpoint
+from adaptry.bases.tied_weights import HEADS, INSIDE_ANOTHER, LIKE_BERT, LIKE_ROBERTA
 from adaptry.core.lazy_dataclass import dataclass
 
 # Models with embeddings and no output head, whatever their config says about tying (BERT's always sets it).
@@ -44,21 +45,12 @@ class TiedNames:
     config: Mapping[str, Any] = field(default_factory=lambda: {"tie_word_embeddings": False})
 
 
-_BERT = TiedNames("cls.predictions.decoder", "cls.predictions.bias")
-_ROBERTA = TiedNames("lm_head.decoder", "lm_head.bias")
 _BART = TiedNames(copies=("encoder.embed_tokens", "decoder.embed_tokens"), is_several=True)
 _PROPHETNET = TiedNames(copies=("encoder.word_embeddings", "decoder.word_embeddings"), is_several=True)
 # T5 always ties its stacks to each other. Since transformers 5 its config has the scaling separately from the
 # tie.
 _T5 = TiedNames(is_several=True, config={"tie_word_embeddings": False, "scale_decoder_outputs": True})
 
-_LIKE_BERT = (
-    "bert", "deberta", "deberta-v2", "big_bird", "ernie", "megatron-bert", "roc_bert", "roformer",
-)  # fmt: skip
-_LIKE_ROBERTA = (
-    "roberta", "camembert", "xlm-roberta", "mpnet", "bert-generation", "data2vec-text",
-    "roberta-prelayernorm", "xlm-roberta-xl", "xmod",
-)  # fmt: skip
 _LIKE_BART = (
     "bart", "mbart", "pegasus", "m2m_100", "blenderbot", "blenderbot-small", "led", "mvp", "plbart",
     "bigbird_pegasus",
@@ -67,26 +59,12 @@ _LIKE_BART = (
 _BARE = ("lm_head", "proj_out", "output_projection", "embed_out", "output", "head")
 
 _TIES: Mapping[str, TiedNames] = {
-    **dict.fromkeys(_LIKE_BERT, _BERT),
-    **dict.fromkeys(_LIKE_ROBERTA, _ROBERTA),
-    "esm": TiedNames("lm_head.decoder"),
-    "albert": TiedNames("predictions.decoder", "predictions.bias"),
-    "electra": TiedNames("generator_lm_head"),
-    "distilbert": TiedNames("vocab_projector"),
-    **dict.fromkeys(("modernbert", "modernbert-decoder"), TiedNames("decoder")),
-    "xlnet": TiedNames("lm_loss"),
-    **dict.fromkeys(("xlm", "flaubert"), TiedNames("pred_layer.proj")),
-    "biogpt": TiedNames("output_projection"),
-    "blip": TiedNames("text_decoder.cls.predictions.decoder", "text_decoder.cls.predictions.bias"),
-    "blip_text_model": _BERT,
-    **dict.fromkeys(("blip-2", "instructblip", "instructblipvideo"), TiedNames(head=None, gives_rows=False)),
-    "git": TiedNames("output"),
-    "gpt_neox_japanese": TiedNames("embed_out"),
-    "kosmos-2": TiedNames("text_model.lm_head"),
-    "rwkv": TiedNames("head"),
-    "speecht5": TiedNames("text_decoder_postnet.lm_head"),
-    "trocr": TiedNames("output_projection"),
-    "whisper": TiedNames("proj_out"),
+    **{kind: TiedNames(head) for kind, head in HEADS.items()},
+    **{kind: TiedNames(HEADS[kind], "cls.predictions.bias") for kind in (*LIKE_BERT, "blip_text_model")},
+    **{kind: TiedNames(HEADS[kind], "lm_head.bias") for kind in LIKE_ROBERTA},
+    "albert": TiedNames(HEADS["albert"], "predictions.bias"),
+    "blip": TiedNames(HEADS["blip"], "text_decoder.cls.predictions.bias"),
+    **dict.fromkeys(INSIDE_ANOTHER, TiedNames(head=None, gives_rows=False)),
     **dict.fromkeys(_LIKE_BART, _BART),
     "marian": replace(_BART, input="encoder.embed_tokens"),
     "prophetnet": _PROPHETNET,
