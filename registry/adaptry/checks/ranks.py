@@ -6,9 +6,8 @@ from collections.abc import Collection, Iterator
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
-from adaptry.adapters.methods.grouped_convolution import count_groups
 from adaptry.adapters.methods.lora_config import pattern_problems, scale_of
-from adaptry.adapters.spec import Spec
+from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.core.report import Finding
@@ -85,6 +84,13 @@ def _modules_scaled_to_zero(spec: Spec, field: str) -> Iterator[Finding]:
         )
 
 
+def _is_grouped(adapter: Adapter, module: ModuleSpec, width: int) -> bool:
+    """Whether B, which has this width, belongs to a grouped convolution with the rank of A."""
+    from adaptry.adapters.methods.grouped_convolution import count_groups  # few adapters have any
+
+    return width * count_groups(module, adapter.tensors) == module.rank
+
+
 def _ranks(adapter: Adapter, as_parameters: Collection[str]) -> Iterator[Finding]:
     config = adapter.config
     # BD-LoRA stores one factor in blocks, so its width is not the rank.
@@ -99,7 +105,7 @@ def _ranks(adapter: Adapter, as_parameters: Collection[str]) -> Iterator[Finding
         is_as_declared = (
             module.rank % declared == 0 if module.kind == "parameter" else module.rank == declared
         )
-        if up[1] != module.rank and up[1] * count_groups(module, adapter.tensors) != module.rank:
+        if up[1] != module.rank and not _is_grouped(adapter, module, up[1]):
             reason = f"A has rank {module.rank} and B has rank {up[1]}"
         elif not is_as_declared and module.path not in as_parameters:
             reason = f"the factors have rank {module.rank}, but the config declares {declared}"

@@ -13,7 +13,6 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
-from adaptry.adapters.methods.grouped_convolution import count_groups
 from adaptry.adapters.methods.lora_config import scale_of
 from adaptry.adapters.methods.method import WeightSides
 from adaptry.adapters.spec import ExtraWeight
@@ -125,6 +124,8 @@ def _with_all_inputs(adapter: Adapter, placed: TargetTensor, shape: tuple[int, .
     """`shape`; for a grouped convolution, with the inputs of all groups."""
     if placed.module.kind != "conv" or adapter.spec.method != "lora" or len(shape) < 3:
         return shape
+    from adaptry.adapters.methods.grouped_convolution import count_groups  # for convolutions only
+
     return (shape[0], shape[1] * count_groups(placed.module, adapter.tensors), *shape[2:])
 
 

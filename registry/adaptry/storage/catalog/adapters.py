@@ -14,10 +14,9 @@ from adaptry.registry import records
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.catalog import (
     adapter_statements,
-    adapter_terms,
     case_conflicts,
-    index_updates,
     stored_use,
+    terms,
 )
 from adaptry.storage.catalog.adapter_rows import visibility_of
 from adaptry.storage.catalog.database import Reads, Transaction
@@ -116,8 +115,10 @@ def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) 
 
 
 def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datetime) -> AdapterRecord:
+    from adaptry.storage.catalog import index_updates  # which pushes do not use
+
     row = _require(tx, adapter)
-    old = adapter_terms.of_row(row)
+    old = terms.of_adapter_row(row)
     if change.description is not None:
         row.description = change.description
     if change.tags is not None:
@@ -126,7 +127,7 @@ def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datet
         row.visibility = change.visibility
     row.updated_at = at
     tx.flush()
-    index_updates.replace_terms(tx, adapter.key, old, adapter_terms.of_row(row))
+    index_updates.replace_terms(tx, adapter.key, old, terms.of_adapter_row(row))
     return _record(row)
 
 
@@ -141,8 +142,10 @@ def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetim
 
 
 def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetime) -> AdapterRecord:
+    from adaptry.storage.catalog import index_updates  # which pushes do not use
+
     row = _require(tx, adapter)
-    old, number, old_terms = row.name, row.next_number, adapter_terms.of_row(row)
+    old, number, old_terms = row.name, row.next_number, terms.of_adapter_row(row)
     buried = _row(tx, to)
     if buried:
         row.next_number = max(number, buried.next_number)
@@ -192,7 +195,7 @@ def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: dateti
         .where(sm.col(orm.UploadRow.owner) == old)
         .values(owner=str(to), tenant=to.namespace)
     )
-    index_updates.replace_terms(tx, adapter.key, old_terms, adapter_terms.of_row(row))
+    index_updates.replace_terms(tx, adapter.key, old_terms, terms.of_adapter_row(row))
     return _record(row)
 
 
@@ -205,10 +208,9 @@ def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
     with stored_use.recounted(tx, adapter.key, row.name):
         tx.execute(sa.delete(orm.VersionRow).where(sm.col(orm.VersionRow.adapter_id) == adapter.key))
         tx.execute(sa.delete(orm.FileRow).where(sm.col(orm.FileRow.owner) == row.name))
-    for table in (orm.PolicyRow, orm.ApprovalRow, orm.PromotionRow):
+    for table in (orm.PolicyRow, orm.ApprovalRow, orm.PromotionRow, orm.IndexUpdateRow):
         tx.execute(sa.delete(table).where(sm.col(table.adapter_id) == adapter.key))
     _clear_former_names(tx, adapter.key)
-    index_updates.cancel(tx, adapter.key)
     row.deleted_at = row.updated_at = at
     row.version_count = 0
     row.visibility, row.folded = "private", None

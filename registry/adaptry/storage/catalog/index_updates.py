@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.storage.catalog import adapter_terms, terms
+from adaptry.storage.catalog import terms
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.dialect import HAS_INDEX_UPDATES
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
@@ -63,11 +63,6 @@ def replace_terms(
     tx.info[HAS_INDEX_UPDATES] = True
 
 
-def cancel(tx: Transaction, adapter: int) -> None:
-    """Ends the update of an adapter whose versions are deleted."""
-    tx.execute(sa.delete(orm.IndexUpdateRow).where(sm.col(orm.IndexUpdateRow.adapter_id) == adapter))
-
-
 def is_outdated(tx: Transaction, adapter: int) -> bool:
     return tx.get(orm.IndexUpdateRow, adapter) is not None
 
@@ -78,7 +73,7 @@ def outdated_adapters(tx: Reads) -> Sequence[OutdatedAdapter]:
     found: Sequence[OutdatedAdapter] | None = kept.get("all")
     if found is None:
         found = kept["all"] = tuple(
-            OutdatedAdapter(row.adapter_id, frozenset(adapter_terms.of_row(row)), _decode(row.new_terms))
+            OutdatedAdapter(row.adapter_id, frozenset(terms.of_adapter_row(row)), _decode(row.new_terms))
             for row in run_select(tx, _outdated(), {})
         )
     return found
@@ -108,8 +103,8 @@ def _continue(tx: Transaction, adapter: int) -> bool:
     rows = [(one.number, one.id) for one in tx.execute(next_versions(adapter, row.below))]
     is_last = len(rows) < MOST_VERSIONS
     if rows:
-        wanted = terms.ids(tx, adapter_terms.of_key(tx, adapter))
-        held = terms.count_of_fields(tx, _among(rows), adapter_terms.FIELDS)
+        wanted = terms.ids(tx, terms.of_adapter(tx, adapter))
+        held = terms.count_of_fields(tx, _among(rows), terms.ADAPTER_FIELDS)
         excess = held.keys() - wanted
         missing = {term for term in wanted if held.get(term, 0) < len(rows)}
         most = max(1, MOST_ROWS // max(1, len(excess) + len(missing)))

@@ -10,15 +10,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from adaptry.core.lazy_pattern import lazy_pattern
-from adaptry.storage.catalog.database import Transaction
+from adaptry.storage.catalog import adapter_statements
+from adaptry.storage.catalog.database import Reads, Transaction
+from adaptry.storage.catalog.encoding import decode_list
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.prepared_changes import change, insert_new, insert_values
 from adaptry.storage.catalog.statement_texts import Selection, statement
+from adaptry.storage.catalog.version_info import Columns
 
 Terms = Iterable[tuple[str, str]]
 """Pairs of field and text."""
 
+ADAPTER_FIELDS = ("name", "namespace", "visibility", "tag", "word")
+"""The fields of the search index that describe the adapter rather than the version."""
 _WORD = lazy_pattern(r"[^\W_]+")
 _AT_ONCE = 16  # terms in one prepared statement, as many as most versions have
 
@@ -41,6 +46,25 @@ def _some() -> Selection:
 def words(text: str) -> Iterator[str]:
     """The searchable words of a text: lower case, split at everything except letters and digits."""
     yield from dict.fromkeys(_WORD.findall(text.casefold()))
+
+
+def of_adapter(tx: Reads, key: int) -> list[tuple[str, str]]:
+    """The terms that versions have because of the adapter with this key."""
+    (row,) = run_select(tx, adapter_statements.described, {"key": key})
+    return of_adapter_row(row)
+
+
+def of_adapter_row(row: orm.AdapterRow | Columns) -> list[tuple[str, str]]:
+    """The same, of the adapter's row."""
+    bare, tags = row.name.partition("/")[2], decode_list(row.tags)
+    return [
+        ("name", row.name),
+        ("name", bare),
+        ("namespace", row.namespace),
+        ("visibility", row.visibility),
+        *(("tag", tag) for tag in tags),
+        *(("word", word) for word in words(" ".join((row.name, row.description, *tags)))),
+    ]
 
 
 def add(tx: Transaction, version: int, terms: Terms) -> None:

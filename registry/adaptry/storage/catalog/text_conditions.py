@@ -21,7 +21,7 @@ from sqlalchemy import (
 from sqlmodel import col
 
 from adaptry.core.query_terms import TextTerm, WordTerm
-from adaptry.storage.catalog import adapter_terms, outdated_terms, terms
+from adaptry.storage.catalog import outdated_terms, terms
 from adaptry.storage.catalog.access import EVERYTHING, ReadScope
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.predicates import Selection, Value, predicate, select_where
@@ -101,7 +101,7 @@ def _indexed(
     tx: Reads, field: str, text: str, is_prefix: bool = False, scope: ReadScope = EVERYTHING
 ) -> SearchCondition:
     found = _with_terms(tx, field, text, is_prefix, scope)
-    if field not in adapter_terms.FIELDS:
+    if field not in terms.ADAPTER_FIELDS:
         return found
 
     def is_meant(term: tuple[str, str]) -> bool:

@@ -18,7 +18,7 @@ from adaptry.core.manifest import Manifest
 from adaptry.core.report import CheckReport
 from adaptry.registry import records
 from adaptry.registry.records import BaseStatus
-from adaptry.storage.catalog import adapter_terms, adapters, commits, inspections, stored_use, terms
+from adaptry.storage.catalog import adapters, commits, inspections, stored_use, terms
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.encoding import decode_list, decode_model, encode_list, encode_model
@@ -143,7 +143,7 @@ def insert(tx: Transaction, adapter: AdapterRecord, new: Admission, at: datetime
     terms.add(
         tx,
         key,
-        [*_own_terms(columns, new.manifest, new.base_check.report), *adapter_terms.of_key(tx, adapter.key)],
+        [*_own_terms(columns, new.manifest, new.base_check.report), *terms.of_adapter(tx, adapter.key)],
     )
     return VersionRecord(key, number, digest, "active")
 
@@ -177,7 +177,7 @@ def terms_of(tx: Transaction, row: orm.VersionRow) -> set[tuple[str, str]]:
     pointing = sm.select(orm.AliasRow.alias).where(orm.AliasRow.version_id == row.id)
     columns = {name: getattr(row, name) for name in _INDEXED}
     own = _own_terms(columns, manifest(tx, Digest(row.digest)), _report(tx, row))
-    shared = adapter_terms.of_key(tx, row.adapter_id)
+    shared = terms.of_adapter(tx, row.adapter_id)
     return {*own, *shared, *(("alias", alias) for alias in tx.exec(pointing))}
 
 

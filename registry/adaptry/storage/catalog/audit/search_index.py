@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from sqlmodel import col, select
 
 from adaptry.core.errors import CorruptData
-from adaptry.storage.catalog import adapter_terms, index_updates, versions
+from adaptry.storage.catalog import index_updates, terms, versions
 from adaptry.storage.catalog.audit.problem import IntegrityProblem
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rows import AdapterRow, PostingRow, TermRow, VersionRow
@@ -34,7 +34,7 @@ def problems(tx: Transaction, row: AdapterRow) -> Iterator[IntegrityProblem]:
             continue
         wrong = sorted(found[version.id] ^ expected)
         if is_outdated:  # the terms of the adapter follow
-            wrong = [term for term in wrong if term[0] not in adapter_terms.FIELDS]
+            wrong = [term for term in wrong if term[0] not in terms.ADAPTER_FIELDS]
         if wrong:
             yield IntegrityProblem(
                 f"{row.name}@{version.number}",
