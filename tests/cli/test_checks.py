@@ -8,7 +8,9 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.testing.samples import tiny_base, tiny_lora, write_safetensors
@@ -246,6 +248,29 @@ def test_a_copy_of_the_bases_head_does_not_make_an_adapter_trained(
     assert found() == {code}
     run("inspect", "acme/saved", "--weights")  # inspects it again
     assert found() == {code}
+
+
+def test_updates_that_a_merge_would_lose_are_noted_if_the_bases_weights_are_here(
+    run, answer, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    tiny_base(tmp_path / "half", hidden=64, dtype="BF16")
+    tiny_lora(tmp_path / "tone", hidden=64, base_name="org/half")
+    tensors = load_file(tmp_path / "tone" / "adapter_model.safetensors")
+    tiny = {name: one * np.float32(1e-4 if ".lora_B." in name else 1) for name, one in tensors.items()}
+    tiny_lora(tmp_path / "small", hidden=64, base_name="org/half")
+    save_file(tiny, tmp_path / "small" / "adapter_model.safetensors")
+
+    assert codes(answer("check", "./small", "--base", "./half")) == {"lost_in_merge": "notes"}
+    noted = run("check", "./small", "--base", "./half").stdout
+    assert "of the updates of model.layers.N.self_attn" in noted and "--dtype float32" in noted
+    assert codes(answer("check", "./tone", "--base", "./half")) == {}
+
+    run("base", "add", "./half", "--name", "org/half")
+    run("push", "./small", "acme/small")
+    assert "lost_in_merge" in codes(answer("check", "./small"))
+    assert "lost_in_merge" not in codes(answer("check", "acme/small"))
+    assert "lost_in_merge" in codes(answer("check", "acme/small", "--weights"))
 
 
 def test_a_push_is_checked_against_a_folder_with_a_base_that_is_not_registered(

@@ -238,6 +238,12 @@ BASE_CODES: Mapping[str, FindingCode] = {
         "check that the adapter was saved completely; if only some layers were trained, set"
         " layers_to_transform",
     ),
+    "lost_in_merge": FindingCode(
+        "notes",
+        "The updates are so small that a merge, which rounds to the base's dtype, would lose most of them:"
+        " the result would answer like the base. Estimated from the base's weights.",
+        "serve the adapter unmerged, or merge with --dtype float32 and serve the result in float32",
+    ),
 }
 
 AGAINST_BASE = frozenset([*BASE_CODES, "base_unknown"])

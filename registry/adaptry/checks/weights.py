@@ -39,6 +39,9 @@ WEIGHTS_CODES = frozenset(
 )
 """Findings that need the weights."""
 
+UNTRAINED = frozenset(["untrained", "modules_untrained", "updates_zero"])
+"""Findings that updates are zero."""
+
 # AdapterHub's roles, MLX's, and kohya's.
 _ROLES = {
     "lora_A": "A", "lora_B": "B", "lora_a": "A", "lora_b": "B",

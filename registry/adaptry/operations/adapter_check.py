@@ -258,7 +258,8 @@ def _with_weights(
     version's weights, they are fetched into the cache once.
     """
     from adaptry.checks import sort_findings
-    from adaptry.checks.weights import WEIGHTS_CODES, check_weights
+    from adaptry.checks.weights import UNTRAINED, WEIGHTS_CODES, check_weights
+    from adaptry.operations.lost_updates import find_lost_updates
     from adaptry.operations.unchanged_parts import find_unchanged
 
     if is_read is None and opened.report is not None:
@@ -270,6 +271,9 @@ def _with_weights(
         found = check_weights(
             adapter, base=base, find_unchanged=partial(find_unchanged, adapter, base, folder)
         )
+        is_untrained = any(one.code in UNTRAINED for one in found)
+        if not is_untrained and not any(one.severity == "blocks" for one in (*report.findings, *found)):
+            found += find_lost_updates(adapter, base, folder)
     else:
         return report
     return report.model_copy(update={"findings": sort_findings([*report.findings, *found])})

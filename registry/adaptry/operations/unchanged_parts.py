@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
-from adaptry.bases.fingerprinting import fingerprint
-from adaptry.bases.hf_folder import HfCheckpoint, open_checkpoint
 from adaptry.checks.weights import find_unchanged_parts
-from adaptry.core.errors import AdaptryError
-from adaptry.core.refs import is_folder_path
-from adaptry.operations.base_registry import folders_of
+from adaptry.operations.local_checkpoints import local_checkpoints
 
 
 def find_unchanged(adapter: Adapter, base: BaseRecord | None, given: Path | str | None) -> Collection[str]:
@@ -25,7 +21,7 @@ def find_unchanged(adapter: Adapter, base: BaseRecord | None, given: Path | str 
     rows = any(extra.kind == "token_rows" for extra in spec.extras)
     if base is None or not (modules or rows) or not adapter.format.names_modules:
         return found
-    checkpoint = next(_checkpoints(base, given), None)
+    checkpoint = next(local_checkpoints(base, given), None)
     if checkpoint is None:
         return found
     # Only for an adapter that may change nothing.
@@ -36,16 +32,3 @@ def find_unchanged(adapter: Adapter, base: BaseRecord | None, given: Path | str 
     if modules and leaves_base_unchanged(adapter, base, checkpoint):
         found |= modules
     return found
-
-
-def _checkpoints(base: BaseRecord, given: Path | str | None) -> Iterator[HfCheckpoint]:
-    """The checkpoints of the base on this machine."""
-    is_folder = isinstance(given, Path) or (given is not None and is_folder_path(given))
-    folders = [Path(given)] if given is not None and is_folder else []
-    for folder in (*folders, *folders_of(base.id)):
-        try:
-            checkpoint = open_checkpoint(folder)
-            if fingerprint(checkpoint).id == base.id:
-                yield checkpoint
-        except AdaptryError:
-            continue  # gone, moved or overwritten

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from adaptry.checks.base_codes import BASE_CODES
 from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.compute.merging.dequantisation import SummedLoras
 from adaptry.compute.merging.layout import OutputTensor
@@ -22,7 +23,7 @@ from adaptry.core.lazy_dataclass import dataclass
 LEAST = 10
 """If fewer than 1 of so many elements change, most of the update is lost."""
 
-ROUNDING_REMEDY = "serve the adapter unmerged, or merge with --dtype float32 and serve the result in float32"
+ROUNDING_REMEDY = BASE_CODES["lost_in_merge"].remedy
 
 _SPARSE = ("shira", "supertuning", "adamss", "waveft")
 """Methods that train few elements or rows of a weight."""
