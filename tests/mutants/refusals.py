@@ -207,7 +207,7 @@ AT_A_PROVIDER = _area(
      "if external is not None and request.name == by:", "if False:",
      SIGN_IN + "test_an_administrator_by_a_group_loses_the_role_with_the_group"),
     ("a token that an administrator was given, after leaving the provider", "403", STORAGE + "sign_ins.py",
-     "        _join_groups(tx, principal, (), now)\n", "",
+     "    _join_groups(tx, principal, (), now)\n", "",
      SIGN_IN + "test_an_administrator_who_left_loses_tokens_and_groups"),
     ("an administrator through a provider's group who invites themselves", "403",
      STORAGE + "local/principals.py",

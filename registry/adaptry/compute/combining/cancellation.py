@@ -46,7 +46,8 @@ def is_cancelled(plan: CombinePlan, planned: PlannedSite, energy: float) -> bool
     updates = [plan.updates[place].factors(planned.site) for place in planned.inputs]
     pairs = zip(updates, planned.weights, strict=True)
     largest = sum(abs(weight) * norm(update) for update, weight in pairs)
-    return max(0.0, energy) <= (NEGLIGIBLE * largest) ** 2
+    is_finite = math.isfinite(energy) and math.isfinite(largest)
+    return is_finite and math.sqrt(max(0.0, energy)) <= NEGLIGIBLE * largest
 
 
 def refuse_cancelled(modules: Callable[[], Iterator[ComputedModule]]) -> Iterator[ComputedModule]:

@@ -106,8 +106,9 @@ def _weighted(change: StreamedChange) -> LoraDelta:
 
 def _are_loras_cancelled(updates: Sequence[LoraDelta]) -> bool:
     """Whether ‖Σ s_i B_i A_i‖ is only rounding, compared with Σ ‖s_i B_i A_i‖."""
-    if len(updates) < 2:
-        return all(update.scale == 0 for update in updates)
+    largest = max((abs(update.scale) for update in updates), default=0.0)
+    if len(updates) < 2 or not 0 < largest < math.inf:
+        return largest == 0
     import numpy as np
 
     from adaptry.compute.tensors.stored_array import as_array
@@ -115,14 +116,15 @@ def _are_loras_cancelled(updates: Sequence[LoraDelta]) -> bool:
     terms = [read_term(update) for update in updates]
     down = np.concatenate([as_array(each.down.data, each.down.dtype, each.down.shape) for each in terms])
     up = np.concatenate(
-        [each.scale * as_array(each.up.data, each.up.dtype, each.up.shape) for each in terms], axis=1
+        [each.scale / largest * as_array(each.up.data, each.up.dtype, each.up.shape) for each in terms],
+        axis=1,
     )
     down, up = down.astype(np.float64), up.astype(np.float64)
     products = (up.T @ up) * (down @ down.T)
     ends = np.cumsum([each.down.shape[0] for each in terms])
     spans = [slice(end - each.down.shape[0], end) for end, each in zip(ends, terms, strict=True)]
     norms = [math.sqrt(max(0.0, float(products[span, span].sum()))) for span in spans]
-    return float(products.sum()) <= (_NEGLIGIBLE * sum(norms)) ** 2
+    return math.sqrt(max(0.0, float(products.sum()))) <= _NEGLIGIBLE * sum(norms)
 
 
 def _is_combination_cancelled(change: CombinedChange) -> bool:

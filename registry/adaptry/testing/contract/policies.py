@@ -147,7 +147,7 @@ class PoliciesContract(ContractFixtures):
         ada = make_registry(ADA)
         digest = push(ada, lora(), TONE).version.digest
         set_policy(make_registry(OWNER), GOOD_ENOUGH)
-        with pytest.raises(CheckFailed, match=r"1 of 1 conditions is not met; .*no evidence of gsm8k"):
+        with pytest.raises(CheckFailed, match=r"1 of 1 condition is not met; .*no evidence of gsm8k"):
             ada.aliases.move(TONE, "prod", digest, was=None)
         add_scores(ada, version(1), right(65))
         with pytest.raises(CheckFailed, match=r"gsm8k exact_match is 0.65 ± 0.0479\d, n=100"):
