@@ -53,7 +53,7 @@ TERMS = (
 )
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def catalog(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty catalog."""
     if request.param == "sqlite":
