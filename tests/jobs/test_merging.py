@@ -101,8 +101,8 @@ def test_a_job_whose_updates_cancel_fails(busy: LocalRegistry, data: Path) -> No
     assert RunnerProcess(data, "--once").wait() == 0
 
     failed = busy.jobs.get(job.id)
-    assert failed.fault is not None
-    assert "would change nothing" in failed.fault.message
+    assert failed.error is not None
+    assert "would change nothing" in failed.error.message
 
 
 @pytest.mark.parametrize("order", [MERGE, WHOLE_MERGE], ids=["divided", "in one piece"])
