@@ -36,7 +36,7 @@ _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"adapter_(?:model|\d+)\.pt"),
         "is torchtune's checkpoint, a pickle: push the adapter_model.safetensors that its Hugging Face"
-        " checkpointer writes next to it. If there is none, write an adapter_config.json with"
+        " checkpointer writes next to it. If that file does not exist, write an adapter_config.json with"
         ' {"peft_type": "LORA", "r": RANK, "lora_alpha": ALPHA} of its training config into that folder,'
         " rename the checkpoint to adapter_model.pt, and try again",
     ),

@@ -74,7 +74,7 @@ class LoadedModel:
 
     @property
     def _has_other_head(self) -> bool:
-        """Whether its head, of which the checkpoint stores nothing, has another name, or there is none."""
+        """Whether it has a head of another name or no head. (The checkpoint stores nothing of a head.)"""
         is_encoder = self.saved_class.endswith("EncoderModel")
         return is_encoder or bool(has_head(self.saved_class) and is_known_type(self.model_type))
 
