@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the corpus is th
 import transformers
 from comparison import Outcome, measure
 from methods_page import Tally, page, with_table
-from tests.methods.corpus import Case, NotByPeft, cases, make
+from tests.methods.corpus import DTYPES, Case, NotByPeft, cases, make
 from tests.methods.variants import VARIANTS
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -75,14 +75,19 @@ def tallies(outcomes: Sequence[Outcome]) -> dict[str, Tally]:
 
 def _tally(outcomes: Sequence[Outcome]) -> Tally:
     made = [outcome for outcome in outcomes if not outcome.by_peft]
-    differences = [outcome.difference for outcome in made if outcome.difference is not None]
+    differences = [
+        (outcome.case.dtype, outcome.difference) for outcome in made if outcome.difference is not None
+    ]
     return Tally(
         cases=len(made),
         described=sum(outcome.is_described for outcome in made),
         checked=sum(outcome.is_checked for outcome in made),
         merged=len(differences),
-        equal=differences.count(0),
-        difference=max(differences, default=None),
+        equal=sum(difference == 0 for _, difference in differences),
+        differences=[
+            max((difference for other, difference in differences if other == dtype), default=0.0)
+            for dtype in DTYPES
+        ],
         families={
             family: _word([outcome for outcome in outcomes if outcome.case.family == family])
             for family in dict.fromkeys(outcome.case.family for outcome in outcomes)
