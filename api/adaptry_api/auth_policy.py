@@ -131,7 +131,11 @@ class GrantContext(Generic[Granted]):
 
 
 class RequireGrant(Generic[Granted]):
-    """An access rule: admits our signed grants of this kind, as a bearer token or in the query's `grant`."""
+    """An access rule: admits our signed grants of this kind, as a bearer token or in the query's `grant`.
+
+    `request.state.grant` is set once the grant is verified, also if the token that it was issued to is
+    refused.
+    """
 
     def __init__(self, kind: type[Granted]) -> None:
         self._kind = kind
@@ -144,7 +148,7 @@ class RequireGrant(Generic[Granted]):
         state = app_state_of(request)
 
         def look_up() -> GrantContext[Granted]:
-            grant = state.signer.verify(self._kind, shown.strip(), time.time())
+            request.state.grant = grant = state.signer.verify(self._kind, shown.strip(), time.time())
             request.state.identity = identity = state.identity_of_token(grant.by)
             return GrantContext(grant, state.registry(identity))
 

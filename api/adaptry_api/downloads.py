@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from adaptry.core.manifest import FileEntry
 from adaptry.storage.blobs.file_chunks import FileChunks
 from adaptry_api.errors import HttpProblem
+from adaptry_api.etags import has_current
 from adaptry_api.header_text import header_text
 from adaptry_api.ranges import HttpRange, parse_range
 
@@ -95,10 +96,10 @@ def response_without_reading(
     """
     etag = headers["ETag"]
     headers = {**headers, "Accept-Ranges": "bytes"}
-    expected, known = request.headers.get("if-match", "*"), request.headers.get("if-none-match", "")
+    expected = request.headers.get("if-match", "*")
     if expected.strip() != "*" and etag not in expected:  # RFC 9110 §13.1.1
         raise HttpProblem(412, f"{path} has another ETag than If-Match names; read it again")
-    if known.strip() == "*" or etag in known:
+    if has_current(request, etag):
         return Response(status_code=304, headers=headers)
     requested = request.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2
     if request.headers.get("if-range", etag) != etag:

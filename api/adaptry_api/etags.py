@@ -26,6 +26,12 @@ _CACHE_CONTROL = "private, no-cache"
 _GENERATION = re.compile(r'"([0-9]{1,18})"')
 
 
+def has_current(request: Request, tag: str) -> bool:
+    """Whether `If-None-Match` names this `ETag`, or any by `*` (RFC 9110 §13.1.2)."""
+    known = request.headers.get("if-none-match", "")
+    return known.strip() == "*" or tag in known
+
+
 class TaggedAnswer:
     """An answer about something that changes, encoded once: as JSON, and as 304 for a client that has it."""
 
@@ -36,7 +42,7 @@ class TaggedAnswer:
         self._unchanged: Response | None = None  # made when it is needed, since thousands of answers are kept
 
     def response(self, request: Request) -> Response:
-        if self._tag not in request.headers.get("if-none-match", ""):
+        if not has_current(request, self._tag):
             return self._full
         if self._unchanged is None:
             self._unchanged = Response(status_code=304, headers=self._headers)
@@ -56,7 +62,7 @@ def etag_json(request: Request, body: bytes, etag: str | None = None) -> Respons
     """The same for a value that is already JSON."""
     tag = f'"{etag}"' if etag else _tag(body)
     headers = {"ETag": tag, "Cache-Control": _CACHE_CONTROL}
-    if tag in request.headers.get("if-none-match", ""):
+    if has_current(request, tag):
         return Response(status_code=304, headers=headers)
     return Response(body, headers=headers, media_type="application/json")
 

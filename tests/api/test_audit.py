@@ -25,6 +25,8 @@ from adaptry_api.routes import all_routes
 from adaptry_api.settings import ServerSettings
 from adaptry_api.testing import Server, running_server, until
 
+from .hub.uploads import XetUpload
+
 TONE = AdapterName.parse("acme/tone")
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
 
@@ -106,6 +108,19 @@ def test_a_change_with_a_bad_token_or_none_is_recorded_and_a_look_without_any_is
     found = denied_by(server, ANONYMOUS.name, before + 3)
     assert len(found) - before == 3
     assert "nonsense" not in "".join(entry.line for entry in found)
+
+
+def test_a_revoked_token_is_recorded_although_a_hub_client_gets_the_reason_with_status_200(
+    server: Server,
+) -> None:
+    before = len(denied_by(server, ANONYMOUS.name))
+    token = server.token("lea", "writer", ("acme",))
+    upload = XetUpload.start(server, token=token)
+    assert server.call("POST", "/api/v1/tokens/revoke", {"token": token}, token=None).status == 202
+    assert upload.post("/v2/shards", b"").status == 200
+
+    entry = denied_by(server, ANONYMOUS.name, before + 1)[0]
+    assert (entry.action, "unknown or revoked" in (entry.reason or "")) == ("upload.open", True)
 
 
 def test_entries_about_other_namespaces_are_absent_for_an_owner(server: Server) -> None:

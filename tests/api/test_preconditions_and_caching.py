@@ -64,8 +64,9 @@ def test_responses_about_movable_objects_must_be_revalidated(server: Server, dig
     for path in (AT, f"{AT}/versions/1", f"{AT}/versions/prod", f"{AT}/versions/latest", PROD):
         seen = server.call("GET", path)
         assert seen.headers["Cache-Control"] == "private, no-cache", path
-        again = server.call("GET", path, headers={"If-None-Match": seen.headers["ETag"]})
-        assert (again.status, again.body) == (304, b""), path
+        for known in (seen.headers["ETag"], "*"):
+            again = server.call("GET", path, headers={"If-None-Match": known})
+            assert (again.status, again.body) == (304, b""), path
 
 
 @pytest.mark.parametrize("path", ["/acme/tone/resolve/main/{}", "/acme/tone/raw/main/{}"])

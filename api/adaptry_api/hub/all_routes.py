@@ -41,7 +41,8 @@ from adaptry_api.hub import (
 
 def hub_routes() -> list[APIRouter]:
     """The routes at the root of the host, at the paths that the Hub's clients use."""
-    xet_uploads = [xet_write_token.ROUTES, xet_xorbs.ROUTES, xet_chunks.ROUTES, xet_shards.ROUTES]
+    xet_uploads = [xet_write_token.ROUTES, xet_xorbs.ROUTES, xet_chunks.ROUTES]
+    shards = [xet_shards.ROUTES, xet_shards.FRAMED_ROUTES]
     lfs_uploads = [lfs_batch.ROUTES, lfs_objects.ROUTES, lfs_parts.ROUTES]
     repositories = [repos.ROUTES, settings.ROUTES, auth_check.ROUTES, discussions.ROUTES]
     commits_made = [preupload.ROUTES, commit.ROUTES]
@@ -54,6 +55,7 @@ def hub_routes() -> list[APIRouter]:
         whoami.ROUTES,
         validate_yaml.ROUTES,
         *xet_uploads,
+        *shards,
         *lfs_uploads,
         *repositories,
         *commits_made,

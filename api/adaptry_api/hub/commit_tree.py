@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import Conflict, FileMissing, Invalid, PermissionDenied, RevisionNotFound, Withdrawn
+from adaptry.core.errors import Conflict, FileMissing, Invalid, PermissionDenied, Withdrawn
+from adaptry.core.hub_revision import missing_branch
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName
@@ -177,7 +178,7 @@ def require_branch(commits: Commits, name: AdapterName, revision: str) -> str:
             f"{branch} is an alias of {name}, which takes no commits: commit to main, then "
             f"`adaptry alias set {name}@VERSION {branch}`"
         )
-    raise RevisionNotFound(f"{name} has no branch {branch[:80]!a}; create the branch, then commit to it")
+    raise missing_branch(name, branch, is_tag="tag" in kinds)
 
 
 def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation]) -> _ParsedCommit:

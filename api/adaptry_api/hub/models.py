@@ -47,9 +47,9 @@ _UNKNOWN_FILTERS = ("apps", "num_parameters")
 
 @dataclass(frozen=True, slots=True)
 class ListingFilter:
-    """The filter of a listing: names that contain all of `searches`, tags that include all of `filters`."""
+    """The filter of a listing: names that contain all of `words`, tags that include all of `filters`."""
 
-    searches: tuple[str, ...]
+    words: tuple[str, ...]
     filters: tuple[str, ...]
     pipeline: str | None
 
@@ -99,7 +99,7 @@ def models(
         raise Invalid(f"this registry cannot filter a list by {unknown[0]}; list without it")
     is_empty = gated or bool(inference or inference_provider)
     wanted = ListingFilter(
-        tuple(text.lower() for text in search),
+        tuple(word for text in search for word in text.lower().split()),
         tuple(text for each in filter for text in each.split(",")),
         pipeline_tag,
     )
@@ -149,7 +149,7 @@ def _item(
     reader: HubReader, info: AdapterInfo, wanted: ListingFilter, *, with_files: bool
 ) -> dict[str, Any] | None:
     """The listing entry of an adapter, or None if the filter excludes it."""
-    if not all(text in str(info.name).lower() for text in wanted.searches):
+    if not all(word in str(info.name).lower() for word in wanted.words):
         return None
     repository = AdapterRepository(reader, info)
     try:

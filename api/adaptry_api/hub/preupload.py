@@ -36,7 +36,7 @@ from adaptry_api.hub.uploads import (
     refuse_pull_request,
     require_writer,
 )
-from adaptry_api.hub.warnings import add_warnings, left_out_warnings
+from adaptry_api.hub.warnings import WARNING_HEADER, add_warnings, left_out_warnings, warning_line
 
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
@@ -71,7 +71,14 @@ def preupload(
     branch, snapshot = _branch_snapshot(reader, name, revision)
     files = {file.path: file for file in snapshot.files}
     coming = [AnnouncedFile(file.path, file.size) for file in body.files]
-    unwanted = _unwanted(coming, parse_gitignore(body.gitIgnore), files, reader, name, branch)
+    try:
+        unwanted = _unwanted(coming, parse_gitignore(body.gitIgnore), files, reader, name, branch)
+    except Unsupported as error:
+        if not all("/" in file.path for file in coming):
+            raise
+        # A Trainer uploads checkpoints, which are folders, in the background and shows no error of these.
+        headers = {WARNING_HEADER: warning_line("not-stored", error.message)}
+        raise HttpProblem(400, error.message, headers) from None
     answers = [
         {"path": file.path, "uploadMode": _ignored_mode(file), "shouldIgnore": True}
         if file.path in unwanted

@@ -30,17 +30,33 @@ _OTHER = {
     "jobs": "jobs of the Hub",
     "scheduled-jobs": "jobs of the Hub",
     "posts": "posts",
-    "webhooks": "webhooks",
     "notifications": "notifications",
     "inference-proxy": "inference",
     "tasks": "tasks",
 }
-_DUPLICATE = re.compile(r"/api/models/([^/]+/[^/]+)/duplicate")
-_NO_DUPLICATE = (
-    "This registry does not duplicate repositories. Copy the newest version to another name with"
-    " `adaptry copy {name} NAMESPACE/NAME`, or another version with"
-    " `adaptry copy {name}@NUMBER NAMESPACE/NAME`."
+_ALTERNATIVES = (
+    (
+        re.compile(r"/api/models/([^/]+/[^/]+)/duplicate"),
+        "This registry does not duplicate repositories. Copy the newest version to another name with"
+        " `adaptry copy {name} NAMESPACE/NAME`, or another version with"
+        " `adaptry copy {name}@NUMBER NAMESPACE/NAME`.",
+    ),
+    (
+        re.compile(r"/api/models/([^/]+/[^/]+)/discussions/.+"),
+        "This registry has no discussions and no pull requests: describe the adapter in its README, and"
+        " commit proposals to a branch (create_branch, then revision=BRANCH).",
+    ),
+    (
+        re.compile(r"/api/models/([^/]+/[^/]+)/(?:user-access-request/.+|ask-access)"),
+        "Adapters cannot be gated, so nobody requests access to {name}. An administrator gives a user the"
+        " right to read it with `adaptry grant add USER reader {name}`.",
+    ),
+    (
+        re.compile(r"/api/settings/webhooks(?:/.*)?()"),
+        "This registry has its own webhooks: `adaptry webhook add NAMESPACE URL` and `adaptry webhook ls`.",
+    ),
 )
+"""Requests for which the registry has something else: the path, with the adapter's name, and the answer."""
 _LONGEST = 120
 _GIT = "/info/refs"
 _NO_GIT = (
@@ -53,6 +69,9 @@ _NO_GIT = (
 def unsupported_response(request: Request, status: int) -> Response:
     """The answer for an address or method without a route."""
     path = str(request.scope["path"])
+    for pattern, text in _ALTERNATIVES:
+        if found := pattern.fullmatch(path):
+            return _refusal(request, 501, text.format(name=header_text(found[1], _LONGEST)), {})
     if path.endswith(_GIT) and request.query_params.get("service", "").startswith("git-"):
         return _no_git(request, path.removesuffix(_GIT))
     headers: dict[str, str] = {}
@@ -64,8 +83,6 @@ def unsupported_response(request: Request, status: int) -> Response:
         what = f"There are no {(_KINDS | _OTHER)[kind]} on this server"
     else:
         what = f"This server does not answer {request.method} {header_text(path, _LONGEST)}"
-    if repository := _DUPLICATE.fullmatch(path):
-        return _refusal(request, 501, _NO_DUPLICATE.format(name=header_text(repository[1], _LONGEST)), {})
     text = (
         f"{what}: it stores adapters and their base models, and supports that part of the Hub's protocol. For"
         " anything else, use the Hub itself (unset HF_ENDPOINT)."

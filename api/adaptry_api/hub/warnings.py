@@ -1,4 +1,4 @@
-"""Warnings in a successful response: clients log the first one of each topic."""
+"""Warnings in the headers of a response: clients log the first one of each topic, also from an error."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ from adaptry.registry.commit_info import CommitResult
 from adaptry_api.header_text import header_text
 from adaptry_api.hub.file_policy import shorten_names
 
-_HEADER = "X-HF-Warning"
+WARNING_HEADER = "X-HF-Warning"
 _LONGEST = 600
 _MOST = 5
 
 
 def add_warnings(response: Response, topic: str, texts: Iterable[str]) -> None:
-    """Adds the texts. Each different text gets its own topic, so that none hides another."""
+    """Adds the texts."""
     for text in texts:
-        line = header_text(text, _LONGEST)
-        mark = hashlib.sha256(line.encode()).hexdigest()[:8]
-        response.headers.append(_HEADER, f"{topic}-{mark}; {line}")
+        response.headers.append(WARNING_HEADER, warning_line(topic, text))
+
+
+def warning_line(topic: str, text: str) -> str:
+    """The header's value. Each different text gets its own topic, so that none hides another."""
+    line = header_text(text, _LONGEST)
+    mark = hashlib.sha256(line.encode()).hexdigest()[:8]
+    return f"{topic}-{mark}; {line}"
 
 
 def left_out_warnings(left_out: Mapping[str, str | None]) -> list[str]:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
+from typing import Any
 
 import anyio
 from anyio import to_thread
-from fastapi import Request
+from fastapi import APIRouter, Request
 from starlette.background import BackgroundTask
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from adaptry.core.digest import Digest
-from adaptry.core.errors import AdaptryError, DigestMismatch, NotFound, Unavailable
+from adaptry.core.errors import AdaptryError, DigestMismatch, NotFound, Unauthenticated, Unavailable
 from adaptry_api.app_state import AppState
-from adaptry_api.auth_policy import GrantContext, app_state_of
+from adaptry_api.auth_policy import GrantContext, GuardedRoute, app_state_of
 from adaptry_api.bodies import stream_body
-from adaptry_api.hub.refusals import hub_router
+from adaptry_api.denials import mark_denied
+from adaptry_api.hub.refusals import HubRoute, hub_router
 from adaptry_api.hub.upload_spool import UploadSpool
 from adaptry_api.hub.uploads import content_length, require_length, store_file
 from adaptry_api.hub.xet import shard
@@ -32,6 +34,31 @@ ROUTES = hub_router()
 _FRAMES = "application/x-ndjson"
 
 
+class _Framed(GuardedRoute):
+    """Answers with a frame if the token that the upload was begun with was revoked or has expired since."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def framed(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except Unauthenticated as error:
+                if not hasattr(request.state, "grant"):
+                    raise
+                mark_denied(request.scope, error)
+                return Response(_failed(error), media_type=_FRAMES)
+
+        return framed
+
+
+class _FramedHubRoute(HubRoute, _Framed):
+    """A route of the Hub with such frames."""
+
+
+FRAMED_ROUTES = APIRouter(route_class=_FramedHubRoute, include_in_schema=False)
+
+
 @ROUTES.post(f"{UPLOAD_PATH}/v1/shards")
 @ROUTES.post(f"{UPLOAD_PATH}/shards")
 async def put_shard(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
@@ -43,7 +70,7 @@ async def put_shard(request: Request, upload: XetUploadId, writer: XetWriter) ->
     return JSONResponse({"result": 1}, background=BackgroundTask(_free_spool, joining))
 
 
-@ROUTES.post(f"{UPLOAD_PATH}/v2/shards")
+@FRAMED_ROUTES.post(f"{UPLOAD_PATH}/v2/shards")
 async def put_shard_with_progress(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
     """The same as `put_shard`, with a progress frame for each file; an error is a frame too, the only form
     that clients show to users.

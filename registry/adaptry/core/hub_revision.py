@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from adaptry.core.errors import InvalidRef
+from adaptry.core.errors import InvalidRef, RevisionNotFound
 from adaptry.core.git_names import find_name_problem, is_like_version_or_id, to_valid_name
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -57,6 +57,22 @@ def parse_branch(text: str) -> str:
 def parse_tag(text: str) -> str:
     """Checks the name of a new tag. Raises `InvalidRef`."""
     return _name(text, "tag")
+
+
+def missing_branch(adapter: object, branch: str, *, is_tag: bool = False) -> RevisionNotFound:
+    """The error for a commit to a branch that does not exist. `is_tag`: whether a tag has that name. Creating
+    the branch is suggested only if a branch can have that name.
+    """
+    problem, elsewhere = f"{adapter} has no branch {branch[:80]!a}", "commit to main or to another branch"
+    if branch.startswith("refs/pr/"):
+        return RevisionNotFound(f"{problem}: this registry has no pull requests; {elsewhere}")
+    if is_tag:
+        return RevisionNotFound(f"{problem}: it is a tag, which takes no commits; {elsewhere}")
+    try:
+        parse_branch(branch)
+    except InvalidRef:
+        return RevisionNotFound(f"{problem}, and no branch can have that name; {elsewhere}")
+    return RevisionNotFound(f"{problem}; create the branch, then commit to it")
 
 
 def _name(text: str, kind: str) -> str:

@@ -186,3 +186,23 @@ answer = (
     )
     assert (alpha, is_own) == (16, True)
     assert newest == "slow", "an unchanged commit is not made again"
+
+
+def test_a_refused_upload_of_a_checkpoint_in_the_background_is_logged(server: Server, tmp_path: Path) -> None:
+    """As the Trainer uploads checkpoints; it drops the errors of these uploads."""
+    tiny_lora(tmp_path / "checkpoint-2")
+    code = """
+api.create_repo("acme/tone")
+api.upload_folder(repo_id="acme/tone", folder_path=folder)
+def upload(**to):
+    sent = {"path_in_repo": "checkpoint-2", "folder_path": folder, "run_as_future": True}
+    return api.upload_folder(repo_id="acme/tone", **sent, **to).exception()
+api.create_branch("acme/tone", branch="drafts")
+answer = [str(upload()), str(upload(revision="drafts")), api.list_repo_files("acme/tone", revision="drafts")]
+"""
+    (refusal, none, files), output = run_client(server, code, tmp_path, folder=str(tmp_path / "checkpoint-2"))
+    line = next(line for line in output.splitlines() if "none of this upload's files would be stored" in line)
+    assert "commit checkpoints to a branch" in line
+    assert line in refusal.splitlines()
+    assert none == "None"
+    assert "checkpoint-2/adapter_model.safetensors" in files

@@ -293,6 +293,8 @@ def test_lists_are_narrowed_ordered_and_paged(server: Server, files: dict[str, b
     assert listed("") == ["acme/a", "acme/c", "acme/empty", "other/b"]
     assert listed("author=acme&filter=lora") == ["acme/a", "acme/c"]
     assert listed("search=OTHER") == ["other/b"]
+    assert listed("search=b+other") == ["other/b"]
+    assert listed("search=b+none") == []
     assert listed("filter=base_model:adapter:org/tiny,warm&filter=peft") == ["acme/a", "acme/c", "other/b"]
     assert listed("filter=ia3") == listed("gated=true") == []
     assert listed("sort=createdAt&direction=1") == ["acme/c", "acme/a", "other/b", "acme/empty"]

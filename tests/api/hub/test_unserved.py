@@ -97,6 +97,55 @@ def test_a_refused_duplicate_shows_the_command_that_copies(server: Server, tmp_p
     assert server.call("GET", "/api/models/acme/copy").status == 200
 
 
+def test_requests_with_an_alternative_here_show_it(server: Server, tmp_path: Path) -> None:
+    create(server)
+    code = """
+answer = [
+    said(HfHubHTTPError, lambda: api.get_discussion_details("acme/tone", 1)),
+    said(HfHubHTTPError, lambda: api.merge_pull_request("acme/tone", 1)),
+    said(HfHubHTTPError, lambda: list(api.list_pending_access_requests("acme/tone"))),
+    said(HfHubHTTPError, lambda: api.grant_access("acme/tone", "bob")),
+    said(HfHubHTTPError, lambda: api.list_webhooks()),
+]
+"""
+    texts, _ = run_client(server, code, tmp_path)
+    alternatives = ["create_branch"] * 2 + ["`adaptry grant add USER reader acme/tone`"] * 2
+    for text, alternative in zip(texts, [*alternatives, "`adaptry webhook add NAMESPACE URL`"], strict=True):
+        assert alternative in text
+        assert "unset HF_ENDPOINT" not in text
+    server.token("bob", "reader", ("elsewhere",))
+    grant = ["grant", "add", "bob", "reader", "acme/tone", "--data", str(server.data)]
+    done = CliRunner().invoke(main, grant)
+    assert done.exit_code == 0, done.output
+
+
+def test_an_upload_to_a_name_that_is_no_branch_suggests_only_what_works(
+    server: Server, tmp_path: Path
+) -> None:
+    create(server)
+    put(server, files_of(tmp_path / "tone"))
+    code = """
+api.create_tag("acme/tone", tag="good")
+names = ["refs/pr/1", "v1", "good", api.model_info("acme/tone").sha, "drafts"]
+def upload(revision):
+    api.upload_file(
+        repo_id="acme/tone", path_in_repo="README.md", path_or_fileobj=b"# Tone", revision=revision
+    )
+def squash(branch):
+    api.super_squash_history("acme/tone", branch=branch)
+answer = [said(RevisionNotFoundError, lambda: call(name)) for call in (upload, squash) for name in names]
+api.create_branch("acme/tone", branch="drafts")
+upload("drafts")
+"""
+    texts, _ = run_client(server, code, tmp_path)
+    for pull_request, version, tag, commit, absent in (texts[:5], texts[5:]):
+        assert "no pull requests; commit to main or to another branch" in pull_request
+        assert "no branch can have that name; commit to main" in version
+        assert "it is a tag, which takes no commits" in tag
+        assert "no branch can have that name; commit to main" in commit
+        assert "create the branch, then commit to it" in absent
+
+
 @pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
 @pytest.mark.parametrize("name", [TONE, f"{TONE}.git", "acme/none"])
 @pytest.mark.parametrize("command", ["clone", "push"])

@@ -243,7 +243,13 @@ def test_an_upload_stops_when_the_token_that_it_was_begun_with_is_revoked(server
     upload = XetUpload.start(server, token=token)
     assert upload.xorb(GOOD, XORB).status == 200
     assert server.call("POST", "/api/v1/tokens/revoke", {"token": token}, token=None).status == 202
-    assert upload.shard(shard(file_entry(FIRST + SECOND, [BOTH]))).status == 401
+    body = shard(file_entry(FIRST + SECOND, [BOTH]))
+    assert upload.shard(body).status == 401
+    framed = upload.post("/v2/shards", body)  # of this answer, clients show only such a frame
+    assert (framed.status, framed.json["type"], framed.json["retryable"]) == (200, "error", False)
+    assert "unknown or revoked" in framed.json["message"]
+    assert not has(server, FIRST + SECOND)
+    assert upload.post("/v2/shards", body, token="admin").status == 401
 
 
 def test_only_writers_get_an_upload_token(server: Server) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from adaptry.core.errors import PermissionDenied, RevisionNotFound
-from adaptry.core.hub_revision import parse_hub_revision
+from adaptry.core.errors import PermissionDenied
+from adaptry.core.hub_revision import missing_branch, parse_hub_revision
 from adaptry.storage.catalog import aliases, commits, git_refs
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.commits import CommitRecord
@@ -19,7 +19,7 @@ def branch_head(tx: Transaction, adapter: AdapterRecord, branch: str) -> CommitR
         assert commit is not None
         return commit
     refuse_alias(tx, adapter, revision_name.name)
-    raise RevisionNotFound(f"{adapter.name} has no branch {branch[:80]!a}; create it first")
+    raise missing_branch(adapter.name, branch, is_tag=ref is not None)
 
 
 def refuse_alias(tx: Transaction, adapter: AdapterRecord, name: str) -> None:
