@@ -224,3 +224,7 @@ def test_a_bare_file_name_is_reported_as_a_path(run) -> None:
     Path("tone.safetensors").write_bytes(b"anything")
 
     assert "write ./tone.safetensors for the file" in run("check", "tone.safetensors", code=2).stderr
+
+
+def test_a_comparison_without_a_number_is_reported_as_such(run) -> None:
+    assert "'rank<=' lacks the number to compare with" in run("search", "rank<=", code=2).stderr
