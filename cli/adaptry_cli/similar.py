@@ -83,11 +83,19 @@ def similar(
 
 
 def _base_of(connected: RegistryOpener, subject: Source, parent: ParentAdapter) -> str:
-    """The base whose adapters are searched: the version's, else the one that the config names."""
+    """The base whose adapters are searched: the version's, else the one that the config names, by content if
+    it is a folder on this machine.
+    """
     if isinstance(subject, Ref):
         version = connected().versions.get(subject)
         if version.base_id or version.base_name:
             return str(version.base_id or version.base_name)
+    else:
+        from adaptry.operations.base_recognition import BaseRecogniser
+
+        info = BaseRecogniser(connected().bases).trained_on(parent.adapter).info
+        if info is not None:
+            return str(info.id)
     if parent.adapter.config.base_name is None:
         raise Invalid(
             f"{parent.label} does not name its base; pass --base NAME to choose the adapters to compare with"

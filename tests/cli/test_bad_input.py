@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +52,29 @@ def test_a_pickle_is_refused_with_the_line_that_converts_it(run, out: Path) -> N
 
     assert "safetensors.torch" in refused.stderr
     assert refused.stderr.count("\n") == 1
+
+
+def test_weights_in_parts_are_refused_with_the_line_that_joins_them(
+    run, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    safetensors = pytest.importorskip("safetensors.torch")
+    load_file, save_file = safetensors.load_file, safetensors.save_file
+    weights = load_file(out / "adapter_model.safetensors")
+    names = sorted(weights)
+    for number, part in enumerate((names[:3], names[3:]), 1):
+        save_file(
+            {name: weights[name] for name in part}, out / f"adapter_model-0000{number}-of-00002.safetensors"
+        )
+    (out / "adapter_model.safetensors").unlink()
+
+    refused = run("push", "./out", "acme/tone", code=2)
+    (line,) = re.findall(r"python (-c \".*\")", refused.stderr)
+    monkeypatch.chdir(out)
+    subprocess.run([sys.executable, *shlex.split(line)], check=True)
+    monkeypatch.chdir(out.parent)
+
+    assert load_file(out / "adapter_model.safetensors").keys() == weights.keys()
+    run("push", "./out", "acme/tone")
 
 
 @pytest.mark.parametrize("kept", [4, 100, 2000], ids=["in the length", "in the header", "in the weights"])
@@ -185,3 +212,19 @@ def test_an_unknown_alias_is_reported_with_the_command_that_lists_aliases(run) -
 
     assert "`adaptry alias ls acme/tone`" in run("rollback", "acme/tone", code=3).stderr
     assert "`adaptry alias ls acme/tone`" in run("alias", "rm", "acme/tone@gone", code=3).stderr
+
+
+def test_a_path_instead_of_an_adapter_name_is_reported_as_such(run) -> None:
+    message = run("push", "./out", "./other", code=2).stderr
+
+    assert "'./other' is a path, not the name of an adapter, such as acme/tone" in message
+
+
+def test_a_bare_file_name_is_reported_as_a_path(run) -> None:
+    Path("tone.safetensors").write_bytes(b"anything")
+
+    assert "write ./tone.safetensors for the file" in run("check", "tone.safetensors", code=2).stderr
+
+
+def test_a_comparison_without_a_number_is_reported_as_such(run) -> None:
+    assert "'rank<=' lacks the number to compare with" in run("search", "rank<=", code=2).stderr

@@ -234,3 +234,19 @@ def test_control_characters_in_stored_text_are_escaped(run) -> None:
 
     assert "\x1b" not in text
     assert r"\x1b[2Jgone" in text
+
+
+def test_a_diff_leaves_out_options_that_are_off_on_one_side_and_absent_on_the_other(run, answer) -> None:
+    """PEFT writes every option of a method, other tools only those that they set."""
+    for folder, more in (
+        ("out", {"use_dora": False, "layers_pattern": None}),
+        ("better", {"revision": "v2"}),
+    ):
+        config = Path(folder, "adapter_config.json")
+        fields = {name: value for name, value in json.loads(config.read_text()).items() if value}
+        config.write_text(json.dumps(fields | more))
+
+    found = {each["what"] for each in answer("diff", "./out", "./better")}
+
+    assert "config revision" in found
+    assert not {"config use_dora", "config layers_pattern"} & found

@@ -62,3 +62,11 @@ def test_a_diff_of_weights_without_factors_has_a_remedy(run) -> None:
     tiny_lora(Path("dora"), config={"use_dora": True})
 
     assert "adaptry convert" in run("diff", "./out", "./dora", "--weights", code=2).stderr
+
+
+def test_the_base_folder_of_a_config_is_recognised(run, base: Path) -> None:
+    run("base", "add", "./base", "--name", "org/model")
+    tiny_lora(Path("trained"), base_name="./base")
+    run("push", "./trained", "acme/tone")
+
+    assert "acme/tone@1" in run("similar", "./trained").stdout

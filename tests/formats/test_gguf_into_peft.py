@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -200,6 +201,33 @@ def test_nothing_is_merged_of_a_gguf_that_was_written_in_the_meantime(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("url", "name"), [("https://huggingface.co/org/model", "org/model"), (None, None)])
+def test_the_base_of_a_converted_gguf_is_the_given_one(
+    url: str | None, name: str | None, llama: Path, tmp_path: Path
+) -> None:
+    """llama.cpp's converter writes a title as the base's name, which no program can load."""
+    file = written(
+        tmp_path / "one.gguf",
+        {
+            **factors("blk.0.attn_q.weight"),
+            **factors("blk.1.attn_q.weight"),
+        },
+        base={"name": "Model", **({"repo_url": url} if url else {})},
+    )
+    registry = ("--registry", tmp_path / "registry")
+    added = run("base", "add", llama, "--name", "org/model", *registry)
+    assert added.exit_code == 0, added.output
+
+    told = run("check", file, "--base", "org/model", "--no-weights", *registry)
+    made = run("convert", file, "--base", "org/model", "-o", "acme/tone", *registry)
+    shown = json.loads(run("show", "acme/tone", "--json", *registry).stdout)
+
+    assert "base_name_differs" not in told.output
+    assert made.exit_code == 0, made.output
+    assert shown["version"]["base_status"] == "verified"
+    assert open_dir(converted(file, tmp_path / "back", "--base", llama)).config.base_name == name
+
+
 def test_a_transposed_weight_is_converted_back(tmp_path: Path) -> None:
     config = GPT2Config(
         n_embd=32, n_layer=2, n_head=4, n_positions=64, vocab_size=64, tie_word_embeddings=False
@@ -234,12 +262,20 @@ def refusal(*words: str | Path) -> str:
     return " ".join(told.output.split())
 
 
-def written(path: Path, tensors: dict[str, Any], kind: str = "lora", architecture: str = "llama") -> Path:
-    """A GGUF adapter with these tensors."""
+def written(
+    path: Path,
+    tensors: dict[str, Any],
+    kind: str = "lora",
+    architecture: str = "llama",
+    base: Mapping[str, str] = MappingProxyType({}),
+) -> Path:
+    """A GGUF adapter with these tensors, and these fields about its base."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, kind)
     writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, 8.0)
+    for key, value in base.items():
+        writer.add_string(f"general.base_model.0.{key}", value)
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor)
     writer.write_header_to_file()
@@ -281,4 +317,4 @@ def test_commands_without_a_base_ask_to_convert_a_gguf_first(tmp_path: Path) -> 
     (tmp_path / "it").mkdir()
     written(tmp_path / "it" / "adapter.gguf", factors("blk.0.attn_q.weight"))
     told = refusal("resize", tmp_path / "it", "--rank", "2", "-o", tmp_path / "made")
-    assert "adaptry convert FILE --base BASE" in told
+    assert f"adaptry convert {tmp_path / 'it' / 'adapter.gguf'} --base BASE" in told

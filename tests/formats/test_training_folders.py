@@ -98,9 +98,21 @@ def test_an_unsupported_form_is_refused_with_the_conversion_to_a_supported_one(
 
 
 def test_a_file_instead_of_a_folder_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "tone.zip").write_bytes(b"PK\x03\x04")
-    with pytest.raises(NotFound, match="is a file; pass the folder"):
-        open_dir(tmp_path / "tone.zip")
+    (tmp_path / "tone.safetensors").write_bytes(b"anything")
+    with pytest.raises(NotFound, match="is a file; pass the folder that contains it"):
+        open_dir(tmp_path / "tone.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("tone.zip", "unpack it"), ("tone.gguf", r"adaptry convert \S+tone\.gguf --base BASE")],
+)
+def test_a_file_of_another_tool_is_refused_with_its_conversion(
+    name: str, remedy: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"anything")
+    with pytest.raises(Unsupported, match=remedy):
+        open_dir(tmp_path / name)
 
 
 @pytest.mark.parametrize("make", [tiny_lora, bottleneck, mlx, diffusers, kohya])

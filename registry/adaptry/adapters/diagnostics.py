@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,8 +30,8 @@ _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r".+\.gguf"),
         (
-            "is llama.cpp's form of an adapter: push the folder it was converted from, or convert it back"
-            " into PEFT's layout (adaptry convert FILE --base BASE -o NAME)"
+            "is a GGUF file, llama.cpp's format. If it is a LoRA, use the folder it was converted from, or"
+            " convert it back into PEFT's layout: adaptry convert FILE --base BASE -o NAME"
         ),
     ),
     (
@@ -52,6 +53,13 @@ _ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
 _SHARD = re.compile(r"adapter_model-\d+-of-\d+\.(?:safetensors|bin)|adapter_model\.safetensors\.index\.json")
 
 
+_JOIN = (
+    'python -c "import glob, safetensors.torch as s;'
+    " s.save_file({k: v for part in glob.glob('adapter_model-*.safetensors')"
+    f" for k, v in s.load_file(part).items()}}, '{WEIGHTS}', {{'format': 'pt'}})\""
+)
+
+
 def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
     """Raises `NotFound` or `Unsupported` with the reason why a folder with these files has no adapter."""
     for format in FORMATS.values():
@@ -59,7 +67,7 @@ def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
             raise Unsupported(f"{folder} holds its weights as a pickle ({format.pickle}); {format.remedy}")
     for pattern, what in _ELSEWHERE:
         for name in sorted(filter(pattern.fullmatch, names)):
-            raise Unsupported(f"{folder / name} {what}")
+            _refuse_other_tool(folder / name, what)
     if inside := sorted((path.parent.name for path in folder.glob(f"*/{CONFIG}")), key=_with_numbers):
         raise NotFound(
             f"{folder} holds no adapter itself, but {', '.join(inside[-3:])} inside it"
@@ -74,6 +82,18 @@ def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
     _refuse_half(folder, names)
 
 
+def raise_is_file(file: Path) -> NoReturn:
+    """Raises `Unsupported` for a file of another tool, with its conversion, else `NotFound`."""
+    for pattern, what in _ELSEWHERE:
+        if pattern.fullmatch(file.name):
+            _refuse_other_tool(file, what)
+    raise NotFound(f"{file} is a file; pass the folder that contains it: {folder_argument(file.parent)}")
+
+
+def _refuse_other_tool(file: Path, what: str) -> NoReturn:
+    raise Unsupported(f"{file} {what.replace('FILE', shlex.quote(folder_argument(file)))}")
+
+
 def _with_numbers(name: str) -> tuple[str, int]:
     """A sort key that puts checkpoint-1000 after checkpoint-500."""
     text = name.rstrip("0123456789")
@@ -83,9 +103,12 @@ def _with_numbers(name: str) -> tuple[str, int]:
 def _refuse_half(folder: Path, names: set[str]) -> NoReturn:
     """Raises for a folder with some of an adapter's files, or with something else."""
     if shards := sorted(filter(_SHARD.fullmatch, names)):
+        again = "save the adapter again with PEFT's save_pretrained"
+        has_pickles = any(name.endswith(".bin") for name in shards)
+        remedy = again if has_pickles else f"{again}, or join them, once, in that folder: {_JOIN}"
         raise Unsupported(
-            f"{folder} holds its weights in parts ({', '.join(shards[:3])}), which PEFT does not load: join"
-            f" them in one {WEIGHTS}, or save the adapter again with PEFT's save_pretrained"
+            f"{folder} holds its weights in parts ({', '.join(shards[:3])}), which PEFT does not load:"
+            f" {remedy}"
         )
     partial = sorted(name for name in names if name.startswith(f"{WEIGHTS}."))
     if CONFIG in names and partial:

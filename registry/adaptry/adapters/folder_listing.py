@@ -53,7 +53,9 @@ class FolderListing:
 def list_folder(folder: Path) -> FolderListing:
     """Lists `folder`. Raises `NotFound` or `Unsupported` if it holds no adapter that we read."""
     if folder.is_file():
-        raise NotFound(f"{folder} is a file; pass the folder that contains it (unpack an archive first)")
+        from adaptry.adapters.diagnostics import raise_is_file  # needed only for its message
+
+        raise_is_file(folder)
     if not folder.is_dir():
         raise NotFound(f"no folder at {folder}")
     paths = sorted(folder.iterdir())

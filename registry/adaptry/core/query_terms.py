@@ -264,6 +264,8 @@ def _operator(text: str) -> Operator:
 
 
 def _number(text: str, where: str) -> float:
+    if not text.strip("<>=!"):
+        raise InvalidQuery(f"{where[:80]!r} lacks the number to compare with, as in rank<=16")
     match = re.fullmatch(r"([-+0-9.eE]+)\s*([A-Za-z]*)", text)
     try:
         value = float(match[1]) * (_SUFFIXES[match[2].lower()] if match[2] else 1) if match else math.nan

@@ -103,6 +103,8 @@ class AdapterName:
 
     @classmethod
     def parse(cls, text: str) -> Self:
+        if is_folder(text):
+            raise InvalidRef(f"{text[:200]!r} is a path, not the name of an adapter, such as acme/tone")
         namespace, slash, name = text.partition("/")
         if not slash:
             raise InvalidRef(f"not an adapter name: {text[:200]!r} has no namespace ({GRAMMAR})")
@@ -306,13 +308,15 @@ def is_folder_path(text: str) -> bool:
     """
     if is_folder(text):
         return True
-    if Path(text).is_dir():
+    if (path := Path(text)).exists():
         try:
             named = f"{Ref.parse(text).name}@latest"
         except InvalidRef:
-            named = f"namespace/name ({GRAMMAR})"
+            named = "NAMESPACE/NAME"
+        kind = "folder" if path.is_dir() else "file"
         raise InvalidRef(
-            f"{text!r} is also a folder here: write ./{text} for the folder, or {named} for the registry's"
+            f"{text!r} could be a name or a path: write ./{text} for the {kind} here, or {named} for an"
+            " adapter in the registry"
         )
     return False
 

@@ -89,7 +89,13 @@ def _modules(spec: Spec) -> dict[str, str]:
 
 def _of_configs(before: DiffSide, after: DiffSide) -> Iterator[tuple[str, str, str]]:
     for key in sorted((before.config.keys() | after.config.keys()) - _SAID_BY_SPEC):
-        yield f"config {key}", _config_text(before.config, key), _config_text(after.config, key)
+        if _is_set(before.config, key) or _is_set(after.config, key):
+            yield f"config {key}", _config_text(before.config, key), _config_text(after.config, key)
+
+
+def _is_set(config: Mapping[str, Any], key: str) -> bool:
+    """Whether the option is on: PEFT writes every option, other tools only those that they set."""
+    return config.get(key) not in (None, False, [], {})
 
 
 def _config_text(config: Mapping[str, Any], key: str) -> str:

@@ -12,7 +12,9 @@ def plain_reason(adapter: Adapter) -> str | None:
     """
     spec = adapter.spec
     if spec.method != "lora":
-        return f"is {spec.method} and not LoRA"
+        from adaptry.adapters.methods import METHODS  # needed only for this message
+
+        return f"is {METHODS[spec.method].title if spec.method in METHODS else spec.method}, not LoRA"
     if "dora" in spec.traits:
         return "is DoRA, whose update depends on the base's weights"
     if "lora_bias" in spec.traits:

@@ -12,8 +12,8 @@ _ABOVE = """\
 # Combining adapters
 
 `adaptry combine` makes one adapter out of several of the same base. They may have different ranks and
-modules, and also different methods, which are converted to LoRA first. The result is a plain LoRA with scale
-1, which any engine serves.
+modules. An adapter of another method must be converted to a LoRA first ([how](converting.md)). The result is
+a plain LoRA with scale 1, which any engine serves.
 
 ```sh
 adaptry combine acme/tone acme/facts=0.5 -o acme/both

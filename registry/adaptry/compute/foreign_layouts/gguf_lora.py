@@ -55,7 +55,7 @@ def convert_gguf_to_peft(file: Path, label: str, base: BaseRecord | None) -> Laz
     if (report := check(adapter, known)).is_blocked:
         raise CheckFailed(f"{label} in PEFT's layout: {report.sentence()}")
     recipe = {"operation": "layout", "from": "gguf", "inputs": [{"weights": str(lora.digest())}]}
-    return copied(ParentAdapter(adapter, label), adapter, recipe)
+    return copied(ParentAdapter(adapter, label, base=known), adapter, recipe)
 
 
 def open_gguf_as_peft(file: Path, label: str, base: BaseRecord | None) -> Adapter:

@@ -18,6 +18,7 @@ from adaptry.compute.foreign_layouts.peft_view import ViewedTensor
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidWeights, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,10 +29,12 @@ _WORDS = frozenset(
         "general.type",
         "general.architecture",
         "general.base_model.0.name",
+        "general.base_model.0.repo_url",
         "adapter.type",
         "adapter.lora.alpha",
     ]
 )
+_REPOSITORY = lazy_pattern(r"https://huggingface\.co/([^/]+/[^/]+)/?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +128,17 @@ def read_gguf(file: Path, label: str) -> GgufLora:
         str(words.get("general.architecture")),
         float(words.get("adapter.lora.alpha") or 0.0),
         _pairs(reader, content.reader(file.name), label),
-        words.get("general.base_model.0.name"),
+        _base_name(words.get("general.base_model.0.name"), words.get("general.base_model.0.repo_url")),
     )
+
+
+def _base_name(name: str | None, url: str | None) -> str | None:
+    """The base by a name under which it can be loaded: the repository's, or a path. llama.cpp's converter
+    writes a title instead (`Model` for `org/model`), beside the repository's address if there is one.
+    """
+    if url and (found := _REPOSITORY.fullmatch(url)):
+        return found[1]
+    return name if name and "/" in name else None
 
 
 def _pairs(reader: Any, read: ReadAt, label: str) -> Mapping[str, GgufPair]:
