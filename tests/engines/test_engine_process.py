@@ -5,6 +5,7 @@ processes of their own here.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -126,6 +127,39 @@ def test_a_base_folder_that_is_replaced_while_the_engine_runs_does_not_change_wh
     assert scene.registry.workers.get("gpu-1").base_name == "org/tiny"
 
 
+@pytest.mark.parametrize("is_worker_new", [False, True])
+def test_setting_the_clock_is_no_restart_of_the_engine(
+    scene: Scene, start: Start, monkeypatch: pytest.MonkeyPatch, is_worker_new: bool
+) -> None:
+    """The kernel then states another time for the boot of the machine, and so for the start of the engine."""
+    base = scene.folder / "base"
+    engine = start("sglang", str(base), scene.folder)
+    scene.alias(scene.publish(1))
+    worker = scene.worker(engine, base=None)  # type: ignore[arg-type]
+    settle(worker)
+    shutil.rmtree(base)
+    tiny_base(base, seed=5)
+    set_clock_back(monkeypatch, seconds=3600)
+    if is_worker_new:
+        worker = scene.worker(engine, base=None)  # type: ignore[arg-type]
+    settle(worker)
+    assert engine.names() == [PROD]
+    assert scene.registry.workers.get("gpu-1").base_name == "org/tiny"
+
+
+def set_clock_back(monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
+    """Shows this process what the kernel would state after that."""
+    read = Path.read_text
+
+    def read_text(path: Path, encoding: str | None = None) -> str:
+        text = read(path, encoding)
+        if path != Path("/proc/stat"):
+            return text
+        return re.sub(r"(?m)^btime (\d+)", lambda match: f"btime {int(match[1]) - seconds}", text)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+
+
 def test_a_base_folder_that_changed_after_the_start_of_an_engine_identifies_no_base(
     scene: Scene, start: Start
 ) -> None:
@@ -158,6 +192,22 @@ def test_the_process_is_the_one_that_listens_and_only_on_this_machine(start: Sta
     assert finder.find() is not None
     engine.kill()
     assert finder.find() is None
+
+
+def test_a_process_that_was_found_is_confirmed_without_reading_the_hosts_sockets(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be many thousands of them."""
+    engine = start("sglang", "./base", tmp_path)
+    finder = EngineProcessFinder(engine.url)
+    found = finder.find()
+    read, opened = Path.read_text, list[Path]()
+    monkeypatch.setattr(Path, "read_text", lambda path, *args: opened.append(path) or read(path, *args))
+    assert finder.find() is found
+    assert not [path for path in opened if "net" in path.parts]
+    finder.forget()
+    assert finder.find() == found
+    assert [path for path in opened if "net" in path.parts]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::1", "::"])

@@ -4,6 +4,10 @@ It shows what an engine does not report: its working directory, from which it re
 it was started. Another process may listen in its place (a tunnel, a load balancer, a container's proxy), so a
 process counts as the engine only if it started when the engine reports, or its command names the engine's
 model.
+
+A host can have many thousands of sockets, so a process that was found is confirmed by its descriptor of the
+socket, and the host's sockets are read again only once a minute: they show a process that listens at a more
+specific address in front of the engine.
 """
 
 from __future__ import annotations
@@ -12,27 +16,35 @@ import contextlib
 import os
 import socket
 import struct
+import time
 from collections.abc import Collection, Iterator
+from dataclasses import field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from adaptry.core.lazy_dataclass import dataclass
 
 _PROC = Path("/proc")
+_BOOT_ID = _PROC / "sys/kernel/random/boot_id"
 _LISTENING = "0A"
 _ANY = {"0.0.0.0", "::"}
 _TOLERANCE = 1.0  # seconds
+_FULL_FIND = 60.0  # seconds
 _START_FIELD = 19  # of the fields after the name of the program in /proc/PID/stat
 
 
 @dataclass(frozen=True, slots=True)
 class EngineProcess:
-    """A process: when it was started (Unix time), its working directory, and the words of its command."""
+    """A process: its working directory, and the words of its command. `start` identifies this start of it:
+    the id of the machine's boot, the process's id, and its start since the boot in clock ticks. It stays the
+    same when the machine's clock is set, unlike `started_at` (Unix time), which the kernel computes from that
+    clock. Processes with the same `start` are equal: a process can change its command and its folder."""
 
     id: int
-    started_at: float
-    folder: Path
-    words: tuple[str, ...]
+    start: str
+    started_at: float = field(compare=False)
+    folder: Path = field(compare=False)
+    words: tuple[str, ...] = field(compare=False)
 
     def is_engine(self, started_at: float | None, models: Collection[str]) -> bool:
         """Whether it is the process of the engine that reports this start, or, if it reports none, serves
@@ -42,6 +54,22 @@ class EngineProcess:
         return any(word == name or word.endswith(f"={name}") for word in self.words for name in models)
 
 
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """A process, and its descriptor of the listening socket: a link to `socket`."""
+
+    process: EngineProcess
+    descriptor: Path
+    socket: str
+
+    def is_there(self) -> bool:
+        """Whether it still runs and has the socket open."""
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            is_open = str(self.descriptor.readlink()) == self.socket
+            return is_open and _start(self.process.id) == self.process.start
+        return False
+
+
 class EngineProcessFinder:
     """Finds the process that listens at an engine's `url`."""
 
@@ -49,16 +77,21 @@ class EngineProcessFinder:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
-        self._sockets: frozenset[str] = frozenset()
-        self._found: EngineProcess | None = None
+        self._found: _Listener | None = None
+        self._found_at = 0.0
 
     def find(self) -> EngineProcess | None:
         """None if it runs on another machine, in another container or as another user, or the system has no
         `/proc`."""
-        sockets = frozenset(_listening(_local_addresses(self._host), self._port))
-        if self._found is None or sockets != self._sockets or not _is_running(self._found):
-            self._sockets, self._found = sockets, _oldest_holder(sockets)
-        return self._found
+        is_recent = time.monotonic() - self._found_at < _FULL_FIND
+        if not (is_recent and self._found and self._found.is_there()):
+            sockets = _listening(_local_addresses(self._host), self._port)
+            self._found, self._found_at = _oldest_listener(sockets), time.monotonic()
+        return self._found.process if self._found else None
+
+    def forget(self) -> None:
+        """Makes the next `find` read the host's sockets again."""
+        self._found = None
 
 
 def _local_addresses(host: str) -> set[str]:
@@ -97,13 +130,13 @@ def _address_text(family: socket.AddressFamily, written: str) -> str:
     return socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words))
 
 
-def _oldest_holder(sockets: Collection[str]) -> EngineProcess | None:
+def _oldest_listener(sockets: Collection[str]) -> _Listener | None:
     """The process that has one of the sockets open; of a process and its forks, the first."""
     links = {f"socket:[{inode}]" for inode in sockets}
     if not links:
         return None
-    found = [one for id in _process_ids() if _has_open(id, links) and (one := _read_process(id))]
-    return min(found, key=lambda one: one.started_at, default=None)
+    found = [one for id in _process_ids() if (one := _listener(id, links))]
+    return min(found, key=lambda one: one.process.started_at, default=None)
 
 
 def _process_ids() -> list[int]:
@@ -112,14 +145,16 @@ def _process_ids() -> list[int]:
     return []
 
 
-def _has_open(id: int, links: Collection[str]) -> bool:
-    folder = _PROC / str(id) / "fd"
-    with contextlib.suppress(OSError):  # it has ended, or is another user's
-        for path in folder.iterdir():
+def _listener(id: int, links: Collection[str]) -> _Listener | None:
+    """The process, if it has a descriptor of one of the sockets. None if it has none or has ended, is another
+    user's, or sees other folders than this process."""
+    with contextlib.suppress(OSError):
+        for descriptor in (_PROC / str(id) / "fd").iterdir():
             with contextlib.suppress(OSError):
-                if str(path.readlink()) in links:
-                    return True
-    return False
+                if (link := str(descriptor.readlink())) in links:
+                    process = _read_process(id)
+                    return _Listener(process, descriptor, link) if process else None
+    return None
 
 
 def _read_process(id: int) -> EngineProcess | None:
@@ -131,19 +166,23 @@ def _read_process(id: int) -> EngineProcess | None:
         ):
             return None
         words = (folder / "cmdline").read_bytes().decode("utf-8", "surrogateescape").split("\0")
-        return EngineProcess(id, _started_at(id), (folder / "cwd").readlink(), tuple(words[:-1]))
+        return EngineProcess(id, _start(id), _started_at(id), (folder / "cwd").readlink(), tuple(words[:-1]))
     return None
 
 
-def _is_running(process: EngineProcess) -> bool:
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        return _started_at(process.id) == process.started_at
-    return False
+def _start(id: int) -> str:
+    """As `EngineProcess.start`. Raises as `_start_ticks`."""
+    return f"{_BOOT_ID.read_text().strip()} {id} {_start_ticks(id)}"
+
+
+def _start_ticks(id: int) -> int:
+    """Raises `OSError` without such a process, `ValueError` and `IndexError` for an unknown format."""
+    fields = (_PROC / str(id) / "stat").read_text().rpartition(")")[2].split()
+    return int(fields[_START_FIELD])
 
 
 def _started_at(id: int) -> float:
-    """Raises `OSError` without such a process, `ValueError` and `IndexError` for an unknown format."""
-    fields = (_PROC / str(id) / "stat").read_text().rpartition(")")[2].split()
+    """Unix time, by the machine's present clock. Raises as `_start_ticks`."""
     lines = (_PROC / "stat").read_text().splitlines()
     booted = next(float(line.split()[1]) for line in lines if line.startswith("btime "))
-    return booted + int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
+    return booted + _start_ticks(id) / os.sysconf("SC_CLK_TCK")

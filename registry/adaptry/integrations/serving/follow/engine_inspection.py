@@ -35,7 +35,7 @@ class EngineInspection:
         self._probe = probe
         self._inspect = inspect
         self._process_finder = EngineProcessFinder(engine.client.url)
-        self._started_at: float | None = None
+        self._start: float | str | None = None
         self._process: EngineProcess | None = None
         self._names: frozenset[str] = frozenset()
         self._is_known = False
@@ -90,10 +90,11 @@ class EngineInspection:
         process = self._process_finder.find()
         is_own = process is not None and process.is_engine(self._engine.started_at(), info.models)
         self._process = process if is_own else None
-        self._started_at = self._start_time()
+        self._start = self._current_start()
+        reported = self._engine.started_at()
         return replace(
             info,
-            started_at=self._started_at,
+            started_at=self._process.started_at if reported is None and self._process else reported,
             base_id=self._known_base,
             folder=self._process.folder if self._process else None,
         )
@@ -107,7 +108,7 @@ class EngineInspection:
     def _known_base(self) -> Digest | None:
         """The base that this engine was found to serve, if it has not been started again since."""
         state = self._state_file.state
-        is_same = self._started_at is not None and self._started_at == state.engine_started_at
+        is_same = self._start is not None and self._start == state.engine_start
         return state.base if is_same else None
 
     @property
@@ -125,18 +126,20 @@ class EngineInspection:
         """Records that adapters are checked for this base from now on, and none is loaded that was not."""
         if self.base_id is not None:
             self._state_file.state.base = self.base_id
-            self._state_file.state.engine_started_at = self._started_at
+            self._state_file.state.engine_start = self._start
 
     def _is_restarted(self, names: Collection[str]) -> bool:
-        """Without a start time, only adapters that are still listed show that the process is the same."""
+        """Without a known start, only adapters that are still listed show that the process is the same."""
+        has_names = self._names <= set(names)
+        if not has_names:
+            self._process_finder.forget()  # another engine may listen in front of it
         if self._process is not None and self._process_finder.find() != self._process:
             return True
-        before, self._started_at = self._started_at, self._start_time()
-        if self._started_at is not None:
-            return self._started_at != before
-        return not self._names or not self._names <= set(names)
+        before, self._start = self._start, self._current_start()
+        return self._start != before if self._start is not None else not (self._names and has_names)
 
-    def _start_time(self) -> float | None:
-        """As the engine reports it, else that of its process."""
+    def _current_start(self) -> float | str | None:
+        """What distinguishes this start of the engine from others: the time that it reports (Unix time), else
+        the start of its process."""
         reported = self._engine.started_at()
-        return self._process.started_at if reported is None and self._process else reported
+        return self._process.start if reported is None and self._process else reported

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, ValidationError
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable
@@ -31,8 +31,8 @@ class WorkerState(BaseModel):
     registry has acknowledged in a report. `recalled`: the adapters of the recalled versions that were dropped
     here.
     `recall_generations`: the generation of each of their states. `served`: the engine's names for its base.
-    `base`: the base for which the loaded adapters were checked, which the engine that was started at
-    `engine_started_at` (Unix time, if it reports that) serves.
+    `base`: the base for which the loaded adapters were checked, which the engine serves since `engine_start`
+    (the time that it reports, as a Unix time, or its process's `EngineProcess.start`).
     `epoch`: the registry's epoch at the last contact. `proofs`:
     its signed recalls, in case a restored registry lacks them."""
 
@@ -45,7 +45,10 @@ class WorkerState(BaseModel):
     recall_generations: dict[Digest, int] = {}
     served: tuple[str, ...] = ()
     base: Digest | None = None
-    engine_started_at: float | None = None
+    engine_start: float | str | None = Field(
+        None,
+        validation_alias=AliasChoices("engine_start", "engine_started_at"),  # the name in older files
+    )
     epoch: str | None = None
     proofs: dict[Digest, RecallProof] = {}
 
