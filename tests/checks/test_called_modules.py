@@ -72,6 +72,14 @@ def models() -> dict[str, tuple[Callable[[], Any], Inputs]]:
             lambda: t.DebertaV2Model(t.DebertaV2Config(**WORDS, **RELATIVE)),
             {"input_ids": IDS},
         ),
+        "mobilebert": (
+            lambda: t.MobileBertForMaskedLM(
+                t.MobileBertConfig(
+                    **WORDS, embedding_size=8, true_hidden_size=8, intra_bottleneck_size=8, num_feedforward_networks=1
+                )
+            ),
+            {"input_ids": IDS},
+        ),
         "opt": (
             lambda: t.OPTForCausalLM(t.OPTConfig(**WORDS, ffn_dim=24, word_embed_proj_dim=16)),
             {"input_ids": IDS},

@@ -38,6 +38,10 @@ _READ_DIRECTLY: Mapping[str, frozenset[str]] = {
     "wavlm": frozenset(["q_proj", "k_proj", "v_proj", "out_proj"]),
 }
 """The last names of modules, without numbers, by type of model (or of its part), as in transformers 5.24."""
+_READ_ENDS: Mapping[str, tuple[str, ...]] = {"mobilebert": ("predictions.dense", "predictions.decoder")}
+"""The ends of paths, where other modules have the same last names. MobileBERT concatenates the weights of its two
+heads.
+"""
 _CALLED_IF_QUANTISED = frozenset(["falcon_mamba", "jamba"])
 _DEPTHWISE = ("conv1d", "conv.conv")
 """The ends of the paths of convolutions over time in state-space and linear-attention models, which pass
@@ -165,7 +169,9 @@ def _is_read_directly(path: str, types: Sequence[str], shape: Sequence[int]) -> 
 def _has_direct_name(path: str, types: Sequence[str]) -> bool:
     around, _, name = path.rpartition(".")
     name = around.rpartition(".")[2] if name.isdecimal() else name
-    return any(name in _READ_DIRECTLY.get(kind, ()) for kind in types)
+    return any(
+        name in _READ_DIRECTLY.get(kind, ()) or ends_with(path, _READ_ENDS.get(kind, ())) for kind in types
+    )
 
 
 def _is_unlike_peft(path: str, types: Sequence[str]) -> bool:
