@@ -8,7 +8,6 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.key_layout import TITLES
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.method import Method
-from adaptry.adapters.spec import Spec
 from adaptry.bases.quantised.name_hints import parse_quantisation_hint
 from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry_cli.out import format_count, format_size
@@ -49,7 +48,7 @@ def json_of_use(adapter: Adapter, base_parameters: int | None) -> Mapping[str, o
     spec, reason = adapter.spec, why_not_merged(adapter)
     method = METHODS.get(spec.method)
     return {
-        "title": method_title(spec),
+        "title": method_title(spec.method),
         "base_parameters": base_parameters,
         "trained_parameters": trained_parameters(adapter),
         "share": trained_parameters(adapter) / base_parameters if base_parameters else None,
@@ -73,10 +72,10 @@ def trained_parameters(adapter: Adapter) -> int:
     return spec.parameters - sum(adapter.tensors[name].numel for name in kept)
 
 
-def method_title(spec: Spec) -> str:
+def method_title(name: str) -> str:
     """`LoHa`; of a method that is not known here, its name."""
-    method = METHODS.get(spec.method)
-    return method.title if method else spec.method
+    method = METHODS.get(name)
+    return method.title if method else name
 
 
 def as_lora(method: Method) -> str:

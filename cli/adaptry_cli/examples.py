@@ -102,7 +102,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "inspect": (
         "adaptry inspect ./out",
         "adaptry inspect acme/tone@2 --weights",
-        "adaptry inspect ./runs/*/adapter",
+        "adaptry inspect ./runs",
     ),
     "check": (
         "adaptry check ./out --base org/model",

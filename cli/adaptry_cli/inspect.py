@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from adaptry.core.errors import AdaptryError
+from adaptry.core.errors import AdaptryError, NotFound, Unsupported
 from adaptry.operations.sources import OpenedAdapter, open_input, version_base
 from adaptry.registry.records import TensorInspection
 from adaptry_cli.arguments import SOURCE, Source, require_usage
@@ -45,12 +45,25 @@ def inspect(
 
     With --weights, the registry inspects a version's weights now if that was not done when it was pushed.
 
-    Of several adapters, each gets one row. The exit code is 1 if one of them cannot be read.
+    Of several adapters, each gets one row. If DIR is not an adapter itself, such as ./runs, this also applies
+    to all adapters in the folders below it, of any supported tool; the rows show which of them have the same
+    weights, and which have only zero updates. The exit code is 1 if one of them cannot be read.
     """
     if len(sources) > 1:
         require_usage(not weights, "--weights lists the tensors of one adapter: inspect them one by one")
         ctx.exit(NO if _inspect_several(connected, sources, as_json) else 0)
-    _inspect_one(connected, sources[0], weights, as_json)
+    try:
+        opened = open_input(connected, sources[0])
+    except (NotFound, Unsupported):
+        if weights or not isinstance(sources[0], Path) or not sources[0].is_dir():
+            raise
+        from adaptry_cli.folder_inspection import inspect_tree  # few calls inspect a tree
+
+        unread = inspect_tree(sources[0], as_json)
+        if unread is None:
+            raise
+        ctx.exit(NO if unread else 0)
+    _inspect_one(connected, opened, sources[0], weights, as_json)
 
 
 def _inspect_several(connected: RegistryOpener, sources: Sequence[Source], as_json: bool) -> int:
@@ -67,7 +80,7 @@ def _inspect_several(connected: RegistryOpener, sources: Sequence[Source], as_js
         rows.append(
             (
                 name,
-                method_title(found),
+                method_title(found.method),
                 ", ".join(map(str, found.ranks)),
                 f"{len(found.modules):,}",
                 f"{found.parameters:,}",
@@ -82,10 +95,11 @@ def _inspect_several(connected: RegistryOpener, sources: Sequence[Source], as_js
     return unread
 
 
-def _inspect_one(connected: RegistryOpener, source: Source, weights: bool, as_json: bool) -> None:
+def _inspect_one(
+    connected: RegistryOpener, opened: OpenedAdapter, source: Source, weights: bool, as_json: bool
+) -> None:
     from adaptry.checks.runtimes import check_all_runtimes
 
-    opened = open_input(connected, source)
     spec = opened.adapter.spec
     of_base = base_parameters(connected, opened)
     record = version_base(connected, opened.version).record if opened.version else None

@@ -109,7 +109,9 @@ def facts_of_spec(spec: Spec) -> Facts:
     yield (
         "method",
         "   ".join(
-            part for part in (method_title(spec), f"rank {ranks}" if ranks else "", *spec.traits) if part
+            part
+            for part in (method_title(spec.method), f"rank {ranks}" if ranks else "", *spec.traits)
+            if part
         ),
     )
     if spec.modules:

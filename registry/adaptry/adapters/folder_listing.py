@@ -69,19 +69,26 @@ def list_folder(folder: Path) -> FolderListing:
     for path in paths:
         if not format.includes(path.name):
             left_out[path.name] = _why_left_out(path)
-        elif path.is_symlink() and not _is_in_same_cache(path):
-            import shlex  # for this message only
-
-            copy = f"{folder.name or 'adapter'}-copy"
-            raise Invalid(
-                f"{path} is a link to a file elsewhere; copy the files themselves and use that: "
-                f"cp -rL {shlex.quote(str(folder))} {shlex.quote(copy)}"
-            )
-        elif is_image(path.name) and (reason := _why_no_image(path, kept)):
+            continue
+        require_own_file(path)
+        if is_image(path.name) and (reason := _why_no_image(path, kept)):
             left_out[path.name] = reason
         else:
             kept.append(check_path(path.name))
     return FolderListing(format, tuple(kept), left_out)
+
+
+def require_own_file(path: Path) -> None:
+    """Raises `Invalid` for a link to a file elsewhere, unless both are in the same Hugging Face cache."""
+    if path.is_symlink() and not _is_in_same_cache(path):
+        import shlex  # for this message only
+
+        folder = path.parent
+        copy = f"{folder.name or 'adapter'}-copy"
+        raise Invalid(
+            f"{path} is a link to a file elsewhere; copy the files themselves and use that: "
+            f"cp -rL {shlex.quote(str(folder))} {shlex.quote(copy)}"
+        )
 
 
 def _why_no_image(path: Path, kept: list[str]) -> str | None:

@@ -172,7 +172,7 @@ def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> tu
         return [], []
     idle, scaled = [], []
     for module in spec.modules:
-        roles = _by_role({**spec.shared, **module.tensors})
+        roles = tensors_by_role({**spec.shared, **module.tensors})
         if method.changes_nothing(roles, zeros, ones):
             idle.append(module.path)
         elif method.changes_by_base_numbers(roles, zeros, ones):
@@ -180,7 +180,7 @@ def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> tu
     return idle, scaled
 
 
-def _by_role(tensors: Mapping[str, str]) -> Mapping[str, str]:
+def tensors_by_role(tensors: Mapping[str, str]) -> Mapping[str, str]:
     """The names of tensors by PEFT's roles, also in the layouts of other tools."""
     return {_ROLES.get(role, _without_lycoris(role)): name for role, name in tensors.items()}
 

@@ -1,0 +1,133 @@
+"""`inspect` of a folder tree: a row for each adapter in it, whatever tool wrote it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from adaptry.testing.samples import random_tensor, tiny_lora, write_safetensors
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+def test_the_adapters_below_a_folder_get_a_row_each_in_the_order_of_their_steps(run, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    for step in (10, 2):
+        tiny_lora(runs / "tone" / f"checkpoint-{step}", seed=step)
+    shutil.copytree(runs / "tone" / "checkpoint-10", runs / "tone" / "final")
+    config = json.loads((runs / "tone" / "final" / CONFIG).read_text())
+    config["target_modules"].reverse()  # PEFT writes a set, in any order
+    (runs / "tone" / "final" / CONFIG).write_text(json.dumps(config))
+    tiny_lora(runs / "facts", rank=8, seed=3)
+    untrained(runs / "facts" / "checkpoint-5")
+    tiny_lora(runs / ".git" / "adapter")
+    (runs / "facts" / "loop").symlink_to(runs)
+
+    told = run("inspect", "./runs")
+
+    rows = [line.split() for line in told.stdout.splitlines()[1:]]
+    assert [row[0] for row in rows] == [
+        "facts",
+        "facts/checkpoint-5",
+        "tone/checkpoint-2",
+        "tone/checkpoint-10",
+        "tone/final",
+    ]
+    assert rows[0][1:] == ["LoRA", "8", "q_proj,", "v_proj", "1,024", "4.1", "kB", "org/tiny"]
+    assert told.stdout.splitlines()[2].endswith("not trained: its updates are zero")
+    assert told.stdout.splitlines()[5].endswith("same as tone/checkpoint-10")
+    assert "facts/loop (a link, which is not followed)" in told.stderr
+    assert "5 adapters of 2 runs, 1 with the weights of another, 1 not trained" in told.stderr
+
+
+def test_an_adapter_that_cannot_be_read_does_not_hide_the_others(run, answer, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "runs" / "good")
+    cut = tiny_lora(tmp_path / "runs" / "cut") / WEIGHTS
+    cut.write_bytes(cut.read_bytes()[:-64])
+    (tiny_lora(tmp_path / "runs" / "half") / WEIGHTS).unlink()
+
+    told = run("inspect", "./runs", code=1)
+
+    assert "runs/cut: adapter_model.safetensors: the byte range" in told.stderr
+    assert "runs/half has adapter_config.json but no adapter_model.safetensors" in told.stderr
+    found = {row["path"]: row for row in answer("inspect", "./runs", code=1)["adapters"]}
+    assert (found["good"]["rank"], found["good"]["targets"]) == (4, ["q_proj", "v_proj"])
+    assert found["cut"]["error"]["code"] == "invalid_weights"
+    assert found["half"]["error"]["code"] == "not_found"
+
+
+def test_files_of_other_tools_are_found_and_other_weights_are_not(answer, tmp_path: Path) -> None:
+    kohya(tmp_path / "runs" / "style" / "style-000002.safetensors", seed=1)
+    kohya(tmp_path / "runs" / "style" / "style-000010.safetensors", seed=2)
+    kohya(tmp_path / "runs" / "style" / "style.safetensors", seed=3)
+    weights = {f"unet.to_q.lora_{side}.weight": random_tensor((4, 4), 1) for side in "AB"}
+    (tmp_path / "runs" / "pipeline").mkdir()
+    write_safetensors(tmp_path / "runs" / "pipeline" / "pytorch_lora_weights.safetensors", weights)
+    write_safetensors(tmp_path / "runs" / "pipeline" / "model.safetensors", {"w": random_tensor((4, 4), 1)})
+    (tmp_path / "runs" / "vae").mkdir()
+    write_safetensors(tmp_path / "runs" / "vae" / "vae.safetensors", {"w": random_tensor((4, 4), 1)})
+
+    found = answer("inspect", "./runs")["adapters"]
+
+    assert [(row["path"], row["format"], row["run"], row["step"]) for row in found] == [
+        ("pipeline", "diffusers", "pipeline", None),
+        ("style/style-000002.safetensors", "kohya", "style/style", 2),
+        ("style/style-000010.safetensors", "kohya", "style/style", 10),
+        ("style/style.safetensors", "kohya", "style/style", None),
+    ]
+
+
+def test_a_hugging_face_cache_is_read_through_its_links(answer, tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--org--tone"
+    (repository / "blobs").mkdir(parents=True)
+    source = tiny_lora(tmp_path / "source")
+    for commit in ("1" * 40, "2" * 40):
+        (repository / "snapshots" / commit).mkdir(parents=True)
+        for name in (CONFIG, WEIGHTS):
+            blob = hashlib.sha256(name.encode()).hexdigest()
+            shutil.copy(source / name, repository / "blobs" / blob)
+            (repository / "snapshots" / commit / name).symlink_to(f"../../blobs/{blob}")
+    (tmp_path / "hub" / "linked").mkdir()
+    for name in (CONFIG, WEIGHTS):
+        (tmp_path / "hub" / "linked" / name).symlink_to(source / name)
+
+    linked, first, second = answer("inspect", "./hub", code=1)["adapters"]
+
+    assert (first["run"], first["step"], second["same_weights_as"]) == ("org/tone", None, first["path"])
+    assert "is a link to a file elsewhere" in linked["error"]["message"]
+
+
+def test_a_folder_without_adapters_has_the_error_of_a_single_adapter(run, tmp_path: Path) -> None:
+    (tmp_path / "runs" / "logs").mkdir(parents=True)
+    assert "runs has no adapter: it lacks adapter_config.json" in run("inspect", "./runs", code=3).stderr
+    (tmp_path / "runs" / CONFIG).write_text("{}")
+    assert "runs has adapter_config.json but no" in run("inspect", "./runs", code=3).stderr
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_is_named(run, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "runs" / "tone")
+    (tmp_path / "runs" / "private").mkdir(mode=0)
+    assert "not searched: runs/private (Permission denied)" in run("inspect", "./runs").stderr
+
+
+def untrained(folder: Path) -> Path:
+    """An adapter as PEFT makes it before the first step: its second factors are zero."""
+    names = [f"base_model.model.model.layers.{n}.self_attn.q_proj.lora_B.weight" for n in (0, 1)]
+    others = [f"base_model.model.model.layers.{n}.self_attn.v_proj.lora_B.weight" for n in (0, 1)]
+    return tiny_lora(folder, extra={name: ("F32", (16, 4), bytes(256)) for name in names + others})
+
+
+def kohya(file: Path, seed: int) -> None:
+    """A LoRA of one module of a text encoder, as sd-scripts saves it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    module = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    factors = {"lora_down.weight": (4, 16), "lora_up.weight": (16, 4)}
+    write_safetensors(
+        file, {f"{module}.{role}": random_tensor(shape, seed) for role, shape in factors.items()}
+    )
