@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import Self, TypeVar
 
-from adaptry.core.errors import InvalidRef, NotFound, Unavailable
+from adaptry.core.errors import InvalidRef, NotFound, PermissionDenied, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Label, Ref
 from adaptry.registry.events import adapters_of
@@ -69,7 +69,7 @@ class RefPattern:
         if self.ref is not None:
             try:
                 yield str(self.ref), versions.get(self.ref)
-            except NotFound:
+            except (NotFound, PermissionDenied):
                 return
         else:
             for version in iter_items(partial(versions.search, self._query(name), limit=_AT_ONCE)):

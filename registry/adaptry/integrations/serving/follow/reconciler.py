@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, StorageFull, Unauthenticated, Unavailable
+from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, PermissionDenied, StorageFull
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.cache.cache import Cache
@@ -24,6 +24,7 @@ from adaptry.integrations.serving.follow.desired_state import DesiredState
 from adaptry.integrations.serving.follow.engine_inspection import EngineInspection
 from adaptry.integrations.serving.follow.executor import PlanExecutor, version_label
 from adaptry.integrations.serving.follow.last_use import LastUse
+from adaptry.integrations.serving.follow.lost_refs import LostRefs
 from adaptry.integrations.serving.follow.plan import (
     ActualAdapter,
     DesiredAdapter,
@@ -34,6 +35,7 @@ from adaptry.integrations.serving.follow.plan import (
     plan_actions,
 )
 from adaptry.integrations.serving.follow.problem_log import ProblemLog
+from adaptry.integrations.serving.follow.registry_status import UNREACHABLE, RegistryStatus
 from adaptry.integrations.serving.follow.reporter import NO_LOADS, Reporter, WorkerSnapshot
 from adaptry.integrations.serving.follow.residency import Residency, loaded_versions
 from adaptry.integrations.serving.follow.settings import FollowSettings
@@ -47,8 +49,6 @@ from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import DroppedAdapter, ReportReply
 
 _MAX_REPLANS = 4  # plans per pass: the registry's reply to a report can change the plan that was reported
-_UNREACHABLE = (Unavailable, Unauthenticated)
-"""Errors of a registry that cannot be reached. An expired token counts too: it is no reason to unload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class Reconciler:
         self._patterns = tuple(map(RefPattern.parse, watched))
         self._watcher = RefWatcher(deps.registry, watched)
         self._generations = AliasGenerations(deps.registry, deps.state_file)
+        self._lost = LostRefs(deps.registry, self._patterns, deps.log)
         self._recalls = RecallExecutor(deps.engine, deps.cache, deps.state_file, deps.log)
         self._backoff = Backoff()
         self._unanswered = UnansweredLoads(deps.engine, self._backoff)
@@ -93,13 +94,21 @@ class Reconciler:
         self._inspection = EngineInspection(deps.engine, deps.state_file, deps.probe, deps.inspect)
         self._transient_errors: dict[str, str] = {}
         self._engine_log, self._name_log = ProblemLog(deps.log), ProblemLog(deps.log)
-        self.connection_error: AdaptryError | None = None
-        """Why the engine or the registry did not answer in the last pass; None if both answered."""
-        self.is_registry_down = False
-        """Whether the registry failed to answer its last request."""
+        self._status = RegistryStatus(deps.log)
+        self._engine_error: AdaptryError | None = None
         self.residency = Residency(settings.engine, slots=settings.slots)
         """The engine's state after the last pass. It is replaced as a whole, since other threads may read
         it."""
+
+    @property
+    def connection_error(self) -> AdaptryError | None:
+        """Why the engine or the registry did not answer in the last pass, or refused a report, if one did."""
+        return self._engine_error or self._status.error
+
+    @property
+    def is_registry_down(self) -> bool:
+        """Whether the registry failed to answer its last request."""
+        return self._status.is_down
 
     @property
     def _reply(self) -> ReportReply:
@@ -113,7 +122,7 @@ class Reconciler:
 
     def _reconcile(self, wait: float) -> bool:
         deps = self._deps
-        self.connection_error = None
+        self._engine_error = self._status.error = None
         self._refresh_refs(wait)
         try:
             self._last_use.observe()
@@ -124,9 +133,9 @@ class Reconciler:
             self._note_names(loaded, plan, after)
             self._check_error_rates(after)
             self._finish_pass(after, plan)
-        except _UNREACHABLE as error:
+        except UNREACHABLE as error:
             self._engine_log.note(deps.engine.client.url, error.message)
-            self.connection_error = error
+            self._engine_error = error
             self._inspection.forget()
             self._report(None)
             self._note_residency(None, is_settled=False)
@@ -156,31 +165,27 @@ class Reconciler:
             self._watcher.next_changes(0.0 if self.is_registry_down else wait)
             self._check_epoch()
             meant = self._generations.current(self._watcher.versions)
-        except _UNREACHABLE as error:
-            self._note_registry_down(error)
+            self._lost.update(self._deps.state_file.state.meant, meant)
+        except (*UNREACHABLE, PermissionDenied) as error:
+            self._status.note_down(error)
             return
-        if self.is_registry_down:
-            self._deps.log("the registry answers again")
-        self.is_registry_down = False
+        self._status.note_answer()
         self._deps.state_file.state.meant = meant
         self._deps.state_file.save_if_possible()
 
     def _check_epoch(self) -> None:
-        """After a restore of the registry, sends it recalls it may have lost, then rereads everything."""
+        """After a restore of the registry, sends it recalls it may have lost, then rereads everything. If it
+        does not accept them, each later pass tries again."""
         epoch, state = self._watcher.epoch, self._deps.state_file.state
         if epoch is None or epoch == state.epoch:
             return
-        if state.epoch is not None:
+        was_known = state.epoch is not None
+        if not self._status.is_accepted(lambda: self._reporter.resend_recalls(epoch)):
+            return
+        if was_known:
             self._deps.log("the registry was restored from a backup; reading everything again")
-        self._reporter.resend_recalls(epoch)
         self._watcher.reset()
         self._watcher.next_changes(0.0)
-
-    def _note_registry_down(self, error: AdaptryError) -> None:
-        if not self.is_registry_down:
-            restart = "restart follow with a new token; " if isinstance(error, Unauthenticated) else ""
-            self._deps.log(f"{error.message} ({restart}meanwhile, loaded adapters stay loaded)")
-        self.is_registry_down, self.connection_error = True, error
 
     def _list_checked(self) -> tuple[EngineAdapter, ...]:
         """The loaded adapters. If the engine serves another base than the one they were checked for, this
@@ -287,8 +292,8 @@ class Reconciler:
     def _handle_failure(self, key: ServedVersion | None, error: AdaptryError) -> str:
         """Records a failure of the version (backs off) or a transient one. Returns the subject that it is
         logged for. Raises if a server is down."""
-        is_transient = isinstance(error, (Conflict, *_UNREACHABLE)) and not isinstance(error, StorageFull)
-        if isinstance(error, _UNREACHABLE) and is_transient:
+        is_transient = isinstance(error, (Conflict, *UNREACHABLE)) and not isinstance(error, StorageFull)
+        if isinstance(error, UNREACHABLE) and is_transient:
             self._deps.engine.list_adapters()
             if not self.is_registry_down:
                 self._deps.registry.events.read()
@@ -371,9 +376,9 @@ class Reconciler:
             self._problems(without_slot),
         )
         try:
-            self._reporter.report(now)
-        except _UNREACHABLE as error:
-            self._note_registry_down(error)
+            self._status.is_accepted(lambda: self._reporter.report(now))
+        except UNREACHABLE as error:
+            self._status.note_down(error)
 
     def _problems(self, without_slot: Sequence[DesiredAdapter]) -> dict[str, str]:
         """Each name that is not served as desired, with the reason."""
@@ -384,7 +389,7 @@ class Reconciler:
             for one in without_slot
         }
         problems |= self._transient_errors
-        problems |= self._generations.refused
+        problems |= self._generations.refused | self._lost.problems
         for name, version in self._desired.all_targets(self._reply.turns):
             if reason := self._backoff.problem((name, version.digest)):
                 problems[name] = reason
