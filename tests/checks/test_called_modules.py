@@ -75,7 +75,8 @@ def models() -> dict[str, tuple[Callable[[], Any], Inputs]]:
         "mobilebert": (
             lambda: t.MobileBertForMaskedLM(
                 t.MobileBertConfig(
-                    **WORDS, embedding_size=8, true_hidden_size=8, intra_bottleneck_size=8, num_feedforward_networks=1
+                    **WORDS, embedding_size=8, true_hidden_size=8, intra_bottleneck_size=8,
+                    num_feedforward_networks=1,
                 )
             ),
             {"input_ids": IDS},

@@ -140,6 +140,38 @@ def test_a_saved_module_inside_another_is_refused(
     assert found.ours is None
 
 
+@pytest.mark.parametrize("base", ["llama"], indirect=True)
+@pytest.mark.parametrize("saved", ["A", "dropout", "default", "q_proj.base_layer"])
+def test_a_saved_part_of_an_adapted_layer_is_refused(
+    base: tuple[str, Any], saved: str, tmp_path: Path
+) -> None:
+    kind, model = base
+    save_trained(model, lora("q_proj"), tmp_path / "tone")
+    edit(tmp_path / "tone", modules_to_save=[saved])
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert found.refusal is not None
+    assert found.is_blocked, found.codes
+    assert found.ours is None
+
+
+@pytest.mark.parametrize("base", ["llama"], indirect=True)
+def test_a_saved_base_layer_with_its_weight_is_merged(base: tuple[str, Any], tmp_path: Path) -> None:
+    kind, model = base
+    weights = {
+        f"base_model.model.{name.removesuffix('weight')}base_layer.weight": torch.randn(value.shape)
+        for name, value in model.state_dict().items()
+        if name.endswith("q_proj.weight")
+    }
+    save_trained(model, lora("q_proj"), tmp_path / "tone")
+    edit(tmp_path / "tone", modules_to_save=["base_layer"])
+    file = tmp_path / "tone" / "adapter_model.safetensors"
+    save_file({**load_file(file), **weights}, file)
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert found.live is not None
+    assert not found.is_blocked, found.codes
+    assert is_close(found.ours, found.live)
+
+
 @pytest.mark.parametrize(
     ("base", "config"),
     [

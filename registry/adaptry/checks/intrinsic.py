@@ -291,6 +291,21 @@ def _adapted_and_saved(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         names = shorten_names(fold_layer_numbers(wrong))
         reason = f"the config saves modules whose names end with {items} whole, and also adapts {names}"
         yield build_finding("config_refused", reason, wrong)
+    yield from _saved_inside_layers(config, spec)
+
+
+def _saved_inside_layers(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
+    """Items of modules_to_save that select parts of PEFT's own layers."""
+    if not config.saved_modules:
+        return
+    from adaptry.checks.inner_modules import saved_inner_module  # few adapters save modules
+
+    inner = saved_inner_module(spec.method, config.saved_modules, (module.path for module in spec.modules))
+    if inner is not None:
+        (name,) = fold_layer_numbers([inner])
+        items = shorten_names([end for end in config.saved_modules if inner.endswith(end)])
+        reason = f"modules_to_save lists {items}, by which PEFT also selects {name}, a part of its own layer"
+        yield build_finding("config_refused", reason, [inner])
 
 
 def _is_one_of(path: str, ends: Iterable[str]) -> bool:

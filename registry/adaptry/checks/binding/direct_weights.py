@@ -39,8 +39,8 @@ _READ_DIRECTLY: Mapping[str, frozenset[str]] = {
 }
 """The last names of modules, without numbers, by type of model (or of its part), as in transformers 5.24."""
 _READ_ENDS: Mapping[str, tuple[str, ...]] = {"mobilebert": ("predictions.dense", "predictions.decoder")}
-"""The ends of paths, where other modules have the same last names. MobileBERT concatenates the weights of its two
-heads.
+"""The ends of paths, if other modules have the same last names. MobileBERT concatenates the weights of its
+two heads.
 """
 _CALLED_IF_QUANTISED = frozenset(["falcon_mamba", "jamba"])
 _DEPTHWISE = ("conv1d", "conv.conv")

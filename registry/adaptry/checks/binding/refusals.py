@@ -85,7 +85,8 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
     yield from _unsupported_modules(model)
     yield from _targeted_twice(model)
     if model.adapter.config.saved_modules:
-        yield from saved_module_refusals(model)
+        layers = {bare_path(target.module.path) for target in module_map.placed}
+        yield from saved_module_refusals(model, [*sorted(layers), *uncovered])
     yield from _token_rows(model, module_map)
     yield from _rows_of_input(model)
     yield from _adapted_rows(model, module_map)

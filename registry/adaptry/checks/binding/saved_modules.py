@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
@@ -12,15 +12,21 @@ from adaptry.bases.model_names import ModelNames
 from adaptry.checks.binding.loaded_model import LoadedModel
 from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
+from adaptry.checks.inner_modules import base_layers_without_tensors
 
 
-def saved_module_refusals(model: LoadedModel) -> Iterator[str]:
-    """A sentence for each reason, without a full stop."""
+def saved_module_refusals(model: LoadedModel, adapted: Iterable[str]) -> Iterator[str]:
+    """A sentence for each reason, without a full stop. `adapted` are the paths of PEFT's layers."""
     adapter, names = model.adapter, model.names
     if (inner := _saved_twice(adapter.config, names)) is not None:
         (path,) = fold_layer_numbers([inner])
         yield f"{_source(adapter.config)}, which selects {path} and a module around it"
     yield from _without_tensors(adapter, names)
+    lost = base_layers_without_tensors(
+        adapter.config.saved_modules, adapted, names.parameters, adapter.tensors
+    )
+    if first := sorted(lost):
+        yield f"{_source(adapter.config)}, but the file lacks {shorten_names(fold_layer_numbers(first))}"
     if model.is_input_among_tied and adapter.config.ties_saved:
         yield (
             "ensure_weight_tying is set, but PEFT counts this model's input embedding among those that are"
