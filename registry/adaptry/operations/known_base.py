@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.formats import PEFT
 from adaptry.bases.hub_cache import hub_snapshot, hub_snapshots
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (
@@ -167,19 +168,21 @@ def _of_gguf(connected: RegistryOpener, file: Path, label: str) -> KnownBase:
 def _of_folder(connected: RegistryOpener, adapter: Adapter, label: str) -> KnownBase:
     name = adapter.config.base_name
     if name is None:
-        raise NotFound(f"{label} does not name its base (base_model_name_or_path in its config): {_PASS}")
+        field = " (base_model_name_or_path in its config)" if adapter.format is PEFT else ""
+        raise NotFound(f"{label} does not name its base{field}: {_PASS}")
+    named_by = f"the config of {label}" if adapter.format.config else label
     fate = "is not a registered name"
     try:
         registered = None if is_folder(name) else _registered(connected().bases, name)
     except (NotFound, Unavailable, Unauthenticated, PermissionDenied) as error:
         registered, fate = None, f"could not be looked up in the registry ({error.message})"
     if registered is not None:
-        return KnownBase(registered.id, name, f"the registered base that the config of {label} names")
+        return KnownBase(registered.id, name, f"the registered base that {named_by} names")
     for place in (find_config_folder(adapter), hub_snapshot(name, adapter.config.fields.get("revision"))):
         if place is not None and (id := _id_in(place)):
-            return KnownBase(id, _shown(place, name), f"the model that the config of {label} names")
+            return KnownBase(id, _shown(place, name), f"the model that {named_by} names")
     raise NotFound(
-        f"the config of {label} names the base {name!r}, which {fate}, and there is no model in"
+        f"{named_by} names the base {name!r}, which {fate}, and there is no model in"
         f" {_joined(folders_of_name(adapter, name))}: {_PASS}{_hint_of_copy(name)}"
     )
 
