@@ -12,7 +12,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener
 from adaptry_cli.derive_output import OutputTarget, output_options, require_destination
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import json_option, progress
+from adaptry_cli.out import json_option, print_err, progress
 from adaptry_cli.parent_report import ReportTarget, report_options, write_and_report
 from adaptry_cli.warnings import warn
 
@@ -37,7 +37,7 @@ _ONLY_TO_PEFT = (
     "--base",
     metavar="NAME|DIR|ID",
     type=BASE,
-    help="The base of the adapter. Default: the one in the registry.",
+    help="The base of the adapter. Default: its own, if it is known by its content.",
 )
 @click.option(
     "--layout",
@@ -113,6 +113,7 @@ def convert(
         layout,
         part,
         is_reported=report.is_any,
+        note=print_err,
         only_layout=_ONLY_LAYOUT,
         only_to_peft=_ONLY_TO_PEFT,
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from adaptry.core.errors import Invalid
-from adaptry_cli.arguments import BASE, DTYPE, INPUT, RUNTIME, require_usage
+from adaptry_cli.arguments import BASE, DTYPE, INPUT, RUNTIME, parse_named, require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, settings_for
 from adaptry_cli.derive_output import OutputTarget, open_named_parent, output_options
@@ -65,7 +65,7 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     "--base",
     metavar="NAME|DIR|ID",
     type=BASE,
-    help="The base of the adapter. Default: the one in the registry.",
+    help="The base of the adapter. Default: its own, if it is known by its content.",
 )
 @click.option("--rank", type=WholeNumber(1), help="Maximum rank when another method is converted to a LoRA.")
 @click.option(
@@ -145,9 +145,13 @@ def export(
         dry_run or target.destination is not None or artifact is not None,
         "pass a destination: -o NAME, -o ./DIR or --push oci://…",
     )
+    from adaptry.operations.known_base import base_or_known
     from adaptry.operations.sources import with_configured_base
 
-    with progress() as bars:
+    with (
+        progress() as bars,
+        base_or_known(connected, parse_named(source), options["base"], print_err) as options["base"],
+    ):
         parent = with_configured_base(open_named_parent(connected, source, bars), options["base"])
         setting = _setting(connected, parent, bars, {**options, "may_replace": target.may_replace})
         if dry_run:

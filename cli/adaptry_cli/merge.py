@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from adaptry.core.refs import split_weight
 from adaptry_cli.arguments import BASE, DTYPE, INPUT, METHOD, parse_named, parse_parameters, validate_options
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option
@@ -25,7 +26,12 @@ if TYPE_CHECKING:
 
 @command()
 @click.argument("inputs", metavar="REF|DIR[=WEIGHT]...", type=INPUT, nargs=-1, required=True)
-@click.option("--base", required=True, metavar="NAME|DIR|ID", type=BASE, help="The base to merge into.")
+@click.option(
+    "--base",
+    metavar="NAME|DIR|ID",
+    type=BASE,
+    help="The base to merge into. Default: the adapters' own, if it is known by its content.",
+)
 @click.option(
     "--to",
     "-o",
@@ -94,7 +100,7 @@ if TYPE_CHECKING:
 @json_option
 def merge(
     inputs: tuple[str, ...],
-    base: str,
+    base: str | None,
     output: Path,
     device: str,
     kernel: str,
@@ -114,8 +120,13 @@ def merge(
     from adaptry.compute.merging.merge import MergeOptions, plan_recipe
     from adaptry.compute.merging.merge import merge as carry_out
     from adaptry.compute.merging.sampled_changes import sample_changes
+    from adaptry.operations.known_base import find_common_base
     from adaptry.operations.merge_sources import open_merge
 
+    if base is None:
+        known = find_common_base(connected, [parse_named(split_weight(entry)[0]) for entry in inputs])
+        print_err(known.sentence())
+        base = known.key
     recipe = _recipe(base, inputs, options)
     with progress() as bars:
         named = [parse_named(entry.source) for entry in recipe.inputs]
@@ -138,7 +149,6 @@ def merge(
 def _recipe(base: str, inputs: tuple[str, ...], options: dict[str, Any]) -> MergeRecipe:
     """The options as one value. (`Any`: each option has its field's type.)"""
     from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
-    from adaptry.core.refs import split_weight
 
     entries = tuple(RecipeInput(source=source, weight=weight) for source, weight in map(split_weight, inputs))
     options["parameters"] = parse_parameters(options["parameters"])

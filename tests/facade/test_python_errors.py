@@ -66,7 +66,8 @@ def test_a_refused_pull_and_a_refused_export_name_the_argument_to_pass(tmp_path:
 
     with pytest.raises(adaptry.errors.AdaptryError) as unwritten:
         adaptry.export(adapter, engine="llama.cpp", to=tmp_path / "written")
-    assert "pass the base with base=… (a folder, of which only headers" in str(unwritten.value)
+    assert "needs the base: the config of" in str(unwritten.value)
+    assert "pass base=BASE, a folder or a registered base" in str(unwritten.value)
     assert "--" not in str(unwritten.value)
 
 

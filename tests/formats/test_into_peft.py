@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,25 @@ def test_kohyas_flat_names_are_resolved_by_the_base(tmp_path: Path) -> None:
     assert_same(merged(source, base, tmp_path / "merged"), as_factors_say(base, changes), weights)
     adapter = open_dir(converted(source, tmp_path / "peft", "--base", base))
     assert {module.path: module.scale for module in adapter.spec.modules} == {LINEAR: 0.5, CONV: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "model"),
+    [(mlx, tiny_base), pytest.param(kohya, unet, marks=pytest.mark.slow)],
+    ids=["mlx", "kohya"],
+)
+def test_a_converted_version_is_bound_to_the_given_base(
+    adapter: Callable[[Path], Path], model: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    source, base = adapter(tmp_path / "out"), model(tmp_path / "base")
+    registry = ("--registry", tmp_path / "registry")
+    assert run("base", "add", base, "--name", "acme/own", *registry).exit_code == 0
+
+    made = run("convert", source, "--base", base, "-o", "acme/tone", *registry)
+    shown = json.loads(run("show", "acme/tone", "--json", *registry).stdout)
+
+    assert made.exit_code == 0, made.output
+    assert shown["version"]["base_status"] == "verified"
 
 
 def test_a_gguf_beside_another_adapter_is_not_used_instead(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def convert(
     Args:
         source: A folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
         to: A name in the registry, or a folder.
-        base: The adapter's base: a folder, a name or an id. None: the registered one.
+        base: The adapter's base: a folder, a name or an id. None: its own, if it is known by its content.
         layout: Only rewrites the file with the module names of this version of transformers, without changing
             weights. Can be combined only with `base` and the arguments about the result.
         rank: The maximum rank of every update.

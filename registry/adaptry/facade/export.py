@@ -111,7 +111,7 @@ def export(
         to: A folder, or a name in the registry (for a version in PEFT's format). None: only returns the plan.
         engine: The engine, with its version and limits: `"vllm@0.33,max_lora_rank=64"`.
         format: The files to write, as in `"gguf"`. None: the engine's.
-        base: The adapter's base: a folder, a name or an id. None: the registered one.
+        base: The adapter's base: a folder, a name or an id. None: its own, if it is known by its content.
         rank: The maximum rank when another method is converted to a LoRA.
         energy: Instead of `rank`: the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
         dtype: The dtype of computed tensors, such as those of a conversion.
@@ -135,6 +135,7 @@ def export(
     """
     from adaptry.checks.runtimes import parse_runtime
     from adaptry.operations.export import export_options, plan_export, write_export
+    from adaptry.operations.known_base import base_or_known
 
     if engine is None and format is None:
         raise Invalid('pass engine="vllm" (or another engine), or format="gguf" (or another format)')
@@ -142,8 +143,12 @@ def export(
     named = parse_source(source)
     target = None if to is None else parse_destination(to, metrics, alias, force_reason, replace)
     runtime = None if engine is None else parse_runtime(engine)
-    with lazily_opened(registry, create=target is not None) as connected, shown_progress(progress) as bars:
-        given = None if base is None else parse_base(base)
+    asked = None if base is None else parse_base(base)
+    with (
+        lazily_opened(registry, create=target is not None) as connected,
+        shown_progress(progress) as bars,
+        base_or_known(connected, named, asked) as given,
+    ):
         parent = with_configured_base(open_parent(connected, named, warn=warn, progress=bars), given)
         options = with_fields(
             export_options(connected, parent, given, bars),

@@ -52,7 +52,7 @@ class MergeResult:
 def merge(
     inputs: Weighted,
     *,
-    base: BaseLike,
+    base: BaseLike | None = None,
     to: Path | str,
     method: str = "linear",
     parameters: Mapping[str, float | bool | str] | None = None,
@@ -75,7 +75,7 @@ def merge(
 def merge(
     inputs: Weighted,
     *,
-    base: BaseLike,
+    base: BaseLike | None = None,
     to: None = None,
     method: str = "linear",
     parameters: Mapping[str, float | bool | str] | None = None,
@@ -98,7 +98,7 @@ def merge(
 def merge(
     inputs: Weighted,
     *,
-    base: BaseLike,
+    base: BaseLike | None = None,
     to: Path | str | None = None,
     method: str = "linear",
     parameters: Mapping[str, float | bool | str] | None = None,
@@ -126,7 +126,8 @@ def merge(
     Args:
         inputs: One adapter, several, or a mapping from adapters to their weights (finite numbers, 1 if not
             given). Each is a folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
-        base: The base to merge into: a folder, or a registered base's name or id.
+        base: The base to merge into: a folder, or a registered base's name or id. None: the adapters' own, if
+            it is known by its content.
         to: The folder to write, which must be empty or absent. None: only returns the plan.
         method: How to combine several adapters: `linear` (the weighted sum), or a method of `combine`.
         parameters: The method's parameters, as in `{"density": 0.3}`.
@@ -156,11 +157,13 @@ def merge(
     from adaptry.compute.merging.merge import MergeOptions, plan_recipe
     from adaptry.compute.merging.merge import merge as merge_recipe
     from adaptry.compute.recipes.merge import MergeRecipe
+    from adaptry.operations.known_base import find_common_base
     from adaptry.operations.merge_sources import open_merge
 
     named = parse_inputs(inputs)
+    sources = [source for source, _ in named]
     fields: dict[str, Any] = {  # as the recipe checks them
-        "base": _recipe_base(base),
+        "base": "" if base is None else _recipe_base(base),
         "inputs": tuple(entry for _, entry in named),
         "method": method,
         "parameters": dict(parameters or {}),
@@ -173,8 +176,10 @@ def merge(
         "rounding": rounding,
     }
     recipe = validated(MergeRecipe, **fields)
-    sources = [source for source, _ in named]
     with lazily_opened(registry) as connected, shown_progress(progress) as bars:
+        if base is None:
+            known = find_common_base(connected, sources)
+            recipe = recipe.model_copy(update={"base": _recipe_base(known.key)})
         opened = open_merge(connected, recipe, sources, warn=warn, progress=bars)
         if to is None:
             decided = plan_recipe(recipe, opened.checkpoint, opened.sources, opened.base_evidence)

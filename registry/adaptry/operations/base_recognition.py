@@ -8,7 +8,7 @@ claim never contains a path, which has no meaning on another machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -105,12 +105,7 @@ class BaseRecogniser:
         found = _checkpoints(declared.written, (*_folder_of(adapter), *near), self._records)
         if not found or (declared.claim and _known(self.bases, declared.written)):
             return declared
-        if len({record.id for record in found.values()}) > 1:
-            raise Conflict(
-                f"its config names the base {declared.written!r}, but these folders have different bases:"
-                f" {', '.join(map(str, found))}; pass the one that it was trained on (--base DIR)"
-            )
-        folder, record = next(iter(found.items()))
+        folder, record = _only_model(found, declared.written)
         return self._by_content(record, folder, declared.written)
 
     def base_of(
@@ -202,6 +197,20 @@ def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | N
     return next(iter(found.values())) if is_one else None
 
 
+def find_config_folder(adapter: Adapter) -> Path | None:
+    """The folder on this machine with the model that the adapter's config names. None if there is none;
+    raises `Conflict` if there are several models.
+    """
+    written = adapter.config.base_name
+    found = _checkpoints(written, _folder_of(adapter), {}) if written else {}
+    return _only_model(found, written)[0] if written and found else None
+
+
+def folders_of_name(adapter: Adapter, name: str) -> tuple[Path, ...]:
+    """The folders that the name of a base in an adapter's config may mean, whether or not they exist."""
+    return tuple(_places(name, _folder_of(adapter)))
+
+
 def _is_same_folder(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other.expanduser())
@@ -284,6 +293,16 @@ def _checkpoints(
         except (AdaptryError, OSError, ValueError):
             continue  # no complete checkpoint, perhaps not yet
     return found
+
+
+def _only_model(found: Mapping[Path, BaseRecord], written: str) -> tuple[Path, BaseRecord]:
+    """The first folder. Raises `Conflict` if another has another model."""
+    if len({record.id for record in found.values()}) > 1:
+        raise Conflict(
+            f"its config names the base {written!r}, but these folders have different bases:"
+            f" {', '.join(map(str, found))}; pass the one that it was trained on (--base DIR)"
+        )
+    return next(iter(found.items()))
 
 
 def _record_in(folder: Path, records: dict[Path, BaseRecord]) -> BaseRecord:

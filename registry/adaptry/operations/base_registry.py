@@ -7,6 +7,7 @@ name from anywhere, any other only on the machine that registered it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -17,6 +18,7 @@ from adaptry.bases.fingerprinting.full_hashes import full_hashes
 from adaptry.bases.fingerprinting.match import match_bases
 from adaptry.bases.fingerprinting.quantised_copies import is_packed
 from adaptry.bases.hf_folder import INDEX_END, HfCheckpoint, open_checkpoint, side_files
+from adaptry.bases.hub_cache import hub_snapshots
 from adaptry.bases.local_index import find_paths, record_path
 from adaptry.core.digest import Digest
 from adaptry.core.errors import AdaptryError, Conflict, NotFound, TooLarge, Unsupported
@@ -104,8 +106,9 @@ def open_base(
 ) -> HfCheckpoint:
     """The base in a folder (`./base`), or by name, id, or the beginning of an id.
 
-    A name is looked up in recorded folders on this machine, then among the registry's stored weights, which
-    are cached in `cache`. Raises `NotFound`, with a remedy, if it is in neither.
+    A name is looked up in recorded folders on this machine, in the Hub's cache, then among the registry's
+    stored weights, which are cached in `cache`. A folder counts if it has the base's fingerprint. Raises
+    `NotFound`, with a remedy, if it is in none of them.
     """
     if is_folder(key):
         return open_checkpoint(key)
@@ -113,7 +116,8 @@ def open_base(
     cache = cache or _cache()
     folders = folders_of(info.id, cache)
     seen, kept = folders[:-1], folders[-1]
-    for folder in folders:
+    copies = chain.from_iterable(map(hub_snapshots, info.names))
+    for folder in chain(folders, copies):
         if checkpoint := _open_if_same(folder, info.id):
             return checkpoint
     if not info.is_stored:
@@ -160,6 +164,7 @@ def _open_if_same(folder: Path, base: Digest) -> HfCheckpoint | None:
 def _missing_weights_message(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:
     """The error message for a base whose weights were not found, with the state of each recorded folder."""
     fates = [f"{folder} {'has changed' if folder.is_dir() else 'no longer exists'}" for folder in seen]
+    fates += [f"{copy} has other weights" for name in info.names for copy in hub_snapshots(name)]
     was = f" ({', '.join(fates)})" if fates else ""
     name = f" --name {info.names[0]}" if info.names else ""
     return (

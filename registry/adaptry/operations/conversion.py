@@ -4,6 +4,7 @@ LoRA.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from adaptry.adapters.base_record import BaseRecord
@@ -24,6 +25,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import is_folder_path
 from adaptry.operations.base_registry import open_base
+from adaptry.operations.known_base import base_or_known, ignore_note
 from adaptry.operations.sources import (
     ParentSource,
     RegistryOpener,
@@ -36,7 +38,8 @@ from adaptry.operations.sources import (
 
 @dataclass(frozen=True, slots=True)
 class ConversionRequest:
-    """`base`: a base other than the one that the registry has for the adapter. `layout`: only rewrite the
+    """`base`: a base other than the known one. `note` receives a sentence about the base that is used if none
+    is given. `layout`: only rewrite the
     file in this layout. `part`: the part of a pipeline to take from another tool's file. `options`: options
     of the LoRA. `is_reported`: the result will be compared with its parent, module by module. `only_layout`,
     `only_to_peft`: error messages if a file is only rewritten and other options were given.
@@ -47,6 +50,7 @@ class ConversionRequest:
     layout: LayoutVersion | None = None
     part: str | None = None
     is_reported: bool = False
+    note: Warn = ignore_note
     only_layout: str = "a layout changes no weights: leave out all other options but the base"
     only_to_peft: str = (
         "a file of another tool is converted to PEFT's layout without other changes: leave out the other "
@@ -73,6 +77,20 @@ def plan_conversion(
     Raises `Invalid` (options that do not go together, or a base that is needed), `Unsupported`,
     `CheckFailed`, and as `open_parent`.
     """
+    with base_or_known(connected, source, request.base, request.note) as base:
+        known = replace(request, base=base)
+        return _planned(connected, source, known, label=label, warn=warn, progress=progress)
+
+
+def _planned(
+    connected: RegistryOpener,
+    source: ParentSource,
+    request: ConversionRequest,
+    *,
+    label: str | None,
+    warn: Warn,
+    progress: Progress,
+) -> LazyAdapter:
     if request.layout is not None:
         _require(not request.needs_lora and request.part is None, request.only_layout)
         parent = open_parent(connected, source, label=label, warn=warn, progress=progress)

@@ -79,7 +79,8 @@ def parent_as_peft(parent: ParentAdapter) -> tuple[ParentAdapter, tuple[str, ...
 def convert_to_peft(
     parent: ParentAdapter, base: BaseRecord | None = None, part: str | None = None
 ) -> LazyAdapter:
-    """Another tool's `parent` in PEFT's layout. If `base` is given, PEFT loads all of it.
+    """Another tool's `parent` in PEFT's layout. If `base` is given, PEFT loads all of it, and it is the
+    declared base of the result, unless the parent's is known.
 
     Raises what `open_as_peft` raises, and `CheckFailed` if it does not fit the base.
     """
@@ -95,7 +96,7 @@ def convert_to_peft(
         "inputs": [parent.recipe_entry()],
         **({"part": part} if part else {}),
     }
-    return copied(parent, made.adapter, recipe, notes)
+    return copied(replace(parent, base=parent.base or base), made.adapter, recipe, notes)
 
 
 def copied(parent: ParentAdapter, seen: Adapter, recipe: Json, notes: tuple[str, ...] = ()) -> LazyAdapter:
