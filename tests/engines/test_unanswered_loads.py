@@ -16,6 +16,7 @@ from adaptry.integrations.serving.follow.reconciler import Reconciler
 from adaptry.integrations.serving.worker.backoff import Backoff
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.rollouts import RolloutPlan
+from adaptry.registry.workers import WorkerProblem
 
 from .conftest import PROD, TONE, Scene, settle
 from .fakes import Answer, FakeVllm
@@ -122,6 +123,36 @@ def test_a_version_that_hung_before_is_tried_after_all_others(scene: Scene, engi
     assert engine.attempts[0] == f"{LATER}@prod"
     assert engine.attempts[-1] == PROD
     assert list(engine.names()) == [f"{LATER}@prod"]
+
+
+def test_versions_that_hang_delay_other_new_ones_by_the_engines_whole_time_only_once(
+    scene: Scene, engine: HangingVllm
+) -> None:
+    """The engine gets less time for each further load until it answers one."""
+    names = [AdapterName.parse(f"acme/{name}") for name in ("first", "second", "third")]
+    for seed, name in enumerate(names):
+        version = scene.publish(seed, name)
+        hang(engine, version)
+        scene.alias(version)
+    scene.alias(scene.publish(9, LATER))
+    worker = scene.worker(engine, patience=3.0)
+    settle(worker)
+    assert list(engine.names()) == [f"{LATER}@prod"]
+    first, second, third = map(time_given, scene.registry.workers.get("gpu-1").problems)
+    assert (first, second < 3.0, third < 3.0) == (3.0, True, True)
+    assert sorted(engine.attempts) == sorted({*engine.attempts})  # each load was sent once
+
+    scene.alias(version := scene.publish(5))
+    hang(engine, version)
+    settle(worker)
+    assert time_given(scene.registry.workers.get("gpu-1").problems[-1]) == 3.0
+
+
+def time_given(problem: WorkerProblem) -> float:
+    """The seconds after which the worker gave up waiting for the engine's answer."""
+    found = re.search(r"within ([0-9.e-]+) s;", problem.reason)
+    assert found, problem
+    return float(found[1])
 
 
 @pytest.mark.parametrize("slots", [1, 8])

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.core.errors import CheckFailed, Conflict, Unauthenticated, Unavailable
+from adaptry.core.errors import CheckFailed, Conflict, RevisionNotFound, Unauthenticated, Unavailable
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving import Cache
@@ -315,20 +315,32 @@ def test_a_refused_name_is_logged_once_with_a_command_for_its_version(
     assert "→ change it to a rank that the server supports: adaptry resize acme/tone@1 " in refused
 
 
-def test_the_log_has_the_registrys_reason_for_a_name_that_it_does_not_have(
-    bench: Bench, publish: Publish, caplog: pytest.LogCaptureFixture
+def test_a_bare_name_whose_only_version_was_withdrawn_is_refused_with_the_reason(
+    bench: Bench, publish: Publish
 ) -> None:
-    """vLLM itself answers only that there is no such model."""
-    caplog.set_level("INFO", "vllm.adaptry")
     publish()
     withdrawn = StateChange(state="quarantined", reason="it leaks")
     change_state(bench.registry.there, Ref.parse("acme/tone@1"), withdrawn)
 
     async def test() -> None:
-        assert await bench.ask("acme/tone") is None
+        for _ in range(2):
+            with pytest.raises(RevisionNotFound, match=r"acme/tone@1 is quarantined: it leaks.*by "):
+                await bench.ask("acme/tone")
 
     asyncio.run(test())
-    assert "acme/tone is not served: acme/tone has no active version" in caplog.text
+
+
+def test_the_log_has_the_registrys_reason_for_a_name_that_it_does_not_have(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """vLLM itself answers only that there is no such model."""
+    caplog.set_level("INFO", "vllm.adaptry")
+
+    async def test() -> None:
+        assert await bench.ask("acme/nothing") is None
+
+    asyncio.run(test())
+    assert "acme/nothing is not served: no adapter acme/nothing" in caplog.text
 
 
 def test_a_base_folder_that_changed_after_the_start_of_vllm_identifies_no_base(

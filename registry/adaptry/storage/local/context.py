@@ -154,11 +154,8 @@ class RegistryContext:
         if found is None and resolved and isinstance(ref.selector, Label):
             found = self._at_git_ref(tx, resolved.adapter, ref.selector.label)
         if found is None:
-            if isinstance(ref.selector, Latest):
-                raise NotFound(
-                    f"{ref.name} has no active version; `adaptry ls {ref.name}` lists all versions with"
-                    " their states"
-                )
+            if isinstance(ref.selector, Latest) and resolved:
+                raise RevisionNotFound(_why_none_is_active(tx, resolved.adapter))
             raise NotFound(f"no version {ref}; `adaptry ls {ref.name}` lists all versions")
         return found
 
@@ -325,4 +322,21 @@ def damaged_error(what: str, reason: str) -> CorruptData:
     return CorruptData(
         f"{what} is damaged in the registry: {reason}. Push the same files again, or run `adaptry repair` on"
         " the registry's machine, with --from and a copy of it"
+    )
+
+
+def _why_none_is_active(tx: Reads, adapter: AdapterRecord) -> str:
+    """With the newest version's state, and who set it for which reason."""
+    from adaptry.registry.state_warnings import state_warning
+    from adaptry.storage.catalog.shown_versions import newest_page  # which no other ref needs
+
+    page = newest_page(tx, adapter.key, None, 1)
+    if not page.items:
+        return f"{adapter.name} has no version yet; push one (adaptry push FOLDER {adapter.name})"
+    (newest,) = page.items
+    change = newest.last_state_change
+    by = f" (by {change.by})" if change else ""
+    return (
+        f"{adapter.name} has no active version: {state_warning(newest)}{by}; `adaptry ls {adapter.name}`"
+        " lists all versions with their states"
     )

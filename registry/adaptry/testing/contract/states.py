@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.adapters.formats import CONFIG
-from adaptry.core.errors import CheckFailed, Conflict, NotFound, PermissionDenied, Withdrawn
+from adaptry.core.errors import CheckFailed, Conflict, NotFound, PermissionDenied, RevisionNotFound, Withdrawn
 from adaptry.core.identity import LOCAL, Identity
 from adaptry.core.lifecycle import STATE_RULES, WITHDRAWN, State
 from adaptry.core.refs import AdapterName, Ref
@@ -15,7 +15,7 @@ from adaptry.operations.transfer import copy, open_revision, pull, push
 from adaptry.operations.version_state import change_state
 from adaptry.registry.commit_info import CommitNote
 from adaptry.registry.interface import Registry
-from adaptry.registry.records import PushOptions, StateChange, VersionInfo
+from adaptry.registry.records import AdapterEdit, PushOptions, StateChange, VersionInfo
 from adaptry.testing.contract.fixtures import ADA, EVE, RON, TONE, ContractFixtures, MakeLora, MakeRegistry
 
 FIRST = Ref.parse("acme/tone@1")
@@ -118,7 +118,13 @@ class StatesContract(ContractFixtures):
         assert registry.versions.get(Ref(TONE)).number == registry.adapters.get(TONE).latest == 1
         put(registry, state, number=1)
         assert registry.adapters.get(TONE).latest is None
-        with pytest.raises(NotFound, match="no active version"):
+        reason = f"acme/tone has no active version: acme/tone@2 is {state}: .*by .*adaptry ls acme/tone"
+        with pytest.raises(RevisionNotFound, match=reason):
+            registry.versions.get(Ref(TONE))
+
+    def test_a_bare_name_without_any_version_has_a_hint(self, registry: Registry) -> None:
+        registry.adapters.create(TONE, AdapterEdit())
+        with pytest.raises(RevisionNotFound, match="has no version yet; push one"):
             registry.versions.get(Ref(TONE))
 
     @pytest.mark.parametrize("state", STATE_RULES)

@@ -6,8 +6,11 @@ engine's own module interprets the responses.
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import urllib3
@@ -79,7 +82,10 @@ class EngineClient:
         """`patience`: how many seconds the engine has to answer a `POST`. Raises `Invalid` if `url` is
         malformed."""
         self.url: str = check_url(url)
-        self._patience = patience
+        self.patience = patience
+        self.slowest_answer = 0.0
+        """How many seconds the engine needed at most to answer a `POST` that it did answer."""
+        self._limit = math.inf
         self._open_pool = pool_factory(self.url, ca_bundle, None)
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
 
@@ -87,7 +93,19 @@ class EngineClient:
         return self._request("GET", path, None, patience)
 
     def post(self, path: str, body: object, patience: float | None = None) -> EngineResponse:
-        return self._request("POST", path, json.dumps(body).encode(), patience or self._patience)
+        seconds, start = min(patience or self.patience, self._limit), time.monotonic()
+        answer = self._request("POST", path, json.dumps(body).encode(), seconds)
+        self.slowest_answer = max(self.slowest_answer, time.monotonic() - start)
+        return answer
+
+    @contextlib.contextmanager
+    def at_most(self, seconds: float) -> Iterator[None]:
+        """In the block, the engine has at most `seconds` to answer a `POST`."""
+        self._limit = seconds
+        try:
+            yield
+        finally:
+            self._limit = math.inf
 
     def delete(self, path: str, patience: float = 60.0) -> EngineResponse:
         return self._request("DELETE", path, None, patience)

@@ -273,7 +273,8 @@ class Reconciler:
             )
             has_room = len(deps.engine.list_adapters()) < self._settings.most_loaded
             try:
-                executor.apply(action, has_room)
+                with self._unanswered.attempt(action):
+                    executor.apply(action, has_room)
             except AdaptryError as error:
                 failed.add(self._handle_failure(key, error))
                 if not isinstance(action, UnloadAction) and isinstance(error, EngineTimeout):
@@ -298,7 +299,8 @@ class Reconciler:
             if not self.is_registry_down:
                 self._deps.registry.events.read()
         if key and isinstance(error, EngineTimeout):
-            self._backoff.record_failure(key, error.message, error.seconds)
+            time_given = max(error.seconds, self._deps.engine.client.patience)
+            self._backoff.record_failure(key, error.message, time_given)
         elif key and is_transient:
             self._transient_errors[key[0]] = error.message
         elif key:
@@ -388,8 +390,7 @@ class Reconciler:
             )
             for one in without_slot
         }
-        problems |= self._transient_errors
-        problems |= self._generations.refused | self._lost.problems
+        problems |= self._transient_errors | self._generations.refused | self._lost.problems
         for name, version in self._desired.all_targets(self._reply.turns):
             if reason := self._backoff.problem((name, version.digest)):
                 problems[name] = reason

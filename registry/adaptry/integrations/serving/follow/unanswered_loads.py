@@ -1,21 +1,30 @@
 """Loads that the engine accepted and did not answer: it may still carry them out.
 
-An engine that has loaded the version after all was only slow. A recalled version counts as dropped only when
+While an engine does not answer, it gets only a sixth of the time for each further load, so that the first
+answer of one that works again is not long in coming: every other new version would wait behind each of those
+that hang. A load that takes longer than that is not lost, because an engine that has loaded the version after
+all was only slow. A recalled version counts as dropped only when
 its load is known to have ended, because it could be served afterwards. Engines carry out the loads and
 unloads of a name in order, so the answer to an unload, also one that finds nothing, shows that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
 
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CheckFailed, Conflict, Unavailable
 from adaptry.integrations.serving.engines import Engine, EngineAdapter
 from adaptry.integrations.serving.follow.executor import trial_name
+from adaptry.integrations.serving.follow.plan import FollowAction, UnloadAction
 from adaptry.integrations.serving.worker.backoff import Backoff
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import Withdrawal
+
+_SHARE = 1 / 6  # of the engine's time to answer
+_SLOWER = 2.0  # times its slowest answer
 
 
 class UnansweredLoads:
@@ -25,10 +34,24 @@ class UnansweredLoads:
         self._engine = engine
         self._backoff = backoff
         self._names: dict[Digest, set[str]] = {}
+        self._is_last_unanswered = False
+
+    @contextlib.contextmanager
+    def attempt(self, action: FollowAction) -> Iterator[None]:
+        """Limits the engine's time for a load in the block, unless it answered the last one."""
+        if isinstance(action, UnloadAction):
+            yield
+            return
+        client = self._engine.client
+        shorter = max(_SHARE * client.patience, _SLOWER * client.slowest_answer)
+        with client.at_most(shorter if self._is_last_unanswered else math.inf):
+            yield
+        self._is_last_unanswered = False
 
     def note(self, name: str, version: VersionInfo) -> None:
         """Records that a load of the version, to be served under `name`, got no answer."""
         self._names.setdefault(version.digest, set()).update((name, trial_name(version)))
+        self._is_last_unanswered = True
 
     def accept_late_loads(
         self, targets: Iterable[tuple[str, VersionInfo]], loaded: Sequence[EngineAdapter]
@@ -39,6 +62,7 @@ class UnansweredLoads:
             is_listed = not listed.isdisjoint((each, version.digest) for each in (name, trial_name(version)))
             if is_listed and self._backoff.is_unanswered((name, version.digest)):
                 self._backoff.record_success((name, version.digest))
+                self._is_last_unanswered = False
 
     def without_pending(
         self, withdrawals: Sequence[Withdrawal], loaded: Sequence[EngineAdapter]

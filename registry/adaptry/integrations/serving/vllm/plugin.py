@@ -19,7 +19,14 @@ from vllm import exceptions
 from vllm.lora.request import LoRARequest
 from vllm.lora.resolver import LoRAResolver, LoRAResolverRegistry
 
-from adaptry.core.errors import AdaptryError, Conflict, PermissionDenied, Unauthenticated, Unavailable
+from adaptry.core.errors import (
+    AdaptryError,
+    Conflict,
+    PermissionDenied,
+    RevisionNotFound,
+    Unauthenticated,
+    Unavailable,
+)
 from adaptry.core.settings import AdaptrySettings
 from adaptry.integrations.serving.settings import WorkerSettings, open_worker_cache, open_worker_registry
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
@@ -32,6 +39,7 @@ log = logging.getLogger("vllm.adaptry")
 _NAME = "adaptry"
 _STATUS: Mapping[type[AdaptryError], HTTPStatus] = {
     PermissionDenied: HTTPStatus.FORBIDDEN,
+    RevisionNotFound: HTTPStatus.NOT_FOUND,
     Conflict: HTTPStatus.CONFLICT,
     Unauthenticated: HTTPStatus.SERVICE_UNAVAILABLE,  # the worker's token, not the caller's
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,

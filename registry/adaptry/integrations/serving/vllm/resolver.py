@@ -17,7 +17,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from adaptry.core.errors import AdaptryError, Conflict, NotFound, Withdrawn
+from adaptry.core.errors import AdaptryError, Conflict, NotFound, RevisionNotFound, Withdrawn
 from adaptry.core.refs import AdapterName
 from adaptry.core.stack_ref import StackRef
 from adaptry.integrations.serving.event_listener import EventListener
@@ -150,7 +150,8 @@ class AdapterResolver:
     async def resolve(self, vllm: InProcessVllm, name: str) -> Any:
         """The request that makes vLLM load an unknown name; None if it is not a ref, or not in the registry.
 
-        Raises the reason if the version may not be served; the refusal is cached for a few seconds.
+        Raises the reason if the version may not be served, or if the adapter has no such version; the refusal
+        is cached for a few seconds.
         """
         target = parse_model_name(name)
         if target is None or len(name) > _LONGEST_NAME:
@@ -161,6 +162,8 @@ class AdapterResolver:
         try:
             self._refusals.check(name, self._config.clock())
             loaded = await self._resolve_limited(vllm, name, target)
+        except RevisionNotFound:
+            raise  # the worker may see the adapter, so other resolvers have no adapter of this name
         except NotFound:
             return None
         self._names[name] = loaded
