@@ -178,6 +178,20 @@ def test_an_adapter_of_replicated_layers_is_merged(
 
 
 @pytest.mark.parametrize("base", ["llama"], indirect=True)
+@pytest.mark.parametrize("names", [["experts.down_proj"], ["mlp.down_proj.weight", "experts.down_proj"]])
+def test_target_parameters_that_the_model_lacks_are_reported(
+    base: tuple[str, Any], names: list[str], tmp_path: Path
+) -> None:
+    """PEFT warns if it finds none, and ignores one of several."""
+    kind, model = base
+    save_trained(model, lora("q_proj", target_parameters=names), tmp_path / "tone")
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert "parameters_unknown" in found.codes
+    assert not found.is_blocked
+    assert is_close(found.ours, found.live)
+
+
+@pytest.mark.parametrize("base", ["llama"], indirect=True)
 @pytest.mark.parametrize("saved", ["A", "dropout", "default", "q_proj.base_layer"])
 def test_a_saved_part_of_an_adapted_layer_is_refused(
     base: tuple[str, Any], saved: str, tmp_path: Path

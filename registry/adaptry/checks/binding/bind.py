@@ -30,7 +30,7 @@ from adaptry.checks.binding.expert_factors import modules_as_parameters, with_pa
 from adaptry.checks.binding.initial_values import changes_untrained_modules, precision_loss
 from adaptry.checks.binding.loaded_model import bare_path, load_model
 from adaptry.checks.binding.loaded_parts import loaded_parts
-from adaptry.checks.binding.refusals import refusals, uncovered_modules
+from adaptry.checks.binding.refusals import refusals, uncovered_modules, unknown_parameters
 from adaptry.checks.binding.target_details import with_target_details
 from adaptry.core.errors import InvalidConfig, Unsupported
 
@@ -84,6 +84,8 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
             uncovered=uncovered,
             refusals=tuple(refusals(model, parts.module_map, uncovered)),
             fills_in=changes_untrained_modules(adapter.config, adapter.spec.method),
+            # A quantised base stores other parameters in the place of those in memory.
+            unknown_parameters=() if base.facts.get("quantization") else unknown_parameters(model),
             precision_loss=precision_loss(adapter, base, parts.module_map),
             chosen_class=model.chosen_class,
         )
