@@ -77,6 +77,15 @@ def dinov2(**options: Any) -> Any:
     return transformers.Dinov2ForImageClassification(config)
 
 
+def dinov2_giant(**options: Any) -> Any:
+    """Its gate and up projections are stored as one."""
+    return dinov2(use_swiglu_ffn=True, **options)
+
+
+def vit_msn() -> Any:
+    return transformers.ViTMSNForImageClassification(transformers.ViTMSNConfig(**VISION | IMAGE))
+
+
 def bert() -> Any:
     return transformers.BertForMaskedLM(transformers.BertConfig(**TEXT, intermediate_size=48))
 
@@ -127,6 +136,8 @@ def codes(report: CheckReport) -> set[str]:
         (granite_moe, {"target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}),
         (vit, {"target_modules": "all-linear"}),
         (swin, {"target_modules": ["q_proj", "fc1", "fc2"]}),
+        (dinov2, {"target_modules": "all-linear"}),
+        (vit_msn, {"target_modules": "all-linear"}),
     ],
 )
 def test_an_adapter_fits_its_base_without_a_finding(
@@ -193,14 +204,14 @@ def test_fused_experts_of_another_base_are_refused(
 
 
 def test_a_family_whose_conversion_is_not_known_is_a_warning(tmp_path: Path) -> None:
-    adapter, base = trained(tmp_path, dinov2, target_modules=["q_proj", "v_proj"])
+    adapter, base = trained(tmp_path, dinov2_giant, target_modules=["gate_proj"])
     report = check(adapter, base)
     assert not report.is_blocked
     assert "dinov2" in next(f.reason for f in report.findings if f.code == "module_renamed")
 
 
 def test_an_unknown_conversion_does_not_excuse_another_width(tmp_path: Path) -> None:
-    adapter, _ = trained(tmp_path, dinov2, target_modules=["q_proj", "v_proj"])
-    dinov2(hidden_size=64).save_pretrained(tmp_path / "other")
+    adapter, _ = trained(tmp_path, dinov2_giant, target_modules=["gate_proj"])
+    dinov2_giant(hidden_size=64).save_pretrained(tmp_path / "other")
     report = check(adapter, fingerprint(open_checkpoint(tmp_path / "other")))
     assert [finding.code for finding in report.blocking] == ["module_missing"]

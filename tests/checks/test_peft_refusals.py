@@ -84,6 +84,10 @@ MODELS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "bert": (lambda: t.BertForSequenceClassification(t.BertConfig(**WORDS)), WRITTEN),
     "bert_mlm": (lambda: t.BertForMaskedLM(t.BertConfig(**WORDS)), WRITTEN),
     "roberta": (lambda: t.RobertaForSequenceClassification(t.RobertaConfig(**WORDS)), WRITTEN),
+    "gpt2": (
+        lambda: t.GPT2LMHeadModel(t.GPT2Config(vocab_size=32, n_embd=16, n_layer=2, n_head=2)),
+        WRITTEN,
+    ),
     "bart": (lambda: t.BartForConditionalGeneration(t.BartConfig(**STACKS)), BOTH),
     "marian": (lambda: t.MarianMTModel(t.MarianConfig(**STACKS)), BOTH),
     "t5_encoder": (
@@ -138,6 +142,53 @@ def test_a_saved_module_inside_another_is_refused(
     assert found.refusal is not None
     assert "peft_refuses" in found.codes
     assert found.ours is None
+
+
+@pytest.mark.parametrize(
+    ("base", "target"), [("bart", "q_proj"), ("roberta", "query"), ("gpt2", "c_attn")], indirect=["base"]
+)
+def test_replicated_layers_of_a_model_in_which_peft_finds_none_are_refused(
+    base: tuple[str, Any], target: str, tmp_path: Path
+) -> None:
+    kind, model = base
+    save_trained(model, lora(target), tmp_path / "tone")
+    edit(tmp_path / "tone", layer_replication=[[0, 1]])
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert found.refusal is not None
+    assert "peft_refuses" in found.codes
+    assert found.ours is None
+
+
+@pytest.mark.parametrize(
+    ("base", "target", "method"),
+    [("bert", "query", peft.LoraConfig), ("llama", "q_proj", peft.AdaLoraConfig)],
+    indirect=["base"],
+)
+def test_an_adapter_of_replicated_layers_is_merged(
+    base: tuple[str, Any], target: str, method: Any, tmp_path: Path
+) -> None:
+    kind, model = base
+    fields = {"layer_replication": [[0, 2], [1, 2]], "target_modules": [target]}
+    fields |= {"total_step": 10, "init_r": 4} if method is peft.AdaLoraConfig else {}
+    save_trained(model, method(**fields), tmp_path / "tone")
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert found.live is not None
+    assert not found.is_blocked, found.codes
+    assert is_close(found.ours, found.live)
+
+
+@pytest.mark.parametrize("base", ["llama"], indirect=True)
+@pytest.mark.parametrize("names", [["experts.down_proj"], ["mlp.down_proj.weight", "experts.down_proj"]])
+def test_target_parameters_that_the_model_lacks_are_reported(
+    base: tuple[str, Any], names: list[str], tmp_path: Path
+) -> None:
+    """PEFT warns if it finds none, and ignores one of several."""
+    kind, model = base
+    save_trained(model, lora("q_proj", target_parameters=names), tmp_path / "tone")
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert "parameters_unknown" in found.codes
+    assert not found.is_blocked
+    assert is_close(found.ours, found.live)
 
 
 @pytest.mark.parametrize("base", ["llama"], indirect=True)

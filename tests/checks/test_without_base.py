@@ -14,6 +14,7 @@ from adaptry.checks import check
 from adaptry.checks.base_codes import BASE_CODES
 from adaptry.checks.codes import ADAPTER_CODES
 from adaptry.checks.codes_page import render_page
+from adaptry.core.errors import InvalidConfig
 from adaptry.core.report import Finding
 from adaptry.testing.samples import Tensors, random_tensor, tiny_lora, write_safetensors
 
@@ -202,7 +203,7 @@ def test_a_pattern_with_a_lookahead_is_not_reported_as_endless(tmp_path: Path) -
 
 
 def test_a_finding_about_counted_tensors_has_the_right_number(tmp_path: Path) -> None:
-    fields = {"peft_type": "OF_TOMORROW"}
+    fields = {"peft_type": "OF_TOMORROW", "peft_version": "99.0"}
     one = with_tensors(tmp_path / "one", {"prompt_embeddings": random_tensor((2, 4), 1)}, fields)
     assert "its 1 tensor was only counted" in one["method_not_described"].reason
     pair = {name: random_tensor((2, 4), 1) for name in ("a", "b")}
@@ -253,9 +254,25 @@ def test_a_feature_that_cannot_be_merged_is_noted(tmp_path: Path) -> None:
 
 
 def test_an_adapter_of_an_unknown_method_is_accepted_with_a_warning(tmp_path: Path) -> None:
-    report = check(open_dir(tiny_lora(tmp_path, config={"peft_type": "BRANDNEW"})), None)
+    report = check(
+        open_dir(tiny_lora(tmp_path, config={"peft_type": "BRANDNEW", "peft_version": "99.0"})), None
+    )
     assert not report.is_blocked
     assert "method_not_described" in {finding.code for finding in report.findings}
+
+
+def test_an_unknown_method_from_a_peft_that_does_not_have_it_is_refused(tmp_path: Path) -> None:
+    """PEFT raises a KeyError. (An adapter of a later PEFT is only reported.)"""
+    known = {"peft_type": "FOO", "peft_version": "0.21.2"}
+    assert "config_refused" in lora(tmp_path / "known", config=known)
+    later = {"peft_type": "FOO", "peft_version": "0.22.0"}
+    assert not check(open_dir(tiny_lora(tmp_path / "later", config=later)), None).is_blocked
+
+
+@pytest.mark.parametrize("kind", [None, 3])
+def test_a_method_that_is_no_text_is_refused(tmp_path: Path, kind: object) -> None:
+    with pytest.raises(InvalidConfig, match="peft_type"):
+        check(open_dir(tiny_lora(tmp_path, config={"peft_type": kind})), None)
 
 
 def test_the_page_of_codes_is_up_to_date() -> None:

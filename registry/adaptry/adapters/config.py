@@ -69,7 +69,9 @@ class AdapterConfig:
 
     @property
     def peft_type(self) -> str:
-        return str(self.fields.get("peft_type", "")).upper()
+        """The method's name in upper case; empty if it is absent, null or not a string."""
+        kind = self.fields.get("peft_type")
+        return kind.upper() if isinstance(kind, str) else ""
 
     @property
     def base_name(self) -> str | None:

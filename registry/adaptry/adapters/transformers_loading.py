@@ -53,6 +53,13 @@ _SWIN: _Rules = (
     (r"attention\.self\.value", "attention.v_proj"),
     *_VIT[4:],
 )
+_DINOV2: _Rules = (
+    (r"attention\.attention\.query", "attention.q_proj"),
+    (r"attention\.attention\.key", "attention.k_proj"),
+    (r"attention\.attention\.value", "attention.v_proj"),
+    (r"attention\.output\.dense", "attention.o_proj"),
+    (r"mlp\.weights_out", "mlp.down_proj"),
+)
 _SEGFORMER: _Rules = (
     (r"encoder\.patch_embeddings\.(\d+)\.", r"stages.\1.patch_embeddings."),
     (r"encoder\.block\.(\d+)\.", r"stages.\1.blocks."),
@@ -89,9 +96,24 @@ _GRANITE_MOE: _Rules = (
 _MIXTRAL: _Rules = ((r"\.block_sparse_moe\.", ".mlp."),)
 _TEXT_PART: _Rules = ((r"^model\.language_model\.", "model."),)
 
+_ARIA: _Rules = (
+    (r"mlp\.experts\.fc1\.weight", "mlp.experts.gate_up_proj"),
+    (r"mlp\.experts\.fc2\.weight", "mlp.experts.down_proj"),
+)
+_SPEECH_PARTS: _Rules = ((r"^encoder\.", "model.encoder."), (r"^projector\.", "model.projector."))
+
 # Each rule is applied to every name, in order, like in transformers.
 _RENAMES: Mapping[str, _Rules] = {
-    **dict.fromkeys(("vit", "deit", "beit", "ijepa", "vivit", "vit_mae", "vit_msn"), _VIT),
+    **dict.fromkeys(("vit", "deit", "beit", "ijepa", "vivit", "vit_mae"), _VIT),
+    "vit_msn": ((r"^encoder\.", "vit.encoder."), *_VIT),
+    **dict.fromkeys(("dinov2", "dinov2_with_registers"), _DINOV2),
+    **dict.fromkeys(("aria", "aria_text"), _ARIA),
+    **dict.fromkeys(("granite_speech", "granite_speech_plus"), _SPEECH_PARTS),
+    "flint": ((r"self_attn\.softmax_offset", "self_attn.sinks"),),
+    "colpali": ((r"^vlm\.language_model\.model\.", "vlm.language_model."),),
+    **dict.fromkeys(
+        ("llava_next", "llava_next_video", "llava_onevision"), ((r"^image_newline", "model.image_newline"),)
+    ),
     "audio-spectrogram-transformer": _VIT,
     "vision-encoder-decoder": _VIT_AS_ENCODER,
     "swin": _SWIN,
@@ -108,10 +130,10 @@ _RENAMES: Mapping[str, _Rules] = {
 
 _CONVERTED = frozenset(
     """
-    apertus1p5_text aria_text axk1 axk2 bailing_hybrid cohere_asr conditional_detr cosmos3_edge cosmos3_omni
-    d_fine deepseek_ocr2 deepseek_v4 deformable_detr detr dinov2 dinov2_with_registers dinov3_convnext
+    apertus1p5_text axk1 axk2 bailing_hybrid cohere_asr conditional_detr cosmos3_edge cosmos3_omni
+    d_fine deepseek_ocr2 deepseek_v4 deformable_detr detr dinov3_convnext
     dinov3_vit dory dots3_note dots3_note_text
-    emu3 ernie4_5_vl_moe flint gemma4_unified glm5_next glm5_next_text gradium_phonon_tts gte
+    emu3 ernie4_5_vl_moe gemma4_unified glm5_next glm5_next_text gradium_phonon_tts gte
     hrm_text hunyuan_vl hy_v3 hy_v4 hy_v4_vl hy_v4_vl_text hyperclovax_vision_v2 inkling2 inkling2_loop
     inkling2_loop_text inkling2_text inkling_mm_model jev jina_embeddings_v3 kimi_k25 kimi_linear kolibri1
     laguna lara_mini lfm3 lfm3_vl_vision lw_detr maskformer mimi mimo_v2_flash minimax_m3_vl mistral_large4
@@ -122,6 +144,9 @@ _CONVERTED = frozenset(
     tipsv2_vision_model ultrabert ultravbert unlimited_ocr unlimited_ocr_text vibevoice_asr video_llava
     """.split()  # noqa: SIM905  (as a list it would be a page)
 )
+
+_DIVIDED = re.compile(r"\.mlp\.weights_in\.")
+"""DINOv2's fused gate and up projection, of its largest model."""
 
 _EXPERT = re.compile(
     r"(?P<path>.+\.experts)\.(?P<number>\d+)\.(?P<role>gate_proj|up_proj|down_proj|w1|w2|w3)\.weight"
@@ -148,9 +173,11 @@ def tensors_in_memory(tensors: Mapping[str, TensorShape], model_type: str) -> It
         yield from _fused(path, roles, tensors)
 
 
-def is_converted_on_load(model_types: Iterable[str]) -> bool:
-    """Whether transformers converts such a model at load, by rules that the tables here lack."""
-    return not _CONVERTED.isdisjoint(model_types)
+def is_converted_on_load(model_types: Iterable[str], tensors: Iterable[str] = ()) -> bool:
+    """Whether transformers converts such a model at load, by rules that the tables here lack. `tensors` are
+    the names on disk: some models of a family have weights that loading divides.
+    """
+    return not _CONVERTED.isdisjoint(model_types) or any(map(_DIVIDED.search, tensors))
 
 
 def _fused(

@@ -16,6 +16,8 @@ from adaptry.core.errors import InvalidConfig, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
 
 _LAYER = re.compile(r"(?P<stem>(?:.+\.)?(?:layers|layer|h))\.(?P<number>\d+)\.(?P<rest>.+)")
+_FOUND_BY_PEFT = re.compile(r"(?:model\.)*(?:bert\.)?(?:layers|encoder\.layer|h)")
+"""The stacks that PEFT 0.21 replicates (`replicate_layers`): Llama's, BERT's and the bare Falcon's."""
 _MOST = 4096
 
 
@@ -34,6 +36,14 @@ def replicated_layers(config: AdapterConfig) -> tuple[int, ...]:
             )
         layers.extend(range(*pair))
     return tuple(layers)
+
+
+def unknown_stack(paths: Iterable[str]) -> str | None:
+    """The first stack of layers around the modules at `paths` that PEFT does not find in a model, if any: it
+    raises a ValueError.
+    """
+    stacks = (match["stem"] for path in paths if (match := _LAYER.fullmatch(path)))
+    return next((stack for stack in stacks if not _FOUND_BY_PEFT.fullmatch(stack)), None)
 
 
 class LayersBeyondBase(Unsupported):

@@ -71,7 +71,7 @@ class ParameterNames:
         self.model_type: str = str(facts.get("model_type") or "")
         parts = (part.get("model_type") for part in facts.values() if isinstance(part, Mapping))
         self.is_converted: bool = is_converted_on_load(
-            [self.model_type, *(part for part in parts if isinstance(part, str))]
+            [self.model_type, *(part for part in parts if isinstance(part, str))], tensors
         )
         in_memory = {tensor.name: tensor for tensor in tensors_in_memory(tensors, self.model_type)}
         on_disk = {name: LoadedTensor(name, (name,), tensor.shape) for name, tensor in tensors.items()}

@@ -65,6 +65,13 @@ BASE_CODES: Mapping[str, FindingCode] = {
         " uses them.",
         "list their modules in modules_to_save if they were trained, or remove them from the file",
     ),
+    "parameters_unknown": FindingCode(
+        "warns",
+        "target_parameters lists names of which the model has no parameter. PEFT warns about them, or ignores"
+        " them if it finds others.",
+        "correct the names, which are those in the model (transformers 5: experts.gate_up_proj,"
+        " experts.down_proj), or remove them from target_parameters",
+    ),
     "modules_bypassed": FindingCode(
         "warns",
         "The model reads the weights of these modules without calling them, so PEFT's unmerged adapter does"

@@ -67,6 +67,10 @@ def check_intrinsic(adapter: Adapter, as_parameters: Collection[str] = ()) -> It
             f"{verb_form(count, 'was', 'were')} only counted"
         )
         yield build_finding("method_not_described", reason)
+        if _is_of_known_peft(spec):
+            kind = str(adapter.config.fields["peft_type"])[:40]
+            written = f"PEFT {spec.peft_version} wrote it"
+            yield build_finding("config_refused", f"PEFT has no peft_type {kind!a}, but {written}")
         return
     yield from _keys(adapter)
     yield from _missing(adapter)
@@ -103,12 +107,22 @@ def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
         yield build_finding(
             "library_unknown", f"the class of its model is from {config.unknown_library[:80]!a}"
         )
-    version = re.match(r"(\d+)\.(\d+)", spec.peft_version or "")
-    if version and (int(version[1]), int(version[2])) > _NEWEST_PEFT:
+    if _peft_version(spec) > _NEWEST_PEFT:
         newest = ".".join(map(str, _NEWEST_PEFT))
         yield build_finding(
             "newer_peft", f"written by PEFT {spec.peft_version}; these rules are for {newest}"
         )
+
+
+def _peft_version(spec: Spec) -> tuple[int, int]:
+    """The version of PEFT that wrote the adapter; (0, 0) if it is unknown."""
+    version = re.match(r"(\d+)\.(\d+)", spec.peft_version or "")
+    return (int(version[1]), int(version[2])) if version else (0, 0)
+
+
+def _is_of_known_peft(spec: Spec) -> bool:
+    """Whether a PEFT wrote it whose methods are all known here."""
+    return (0, 0) < _peft_version(spec) <= _NEWEST_PEFT
 
 
 def _printable(names: Iterable[str]) -> list[str]:

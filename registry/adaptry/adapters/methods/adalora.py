@@ -150,4 +150,5 @@ METHOD = Method(
     mismatch=_mismatch,
     empty_roles=_empty_roles,
     unmergeable_reason=_unmergeable_reason,
+    traits=lambda config: ["layer_replication"] if config.fields.get("layer_replication") else [],
 )

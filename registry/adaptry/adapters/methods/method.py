@@ -24,7 +24,8 @@ from adaptry.core.lazy_pattern import lazy_pattern
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
-_NAME_INSIDE = lazy_pattern(r"\.default(?=(?:\.(?:weight|bias))?$)")
+_NAME_INSIDE = lazy_pattern(r"(?<=\.)(?P<owner>[^.]+)\.default(?=\.|$)")
+_STEM = lazy_pattern(r"(?:\(\?P<path>\.\+\?\)\\\.)?(?P<stem>[a-z0-9]+_)")
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The shape of each tensor of a module by role, including shared tensors."""
@@ -264,7 +265,7 @@ class Method:
 
         PEFT loads an adapter as `default`, so a key may also contain that name where PEFT inserts it.
         """
-        for written in dict.fromkeys((key, _NAME_INSIDE.sub("", key))):
+        for written in self._spellings(key):
             for tail, role in self.key_patterns.items():
                 if match := re.fullmatch(rf"(?P<path>.+?)\.{tail}", written):
                     rest = match.groupdict().get("rest")
@@ -273,13 +274,29 @@ class Method:
 
     def replacement_of(self, key: str, name: str, info: TensorInfo) -> ExtraWeight | None:
         """The full weight that `key` (`name` without its prefix) holds by this method's names, or None."""
-        for pattern, kind in self.replaced.items():
-            if match := re.fullmatch(pattern, key):
-                parameter = match.groupdict().get("parameter", "weight")
-                return ExtraWeight(
-                    target=f"{match['path']}.{parameter}", kind=kind, tensor=name, shape=info.shape
-                )
+        for written in self._spellings(key) if self.replaced else ():
+            for pattern, kind in self.replaced.items():
+                if match := re.fullmatch(pattern, written):
+                    target = f"{match['path']}.{match.groupdict().get('parameter', 'weight')}"
+                    return ExtraWeight(target=target, kind=kind, tensor=name, shape=info.shape)
         return None
+
+    def _spellings(self, key: str) -> tuple[str, ...]:
+        """The key, and without the adapter's name if that follows the part of a layer that the method adds:
+        PEFT accepts the names in the adapted model's own `state_dict` too, and drops all others.
+        """
+        if ".default" not in key:
+            return (key,)
+        found = [match for match in _NAME_INSIDE.finditer(key) if match["owner"].startswith(self._stems)]
+        if not found:
+            return (key,)
+        end = found[-1].end("owner")
+        return (key, key[:end] + key[end + len(".default") :])
+
+    @property
+    def _stems(self) -> tuple[str, ...]:
+        """The beginnings of the names of the parts that the method adds to a layer, such as `lora_`."""
+        return _stems((*self.key_patterns, *self.replaced))
 
     def shared_role(self, name: str) -> str | None:
         for pattern, role in self.shared.items():
@@ -299,6 +316,12 @@ def _held_products(
     factors = (tuple(_matching(factor, roles) for factor in product) for product in products)
     held = (tuple(factor for factor in product if factor) for product in factors)
     return tuple(product for product in held if product)
+
+
+@lru_cache(maxsize=64)
+def _stems(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    found = (_STEM.match(pattern) for pattern in patterns)
+    return tuple(dict.fromkeys(match["stem"] for match in found if match))
 
 
 @lru_cache(maxsize=256)

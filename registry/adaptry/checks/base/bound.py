@@ -82,6 +82,10 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
         yield build_finding(_CODES[cause], f"{count} of {names}: {reason}", paths)
     if bound.chosen_class is not None and (bound.module_map.placed or bound.module_map.extras):
         yield build_finding("model_class_chosen", bound.chosen_class)
+    if bound.unknown_parameters:
+        names = shorten_names(bound.unknown_parameters)
+        reason = f"target_parameters lists {names}, but the model has no such parameter"
+        yield build_finding("parameters_unknown", reason, bound.unknown_parameters)
     if bound.precision_loss is not None:
         yield build_finding("merge_differs", bound.precision_loss)
     yield from _used_otherwise(bound)

@@ -17,15 +17,20 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.spec import Spec
-from adaptry.bases.layer_replication import LayersBeyondBase, deeper_record, replicated_layers
+from adaptry.bases.layer_replication import (
+    LayersBeyondBase,
+    deeper_record,
+    replicated_layers,
+    unknown_stack,
+)
 from adaptry.bases.module_map import ModuleMap, place
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.binding.bound_adapter import BoundAdapter
 from adaptry.checks.binding.expert_factors import modules_as_parameters, with_parameter_scales
 from adaptry.checks.binding.initial_values import changes_untrained_modules, precision_loss
-from adaptry.checks.binding.loaded_model import load_model
+from adaptry.checks.binding.loaded_model import bare_path, load_model
 from adaptry.checks.binding.loaded_parts import loaded_parts
-from adaptry.checks.binding.refusals import refusals, uncovered_modules
+from adaptry.checks.binding.refusals import refusals, uncovered_modules, unknown_parameters
 from adaptry.checks.binding.target_details import with_target_details
 from adaptry.core.errors import InvalidConfig, Unsupported
 
@@ -41,6 +46,9 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
     layers: tuple[int, ...] = ()
     if _REPLICATION in adapter.spec.traits:
         layers = replicated_layers(adapter.config)
+        if (stack := unknown_stack(bare_path(module.path) for module in adapter.spec.modules)) is not None:
+            reason = f"layer_replication is set, but PEFT does not replicate the layers in {stack}"
+            return BoundAdapter(adapter, base, ModuleMap(), ModuleMap(), refusals=(reason,))
         try:
             base = deeper_record(base, layers)
         except LayersBeyondBase as error:
@@ -76,6 +84,8 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
             uncovered=uncovered,
             refusals=tuple(refusals(model, parts.module_map, uncovered)),
             fills_in=changes_untrained_modules(adapter.config, adapter.spec.method),
+            # A quantised base stores other parameters in the place of those in memory.
+            unknown_parameters=() if base.facts.get("quantization") else unknown_parameters(model),
             precision_loss=precision_loss(adapter, base, parts.module_map),
             chosen_class=model.chosen_class,
         )

@@ -40,6 +40,7 @@ class BoundAdapter:
     reason why PEFT would not load the adapter at all. `unlisted`: whole weights that replace one of the
     base's although no field of the config names them. `uncovered`: modules that the config makes PEFT adapt,
     but for which the file has no tensors. `fills_in`: whether PEFT changes them by its initial values.
+    `unknown_parameters`: items of `target_parameters` that are no parameters of the model.
     `precision_loss`: a sentence about a tensor that the file has with less precision than PEFT computes it.
     `as_parameters`: paths of single experts and routers that PEFT adapts as parameters, so that it looks up
     no rank by these paths. `variant`: that of a LoRA. `chosen_class`: a sentence, if only the names show that
@@ -59,6 +60,7 @@ class BoundAdapter:
     unlisted: tuple[ExtraTarget, ...] = ()
     uncovered: tuple[str, ...] = ()
     fills_in: bool = False
+    unknown_parameters: tuple[str, ...] = ()
     precision_loss: str | None = None
     as_parameters: frozenset[str] = frozenset()
     variant: LoraVariant | None = None

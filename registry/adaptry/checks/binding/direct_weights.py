@@ -57,6 +57,8 @@ _LEARNED_POSITIONS = (
     "autoformer", "bart", "bigbird_pegasus", "biogpt", "blenderbot", "blenderbot-small", "informer", "led",
     "marian", "mbart", "mvp", "opt", "pegasus", "plbart", "roformer", "time_series_transformer", "trocr",
 )  # fmt: skip
+_STRIDE_READERS = ("moss_transcribe_diarize_audio", "qwen2_audio_encoder", "voxtral_encoder")
+"""Whisper's encoder in others, which reads the strides of its convolutions; PEFT's layer has none."""
 _UNLIKE_PEFT: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(_LEARNED_POSITIONS, ("embed_positions",)),
     "deepseek_v4": ("o_a_proj",),
@@ -68,6 +70,7 @@ _UNLIKE_PEFT: Mapping[str, tuple[str, ...]] = {
     "prophetnet": ("position_embeddings",),
     "fsmt": ("embed_positions",),
     "whisper": ("embed_positions", "encoder.conv1", "encoder.conv2"),
+    **dict.fromkeys(_STRIDE_READERS, ("conv1", "conv2")),
 }
 """The ends of paths by type of model, as in transformers 5.24: classes that derive from torch's and have a
 `forward` of their own.

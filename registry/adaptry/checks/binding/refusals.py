@@ -13,6 +13,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.adalora import pattern_path
 from adaptry.adapters.methods.method import WeightSides
+from adaptry.adapters.plain_patterns import dotted_suffixes
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap
 from adaptry.bases.parameterless_modules import parameterless_modules
@@ -60,6 +61,17 @@ def _targeted_holders(model: LoadedModel) -> set[str]:
     return {
         name.rpartition(".")[0] for name in model.names.parameters if model.targets.includes_parameter(name)
     }
+
+
+def unknown_parameters(model: LoadedModel) -> tuple[str, ...]:
+    """The items of a LoRA's `target_parameters` that are no parameters of the model. PEFT only warns if it
+    finds none of them, and if the config also selects modules.
+    """
+    listed = model.adapter.config.names("target_parameters")
+    if model.adapter.spec.method != "lora" or not listed:
+        return ()
+    ends = {end for name in (*model.names.parameters, *model.names.tied) for end in dotted_suffixes(name)}
+    return tuple(name for name in listed if name not in ends)
 
 
 def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]) -> Iterator[str]:

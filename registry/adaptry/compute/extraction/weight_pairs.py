@@ -62,7 +62,7 @@ def pair_weights(
 ) -> WeightPairs:
     """Raises `Unsupported` (names in memory unknown), `CheckFailed` (not of one architecture)."""
     kind = str(tuned_facts.get("model_type") or "")
-    if is_converted_on_load([kind]):
+    if is_converted_on_load([kind], tuned.tensors):
         raise Unsupported(
             f"transformers renames or fuses the weights of {kind} at load, by rules that are unknown here, so"
             " the names for an adapter are unknown"
