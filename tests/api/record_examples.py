@@ -33,7 +33,7 @@ from adaptry.registry.records import PushOptions
 from adaptry.testing.contract.inbox import RESULTS, lm_eval_results
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api import description
-from adaptry_api.settings import ServerSettings
+from adaptry_api.settings import ServerSettings, SsoSettings
 from adaptry_api.testing import RawResponse, Server, running_server
 
 EXAMPLES = Path(description.__file__).with_name("examples.json")
@@ -513,7 +513,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         allowed = ("127.0.0.0/8",)
-        settings = ServerSettings(data=folder / "data", allow_outgoing=allowed, send_webhooks=False)
+        provider = SsoSettings("https://login.example.com", "adaptry")
+        settings = ServerSettings(
+            data=folder / "data", allow_outgoing=allowed, send_webhooks=False, sso=provider
+        )
         with running_server(settings) as server:
             found = record(server, folder)
     EXAMPLES.write_text(json.dumps(dict(sorted(found.items())), indent=1, ensure_ascii=False) + "\n", "utf-8")

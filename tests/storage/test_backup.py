@@ -292,7 +292,10 @@ def test_a_restore_begins_another_epoch_each_time(folder: Path, tmp_path: Path) 
     assert len(epochs) == 3
 
 
-@pytest.mark.parametrize("keeps_key", [False, True], ids=["another key", "the same key"])
+@pytest.mark.parametrize(
+    "keeps_key",
+    [pytest.param(False, id="another key"), pytest.param(True, id="the same key", marks=pytest.mark.slow)],
+)
 def test_the_audit_log_records_that_a_restored_registry_signs_with_another_key(
     keeps_key: bool, folder: Path, tmp_path: Path
 ) -> None:
