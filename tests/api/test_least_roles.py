@@ -24,7 +24,8 @@ OPERATIONS: Mapping[str, str] = {
     NOBODY: "get_liveness get_readiness get_server_info whoami list_bases find_base"
     " list_bases_of_architecture get_base_record list_uploads list_adapters list_kept_results"
     " list_posted_files search_versions list_workers list_jobs list_runners list_schedules"
-    " list_events get_current_name list_tokens accept_invitation request_token begin_device_sign_in report_leaked_token list_principals list_groups"
+    " list_events get_current_name list_tokens"
+    " accept_invitation request_token begin_device_sign_in report_leaked_token list_principals list_groups"
     " list_issuers get_server_metrics",
     "read": "has_adapter_blob get_adapter list_adapter_events list_versions get_version get_version_detail"
     " list_version_tensors get_weight_statistics get_weight_distance count_download get_runtime_verdicts"
