@@ -246,6 +246,7 @@ class GuardedRoute(APIRoute):
         """Calls `answer` after the same checks as for any other request of this route."""
         identity = await admit(request) if self._asks_who else ANONYMOUS
         self._require_known_parameters(request)
+        use_route_threads(app_state_of(request).route_threads, request.scope)
         return await answer(request, identity)
 
     def answer_at_once(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
@@ -306,12 +307,12 @@ class GuardedRoute(APIRoute):
         assert self.quick_answer is None or asks_who or is_public, "it requires the caller's identity"
 
         async def strictly(request: Request) -> Response:
+            state = app_state_of(request)
+            use_route_threads(state.route_threads, request.scope)
             if asks_who:
                 await admit(request)  # before FastAPI parses a body sent without a valid token
             if ours:
                 self._require_known_parameters(request)
-            state = app_state_of(request)
-            use_route_threads(state.route_threads)
             return await handle(
                 StrictRequest(request.scope, request.receive, state.parse_slots, limit, kind=kind, **values)
             )

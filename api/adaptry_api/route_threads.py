@@ -1,9 +1,9 @@
 """Threads for routes that may wait long, so that all others always have threads of their own.
 
 The catalog has one writer at a time, so routes that write may wait, each in its thread, for as long as
-another process holds the lock. Searches may be slow, above all those whose database is busy. In the pool that
-all routes share, forty such requests would leave no thread for other reads, nor for looking up the tokens of
-other callers.
+another process holds the lock. Searches may be slow, above all those whose database is busy. In one pool,
+forty such requests would leave no thread for reads; and in the pool that all of the process shares, none for
+looking up the tokens of other callers. In each pool, tenants take threads in turn (`fair_threads`).
 """
 
 from __future__ import annotations
@@ -12,61 +12,91 @@ import functools
 import inspect
 from collections.abc import Callable, Collection
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, cast
+from urllib.parse import unquote
 
-import anyio
-from anyio import to_thread
+from starlette.types import Scope
 
+from adaptry.core.identity import ANONYMOUS, Identity
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry_api.fair_threads import FairThreads
 
-_WRITERS = 24
-"""Threads for writes of a process; enough to fill a group of commits (`catalog.group_commit`)."""
-_SEARCHES = 6
-"""Threads for searches of a process. They leave connections to PostgreSQL to other reads: a process has ten
-for prepared reads (`postgres_readers`), and twelve for those with a session.
+_WRITERS = (24, 20)
+"""Threads for writes of a process, and how many of them one tenant gets; enough to fill a group of commits
+(`catalog.group_commit`)."""
+_SEARCHES = (6, 4)
+"""Threads for searches. They leave connections to PostgreSQL to other reads: a process has ten for prepared
+reads (`postgres_readers`), and twelve for those with a session.
 """
+_READS = (40, 10)
+"""Threads for other reads: one tenant leaves two of the connections for reads with a session to others."""
 _METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
-_IS_SEARCH = "adaptry_is_search"
+_KIND = "adaptry_threads"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
+Result = TypeVar("Result")
+Kind = Literal["writers", "searches", "reads"]
 
 
 @dataclass(frozen=True, slots=True)
 class RouteThreads:
-    """Limits on the threads of a process, for routes that change something and for searches."""
+    """The threads of a process for routes that change something, for searches, and for other reads."""
 
-    writers: anyio.CapacityLimiter
-    searches: anyio.CapacityLimiter
+    writers: FairThreads
+    searches: FairThreads
+    reads: FairThreads
 
     @classmethod
     def of_process(cls) -> RouteThreads:
-        return cls(anyio.CapacityLimiter(_WRITERS), anyio.CapacityLimiter(_SEARCHES))
+        return cls(FairThreads(*_WRITERS), FairThreads(*_SEARCHES), FairThreads(*_READS))
 
 
-_THREADS: ContextVar[RouteThreads] = ContextVar("threads of routes")
+_REQUEST: ContextVar[tuple[RouteThreads, Scope]] = ContextVar("threads and scope of the request")
 
 
-def use_route_threads(threads: RouteThreads) -> None:
+def use_route_threads(threads: RouteThreads, scope: Scope) -> None:
     """For the rest of this request."""
-    _THREADS.set(threads)
+    _REQUEST.set((threads, scope))
+
+
+async def run_in_own_threads(kind: Kind, work: Callable[[], Result]) -> Result:
+    """The result of `work`, run in threads of this kind when it is the turn of the request's tenant."""
+    threads, scope = _REQUEST.get()
+    pool: FairThreads = getattr(threads, kind)
+    return await pool.run(tenant_of(scope), work)
+
+
+def tenant_of(scope: Scope) -> str:
+    """The namespace in the request's address, if the caller is a member of it; otherwise the caller's own:
+    that of a service account, or the name of a user. So strangers never use up a namespace's threads.
+    """
+    identity = cast(Identity, scope.get("state", {}).get("identity", ANONYMOUS))
+    namespace = unquote(scope.get("path_params", {}).get("namespace", ""))  # the Hub's path, as sent
+    if namespace and identity.readable_names(namespace):
+        return namespace
+    return identity.name.partition("/")[0]
 
 
 def searches(endpoint: Endpoint) -> Endpoint:
     """Marks a plain function of a route that searches."""
-    setattr(endpoint, _IS_SEARCH, True)
+    setattr(endpoint, _KIND, "searches")
+    return endpoint
+
+
+def reads(endpoint: Endpoint) -> Endpoint:
+    """Marks a plain function that changes nothing, although its method is not GET."""
+    setattr(endpoint, _KIND, "reads")
     return endpoint
 
 
 # `Any`: the endpoint's own parameters, as FastAPI passes them.
 def in_own_threads(endpoint: Callable[..., Any], methods: Collection[str]) -> Callable[..., Any]:
-    """The endpoint, run in these threads if it is a plain function that changes something or searches."""
-    writes, is_search = not _METHODS.isdisjoint(methods), getattr(endpoint, _IS_SEARCH, False)
-    if inspect.iscoroutinefunction(endpoint) or not (writes or is_search):
+    """The endpoint, run in the threads of its kind if it is a plain function."""
+    if inspect.iscoroutinefunction(endpoint) or inspect.isgeneratorfunction(endpoint):
         return endpoint
+    kind: Kind = getattr(endpoint, _KIND, "reads" if _METHODS.isdisjoint(methods) else "writers")
 
     @functools.wraps(endpoint)
     async def run(**arguments: Any) -> Any:
-        threads = _THREADS.get()
-        limiter = threads.writers if writes else threads.searches
-        return await to_thread.run_sync(functools.partial(endpoint, **arguments), limiter=limiter)
+        return await run_in_own_threads(kind, functools.partial(endpoint, **arguments))
 
     return run

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from adaptry.registry.interface import Registry
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.sso import ExternalUserRequest, ProviderGroupRequest
 from adaptry_cli.administration import administered_registry
 from adaptry_cli.arguments import validate_options
@@ -87,7 +88,7 @@ def link(registry: Registry, user: str, issuer: str, subject: str, as_json: bool
 @json_option
 def users(registry: Registry, as_json: bool) -> None:
     """List the users who are linked or have signed in."""
-    found = registry.sso.list_users()
+    found = tuple(iter_items(lambda cursor: registry.sso.list_users(cursor, 200)))
     if as_json:
         print_json(found)
         return

@@ -33,7 +33,7 @@ from adaptry.registry.records import PushOptions
 from adaptry.testing.contract.inbox import RESULTS, lm_eval_results
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api import description
-from adaptry_api.settings import ServerSettings
+from adaptry_api.settings import ServerSettings, SsoSettings
 from adaptry_api.testing import RawResponse, Server, running_server
 
 EXAMPLES = Path(description.__file__).with_name("examples.json")
@@ -82,9 +82,9 @@ class Recorder:
     ) -> RawResponse:
         """One call, which must succeed. `example` replaces a body that is no JSON."""
         at = path + (f"?{urlencode(query)}" if query else "")
-        answer = self.server.call(method, at, body, headers=headers)
-        assert answer.status < 300, (method, path, answer.status, answer.body[:500])
         name, parameters = self._operation(method, path)
+        answer = self.send(name, method, at, body, headers)
+        assert answer.status < 300, (method, path, answer.status, answer.body[:500])
         exchange: dict[str, Any] = {"status": str(answer.status)}
         given = parameters | (query or {}) | (headers or {})
         if given:
@@ -96,6 +96,11 @@ class Recorder:
         self.found.setdefault(name, exchange)
         return answer
 
+    def send(
+        self, operation: str, method: str, at: str, body: object, headers: dict[str, str] | None
+    ) -> RawResponse:
+        return self.server.call(method, at, body, headers=headers)
+
     def _operation(self, method: str, path: str) -> tuple[str, dict[str, str]]:
         for template, operations in self.server.call("GET", "/openapi.json").json["paths"].items():
             if method.lower() in operations and (values := _match(template, path)) is not None:
@@ -103,10 +108,9 @@ class Recorder:
         raise LookupError(f"no operation: {method} {path}")
 
 
-def record(server: Server, folder: Path) -> dict[str, dict[str, Any]]:
+def record(recorder: Recorder, folder: Path) -> dict[str, dict[str, Any]]:
     """An example for each operation."""
-    recorder = Recorder(server)
-    call = recorder.call
+    server, call = recorder.server, recorder.call
     v1 = "/api/v1"
     call("GET", "/healthz")
     call("GET", "/readyz")
@@ -509,13 +513,19 @@ def _scrub(found: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return scrubbed
 
 
+def settings_in(folder: Path) -> ServerSettings:
+    """A server whose operations all succeed."""
+    provider = SsoSettings("https://login.example.com", "adaptry")
+    return ServerSettings(
+        data=folder / "data", allow_outgoing=("127.0.0.0/8",), send_webhooks=False, sso=provider
+    )
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        allowed = ("127.0.0.0/8",)
-        settings = ServerSettings(data=folder / "data", allow_outgoing=allowed, send_webhooks=False)
-        with running_server(settings) as server:
-            found = record(server, folder)
+        with running_server(settings_in(folder)) as server:
+            found = record(Recorder(server), folder)
     EXAMPLES.write_text(json.dumps(dict(sorted(found.items())), indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 

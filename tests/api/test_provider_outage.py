@@ -15,6 +15,7 @@ import pytest
 from adaptry.core.errors import Unavailable
 from adaptry.core.outgoing_requests.addresses import parse_network
 from adaptry.core.outgoing_requests.connector import GuardedConnector
+from adaptry.registry.pagination import iter_items
 from adaptry.registry.sso import ProviderGroupRequest
 from adaptry.storage import sign_ins
 from adaptry.storage.connect import open_local
@@ -70,7 +71,7 @@ class Scene:
     def confirmed(self) -> set[str]:
         """The subjects of users whom the provider has confirmed since."""
         lately = datetime.now(UTC) - timedelta(minutes=20)
-        every = self.registry.sso.list_users()
+        every = iter_items(self.registry.sso.list_users)
         return {one.subject for one in every if one.confirmed_at and one.confirmed_at > lately}
 
     def _answer(self, body: bytes) -> Any:

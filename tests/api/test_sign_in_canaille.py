@@ -132,7 +132,7 @@ def test_a_user_signs_in_joins_the_mapped_group_and_signs_out(
     assert "HttpOnly" in cookie and "SameSite=lax" in cookie and "Path=/" in cookie
     assert "ada@example.org" in browser.get(f"{server.url}/").text
     assert server.registry().principals.groups().items[0].members == ("ada@example.org",)
-    (listed,) = server.registry().sso.list_users()
+    (listed,) = server.registry().sso.list_users().items
     assert (listed.user, listed.issuer) == ("ada@example.org", provider.url)
     assert browser.post(f"{server.url}/-/sign-out", {}, origin=server.url).status == 303
     assert browser.get(f"{server.url}/").status != 200
@@ -175,7 +175,7 @@ def test_a_user_who_still_exists_is_confirmed(server: Server, provider: Canaille
     sign_in_at_provider(browser, server.url)
     _age(server, minutes=30)
     assert _confirm(server, provider) == 0
-    (user,) = server.registry().sso.list_users()
+    (user,) = server.registry().sso.list_users().items
     assert user.confirmed_at is not None and user.ended_at is None
     assert browser.get(f"{server.url}/").status == 200
 

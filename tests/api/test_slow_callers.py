@@ -132,6 +132,38 @@ def test_reads_are_answered_while_many_writers_wait(server: Server) -> None:
             assert (answer.status, len(answer.read()) > 0) == (200, True)
 
 
+def test_writes_of_another_tenant_start_while_one_tenants_writers_wait(server: Server) -> None:
+    """Each of these writers has a thread, so as many as its tenant gets are under way; the others wait."""
+    server.registry().adapters.create(NAME, AdapterEdit())
+    flooding, other = (
+        server.token("alice", "maintainer", ("acme",)),
+        server.token("bob", "reader", ("other",)),
+    )
+    body = b'{"description": "new"}'
+    with ExitStack() as stack:
+        lock = stack.enter_context(closing(sqlite3.connect(server.data / "catalog.sqlite")))
+        lock.isolation_level = None
+        lock.execute("BEGIN IMMEDIATE")  # as another process that writes for long
+        writers = [stack.enter_context(connect(server)) for _ in range(64)]
+        for writer in writers:
+            writer.sendall(
+                f"PATCH /api/v1/adapters/{NAME} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {flooding}\r\n"
+                f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+                + body
+            )
+        server.call("GET", f"/api/v1/adapters/{NAME}", token=flooding)  # sent last, so all have arrived
+
+        user = {"kind": "user", "name": "zoe"}  # is refused before it needs the lock
+        assert server.call("POST", "/api/v1/principals", user, token=other).status == 403
+        assert select.select(writers, [], [], 0) == ([], [], [])
+
+        lock.execute("ROLLBACK")
+        for writer in writers:
+            answer = HTTPResponse(writer)
+            answer.begin()
+            assert (answer.status, len(answer.read()) > 0) == (200, True)
+
+
 def test_a_response_that_is_not_read_is_dropped(
     server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -19,8 +19,10 @@ from click.testing import CliRunner
 from adaptry import open_dir
 from adaptry.core.errors import CheckFailed, Conflict, CorruptData, InvalidBackup, NotFound, Unauthenticated
 from adaptry.core.refs import AdapterName, Ref
+from adaptry.operations.audit_verification import verify_log
 from adaptry.operations.transfer import pull, push
 from adaptry.registry.access import InvitationRequest
+from adaptry.registry.audit_log import AuditFilter
 from adaptry.registry.records import StateChange, VersionInfo
 from adaptry.registry.webhooks import WebhookRequest
 from adaptry.storage.backup import create, restore
@@ -288,6 +290,34 @@ def test_a_restore_begins_another_epoch_each_time(folder: Path, tmp_path: Path) 
             assert opened.events.read().epoch == restored.epoch
         epochs.add(restored.epoch)
     assert len(epochs) == 3
+
+
+@pytest.mark.parametrize(
+    "keeps_key",
+    [pytest.param(False, id="another key"), pytest.param(True, id="the same key", marks=pytest.mark.slow)],
+)
+def test_the_audit_log_records_that_a_restored_registry_signs_with_another_key(
+    keeps_key: bool, folder: Path, tmp_path: Path
+) -> None:
+    new = tmp_path / "new"
+    with closing(filled(folder, tmp_path)) as registry:
+        old = registry.audit.checkpoint().key
+        create(registry, tmp_path / "backups")
+    restore(tmp_path / "backups", new)
+    if keeps_key:
+        shutil.copy(folder / "audit-key", new)
+    with closing(open_local(new)) as restored:
+        now = restored.audit.checkpoint()
+        assert (now.key == old, now.unsealed) == (keeps_key, 0)
+        replaced = restored.audit.list(AuditFilter(action="audit.replace_key")).items
+        assert [one.before for one in replaced] == ([] if keeps_key else [{"key": old}])
+        assert not verify_log(restored.audit, None).problems
+    (
+        new / "audit-key"
+    ).unlink()  # once the restored registry is signed, only an administrator replaces its key
+    with closing(open_local(new)) as restored:
+        publish(restored, tmp_path, 2)
+        assert restored.audit.checkpoint().key == now.key
 
 
 def test_tokens_are_revoked_and_webhooks_disabled_unless_they_are_kept(folder: Path, tmp_path: Path) -> None:

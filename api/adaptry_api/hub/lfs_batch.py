@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from anyio import to_thread
 from fastapi import Request
 from starlette.responses import JSONResponse, Response
 
@@ -25,6 +24,7 @@ from adaptry_api.hub.lfs_bodies import LFS_MEDIA_TYPE, LfsBatchRequest, LfsObjec
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.uploads import require_writer, token_hash
 from adaptry_api.hub.xet_write_token import xet_action
+from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = hub_router()
 GRANT_SECONDS = 12 * 3600
@@ -52,7 +52,7 @@ async def batch(request: Request, name: Name, identity: Caller, registry: Caller
         return [offer.of(registry.files, wanted) for wanted in announced.objects]
 
     return JSONResponse(
-        {"transfer": way, "objects": await to_thread.run_sync(answer)}, media_type=LFS_MEDIA_TYPE
+        {"transfer": way, "objects": await run_in_own_threads("reads", answer)}, media_type=LFS_MEDIA_TYPE
     )
 
 
@@ -66,7 +66,7 @@ async def verify(request: Request, name: Name, identity: Caller, registry: Calle
         if not registry.files.has(name, wanted.digest):
             raise NotFound(f"{name} has no file {wanted.digest.brief}; upload it again")
 
-    await to_thread.run_sync(check)
+    await run_in_own_threads("reads", check)
     return JSONResponse({}, media_type=LFS_MEDIA_TYPE)
 
 

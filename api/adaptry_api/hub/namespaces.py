@@ -7,10 +7,10 @@ exist.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from anyio import to_thread
 from fastapi import Depends, Request
 
 from adaptry.registry.adapters import Adapters
@@ -21,13 +21,16 @@ from adaptry_api.auth_policy import Caller, app_state_of
 from adaptry_api.errors import HttpProblem
 from adaptry_api.hub.name_case import canonical_namespace
 from adaptry_api.hub.tree_entries import format_time
+from adaptry_api.route_threads import run_in_own_threads
 
 _PAGE = 200
 
 
 async def namespace_of(request: Request, identity: Caller) -> str:
     asked = unquote(request.path_params["namespace"])
-    return await to_thread.run_sync(canonical_namespace, app_state_of(request), identity, asked)
+    return await run_in_own_threads(
+        "reads", partial(canonical_namespace, app_state_of(request), identity, asked)
+    )
 
 
 Namespace = Annotated[str, Depends(namespace_of)]

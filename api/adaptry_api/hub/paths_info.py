@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qs
 
-from anyio import to_thread
 from fastapi import Request, Response
 from starlette.responses import JSONResponse
 
@@ -18,6 +17,7 @@ from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.repo_types import FindRepository
 from adaptry_api.hub.tree_entries import entries_at
+from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = hub_router()
 _MOST_PATHS = 1000
@@ -34,7 +34,7 @@ async def paths_info(request: Request, find: FindRepository, revision: Revision)
     def look_up() -> Response:
         return JSONResponse(entries_at(find().snapshot(revision), paths, is_expanded=is_expanded))
 
-    return await to_thread.run_sync(look_up)
+    return await run_in_own_threads("reads", look_up)
 
 
 for _at in (MODELS, ONE_WORD):

@@ -13,7 +13,6 @@ from contextlib import suppress
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -36,6 +35,7 @@ from adaptry_api.auth_policy import AnswerInMemory, GuardedRoute, QuickAnswer, a
 from adaptry_api.denials import set_denial_reason
 from adaptry_api.header_text import header_text
 from adaptry_api.hub.name_case import NameCaseMismatch, canonical_id
+from adaptry_api.route_threads import run_in_own_threads
 
 MissingKind = Literal["RepoNotFound", "RevisionNotFound", "EntryNotFound"]
 
@@ -130,7 +130,7 @@ async def _elsewhere(request: Request, error: AdaptryError) -> Response | None:
                 return str(to)
         return canonical_id(state, identity, id)
 
-    moved = await to_thread.run_sync(look_up)
+    moved = await run_in_own_threads("reads", look_up)
     if moved is None:
         return None
     query = f"?{request.url.query}" if request.url.query else ""

@@ -11,10 +11,10 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import unquote
 
-from anyio import to_thread
 from fastapi import Depends, Query, Request, Response
 from starlette.responses import JSONResponse
 
@@ -36,6 +36,7 @@ from adaptry_api.hub.snapshots import RepositoryDetails, RepositoryFile, Snapsho
 from adaptry_api.hub.tree_entries import entries_at, folder_entries
 from adaptry_api.hub.uploads import content_length, require_length
 from adaptry_api.hub.warnings import add_warnings, left_out_warnings
+from adaptry_api.route_threads import run_in_own_threads
 
 INBOXES = ("lm-eval-results", "lm-eval-results-private")
 MAX_BODY = 96 << 20
@@ -125,7 +126,7 @@ async def commit(
 
 
 async def resolve(request: Request, registry: CallersRegistry, namespace: Namespace, path: Path) -> Response:
-    snapshot = await to_thread.run_sync(_snapshot, registry, namespace)
+    snapshot = await run_in_own_threads("reads", partial(_snapshot, registry, namespace))
     try:
         file = snapshot.file(path)
     except AdaptryError as error:

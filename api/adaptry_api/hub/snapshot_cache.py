@@ -12,7 +12,6 @@ from dataclasses import field
 from functools import partial
 from typing import Annotated, TypeVar, cast
 
-from anyio import to_thread
 from fastapi import Depends, Request
 
 from adaptry.core.errors import FileMissing
@@ -31,6 +30,7 @@ from adaptry_api.hub.repo_types import REPOSITORY_LOOKUPS
 from adaptry_api.hub.small_files import keep_small_files
 from adaptry_api.hub.snapshots import CachedAnswer, RepositoryFile, Snapshot
 from adaptry_api.quick_reads import QuickReads
+from adaptry_api.route_threads import run_in_own_threads
 
 MOST = 256
 """Maximum number of cached snapshots."""
@@ -140,7 +140,7 @@ class SnapshotLookup:
         """
         snapshot = await self._cached_at(revision)
         if snapshot is not None:
-            return await to_thread.run_sync(use, snapshot)
+            return await run_in_own_threads("reads", partial(use, snapshot))
         return await self._look_up(revision, use, None)
 
     async def answer(
@@ -152,7 +152,7 @@ class SnapshotLookup:
             return await self._look_up(revision, cached(what, make), what)
         if (answer := snapshot.answers.get(what)) is not None:
             return answer
-        return await to_thread.run_sync(cached(what, make), snapshot)
+        return await run_in_own_threads("reads", partial(cached(what, make), snapshot))
 
     async def answer_from_files(
         self, what: str, revision: str, make: Callable[[Snapshot], CachedAnswer]
@@ -227,7 +227,7 @@ class SnapshotLookup:
             if not made:
                 commit = await self.cache.revalidate() if self.cache else None
                 find = partial(find_repository, reader, id, REPOSITORY_LOOKUPS)
-                found = await to_thread.run_sync(look_up, find)
+                found = await run_in_own_threads("reads", partial(look_up, find))
         finally:
             if self.cache and made:  # also if it has no such file: clients probe for several
                 self.cache.put(id, revision, self.identity, made[0], commit)

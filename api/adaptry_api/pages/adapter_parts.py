@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from anyio import to_thread
 from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -19,6 +18,7 @@ from adaptry_api.pages.adapter_addresses import VERSION_ADDRESS, NumberedRef
 from adaptry_api.pages.lineage_graph import lineage_graph
 from adaptry_api.pages.page_responses import render_part
 from adaptry_api.pages.page_routes import page_router
+from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = page_router()
 _MOST_RELATIVES = 30
@@ -75,5 +75,5 @@ async def show_image(ref: NumberedRef, path: str, registry: VisitorsRegistry) ->
         return b"".join(registry.files.read(version.name, version.digest, path))
 
     kind = _IMAGE_TYPES[path.rpartition(".")[2].lower()] if is_image(path) else ""
-    content = await to_thread.run_sync(read)
+    content = await run_in_own_threads("reads", read)
     return Response(content, headers={"Cache-Control": "private, max-age=3600"}, media_type=kind)

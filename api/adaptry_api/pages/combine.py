@@ -8,9 +8,9 @@ computes them, and the page offers that job.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import Query, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
@@ -32,6 +32,7 @@ from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.renamed_addresses import address_after_renames
 from adaptry_api.pages.sign_in import read_form
 from adaptry_api.pages.text_csv import csv_file
+from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = page_router()
 COMBINE = "/-/combine"
@@ -88,7 +89,7 @@ async def submit_combination(request: Request, registry: VisitorsRegistry) -> Re
     """Submits the recipe in the page's query: as a preview, or to create the version."""
     do = (await read_form(request)).get("do", "")
     set_form_action(request.scope, do)
-    return await to_thread.run_sync(_submit, request, registry, do)
+    return await run_in_own_threads("writers", partial(_submit, request, registry, do))
 
 
 def _submit(request: Request, registry: Registry, do: str) -> Response:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Annotated
 from urllib.parse import urlencode
 
-from anyio import to_thread
 from fastapi import Query, Request
 from pydantic import BaseModel
 from starlette.responses import RedirectResponse, Response
@@ -38,6 +38,7 @@ from adaptry_api.pages.page_responses import render
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.sign_in import read_form
 from adaptry_api.pages.text_csv import csv_file
+from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = page_router()
 COMPARE = "/-/compare"
@@ -107,7 +108,7 @@ async def measure_weights(
     written = _written(ref)
     if do != "measure" or not written:
         raise Invalid("the form names no action of this page; load the page again")
-    await to_thread.run_sync(submit_measurement, registry, identity, written)
+    await run_in_own_threads("writers", partial(submit_measurement, registry, identity, written))
     return RedirectResponse(f"{_address(written)}#weights", 303)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +16,7 @@ from adaptry_api.oauth.device_route import PAGE
 from adaptry_api.pages.page_responses import render_html
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.sign_in import read_form
+from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = page_router()
 
@@ -35,7 +36,9 @@ async def decide_device(request: Request, visitor: Visitor) -> Response:
     code, is_approved = form.get("user_code", ""), form.get("decision") == "approve"
     catalog = app_state_of(request).catalog
     try:
-        await to_thread.run_sync(device_sign_ins.decide, catalog, visitor, code, is_approved)
+        await run_in_own_threads(
+            "writers", partial(device_sign_ins.decide, catalog, visitor, code, is_approved)
+        )
     except NotFound as error:
         return render_html(
             request, "device.html", {"code": code, "problem": error.message, "outcome": ""}, 404

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Annotated, cast, get_args
 from urllib.parse import quote, urlencode
 
-from anyio import to_thread
 from fastapi import Path, Query, Request
 from pydantic import BaseModel
 from starlette.responses import RedirectResponse, Response, StreamingResponse
@@ -26,6 +25,7 @@ from adaptry_api.pages.page_responses import render, wants_html
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.sign_in import read_form
 from adaptry_api.pages.text_csv import csv_file
+from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = page_router()
 JOBS = "/-/jobs"
@@ -129,7 +129,7 @@ async def change_job(request: Request, id: _Id, registry: VisitorsRegistry, iden
     """Cancels or retries a job, or submits its task as the visitor's own job."""
     do = (await read_form(request)).get("do", "")
     set_form_action(request.scope, do)
-    return await to_thread.run_sync(_change, request, id, registry, identity, do)
+    return await run_in_own_threads("writers", partial(_change, request, id, registry, identity, do))
 
 
 @ROUTES.get(f"{JOBS}/{{id}}/live", response_model=None)

@@ -7,8 +7,9 @@ computed again every few seconds, and at once after an event.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
-from anyio import sleep, to_thread
+from anyio import sleep
 from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
@@ -20,6 +21,7 @@ from adaptry.registry.events import NameFilter
 from adaptry.registry.interface import Registry
 from adaptry_api.auth_policy import app_state_of, visitor_now
 from adaptry_api.pages.page_responses import render_text
+from adaptry_api.route_threads import run_in_own_threads
 from adaptry_api.routes.events import STREAM
 
 OVER = "event: over\ndata: over\n\n"
@@ -58,8 +60,8 @@ async def _changes(request: Request, part: LivePart) -> AsyncIterator[str]:
     while not state.draining.has_begun:
         try:
             identity = await identify()
-            value, now, message = await to_thread.run_sync(
-                _look, part, state.registry(identity), identity, shown
+            value, now, message = await run_in_own_threads(
+                "reads", partial(_look, part, state.registry(identity), identity, shown)
             )
             shown = now
             yield message

@@ -8,10 +8,10 @@ go. An address with an adapter's former name leads to the same page of its new n
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 from urllib.parse import quote, unquote
 
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import RedirectResponse, Response
@@ -27,6 +27,7 @@ from adaptry_api.errors import HttpProblem, describe_validation_error, error_res
 from adaptry_api.pages.page_responses import render_error, wants_html
 from adaptry_api.pages.renamed_addresses import address_after_renames
 from adaptry_api.pages.security import page_headers, require_known_host, require_same_origin
+from adaptry_api.route_threads import run_in_own_threads
 
 SIGN_IN = "/-/sign-in"
 PROVIDER_SIGN_IN = f"{SIGN_IN}/provider"
@@ -89,7 +90,7 @@ def page_router(route_class: type[PageRoute] = PageRoute) -> APIRouter:
 
 async def _after_renames(request: Request) -> str | None:
     registry = await visitors_registry(request, await visitor(request))
-    return await to_thread.run_sync(address_after_renames, request, registry)
+    return await run_in_own_threads("reads", partial(address_after_renames, request, registry))
 
 
 def _error(request: Request, error: AdaptryError, status: int | None = None) -> Response:

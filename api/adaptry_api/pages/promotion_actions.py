@@ -7,9 +7,9 @@ refused, and the page shows the moves.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import Depends
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -30,6 +30,7 @@ from adaptry_api.pages.adapter_addresses import ALIAS_ADDRESS, AliasName, alias_
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.promotion_page import moves_since, promotion_page, render_promotion
 from adaptry_api.pages.sign_in import read_form
+from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = page_router()
 _LARGEST = 16 << 10
@@ -93,7 +94,7 @@ async def _action(
     request: Request, name: Name, alias: AliasName, registry: VisitorsRegistry, visitor: Visitor, form: Form
 ) -> PromotionAction:
     ref = Ref(name, Number(form.number))
-    version = await to_thread.run_sync(registry.versions.get, ref)
+    version = await run_in_own_threads("reads", partial(registry.versions.get, ref))
     return PromotionAction(request, registry, visitor, alias, version, form)
 
 

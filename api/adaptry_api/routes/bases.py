@@ -25,6 +25,7 @@ from adaptry_api.bodies import read_body
 from adaptry_api.downloads import file_response
 from adaptry_api.etags import etag_response
 from adaptry_api.redirects import redirect_to_bucket
+from adaptry_api.route_threads import run_in_own_threads
 from adaptry_api.routes.parameters import Architecture, BaseId, Cursor, Limit
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/bases", "bases")
@@ -128,6 +129,6 @@ async def download_base_file(
     def read_on(start: int) -> Iterator[bytes]:
         return registry.bases.read_file(base, path, start)
 
-    entry = await to_thread.run_sync(find_file)
+    entry = await run_in_own_threads("reads", find_file)
     elsewhere = await redirect_to_bucket(request, entry.sha256, path, entry.size, read_on)
     return elsewhere or await file_response(request, entry, read_on, app_state_of(request).downloads)

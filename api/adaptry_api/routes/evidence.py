@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import Query, Request, Response
 from pydantic import Field
 
@@ -25,6 +24,7 @@ from adaptry_api import downloads
 from adaptry_api.auth_policy import CallersRegistry, app_state_of, guarded_router
 from adaptry_api.downloads import file_response
 from adaptry_api.idempotency import IdempotentRegistry
+from adaptry_api.route_threads import run_in_own_threads
 from adaptry_api.routes.parameters import Cursor, Limit, PathRef
 
 ROUTES = guarded_router(
@@ -109,7 +109,7 @@ async def download_evidence_file(
     def read_on(start: int) -> Iterator[bytes]:
         return registry.evidence.read_file(id, part, start)
 
-    entry = await to_thread.run_sync(find)
+    entry = await run_in_own_threads("reads", find)
     return await file_response(request, entry, read_on, app_state_of(request).downloads)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from anyio import to_thread
 from fastapi import Request, Response
 
 from adaptry.core.errors import FileMissing
@@ -14,6 +13,7 @@ from adaptry_api import downloads
 from adaptry_api.auth_policy import CallersRegistry, app_state_of, guarded_router
 from adaptry_api.downloads import file_response
 from adaptry_api.redirects import redirect_to_bucket
+from adaptry_api.route_threads import run_in_own_threads
 from adaptry_api.routes.parameters import Name, Revision
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revisions", "files")
@@ -37,6 +37,6 @@ async def download_file(
     def read_on(start: int) -> Iterator[bytes]:
         return registry.files.read(name, revision, path, start)
 
-    entry = await to_thread.run_sync(find)
+    entry = await run_in_own_threads("reads", find)
     elsewhere = await redirect_to_bucket(request, entry.sha256, path, entry.size, read_on)
     return elsewhere or await file_response(request, entry, read_on, app_state_of(request).downloads)

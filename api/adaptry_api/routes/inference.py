@@ -6,9 +6,9 @@ All denials are identical, whatever the reason.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import Path, Request, Response
 from pydantic import SecretStr
 
@@ -26,6 +26,7 @@ from adaptry.registry.inference import (
 from adaptry_api.auth_policy import CallersRegistry, GatewaysRegistry, app_state_of, guarded_router
 from adaptry_api.bodies import read_body, read_json
 from adaptry_api.header_text import header_text
+from adaptry_api.route_threads import reads, run_in_own_threads
 
 ROUTES = guarded_router(protocol.PREFIX, "inference")
 _REUSE = {"Cache-Control": f"private, max-age={MAX_AGE}"}
@@ -35,6 +36,7 @@ _DENIED = "no such model, or you may not use it"
 
 
 @ROUTES.post("/authorize")
+@reads
 def authorize_inference(
     response: Response, registry: CallersRegistry, body: InferenceRequest
 ) -> InferenceDecision:
@@ -66,7 +68,7 @@ async def authorize_request(
     model = await read_json(body, _LIMITS, app_state_of(request).parse_slots, _model)
     question = InferenceRequest(token=_token(request), model=model)
     try:
-        decision = await to_thread.run_sync(registry.grants.authorize, question)
+        decision = await run_in_own_threads("reads", partial(registry.grants.authorize, question))
     except PermissionDenied as error:
         raise PermissionDenied(error.message, public_message=_DENIED) from error
     if not decision.is_allowed or decision.principal is None:

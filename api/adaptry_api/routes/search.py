@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import Query, Request, Response
 
 from adaptry.core import query
@@ -20,7 +19,7 @@ from adaptry_api.auth_policy import (
     app_state_of,
     guarded_router,
 )
-from adaptry_api.route_threads import searches
+from adaptry_api.route_threads import run_in_own_threads, searches
 from adaptry_api.routes.parameters import Cursor, Limit, Reverse
 
 _SORT = (
@@ -65,7 +64,7 @@ async def _quick_search(request: Request, identity: Identity) -> Response:
     parsed = query.parse(text, datetime.now(UTC))
     read = state.commits.with_commit(search, is_search=True)
     if parsed.reads_files or not state.searching.is_local:  # these wait for I/O
-        body, commit = await to_thread.run_sync(read, limiter=state.route_threads.searches)
+        body, commit = await run_in_own_threads("searches", read)
     else:
         body, commit = await state.searching.run(read)
     if not parsed.reads_files and not parsed.is_relative:

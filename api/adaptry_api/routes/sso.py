@@ -6,14 +6,18 @@ from typing import Annotated
 
 from fastapi import Query, Request
 
+from adaptry.core.errors import Invalid
 from adaptry.registry import protocol
+from adaptry.registry.records import Page
 from adaptry.registry.sso import (
     ExternalUserInfo,
     ExternalUserRequest,
     ProviderGroupInfo,
     ProviderGroupRequest,
 )
-from adaptry_api.auth_policy import CallersRegistry, app_state_of, guarded_router
+from adaptry_api.app_state import AppState
+from adaptry_api.auth_policy import Caller, CallersRegistry, app_state_of, guarded_router
+from adaptry_api.routes.parameters import Cursor, Limit
 
 ROUTES = guarded_router(f"{protocol.PREFIX}/sso", "sign-in")
 
@@ -54,18 +58,40 @@ def unmap_provider_group(
 
 
 @ROUTES.put("/users")
-def link_external_user(registry: CallersRegistry, body: ExternalUserRequest) -> ExternalUserInfo:
+def link_external_user(
+    request: Request,
+    registry: CallersRegistry,
+    identity: Caller,
+    body: ExternalUserRequest,
+) -> ExternalUserInfo:
     """Let a user of the identity provider sign in as an existing user.
 
-    Requires an administrator.
+    `issuer` must be the server's provider (`--sso-issuer`). Requires an administrator.
     """
+    if identity.may_administer:  # others are refused below
+        _require_provider(app_state_of(request), body.issuer)
     return registry.sso.link_user(body)
 
 
+def _require_provider(state: AppState, issuer: str) -> None:
+    """Raises `Invalid` for another issuer than the server's, whose users could not sign in."""
+    if state.openid_provider is None:
+        raise Invalid(
+            "users cannot sign in here: the server has no identity provider; start it with --sso-issuer"
+        )
+    if issuer != state.openid_provider.issuer:
+        raise Invalid(
+            f"{issuer[:255]!a} is not the server's identity provider; its issuer is"
+            f" {state.openid_provider.issuer}"
+        )
+
+
 @ROUTES.get("/users")
-def list_external_users(registry: CallersRegistry) -> tuple[ExternalUserInfo, ...]:
-    """List the users who are linked or have signed in.
+def list_external_users(
+    registry: CallersRegistry, cursor: Cursor = None, limit: Limit = 50
+) -> Page[ExternalUserInfo]:
+    """List the users who are linked or have signed in, in name order.
 
     Requires an administrator.
     """
-    return registry.sso.list_users()
+    return registry.sso.list_users(cursor, limit)

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from adaptry.registry.access import AccessRequest, GroupName, PrincipalName
-from adaptry.registry.records import Value
+from adaptry.registry.records import Page, Value
 
 ClaimText = Annotated[str, Field(min_length=1, max_length=255)]
 
@@ -78,5 +78,5 @@ class SingleSignOn(ABC):
         """
 
     @abstractmethod
-    def list_users(self) -> tuple[ExternalUserInfo, ...]:
-        """The users who are linked or have signed in, by name."""
+    def list_users(self, cursor: str | None = None, limit: int = 50) -> Page[ExternalUserInfo]:
+        """The users who are linked or have signed in, by name. Raises `Invalid` for a bad cursor or limit."""

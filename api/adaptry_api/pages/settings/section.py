@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field
+from functools import partial
 
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
@@ -26,6 +26,7 @@ from adaptry_api.pages.settings.navigation import sections_for
 from adaptry_api.pages.settings.subject import SettingsSubject, Visit
 from adaptry_api.pages.sign_in import read_form
 from adaptry_api.pages.text_csv import csv_file
+from adaptry_api.route_threads import run_in_own_threads
 
 Fields = Mapping[str, str]
 _LARGEST_FORM = 64 << 10
@@ -161,7 +162,7 @@ def _add(router: APIRouter, section: Section) -> None:
     async def change(request: Request, registry: VisitorsRegistry, identity: Visitor) -> Response:
         fields = await read_form(request, _LARGEST_FORM, _MOST_FIELDS)
         visit = _visit(request, registry, identity)
-        return await to_thread.run_sync(section.act, request, visit, fields)
+        return await run_in_own_threads("writers", partial(section.act, request, visit, fields))
 
     router.add_api_route(section.address, show, methods=["GET"], response_model=None)
     if section.actions:

@@ -10,7 +10,7 @@ from adaptry.checks.runtimes.capacity import ServerPlan, build_server_plan
 from adaptry.checks.runtimes.rule import CheckSubject, RuntimeRules, RuntimeVerdict
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.runtimes.table import ENGINES, parse_runtime
-from adaptry.checks.runtimes.verdicts import check_all_runtimes, check_runtime
+from adaptry.checks.runtimes.verdicts import check_all_runtimes, check_runtime, other_version
 
 __all__ = [
     "ENGINES",
@@ -22,5 +22,6 @@ __all__ = [
     "build_server_plan",
     "check_all_runtimes",
     "check_runtime",
+    "other_version",
     "parse_runtime",
 ]

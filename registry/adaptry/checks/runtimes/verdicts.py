@@ -80,14 +80,20 @@ def _outcome(findings: Iterable[Finding]) -> RuntimeOutcome:
 
 def _unread(engine: RuntimeRules, runtime: Runtime) -> Iterator[Finding]:
     """A finding if the rules are for a different version than the given one."""
-    version, read = runtime.version, engine.latest
-    if version and (not read or version[: len(read)] != read[: len(version)]):
+    if (reason := other_version(engine, runtime)) is not None:
         yield Finding(
             code="rules_of_another_version",
             severity="notes",
-            reason=(
-                f"the rules are for {engine.title} {engine.source_version}, but {format_version(version)}"
-                " was given"
-            ),
+            reason=reason,
             remedy="compare an answer with PEFT's before serving it",
         )
+
+
+def other_version(engine: RuntimeRules, runtime: Runtime) -> str | None:
+    """A sentence if the engine's rules are for a different version than that of `runtime`."""
+    version, read = runtime.version, engine.latest
+    if not version or (read and version[: len(read)] == read[: len(version)]):
+        return None
+    return (
+        f"the rules are for {engine.title} {engine.source_version}, but {format_version(version)} was given"
+    )

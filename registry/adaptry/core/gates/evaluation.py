@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal
 
 from adaptry.core.display import format_count
-from adaptry.core.errors import Invalid
 from adaptry.core.gates import statistics
 from adaptry.core.gates.expression import Call, PolicyCondition
 from adaptry.core.gates.facts import EvidenceFact, Fact, GateFacts, VersionFact, split_metric
-from adaptry.core.gates.functions import FUNCTIONS, Scalar
+from adaptry.core.gates.functions import Scalar
 from adaptry.core.lazy_dataclass import dataclass
 
 ConditionOutcome = Literal["met", "not_met", "unknown"]
@@ -38,20 +37,6 @@ def evaluate(conditions: Sequence[PolicyCondition], facts: GateFacts) -> tuple[C
     return tuple(_evaluate(condition, facts) for condition in conditions)
 
 
-def check_types(condition: PolicyCondition) -> None:
-    """Raises `Invalid` if CEL cannot parse or compute a condition, or its result is not a boolean."""
-    examples: dict[str, Scalar] = {"number": 0.5, "text": "active", "yes or no": True}
-    values = {
-        f"call{place}": examples[FUNCTIONS[one.function].returns] for place, one in enumerate(condition.calls)
-    }
-    for place, one in enumerate(condition.calls):
-        if one.function == "approvals" or one.field == "n":
-            values[f"call{place}"] = 2
-    found = _compute(condition, values)
-    if isinstance(found, str):
-        raise Invalid(found)
-
-
 def _evaluate(condition: PolicyCondition, facts: GateFacts) -> ConditionResult:
     values: dict[str, Scalar] = {}
     reasons: list[str] = []
@@ -66,7 +51,7 @@ def _evaluate(condition: PolicyCondition, facts: GateFacts) -> ConditionResult:
             reasons.append(found.reason)
     if missing:
         return _result(condition, "unknown", missing)
-    computed = _compute(condition, values)
+    computed = compute(condition, values)
     if isinstance(computed, str):
         return _result(condition, "unknown", [*reasons, computed])
     return _result(condition, "met" if computed else "not_met", reasons)
@@ -78,7 +63,7 @@ def _result(condition: PolicyCondition, outcome: ConditionOutcome, reasons: Sequ
     )
 
 
-def _compute(condition: PolicyCondition, values: Mapping[str, Scalar]) -> bool | str:
+def compute(condition: PolicyCondition, values: Mapping[str, Scalar]) -> bool | str:
     """The value of the expression, or the reason why it has none."""
     import cel
 

@@ -11,28 +11,21 @@ from __future__ import annotations
 
 import ast
 import math
-import re
 from collections.abc import Mapping
 
 from adaptry.core.errors import Invalid
 from adaptry.core.gates import MAX_CONDITION
-from adaptry.core.gates.functions import FUNCTIONS, GateFunction, Parameter, Scalar
+from adaptry.core.gates.functions import FUNCTIONS, GateFunction, Parameter, Scalar, written
+from adaptry.core.gates.syntax import check_order
+from adaptry.core.gates.tokens import Token, tokens_of
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.suggestions import suggestion
 
 _MAX_CALLS = 20
-_TOKEN = re.compile(
-    r"""\s*(?:
-        (?P<text>"(?:[^"\\\n]|\\["'\\])*"|'(?:[^'\\\n]|\\["'\\])*')
-      | (?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?(?![\w.]))
-      | (?P<word>[A-Za-z_]\w*)
-      | (?P<sign>&&|\|\||[=!<>]=|[-+*/%<>!=().,?:\[\]])
-    )""",
-    re.VERBOSE | re.ASCII,
-)
 _WORDS = frozenset({"true", "false", "in"})
 _CONVERSIONS = frozenset({"double", "int", "size"})
 _METHODS = frozenset({"startsWith", "endsWith", "contains"})
+_INSTEAD = {"and": "&&", "or": "||", "not": "!", "is": "==", "true": "true", "false": "false"}
 _MACROS = frozenset({"all", "exists", "exists_one", "map", "filter", "has"})
 
 
@@ -79,7 +72,7 @@ class PolicyCondition:
             raise Invalid(
                 f"a condition may have at most {MAX_CONDITION:,} characters; this one has {len(source):,}"
             )
-        parser = _Parser(_tokens(source))
+        parser = _Parser(tokens_of(source))
         expression = parser.expression()
         if not parser.calls:
             raise Invalid(
@@ -95,61 +88,47 @@ def require_visible(text: str, what: str) -> None:
             raise Invalid(f"{what} has a character that is not visible: U+{ord(character):04X}, at {place}")
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    kind: str
-    text: str
-    column: int
-
-
-def _tokens(source: str) -> list[_Token]:
-    found: list[_Token] = []
-    position, end = 0, len(source.rstrip())
-    while position < end:
-        match = _TOKEN.match(source, position)
-        if match is None:
-            rest = source[position:].lstrip()
-            raise Invalid(f"cannot be read at column {end - len(rest.rstrip()) + 1}: {rest[:20]!a}")
-        kind = match.lastgroup or ""
-        found.append(_Token(kind, match[kind], match.start(kind) + 1))
-        position = match.end()
-    return found
-
-
 class _Parser:
     """Replaces calls by names, and refuses every other identifier that CEL does not define."""
 
-    def __init__(self, tokens: list[_Token]) -> None:
+    def __init__(self, tokens: list[Token]) -> None:
         self._tokens = tokens
         self._position = 0
         self.calls: list[Call] = []
 
     def expression(self) -> str:
         parts: list[str] = []
+        read: list[Token] = []
         while (token := self._next()) is not None:
+            read.append(token)
             if token.kind != "word" or token.text in _WORDS:
                 if token.text == "=":
-                    raise Invalid(f"column {token.column}: = is not a comparison; write ==")
+                    instead = ">=" if self._sees(">") else "<=" if self._sees("<") else "=="
+                    raise Invalid(f"column {token.column}: = is not a comparison; write {instead}")
                 parts.append(token.text)
             elif parts and parts[-1] == ".":
-                parts.append(_method(token))
+                parts.append(_method(token, read[-3] if len(read) > 2 else None))
             elif token.text in _CONVERSIONS and self._sees("("):
                 parts.append(token.text)
             elif token.text in FUNCTIONS:
                 parts.append(self._call(token, FUNCTIONS[token.text]))
+                read[-1] = Token("call", written(token.text), token.column)
             else:
                 raise Invalid(_unknown(token, self._sees("(")))
+        check_order(read)
         return " ".join(parts)
 
-    def _call(self, name: _Token, function: GateFunction) -> str:
-        self._expect("(", f"after {name.text}", function.usage(name.text))
-        given: list[tuple[_Token | None, Scalar]] = []
+    def _call(self, name: Token, function: GateFunction) -> str:
+        self._expect("(", f"after {name.text}", name.text, function)
+        given: list[tuple[Token | None, Scalar]] = []
         if not self._take(")"):
             while True:
                 given.append(self._argument(name.text, function))
                 if self._take(")"):
                     break
-                self._expect(",", f"between arguments of {name.text}", function.usage(name.text))
+                self._expect(
+                    ",", f"(or a closing parenthesis) after an argument of {name.text}", name.text, function
+                )
         arguments = _bound(name, function, given)
         field = self._field(name, function) if function.fields else None
         if len(self.calls) == _MAX_CALLS:
@@ -157,14 +136,14 @@ class _Parser:
         self.calls.append(Call(name.text, arguments, field))
         return f"call{len(self.calls) - 1}"
 
-    def _argument(self, called: str, function: GateFunction) -> tuple[_Token | None, Scalar]:
+    def _argument(self, called: str, function: GateFunction) -> tuple[Token | None, Scalar]:
         name = self._next()
         if name is not None and name.kind == "word" and self._take("="):
             return name, self._literal(self._next(), called)
         del function
         return None, self._literal(name, called)
 
-    def _literal(self, token: _Token | None, called: str) -> Scalar:
+    def _literal(self, token: Token | None, called: str) -> Scalar:
         is_negative = token is not None and token.text == "-"
         if is_negative:
             token = self._next()
@@ -173,12 +152,14 @@ class _Parser:
         if token is not None and token.kind == "text" and not is_negative:
             return str(ast.literal_eval(token.text))
         where = f"column {token.column}" if token else "at the end"
+        is_word = token is not None and token.kind == "word" and token.text not in FUNCTIONS
+        quoted = f'; write "{token.text[:40]}"' if token is not None and is_word else ""
         raise Invalid(
             f"{where}: arguments of {called} are texts in quotation marks or numbers, written out, not"
-            " computed"
+            f" computed{quoted}"
         )
 
-    def _field(self, name: _Token, function: GateFunction) -> str:
+    def _field(self, name: Token, function: GateFunction) -> str:
         fields = " or ".join(f".{one}" for one in function.fields)
         if not self._take("."):
             raise Invalid(f"column {name.column}: {name.text}(…) must be followed by {fields}")
@@ -191,7 +172,7 @@ class _Parser:
             )
         return token.text
 
-    def _next(self) -> _Token | None:
+    def _next(self) -> Token | None:
         if self._position == len(self._tokens):
             return None
         self._position += 1
@@ -205,36 +186,38 @@ class _Parser:
         self._position += is_there
         return is_there
 
-    def _expect(self, text: str, where: str, usage: str) -> None:
+    def _expect(self, text: str, where: str, called: str, function: GateFunction) -> None:
         if not self._take(text):
-            raise Invalid(f"{text!r} is missing {where}; write {usage}")
+            found = self._next()
+            place = f"column {found.column}" if found else "at the end"
+            raise Invalid(f"{place}: {text} is missing {where}; write {function.usage(called)}")
 
 
 def _bound(
-    called: _Token, function: GateFunction, given: list[tuple[_Token | None, Scalar]]
+    called: Token, function: GateFunction, given: list[tuple[Token | None, Scalar]]
 ) -> dict[str, Scalar]:
     """The arguments by name. Raises `Invalid`."""
-    usage = function.usage(called.text)
+    usage, where = function.usage(called.text), f"column {called.column}: {called.text}"
     by_name = {one.name: one for one in function.parameters}
     bound: dict[str, Scalar] = {}
     is_named = False
     for position, (name, value) in enumerate(given):
         is_named = is_named or name is not None
         if name is None and is_named:
-            raise Invalid(f"{called.text}: arguments without a name come first; write {usage}")
+            raise Invalid(f"{where}: arguments without a name come first; write {usage}")
         if name is None and position >= len(function.parameters):
-            raise Invalid(f"{called.text} has too many arguments; write {usage}")
+            raise Invalid(f"{where} has too many arguments; write {usage}")
         key = function.parameters[position].name if name is None else name.text
         if key not in by_name:
-            raise Invalid(f"{called.text} has no argument {key[:40]}{suggestion(key, by_name)} ({usage})")
+            raise Invalid(f"{where} has no argument {key[:40]}{suggestion(key, by_name)} ({usage})")
         if key in bound:
-            raise Invalid(f"{called.text} has {key} twice")
-        bound[key] = _typed(called.text, by_name[key], value)
+            raise Invalid(f"{where} has {key} twice")
+        bound[key] = _typed(where, by_name[key], value)
     for parameter in function.parameters:
         if parameter.name not in bound and parameter.default is not None:
             bound[parameter.name] = parameter.default
         elif parameter.name not in bound and not parameter.is_optional:
-            raise Invalid(f"{called.text} needs {parameter.name}; write {usage}")
+            raise Invalid(f"{where} needs {parameter.name}; write {usage}")
     return bound
 
 
@@ -255,19 +238,28 @@ def _typed(called: str, parameter: Parameter, value: Scalar) -> Scalar:
     return value
 
 
-def _method(token: _Token) -> str:
+def _method(token: Token, of: Token | None) -> str:
     if token.text in _METHODS:
         return token.text
     if token.text in _MACROS:
         raise Invalid(f"column {token.column}: conditions have no macros such as {token.text}()")
+    if of is not None and of.kind == "call":
+        raise Invalid(
+            f"column {token.column}: {of.text} has no .{token.text[:40]}{suggestion(token.text, _METHODS)};"
+            f" write {of.text} without it"
+        )
     raise Invalid(f"column {token.column}: unknown word .{token.text[:40]}{suggestion(token.text, _METHODS)}")
 
 
-def _unknown(token: _Token, is_call: bool) -> str:
+def _unknown(token: Token, is_call: bool) -> str:
     if token.text in _MACROS and is_call:
         return f"column {token.column}: conditions have no macros such as {token.text}()"
-    what = "function" if is_call else "word"
-    near = suggestion(token.text, FUNCTIONS, template="{}()")
-    return f"column {token.column}: unknown {what} {token.text[:40]}{near}" + (
-        "" if near else f" (functions: {', '.join(FUNCTIONS)})"
-    )
+    what = f"column {token.column}: unknown {'function' if is_call else 'word'} {token.text[:40]}"
+    if token.text in _METHODS:
+        return f'{what}; it is written after a text, as in state().{token.text}("\N{HORIZONTAL ELLIPSIS}")'
+    if (instead := _INSTEAD.get(token.text.lower())) is not None:
+        return f"{what}; write {instead}"
+    if near := suggestion(token.text, FUNCTIONS, template="{}()"):
+        return what + near
+    quoted = "" if is_call else f'; write a text in quotation marks: "{token.text[:40]}"'
+    return f"{what}{quoted} (functions: {', '.join(FUNCTIONS)})"

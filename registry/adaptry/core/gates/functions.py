@@ -89,3 +89,8 @@ FUNCTIONS: Mapping[str, GateFunction] = {
     ),
     "state": GateFunction((), "text", "the state of the version: active or deprecated"),
 }
+
+
+def written(name: str) -> str:
+    """A call of the function as messages show it: `metric(…)`."""
+    return f"{name}(\N{HORIZONTAL ELLIPSIS})" if FUNCTIONS[name].parameters else f"{name}()"

@@ -14,9 +14,10 @@ from pydantic import TypeAdapter
 
 from adaptry.core.errors import Invalid, MissingDependency, Unavailable
 from adaptry.core.evidence import lm_eval
-from adaptry.core.gates.evaluation import ConditionResult, check_types, evaluate
+from adaptry.core.gates.evaluation import ConditionResult, evaluate
 from adaptry.core.gates.expression import PolicyCondition
 from adaptry.core.gates.facts import GateFacts
+from adaptry.core.gates.type_check import check_types
 from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout
 from adaptry.core.processes.worker_pool import run_in_worker
 

@@ -6,6 +6,7 @@ from pydantic import TypeAdapter
 
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.http.connection import Connection, api_path
+from adaptry.registry.records import Page
 from adaptry.registry.sso import (
     ExternalUserInfo,
     ExternalUserRequest,
@@ -17,7 +18,7 @@ from adaptry.registry.sso import (
 _GROUP = TypeAdapter(ProviderGroupInfo)
 _GROUPS: TypeAdapter[tuple[ProviderGroupInfo, ...]] = TypeAdapter(tuple[ProviderGroupInfo, ...])
 _USER = TypeAdapter(ExternalUserInfo)
-_USERS: TypeAdapter[tuple[ExternalUserInfo, ...]] = TypeAdapter(tuple[ExternalUserInfo, ...])
+_USERS: TypeAdapter[Page[ExternalUserInfo]] = TypeAdapter(Page[ExternalUserInfo])
 
 
 @dataclass(frozen=True)
@@ -40,5 +41,6 @@ class HttpSingleSignOn(SingleSignOn):
         path, body = api_path("sso", "users"), request.model_dump(mode="json")
         return self.server.request_value(_USER, "PUT", path, body=body, again=True)
 
-    def list_users(self) -> tuple[ExternalUserInfo, ...]:
-        return self.server.request_value(_USERS, "GET", api_path("sso", "users"))
+    def list_users(self, cursor: str | None = None, limit: int = 50) -> Page[ExternalUserInfo]:
+        query = {"cursor": cursor, "limit": limit}
+        return self.server.request_value(_USERS, "GET", api_path("sso", "users"), query=query)

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.storage.catalog.audit_log.log_key import RESTORED
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.statement_texts import Selection, statement
@@ -117,8 +118,7 @@ def begin(
             sa.update(orm.WebhookRow).where(sm.col(orm.WebhookRow.disabled_at).is_(None)).values(restored)
         )
     tx.execute(sa.delete(orm.UploadRow).where(sm.col(orm.UploadRow.is_finished).is_(False)))
-    # The audit log's key is in no backup: the next process that seals signs with the one that it has.
-    tx.execute(sa.update(orm.AuditStateRow).values(key=None, holder=None))
+    tx.execute(sa.update(orm.AuditStateRow).values(holder=RESTORED, held_until=None))
     tx.add(
         orm.EpochRow(
             number=was.number + 1, id=os.urandom(8).hex(), began_at=now, floor=new, secret=was.secret

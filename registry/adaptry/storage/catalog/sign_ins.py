@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import or_, update
 from sqlmodel import col, select
+from sqlmodel.sql.expression import Select
 
+from adaptry.registry.records import Page
 from adaptry.registry.sso import ExternalUserInfo, ProviderGroupInfo
-from adaptry.storage.catalog import tokens
+from adaptry.storage.catalog import cursors, tokens
 from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.principals import GroupRecord
 from adaptry.storage.catalog.rows import (
@@ -21,6 +23,7 @@ from adaptry.storage.catalog.rows import (
 )
 
 _CLAIM = timedelta(minutes=2)
+_USERS = "external users"
 
 
 class ExternalUser(NamedTuple):
@@ -151,25 +154,49 @@ def unmap_group(tx: Transaction, claim: str) -> bool:
     return True
 
 
-def external_users(tx: Transaction, names: Collection[str] | None = None) -> tuple[ExternalUserInfo, ...]:
-    """All external users, by the names that they have here; with `names`, those of them."""
-    query = (
-        select(ExternalUserRow, PrincipalRow.name)
-        .join(PrincipalRow, col(PrincipalRow.id) == col(ExternalUserRow.principal_id))
-        .order_by(PrincipalRow.name, col(ExternalUserRow.id))
+def external_users(tx: Transaction, cursor: str | None, limit: int) -> Page[ExternalUserInfo]:
+    """A page of the external users, by the names that they have here. Raises `Invalid` for a bad cursor."""
+    query = _users().order_by(PrincipalRow.name, col(ExternalUserRow.id)).limit(limit + 1)
+    if cursor is not None:
+        name, key = _place(cursor)
+        is_later = (col(PrincipalRow.name) == name) & (col(ExternalUserRow.id) > key)
+        query = query.where((col(PrincipalRow.name) > name) | is_later)
+    found = list(tx.exec(query))
+    last = found[limit - 1] if len(found) > limit else None
+    return Page[ExternalUserInfo](
+        items=tuple(_user(row, name) for row, name in found[:limit]),
+        next=cursors.encode(f"{last[0].id}:{last[1]}", _USERS) if last else None,
     )
-    if names is not None:
-        query = query.where(col(PrincipalRow.name).in_(names))
-    return tuple(
-        ExternalUserInfo(
-            user=name,
-            issuer=row.issuer,
-            subject=row.subject,
-            confirmed_at=row.confirmed_at,
-            ended_at=row.ended_at,
-        )
-        for row, name in tx.exec(query)
+
+
+def external_user(tx: Transaction, issuer: str, subject: str) -> ExternalUserInfo:
+    """The external user with these claims, who is known."""
+    is_theirs = (col(ExternalUserRow.issuer) == issuer) & (col(ExternalUserRow.subject) == subject)
+    row, name = tx.exec(_users().where(is_theirs)).one()
+    return _user(row, name)
+
+
+def _users() -> Select[ExternalUserRow, str]:
+    return select(ExternalUserRow, PrincipalRow.name).join(
+        PrincipalRow, col(PrincipalRow.id) == col(ExternalUserRow.principal_id)
     )
+
+
+def _user(row: ExternalUserRow, name: str) -> ExternalUserInfo:
+    return ExternalUserInfo(
+        user=name,
+        issuer=row.issuer,
+        subject=row.subject,
+        confirmed_at=row.confirmed_at,
+        ended_at=row.ended_at,
+    )
+
+
+def _place(cursor: str) -> tuple[str, int]:
+    key, colon, name = cursors.decode(cursor, _USERS).partition(":")
+    if not (colon and key.isascii() and key.isdigit() and int(key) <= cursors.INTEGER):
+        raise cursors.foreign()
+    return name, int(key)
 
 
 def _external(row: ExternalUserRow) -> ExternalUser:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from adaptry.checks.runtimes import parse_runtime
+from adaptry.checks.runtimes import ENGINES, other_version, parse_runtime
 from adaptry.core.access.conditions import Facts
 from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied, Unsupported
@@ -48,10 +48,10 @@ class LocalPolicies(Policies):
         with self.context.catalog.read() as tx:
             self._managed(tx, scope, policy.alias)
         process.check_conditions([one.source for one in policy.conditions])
-        _check_runtimes(policy)
+        unread = _check_runtimes(policy)
         with self.context.write() as tx:
             owner = self._managed(tx, scope, policy.alias)
-            warnings = _unknown_groups(tx, policy)
+            warnings = (*unread, *_unknown_groups(tx, policy))
             was = next(iter(policies.versions(tx, owner, policy.alias)), None)
             if was is not None and was.text == request.text:
                 return was.model_copy(update={"warnings": warnings})
@@ -221,14 +221,23 @@ class LocalPolicies(Policies):
         )
 
 
-def _check_runtimes(policy: Policy) -> None:
-    """Raises `Invalid` for an unknown engine or option: no version would ever meet the condition."""
+def _check_runtimes(policy: Policy) -> tuple[str, ...]:
+    """A warning for each engine's version that its rules are not for. Raises `Invalid` for an unknown engine
+    or option: no version would ever meet the condition.
+    """
+    warnings: dict[str, None] = {}
     for condition in policy.conditions:
         for call in calls_of([condition], "fits"):
             try:
-                parse_runtime(call.text("runtime"))
+                runtime = parse_runtime(call.text("runtime"))
             except Invalid as error:
                 raise Invalid(f"{error.message}, in the condition {condition.source[:100]!a}") from None
+            if (reason := other_version(ENGINES[runtime.engine], runtime)) is not None:
+                warnings[
+                    f"fits({call.text('runtime')!r}) may be wrong: {reason}; `adaptry runtime ls` shows the"
+                    " versions of the rules"
+                ] = None
+    return tuple(warnings)
 
 
 def _unknown_groups(tx: Transaction, policy: Policy) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from adaptry.core.errors import Conflict, Invalid, NotFound
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.registry.records import Page
 from adaptry.registry.sso import (
     ExternalUserInfo,
     ExternalUserRequest,
@@ -11,7 +12,7 @@ from adaptry.registry.sso import (
     ProviderGroupRequest,
     SingleSignOn,
 )
-from adaptry.storage.catalog import principals, sign_ins
+from adaptry.storage.catalog import cursors, principals, sign_ins
 from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.principals import existing_group, existing_principal, require_administrator
@@ -65,10 +66,10 @@ class LocalSingleSignOn(SingleSignOn):
                     sign_ins.set_creator(tx, found, now, by)
                 facts = {"issuer": request.issuer, "subject": request.subject}
                 self.context.record(tx, "sso.link", AuditTarget(user.info.name), after=facts)
-            known = sign_ins.external_users(tx, (user.info.name,))
-        return next(one for one in known if (one.issuer, one.subject) == (request.issuer, request.subject))
+            return sign_ins.external_user(tx, request.issuer, request.subject)
 
-    def list_users(self) -> tuple[ExternalUserInfo, ...]:
+    def list_users(self, cursor: str | None = None, limit: int = 50) -> Page[ExternalUserInfo]:
         require_administrator(self.context, "list users of the identity provider")
+        cursors.check_limit(limit)
         with self.context.catalog.read() as tx:
-            return sign_ins.external_users(tx)
+            return sign_ins.external_users(tx, cursor, limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 import pytest
@@ -110,9 +111,10 @@ class PoliciesContract(ContractFixtures):
             ("alias: prod\nrequire:\n- apprvals('x') > 1\n", "line 3: .*did you mean approvals"),
             (
                 "alias: prod\nrequire:\n- metric('acc')\n",
-                "gives 0.5, but a condition must give true or false",
+                r"its result is not true or false \(metric\(…\) is a number\)",
             ),
-            ("alias: prod\nrequire:\n- state() == 'active' &&\n", "not an expression of CEL"),
+            ("alias: prod\nrequire:\n- metric('acc') * 2 > 1\n", "wrong types .* such as 2.0"),
+            ("alias: prod\nrequire:\n- state() == 'active' &&\n", "line 3: .* ends after &&"),
             (
                 "alias: prod\nrequire:\n- state() == 'active'\n- '!fits(\"vlm@0.33\")'\n",
                 "unknown engine 'vlm'; did you mean vllm",
@@ -140,6 +142,14 @@ class PoliciesContract(ContractFixtures):
         make_group(registry, "relaese", ())
         make_group(registry, "ml", ())
         assert registry.policies.set(PolicyRequest(scope="acme/tone", text=text)).warnings == ()
+
+    def test_a_policy_for_a_version_of_an_engine_without_rules_is_accepted_with_a_warning(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(), TONE)
+        text = "alias: prod\nrequire:\n- fits('vllm@9.9') && fits('vllm')\n"
+        (warning,) = registry.policies.set(PolicyRequest(scope="acme/tone", text=text)).warnings
+        assert re.search(r"fits\('vllm@9.9'\) .* but 9.9 was given", warning)
 
     def test_an_alias_moves_once_its_conditions_are_met_and_the_decision_is_kept(
         self, make_registry: MakeRegistry, lora: MakeLora

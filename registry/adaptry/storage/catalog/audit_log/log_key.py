@@ -11,6 +11,10 @@ from adaptry.core.errors import Unavailable
 
 _PURPOSE = b"adaptry audit log checkpoints, Ed25519"
 KEY_FILE = "audit-key"
+RESTORED = "restored"
+"""Stands for the process that seals, from a restore until the next process does: no backup contains the key,
+so that process may sign with another one.
+"""
 
 
 class LogKey:

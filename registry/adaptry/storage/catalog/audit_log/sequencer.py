@@ -27,7 +27,7 @@ from adaptry.core.failpoints import reach
 from adaptry.core.transparency.checkpoint import LogCheckpoint, VerifierKey
 from adaptry.core.transparency.merkle import Peaks, leaf_hash
 from adaptry.storage.catalog.audit_log.entries import entry_of
-from adaptry.storage.catalog.audit_log.log_key import LogKey
+from adaptry.storage.catalog.audit_log.log_key import RESTORED, LogKey
 from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record
 from adaptry.storage.catalog.audit_log.subtrees import store_subtrees
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
@@ -136,10 +136,10 @@ class Sequencer:
 
     @property
     def has_its_key(self) -> bool:
-        """Whether this process has the key that the log is signed with, or the log is unsigned."""
+        """Whether this process has the key that the log is signed with, or may sign it with another."""
         with self._catalog.read_prepared() as tx:
             state = log_state(tx)
-        if state.key is None:
+        if state.key is None or (state.row and state.row.holder == RESTORED):
             return True
         origin = state.row.origin if state.row else ""
         return self._key.is_made and state.key == str(self._verifier(origin))
@@ -156,9 +156,11 @@ class Sequencer:
     def _seal_batch(self, now: datetime, waits_for_lease: bool) -> int:
         with self._catalog.write() as tx:
             row = _state_row(tx)
+            if waits_for_lease and not _is_free(row, self._holder, now):
+                return 0
+            if row.holder == RESTORED:
+                self._use_own_key(tx, row, now)
             if waits_for_lease:
-                if not _is_free(row, self._holder, now):
-                    return 0
                 row.holder, row.held_until = self._holder, now + LEASE
             row.key = self._checked_key(row)
             unsealed = run_select(tx, _UNSEALED, {})
@@ -177,6 +179,13 @@ class Sequencer:
         with self._catalog.write_nondurable() as tx:
             if not run_select(tx, _SIGNED_AT, {"signed": peaks.size}):
                 insert_new(tx, "audit_checkpoints", {"size": peaks.size, "note": note, "at": now})
+
+    def _use_own_key(self, tx: Transaction, row: AuditStateRow, now: datetime) -> None:
+        """After a restore, signs with this process's key, and records if that is another one."""
+        if row.key is not None and row.key != str(self._verifier(row.origin)):
+            record(tx, "audit.replace_key", AuditTarget("audit"), now, before={"key": row.key})
+            row.key = None
+        row.holder = None
 
     def _checked_key(self, row: AuditStateRow) -> str:
         """This process's public key. Raises `Conflict` if the log is signed with another."""
@@ -225,7 +234,7 @@ def replace_key(tx: Transaction, now: datetime) -> None:
 
 
 def _is_free(row: AuditStateRow, holder: str, now: datetime) -> bool:
-    return row.holder in (None, holder) or row.held_until is None or row.held_until <= now
+    return row.holder in (None, holder, RESTORED) or row.held_until is None or row.held_until <= now
 
 
 def _state_row(tx: Reads) -> AuditStateRow:

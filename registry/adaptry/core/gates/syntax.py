@@ -1,0 +1,99 @@
+"""Finds the first place where a condition is not an expression of CEL.
+
+CEL's parser reports this too, but in the words of its grammar, and about the expression that it gets, in
+which calls are replaced by names. So the order of a condition's parts is checked here first. This refuses
+nothing that CEL can compute; what it misses, CEL refuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adaptry.core.errors import Invalid
+from adaptry.core.gates.tokens import Token
+
+_CLOSES = {"(": ")", "[": "]"}
+_OPENS = {closing: opening for opening, closing in _CLOSES.items()}
+_PREFIXES = frozenset({"-", "!"})
+_JOINS = frozenset(
+    {"&&", "||", "==", "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "in", "?", ":", ","}
+)
+
+
+def check_order(tokens: Sequence[Token]) -> None:
+    """Raises `Invalid` with the column of the first part that cannot be where it is."""
+    opened: list[Token] = []
+    before: Token | None = None
+    for token in tokens:
+        is_after_value = before is not None and _ends_value(before)
+        text = token.text if token.kind in ("sign", "word") else ""
+        if text in _OPENS:
+            _close(opened, token, before, is_after_value)
+        elif text == "." and is_after_value:
+            pass
+        elif text in _JOINS and is_after_value:
+            _check_join(token, opened)
+        elif text in _CLOSES:
+            if is_after_value and text == "(" and before is not None and before.kind != "word":
+                raise Invalid(f"column {token.column}: {_lacks_operator(before, token)}")
+            opened.append(token)
+        elif text == "in" or (token.kind == "sign" and text not in _PREFIXES):
+            raise Invalid(f"column {token.column}: {_misplaced(token, before)}")
+        elif is_after_value and before is not None and before.text != ".":
+            raise Invalid(f"column {token.column}: {_lacks_operator(before, token)}")
+        before = token
+    if before is not None and not _ends_value(before):
+        raise Invalid(f"the condition ends after {before.text}, where a value must follow{_percent(before)}")
+    if opened:
+        raise Invalid(
+            f"column {opened[-1].column}: this {opened[-1].text} is not closed; add a"
+            f" {_CLOSES[opened[-1].text]}"
+        )
+
+
+def _ends_value(token: Token) -> bool:
+    """Whether a value may end here, after which an operator must follow."""
+    if token.kind == "sign":
+        return token.text in (")", "]")
+    return token.text != "in" or token.kind == "text"
+
+
+def _close(opened: list[Token], token: Token, before: Token | None, is_after_value: bool) -> None:
+    if not opened:
+        raise Invalid(f"column {token.column}: this {token.text} closes nothing; remove it")
+    if opened[-1].text != _OPENS[token.text]:
+        raise Invalid(
+            f"column {token.column}: {token.text} cannot close the {opened[-1].text} of column"
+            f" {opened[-1].column}"
+        )
+    is_empty = before is opened[-1]
+    if not (is_after_value or is_empty or (token.text == "]" and before is not None and before.text == ",")):
+        shown = before.text if before is not None else ""
+        raise Invalid(f"column {token.column}: a value is missing between {shown} and {token.text}")
+    opened.pop()
+
+
+def _check_join(token: Token, opened: Sequence[Token]) -> None:
+    if token.text == "," and not opened:
+        raise Invalid(
+            f"column {token.column}: a comma only separates arguments; write decimals with a point (0.9), and"
+            " join conditions by &&"
+        )
+
+
+def _lacks_operator(before: Token, token: Token) -> str:
+    return f"an operator is missing between {before.text[:40]} and {token.text[:40]}, such as && or >="
+
+
+def _misplaced(token: Token, before: Token | None) -> str:
+    pair = (before.text if before is not None else "") + token.text
+    instead = {"<>": "; write !=", "//": "; conditions have no comments"}.get(pair, "")
+    if token.text == ".":
+        instead = "; write a zero before the point: 0.9"
+    where = f"cannot follow {before.text}" if before is not None else "cannot begin a condition"
+    return f"{token.text} {where}{instead or _percent(before)}"
+
+
+def _percent(before: Token | None) -> str:
+    is_percent = before is not None and before.text == "%"
+    return "; % is the remainder of a division, so write 0.9 for 90 %" if is_percent else ""
