@@ -115,6 +115,7 @@ def test_the_bases_are_listed_with_the_command_that_registers_them(run, base: Pa
     assert "base of 4 adapters: org/tiny (registered)" in run("import", "./runs", "--to", "acme").stderr
 
 
+@pytest.mark.slow
 def test_a_given_base_is_recorded_also_with_versions_that_exist(run, answer, base: Path, runs: Path) -> None:
     for config in runs.rglob(CONFIG):
         fields = json.loads(config.read_text()) | {"base_model_name_or_path": "/elsewhere/model"}
@@ -133,3 +134,5 @@ def test_an_import_of_a_folder_needs_a_namespace_and_takes_no_filter(run, runs: 
     assert "are for a hub" in run("import", "./runs", "--to", "acme", "--limit", "3", code=2).stderr
     assert "write ./runs for the folder" in run("import", "runs", "--to", "acme", code=2).stderr
     assert "no folder at absent" in run("import", "./absent", "--to", "acme", code=3).stderr
+    (runs.parent / "empty").mkdir()
+    assert "no adapter in empty" in run("import", "./empty", "--to", "acme", code=3).stderr

@@ -102,6 +102,20 @@ def test_a_hugging_face_cache_is_read_through_its_links(answer, tmp_path: Path) 
     assert "is a link to a file elsewhere" in linked["error"]["message"]
 
 
+def test_adapters_that_differ_in_one_byte_are_not_the_same(answer, tmp_path: Path) -> None:
+    """The byte is between the samples that are read of every file."""
+    first = tiny_lora(tmp_path / "runs" / "a", hidden=1024)
+    shutil.copytree(first, tmp_path / "runs" / "b")
+    shutil.copytree(first, tmp_path / "runs" / "c")
+    weights = bytearray((first / WEIGHTS).read_bytes())
+    weights[len(weights) // 30] ^= 1
+    (tmp_path / "runs" / "b" / WEIGHTS).write_bytes(weights)
+
+    a, b, c = answer("inspect", "./runs")["adapters"]
+
+    assert (a["same_weights_as"], b["same_weights_as"], c["same_weights_as"]) == (None, None, "a")
+
+
 def test_a_folder_without_adapters_has_the_error_of_a_single_adapter(run, tmp_path: Path) -> None:
     (tmp_path / "runs" / "logs").mkdir(parents=True)
     assert "runs has no adapter: it lacks adapter_config.json" in run("inspect", "./runs", code=3).stderr

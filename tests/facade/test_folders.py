@@ -39,6 +39,7 @@ def test_a_folder_is_inspected_and_imported(where: str, name: str, runs: Path) -
     assert "3 versions imported" in repr(done) and "tone/checkpoint-3" in done._repr_html_()
 
 
+@pytest.mark.slow
 def test_two_imports_at_once_make_each_version_once(where: str, name: str, runs: Path) -> None:
     namespace = name.partition("/")[0]
 

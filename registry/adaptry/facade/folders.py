@@ -72,7 +72,7 @@ def import_folder(
         is registered.
 
     Raises:
-        NotFound: there is no such folder.
+        NotFound: there is no such folder, or no adapter in it.
         InvalidRef: a malformed namespace.
         Unauthenticated, Unavailable, StorageFull.
     """

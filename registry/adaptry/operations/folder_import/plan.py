@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from adaptry.core.display import short_repr
-from adaptry.core.errors import AdaptryError, Unsupported
+from adaptry.core.errors import AdaptryError, NotFound, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, folder_argument, parse_namespace
 from adaptry.operations.folder_scan import GGUF, FolderScan, ScannedAdapter
@@ -34,15 +34,23 @@ class PlannedVersion:
 def plan_import(scan: FolderScan, namespace: str) -> tuple[PlannedVersion, ...]:
     """The versions to make, by name, and of each name in the order of steps, the end of the run last.
 
-    Raises `InvalidRef` for a namespace that is not valid.
+    Raises `InvalidRef` for a namespace that is not valid, and `NotFound` if the tree has no adapter.
     """
+    parse_namespace(namespace)
+    if not scan.adapters:
+        raise NotFound(f"no adapter in {scan.root} or the folders in it{_unsearched_text(scan)}")
     runs: dict[tuple[str, ...], list[ScannedAdapter]] = {}
     for adapter in scan.adapters:
         runs.setdefault(adapter.place.run, []).append(adapter)
-    names = name_adapters(runs, parse_namespace(namespace), scan.root.resolve().name)
+    names = name_adapters(runs, namespace, scan.root.resolve().name)
     return tuple(
         version for run, name in sorted(names.items(), key=_by_name) for version in _plan_run(name, runs[run])
     )
+
+
+def _unsearched_text(scan: FolderScan) -> str:
+    first = next(iter(scan.unsearched), None)
+    return f"; not searched: {first.path} ({first.reason})" if first else ""
 
 
 def _by_name(item: tuple[tuple[str, ...], AdapterName]) -> AdapterName:
