@@ -21,11 +21,11 @@ def import_from_folder(
     registry: Registry, folder: Path, namespace: str, base: str | None, dry_run: bool, as_json: bool
 ) -> int:
     """Imports the adapters, and prints each result; returns how many failed."""
+    scan = scan_folder(folder)
+    plan = plan_import(scan, namespace)
+    results: list[VersionImport] = []
+    of_all = base_source(base) if base else None
     with progress() as bars:
-        scan = scan_folder(folder, bars)
-        plan = plan_import(scan, namespace)
-        results: list[VersionImport] = []
-        of_all = base_source(base) if base else None
         for result in run_import(registry, plan, base=of_all, is_dry_run=dry_run, progress=bars):
             results.append(result)
             if not (as_json or dry_run):

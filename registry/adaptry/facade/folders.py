@@ -16,7 +16,7 @@ from adaptry.operations.folder_scan import FolderScan, scan_folder
 
 
 @python_errors
-def inspect_folder(folder: Path | str, *, progress: ShowProgress = True) -> FolderScan:
+def inspect_folder(folder: Path | str) -> FolderScan:
     """Describes every adapter in a folder and the folders in it, of any supported tool.
 
     Only headers, configs and samples of the weights are read; files whose samples are equal are read
@@ -29,13 +29,11 @@ def inspect_folder(folder: Path | str, *, progress: ShowProgress = True) -> Fold
     Args:
         folder: The folder, as in `"runs"`. Links to folders, hidden folders, and folders more than 16 levels
             down are not searched.
-        progress: False shows no bars.
 
     Raises:
         NotFound: there is no such folder.
     """
-    with shown_progress(progress) as bars:
-        return scan_folder(Path(folder).expanduser(), bars)
+    return scan_folder(Path(folder).expanduser())
 
 
 @python_errors
@@ -77,7 +75,7 @@ def import_folder(
         Unauthenticated, Unavailable, StorageFull.
     """
     with opened(registry, create=not dry_run) as to_registry, shown_progress(progress) as bars:
-        scan = scan_folder(Path(folder).expanduser(), bars)
+        scan = scan_folder(Path(folder).expanduser())
         results = tuple(
             run_import(
                 to_registry,
