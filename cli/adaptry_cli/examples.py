@@ -46,6 +46,7 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "adaptry pull --locked adaptry.lock --to ./adapters",
     ),
     "import": (
+        "adaptry import ./runs --to acme --dry-run",
         "adaptry import hf:someone --to acme --dry-run",
         "adaptry import --search medical --filter lora --limit 50",
     ),

@@ -13,7 +13,7 @@ from adaptry.core.errors import AdaptryError
 from adaptry.core.refs import folder_argument
 from adaptry.operations.folder_scan import GGUF, FolderScan, ScannedAdapter, scan_folder
 from adaptry_cli.capabilities import method_title
-from adaptry_cli.out import format_count, format_size, print_err, print_json, progress
+from adaptry_cli.out import format_count, format_size, print_err, print_json
 from adaptry_cli.tables import print_table
 
 _COLUMNS = ("adapter", "format", "method", "rank", "targets", "parameters", "size", "base", "notes")
@@ -24,8 +24,7 @@ def inspect_tree(root: Path, as_json: bool) -> int | None:
     """Prints a row for each adapter below `root`; returns how many cannot be read, or None if no folder below
     it has an adapter.
     """
-    with progress() as bars:
-        scan = scan_folder(root, bars)
+    scan = scan_folder(root)
     if all(adapter.path == root for adapter in scan.adapters):
         return None
     if as_json:
@@ -94,7 +93,12 @@ def _tool(format: str) -> str:
 
 def _notes(root: Path, adapter: ScannedAdapter) -> Iterable[str]:
     if adapter.updates_are_zero:
-        yield "not trained: its updates are zero"
+        replaced = format_count(adapter.replaced, "weight")
+        yield (
+            f"its updates are zero, but it replaces {replaced}"
+            if adapter.replaced
+            else "not trained: its updates are zero"
+        )
     if adapter.same_weights_as is not None:
         other = relative_text(root, adapter.same_weights_as)
         yield f"same as {other}" if adapter.has_same_config else f"weights of {other}, with another config"
@@ -106,7 +110,7 @@ def _summary(scan: FolderScan) -> str:
     facts = [f"{format_count(len(found), 'adapter')} of {runs}"]
     counts = (
         ("with the weights of another", sum(one.same_weights_as is not None for one in found)),
-        ("not trained", sum(one.updates_are_zero for one in found)),
+        ("not trained", sum(one.updates_are_zero and not one.replaced for one in found)),
         ("more cannot be read", len(scan.adapters) - len(found)),
     )
     facts += [f"{count:,} {what}" for what, count in counts if count]
@@ -147,6 +151,7 @@ def _json_of_adapter(root: Path, adapter: ScannedAdapter) -> dict[str, Any]:
         "modules": adapter.modules,
         "parameters": adapter.parameters,
         "size": adapter.size,
+        "replaced": adapter.replaced,
         "base_name": adapter.base_name,
         "updates_are_zero": adapter.updates_are_zero,
         "same_weights_as": relative_text(root, same) if same else None,

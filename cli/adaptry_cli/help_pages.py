@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 _PAGES: Mapping[str, str] = {
     "evidence": "evaluations", "eval": "evaluations", "open": "pages",
-    "import": "from-a-hub", "copy": "mirrors", "mirror": "mirrors", "bundle": "mirrors",
+    "import": "importing", "copy": "mirrors", "mirror": "mirrors", "bundle": "mirrors",
     "events": "events", "diff": "comparing", "similar": "comparing", "inspect": "formats", "check": "checks",
     "deprecate": "states", "yank": "states", "quarantine": "states", "revoke": "states", "recall": "states",
     "restore": "backup", "backup": "backup",

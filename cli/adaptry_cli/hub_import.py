@@ -1,79 +1,27 @@
-"""`adaptry import`: import many adapters from a hub at once."""
+"""Imports adapters from a hub, for `adaptry import hf:AUTHOR`."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry.interface import Registry
-from adaptry_cli.arguments import NAMESPACE, require_usage
-from adaptry_cli.command import command
-from adaptry_cli.connection import creating_registry_option
-from adaptry_cli.exit_codes import NO
-from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
+from adaptry_cli.arguments import require_usage
+from adaptry_cli.out import format_count, print_err, print_json, print_out, progress
 
 if TYPE_CHECKING:
     from adaptry.operations.hf_import.bulk_import import ImportResult, ImportSelection
 
 
-@command("import")
-@click.argument("source", metavar="hf:AUTHOR|hf:ORG/NAME", required=False)
-@click.option("--search", metavar="TEXT", help="Only adapters whose name contains TEXT.")
-@click.option(
-    "--filter", "filters", multiple=True, metavar="TAG", help="Only adapters with this tag; may be repeated."
-)
-@click.option("--collection", metavar="ORG/SLUG", help="The adapters of a collection.")
-@click.option(
-    "--to",
-    "namespace",
-    metavar="NAMESPACE",
-    type=NAMESPACE,
-    help="The namespace to import into. Default: the namespace on the hub.",
-)
-@click.option(
-    "--limit",
-    type=WholeNumber(1),
-    default=1000,
-    show_default=True,
-    help="Maximum number of repositories to examine.",
-)
-@click.option("--dry-run", is_flag=True, help="Show what would be imported; import nothing.")
-@creating_registry_option
-@json_option
-@click.pass_context
-def import_(
-    ctx: click.Context,
-    registry: Registry,
-    source: str | None,
-    search: str | None,
-    filters: tuple[str, ...],
-    collection: str | None,
-    namespace: str | None,
-    limit: int,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Import adapters from a hub.
-
-    Imports all adapters of an author, one by name, those of a collection, or those that --search and --filter
-    find. Repositories without an adapter are skipped. A repository whose newest commit is already imported is
-    not fetched again, so an interrupted import can be run again. HF_ENDPOINT and HF_TOKEN choose the hub and
-    the account. The exit code is 1 if an adapter could not be imported.
-    """
+def import_from_hub(
+    registry: Registry, selection: ImportSelection, namespace: str | None, dry_run: bool, as_json: bool
+) -> int:
+    """Imports what is selected, and prints each result; returns how many failed."""
     from adaptry.operations.hf_import import bulk_import
     from adaptry.operations.hf_import.hub_client import open_hub
 
-    require_usage(
-        bool(source or search or filters or collection),
-        "choose what to import: hf:AUTHOR, hf:ORG/NAME, --collection, --search or --filter",
-    )
     hub = open_hub()
-    plan = bulk_import.plan_import(
-        registry.versions, hub, _selection(source, search, filters, collection, limit), namespace
-    )
+    plan = bulk_import.plan_import(registry.versions, hub, selection, namespace)
     shown: list[dict[str, object]] = []
     taken = failed = passed = 0
     with progress() as bars:
@@ -94,10 +42,10 @@ def import_(
         f"{format_count(taken, 'adapter')} {'to import' if dry_run else 'imported'}, {passed} skipped,"
         f" {failed} failed"
     )
-    ctx.exit(NO if failed else 0)
+    return failed
 
 
-def _selection(
+def hub_selection(
     source: str | None, search: str | None, filters: tuple[str, ...], collection: str | None, limit: int
 ) -> ImportSelection:
     """One word after `hf:` is an author, two are a repository."""

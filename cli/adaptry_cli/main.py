@@ -33,7 +33,10 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
     "Push, pull and copy adapters": {
         "push": ("push:push", "Store an adapter's files as a new version."),
         "pull": ("pull:pull", "Write a version's files into a folder."),
-        "import": ("hub_import:import_", "Import adapters from a hub."),
+        "import": (
+            "adapter_import:import_",
+            "Import adapters from a folder of training runs, or from a hub.",
+        ),
         "copy": ("copy:copy", "Copy a version to another name or registry."),
         "mirror": ("mirror:mirror", "Copy versions from another registry, once or continuously."),
         "bundle": ("bundle:bundle", "Move versions to a registry without a network, in one file."),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from adaptry.facade.compare import compare
     from adaptry.facade.convert import convert, resize
     from adaptry.facade.export import export
+    from adaptry.facade.folders import import_folder, inspect_folder
     from adaptry.facade.lineage import lineage
     from adaptry.facade.merge import merge
     from adaptry.facade.registries import connect
@@ -49,6 +50,8 @@ __all__ = [
     "errors",
     "evidence",
     "export",
+    "import_folder",
+    "inspect_folder",
     "lineage",
     "load",
     "merge",
@@ -74,6 +77,8 @@ _LAZY_MODULES = {
     "convert": "adaptry.facade.convert",
     "evidence": "adaptry.facade.evidence",
     "export": "adaptry.facade.export",
+    "import_folder": "adaptry.facade.folders",
+    "inspect_folder": "adaptry.facade.folders",
     "lineage": "adaptry.facade.lineage",
     "load": "adaptry.integrations.inprocess",
     "merge": "adaptry.facade.merge",

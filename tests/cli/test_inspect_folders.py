@@ -102,6 +102,27 @@ def test_a_hugging_face_cache_is_read_through_its_links(answer, tmp_path: Path) 
     assert "is a link to a file elsewhere" in linked["error"]["message"]
 
 
+def test_adapters_that_differ_in_one_byte_are_not_the_same(answer, tmp_path: Path) -> None:
+    """The byte is between the samples that are read of every file."""
+    first = tiny_lora(tmp_path / "runs" / "a", hidden=1024)
+    shutil.copytree(first, tmp_path / "runs" / "b")
+    shutil.copytree(first, tmp_path / "runs" / "c")
+    weights = bytearray((first / WEIGHTS).read_bytes())
+    weights[len(weights) // 30] ^= 1
+    (tmp_path / "runs" / "b" / WEIGHTS).write_bytes(weights)
+
+    a, b, c = answer("inspect", "./runs")["adapters"]
+
+    assert (a["same_weights_as"], b["same_weights_as"], c["same_weights_as"]) == (None, None, "a")
+
+
+def test_a_replaced_weight_may_be_trained_although_all_updates_are_zero(run, tmp_path: Path) -> None:
+    untrained(tmp_path / "runs" / "head", head=("F32", (2, 16), bytes(128)))
+    told = run("inspect", "./runs")
+    assert told.stdout.splitlines()[1].endswith("its updates are zero, but it replaces 1 weight")
+    assert "not trained" not in told.stderr
+
+
 def test_a_folder_without_adapters_has_the_error_of_a_single_adapter(run, tmp_path: Path) -> None:
     (tmp_path / "runs" / "logs").mkdir(parents=True)
     assert "runs has no adapter: it lacks adapter_config.json" in run("inspect", "./runs", code=3).stderr
@@ -116,11 +137,16 @@ def test_a_folder_that_may_not_be_read_is_named(run, tmp_path: Path) -> None:
     assert "not searched: runs/private (Permission denied)" in run("inspect", "./runs").stderr
 
 
-def untrained(folder: Path) -> Path:
-    """An adapter as PEFT makes it before the first step: its second factors are zero."""
-    names = [f"base_model.model.model.layers.{n}.self_attn.q_proj.lora_B.weight" for n in (0, 1)]
-    others = [f"base_model.model.model.layers.{n}.self_attn.v_proj.lora_B.weight" for n in (0, 1)]
-    return tiny_lora(folder, extra={name: ("F32", (16, 4), bytes(256)) for name in names + others})
+def untrained(folder: Path, head: tuple[str, tuple[int, ...], bytes] | None = None) -> Path:
+    """An adapter as PEFT makes it before the first step: its second factors are zero. `head` is a layer that
+    it saves completely.
+    """
+    modules = [f"layers.{layer}.self_attn.{name}" for layer in (0, 1) for name in ("q_proj", "v_proj")]
+    extra = {f"base_model.model.model.{each}.lora_B.weight": ("F32", (16, 4), bytes(256)) for each in modules}
+    config = {"modules_to_save": ["score"]} if head else {}
+    return tiny_lora(
+        folder, extra=extra | ({"base_model.model.score.weight": head} if head else {}), config=config
+    )
 
 
 def kohya(file: Path, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -13,10 +14,30 @@ import pytest
 from click.testing import CliRunner
 
 from adaptry_cli.main import main
-from adaptry_cli.out import escape_lines, format_share
+from adaptry_cli.out import escape_lines, format_share, print_out, progress
 from adaptry_cli.times import format_exact, format_relative
 
 pytestmark = pytest.mark.usefixtures("out")
+
+
+class Terminal(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_results_printed_beside_progress_bars_go_to_the_file_that_stdout_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `adaptry import ./runs --to acme > versions.txt` in a terminal."""
+    monkeypatch.setattr(sys, "stderr", Terminal())
+
+    with progress() as bars:
+        bars("hashing", 0, 10)
+        print_out("acme/tone@1")
+
+    assert capsys.readouterr().out == "acme/tone@1\n"
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "cp437"])

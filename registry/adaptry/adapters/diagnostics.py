@@ -68,11 +68,13 @@ def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
     for pattern, what in _ELSEWHERE:
         for name in sorted(filter(pattern.fullmatch, names)):
             _refuse_other_tool(folder / name, what)
+    where = shlex.quote(folder_argument(folder))
     if inside := sorted((path.parent.name for path in folder.glob(f"*/{CONFIG}")), key=_with_numbers):
         raise NotFound(
             f"{folder} holds no adapter itself, but {', '.join(inside[-3:])} inside it"
             f" {'do: push one of them' if len(inside) > 1 else 'does: push that'}, as in `adaptry push"
-            f" {folder_argument(folder / inside[-1])}`"
+            f" {shlex.quote(folder_argument(folder / inside[-1]))}`; `adaptry inspect {where}` lists all, and"
+            f" `adaptry import {where} --to NAMESPACE` stores all"
         )
     if "adapter_fusion_config.json" in names:
         raise Unsupported(

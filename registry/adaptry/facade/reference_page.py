@@ -41,6 +41,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "Weights": ("merge", "combine", "stack", "convert", "resize", "export"),
     "Evidence": ("add_evidence", "evidence"),
     "Releases": ("promote", "rollback", "revoke"),
+    "Folders of training runs": ("inspect_folder", "import_folder"),
     "Files on this machine": ("open_dir",),
 }
 _ALIASES = {
@@ -83,6 +84,12 @@ _VALUES = (
     "adaptry.compute.exporting.export.ExportResult",
     "adaptry.operations.promotion.AliasMoveResult",
     "adaptry.operations.version_state.StateChangeResult",
+    "adaptry.operations.folder_scan.FolderScan",
+    "adaptry.operations.folder_scan.ScannedAdapter",
+    "adaptry.operations.folder_import.result.FolderImport",
+    "adaptry.operations.folder_import.run.VersionImport",
+    "adaptry.operations.folder_import.plan.PlannedVersion",
+    "adaptry.operations.folder_import.bases.ImportedBase",
 )
 _WIDTH = 100
 

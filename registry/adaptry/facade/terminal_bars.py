@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,7 @@ def terminal_bars() -> Iterator[Progress]:
         bars.TransferSpeedColumn(),
         console=Console(stderr=True),
         transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # otherwise what is printed to a file would go to stderr
     ) as shown:
         tasks: dict[str, bars.TaskID] = {}
 

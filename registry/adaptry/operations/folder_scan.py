@@ -22,7 +22,6 @@ from adaptry.core.digest import Digest
 from adaptry.core.display import format_count, html_table, short_repr, table_text
 from adaptry.core.errors import AdaptryError, Invalid, MissingDependency, NotFound
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.progress import Progress, no_progress
 from adaptry.operations.training_runs import RunPlace, locate_in_run
 
 if TYPE_CHECKING:
@@ -42,7 +41,8 @@ class ScannedAdapter:
 
     `path` is its folder, or its file if that has a name that the user chose. `format` is `peft`, `kohya`,
     `diffusers`, `mlx`, `adapterhub`, `torchtune` or `gguf`. `parameters` is the number of elements, in `size`
-    bytes. `updates_are_zero`: whether no module has an update, as before the first step of a training.
+    bytes; `replaced` is how many weights of the base it replaces (`modules_to_save`, biases).
+    `updates_are_zero`: whether no module has an update, as before the first step of a training.
     `same_weights_as` is the first adapter of the tree with the same weights, if there is another;
     `has_same_config` is whether its config is the same too.
     """
@@ -57,6 +57,7 @@ class ScannedAdapter:
     modules: int = 0
     parameters: int = 0
     size: int = 0
+    replaced: int = 0
     base_name: str | None = None
     updates_are_zero: bool = False
     same_weights_as: Path | None = None
@@ -112,7 +113,7 @@ class _Opened:
     config: object = None
 
 
-def scan_folder(root: Path, progress: Progress = no_progress) -> FolderScan:
+def scan_folder(root: Path) -> FolderScan:
     """Describes the adapters in `root` and below it.
 
     Raises `NotFound` if there is no such folder.
@@ -120,11 +121,7 @@ def scan_folder(root: Path, progress: Progress = no_progress) -> FolderScan:
     if not root.is_dir():
         raise NotFound(f"no folder at {root}")
     tree = search_tree(root)
-    found: list[_Opened] = []
-    for number, place in enumerate(tree.places):
-        progress("reading adapters", number, len(tree.places))
-        if (opened := _open(root, place)) is not None:
-            found.append(opened)
+    found = [opened for place in tree.places if (opened := _open(root, place)) is not None]
     return FolderScan(root, tuple(_with_equals(found)), tree.unsearched)
 
 
@@ -189,6 +186,7 @@ def _described(row: ScannedAdapter, format: str, spec: Spec, is_zero: bool) -> S
         modules=len(spec.modules),
         parameters=spec.parameters,
         size=spec.size,
+        replaced=len(spec.extras),
         base_name=spec.base_name,
         updates_are_zero=is_zero,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from adaptry.core.errors import InvalidRef
@@ -107,7 +108,8 @@ def valid_name(text: str) -> str:
     """`text` as a valid name of an adapter. One that is too long, or that has no valid character, ends with
     the beginning of a digest of the whole text.
     """
-    kept = _REPEATED.sub(lambda found: found[0][0], _NOT_IN_NAMES.sub("-", text)).strip("-.")
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()  # ä becomes a
+    kept = _REPEATED.sub(lambda found: found[0][0], _NOT_IN_NAMES.sub("-", plain)).strip("-.")
     kept = _REPEATED.sub(lambda found: found[0][0], kept)
     if not kept or len(kept) > _LONGEST:
         return _with_digest(kept or "adapter", text)

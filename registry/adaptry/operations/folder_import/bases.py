@@ -1,0 +1,68 @@
+"""The bases of imported adapters: which are registered, and how to register the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from adaptry.core.errors import NotFound
+from adaptry.core.lazy_dataclass import dataclass
+from adaptry.operations.base_recognition import RecognisedBase, add_command
+from adaptry.operations.folder_import.run import VersionImport
+from adaptry.registry.bases import Bases
+
+_BIND = "adaptry base add FOLDER --name NAME; then, for each adapter: adaptry base bind REF NAME --all"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedBase:
+    """A base that adapters of the tree were trained on: its name, or the path in their configs; empty if they
+    name none. `adapters` is how many of them. `remedy` says how to register it; empty if it is registered.
+    """
+
+    name: str
+    adapters: int
+    remedy: str = ""
+
+    @property
+    def is_registered(self) -> bool:
+        return not self.remedy
+
+
+def list_bases(bases: Bases, results: Iterable[VersionImport], namespace: str) -> tuple[ImportedBase, ...]:
+    """The bases of the results, by name. Raises what `Bases.get` raises, except `NotFound`."""
+    remedies: dict[str, str] = {}
+    counts: dict[tuple[str, str], int] = {}
+    for result in results:
+        if result.base is None:
+            continue
+        name, remedy = _describe(result.base, namespace)
+        if remedy == "":
+            pass
+        elif result.version is not None and result.version.base_status == "verified":
+            remedy = ""
+        elif result.base.claim is not None and result.base.claim.name is not None:
+            if name not in remedies:
+                remedies[name] = "" if _is_registered(bases, name) else remedy
+            remedy = remedies[name]
+        counts[name, remedy] = counts.get((name, remedy), 0) + 1
+    return tuple(ImportedBase(name, count, remedy) for (name, remedy), count in sorted(counts.items()))
+
+
+def _is_registered(bases: Bases, name: str) -> bool:
+    try:
+        bases.get(name)
+    except NotFound:
+        return False
+    return True
+
+
+def _describe(base: RecognisedBase, namespace: str) -> tuple[str, str]:
+    """What to call it, and how to register it."""
+    if base.info is not None:
+        return (base.info.names[0] if base.info.names else base.info.id.brief), ""
+    if base.folder is not None:
+        return str(base.folder), add_command(base.folder, namespace)
+    if base.claim is not None and base.claim.name is not None:
+        name = base.claim.name
+        return name, f"adaptry base add FOLDER --name {name}, or from a hub: adaptry base add hf:{name}"
+    return base.written or (base.claim.id.brief if base.claim and base.claim.id else ""), _BIND
