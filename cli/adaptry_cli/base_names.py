@@ -20,7 +20,7 @@ def base_title(bases: Bases, key: str) -> str:
 def with_base_names(bases: Bases, versions: list[VersionInfo]) -> list[VersionInfo]:
     """The versions, with names for bases that they reference only by id."""
     unnamed = {version.base_id for version in versions if version.base_id and not version.base_name}
-    titles = {id: base_title(bases, str(id)) for id in unnamed}
+    titles = {id: title if (title := base_title(bases, str(id))) != str(id) else id.brief for id in unnamed}
     return [
         version.model_copy(update={"base_name": titles[version.base_id]})
         if version.base_id in titles and not version.base_name

@@ -59,7 +59,7 @@ def diff(
         print_table(
             ("what", compared.before, compared.after),
             ((each.what, each.before or "none", each.after or "none") for each in found),
-            cut=(compared.before, compared.after) if compared.before != compared.after else (),
+            cut=("what", *((compared.before, compared.after) if compared.before != compared.after else ())),
         )
     else:
         print_err("no difference in method, base, modules, ranks, config and metrics")

@@ -155,7 +155,9 @@ def export(
         parent = with_configured_base(open_named_parent(connected, source, bars), options["base"])
         setting = _setting(connected, parent, bars, {**options, "may_replace": target.may_replace})
         if dry_run:
-            plan = _planned(parent, runtime, format, setting)
+            from adaptry.operations.export import plan_export
+
+            plan = plan_export(parent, runtime, format or ("oci" if artifact else None), setting)
         elif artifact:
             _push(parent, runtime, setting, artifact, subject, as_json)
             return
@@ -167,7 +169,7 @@ def export(
                 connected, parent, runtime, format, target.destination, setting, target.options
             )
     if dry_run:
-        _print_plan(plan, as_json)
+        _print_plan(plan, format or "oci", as_json)
         return
     digest = str(output.pushed.version.digest) if output.pushed else None
     _print_export(output.result, output.location, digest, as_json)
@@ -187,17 +189,6 @@ def _setting(
     )
     base = options.pop("base")
     return replace(export_options(connected, parent, base, progress), **options)
-
-
-def _planned(
-    parent: ParentAdapter, runtime: Runtime | None, format: str | None, setting: ExportOptions
-) -> ExportPlan:
-    from adaptry.operations.export import plan_export
-
-    plan = plan_export(parent, runtime, format, setting)
-    if plan is None:
-        raise Invalid("--dry-run shows the repairs for an engine; pass --for ENGINE")
-    return plan
 
 
 def _push(
@@ -230,7 +221,15 @@ def _push(
     _print_export(made, str(pushed.place), str(pushed.descriptor.digest), as_json)
 
 
-def _print_plan(plan: ExportPlan, as_json: bool) -> None:
+def _print_plan(plan: ExportPlan | None, format: str, as_json: bool) -> None:
+    """Prints the repairs for an engine; without one (`plan` None), that the files are written as they are."""
+    if plan is None:
+        if as_json:
+            print_json({"runtime": None, "format": format, "repairs": [], "merged": [], "open": []})
+        else:
+            print_out("nothing to repair: repairs are made for an engine, and none is named (--for ENGINE)")
+            print_err(f"format: {format}")
+        return
     if as_json:
         steps = [
             {
@@ -247,7 +246,8 @@ def _print_plan(plan: ExportPlan, as_json: bool) -> None:
         print_json({"runtime": str(plan.runtime), "format": plan.format, "repairs": steps, **summary})
         return
     print_lines(plan.sentences())
-    print_err(f"format: {plan.format}; the repaired adapter is checked again before it is written")
+    checked = "; the repaired adapter is checked again before it is written" if plan.steps else ""
+    print_err(f"format: {plan.format}{checked}")
 
 
 def _print_export(made: ExportResult, place: str, digest: str | None, as_json: bool) -> None:

@@ -49,7 +49,7 @@ def lineage(registry: Registry, ref: Ref, down: bool, as_recipe: bool, as_json: 
         return
     print_lines(root.lines())
     if not root.relatives and not root.outside:
-        print_err("no other version was made from it" if down else "it was made from no other adapter")
+        print_err("no version was derived from it" if down else "it was not derived from another adapter")
 
 
 def _print_recipe(recipe: dict[str, Any], as_json: bool) -> None:

@@ -84,7 +84,7 @@ def search(
     found = collect_pages(page, limit)
     print_versions(registry.bases, found, as_json)
     if not found:
-        print_err(f"no version matches{_hint_of_method(text)}")
+        print_err(f"no version matches{_hint_of_word(text)}")
     elif not _has_value(registry, sort, found):
         print_err(f"none of these versions has {sort}, so the newest come first{_hint_of_sort(sort, found)}")
 
@@ -106,20 +106,14 @@ def _hint_of_sort(sort: str, found: Sequence[VersionInfo]) -> str:
     return suggestion(sort, sorted({f"metric.{name}" for version in found for name in version.metrics}))
 
 
-def _hint_of_method(query: str) -> str:
-    """Names the method or trait that a query misspells, has as a plain word, or confuses; else empty."""
+def _hint_of_word(query: str) -> str:
+    """The term for a method or trait that a query has as a plain word; else empty."""
     from adaptry.adapters.methods import METHODS
     from adaptry.adapters.methods.lora_config import TRAITS
-    from adaptry.core.suggestions import suggestion
 
-    for word in query.lower().split():
-        field, colon, method = word.lstrip("-(").rstrip(")").partition(":")
-        if not colon and field in METHODS:
-            return f"; method:{field} finds versions by their method"
-        if not colon and field in TRAITS:
-            return f"; trait:{field} finds LoRAs with this trait"
-        if field == "method" and method in TRAITS:
-            return f": {method} is a trait of LoRAs, which trait:{method} finds"
-        if field == "method" and not method.endswith("*") and method not in METHODS:
-            return f": no method is called {method[:80]!r}{suggestion(method, METHODS)}"
+    for word in (part.lstrip("-(").rstrip(")") for part in query.lower().split()):
+        if word in METHODS:
+            return f"; method:{word} finds versions by their method"
+        if word in TRAITS:
+            return f"; trait:{word} finds LoRAs with this trait"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from adaptry.adapters.last_part import last_part
 from adaptry.registry.bases import Bases
 from adaptry.registry.records import VersionInfo
 from adaptry_cli.base_names import with_base_names
@@ -33,7 +34,7 @@ def _version_row(version: VersionInfo) -> tuple[str, ...]:
         ", ".join(f"{name} {value:.4g}" for name, value in version.metrics.items()),
         version.method,
         "" if version.rank is None else str(version.rank),
-        ", ".join(version.targets),
+        ", ".join(dict.fromkeys(map(last_part, version.targets))),
         base_text(version).removesuffix(" (verified)"),  # which nearly every base is
         str(version.findings or ""),
     )

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from adaptry.adapters.last_part import last_part
 from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.core.digest import Digest
 from adaptry.core.recipe_summary import summarise_recipe
@@ -197,7 +198,7 @@ def _short_name(module: ModuleSpec) -> str:
     parts = module.name.split(".")
     if module.parameter:
         return ".".join(parts[-2:])
-    return next((part for part in reversed(parts) if not part.isdecimal()), module.name)
+    return last_part(next((part for part in reversed(parts) if not part.isdecimal()), module.name))
 
 
 def _shape(shape: Iterable[int]) -> str:

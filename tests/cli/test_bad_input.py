@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adaptry.testing.samples import tiny_lora
+from adaptry.testing.samples import random_tensor, tiny_lora, write_safetensors
 
 pytestmark = pytest.mark.usefixtures("out")
 
@@ -228,3 +228,28 @@ def test_a_bare_file_name_is_reported_as_a_path(run) -> None:
 
 def test_a_comparison_without_a_number_is_reported_as_such(run) -> None:
     assert "'rank<=' lacks the number to compare with" in run("search", "rank<=", code=2).stderr
+
+
+def test_a_file_name_that_is_not_allowed_is_refused_with_one_that_is(run, out: Path) -> None:
+    """kohya's files have any name."""
+    Path("style").mkdir()
+    tensors = {
+        "lora_unet_mid_block_attentions_0_to_q.lora_down.weight": random_tensor((4, 8), 1),
+        "lora_unet_mid_block_attentions_0_to_q.lora_up.weight": random_tensor((8, 4), 2),
+    }
+    named = Path("style/Größe (v2) .safetensors")
+    write_safetensors(named, tensors)
+
+    refused = run("push", "./style", "acme/style", code=2).stderr
+    (better,) = re.findall(r"rename it, for example to (\S+):", refused)
+    named.rename(named.with_name(better))
+
+    run("push", "./style", "acme/style")
+
+
+def test_a_log_without_values_beside_an_adapter_is_reported_as_such(run, out: Path) -> None:
+    (out / "trainer_state.json").write_text('{"log_history": []}')
+
+    pushed = run("push", "./out", "acme/tone").stderr
+
+    assert "not added as evidence: trainer_state.json has no values: nothing was logged" in pushed

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.testing.samples import tiny_lora
+from adaptry.testing.samples import random_tensor, tiny_lora, write_safetensors
 
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
@@ -44,6 +46,30 @@ def test_a_stack_acts_as_all_its_parts_together(run) -> None:
     assert stacked.spec.ranks == (4 + 8,)
     assert {module.scale for module in stacked.spec.modules} == {1.0}
     assert stacked.config.fields["r"] == stacked.config.fields["lora_alpha"] == 12
+
+
+@pytest.mark.slow
+def test_the_conversion_that_an_error_suggests_makes_another_method_combinable(run) -> None:
+    """A LoHa, whose update is (W1a W1b) ∘ (W2a W2b)."""
+    shapes = {"hada_w1_a": (16, 2), "hada_w1_b": (2, 16), "hada_w2_a": (16, 2), "hada_w2_b": (2, 16)}
+    Path("loha").mkdir()
+    config = {"peft_type": "LOHA", "r": 2, "alpha": 2, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
+    Path("loha/adapter_config.json").write_text(json.dumps(config))
+    write_safetensors(
+        Path("loha/adapter_model.safetensors"),
+        {
+            f"base_model.model.{QUERY}.{role}": random_tensor(shape, seed, scale=0.5)
+            for seed, (role, shape) in enumerate(shapes.items())
+        },
+    )
+
+    refused = run("combine", "./out", "./loha", "-o", "./both", code=2).stderr
+    (command,) = re.findall(r"`adaptry ([^`]*)`", refused)
+    made = run(*shlex.split(command)).stdout.strip()
+    run("combine", "./out", f"./{made}", "-o", "./both")
+
+    assert "./loha is LoHa, not LoRA" in refused
+    assert torch.allclose(update("both"), update("out") + update(made), atol=1e-6)
 
 
 def test_a_result_in_the_registry_names_its_parents_and_its_recipe(run, answer, pushed: None) -> None:

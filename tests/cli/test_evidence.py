@@ -85,7 +85,7 @@ def test_a_malformed_file_of_results_does_not_undo_a_push(run: Run, out: Path) -
     (out / "trainer_state.json").write_text("{")
     pushed = run("push", "./out", "acme/tone")
     assert pushed.stdout.startswith("acme/tone@1 sha256:")
-    assert "trainer_state.json was not added as evidence: trainer_state.json is not JSON" in pushed.stderr
+    assert "not added as evidence: trainer_state.json is not JSON" in pushed.stderr
 
 
 def test_results_that_state_another_revision_are_refused(run: Run, answer: Answer, out: Path) -> None:

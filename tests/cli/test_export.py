@@ -25,9 +25,18 @@ def test_a_dry_run_shows_the_repairs_and_writes_nothing(run: Run, answer: Answer
         ("fold", True, ["scale"])
     ]
     said = run("export", "./rs", "--for", "sglang", "--dry-run").stdout
-    assert said.startswith("fold: folds each scale into lora_B (exact): SGLang serves something other")
+    assert said.startswith(
+        "fold: folds each scale into lora_B (exact), because SGLang serves something other"
+    )
     assert "nothing to repair" in run("export", "./rs", "--for", "vllm", "--dry-run").stdout
     assert [path.name for path in tmp_path.iterdir()] == ["rs"]
+
+
+def test_a_dry_run_for_a_format_without_an_engine_shows_that_nothing_is_repaired(run, answer, out) -> None:
+    shown = run("export", "./out", "--format", "peft", "--dry-run")
+
+    assert "nothing to repair" in shown.stdout and "--for ENGINE" in shown.stdout
+    assert answer("export", "./out", "--format", "peft", "--dry-run")["repairs"] == []
 
 
 def test_a_version_is_exported_as_a_version_that_names_its_parent(

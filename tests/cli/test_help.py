@@ -128,14 +128,18 @@ def test_every_command_that_prints_a_result_prints_json() -> None:
 def test_a_search_that_finds_nothing_names_the_method_that_was_meant(run) -> None:
     run("push", "./out", "acme/tone")
 
-    def message(*query: str) -> str:
-        return run("search", *query).stderr.strip()
+    def message(*query: str, code: int = 0) -> str:
+        return run("search", *query, code=code).stderr.strip()
 
-    assert message("method:lorra").startswith(
-        "no version matches: no method is called 'lorra'; did you mean lora"
+    assert "unknown method 'lorra'; did you mean lora" in message("method:lorra", code=2)
+    assert "unknown state 'actve'; did you mean active?" in message("state:actve", code=2)
+    assert run("search", "state:Active").stdout.startswith("version")
+    assert "unknown state 'foo' (one of: active, deprecated" in message("state:foo", code=2)
+    assert "unknown finding 'module_mising'; did you mean module_missing" in message(
+        "-finding:module_mising", "rank>99", code=2
     )
     assert message("lora") == "no version matches; method:lora finds versions by their method"
-    assert message("method:dora") == "no version matches: dora is a trait of LoRAs, which trait:dora finds"
+    assert "dora is a trait of LoRAs, which trait:dora finds" in message("method:dora", code=2)
     assert message("dora") == "no version matches; trait:dora finds LoRAs with this trait"
     assert message("method:lo*", "rank>99") == "no version matches"
 

@@ -30,6 +30,24 @@ def test_a_lora_is_shown_with_its_modules_its_cost_and_its_uses(run) -> None:
         assert expected in text
 
 
+def test_kohyas_flat_names_are_counted_by_their_last_parts(run, answer, tmp_path: Path) -> None:
+    names = [
+        f"lora_unet_down_blocks_{block}_attentions_0_transformer_blocks_0_attn1_to_{last}"
+        for block in range(4)
+        for last in ("q", "out_0")
+    ]
+    tensors = {f"{name}.lora_down.weight": random_tensor((4, 8), 1) for name in names}
+    tensors |= {f"{name}.lora_up.weight": random_tensor((8, 4), 2) for name in names}
+    (tmp_path / "style").mkdir()
+    write_safetensors(tmp_path / "style" / "style.safetensors", tensors)
+
+    text = run("inspect", "./style").stdout
+
+    assert "4 × attn1_to_q   rank 4" in text and "4 × attn1_to_out   rank 4" in text
+    assert {module["path"] for module in answer("inspect", "./style")["modules"]} == set(names)
+    assert "4 × rank 4" in run("diff", "./style", "./out").stdout
+
+
 def test_the_share_of_an_unknown_base_is_left_out(run, answer) -> None:
     assert "share of base" not in run("inspect", "./out").stdout
     assert answer("inspect", "./out")["share"] is None

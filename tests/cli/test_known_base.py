@@ -57,6 +57,7 @@ def test_a_merge_uses_the_folder_that_the_config_names(run, base: Path) -> None:
     assert Path("merged/model.safetensors").read_bytes() == Path("named/model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_merge_uses_the_recorded_base_of_a_version(run, out: Path) -> None:
     run("base", "add", "./base", "--name", "org/tiny")
     run("push", "./out", "acme/tone")

@@ -73,8 +73,8 @@ def test_lineage_shows_the_descendants_of_a_version(run, answer) -> None:
         "└─ acme/all@1  stack",
     ]
     assert answer("lineage", "acme/all", "--descendants")["relatives"] == []
-    assert "no other version was made from it" in run("lineage", "acme/all", "--descendants").stderr
-    assert "made from no other adapter" in run("lineage", "acme/tone").stderr
+    assert "no version was derived from it" in run("lineage", "acme/all", "--descendants").stderr
+    assert "not derived from another adapter" in run("lineage", "acme/tone").stderr
 
 
 @pytest.mark.usefixtures("family")
@@ -164,3 +164,11 @@ def test_the_energy_kept_by_an_approximation_is_shown_and_searchable(run, answer
 
     assert tree["kept"] == made["kept_energy"] < 1
     assert [version["name"] for version in answer("search", "metric.kept_energy<1")] == ["acme/small"]
+
+
+@pytest.mark.usefixtures("out")
+def test_the_lineage_of_identical_versions_begins_with_the_requested_one(run) -> None:
+    run("push", "./out", "acme/tone")
+    run("push", "./out", "zoo/tone")
+
+    assert run("lineage", "zoo/tone").stdout.strip() == "zoo/tone@1 (identical to acme/tone@1)"

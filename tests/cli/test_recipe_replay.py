@@ -71,7 +71,7 @@ def test_the_input_whose_saved_modules_were_kept_is_named(run, answer) -> None:
 @pytest.mark.usefixtures("parents")
 def test_versions_that_no_recipe_file_makes_say_why(run) -> None:
     pytest.importorskip("torch")
-    assert "made from no other adapter" in run("lineage", "acme/tone", "--recipe", code=2).stderr
+    assert "not derived from another adapter" in run("lineage", "acme/tone", "--recipe", code=2).stderr
     run("resize", "acme/tone", "--rank", "2", "-o", "acme/small")
     assert "resize: rank 2" in run("lineage", "acme/small", "--recipe", code=2).stderr
     run("combine", "acme/tone", "./better", "-o", "acme/mixed")

@@ -99,7 +99,7 @@ def refusal(*words: str | Path) -> str:
 
 def test_an_adapter_without_enough_information_is_refused_with_a_remedy(tmp_path: Path) -> None:
     made, source, base = tmp_path / "made", torchtune(tmp_path / "out"), base_of(tmp_path / "base")
-    assert "pass --base NAME" in refusal("convert", source, "-o", made)
+    assert "pass --base BASE" in refusal("convert", source, "-o", made)
     other = base_of(tmp_path / "other", "cohere")
     assert "is torchtune's LoRA for a cohere" in refusal("convert", source, "--base", other, "-o", made)
     (source / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 4}))

@@ -151,7 +151,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], Tensors, str]] = {
         {},
         {f"{QUERY}.lora_A.weight": ("F32", (0, 16), b""), f"{QUERY}.lora_B.weight": ("F32", (16, 0), b"")},
         (
-            "./tone: PEFT refuses to load it: 2 tensors have no elements:"
+            "PEFT refuses to load ./tone: 2 tensors have no elements:"
             " base_model.model.model.layers.N.self_attn.q_proj.lora_A.weight,"
             " base_model.model.model.layers.N.self_attn.q_proj.lora_B.weight"
         ),
@@ -190,7 +190,7 @@ def test_an_adapter_without_a_module_would_change_nothing(tmp_path: Path) -> Non
 
     error = refusal(tiny_base(tmp_path / "base"), adapter)
 
-    assert error.message == "./tone: PEFT refuses to load it: the config selects no module (target_modules)"
+    assert error.message == "PEFT refuses to load ./tone: the config selects no module (target_modules)"
 
 
 def test_a_base_of_another_width_is_not_the_one_it_was_trained_on(tmp_path: Path) -> None:

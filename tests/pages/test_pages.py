@@ -272,6 +272,26 @@ def test_scripts_in_a_card_description_or_tag_never_run(start: Callable[..., Ser
     assert "\u202e" not in text
 
 
+@pytest.mark.slow
+def test_a_model_card_that_nobody_filled_in_is_folded(start: Callable[..., Server], tmp_path: Path) -> None:
+    """The Hub's template, which PEFT saves beside every adapter."""
+    card = pytest.importorskip("huggingface_hub").ModelCard.from_template(
+        pytest.importorskip("huggingface_hub").ModelCardData(library_name="peft")
+    )
+    server = start()
+    made = tiny_lora(tmp_path / "lora")
+    pages = []
+    for text in (str(card), str(card).replace("[More Information Needed]", "Speaks like a pirate.", 1)):
+        (made / "README.md").write_text(text)
+        push(server.registry(), open_dir(made), f"acme/tone{len(pages)}")
+        pages.append(Browser(server).get(f"/acme/tone{len(pages)}").body.decode())
+
+    unfilled, filled = (re.split("card-title", page)[-1].split("</section>")[0] for page in pages)
+
+    assert "<details" in unfilled and "nobody has filled in" in unfilled and "Out-of-Scope Use" in unfilled
+    assert "<details" not in filled and "Speaks like a pirate." in filled
+
+
 def test_no_page_takes_an_address_of_the_rest_interface_or_the_hub_protocol(tmp_path: Path) -> None:
     routes = create_app(ServerSettings(data=tmp_path / "data")).routes
     pages = [route for route in routes if isinstance(route, PageRoute)]

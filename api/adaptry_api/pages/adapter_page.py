@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from adaptry.core.errors import CorruptData, NotFound, Withdrawn
 from adaptry.core.identity import Identity
+from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.aliases import PRODUCTION
 from adaptry.registry.evidence import EvidenceInfo
@@ -26,7 +27,8 @@ from adaptry.registry.workers import ResidentSummary
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.hub.addresses import Name
 from adaptry_api.pages.adapter_addresses import alias_address, version_address
-from adaptry_api.pages.card import render_card
+from adaptry_api.pages.card import MAX_CARD, render_card
+from adaptry_api.pages.card_template import is_unfilled_template
 from adaptry_api.pages.event_sentences import remarkable
 from adaptry_api.pages.metric_charts import charts_over_steps, charts_over_versions, step_table
 from adaptry_api.pages.module_groups import module_groups
@@ -46,6 +48,14 @@ _ALIASES = 100
 """Maximum number of aliases that the page lists."""
 _WORKERS = 12
 """Maximum number of workers that the page names for a version."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """A README as HTML that is safe to show, and whether it is a template that nobody has filled in."""
+
+    html: str
+    is_template: bool
 
 
 class AdapterPage(BaseModel):
@@ -172,8 +182,8 @@ def _movable(visitor: Identity, name: AdapterName, aliases: tuple[AliasInfo, ...
     return frozenset(alias for alias in known if rights_of(visitor, name, alias).move)
 
 
-def _card(registry: Registry, shown: VersionDetail) -> str | None:
-    """The README as HTML that is safe to show; None without one, or if the files are withheld."""
+def _card(registry: Registry, shown: VersionDetail) -> _Card | None:
+    """The README; None without one, or if the files are withheld."""
     paths = {entry.path: entry.size for entry in shown.manifest.files}
     if "README.md" not in paths:
         return None
@@ -183,4 +193,5 @@ def _card(registry: Registry, shown: VersionDetail) -> str | None:
     except (NotFound, Withdrawn, CorruptData):  # the page says so
         return None
     images = f"/-/adapters/{version.name}/{version.number}/images/"
-    return render_card(text, {path: images + path for path in paths})
+    html = render_card(text, {path: images + path for path in paths})
+    return _Card(html, is_unfilled_template(text[:MAX_CARD]))

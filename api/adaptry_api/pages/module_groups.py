@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from adaptry.adapters.last_part import last_part
 from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -25,7 +26,7 @@ def module_groups(spec: Spec) -> tuple[ModuleGroup, ...]:
     """Groups by the last part of the path, rank, scale and shape, in the order of names."""
     groups: dict[tuple[str, int, float, int, int], list[ModuleSpec]] = defaultdict(list)
     for module in spec.modules:
-        name = module.path.rpartition(".")[2]
+        name = last_part(module.path)
         groups[name, module.rank, module.scale, module.fan_in, module.fan_out].append(module)
     return tuple(
         ModuleGroup(name, len(modules), rank, scale, fan_in, fan_out, tuple(one.path for one in modules))

@@ -22,18 +22,24 @@ from adaptry.core.tree_paths import check_path
 _REASONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         lazy_pattern(r".*\.(?:bin|pt|pth|ckpt|pkl|pickle|npz|h5|distcp)"),
-        "a pickle: loading it runs code, so it is never stored",
+        "a pickle, which is never stored, because loading it runs code",
     ),
-    (lazy_pattern(r".*\.(?:py|sh|so|ipynb)"), "a program: executable files are never stored"),
+    (lazy_pattern(r".*\.(?:py|sh|so|ipynb)"), "a program, which is never stored"),
     (
         lazy_pattern(r"checkpoint-\d+|runs|wandb|global_step\d+|latest|.*\.log"),
         "training state, not part of the adapter",
     ),
     (lazy_pattern(r"\d+_adapters\.safetensors"), "an earlier step of the training"),
     (
-        lazy_pattern(r"trainer_state\.json|trainer_log\.jsonl|(?:all|train|eval)_results\.json|config\.json"),
-        "describes a training run or a base, not the adapter",
+        lazy_pattern(r"trainer_state\.json"),
+        "the log of a training run, not part of the adapter; its values can be stored as evidence:"
+        " adaptry evidence add REF trainer_state.json",
     ),
+    (
+        lazy_pattern(r"trainer_log\.jsonl|(?:all|train|eval)_results\.json"),
+        "describes a training run, not the adapter",
+    ),
+    (lazy_pattern(r"config\.json"), "the config of a base model, not of the adapter"),
     (WHOLE_MODEL, "weights of a whole model, not of the adapter"),
     (lazy_pattern(r".*\.(?:safetensors|gguf)"), "weights of another adapter or in another layout"),
 )

@@ -9,6 +9,8 @@ from adaptry.adapters.images import is_image
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lazy_pattern import lazy_pattern
 
+METHODS_OF_OTHER_TOOLS = ("bottleneck", "reft", "union")
+"""AdapterHub's methods that PEFT does not have."""
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 

@@ -100,6 +100,10 @@ class Query:
             for term, is_negated in _terms(And(self.parts))
         )
 
+    def text_terms(self) -> Iterator[TextTerm]:
+        """The terms that compare a field with a text."""
+        return (term for term, _ in _terms(And(self.parts)) if isinstance(term, TextTerm))
+
 
 def parse(text: str, now: datetime | None = None) -> Query:
     """The conditions of a query; empty text matches all. Raises `InvalidQuery`, which names the wrong term.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from adaptry.core.errors import InvalidQuery
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.query_times import is_span, period
+from adaptry.core.states import State
 from adaptry.core.suggestions import suggestion
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">="]
@@ -63,6 +65,14 @@ class TextTerm:
     field: str
     text: str
     is_prefix: bool = False
+
+    def __str__(self) -> str:
+        return f'{self.field}:"{self.text}{"*" * self.is_prefix}"'
+
+    def is_one_of(self, values: Iterable[str]) -> bool:
+        """Whether any of `values` matches."""
+        text = self.text.lower()
+        return any(value.startswith(text) if self.is_prefix else value == text for value in values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +197,17 @@ def _text(field: str, text: str, token: str) -> Term:
         raise InvalidQuery(_unknown_field(field, token))
     if not text.strip("*") and token not in ("state:*", "loaded:*"):
         raise InvalidQuery(f"{field}: needs a value, as in {field}:something")
-    return TextTerm(field, text.rstrip("*"), text.endswith("*"))
+    term = TextTerm(field, (text.lower() if field == "state" else text).rstrip("*"), text.endswith("*"))
+    if field == "state" and not term.is_one_of(get_args(State)):
+        raise InvalidQuery(unknown_value(term, get_args(State)))
+    return term
+
+
+def unknown_value(term: TextTerm, known: Iterable[str]) -> str:
+    """The message for a value that is not one of the `known` ones."""
+    values = tuple(known)
+    near = suggestion(term.text, values) or f" (one of: {', '.join(sorted(values))})"
+    return f"unknown {term.field} {term.text[:80]!r}{near}"
 
 
 def _has(text: str, token: str) -> HasTerm:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.last_part import last_part
 from adaptry.adapters.spec import Spec
 from adaptry.core.display import format_number, format_size
 from adaptry.core.lazy_dataclass import dataclass
@@ -77,7 +78,7 @@ def _modules(spec: Spec) -> dict[str, str]:
     by_name: dict[str, dict[str, str]] = {}
     for module in spec.modules:
         text = f"rank {module.rank}, scale {format_number(module.scale)}, {module.fan_in} → {module.fan_out}"
-        by_name.setdefault(module.path.rsplit(".", 1)[-1], {})[module.path] = text
+        by_name.setdefault(last_part(module.path), {})[module.path] = text
     found: dict[str, str] = {}
     for name, modules in by_name.items():
         if len(set(modules.values())) == 1:

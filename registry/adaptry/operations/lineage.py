@@ -30,7 +30,8 @@ _SHOWN = 12
 class LineageNode(Value):
     """A revision in a tree.
 
-    `refs`: its versions in this registry, such as `acme/tone@3`, in name order; empty if none is visible.
+    `refs`: its versions in this registry, such as `acme/tone@3`, in name order, but the requested one first;
+    empty if none is visible.
     `made`: its recipe in one line. `kept`: the share of energy that its derivation kept, if recorded.
     `outside`: inputs that were not revisions, by the digests of their weights. `relatives`: its parents, or
     its children. `is_repeated`: its relatives are shown at its first occurrence. `is_cut`: it has relatives
@@ -77,7 +78,10 @@ class LineageNode(Value):
         return [*notes, *(["… and more"] if self.is_cut else [])]
 
     def _name(self) -> str:
-        return " = ".join(self.refs) or self.digest.brief
+        if not self.refs:
+            return self.digest.brief
+        first, *others = self.refs
+        return f"{first} (identical to {', '.join(others)})" if others else first
 
     def _text(self) -> str:
         if not self.refs:
@@ -110,7 +114,9 @@ def descendant_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> Lin
 
 def _tree(registry: Registry, ref: Ref | str, most: int, related: _Related) -> LineageNode:
     detail = registry.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
-    return _Walk(registry, related, most, {detail.version.digest: detail}).node(detail.version.digest)
+    root = _Walk(registry, related, most, {detail.version.digest: detail}).node(detail.version.digest)
+    own = detail.version.label
+    return root.model_copy(update={"refs": tuple(sorted(root.refs, key=lambda ref: ref != own))})
 
 
 _Related = Callable[[VersionDetail], Iterable[Digest]]

@@ -27,7 +27,9 @@ def replayable_recipe(registry: Registry, ref: Ref) -> dict[str, Any]:
     detail = registry.versions.detail(ref)
     recorded = detail.manifest.recipe or {}
     if recorded.get("operation") != "combine":
-        made = f"was made by `{summarise_recipe(recorded)}`" if recorded else "was made from no other adapter"
+        made = "was not derived from another adapter"
+        if recorded:
+            made = f"was made by `{summarise_recipe(recorded)}`"
         raise Unsupported(f"{detail.version.label} {made}; only combinations have a recipe file")
     try:
         sources = [

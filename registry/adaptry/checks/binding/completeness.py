@@ -11,7 +11,7 @@ from adaptry.core.errors import CheckFailed
 def require_complete(label: str, bound: BoundAdapter) -> None:
     """Raises `CheckFailed` for an adapter that PEFT would refuse, or load only in part; `label` names it."""
     if bound.refusals:
-        raise CheckFailed(f"{label}: PEFT refuses to load it: {bound.refusals[0]}")
+        raise CheckFailed(f"PEFT refuses to load {label}: {bound.refusals[0]}")
     if bound.dropped:
         first, count = bound.dropped[0], sum(len(dropped.tensors) for dropped in bound.dropped)
         raise CheckFailed(

@@ -33,7 +33,7 @@ def other_files(*taken: str) -> Condition:
         return (
             None
             if format.name in taken
-            else ConditionMatch(f"its files are {format.tool}'s, and not in {PEFT.tool}'s layout")
+            else ConditionMatch(f"its files are in the layout of {format.tool}, and not in {PEFT.tool}'s")
         )
 
     return found

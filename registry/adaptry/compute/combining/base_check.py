@@ -59,9 +59,8 @@ def _named(parents: Sequence[ParentAdapter], unknown: Sequence[ParentAdapter], o
         between = f"the inputs name different bases ({', '.join(sorted(map(str, names)))})"
         if not other_base:
             raise CheckFailed(
-                f"{between}, and the base of {labels} is not registered; name it (a version: adaptry base"
-                " bind REF BASE; a folder: push it with --base BASE), or, if these names mean the same model,"
-                " pass --other-base"
+                f"{between}, and no registry has compared them with that of {labels}; if they are one model,"
+                " pass the base with --base, or pass --other-base if you want to combine them anyway"
             )
         return [f"{between}; different bases were allowed"]
     return [f"assumed, not checked: the inputs have the same base. No registry knows the base of {labels}"]

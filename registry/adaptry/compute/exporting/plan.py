@@ -61,12 +61,13 @@ class ExportPlan:
     def sentences(self) -> Iterable[str]:
         """The plan as lines of text."""
         for step in self.steps:
-            accuracy = "exact" if step.repair.is_exact else "measured"
-            yield f"{step.repair.name}: {step.repair.description} ({accuracy}): {step.findings[0].reason}"
+            accuracy = "exact" if step.repair.is_exact else "its error is measured"
+            repair = f"{step.repair.name}: {step.repair.description} ({accuracy})"
+            yield f"{repair}, because {step.findings[0].reason}"
         for finding in self.needs_merge:
-            yield f"merge: into the base's weights: {finding.reason}"
+            yield f"merge: into the base's weights, because {finding.reason}"
         for finding in self.unresolved:
-            yield f"open: {finding.reason} → {finding.remedy}"
+            yield f"no repair: {finding.reason} → {finding.remedy}"
         if not (self.steps or self.needs_merge or self.unresolved):
             yield f"nothing to repair: {self.runtime} serves it as trained"
 

@@ -5,10 +5,12 @@ Only adapters that are exactly sums of factors can be read; others are refused, 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.content import FolderContent
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.plain_lora import plain_reason
@@ -20,6 +22,7 @@ from adaptry.compute.lazy_adapters.sites import WeightSite, lora_factors, site_o
 from adaptry.core.display import format_count
 from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.refs import folder_argument
 
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
@@ -51,21 +54,22 @@ def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
-            f"{label} is in the layout of {adapter.format.tool}, but this needs PEFT's: convert it first"
-            f" (`adaptry convert {label} -o ./peft`)"
+            f"{label} is in the layout of {adapter.format.tool}, but this needs PEFT's; convert it first, and"
+            f" use the result: {_convert_command(parent, 'peft')}"
         )
     parent = parent_as_peft_reads(parent)
     adapter = parent.adapter
     refuse_unclaimed(parent)
     if reason := plain_reason(adapter):
-        raise Unsupported(f"{label} {reason}: {_remedy(adapter)}")
+        raise Unsupported(f"{label} {reason}; {_remedy(parent)}")
     if not adapter.spec.modules:
         raise CheckFailed(f"{label} updates no module, so there is nothing to compute with")
     return AdapterDeltas(parent, {site_of(adapter, module): module for module in adapter.spec.modules})
 
 
-def _remedy(adapter: Adapter) -> str:
+def _remedy(parent: ParentAdapter) -> str:
     """What to do with an adapter that is not a sum of factors; not all of them can be converted."""
+    adapter = parent.adapter
     if "layer_replication" in adapter.spec.traits:
         return "merge it instead (`adaptry merge`)"
     if not {"alora", "arrow", "qalora"}.isdisjoint(adapter.spec.traits):
@@ -75,7 +79,18 @@ def _remedy(adapter: Adapter) -> str:
         return "use the library that trained it"
     if method.weight is None:
         return "leave it out: it cannot be converted to a LoRA, since it updates no weight"
-    return "convert it to a plain LoRA first (`adaptry convert`, which reports the error)"
+    return f"convert it to a plain LoRA first, and use the result: {_convert_command(parent, 'lora')}"
+
+
+def _convert_command(parent: ParentAdapter, ending: str) -> str:
+    """The command that converts an adapter; the result is beside it, with an ending in its name."""
+    label = parent.label
+    if parent.revision is not None:
+        return f"`adaptry convert {label} -o {label.partition('@')[0]}-{ending}`"
+    if not isinstance(parent.adapter.content, FolderContent):
+        return "`adaptry convert REF -o NAME`"
+    folder = shlex.quote(folder_argument(Path(label)))
+    return f"`adaptry convert {folder} -o {folder}-{ending}`"
 
 
 def refuse_unclaimed(parent: ParentAdapter) -> None:

@@ -12,6 +12,7 @@ from adaptry.core.evidence.parsed_results import ParsedResults, read_json
 
 README = "README.md"
 _WANDB_SUMMARY = "wandb-summary.json"
+_TRAINER_STATE = "trainer_state.json"
 _MLFLOW = "metrics"
 _ACCEPTED = (
     "results_….json of lm-eval, .eval_results/*.yaml, a README with a model-index, trainer_state.json,"
@@ -49,6 +50,6 @@ def _read_json_file(data: bytes, name: str, samples: Mapping[str, Digest] | None
         return lm_eval.read_results(document, name, samples)
     if inspect_log.is_log(document):
         return inspect_log.read_log(document, name)
-    if "log_history" in document:
+    if "log_history" in document or name == _TRAINER_STATE:
         return trackers.read_trainer_state(document, name)
     raise Invalid(f"{name} is not a supported results file (accepted: {_ACCEPTED})")

@@ -38,6 +38,8 @@ def read_trainer_state(document: Mapping[str, Any], label: str) -> ParsedResults
     """Reads the `trainer_state.json` of transformers or TRL. (`Any`: JSON.) Raises `Invalid`."""
     if not isinstance(document.get("log_history"), list):
         raise Invalid(f"{label} has no log_history; is it the trainer_state.json of a transformers Trainer?")
+    if not document["log_history"]:
+        raise Invalid(f"{label} has no values: nothing was logged in that run (log_history is empty)")
     points = curves(_history(document["log_history"]))
     return ParsedResults(format="trainer-state", values=require_values(points, label), harness="transformers")
 

@@ -50,7 +50,9 @@ def add_folder_evidence(
                 registry, version.revision_ref, (run.results, *run.samples.values()), progress=progress
             )
         except AdaptryError as error:
-            failures.append(f"{run.results.name} was not added as evidence: {error.message}")
+            name = run.results.name
+            reason = error.message if name in error.message else f"{name}, {error.message}"
+            failures.append(f"not added as evidence: {reason}")
             continue
         if count := sum(one.added for one in some):
             added += count

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.core.query import parse
+from adaptry.core.query import Query, parse
 from adaptry.registry.records import Page, VersionInfo
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.access import ReadScope
@@ -19,6 +19,7 @@ from adaptry.storage.catalog.version_info import by_keys
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.engine_fit import fits_test
 from adaptry.storage.local.hidden_bases import hide_bases
+from adaptry.storage.local.search_values import refuse_unknown_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,26 @@ class VersionSearch:
         if parsed.reads_files:
             with context.catalog.read() as tx:
                 scope = context.read_scope(tx)
-                yield _Found(tx, scope, search(tx, scope, request, now, fits_test(context, tx, scope)))
+                found = search(tx, scope, request, now, fits_test(context, tx, scope))
+                yield self._checked(_Found(tx, scope, found), parsed)
             return
         with context.catalog.read_prepared(is_search=True) as reads:
             scope = context.read_scope(reads)
-            yield _Found(reads, scope, search(reads, scope, request, now))
+            yield self._checked(_Found(reads, scope, search(reads, scope, request, now)), parsed)
+
+    def _checked(self, found: _Found, query: Query) -> _Found:
+        """`found`. If it is empty, raises `InvalidQuery` for values that do not exist."""
+        if found.page.keys or found.page.next is not None or self.cursor is not None:
+            return found
+
+        def is_found(text: str) -> bool:
+            now = self.context.clock()
+            request = SearchRequest(text, parse(text, now), None, 1, "newest", False)
+            page = search(found.tx, found.scope, request, now)
+            return bool(page.keys) or page.next is not None
+
+        refuse_unknown_values(query, is_found)
+        return found
 
     def _encoded(self, found: _Found) -> list[bytes]:
         versions = self.context.catalog.encoded_versions.of(found.tx, found.page.keys)
