@@ -26,7 +26,7 @@ def run() -> None:
         inspection = _begin_inspection(sys.argv[1:])
         from adaptry_cli.main import main  # while the inspection process starts
     except KeyboardInterrupt:  # `main` handles later ones
-        print("interrupted: nothing was changed", file=sys.stderr)
+        sys.stderr.write("interrupted: nothing was changed\n")
         sys.exit(130)
 
     try:
