@@ -264,7 +264,7 @@ def test_the_error_of_a_conversion_is_kept_by_later_repairs(tmp_path: Path, base
 
     assert (converted.repairs, folded.repairs) == (("lora",), ("lora", "fold_evenly"))
     assert folded.equality.error == pytest.approx(converted.equality.error, rel=1e-6) != 0
-    with pytest.raises(CheckFailed, match="at most 0.01 is allowed"):
+    with pytest.raises(CheckFailed, match=r"at most 0\.01 is allowed"):
         exported(dora, "sglang", tmp_path / "out", base, energy=0.9, max_error=0.01)
 
 
