@@ -22,8 +22,12 @@ def run() -> None:
     module, which takes several milliseconds and has no effect. If other threads are running, the interpreter
     waits for them as usual.
     """
-    inspection = _begin_inspection(sys.argv[1:])
-    from adaptry_cli.main import main  # while the inspection process starts
+    try:
+        inspection = _begin_inspection(sys.argv[1:])
+        from adaptry_cli.main import main  # while the inspection process starts
+    except KeyboardInterrupt:  # `main` handles later ones
+        sys.stderr.write("interrupted: nothing was changed\n")
+        sys.exit(130)
 
     try:
         main(obj=inspection)

@@ -158,15 +158,16 @@ def required_folder(text: str) -> Path:
     with `./`, `../`, `/` or `~` is a folder.
     """
     if not is_folder(text):
-        if Path(text).exists():
-            raise InvalidRef(f"{text[:200]!r} could also be a name: write ./{text[:200]} for the folder")
+        if (path := Path(text)).exists():
+            kind = "folder" if path.is_dir() else "file"
+            raise InvalidRef(f"{text[:200]!r} could also be a name: write ./{text[:200]} for the {kind}")
         raise InvalidRef(f"not a folder: {text[:200]!r}; a folder is written ./DIR")
     return Path(text).expanduser()
 
 
 def base_source(text: str) -> Path | str:
     """A base as a call names it: a folder, or a name or id in the registry. Raises `InvalidRef`."""
-    return Path(text).expanduser() if is_folder_path(text) else text
+    return Path(text).expanduser() if is_folder_path(text, of_base=True) else text
 
 
 def parse_named(text: str) -> Source:

@@ -28,11 +28,12 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, click.Abort):
+            from adaptry_cli.exit_codes import INTERRUPTED
             from adaptry_cli.interruption import interruption_text
             from adaptry_cli.out import print_err
 
             print_err(interruption_text(command_path(ctx), ctx.params))
-            raise
+            ctx.exit(INTERRUPTED)
 
 
 class Group(click.Group):

@@ -239,7 +239,8 @@ class LazyGroup(Group):
             sys.exit(result if isinstance(result, int) else 0)
         except click.ClickException as error:
             sys.exit(_print_usage_error(error))
-        except (KeyboardInterrupt, click.Abort):
+        except (KeyboardInterrupt, click.Abort):  # before the command began, or once more while it ended
+            click.echo("interrupted", err=True)
             sys.exit(INTERRUPTED)
         except AdaptryError as error:
             _print_error(error.message)

@@ -312,3 +312,11 @@ def test_every_folder_argument_must_begin_like_a_path(run, out: Path, base: Path
     ):
         assert f"write ./{folder} for the folder" in run(*words.split(), code=2).stderr
     assert "a folder is written ./DIR" in run("push", "nowhere", "acme/tone", code=2).stderr
+
+
+def test_a_base_that_is_a_folder_here_gets_the_spellings_of_both(run, out: Path, base: Path) -> None:
+    unknown = run("merge", "./out", "--base", "base", "-o", "merged", code=3).stderr
+    ambiguous = run("check", "./out", "--base", "base", code=2).stderr
+
+    assert "(the folder here is written ./base)" in unknown
+    assert "write ./base for the folder here, or the id of a base in the registry" in ambiguous

@@ -56,6 +56,22 @@ for command in {[*budgets]!r}:
         assert int(count) <= budget, line
 
 
+def test_ctrl_c_while_the_program_is_loading_is_no_traceback() -> None:
+    script = """
+import sys
+class Interrupted:
+    def find_spec(self, name, *rest):
+        if name == "adaptry_cli.main":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from adaptry_cli.__main__ import run
+run()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (130, "interrupted: nothing was changed\n")
+
+
 def _imports_of(words: list[str], unused: list[str]) -> int:
     """How many modules of ours a command imports. Requires that it imports none of `unused`."""
     script = f"""

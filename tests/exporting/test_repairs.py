@@ -235,7 +235,7 @@ def test_parts_that_no_adapter_file_can_express_are_merged_into_the_base(tmp_pat
         exported(lora, "sglang", tmp_path / "no")
 
 
-def test_a_dora_needs_a_rank_and_is_then_reported_as_approximate(tmp_path: Path, base: Path) -> None:
+def tiny_dora(folder: Path) -> Path:
     every = {
         f"base_model.model.model.layers.{layer}.self_attn.{name}.lora_magnitude_vector": random_tensor(
             (16,), layer
@@ -243,13 +243,39 @@ def test_a_dora_needs_a_rank_and_is_then_reported_as_approximate(tmp_path: Path,
         for layer in (0, 1)
         for name in ("q_proj", "v_proj")
     }
-    dora = tiny_lora(tmp_path / "dora", extra=every, config={"use_dora": True})
+    return tiny_lora(folder, extra=every, config={"use_dora": True})
+
+
+def test_a_dora_needs_a_rank_and_is_then_reported_as_approximate(tmp_path: Path, base: Path) -> None:
+    dora = tiny_dora(tmp_path / "dora")
     with pytest.raises(CheckFailed, match="--rank N or --energy"):
         exported(dora, "vllm", tmp_path / "out", base)
     made = exported(dora, "vllm", tmp_path / "out", base, rank=8, max_error=0.5)
     assert made.repairs == ("lora",)
     assert 0 < made.equality.error < 1
     assert judged(tmp_path / "out", "vllm", base).outcome == "as_trained"
+
+
+def test_the_error_of_a_conversion_is_kept_by_later_repairs(tmp_path: Path, base: Path) -> None:
+    dora = tiny_dora(tmp_path / "dora")
+
+    converted = exported(dora, "vllm", tmp_path / "converted", base, energy=0.9)
+    folded = exported(dora, "sglang", tmp_path / "folded", base, energy=0.9)
+
+    assert (converted.repairs, folded.repairs) == (("lora",), ("lora", "fold_evenly"))
+    assert folded.equality.error == pytest.approx(converted.equality.error, rel=1e-6) != 0
+    with pytest.raises(CheckFailed, match=r"at most 0\.01 is allowed"):
+        exported(dora, "sglang", tmp_path / "out", base, energy=0.9, max_error=0.01)
+
+
+def test_the_errors_of_a_conversion_and_a_resize_are_added(tmp_path: Path, base: Path) -> None:
+    dora = tiny_dora(tmp_path / "dora")
+
+    at_once = exported(dora, "vllm", tmp_path / "at-once", base, rank=8, max_error=0.9)
+    in_steps = exported(dora, "vllm,max_lora_rank=8", tmp_path / "in-steps", base, rank=12, max_error=0.9)
+
+    assert (at_once.repairs, in_steps.repairs) == (("lora",), ("lora", "rank"))
+    assert in_steps.equality.error == pytest.approx(at_once.equality.error, rel=1e-4) != 0
 
 
 def test_an_irreparable_adapter_is_refused_with_a_remedy(tmp_path: Path, base: Path) -> None:

@@ -72,7 +72,7 @@ def test_an_adapter_inside_another_is_named(tmp_path: Path) -> None:
 def test_the_error_for_a_folder_of_checkpoints_lists_them(tmp_path: Path) -> None:
     for step in (100, 200):
         tiny_lora(tmp_path / f"checkpoint-{step}")
-    with pytest.raises(NotFound, match=r"adaptry push .*checkpoint-200"):
+    with pytest.raises(NotFound, match=r"such as .*checkpoint-200"):
         open_dir(tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_the_checkpoint_to_push_is_the_one_with_the_largest_step(tmp_path: Path)
     for step in (500, 1000):
         tiny_lora(tmp_path / "out" / f"checkpoint-{step}")
 
-    with pytest.raises(NotFound, match=r"push one of them, as in `adaptry push .*checkpoint-1000`"):
+    with pytest.raises(NotFound, match=r"pass one of them, such as .*checkpoint-1000"):
         open_dir(tmp_path / "out")
 
 

@@ -267,3 +267,23 @@ def test_a_target_inside_a_file_is_named(base: Path, adapter: Path, tmp_path: Pa
 
     with pytest.raises(Unavailable, match=r"cannot write .*merged"):
         merged(base, adapter, tmp_path / "file" / "merged")
+
+
+def test_threads_of_a_merge_import_nothing(base: Path, adapter: Path, tmp_path: Path) -> None:
+    """Ctrl-C could leave the import lock with the main thread, and both threads would wait forever."""
+    script = """
+import sys, threading
+class Recorder:
+    def find_spec(self, name, *rest):
+        if threading.current_thread() is not threading.main_thread():
+            print(name)
+sys.meta_path.insert(0, Recorder())
+from adaptry import merge
+base, adapter, target = sys.argv[1:]
+merge(adapter, base=base, to=target)
+"""
+    words = [sys.executable, "-c", script, str(base), str(adapter), str(tmp_path / "merged")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+
+    assert done.stdout == ""
+    assert (tmp_path / "merged" / "config.json").exists()

@@ -70,10 +70,13 @@ def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
             _refuse_other_tool(folder / name, what)
     where = shlex.quote(folder_argument(folder))
     if inside := sorted((path.parent.name for path in folder.glob(f"*/{CONFIG}")), key=_with_numbers):
+        shown = (
+            ", ".join(inside[-3:]) if len(inside) < 5 else f"{inside[-1]} and {len(inside) - 1} other folders"
+        )
         raise NotFound(
-            f"{folder} holds no adapter itself, but {', '.join(inside[-3:])} inside it"
-            f" {'do: push one of them' if len(inside) > 1 else 'does: push that'}, as in `adaptry push"
-            f" {shlex.quote(folder_argument(folder / inside[-1]))}`; `adaptry inspect {where}` lists all, and"
+            f"{folder} holds no adapter itself, but {shown} inside it {'do' if len(inside) > 1 else 'does'}:"
+            f" pass {'one of them' if len(inside) > 1 else 'that'}, such as"
+            f" {shlex.quote(folder_argument(folder / inside[-1]))}; `adaptry inspect {where}` lists all, and"
             f" `adaptry import {where} --to NAMESPACE` stores all"
         )
     if "adapter_fusion_config.json" in names:

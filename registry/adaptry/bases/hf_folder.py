@@ -87,6 +87,8 @@ def open_checkpoint(folder: Path | str, stem: str | None = None) -> HfCheckpoint
     `InvalidConfig`, `InvalidWeights` (a shard that is missing, cut short, or names a tensor twice).
     """
     folder = Path(folder).expanduser()
+    if folder.is_file():
+        raise NotFound(f"{folder} is a file; pass the folder of a Hugging Face model, with its config.json")
     if not folder.is_dir():
         raise NotFound(f"no model folder at {folder}")
     config = read_config(folder) if (folder / CONFIG).exists() else None

@@ -301,24 +301,30 @@ def is_folder(text: str) -> bool:
     )
 
 
-def is_folder_path(text: str) -> bool:
+def is_folder_path(text: str, *, of_base: bool = False) -> bool:
     """Whether `text`, which may be a folder or a name in the registry, is a folder.
 
-    Raises `InvalidRef`, with the unambiguous spellings, if it could be either.
+    Raises `InvalidRef`, with the unambiguous spellings, if it could be either. `of_base`: it is a base, and
+    not an adapter.
     """
     if is_folder(text):
         return True
     if (path := Path(text)).exists():
-        try:
-            named = f"{Ref.parse(text).name}@latest"
-        except InvalidRef:
-            named = "NAMESPACE/NAME"
         kind = "folder" if path.is_dir() else "file"
         raise InvalidRef(
-            f"{text!r} could be a name or a path: write ./{text} for the {kind} here, or {named} for an"
-            " adapter in the registry"
+            f"{text!r} could be a name or a path: write ./{text} for the {kind} here, or"
+            f" {_unambiguous_name(text, of_base)}"
         )
     return False
+
+
+def _unambiguous_name(text: str, of_base: bool) -> str:
+    if of_base:
+        return "the id of a base in the registry (`adaptry base ls`)"
+    try:
+        return f"{Ref.parse(text).name}@latest for an adapter in the registry"
+    except InvalidRef:
+        return "NAMESPACE/NAME for an adapter in the registry"
 
 
 def may_be_folder(base_name: str) -> bool:

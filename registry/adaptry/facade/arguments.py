@@ -77,7 +77,7 @@ def parse_base(value: BaseLike) -> Path | str:
         case Path():
             return value.expanduser()
         case str():
-            return Path(value).expanduser() if is_folder_path(value) else value
+            return Path(value).expanduser() if is_folder_path(value, of_base=True) else value
     raise Invalid(f"a base is a name, an id or a folder, not {type(value).__name__}")
 
 

@@ -193,7 +193,7 @@ def _with_example(
 
     if against.record is None:
         return report
-    is_folder = isinstance(given, Path) or (given is not None and is_folder_path(given))
+    is_folder = isinstance(given, Path) or (given is not None and is_folder_path(given, of_base=True))
     folders = [Path(given)] if given is not None and is_folder else []
     folders += folders_of(against.record.id)
     found = with_example(report.findings, opened.adapter, against.record, folders)

@@ -126,7 +126,7 @@ def _conversion_base(
     if base is None and parent.base is None:
         return None
     key = base or str(parent.base.id if parent.base else "")
-    if isinstance(key, Path) or is_folder_path(key):
+    if isinstance(key, Path) or is_folder_path(key, of_base=True):
         checkpoint = open_checkpoint(key)
     elif needs_base_values(parent, options):
         checkpoint = open_base(connected(), key, progress=progress)

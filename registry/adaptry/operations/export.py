@@ -138,7 +138,7 @@ def plan_export(
 
 
 def _open_weights(connected: RegistryOpener, key: Path | str, progress: Progress) -> HfCheckpoint:
-    if isinstance(key, Path) or is_folder_path(key):
+    if isinstance(key, Path) or is_folder_path(key, of_base=True):
         return open_checkpoint(key)
     return open_base(connected(), key, progress=progress)
 

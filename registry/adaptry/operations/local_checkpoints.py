@@ -15,7 +15,7 @@ from adaptry.operations.base_registry import folders_of
 
 def local_checkpoints(base: BaseRecord, given: Path | str | None) -> Iterator[HfCheckpoint]:
     """The checkpoints of the base in the folder `given`, if it is one, and in recorded folders."""
-    is_folder = isinstance(given, Path) or (given is not None and is_folder_path(given))
+    is_folder = isinstance(given, Path) or (given is not None and is_folder_path(given, of_base=True))
     folders = [Path(given)] if given is not None and is_folder else []
     for folder in (*folders, *folders_of(base.id)):
         try:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.core.errors import AdaptryError, InvalidRef, NotFound
-from adaptry.core.refs import AdapterName, Label, Number, Ref, is_folder, split_weight
+from adaptry.core.refs import AdapterName, Label, Number, Ref, folder_argument, is_folder, split_weight
 
 if TYPE_CHECKING:
     from adaptry.registry.adapters import Adapters
@@ -90,6 +91,8 @@ def _hint_of_base(bases: Bases, key: str) -> str:
     try:
         bases.get(key)
     except NotFound:
+        if Path(key).is_dir():
+            return f" (the folder here is written {folder_argument(Path(key))})"
         known = [name for info in bases.list(None, _PAGE).items for name in info.names]
         return path_suggestion(key, known)
     return ""

@@ -148,7 +148,7 @@ def open_gguf(
 
 def find_base(connected: RegistryOpener, source: Path | str) -> BaseToCheck:
     """A base by folder, name or id. Raises `NotFound`, `Invalid`."""
-    if isinstance(source, Path) or is_folder_path(source):
+    if isinstance(source, Path) or is_folder_path(source, of_base=True):
         return BaseToCheck(str(source), fingerprint_folder(Path(source)))
     info = connected().bases.get(source)
     name = info.names[0] if info.names else None

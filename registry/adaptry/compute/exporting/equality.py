@@ -50,14 +50,11 @@ def measure_equality(
     original: ParentAdapter, made: ParentAdapter, outcomes: Sequence[ComputeResult]
 ) -> Equality:
     """`outcomes` are the results of the repairs between the two, in order."""
-    by_module = {
-        each.module: each.figures for outcome in outcomes for each in outcome.modules if each.figures
-    }
     if not outcomes:
         return Equality()
     pairs = _pairs(original.adapter, made.adapter)
     if pairs is None:
-        return Equality(by_module)
+        return Equality(_total_figures(outcomes))
     figures: dict[str, Mapping[str, float]] = {}
     same: list[tuple[WeightSite, ModuleSpec]] = []
     largest = 0.0
@@ -71,6 +68,28 @@ def measure_equality(
     if figures:  # the share refers to everything that was trained
         figures |= {site.key: _energy(original.adapter, module) for site, module in same}
     return Equality(figures, len(pairs), largest)
+
+
+def _total_figures(outcomes: Sequence[ComputeResult]) -> Mapping[str, Mapping[str, float]]:
+    """The figures of all repairs together: the energy of the original, and the sum of what each repair lost.
+
+    The sum is right because repairs that lose something truncate the update to its largest singular values,
+    so that their losses are orthogonal. If an earlier repair has measured other names only, the modules were
+    renamed in between, and their energy is counted already.
+    """
+    total: dict[str, Mapping[str, float]] = {}
+    for outcome in outcomes:
+        found = {each.module: each.figures for each in outcome.modules if each.figures}
+        is_renamed = bool(total) and total.keys().isdisjoint(found)
+        for module, figures in found.items():
+            if before := total.get(module):
+                lost = before.get("lost", 0.0) + figures.get("lost", 0.0)
+                total[module] = {**figures, **before, "lost": lost, "rank": figures.get("rank", 0.0)}
+            elif is_renamed:
+                total[module] = {name: value for name, value in figures.items() if name != "energy"}
+            else:
+                total[module] = figures
+    return total
 
 
 def _pairs(original: Adapter, made: Adapter) -> list[tuple[WeightSite, ModuleSpec, ModuleSpec]] | None:

@@ -94,8 +94,8 @@ def _placed(parent: ParentAdapter, options: ExportOptions) -> list[PipelineModul
     reason = plain_reason(adapter) or (f"has {strange[0]} in addition to its factors" if strange else None)
     if reason or adapter.spec.extras or adapter.spec.unclaimed or not adapter.spec.modules:
         raise CheckFailed(
-            f"{label} {reason or 'does not consist of factors only'},"
-            " which a pipeline's LoRA file cannot represent"
+            f"{label} cannot be written as a pipeline's LoRA file, since it"
+            f" {reason or 'does not consist of factors only'}"
         )
     paths = _paths(parent, options)
     return [PipelineModule(paths[module.path], module, roles) for module in adapter.spec.modules]

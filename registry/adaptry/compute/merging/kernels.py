@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from functools import partial
 
 from adaptry.adapters.methods.row_formula import RowFormula
@@ -225,9 +226,13 @@ def choose_kernels(device: str = "cpu", kernel: str = "auto") -> KernelChoice:
     return KernelChoice(names, BLOCK, kernels, None if kernel == "auto" else kernel)
 
 
-def compile_ahead(checkpoint: HfCheckpoint, device: str, kernel: str) -> None:
-    """Compiles the loop that the merge of a LoRA into most of these weights needs, while a merge is planned.
-    If the plan needs another one, this one is not used.
+def compile_ahead(pool: Executor, checkpoint: HfCheckpoint, device: str, kernel: str) -> None:
+    """Compiles the loop that the merge of a LoRA into most of these weights needs in `pool`, while a merge is
+    planned. If the plan needs another one, this one is not used.
+
+    The caller's thread imports the compiler. If another thread imported it meanwhile, Ctrl-C could leave the
+    interpreter's import lock with this thread (CPython acquires it outside of its `try`), and both would wait
+    forever.
     """
     if device != "cpu" or kernel == "torch" or not (_has("llvmlite") and _has("numpy")):
         return
@@ -237,7 +242,7 @@ def compile_ahead(checkpoint: HfCheckpoint, device: str, kernel: str) -> None:
     for tensor in checkpoint.tensors.values():
         sizes[tensor.dtype] += tensor.size
     for dtype, _ in sizes.most_common(1):
-        LlvmKernel.prepare(KernelWeight(dtype, dtype, 1, 1), None)
+        pool.submit(LlvmKernel.prepare, KernelWeight(dtype, dtype, 1, 1), None)
 
 
 def _has(module: str) -> bool:

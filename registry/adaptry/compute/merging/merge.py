@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+# The first two would else be imported by a thread of `check_inputs`: see `compile_ahead`.
+from adaptry.adapters.inspection import plain_norms, tensor_measurement  # noqa: F401
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.output_folder import output_folder, require_free
 from adaptry.bases.hf_folder import HfCheckpoint
@@ -76,9 +78,9 @@ def merge(
     _check_new(target)
     entries = [source.weighted for source in sources]
     with ThreadPoolExecutor(3) as pool:  # planning leaves the other cores idle
-        pool.submit(compile_ahead, checkpoint, options.device, options.kernel)
         checked = pool.submit(check_inputs, entries)
         digests = pool.submit(lambda: [entry.named.weights_digest() for entry in entries])
+        compile_ahead(pool, checkpoint, options.device, options.kernel)
         decided = check_cancellation(plan_recipe(recipe, checkpoint, sources, base_evidence))
         kernels = choose_kernels(options.device, options.kernel)
         kernels.check(decided.changed_tensors)
