@@ -696,6 +696,15 @@ def test_sglang_drops_biases_of_factors(tmp_path: Path) -> None:
     assert (found.outcome, codes(found)) == ("not_as_trained", {"biases"})
 
 
+@pytest.mark.parametrize("letter", ["A", "B"])
+def test_sglang_adds_nothing_for_an_up_projection_with_one_factor(tmp_path: Path, letter: str) -> None:
+    """Whatever its lost factor was, this is not what was trained."""
+    rows, columns = {"A": (4, 16), "B": (32, 4)}[letter]
+    lone = {f"{LAYER}.mlp.up_proj.lora_{letter}.weight": random_tensor((rows, columns), 16)}
+    found = judged(tmp_path, "sglang", targets=("gate_proj",), extra=lone)
+    assert (found.outcome, codes(found)) == ("not_as_trained", {"factors_missing"})
+
+
 def test_sglang_accepts_an_adapters_name_after_embedding_factors(tmp_path: Path) -> None:
     named_inside = {f"{name}.default": tensor for name, tensor in EMBEDDING.items()}
     targets = ["q_proj", "v_proj", "k_proj", "embed_tokens"]

@@ -91,6 +91,7 @@ CASES: dict[str, Case] = {
     "rank_pattern with the alphas": Case({"rank_pattern": {"o_proj": 4}, "alpha_pattern": {"o_proj": 4}}),
     "rank_pattern with rslora": Case({"use_rslora": True, "rank_pattern": {"q_proj": 12}}),
     "a fraction of alpha": Case({"lora_alpha": 6.5}),
+    "twice the scale": Case({"lora_alpha": 16}),
     "dora": Case({"use_dora": True}),
     "bias lora_only": Case({"bias": "lora_only"}),
     "lora_bias": Case({"lora_bias": True}),
@@ -119,11 +120,12 @@ CASES: dict[str, Case] = {
         tensors=renamed("o_proj", "dense"), fields={"target_modules": [*ALL, "dense"]}, as_of="plain"),
     "a tensor more": Case(tensors=with_another("lora_C")),
     "a factor missing": Case(tensors=without("layers.0.mlp.down_proj.lora_B")),
-    "a factor of a packed module missing": Case(tensors=without("layers.0.mlp.up_proj.lora_B")),
+    "a factor of a packed module missing": Case(
+        tensors=without("layers.0.mlp.up_proj.lora_B"), as_of="plain"),
     "that factor missing, with a scale": Case(
-        {"lora_alpha": 16}, tensors=without("layers.0.mlp.up_proj.lora_B")
-    ),
-    "the other factor of a packed module missing": Case(tensors=without("layers.0.mlp.up_proj.lora_A")),
+        {"lora_alpha": 16}, tensors=without("layers.0.mlp.up_proj.lora_B"), as_of="twice the scale"),
+    "the other factor of a packed module missing": Case(
+        tensors=without("layers.0.mlp.up_proj.lora_A"), as_of="plain"),
     "a module missing": Case(tensors=without("layers.0.self_attn.v_proj")),
     "no alpha": Case(fields={"lora_alpha": None}),
     "no rank": Case(fields={"r": None}),

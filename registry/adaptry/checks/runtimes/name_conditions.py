@@ -82,20 +82,12 @@ def is_kept_copy(name: str) -> bool:
     return _KEPT_COPY.fullmatch(name) is not None
 
 
-def unpaired_factors(
-    *, of: Set[str] | None = None, but: Set[str] = frozenset(), letters: str = "AB"
-) -> Condition:
-    """Factors without their counterpart, of modules with the last names `of` (or all), except `but`; only
-    `lora_A` or `lora_B` if `letters` is one letter.
-    """
+def unpaired_factors(*, of: Set[str] | None = None, but: Set[str] = frozenset()) -> Condition:
+    """Factors without their counterpart, of modules with the last names `of` (or all), except `but`."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         names = [name for name in subject.spec.unclaimed if is_unpaired_factor(name)]
-        names = [
-            name
-            for name in names
-            if (of is None or _module(name) in of) and _module(name) not in but and _letter(name) in letters
-        ]
+        names = [name for name in names if (of is None or _module(name) in of) and _module(name) not in but]
         if not names:
             return None
         return ConditionMatch(
@@ -133,12 +125,6 @@ def _is_filled(subject: CheckSubject, name: str, filled: Mapping[str, str]) -> b
     tensors = subject.adapter.tensors
     beside = tensors.get(name.replace(f".{last}.", f".{filled[last]}."))
     return beside is not None and beside.shape == tensors[name].shape
-
-
-def _letter(name: str) -> str:
-    """`A` or `B`, of a factor's name."""
-    match = _FACTOR_LETTER.search(name)
-    return match[0][-1] if match else ""
 
 
 def _module(name: str) -> str:

@@ -135,8 +135,8 @@ SGLANG = RuntimeRules(
         RuntimeRule(
             "factors_missing",
             "changes",
-            "`lora_B` of `up_proj` without `lora_A`, beside `gate_proj`: its update is zero",
-            name_conditions.unpaired_factors(of=frozenset(["up_proj"]), letters="B"),
+            "one factor of `up_proj` without the other, beside `gate_proj`: its update is zero",
+            name_conditions.unpaired_factors(of=frozenset(["up_proj"])),
             repairs.SPELL,
             _STACKED,
         ),

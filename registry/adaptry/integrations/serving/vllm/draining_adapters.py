@@ -7,6 +7,7 @@ released, only when no request uses it, and some seconds after it was replaced.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -95,6 +96,7 @@ class DrainingAdapters:
     linger: float = 10.0
     clock: Callable[[], float] = time.monotonic
     _draining: list[ResolvedAdapter] = field(default_factory=list)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def add(self, loaded: ResolvedAdapter) -> None:
         loaded.retired_at = self.clock()
@@ -104,15 +106,28 @@ class DrainingAdapters:
     def adapters(self) -> tuple[ResolvedAdapter, ...]:
         return tuple(self._draining)
 
+    def idle(self, vllm: InProcessVllm) -> list[ResolvedAdapter]:
+        """Those that no running request uses."""
+        in_use = vllm.ids_in_use()
+        return [loaded for loaded in self._draining if loaded.lora_id not in in_use]
+
     async def unload_drained(self, vllm: InProcessVllm) -> None:
         """Unloads the adapters that no request can use."""
-        in_use, now = vllm.ids_in_use(), self.clock()
-        drained = [
-            loaded
-            for loaded in self._draining
-            if loaded.lora_id not in in_use and now >= loaded.retired_at + self.linger
-        ]
-        for loaded in drained:
-            await vllm.unload(loaded.lora_id)
-            self._draining.remove(loaded)
-            self.leases.release_all(loaded)
+        async with self._lock:
+            now = self.clock()
+            for loaded in self.idle(vllm):
+                if now >= loaded.retired_at + self.linger:
+                    await vllm.unload(loaded.lora_id)
+                    self._draining.remove(loaded)
+                    self.leases.release_all(loaded)
+
+    async def unload_next(self, vllm: InProcessVllm) -> bool:
+        """Waits until the first of the idle ones may be unloaded, and unloads it unless a request uses it
+        then. Returns False if none is idle."""
+        idle = self.idle(vllm)
+        if not idle:
+            return False
+        until = min(loaded.retired_at for loaded in idle) + self.linger
+        await asyncio.sleep(max(0.0, until - self.clock()))
+        await self.unload_drained(vllm)
+        return True

@@ -24,6 +24,7 @@ from adaptry.integrations.serving.event_listener import EventListener
 from adaptry.integrations.serving.limits import NegativeCache, RateLimiter
 from adaptry.integrations.serving.vllm.adapter_use import AdapterUse
 from adaptry.integrations.serving.vllm.announcement import LoadAnnouncer, rollout_assignment
+from adaptry.integrations.serving.vllm.cache_space import CacheSpace
 from adaptry.integrations.serving.vllm.draining_adapters import (
     DrainingAdapters,
     LeaseRefCounts,
@@ -32,7 +33,7 @@ from adaptry.integrations.serving.vllm.draining_adapters import (
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.finished_requests import watch_finished
 from adaptry.integrations.serving.vllm.foreign_adapters import ForeignAdapters
-from adaptry.integrations.serving.vllm.idle_adapters import least_recently_used, name_to_unload
+from adaptry.integrations.serving.vllm.idle_adapters import name_to_unload
 from adaptry.integrations.serving.vllm.lookup import UNREACHABLE, RefLookup
 from adaptry.integrations.serving.vllm.names import PLUGIN_ANSWER, PLUGIN_PROBE, parse_model_name
 from adaptry.integrations.serving.vllm.pinned_names import keep_loaded, require_slots
@@ -62,7 +63,7 @@ class AdapterResolver:
         self._rate_limiter = RateLimiter(per_second=50)
         self._names: dict[str, ResolvedAdapter] = {}
         self._problems = NameProblems()
-        self._proving: set[str] = set()
+        self._own_requests: set[str] = set()
         self._foreign = ForeignAdapters()
         self._leases = LeaseRefCounts(config.cache)
         self._draining = DrainingAdapters(self._leases, config.linger, config.clock)
@@ -70,6 +71,9 @@ class AdapterResolver:
             lambda: (*self._names.values(), *self._draining.adapters), config.clock, config.now
         )
         """The usage of the loaded versions."""
+        self._space = CacheSpace(
+            config, self._names, self._draining, lambda vllm, name: self._drain(vllm, name, self._names[name])
+        )
         self._refresh_task: asyncio.Task[None] | None = None
         self._listener = EventListener(config.registry)
         self._worker: VllmWorker | None = None
@@ -123,7 +127,7 @@ class AdapterResolver:
 
     @functools.cached_property
     def _preparation(self) -> AdapterPreparation:
-        return AdapterPreparation(self._config, self.lookup, self._leases, self._free_cache_space)
+        return AdapterPreparation(self._config, self.lookup, self._leases, self._space.free)
 
     def _make_worker(self, vllm: InProcessVllm) -> VllmWorker:
         config, loop = self._config, asyncio.get_running_loop()
@@ -180,11 +184,12 @@ class AdapterResolver:
 
     async def _resolve_limited(self, vllm: InProcessVllm, name: str, target: StackRef) -> ResolvedAdapter:
         is_known = all(map(self.lookup.last_known.find, target.refs))
-        if name not in self._proving and not is_known:
+        if name not in self._own_requests and not is_known:
             self._rate_limiter.acquire(self._config.clock())
         self._listener.subscribe([*(ref.name for ref in target.refs), *self._watched_adapters()])
         try:
-            return await self._prepare_cold(vllm, name, target)
+            prepare = functools.partial(self._prepare_cold, vllm, name, target)
+            return await (prepare() if name in self._own_requests else self._space.awaiting(vllm, prepare))
         except AdaptryError as error:
             self._refuse(name, error)
             raise
@@ -240,7 +245,7 @@ class AdapterResolver:
         refusal is no longer cached."""
         for name in (*self._config.pin, *self._config.preload):
             if name not in vllm.loaded:
-                await vllm.find_refusal(name)
+                await self._find_refusal(vllm, name)
         await keep_loaded(self._config.pin, self._names, vllm)
 
     async def _report(self, worker: VllmWorker) -> None:
@@ -320,12 +325,6 @@ class AdapterResolver:
         self._draining.add(loaded)
         log.info("%s is %s now", name, " and ".join(part.version.label for part in newer.parts))
 
-    def _free_cache_space(self, vllm: InProcessVllm) -> None:
-        """Unloads an idle adapter; a later request resolves it again."""
-        if name := least_recently_used(self._config, vllm, self._names):
-            log.info("%s is unloaded to make room in the cache", name)
-            self._drain(vllm, name, self._names[name])
-
     def _drain(self, vllm: InProcessVllm, name: str, loaded: ResolvedAdapter) -> None:
         """Removes the name from the engine. No effect if it was removed or resolved again meanwhile."""
         if self._names.get(name) is loaded:
@@ -352,11 +351,16 @@ class AdapterResolver:
 
     async def _is_refused(self, vllm: InProcessVllm, name: str) -> bool:
         """Whether vLLM refuses a request for the name because its version is withdrawn."""
-        self._proving.add(name)
+        return isinstance(await self._find_refusal(vllm, name), Withdrawn)
+
+    async def _find_refusal(self, vllm: InProcessVllm, name: str) -> BaseException | None:
+        """As `InProcessVllm.find_refusal`, for a request that no client waits for: it is not limited, and
+        does not wait for room in the cache."""
+        self._own_requests.add(name)
         try:
-            return isinstance(await vllm.find_refusal(name), Withdrawn)
+            return await vllm.find_refusal(name)
         finally:
-            self._proving.discard(name)
+            self._own_requests.discard(name)
 
     def _refuse(self, name: str, error: AdaptryError) -> None:
         self._refusals.add(name, error, self._config.clock())

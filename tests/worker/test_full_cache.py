@@ -1,0 +1,38 @@
+"""A vLLM whose cache is full of adapters that it has loaded."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from adaptry.core.errors import StorageFull
+from adaptry.integrations.serving import Cache
+
+from .bench import Bench
+from .conftest import Publish
+
+
+def test_a_full_cache_makes_room_for_names_that_clients_request(
+    bench: Bench, base: Path, publish: Publish, tmp_path: Path
+) -> None:
+    """For each, the least recently used idle adapter is unloaded, and its request waits for that."""
+    for seed, name in enumerate("abcde"):
+        publish(seed=seed, name=f"acme/{name}")
+    size = sum(path.stat().st_size for path in next(tmp_path.glob("out-*")).iterdir())
+    full = Bench(bench.registry, base, Cache(tmp_path / "small", 3 * size + 999))
+
+    async def test() -> None:
+        for name in "abc":
+            await full.ask(f"acme/{name}")
+        end = full.models.begin("acme/b")
+        assert all(await asyncio.gather(full.ask("acme/d"), full.ask("acme/e")))
+        assert set(full.models.lora_requests) == {"acme/b", "acme/d", "acme/e"}
+        more = [end, *(full.models.begin(f"acme/{name}") for name in "de")]
+        with pytest.raises(StorageFull, match=r"do not fit.*request it again when fewer adapters are in use"):
+            await full.ask("acme/a")
+        for done in more:
+            done("stop")
+
+    asyncio.run(test())
