@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -127,6 +128,21 @@ def test_a_given_base_is_recorded_also_with_versions_that_exist(run, answer, bas
 
     assert "0 versions imported, 5 already there" in told.stderr
     assert answer("show", "acme/tone@1")["version"]["base_status"] == "verified"
+
+
+def test_the_commit_of_main_in_a_hugging_face_cache_is_the_newest_version(answer, tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--org--tone"
+    for number in (1, 2, 3):
+        tiny_lora(repository / "snapshots" / (str(number) * 40), seed=number)
+        os.utime(repository / "snapshots" / (str(number) * 40), (number, number))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("2" * 40)
+
+    planned = answer("import", "./hub", "--to", "acme", "--dry-run")["versions"]
+
+    assert [(one["name"], one["path"][-1]) for one in planned] == [
+        ("acme/org-tone", commit) for commit in ("1", "3", "2")
+    ]
 
 
 def test_an_import_of_a_folder_needs_a_namespace_and_takes_no_filter(run, runs: Path) -> None:

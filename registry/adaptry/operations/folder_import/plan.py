@@ -58,7 +58,7 @@ def _by_name(item: tuple[tuple[str, ...], AdapterName]) -> AdapterName:
 
 
 def _plan_run(name: AdapterName, adapters: list[ScannedAdapter]) -> list[PlannedVersion]:
-    ordered = sorted(adapters, key=lambda one: (one.place.order, one.modified, str(one.path)))
+    ordered = sorted(adapters, key=lambda one: (one.place.order, one.is_main, one.modified, str(one.path)))
     contents = [one.same_weights_as if one.has_same_config else one.path for one in ordered]
     last = {content: one.path for content, one in zip(contents, ordered, strict=True)}
     planned = []
