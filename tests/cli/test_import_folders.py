@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
 
 from adaptry.testing.samples import tiny_lora
 
+KEY, VALUE = b"general.type", b"adapter"
+GGUF_ADAPTER = (
+    struct.pack("<4sIQQQ", b"GGUF", 3, 0, 1, len(KEY)) + KEY + struct.pack("<IQ", 8, len(VALUE)) + VALUE
+)
+"""The head of an adapter's GGUF file, with its type as the only metadata."""
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -127,6 +134,29 @@ def test_a_given_base_is_recorded_also_with_versions_that_exist(run, answer, bas
 
     assert "0 versions imported, 5 already there" in told.stderr
     assert answer("show", "acme/tone@1")["version"]["base_status"] == "verified"
+
+
+def test_the_commit_of_main_in_a_hugging_face_cache_is_the_newest_version(answer, tmp_path: Path) -> None:
+    repository = tmp_path / "hub" / "models--org--tone"
+    for number in (1, 2, 3):
+        tiny_lora(repository / "snapshots" / (str(number) * 40), seed=number)
+        os.utime(repository / "snapshots" / (str(number) * 40), (number, number))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("2" * 40)
+
+    planned = answer("import", "./hub", "--to", "acme", "--dry-run")["versions"]
+
+    assert [(one["name"], one["path"][-1]) for one in planned] == [
+        ("acme/org-tone", commit) for commit in ("1", "3", "2")
+    ]
+
+
+def test_a_gguf_file_is_left_out_beside_its_adapter_and_refused_without(run, runs: Path) -> None:
+    (runs / "tone" / "tone.gguf").write_bytes(GGUF_ADAPTER)
+    assert "0 failed" in run("import", "./runs", "--to", "acme").stderr
+    (runs / "alone").mkdir()
+    (runs / "alone" / "tone.gguf").write_bytes(GGUF_ADAPTER)
+    assert "failed: runs/alone/tone.gguf" in run("import", "./runs", "--to", "acme", code=1).stderr
 
 
 def test_an_import_of_a_folder_needs_a_namespace_and_takes_no_filter(run, runs: Path) -> None:

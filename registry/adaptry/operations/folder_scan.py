@@ -39,10 +39,11 @@ _SAMPLE = 4096
 class ScannedAdapter:
     """One adapter of a tree. `error` is the reason why it cannot be read; then nothing else is known.
 
-    `path` is its folder, or its file if that has a name that the user chose. `format` is `peft`, `kohya`,
-    `diffusers`, `mlx`, `adapterhub`, `torchtune` or `gguf`. `parameters` is the number of elements, in `size`
-    bytes; `replaced` is how many weights of the base it replaces (`modules_to_save`, biases).
-    `updates_are_zero`: whether no module has an update, as before the first step of a training.
+    `path` is its folder, or its file if that has a name that the user chose, and `modified` when that was
+    changed (seconds since 1970). `is_main`: in a Hugging Face cache, it is the commit of `main`. `format` is
+    `peft`, `kohya`, `diffusers`, `mlx`, `adapterhub`, `torchtune` or `gguf`. `parameters` is the number of
+    elements, in `size` bytes; `replaced` is how many weights of the base it replaces (`modules_to_save`,
+    biases). `updates_are_zero`: whether no module has an update, as before the first step of a training.
     `same_weights_as` is the first adapter of the tree with the same weights, if there is another;
     `has_same_config` is whether its config is the same too.
     """
@@ -50,6 +51,7 @@ class ScannedAdapter:
     path: Path
     place: RunPlace
     modified: float
+    is_main: bool = False
     format: str = ""
     method: str = ""
     ranks: tuple[int, ...] = ()
@@ -149,7 +151,8 @@ def _content(place: AdapterPlace) -> FolderContent:
 def _open(root: Path, place: AdapterPlace) -> _Opened | None:
     """The adapter there; None for a file of weights that is not an adapter."""
     parts = place.folder.relative_to(root).parts
-    row = ScannedAdapter(place.path, locate_in_run(list(parts), place.file), _modified(place.path))
+    run_place = locate_in_run(list(parts), place.file)
+    row = ScannedAdapter(place.path, run_place, _modified(place.path), _is_main(place.folder))
     try:
         if place.file and place.file.endswith(f".{GGUF}"):
             return _Opened(_with_gguf(row))
@@ -278,6 +281,16 @@ def _modified(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
+
+
+def _is_main(folder: Path) -> bool:
+    """Whether the folder is the commit of `main` in a Hugging Face cache."""
+    if folder.parent.name != "snapshots":
+        return False
+    try:
+        return (folder.parent.parent / "refs" / "main").read_text(encoding="utf-8").strip() == folder.name
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _row(adapter: ScannedAdapter) -> tuple[str, str, str, str]:

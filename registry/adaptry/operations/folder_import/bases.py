@@ -36,11 +36,10 @@ def list_bases(bases: Bases, results: Iterable[VersionImport], namespace: str) -
         if result.base is None:
             continue
         name, remedy = _describe(result.base, namespace)
-        if remedy == "":
-            pass
-        elif result.version is not None and result.version.base_status == "verified":
-            remedy = ""
-        elif result.base.claim is not None and result.base.claim.name is not None:
+        is_named = result.base.claim is not None and result.base.claim.name is not None
+        if result.version is not None and result.version.base_status == "verified":
+            name, remedy = result.version.base_name or name, ""
+        elif remedy and is_named:
             if name not in remedies:
                 remedies[name] = "" if _is_registered(bases, name) else remedy
             remedy = remedies[name]

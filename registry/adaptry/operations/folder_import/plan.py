@@ -32,16 +32,19 @@ class PlannedVersion:
 
 
 def plan_import(scan: FolderScan, namespace: str) -> tuple[PlannedVersion, ...]:
-    """The versions to make, by name, and of each name in the order of steps, the end of the run last.
+    """The versions to make, by name, and of each name in the order of steps, the end of the run last. A GGUF
+    file beside an adapter is left out, as it is a conversion of that adapter.
 
     Raises `InvalidRef` for a namespace that is not valid, and `NotFound` if the tree has no adapter.
     """
     parse_namespace(namespace)
     if not scan.adapters:
         raise NotFound(f"no adapter in {scan.root} or the folders in it{_unsearched_text(scan)}")
+    folders = {adapter.path for adapter in scan.adapters}
     runs: dict[tuple[str, ...], list[ScannedAdapter]] = {}
     for adapter in scan.adapters:
-        runs.setdefault(adapter.place.run, []).append(adapter)
+        if not (_is_gguf(adapter) and adapter.path.parent in folders):
+            runs.setdefault(adapter.place.run, []).append(adapter)
     names = name_adapters(runs, namespace, scan.root.resolve().name)
     return tuple(
         version for run, name in sorted(names.items(), key=_by_name) for version in _plan_run(name, runs[run])
@@ -58,7 +61,7 @@ def _by_name(item: tuple[tuple[str, ...], AdapterName]) -> AdapterName:
 
 
 def _plan_run(name: AdapterName, adapters: list[ScannedAdapter]) -> list[PlannedVersion]:
-    ordered = sorted(adapters, key=lambda one: (one.place.order, one.modified, str(one.path)))
+    ordered = sorted(adapters, key=lambda one: (one.place.order, one.is_main, one.modified, str(one.path)))
     contents = [one.same_weights_as if one.has_same_config else one.path for one in ordered]
     last = {content: one.path for content, one in zip(contents, ordered, strict=True)}
     planned = []
@@ -78,9 +81,13 @@ def _plan_run(name: AdapterName, adapters: list[ScannedAdapter]) -> list[Planned
 
 
 def _why_not_stored(adapter: ScannedAdapter) -> AdaptryError | None:
-    if adapter.format != GGUF:
+    if not _is_gguf(adapter):
         return None
     return Unsupported(
         f"{adapter.path} is llama.cpp's LoRA, which is not stored as it is: import the folder it was"
         f" converted from, or convert it: adaptry convert {folder_argument(adapter.path)} --base BASE -o NAME"
     )
+
+
+def _is_gguf(adapter: ScannedAdapter) -> bool:
+    return adapter.path.suffix == f".{GGUF}"
