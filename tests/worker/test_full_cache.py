@@ -36,3 +36,19 @@ def test_a_full_cache_makes_room_for_names_that_clients_request(
             done("stop")
 
     asyncio.run(test())
+
+
+def test_names_are_refreshed_while_a_request_for_a_preloaded_one_waits(
+    bench: Bench, base: Path, cache: Cache, publish: Publish
+) -> None:
+    publish(seed=1)
+    loading = Bench(bench.registry, base, cache, preload=("acme/tone@1",))
+
+    async def test() -> None:
+        async with loading.models.lora_resolver_lock["acme/tone@1"]:
+            await asyncio.wait_for(loading.look(), 60)
+        assert not loading.models.lora_requests
+        await loading.look()
+        assert list(loading.models.lora_requests) == ["acme/tone@1"]
+
+    asyncio.run(test())

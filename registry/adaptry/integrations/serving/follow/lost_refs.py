@@ -15,12 +15,14 @@ from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving.follow.problem_log import ProblemLog
 from adaptry.operations.watch import RefPattern
 from adaptry.registry.interface import Registry
+from adaptry.registry.workers import MOST_PROBLEMS
 
 _KNOWN_FOR = 60.0  # seconds for which the registry is not asked again about an adapter
 
 
 class LostRefs:
-    """`problems`: the reason for each such name, until the registry shows it again. `log` gets each once."""
+    """`problems`: the reason for each such name, until the registry shows it again; of at most 256 names.
+    `log` gets each once."""
 
     def __init__(self, registry: Registry, watched: Sequence[RefPattern], log: Callable[[str], None]) -> None:
         self._registry = registry
@@ -32,8 +34,9 @@ class LostRefs:
     def update(self, before: Collection[str], meant: Mapping[str, object]) -> None:
         """Compares the names that the registry showed `before` with those that it shows now. Raises as
         `Adapters.get`, except `NotFound` and `PermissionDenied`."""
-        missing = (self._named | set(before) | self.problems.keys()) - meant.keys()
-        self.problems = {ref: reason for ref in sorted(missing) if (reason := self._reason(ref))}
+        missing = sorted((self._named | set(before) | self.problems.keys()) - meant.keys())
+        shown = missing[:MOST_PROBLEMS]  # a report has room for no more, and each is a request
+        self.problems = {ref: reason for ref in shown if (reason := self._reason(ref))}
         for ref, reason in self.problems.items():
             self._log.note(ref, f"{ref}: {reason}")
         for ref in meant:
@@ -60,7 +63,8 @@ class LostRefs:
         at, is_readable = self._asked.get(name, (None, False))
         if at is None or time.monotonic() - at > _KNOWN_FOR:
             try:
-                is_readable = self._registry.adapters.get(name).name == name
+                self._registry.adapters.get(name)
+                is_readable = True
             except (NotFound, PermissionDenied):
                 is_readable = False
             self._asked[name] = time.monotonic(), is_readable

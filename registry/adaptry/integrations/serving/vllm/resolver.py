@@ -244,7 +244,8 @@ class AdapterResolver:
         """Requests each pinned or preloaded name that is not loaded. A refused one is tried again when its
         refusal is no longer cached."""
         for name in (*self._config.pin, *self._config.preload):
-            if name not in vllm.loaded:
+            is_requested = vllm.is_resolving(name) and name not in self._own_requests  # it may wait for long
+            if name not in vllm.loaded and not is_requested:
                 await self._find_refusal(vllm, name)
         await keep_loaded(self._config.pin, self._names, vllm)
 
