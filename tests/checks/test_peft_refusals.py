@@ -269,6 +269,18 @@ def test_tying_of_an_input_embedding_that_is_tied_itself_is_refused(
 
 
 @pytest.mark.parametrize("base", ["marian"], indirect=True)
+def test_saved_positions_that_no_checkpoint_stores_must_be_in_the_file(
+    base: tuple[str, Any], tmp_path: Path
+) -> None:
+    kind, model = base
+    save_trained(model, lora("q_proj"), tmp_path / "tone")
+    edit(tmp_path / "tone", modules_to_save=["embed_positions"])
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert found.refusal is not None
+    assert "peft_refuses" in found.codes
+
+
+@pytest.mark.parametrize("base", ["marian"], indirect=True)
 def test_rows_of_an_input_embedding_that_is_tied_itself_are_refused(
     base: tuple[str, Any], tmp_path: Path
 ) -> None:

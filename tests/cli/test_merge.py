@@ -61,6 +61,16 @@ def test_updates_that_cancel_are_refused(run, options: tuple[str, ...]) -> None:
     assert not Path("zero").exists()
 
 
+@pytest.mark.parametrize("method", ["dare_linear", "della_linear"])
+def test_updates_that_cancel_in_a_dense_sum_are_refused(run, method: str) -> None:
+    inputs = ("merge", "--base", "./base", "./out", "./out=-1", "--method", method, "--param", "density=1")
+
+    refused = run(*inputs, "-o", "./zero", code=1)
+
+    assert "would change nothing" in refused.stderr
+    assert not Path("zero").exists()
+
+
 def test_an_adapter_that_is_the_negative_of_another_cancels_it(run) -> None:
     shutil.copytree("out", "negative")
     tensors = safetensors.load_file("negative/adapter_model.safetensors")

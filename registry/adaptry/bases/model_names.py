@@ -27,6 +27,10 @@ _OTHER_HEADS = frozenset(
 )
 _CLIP_TOWERS = frozenset(["clip_vision_model", "siglip_vision_model"])
 _TOWER, _INSIDE = "vision_tower.", "vision_model."
+_UNSTORED: Mapping[str, tuple[str, ...]] = {
+    "marian": ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
+}
+"""Parameters of the bare model that transformers 5.24 computes and never saves, by model type."""
 _OLD_ENDS = ((".gamma", ".weight"), (".beta", ".bias"))
 
 
@@ -132,6 +136,7 @@ def model_names(
     chosen = has_head if is_chosen else None
     parameters = with_head if has_head else bare
     tied = tied_weights(parameters, facts, has_head=has_head)
+    parameters = {**parameters, **dict.fromkeys(_unstored(parameters, model_type, body))}
     stored = {
         _modern(part): _as_loaded(respelled(_modern(each.name)), body, parameters)
         for each in loaded
@@ -143,6 +148,17 @@ def model_names(
     on_disk = _with_vision_model if is_converted and _has_clip_tower(facts) else str
     aliases = {on_disk(part): name for part, name in stored.items()}
     return ModelNames(parameters, aliases, stored, chosen, tied)
+
+
+def _unstored(parameters: Iterable[str], model_type: str, body: str) -> list[str]:
+    """The names of parameters that the model has, and that no checkpoint of it stores."""
+    names = list(parameters) if model_type in _UNSTORED else []
+    around = f"{body}." if any(name.startswith(f"{body}.") for name in names) else ""
+    return [
+        f"{around}{name}"
+        for name in _UNSTORED.get(model_type, ())
+        if any(held.startswith(f"{around}{name.partition('.')[0]}.") for held in names)
+    ]
 
 
 def _fits_with_head(

@@ -40,6 +40,8 @@ _HEADS_BY_MODEL = {
     "pred_layer.proj": frozenset(["xlm", "flaubert"]),
 }
 
+_EMBEDDINGS_BY_MODEL = {"ctrl": ("transformer.w.weight",)}
+
 WhyMissing = Literal["absent", "ambiguous", "experts", "quantised", "renamed", "renumbered"]
 
 
@@ -160,7 +162,12 @@ class ParameterNames:
 
     @cached_property
     def _embedding(self) -> str | None:
-        return input_embedding(tensor.parts[0] for tensor in self.tensors.values() if tensor.is_as_stored)
+        names = [tensor.parts[0] for tensor in self.tensors.values() if tensor.is_as_stored]
+        return input_embedding(names) or next((name for name in names if self._is_own_embedding(name)), None)
+
+    def _is_own_embedding(self, name: str) -> bool:
+        """Whether it is an embedding with a name that has this meaning only in models of this type."""
+        return name.endswith(_EMBEDDINGS_BY_MODEL.get(self.model_type, ())) if self.model_type else False
 
     def _prefixed(self, parameter: str) -> Iterator[str]:
         """Names that differ from `parameter` only by a prefix: those with the longest common ending.

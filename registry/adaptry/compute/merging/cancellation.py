@@ -38,14 +38,17 @@ _NEGLIGIBLE = 1e-6  # as for combinations: a share of the sum of the updates' no
 def check_cancellation(plan: MergePlan) -> MergePlan:
     """The plan, with a note if the updates cancel each other in some weights. Reads the factors if an input
     has a negative weight, otherwise those of the first weight (an adapter can be another one's negative).
+    Of methods that form updates densely, it computes the smallest weight, and the others only if that is 0.
     Raises `CheckFailed` if the updates cancel in every weight, `InvalidWeights`.
     """
     adapted = [tensor for tensor in plan.changed_tensors if tensor.is_adapted]
     if len(plan.inputs) < 2 or not adapted:
         return plan
     identities = _Identities()
-    is_subtracted = any(one.weight < 0 for one in plan.inputs)
-    if not is_subtracted and not _changes_nothing(adapted[0], identities):
+    is_dense = any(map(_is_formed_densely, adapted))
+    is_subtracted = any(one.weight < 0 for one in plan.inputs) and not is_dense
+    sample = min(adapted, key=lambda tensor: tensor.numel) if is_dense else adapted[0]
+    if not is_subtracted and not _changes_nothing(sample, identities):
         return plan
     cancelled = [tensor.name for tensor in adapted if _changes_nothing(tensor, identities)]
     if not cancelled:
@@ -128,13 +131,17 @@ def _are_loras_cancelled(updates: Sequence[LoraDelta]) -> bool:
 
 
 def _is_combination_cancelled(change: CombinedChange) -> bool:
-    """Methods that form updates densely are not examined: a sum that cancels is then exactly 0."""
     from adaptry.compute.tensors.lowrank import Factors, inner_product
 
-    if change.planned.method.delta_form == "dense":
-        return False
     made = combine_deltas(change.plan, change.planned)
-    return isinstance(made, Factors) and is_cancelled(change.plan, change.planned, inner_product(made, made))
+    if isinstance(made, Factors):
+        return is_cancelled(change.plan, change.planned, inner_product(made, made))
+    return not bool(made.any())  # values that cancel in a dense sum are exactly 0
+
+
+def _is_formed_densely(tensor: OutputTensor) -> bool:
+    combined = (change for change in _separate(tensor.changes) if isinstance(change, CombinedChange))
+    return any(change.planned.method.delta_form == "dense" for change in combined)
 
 
 def _are_weights_cancelled(changes: Sequence[WholeChange], identities: _Identities) -> bool:
