@@ -50,9 +50,9 @@ class Scene:
     def clock(self) -> datetime:
         return self.now
 
-    def new_sender(self, *, is_allowed: bool = True) -> WebhookSender:
+    def new_sender(self, *, is_allowed: bool = True, at_once: int = 64) -> WebhookSender:
         connector = webhook_connector((HERE,) if is_allowed else (), None)
-        return WebhookSender(self.registry.catalog, connector, self.clock)
+        return WebhookSender(self.registry.catalog, connector, self.clock, at_once)
 
     def add(self, url: str, **options: object) -> CreatedSecret:
         # `Any` kind of field, checked by the request itself.
@@ -197,6 +197,24 @@ def test_a_receiver_that_hangs_delays_no_other(scene: Scene) -> None:
         slow.gate.set()
         scene.sender.wait_until_idle()
         assert slow.wait_for(2)
+
+
+def test_webhooks_take_turns_after_each_message_if_there_are_more_than_threads(scene: Scene) -> None:
+    sender = scene.new_sender(at_once=1)
+    with receiving(is_open=False) as first, receiving(is_open=False) as second:
+        scene.add(first.url)
+        scene.add(second.url)
+        scene.happen()
+        scene.happen(AdapterName.parse("acme/voice"))
+        while sender.run_round() == 0.0:
+            continue
+        assert first.wait_for(1)
+        first.gate.set()
+        assert second.wait_for(1)
+        assert len(first.messages) == 1
+        second.gate.set()
+        sender.wait_until_idle()
+        assert (len(first.messages), len(second.messages)) == (2, 2)
 
 
 def test_a_running_sender_notices_the_first_webhook(scene: Scene) -> None:

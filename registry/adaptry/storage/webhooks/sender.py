@@ -1,8 +1,8 @@
 """The sender: one thread that creates messages for new events, and one thread for each webhook with messages
 due.
 
-So a receiver that is slow or dead only delays its own messages. At most 64 webhooks are served at once, and
-at most half of them are ones whose last try failed. Any number of processes may run a sender on one catalog.
+So a receiver that is slow or dead only delays its own messages. Webhooks take turns if there are more than
+threads (`delivery_threads`). Any number of processes may run a sender on one catalog.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from adaptry.core.outgoing_requests.connector import GuardedConnector
 from adaptry.storage.catalog import webhook_deliveries, webhooks
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.webhooks.delivery import deliver_next
+from adaptry.storage.webhooks.delivery_threads import AT_ONCE, DeliveryThreads
 
 LOG = logging.getLogger("adaptry.webhooks")
 
 KEEP = timedelta(days=30)
 """How long messages stay in the log."""
-_AT_ONCE = 64
 _POLL = 5.0  # seconds, at most, until a message that is due again is sent
 _PAUSE = 0.25
 """Minimum seconds between two queries for webhooks while there are none: each commit would cause one."""
@@ -57,14 +57,16 @@ class WebhookSender:
     """`run` works until `stop`; `run_round` is one pass."""
 
     def __init__(
-        self, catalog: Catalog, connector: GuardedConnector, clock: Callable[[], datetime] = utc_now
+        self,
+        catalog: Catalog,
+        connector: GuardedConnector,
+        clock: Callable[[], datetime] = utc_now,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._catalog = catalog
         self._connector = connector
         self._clock = clock
-        self._lock = threading.Lock()
-        self._busy: dict[int, threading.Thread] = {}
-        self._failing: set[int] = set()  # those of `_busy` whose last try failed
+        self._threads = DeliveryThreads(self._deliver_next, at_once)
         self._is_stopping = threading.Event()
         self._has_webhooks = True
         self._pruned_at = -_PRUNE_EVERY
@@ -84,12 +86,12 @@ class WebhookSender:
                 if not self._has_webhooks:
                     self._is_stopping.wait(_PAUSE)
                 notifier.wait(seen, wait)
-        for thread in self._threads():
-            thread.join()
+        self._threads.join()
 
     def stop(self) -> None:
         """Waits for deliveries in flight, a few seconds at most."""
         self._is_stopping.set()
+        self._threads.stop()
         self._catalog.notifier.notify()
 
     def run_round(self) -> float:
@@ -114,46 +116,16 @@ class WebhookSender:
             due = [(info, at) for info in listed if (at := webhook_deliveries.next_due(tx, info.id))]
         for info, at in due:
             if at <= now:
-                self._start(info.id, is_failing=info.failures > 0)
+                self._threads.start(info.id, is_failing=info.failures > 0)
         later = [(at - now).total_seconds() for _, at in due if at > now]
         return min([_POLL, *later])
 
     def wait_until_idle(self) -> None:
         """Returns when no message is being sent."""
-        for thread in self._threads():
-            thread.join()
+        self._threads.join()
 
-    def _start(self, webhook: int, *, is_failing: bool) -> None:
-        with self._lock:
-            is_full = len(self._busy) >= _AT_ONCE or (is_failing and len(self._failing) >= _AT_ONCE // 2)
-            if webhook in self._busy or is_full or self._is_stopping.is_set():
-                return
-            thread = threading.Thread(
-                target=self._deliver, args=(webhook,), name=f"adaptry-webhook-{webhook}", daemon=True
-            )
-            self._busy[webhook] = thread
-            if is_failing:
-                self._failing.add(webhook)
-            thread.start()
-
-    def _deliver(self, webhook: int) -> None:
-        """Sends one webhook's due messages, one after the other."""
-        try:
-            while not self._is_stopping.is_set():
-                if not deliver_next(self._catalog, self._connector, webhook, self._clock):
-                    return
-        except AdaptryError as error:
-            LOG.warning("webhook %d waits: %s", webhook, error.message)
-        except Exception:
-            LOG.exception("webhook %d failed; it is tried again", webhook)
-        finally:
-            with self._lock:
-                del self._busy[webhook]
-                self._failing.discard(webhook)
-
-    def _threads(self) -> list[threading.Thread]:
-        with self._lock:
-            return list(self._busy.values())
+    def _deliver_next(self, webhook: int) -> bool:
+        return deliver_next(self._catalog, self._connector, webhook, self._clock)
 
     def _prune_now_and_then(self) -> None:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY:

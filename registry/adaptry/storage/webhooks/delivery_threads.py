@@ -1,0 +1,116 @@
+"""Threads that send messages: one for each webhook that is being served, 64 at most.
+
+While others wait, a webhook gives its thread up after each message and queues again. At most half of the
+threads are for receivers whose last try failed or took more than a second: otherwise 64 receivers that answer
+just in time, and always have messages due, would hold all threads and delay every other receiver.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from adaptry.core.errors import AdaptryError
+
+LOG = logging.getLogger("adaptry.webhooks")
+AT_ONCE = 64
+_SLOW_SECONDS = 1.0
+
+
+class DeliveryThreads:
+    """`deliver_next` sends a webhook's next message, and returns whether one was due."""
+
+    def __init__(self, deliver_next: Callable[[int], bool], at_once: int = AT_ONCE) -> None:
+        self._deliver_next = deliver_next
+        self._at_once = at_once
+        self._lock = threading.Lock()
+        self._busy: dict[int, threading.Thread] = {}
+        self._hindering: set[int] = set()  # those of `_busy` that count towards the half
+        self._waiting: dict[int, bool] = {}  # in order, with whether the last try failed
+        self._slow: set[int] = set()
+        self._is_stopping = False
+
+    def start(self, webhook: int, *, is_failing: bool) -> None:
+        """Serves the webhook as soon as there is a thread for it; nothing if it is being served."""
+        with self._lock:
+            if webhook not in self._busy:
+                self._waiting.setdefault(webhook, is_failing)
+                self._start_waiting()
+
+    def stop(self) -> None:
+        """Ends each thread after its message."""
+        with self._lock:
+            self._is_stopping = True
+            self._waiting.clear()
+
+    def join(self) -> None:
+        """Returns when no message is being sent."""
+        while threads := self._threads():
+            for thread in threads:
+                thread.join()
+
+    def _threads(self) -> list[threading.Thread]:
+        with self._lock:
+            return list(self._busy.values())
+
+    def _start_waiting(self) -> None:
+        """Starts those that may start, the one that has waited longest first. The lock is held."""
+        for webhook, is_failing in list(self._waiting.items()):
+            if self._is_stopping or len(self._busy) >= self._at_once:
+                return
+            if not self._has_room(webhook, is_failing):
+                continue
+            del self._waiting[webhook]
+            if self._hinders(webhook, is_failing):
+                self._hindering.add(webhook)
+            name = f"adaptry-webhook-{webhook}"
+            thread = threading.Thread(target=self._serve, args=(webhook,), name=name, daemon=True)
+            self._busy[webhook] = thread
+            thread.start()
+
+    def _hinders(self, webhook: int, is_failing: bool) -> bool:
+        return is_failing or webhook in self._slow
+
+    def _has_room(self, webhook: int, is_failing: bool) -> bool:
+        return not self._hinders(webhook, is_failing) or len(self._hindering) < max(1, self._at_once // 2)
+
+    def _serve(self, webhook: int) -> None:
+        """Sends the webhook's due messages, one after the other, until another webhook needs the thread."""
+        has_more = False
+        try:
+            has_more = self._deliver(webhook)
+        except AdaptryError as error:
+            LOG.warning("webhook %d waits: %s", webhook, error.message)
+        except Exception:
+            LOG.exception("webhook %d failed; it is tried again", webhook)
+        finally:
+            with self._lock:
+                del self._busy[webhook]
+                self._hindering.discard(webhook)
+                if has_more and not self._is_stopping:
+                    self._waiting.setdefault(webhook, False)  # a failure is sent again later
+                self._start_waiting()
+
+    def _deliver(self, webhook: int) -> bool:
+        """Whether the webhook may have more messages due."""
+        while not self._is_stopping:
+            began = time.monotonic()
+            if not self._deliver_next(webhook):
+                return False
+            is_slow = time.monotonic() - began > _SLOW_SECONDS
+            with self._lock:
+                (self._slow.add if is_slow else self._slow.discard)(webhook)
+                if is_slow:
+                    self._hindering.add(webhook)
+                if self._is_needed_by_others(webhook):
+                    return True
+        return True
+
+    def _is_needed_by_others(self, webhook: int) -> bool:
+        """Whether one that waits could start in this one's place."""
+        return any(
+            webhook in self._hindering or self._has_room(other, is_failing)
+            for other, is_failing in self._waiting.items()
+        )
