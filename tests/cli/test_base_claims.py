@@ -39,7 +39,7 @@ def test_the_quickstart_works_when_trained_from_a_folder(run, answer, tmp_path: 
 
 
 def test_a_base_folder_whose_path_could_be_a_name_is_not_reported_as_another_base(
-    run, tmp_path: Path
+    run, answer, tmp_path: Path
 ) -> None:
     shutil.copytree(tmp_path / "base", tmp_path / "bases" / "llama")
     tiny_lora(tmp_path / "out", base_name="bases/llama")
@@ -50,6 +50,9 @@ def test_a_base_folder_whose_path_could_be_a_name_is_not_reported_as_another_bas
 
     assert "bases/llama is org/model" in said
     assert "base_name_differs" not in said
+    assert answer("show", "acme/tone")["version"]["findings"] == 0
+    (tmp_path / "bases").rename(tmp_path / "elsewhere")
+    assert "base_name_differs" not in run("check", "acme/tone").stderr
     assert "base_name_differs" in run("push", "./named", "acme/tone", "--base", "org/model").stderr
 
 

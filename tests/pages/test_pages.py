@@ -273,7 +273,7 @@ def test_scripts_in_a_card_description_or_tag_never_run(start: Callable[..., Ser
 
 
 @pytest.mark.slow
-def test_a_model_card_that_nobody_filled_in_is_folded(start: Callable[..., Server], tmp_path: Path) -> None:
+def test_an_unfilled_model_card_is_folded(start: Callable[..., Server], tmp_path: Path) -> None:
     """The Hub's template, which PEFT saves beside every adapter."""
     card = pytest.importorskip("huggingface_hub").ModelCard.from_template(
         pytest.importorskip("huggingface_hub").ModelCardData(library_name="peft")

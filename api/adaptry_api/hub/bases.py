@@ -12,7 +12,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Conflict, NotFound, RevisionNotFound
 from adaptry.registry.base_info import BaseInfo
 from adaptry_api.hub.repo_lookup import HubReader, Repository
-from adaptry_api.hub.snapshots import RepositoryDetails, Snapshot, card_of, repository_file
+from adaptry_api.hub.snapshots import ListedFiles, RepositoryDetails, Snapshot, card_of, repository_file
 
 _SHORTEST = 7
 
@@ -35,7 +35,9 @@ class BaseRepository(Repository):
                 f"{self.id} is a base, which has only the revision main, not {revision[:80]!a}; pass"
                 " an adapter's revision for the adapter only (PeftModel.from_pretrained, or adapter_kwargs)"
             )
-        files = tuple(repository_file(entry, self._read, self._reader.caches) for entry in self._info.stored)
+        files = ListedFiles(
+            repository_file(entry, self._read, self._reader.caches) for entry in self._info.stored
+        )
         return Snapshot(self.id, commit, files, self._read, self._about)
 
     def _read(self, path: str, start: int) -> Iterator[bytes]:

@@ -23,7 +23,7 @@ from adaptry.registry.state_warnings import require_usable
 from adaptry_api.hub import gitids
 from adaptry_api.hub.adapters import adapter_even_empty, has_commit, state_warnings
 from adaptry_api.hub.repo_lookup import HubReader, Repository
-from adaptry_api.hub.snapshots import RepositoryDetails, RepositoryFile, Snapshot
+from adaptry_api.hub.snapshots import ListedFiles, RepositoryDetails, RepositoryFile, Snapshot
 
 _OWN_ID = re.compile(r"([0-9a-f]{24})([0-9a-f]{16})")
 
@@ -58,7 +58,7 @@ class MergedRepository(Repository):
         return Snapshot(
             self.id,
             merged.id,
-            tuple(_hub_file(file) for file in merged.model.files),
+            ListedFiles(_hub_file(file) for file in merged.model.files),
             read,
             lambda: self._about(merged, commit),
             lambda: state_warnings(version),

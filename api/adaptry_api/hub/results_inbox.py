@@ -32,7 +32,7 @@ from adaptry_api.hub.file_policy import shorten_names
 from adaptry_api.hub.info import repo_info_json
 from adaptry_api.hub.preupload import PreuploadRequest
 from adaptry_api.hub.refusals import HubNotFound, hub_router
-from adaptry_api.hub.snapshots import RepositoryDetails, RepositoryFile, Snapshot
+from adaptry_api.hub.snapshots import ListedFiles, RepositoryDetails, RepositoryFile, Snapshot
 from adaptry_api.hub.tree_entries import entries_at, folder_entries
 from adaptry_api.hub.uploads import content_length, require_length
 from adaptry_api.hub.warnings import add_warnings, left_out_warnings
@@ -173,7 +173,7 @@ def _snapshot(registry: Registry, namespace: str) -> Snapshot:
     return Snapshot(
         f"{namespace}/{INBOXES[1]}",
         hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),
-        tuple(RepositoryFile(path, file.size, file.git_id) for path, file in sorted(posted.items())),
+        ListedFiles(RepositoryFile(path, file.size, file.git_id) for path, file in sorted(posted.items())),
         read,
         lambda: RepositoryDetails(min(times), max(times)),
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from datetime import datetime
 from typing import Any, NamedTuple, overload
@@ -57,7 +58,35 @@ class RepositoryFile:
         return self.sha256 or self.oid
 
 
-class LazyFiles(Sequence[RepositoryFile]):
+class FileList(Sequence[RepositoryFile], ABC):
+    """The files of a snapshot, in the order in which clients see them."""
+
+    @abstractmethod
+    def find(self, path: str) -> RepositoryFile | None:
+        """The file at that path, or None."""
+
+
+class ListedFiles(FileList):
+    """Files that are all known."""
+
+    def __init__(self, files: Iterable[RepositoryFile]) -> None:
+        self._files = tuple(files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @overload
+    def __getitem__(self, index: int) -> RepositoryFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[RepositoryFile]: ...
+    def __getitem__(self, index: int | slice) -> RepositoryFile | Sequence[RepositoryFile]:
+        return self._files[index]
+
+    def find(self, path: str) -> RepositoryFile | None:
+        return next((file for file in self._files if file.path == path), None)
+
+
+class LazyFiles(FileList):
     """Files whose git ids are computed when they are used.
 
     A branch has up to thousands of files, and a client asks for each of them in requests of its own.
@@ -80,7 +109,7 @@ class LazyFiles(Sequence[RepositoryFile]):
         return self._make(self._entries[index])
 
     def find(self, path: str) -> RepositoryFile | None:
-        """The file at that path; ids of other files are not computed."""
+        """As in `FileList`; ids of other files are not computed."""
         return next((self._make(entry) for entry in self._entries if entry.path == path), None)
 
 
@@ -117,7 +146,7 @@ class Snapshot:
 
     repository: str
     commit: str
-    files: Sequence[RepositoryFile]
+    files: FileList
     read: Read
     details: Callable[[], RepositoryDetails]
     warnings: Callable[[], tuple[str, ...]] = tuple
@@ -138,20 +167,15 @@ class Snapshot:
 
     def file(self, path: str) -> RepositoryFile:
         """Raises `FileMissing`."""
-        files = self.files
-        if isinstance(files, LazyFiles):
-            found = files.find(path)
-        else:
-            found = next((file for file in files if file.path == path), None)
-        if found is not None:
+        if (found := self.files.find(path)) is not None:
             return found
         raise FileMissing(f"{self.repository} has no file {path[:200]!a} at {self.commit[:12]}")
 
 
-def repository_files(entries: Sequence[FileEntry], read: Read, caches: HubCaches) -> Sequence[RepositoryFile]:
+def repository_files(entries: Sequence[FileEntry], read: Read, caches: HubCaches) -> FileList:
     """The stored files of a snapshot; if they are many, each is made when it is used."""
     files = LazyFiles(entries, lambda entry: repository_file(entry, read, caches))
-    return files if len(entries) > MOST_CACHED_FILES else tuple(files)
+    return files if len(entries) > MOST_CACHED_FILES else ListedFiles(files)
 
 
 def repository_file(entry: FileEntry, read: Read, caches: HubCaches) -> RepositoryFile:

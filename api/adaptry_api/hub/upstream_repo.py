@@ -9,7 +9,7 @@ from adaptry.core.errors import InvalidRef, RevisionNotFound, Unavailable
 from adaptry.core.refs import parse_base_name
 from adaptry_api.hub.adapters import adapter_even_empty
 from adaptry_api.hub.repo_lookup import HubReader, Repository
-from adaptry_api.hub.snapshots import RepositoryDetails, RepositoryFile, Snapshot
+from adaptry_api.hub.snapshots import ListedFiles, RepositoryDetails, RepositoryFile, Snapshot
 
 if TYPE_CHECKING:
     from adaptry_api.hub.upstream import UpstreamHub, UpstreamHubInfo
@@ -35,7 +35,7 @@ class UpstreamRepository(Repository):
             RepositoryFile(file.rfilename, file.size, file.blobId, file.lfs.sha256 if file.lfs else None)
             for file in info.siblings
         )
-        return Snapshot(self.id, info.sha, tuple(shown), read, lambda: _about(info), is_remote=True)
+        return Snapshot(self.id, info.sha, ListedFiles(shown), read, lambda: _about(info), is_remote=True)
 
 
 def upstream_repository(reader: HubReader, id: str) -> Repository | None:

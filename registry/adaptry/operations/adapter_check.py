@@ -219,7 +219,8 @@ def _known_names(
     connected: RegistryOpener, opened: OpenedAdapter, base: BaseToCheck, own: BaseToCheck, warn: Warn
 ) -> tuple[str, ...]:
     """The names of a base, and the one in the config if that is a base of the same weights. For a version's
-    own base, also a name that may be a folder of the machine that it was trained on.
+    own base, also a name that may be a folder of the machine that it was trained on, or with which the
+    version was bound to that base.
     """
     from adaptry.bases.fingerprinting.match import match_bases
 
@@ -231,6 +232,12 @@ def _known_names(
         named = _registered_base(connected, written)
         is_other = named is not None and not match_bases(named, base.record).is_same_model
         return base.names if is_other else (*base.names, written)
+    if (
+        is_own
+        and opened.report
+        and not any(one.code == "base_name_differs" for one in opened.report.findings)
+    ):
+        return (*base.names, written)
     configured = configured_base(connected, opened.adapter, warn)
     is_same = configured and configured.record and match_bases(configured.record, base.record).is_same_model
     return (*base.names, written) if is_same else base.names

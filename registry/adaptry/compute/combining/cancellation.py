@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from adaptry.compute.lazy_adapters.lazy_adapter import ComputedModule
+from adaptry.compute.tensors.tolerances import NEGLIGIBLE
 from adaptry.core.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def may_cancel(made: Factors) -> bool:
 
 def is_cancelled(plan: CombinePlan, planned: PlannedSite, energy: float) -> bool:
     """Whether `energy`, ‖Δ‖² of a site's result, is only rounding, compared with its weighted inputs."""
-    from adaptry.compute.tensors.lowrank import NEGLIGIBLE, inner_product
+    from adaptry.compute.tensors.lowrank import inner_product
 
     def norm(update: Factors) -> float:
         return math.sqrt(max(0.0, inner_product(update, update)))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from adaptry.compute.combining.iso import flatten_spectrum
 from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
 from adaptry.compute.combining.subspace import combine_in_subspace, inner_parameters
+from adaptry.compute.tensors.tolerances import NEGLIGIBLE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ def core_space(inputs: CombineInputs) -> Factors:
     balanced, stacked factors, with R the sum of the ranks."""
     import torch
 
-    from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decompose
+    from adaptry.compute.tensors.lowrank import Factors, decompose
 
     ups, downs = [], []
     for update in inputs.updates:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.compute.combining.method import CombineInputs, CombineMethod, MethodParameter
+from adaptry.compute.tensors.tolerances import NEGLIGIBLE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,7 @@ def tsv(inputs: CombineInputs) -> Factors:
     """polar([U_1 …]) · diag(w_i σ_i) · polar([V_1 …])ᵀ, from each update's first singular triplets."""
     import torch
 
-    from adaptry.compute.tensors.lowrank import NEGLIGIBLE, Factors, decompose
+    from adaptry.compute.tensors.lowrank import Factors, decompose
 
     triplets = int(inputs.number("triplets"))
     found = []

@@ -23,12 +23,10 @@ from adaptry.compute.lazy_adapters.folder_writer import ComputeResult
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.lazy_adapters.sites import WeightSite
 from adaptry.compute.tensors.lowrank import inner_product
+from adaptry.compute.tensors.tolerances import NEGLIGIBLE
 from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
-
-_NOTHING = 1e-6
-"""An update smaller than this share of its largest parent's is a rounding error of 0."""
 
 
 def build_combine_report(
@@ -107,7 +105,7 @@ def _measured(
         row_overlap=rows,
         rows_seen=found.sampled_rows if found else None,
         rows=found.total_rows if found else None,
-        does_nothing=norm is not None and norm <= _NOTHING * largest,
+        does_nothing=norm is not None and norm <= NEGLIGIBLE * largest,
     )
     return _SiteReport(report, products, found)
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from adaptry.compute.tensors.lowrank import Factors, decompose, orthonormal_bases
+from adaptry.compute.tensors.tolerances import NEGLIGIBLE
 from adaptry.core.lazy_dataclass import dataclass
 
 _AT_ONCE = 1 << 20
@@ -21,8 +22,6 @@ _SEEN = 1 << 22
 """Maximum number of elements of a site that are examined. From a larger site, evenly spaced rows are sampled,
 and the report marks the figure as an estimate.
 """
-_NEGLIGIBLE = 1e-6
-"""A singular value below this share of the largest is a float32 rounding error and not a direction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def difference(one: Factors, other: Factors) -> Factors:
 def subspaces(update: Factors) -> Subspaces:
     found = decompose(update)
     largest = found.values[..., :1]
-    is_there = (found.values > _NEGLIGIBLE * largest).double()
+    is_there = (found.values > NEGLIGIBLE * largest).double()
     return Subspaces(
         found.left * is_there.unsqueeze(-2), found.right * is_there.unsqueeze(-1), is_there.sum(-1)
     )

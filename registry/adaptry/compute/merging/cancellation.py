@@ -30,9 +30,8 @@ from adaptry.compute.merging.whole_changes import (
     StreamedChange,
     WholeChange,
 )
+from adaptry.compute.tensors.tolerances import NEGLIGIBLE
 from adaptry.core.errors import CheckFailed
-
-_NEGLIGIBLE = 1e-6  # as for combinations: a share of the sum of the updates' norms
 
 
 def check_cancellation(plan: MergePlan) -> MergePlan:
@@ -127,7 +126,7 @@ def _are_loras_cancelled(updates: Sequence[LoraDelta]) -> bool:
     ends = np.cumsum([each.down.shape[0] for each in terms])
     spans = [slice(end - each.down.shape[0], end) for end, each in zip(ends, terms, strict=True)]
     norms = [math.sqrt(max(0.0, float(products[span, span].sum()))) for span in spans]
-    return math.sqrt(max(0.0, float(products.sum()))) <= _NEGLIGIBLE * sum(norms)
+    return math.sqrt(max(0.0, float(products.sum()))) <= NEGLIGIBLE * sum(norms)
 
 
 def _is_combination_cancelled(change: CombinedChange) -> bool:
@@ -152,7 +151,7 @@ def _are_weights_cancelled(changes: Sequence[WholeChange], identities: _Identiti
     sums: dict[str, list[float]] = defaultdict(list)
     for change in changes:
         sums[identities.of(_adapter_of(change))].append(change.weight)
-    return all(abs(sum(each)) <= _NEGLIGIBLE * sum(map(abs, each)) for each in sums.values())
+    return all(abs(sum(each)) <= NEGLIGIBLE * sum(map(abs, each)) for each in sums.values())
 
 
 def _adapter_of(change: WholeChange) -> Adapter:

@@ -14,10 +14,8 @@ from torch import Tensor
 
 from adaptry.compute.tensors.krylov import Triplets, leading_triplets
 from adaptry.compute.tensors.orthonormal_basis import basis_of
+from adaptry.compute.tensors.tolerances import NEGLIGIBLE
 from adaptry.core.lazy_dataclass import dataclass
-
-NEGLIGIBLE = 1e-6
-"""A singular value below this share of the largest is a rounding error of float32."""
 
 
 @dataclass(frozen=True, slots=True)

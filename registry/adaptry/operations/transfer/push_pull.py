@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.content import FolderContent
 from adaptry.core.digest import Digest
-from adaptry.core.errors import CheckFailed, Conflict
+from adaptry.core.errors import CheckFailed, Conflict, NotFound, PermissionDenied
 from adaptry.core.manifest import Manifest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, Ref
@@ -88,17 +88,25 @@ def push(
     if not (parents or recipe or provenance):
         options = options.model_copy(update={"reuse": True})
     pushed = send_revision(registry, name, adapter.content, manifest, options, progress, retry, files.stored)
-    if found.is_of_config:
-        pushed = _without_name_finding(pushed)
+    if found.is_of_config and any(one.code == "base_name_differs" for one in pushed.report.findings):
+        pushed = _with_confirmed_base(registry, pushed, found)
     if not isinstance(base, RecognisedBase) and (reason := unserved_reason(pushed, found)):
         _LOG.warning("%s: %s", pushed.version.label, reason)
     return pushed
 
 
-def _without_name_finding(pushed: PushResult) -> PushResult:
+def _with_confirmed_base(registry: Registry, pushed: PushResult, found: RecognisedBase) -> PushResult:
     """Without the finding that the config has another name for the base: `bases/llama` is a folder here, and
-    that folder has the base. The registry has only the name, and keeps the finding.
+    that folder has the base. The registry has only the name, so the version is bound to the base, unless the
+    caller may not do so.
     """
+    version = pushed.version
+    try:
+        assert found.info is not None  # the finding is of a check against a registered base
+        bound = registry.versions.bind_base(version.name, version.digest, found.info.id)
+        return pushed.model_copy(update={"version": bound.version, "report": bound.report})
+    except (CheckFailed, Conflict, NotFound, PermissionDenied):
+        pass
     findings = tuple(one for one in pushed.report.findings if one.code != "base_name_differs")
     return pushed.model_copy(update={"report": pushed.report.model_copy(update={"findings": findings})})
 

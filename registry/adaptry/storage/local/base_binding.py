@@ -67,7 +67,7 @@ def bind_base(
     binding = derive_binding(context, stored, base)
     with context.write() as tx:
         stored, before = _bindable(context, tx, ref, base)
-        if (before.version.base_id, before.version.base_status) != (base, "verified"):
+        if not _is_bound(before, base):
             binding.store(context, tx, context.writable_adapter(tx, name, "push"), stored)
         detail = versions.detail(tx, stored)
         return hide_bases_in_details(tx, context.read_scope(tx), [detail])[0]
@@ -93,6 +93,14 @@ def derive_binding(
             f"{detail.version.label} does not fit {found.name or base.brief}: {base_check.report.sentence()}"
         )
     return Binding(base, found, base_check)
+
+
+def _is_bound(detail: records.VersionDetail, base: Digest) -> bool:
+    """Whether a binding would change nothing: the version is verified on the base, also under the name in its
+    config.
+    """
+    is_verified = (detail.version.base_id, detail.version.base_status) == (base, "verified")
+    return is_verified and not any(one.code == "base_name_differs" for one in detail.report.findings)
 
 
 def _find_base(
