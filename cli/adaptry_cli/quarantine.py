@@ -13,6 +13,6 @@ from adaptry_cli.state_change import set_state, state_options
 def quarantine(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
     """Withhold a version's files while it is investigated.
 
-    Only writers of the adapter can still pull it, with `adaptry pull --include-withdrawn`.
+    Only maintainers and owners of its namespace can still pull it, with `adaptry pull --include-withdrawn`.
     """
     set_state(registry, ref, "quarantined", reason, successor, as_json)

@@ -94,8 +94,8 @@ def restore(
 ) -> None:
     """Make a version active again, or restore a registry from a backup.
 
-    NAME@VERSION makes that version active again and needs a --reason; only an administrator may restore a
-    revoked version.
+    NAME@VERSION makes that version active again and needs a --reason; only an owner of its namespace
+    may restore a revoked version.
 
     A path, such as ./backup or ./backup.tar, restores a backup: the whole backup is verified, then written to
     an empty folder, which becomes the registry. With --replace, it replaces an existing registry, whose

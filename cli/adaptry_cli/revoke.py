@@ -13,7 +13,7 @@ from adaptry_cli.state_change import set_state, state_options
 def revoke(registry: Registry, ref: Ref, reason: str, successor: str | None, as_json: bool) -> None:
     """Recall a version: its files can no longer be pulled, and engines unload it.
 
-    The same weights cannot be pushed again in its namespace. Only administrators can read or restore the
-    version.
+    The same weights cannot be pushed again in its namespace. Only owners of its namespace
+    can read or restore the version.
     """
     set_state(registry, ref, "revoked", reason, successor, as_json)

@@ -24,7 +24,7 @@ def test_the_page_of_states_equals_the_table() -> None:
 
 
 def test_each_state_allows_no_more_than_the_one_before() -> None:
-    order = ("everyone", "writers", "administrators")
+    order = ("everyone", "maintainers and owners", "owners")
     steps = [
         (rule.is_latest, rule.is_searchable, rule.allows_aliases, -order.index(rule.readers))
         for rule in STATE_RULES.values()

@@ -16,7 +16,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName
 from adaptry.core.states import State as State
 
-Readers = Literal["everyone", "writers", "administrators"]
+Readers = Literal["everyone", "maintainers and owners", "owners"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,10 @@ STATE_RULES: Mapping[State, StateRule] = {
     "active": StateRule(is_latest=True, is_searchable=True, allows_aliases=True, readers="everyone"),
     "deprecated": StateRule(is_latest=False, is_searchable=True, allows_aliases=True, readers="everyone"),
     "yanked": StateRule(is_latest=False, is_searchable=False, allows_aliases=False, readers="everyone"),
-    "quarantined": StateRule(is_latest=False, is_searchable=False, allows_aliases=False, readers="writers"),
-    "revoked": StateRule(
-        is_latest=False, is_searchable=False, allows_aliases=False, readers="administrators"
+    "quarantined": StateRule(
+        is_latest=False, is_searchable=False, allows_aliases=False, readers="maintainers and owners"
     ),
+    "revoked": StateRule(is_latest=False, is_searchable=False, allows_aliases=False, readers="owners"),
 }
 
 LATEST = tuple(state for state, rule in STATE_RULES.items() if rule.is_latest)
@@ -60,16 +60,16 @@ def may_read_files(identity: Identity, name: AdapterName, state: State, now: dat
     match STATE_RULES[state].readers:
         case "everyone":
             return True
-        case "writers":
+        case "maintainers and owners":
             return identity.may("state.set", name, Facts(now=now))
-        case "administrators":
+        case "owners":
             return identity.may("policy.manage", name, Facts(now=now))
 
 
 def require_change_allowed(
     identity: Identity, name: AdapterName, number: int, was: State, to: State, now: datetime
 ) -> None:
-    """Raises `PermissionDenied` if a writer of the adapter may not make this change: anyone who sets states
+    """Raises `PermissionDenied` if someone who may set states may not make this change: all of them
     may recall a version, but only managers of the namespace's policy may take a recall back.
     """
     if was == "revoked" and to != "revoked" and not identity.may("policy.manage", name, Facts(now=now)):

@@ -222,7 +222,7 @@ def _refuse_without_rank(
         raise CheckFailed(
             f"the update of {parent.label} is not a product of thin factors (at {full.site.path} it may have"
             f" rank {most}), so a LoRA can only approximate it: pass --rank N or --energy 0.99 and check the"
-            " error"
+            " error, or merge it into its base (adaptry merge), which needs no rank"
         )
 
 
