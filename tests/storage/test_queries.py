@@ -31,7 +31,7 @@ TERMS = (
     *("narrator", "narr*", "dubbing", '"OR"', "name:tone", "name:acme/*", "namespace:beta", "namespace:a*"),
     *("module:q_proj", "module:v*", "method:lora", "method:ia3", "alias:prod", "alias:*x", "alias:c*"),
     *("tag:speech", "licence:mit", "license:apache-2.0", "state:yanked", "state:*", "by:local", "trait:dora"),
-    *("finding:base_unknown", "finding:b*", "finding:none", "loaded:gpu-1", "loaded:vllm", "loaded:*"),
+    *("finding:base_unknown", "finding:b*", "finding:weights_nan", "loaded:gpu-1", "loaded:vllm", "loaded:*"),
     *("rank<=8", "rank=4", "rank!=4", "rank>100", "alpha>=16", "alpha<20.5", "size>1k", "version>1"),
     *("downloads>=1", "findings>0", "findings=0", "parameters>0"),
     *("created>=2026-01-10", "created<2026-01-16", "created:2026-01-16", "created!=2026-01", "created>=7d"),

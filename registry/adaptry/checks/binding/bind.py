@@ -83,9 +83,9 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
             unlisted=parts.unlisted,
             uncovered=uncovered,
             refusals=tuple(refusals(model, parts.module_map, uncovered)),
-            fills_in=changes_untrained_modules(adapter.config, adapter.spec.method),
             # A quantised base stores other parameters in the place of those in memory.
             unknown_parameters=() if base.facts.get("quantization") else unknown_parameters(model),
+            fills_in=changes_untrained_modules(adapter.config, adapter.spec.method),
             precision_loss=precision_loss(adapter, base, parts.module_map),
             chosen_class=model.chosen_class,
         )
