@@ -51,6 +51,7 @@ def test_a_base_folder_whose_path_could_be_a_name_is_not_reported_as_another_bas
     assert "bases/llama is org/model" in said
     assert "base_name_differs" not in said
     assert answer("show", "acme/tone")["version"]["findings"] == 0
+    assert "base_name_differs" not in run("push", "./out", "acme/given", "--base", "org/model").stderr
     (tmp_path / "bases").rename(tmp_path / "elsewhere")
     assert "base_name_differs" not in run("check", "acme/tone").stderr
     assert "base_name_differs" in run("push", "./named", "acme/tone", "--base", "org/model").stderr

@@ -128,7 +128,7 @@ def test_a_gguf_is_checked_in_the_names_of_its_base(llama: Path, tmp_path: Path)
     told = run("check", file, "--base", llama, "--weights")
     assert told.exit_code == 0, told.output
     assert "no findings; it can be used" in told.output
-    assert "or --base ./DIR" in refusal("check", file)
+    assert "pass --base NAME" in refusal("check", file)
     other = written(tmp_path / "other.gguf", factors("blk.7.attn_q.weight"))
     assert "does not correspond to a module of this base" in refusal("check", other, "--base", llama)
     told = run("check", file, "--base", llama, "--runtime", "vllm")

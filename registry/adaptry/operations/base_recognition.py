@@ -9,7 +9,7 @@ claim never contains a path, which has no meaning on another machine.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,23 +119,26 @@ class BaseRecogniser:
         if given is None:
             return self.trained_on(adapter)
         found = self.named(given)
-        if not is_forced:
-            self._require_base_of_config(adapter, found)
+        own = None if is_forced else self._base_of_config(adapter, found)
+        if own and own.record and found.info and found.info.id == own.record.id:
+            return replace(found, folder=found.folder or own.folder, written=own.written)
         return found
 
-    def _require_base_of_config(self, adapter: Adapter, given: RecognisedBase) -> None:
-        """Nothing else shows this mistake, since models of one family have equal shapes. A config with the
-        name of another registered base is a finding (`base_name_differs`).
+    def _base_of_config(self, adapter: Adapter, given: RecognisedBase) -> RecognisedBase | None:
+        """The base in the folder that the config names, None if it leads to none or to several. Raises
+        `CheckFailed` if it is another model than the given one: nothing else shows this mistake, since models
+        of one family have equal shapes. A config with the name of another registered base is a finding
+        (`base_name_differs`).
         """
         from adaptry.bases.fingerprinting.match import match_bases
 
         try:
             own = self.trained_on(adapter)
         except Conflict:  # its path leads to several bases, so the caller names one
-            return
+            return None
         base = self._record_of(given) if own.folder else None
         if own.record is None or base is None:
-            return
+            return None
         match = match_bases(own.record, base)
         if not match.is_same_model:
             label = _name(given.info) if given.info else str(given.folder or base.id.brief)
@@ -144,6 +147,7 @@ class BaseRecogniser:
                 " Push it with the base that it was trained on; if the config is wrong, correct"
                 " base_model_name_or_path in adapter_config.json"
             )
+        return own
 
     def _record_of(self, base: RecognisedBase) -> BaseRecord | None:
         """The record of a recognised base; None if the registry does not have it."""

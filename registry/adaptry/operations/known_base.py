@@ -136,20 +136,20 @@ def _of_version(connected: RegistryOpener, opened: OpenedAdapter, version: Versi
             return KnownBase(id, folder_argument(folder), f"a folder with the base that {label} declares")
     raise NotFound(
         f"{label} declares the base {id.brief}, which is not registered, and is not in"
-        f" {_joined(places)}: pass its folder, --base DIR, or register it: `adaptry base add DIR`"
+        f" {_joined(places)}; pass its folder, --base DIR, or register it: `adaptry base add DIR`"
     )
 
 
 def _declared_by_name(bases: Bases, label: str, name: str | None) -> str:
     if name is None:
-        return f"{label} does not name its base: {_PASS}, or record it: `adaptry base bind {label} BASE`"
+        return f"{label} does not name its base; {_PASS}, or record it: `adaptry base bind {label} BASE`"
     if _registered(bases, name):
         return (
-            f"{label} names the base {name!r} without having been compared with it: `adaptry base bind"
+            f"{label} names the base {name!r} without having been compared with it; `adaptry base bind"
             f" {label} {name}` compares them and records it, or pass --base {name}"
         )
     return (
-        f"{label} names the base {name!r}, which is not registered: {_PASS}, or register it:"
+        f"{label} names the base {name!r}, which is not registered; {_PASS}, or register it:"
         f" `adaptry base add DIR --name {shlex.quote(name)}`{_hint_of_copy(name)}"
     )
 
@@ -161,7 +161,7 @@ def _of_gguf(connected: RegistryOpener, file: Path, label: str) -> KnownBase:
     registered = _registered(connected().bases, name) if name else None
     if name is None or registered is None:
         named = f"names the base {name!r}, which is not registered" if name else "does not name its base"
-        raise NotFound(f"{label} {named}: {_PASS}{_hint_of_copy(name)}")
+        raise NotFound(f"{label} {named}; {_PASS}{_hint_of_copy(name)}")
     return KnownBase(registered.id, name, f"the registered base that {label} names")
 
 
@@ -169,7 +169,7 @@ def _of_folder(connected: RegistryOpener, adapter: Adapter, label: str) -> Known
     name = adapter.config.base_name
     if name is None:
         field = " (base_model_name_or_path in its config)" if adapter.format is PEFT else ""
-        raise NotFound(f"{label} does not name its base{field}: {_PASS}")
+        raise NotFound(f"{label} does not name its base{field}; {_PASS}")
     named_by = f"the config of {label}" if adapter.format.config else label
     fate = "is not a registered name"
     try:
@@ -183,7 +183,7 @@ def _of_folder(connected: RegistryOpener, adapter: Adapter, label: str) -> Known
             return KnownBase(id, _shown(place, name), f"the model that {named_by} names")
     raise NotFound(
         f"{named_by} names the base {name!r}, which {fate}, and there is no model in"
-        f" {_joined(folders_of_name(adapter, name))}: {_PASS}{_hint_of_copy(name)}"
+        f" {_joined(folders_of_name(adapter, name))}; {_PASS}{_hint_of_copy(name)}"
     )
 
 
