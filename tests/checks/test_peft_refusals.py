@@ -182,6 +182,7 @@ def test_an_adapter_of_replicated_layers_is_merged(
     [
         ("bert", "classifier", {"modules_to_save": ["encoder.layer"]}),
         ("convnext", "pwconv1", {"target_parameters": ["dwconv.weight"]}),
+        ("bert", "classifier", {"target_parameters": ["query.bias"]}),
     ],
     indirect=["base"],
 )
@@ -200,6 +201,22 @@ def test_a_list_of_layers_and_a_parameter_of_a_convolution_are_refused(
     assert found.refusal is not None
     assert "peft_refuses" in found.codes
     assert found.ours is None
+
+
+@pytest.mark.parametrize("base", ["llama"], indirect=True)
+def test_factors_of_a_parameter_under_another_name_are_reported(
+    base: tuple[str, Any], tmp_path: Path
+) -> None:
+    """PEFT silently drops them."""
+    kind, model = base
+    save_trained(model, lora(target_parameters=["mlp.down_proj.weight"]), tmp_path / "tone")
+    file = tmp_path / "tone" / "adapter_model.safetensors"
+    renamed = {name.replace(".model.layers.", ".layers."): value for name, value in load_file(file).items()}
+    save_file(renamed, file)
+    edit(tmp_path / "tone", init_lora_weights=True)
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert is_close(found.merged, found.base)  # PEFT's factors are 0 where the file has none
+    assert "names_not_loaded" in found.codes
 
 
 @pytest.mark.parametrize("base", ["llama"], indirect=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from adaptry.adapters.plain_patterns import dotted_suffixes
 from adaptry.checks.binding.loaded_model import LoadedModel
+from adaptry.checks.finding_text import format_count
 
 
 def unknown_parameters(model: LoadedModel) -> tuple[str, ...]:
@@ -22,6 +23,7 @@ def unknown_parameters(model: LoadedModel) -> tuple[str, ...]:
 def parameters_of_other_dimensions(model: LoadedModel) -> Iterator[str]:
     """PEFT adapts parameters with two or three dimensions."""
     for name, shape in model.names.parameters.items():
-        if shape and len(shape) > 3 and model.targets.includes_parameter(name):
-            yield f"target_parameters selects {name}, which has {len(shape)} dimensions, not 2 or 3"
+        if shape and len(shape) not in (2, 3) and model.targets.includes_parameter(name):
+            dimensions = format_count(len(shape), "dimension")
+            yield f"target_parameters selects {name}, which has {dimensions}, not 2 or 3"
             return
