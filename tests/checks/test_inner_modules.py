@@ -54,7 +54,7 @@ def names_inside(method: str) -> Iterator[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", INNER)
-def test_they_are_those_of_peft(method: str) -> None:
+def test_the_names_inside_a_layer_are_those_of_peft(method: str) -> None:
     with warnings.catch_warnings(action="ignore"):
         found = set(names_inside(method))
     # Those within a listed one, such as a layer of a list, end with names that no config has.

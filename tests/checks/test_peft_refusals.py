@@ -177,14 +177,58 @@ def test_an_adapter_of_replicated_layers_is_merged(
     assert is_close(found.ours, found.live)
 
 
+@pytest.mark.parametrize(
+    ("base", "target", "fields"),
+    [
+        ("bert", "classifier", {"modules_to_save": ["encoder.layer"]}),
+        ("convnext", "pwconv1", {"target_parameters": ["dwconv.weight"]}),
+        ("bert", "classifier", {"target_parameters": ["query.bias"]}),
+    ],
+    indirect=["base"],
+)
+def test_a_list_of_layers_and_a_parameter_of_a_convolution_are_refused(
+    base: tuple[str, Any], target: str, fields: dict[str, Any], tmp_path: Path
+) -> None:
+    kind, model = base
+    save_trained(model, lora(target), tmp_path / "tone")
+    edit(tmp_path / "tone", **fields)
+    file = tmp_path / "tone" / "adapter_model.safetensors"
+    weights = {f"base_model.model.{name}": value.clone() for name, value in model.state_dict().items()}
+    saved = {name: value for name, value in weights.items() if ".encoder.layer." in name and kind == "bert"}
+    saved = {name: value for name, value in saved.items() if "base_layer" not in name and "lora" not in name}
+    save_file({**load_file(file), **saved}, file)
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert found.refusal is not None
+    assert "peft_refuses" in found.codes
+    assert found.ours is None
+
+
+@pytest.mark.parametrize("base", ["llama"], indirect=True)
+def test_factors_of_a_parameter_under_another_name_are_reported(
+    base: tuple[str, Any], tmp_path: Path
+) -> None:
+    """PEFT silently drops them."""
+    kind, model = base
+    save_trained(model, lora(target_parameters=["mlp.down_proj.weight"]), tmp_path / "tone")
+    file = tmp_path / "tone" / "adapter_model.safetensors"
+    renamed = {name.replace(".model.layers.", ".layers."): value for name, value in load_file(file).items()}
+    save_file(renamed, file)
+    edit(tmp_path / "tone", init_lora_weights=True)
+    found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
+    assert is_close(found.merged, found.base)  # PEFT's factors are 0 where the file has none
+    assert "names_not_loaded" in found.codes
+
+
 @pytest.mark.parametrize("base", ["llama"], indirect=True)
 @pytest.mark.parametrize("names", [["experts.down_proj"], ["mlp.down_proj.weight", "experts.down_proj"]])
+@pytest.mark.filterwarnings("ignore:target_parameters:RuntimeWarning")
 def test_target_parameters_that_the_model_lacks_are_reported(
     base: tuple[str, Any], names: list[str], tmp_path: Path
 ) -> None:
     """PEFT warns if it finds none, and ignores one of several."""
     kind, model = base
-    save_trained(model, lora("q_proj", target_parameters=names), tmp_path / "tone")
+    save_trained(model, lora("q_proj"), tmp_path / "tone")
+    edit(tmp_path / "tone", target_parameters=names, init_lora_weights=True)
     found = compare(type(model), MODELS[kind][1], tmp_path / "base", tmp_path / "tone")
     assert "parameters_unknown" in found.codes
     assert not found.is_blocked

@@ -26,7 +26,9 @@ INSIDE = re.compile(r"\.((?:adamss|glora|ln_tuning|osf|psoft|trainable|lokr)_[^.
 @pytest.mark.parametrize(
     "method", ["adamss", "glora", "ln_tuning", "lokr", "osf", "psoft", "trainable_tokens"]
 )
-def test_they_are_read_as_peft_reads_them(method: str, is_last: bool, tmp_path: Path) -> None:
+def test_names_with_the_adapters_are_read_as_peft_reads_them(
+    method: str, is_last: bool, tmp_path: Path
+) -> None:
     case = next(case for case in cases(dtypes=["fp32"]) if (case.method, case.family) == (method, "llama"))
     made = make(case, tmp_path / "corpus")
     tensors = load_file(made.adapter / "adapter_model.safetensors")

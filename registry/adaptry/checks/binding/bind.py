@@ -30,7 +30,8 @@ from adaptry.checks.binding.expert_factors import modules_as_parameters, with_pa
 from adaptry.checks.binding.initial_values import changes_untrained_modules, precision_loss
 from adaptry.checks.binding.loaded_model import bare_path, load_model
 from adaptry.checks.binding.loaded_parts import loaded_parts
-from adaptry.checks.binding.refusals import refusals, uncovered_modules, unknown_parameters
+from adaptry.checks.binding.parameter_targets import unknown_parameters
+from adaptry.checks.binding.refusals import refusals, uncovered_modules
 from adaptry.checks.binding.target_details import with_target_details
 from adaptry.core.errors import InvalidConfig, Unsupported
 

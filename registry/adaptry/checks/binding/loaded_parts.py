@@ -112,6 +112,10 @@ def _dropped_parameter(model: LoadedModel, target: TargetTensor) -> DroppedPart 
     path = bare_path(target.module.path)
     own = [name for name in model.names.parameters if name.rpartition(".")[0] == path]
     wrapped = [name for name in own if model.targets.includes_parameter(name)]
+    intended = model.loaded_path(_module_of(target))
+    if not own and target.expert is None and intended in model.names.modules and intended != path:
+        reason, tensors = f"the model has {intended}, but no {path}", tuple(target.module.tensors.values())
+        return DroppedPart(target.module.path, tensors, "name", reason, intended)
     if not own or target.module.path.count(BASE_LAYER) < len(wrapped):
         return None  # a module that the model lacks is reported as missing
     reason = f"the config targets {format_count(len(wrapped), 'parameter')} of it (target_parameters)"

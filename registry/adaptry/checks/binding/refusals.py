@@ -13,7 +13,6 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.adalora import pattern_path
 from adaptry.adapters.methods.method import WeightSides
-from adaptry.adapters.plain_patterns import dotted_suffixes
 from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
 from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap
 from adaptry.bases.parameterless_modules import parameterless_modules
@@ -21,6 +20,7 @@ from adaptry.checks.binding.direct_weights import refused_module
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, transformers5_path
 from adaptry.checks.binding.forced_ties import HEAD, STACK_INPUTS
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
+from adaptry.checks.binding.parameter_targets import parameters_of_other_dimensions
 from adaptry.checks.binding.saved_modules import saved_module_refusals
 from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names, verb_form
@@ -63,17 +63,6 @@ def _targeted_holders(model: LoadedModel) -> set[str]:
     }
 
 
-def unknown_parameters(model: LoadedModel) -> tuple[str, ...]:
-    """The items of a LoRA's `target_parameters` that are no parameters of the model. PEFT only warns if it
-    finds none of them, and if the config also selects modules.
-    """
-    listed = model.adapter.config.names("target_parameters")
-    if model.adapter.spec.method != "lora" or not listed:
-        return ()
-    ends = {end for name in (*model.names.parameters, *model.names.tied) for end in dotted_suffixes(name)}
-    return tuple(name for name in listed if name not in ends)
-
-
 def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]) -> Iterator[str]:
     """A sentence for each reason, without a full stop. `uncovered` are those of `uncovered_modules`."""
     if model.targets.has_none:
@@ -96,6 +85,8 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
         yield reason
     yield from _unsupported_modules(model)
     yield from _targeted_twice(model)
+    if model.adapter.spec.method == "lora" and model.targets.parameters:
+        yield from parameters_of_other_dimensions(model)
     if model.adapter.config.saved_modules:
         layers = {bare_path(target.module.path) for target in module_map.placed}
         yield from saved_module_refusals(model, [*sorted(layers), *uncovered])

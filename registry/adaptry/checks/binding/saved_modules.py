@@ -14,6 +14,9 @@ from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.checks.inner_modules import base_layers_without_tensors
 
+_LISTS = ("block", "blocks", "h", "layer", "layers")
+"""The names of the lists of layers in transformers' models."""
+
 
 def saved_module_refusals(model: LoadedModel, adapted: Iterable[str]) -> Iterator[str]:
     """A sentence for each reason, without a full stop. `adapted` are the paths of PEFT's layers."""
@@ -21,6 +24,8 @@ def saved_module_refusals(model: LoadedModel, adapted: Iterable[str]) -> Iterato
     if (inner := _saved_twice(adapter.config, names)) is not None:
         (path,) = fold_layer_numbers([inner])
         yield f"{_source(adapter.config)}, which selects {path} and a module around it"
+    if (stack := _saved_list(adapter.config, names)) is not None:
+        yield f"{_source(adapter.config)}, which selects {stack}, a list that PEFT cannot save whole"
     yield from _without_tensors(adapter, names)
     lost = base_layers_without_tensors(
         adapter.config.saved_modules, adapted, names.parameters, adapter.tensors
@@ -55,6 +60,20 @@ def _saved_twice(config: AdapterConfig, names: ModelNames) -> str | None:
     ends = config.saved_modules
     selected = {path for path in names.modules if path.endswith(ends)}
     return next((path for path in sorted(selected) if not selected.isdisjoint(_around(path))), None)
+
+
+def _saved_list(config: AdapterConfig, names: ModelNames) -> str | None:
+    """The first list of layers that PEFT would wrap: it raises a TypeError. Those of a part of a model, such
+    as `stages.0.layers`, may be a `Sequential`, which PEFT saves.
+    """
+    ends = config.saved_modules
+    selected = (path for path in names.modules if path.endswith(ends) and path.endswith(_LISTS))
+    return min((path for path in selected if _is_list(path, names)), default=None)
+
+
+def _is_list(path: str, names: ModelNames) -> bool:
+    parts = path.split(".")
+    return parts[-1] in _LISTS and not any(map(str.isdecimal, parts)) and f"{path}.0" in names.modules
 
 
 def _around(path: str) -> Iterator[str]:
