@@ -60,7 +60,7 @@ MEANINGS: dict[int, str] = {
     5: "permission denied, or no valid token",
     6: "unavailable: the server does not answer, the database is busy, the disk is full; a retry may help",
     7: "damaged: the bytes do not match their digest",
-    8: "installation: a package is missing, or one side must be upgraded",
+    8: "installation: a package is missing or broken, or one side must be upgraded",
     70: "a bug in Adaptry; ADAPTRY_DEBUG=1 shows where",
     130: "interrupted by Ctrl-C",
     141: "the reader of the output closed it early",

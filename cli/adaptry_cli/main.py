@@ -18,7 +18,7 @@ import click
 
 from adaptry import __version__
 from adaptry.core.display import shorten
-from adaptry.core.errors import AdaptryError, StorageFull
+from adaptry.core.errors import AdaptryError, MissingDependency, StorageFull
 from adaptry_cli.command import Group
 from adaptry_cli.exit_codes import FAULT, INTERRUPTED, PIPE_CLOSED, USAGE, exit_code
 from adaptry_cli.gc_pause import paused_garbage_collection
@@ -251,6 +251,14 @@ class LazyGroup(Group):
             if problem := _describe_outside_problem(error):
                 _print_error(problem)
                 sys.exit(USAGE)
+            from adaptry_cli.broken_package import broken_package
+
+            if package := broken_package(error):
+                _print_error(
+                    f"the package {package} is installed, but cannot be imported ({error});"
+                    f" repair it, or reinstall it: pip install --force-reinstall {package}"
+                )
+                sys.exit(exit_code(MissingDependency("")))
             if os.environ.get("ADAPTRY_DEBUG"):
                 raise
             _print_error(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from adaptry.core.errors import AdaptryError, by_code
+from adaptry.testing.samples import tiny_lora
 from adaptry_cli.exit_codes import EXIT_CODES, FAULT, MEANINGS, exit_code
 from adaptry_cli.main import COMMANDS
 
@@ -272,3 +273,18 @@ def test_a_saved_token_is_readable_only_by_its_user(home: Path) -> None:
     assert credentials.token_for("https://registry.example") == "adr_pat_x"
     assert credentials.remove_token("https://registry.example")
     assert credentials.token_for("https://registry.example") is None
+
+
+def test_a_package_that_is_installed_but_cannot_be_imported_is_named(tmp_path: Path) -> None:
+    package = tmp_path / "torch"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        'raise ImportError("libcudart.so.13: cannot open shared object file")'
+    )
+    words = ["resize", str(tiny_lora(tmp_path / "tone")), "--rank", "1", "-o", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([*ADAPTRY, *words], capture_output=True, text=True, check=False, env=environment)
+
+    assert done.returncode == 8
+    assert "torch is installed, but cannot be imported (libcudart.so.13" in done.stderr
+    assert "pip install --force-reinstall torch" in done.stderr

@@ -108,8 +108,8 @@ def test_adapters_not_served_as_trained_are_left_out_of_the_plan(run, tmp_path: 
     assert "--max-lora-rank 4 " in result.stdout
     assert "left out: rs" in result.stderr and "adaptry convert" in result.stderr
     assert (
-        "would serve none of them as trained"
-        in run("runtime", "plan", "./rs", "--runtime", "sglang", code=2).stderr
+        "would serve none of these adapters as trained"
+        in run("runtime", "plan", "./rs", "--runtime", "sglang", code=1).stderr
     )
 
 

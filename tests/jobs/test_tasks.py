@@ -171,3 +171,8 @@ def result(job: JobInfo) -> dict[str, object]:
 def fault(job: JobInfo) -> tuple[str, str]:
     assert job.error is not None
     return job.error.code, job.error.message
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(Invalid, match=r"source of convert is missing \(its fields are source, to, "):
+        parse_task("convert", {})

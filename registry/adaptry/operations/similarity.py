@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, TypeVar
 from adaptry.compute.comparison.results import SimilarAdapter, SimilarAdapters
 from adaptry.compute.lazy_adapters.deltas import AdapterDeltas, open_adapter_deltas
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.compute.torch_requirement import require_torch
 from adaptry.core.digest import Digest
 from adaptry.core.errors import (
     AdaptryError,
     CheckFailed,
-    MissingDependency,
     NotFound,
     Unavailable,
     Unsupported,
@@ -58,10 +58,7 @@ def find_similar(
     Signatures are cached in `cache`, by default in the user's data folder. Adapters that are not sums of
     factors are compared by the digest of their weights. Raises `MissingDependency` (no torch), `Unavailable`.
     """
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise MissingDependency("comparing weights needs torch: pip install 'adaptry[torch]'") from None
+    require_torch("comparing weights needs torch")
     versions = [each for each in base_versions(registry, base) if version_ref(each) != subject.label]
     search = _SimilaritySearch(registry, subject, cache or data_folder() / "cache" / "signatures", progress)
     return search.run(versions, limit, above)

@@ -18,7 +18,7 @@ from adaptry.checks.runtimes.rule import CheckSubject, RuntimeRules, RuntimeVerd
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.runtimes.table import ENGINES
 from adaptry.checks.runtimes.verdicts import check_runtime
-from adaptry.core.errors import Invalid
+from adaptry.core.errors import CheckFailed
 
 _NUMBER = 2  # bytes: engines hold adapters in the model's 16-bit dtype
 _RANKS = ("max_lora_rank", "lora_max_rank")
@@ -62,7 +62,7 @@ def build_server_plan(
 ) -> ServerPlan:
     """The plan for adapters by name. `slots` is how many are in use at once (by default all).
 
-    Raises `Invalid` if none of them would be served as trained.
+    Raises `CheckFailed` if none of them would be served as trained.
     """
     engine = ENGINES[runtime.engine]
     sized = tuple(_sized(name, subject, runtime) for name, subject in subjects.items())
@@ -70,7 +70,7 @@ def build_server_plan(
     if not served:
         first = next((finding for one in sized for finding in one.verdict.findings), None)
         why = f": {first.reason} → {first.remedy}" if first else ""
-        raise Invalid(f"{engine.title} would serve none of them as trained{why}")
+        raise CheckFailed(f"{engine.title} would serve none of these adapters as trained{why}")
     count = min(slots or len(served), len(served))
     targets = sorted({target for subject in served for target in subject.spec.targets})
     needs = ServerNeeds(_rank(served, engine, runtime), count, tuple(targets))

@@ -12,8 +12,9 @@ from adaptry.compute.extraction.recipe import ExtractRecipe
 from adaptry.compute.extraction.target_choice import TargetChoice, TargetChooser, siblings
 from adaptry.compute.extraction.weight_pairs import Facts, WeightPair, WeightPairs, pair_weights
 from adaptry.compute.merge_verification.configs import config_differences
+from adaptry.compute.torch_requirement import require_torch
 from adaptry.core.display import format_count
-from adaptry.core.errors import CheckFailed, Invalid, InvalidConfig, MissingDependency
+from adaptry.core.errors import CheckFailed, Invalid, InvalidConfig
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 
@@ -46,7 +47,7 @@ def plan_extraction(
     `Unsupported` (quantised weights, unknown names), `Invalid` (a pattern that matches nothing),
     `MissingDependency` (no torch).
     """
-    _require_torch()
+    require_torch("extracting computes with torch")
     records = fingerprint(base), fingerprint(tuned)
     found = pair_weights(base, records[0].facts, tuned, records[1].facts)
     changed = _changed(found, base, tuned, progress)
@@ -166,10 +167,3 @@ def _of_config(base: Facts, tuned: Facts, embeddings: Sequence[TargetChoice]) ->
         tuned = {**tuned, "vocab_size": base.get("vocab_size")}
     for line in config_differences(base, tuned, "the base"):
         yield f"{line}: an adapter cannot represent this"
-
-
-def _require_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise MissingDependency("extracting computes with torch: pip install 'adaptry[torch]'") from None

@@ -12,8 +12,8 @@ from adaptry.adapters.formats import CONFIG, WEIGHTS
 from adaptry.adapters.output_folder import output_folder
 from adaptry.compute.lazy_adapters.lazy_adapter import LazyAdapter
 from adaptry.compute.lazy_adapters.tensor_file import write_tensors
+from adaptry.compute.torch_requirement import require_torch
 from adaptry.core.display import format_count, format_number, short_repr
-from adaptry.core.errors import MissingDependency
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 
@@ -67,7 +67,7 @@ def write_adapter(
     Raises `MissingDependency` (no torch), what `output_folder` raises, and what the adapter's own `compute`
     raises.
     """
-    _require_torch()
+    require_torch("this needs torch")
     with output_folder(target, replace=replace) as folder:
         return write_adapter_into(adapter, folder, progress)
 
@@ -76,7 +76,7 @@ def write_adapter_into(adapter: LazyAdapter, folder: Path, progress: Progress = 
     """Writes the adapter's files into an empty folder that the caller manages. Raises what `compute` raises,
     and `Invalid` if a file of a parent changed in the meantime.
     """
-    _require_torch()
+    require_torch("this needs torch")
     figures: list[ModuleFigures] = []
     shapes = write_tensors(folder / WEIGHTS, adapter.names, _computed_tensors(adapter, figures, progress))
     text = json.dumps(adapter.config(shapes), indent=2, sort_keys=True)
@@ -99,10 +99,3 @@ def _computed_tensors(
         figures.append(ModuleFigures(made.module, made.figures))
         done += len(made.tensors)
         progress("computing", total * min(done, len(adapter.names)) // max(1, len(adapter.names)), total)
-
-
-def _require_torch() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError:
-        raise MissingDependency("this needs torch: pip install 'adaptry[torch]'") from None

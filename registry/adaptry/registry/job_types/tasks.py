@@ -272,4 +272,5 @@ def parse_task(kind: str, fields: Mapping[str, Any]) -> JobTask:
         if not where:  # an error of the whole task, and not of a field
             raise Invalid(f"{kind}: {reason_of(error)[:500]}") from None
         takes = ", ".join(model.model_fields)
-        raise Invalid(f"{where[:200]} of {kind}: {reason_of(error)[:500]} (its fields are {takes})") from None
+        problem = " is missing" if first["type"] == "missing" else f": {reason_of(error)[:500]}"
+        raise Invalid(f"{where[:200]} of {kind}{problem} (its fields are {takes})") from None
