@@ -157,11 +157,15 @@ def test_writes_of_another_tenant_start_while_one_tenants_writers_wait(server: S
         assert server.call("POST", "/api/v1/principals", user, token=other).status == 403
         assert select.select(writers, [], [], 0) == ([], [], [])
 
+        for gone in writers[::2]:  # leave no count behind, with or without a thread
+            gone.close()
         lock.execute("ROLLBACK")
-        for writer in writers:
+        for writer in writers[1::2]:
             answer = HTTPResponse(writer)
             answer.begin()
             assert (answer.status, len(answer.read()) > 0) == (200, True)
+        edit = {"description": "newer"}
+        assert server.call("PATCH", f"/api/v1/adapters/{NAME}", edit, token=flooding).status == 200
 
 
 def test_a_response_that_is_not_read_is_dropped(
