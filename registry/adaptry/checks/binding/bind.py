@@ -74,6 +74,8 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
         as_parameters = modules_as_parameters(model) if model.experts is not None else frozenset()
         intended = with_parameter_scales(model, intended) if as_parameters else intended
         parts = loaded_parts(model, intended)
+        # A quantised base stores other parameters in the place of those in memory.
+        has_known_parameters = bool(model.targets.parameters) and not base.facts.get("quantization")
         uncovered = tuple(uncovered_modules(model, intended))
         return replace(
             tolerant,
@@ -84,8 +86,7 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
             unlisted=parts.unlisted,
             uncovered=uncovered,
             refusals=tuple(refusals(model, parts.module_map, uncovered)),
-            # A quantised base stores other parameters in the place of those in memory.
-            unknown_parameters=() if base.facts.get("quantization") else unknown_parameters(model),
+            unknown_parameters=unknown_parameters(model) if has_known_parameters else (),
             fills_in=changes_untrained_modules(adapter.config, adapter.spec.method),
             precision_loss=precision_loss(adapter, base, parts.module_map),
             chosen_class=model.chosen_class,
