@@ -130,6 +130,14 @@ def test_a_newer_server_that_supports_the_clients_version_is_accepted() -> None:
         assert HttpRegistry(server.url).adapters.get(NAME).name == NAME
 
 
+def test_an_answer_of_another_kind_is_reported_as_a_whole() -> None:
+    with (
+        scripted(body=[]) as server,
+        pytest.raises(ProtocolMismatch, match=r"\(the whole answer: Input .* upgrade"),
+    ):
+        HttpRegistry(server.url).adapters.get(NAME)
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"", b'{"name": 3}'])
 def test_an_unreadable_answer_is_reported(body: bytes) -> None:
     with scripted(body=body) as server, pytest.raises(ProtocolMismatch, match="cannot read"):

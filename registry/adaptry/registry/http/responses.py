@@ -56,7 +56,7 @@ def parse_response(kind: TypeAdapter[Answer], body: bytes, url: str) -> Answer:
         return kind.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"][:4])
+        where = ".".join(str(part) for part in first["loc"][:4]) or "the whole answer"
         raise ProtocolMismatch(
             f"this adaptry cannot read the response of {url} ({where}: {first['msg']}): "
             "upgrade the older of the two"
