@@ -42,6 +42,10 @@ _ABOUT_OBJECTS = (NotFound, PermissionDenied, Invalid)
 that exist, and a worker must not unload them for that."""
 
 
+_UNKNOWN_PARAMETER = "not a parameter of this endpoint"
+"""The beginning of a server's answer to a parameter that it does not know. Users choose none of them."""
+
+
 class _Problem(BaseModel):
     """`application/problem+json` (RFC 9457) with our stable code."""
 
@@ -71,6 +75,11 @@ def parse_error(status: int, headers: Mapping[str, str], body: bytes, url: str) 
         except (Invalid, ValidationError):
             return Unavailable(f"{url} answered {status} in an unreadable form; try again")
         kind = by_code().get(problem.code) or _kind_of(status)
+        if problem.detail.startswith(_UNKNOWN_PARAMETER):
+            return ProtocolMismatch(
+                f"{url} is of another version than this adaptry ({problem.detail}): upgrade the older of the"
+                " two"
+            )
         if issubclass(kind, OffsetMismatch):
             return kind(problem.detail, problem.offset)
         if issubclass(kind, Busy):
