@@ -140,7 +140,7 @@ def test_an_answer_of_another_kind_is_reported_as_a_whole() -> None:
 
 def test_a_server_that_does_not_know_a_parameter_is_of_another_version(server: Server) -> None:
     connection = Connection(server.url, server.admin, open_pool(server.url, None, None))
-    with pytest.raises(ProtocolMismatch, match=r"'limits'.* upgrade the older of the two"):
+    with pytest.raises(Invalid, match=r"'limits'.* upgrade the older of the two"):
         connection.request_bytes("GET", api_path("adapters"), query={"limits": 3})
 
 
