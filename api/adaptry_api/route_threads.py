@@ -66,14 +66,19 @@ async def run_in_own_threads(kind: Kind, work: Callable[[], Result]) -> Result:
 
 
 def tenant_of(scope: Scope) -> str:
-    """The namespace in the request's address, if the caller is a member of it; otherwise the caller's own:
-    that of a service account, or the name of a user. So strangers never use up a namespace's threads.
+    """The namespace in the request's address, if the caller has a right there that names it; otherwise the
+    caller's own: that of a service account, or the user. So strangers never use up a namespace's threads.
+
+    Rights by a pattern, such as `*`, do not count: they cover any name, so a caller could be as many tenants
+    as it requests names. A user has another key than a namespace of the same name, which may be a stranger's.
     """
     identity = cast(Identity, scope.get("state", {}).get("identity", ANONYMOUS))
     namespace = unquote(scope.get("path_params", {}).get("namespace", ""))  # the Hub's path, as sent
-    if namespace and identity.readable_names(namespace):
+    is_named = any(one.resource.namespaces == namespace for one in identity.grants)
+    if is_named and identity.readable_names(namespace):
         return namespace
-    return identity.name.partition("/")[0]
+    owner, slash, _ = identity.name.partition("/")
+    return owner if slash else f"user {owner}"
 
 
 def searches(endpoint: Endpoint) -> Endpoint:

@@ -130,6 +130,20 @@ def test_a_newer_server_that_supports_the_clients_version_is_accepted() -> None:
         assert HttpRegistry(server.url).adapters.get(NAME).name == NAME
 
 
+def test_an_answer_of_another_kind_is_reported_as_a_whole() -> None:
+    with (
+        scripted(body=[]) as server,
+        pytest.raises(ProtocolMismatch, match=r"\(the whole answer: Input .* upgrade"),
+    ):
+        HttpRegistry(server.url).adapters.get(NAME)
+
+
+def test_a_server_that_does_not_know_a_parameter_is_of_another_version(server: Server) -> None:
+    connection = Connection(server.url, server.admin, open_pool(server.url, None, None))
+    with pytest.raises(Invalid, match=r"'limits'.* upgrade the older of the two"):
+        connection.request_bytes("GET", api_path("adapters"), query={"limits": 3})
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"", b'{"name": 3}'])
 def test_an_unreadable_answer_is_reported(body: bytes) -> None:
     with scripted(body=body) as server, pytest.raises(ProtocolMismatch, match="cannot read"):

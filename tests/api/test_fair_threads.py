@@ -148,12 +148,15 @@ def test_a_request_cancelled_in_the_moment_of_its_turn_passes_the_thread_on() ->
     [
         (Identity.with_role("alice", "viewer", ("acme",)), "acme", "acme"),
         (Identity.with_role("alice", "viewer", ("acme/tone",)), "acme", "acme"),
-        (Identity.with_role("alice", "viewer", ("acme",)), "other", "alice"),
+        (Identity.with_role("alice", "viewer", ("acme",)), "other", "user alice"),
+        (Identity.with_role("scanner", "viewer", ("*",)), "acme", "user scanner"),
+        (Identity.with_role("scanner", "viewer", ("ac*",)), "acme", "user scanner"),
+        (Identity.with_role("acme", "viewer", ("other",)), "acme", "user acme"),
         (Identity.with_role("acme/ci", "publisher", ("acme",)), "", "acme"),
-        (ANONYMOUS, "acme", "anonymous"),
+        (ANONYMOUS, "acme", "user anonymous"),
     ],
 )
-def test_a_request_counts_towards_the_namespace_in_its_address_only_for_members(
+def test_a_request_counts_towards_the_namespace_in_its_address_only_for_callers_with_a_right_that_names_it(
     identity: Identity, namespace: str, tenant: str
 ) -> None:
     scope = {"state": {"identity": identity}, "path_params": {"namespace": namespace}}

@@ -72,6 +72,8 @@ def test_a_policy_that_cannot_be_read_is_refused_with_its_line(text: str, messag
         ("metric('a') in [1, 2,] || -metric('a') > (0.5) && !fits('a') ? true : fits('b')", None),
         ("fits('a')" + " " * 1000, "at most 1,000 characters"),
         ("!" * 5 + "fits('vllm')", None),
+        ("state() in [,] || fits('vllm')", None),
+        ("state() in [, 'active']", r"column 13: , cannot follow \["),
     ],
 )
 def test_a_condition_is_read_or_refused_with_the_place_and_the_right_form(

@@ -340,6 +340,21 @@ def test_old_messages_are_deleted(scene: Scene) -> None:
     assert [one.kind for one in scene.log(made)] == ["adapter.created"]
 
 
+def test_a_webhook_for_which_the_system_had_no_thread_is_served_when_it_has_one(scene: Scene) -> None:
+    with receiving() as receiver:
+        made = scene.add(receiver.url)
+        scene.happen()
+        size = threading.stack_size(1 << 46)  # no system has the memory for such a thread
+        try:
+            with pytest.raises(RuntimeError, match="start new thread"):
+                scene.send()
+        finally:
+            threading.stack_size(size)
+        scene.send()
+        receiver.wait_for(1)
+    assert [one.state for one in scene.log(made)] == ["delivered"]
+
+
 _SENDER = """
 import sys
 from pathlib import Path

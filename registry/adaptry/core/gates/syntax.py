@@ -8,6 +8,7 @@ nothing that CEL can compute; what it misses, CEL refuses.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from adaptry.core.errors import Invalid
 from adaptry.core.gates.tokens import Token
@@ -24,13 +25,15 @@ def check_order(tokens: Sequence[Token]) -> None:
     """Raises `Invalid` with the column of the first part that cannot be where it is."""
     opened: list[Token] = []
     before: Token | None = None
-    for token in tokens:
+    for token, following in zip_longest(tokens, tokens[1:]):
         is_after_value = before is not None and _ends_value(before)
         text = token.text if token.kind in ("sign", "word") else ""
         if text in _OPENS:
             _close(opened, token, before, is_after_value)
         elif text == "." and is_after_value:
             pass
+        elif text == "," and _is_sign(before, "[") and _is_sign(following, "]"):
+            pass  # to CEL, [,] is an empty list
         elif text in _JOINS and is_after_value:
             _check_join(token, opened)
         elif text in _CLOSES:
@@ -49,6 +52,10 @@ def check_order(tokens: Sequence[Token]) -> None:
             f"column {opened[-1].column}: this {opened[-1].text} is not closed; add a"
             f" {_CLOSES[opened[-1].text]}"
         )
+
+
+def _is_sign(token: Token | None, text: str) -> bool:
+    return token is not None and (token.kind, token.text) == ("sign", text)
 
 
 def _ends_value(token: Token) -> bool:

@@ -42,6 +42,10 @@ _ABOUT_OBJECTS = (NotFound, PermissionDenied, Invalid)
 that exist, and a worker must not unload them for that."""
 
 
+_UNKNOWN_PARAMETER = "not a parameter of this endpoint"
+"""The beginning of a server's answer to a parameter that it does not know. Users choose none of them."""
+
+
 class _Problem(BaseModel):
     """`application/problem+json` (RFC 9457) with our stable code."""
 
@@ -56,7 +60,7 @@ def parse_response(kind: TypeAdapter[Answer], body: bytes, url: str) -> Answer:
         return kind.validate_json(body)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"][:4])
+        where = ".".join(str(part) for part in first["loc"][:4]) or "the whole answer"
         raise ProtocolMismatch(
             f"this adaptry cannot read the response of {url} ({where}: {first['msg']}): "
             "upgrade the older of the two"
@@ -71,6 +75,11 @@ def parse_error(status: int, headers: Mapping[str, str], body: bytes, url: str) 
         except (Invalid, ValidationError):
             return Unavailable(f"{url} answered {status} in an unreadable form; try again")
         kind = by_code().get(problem.code) or _kind_of(status)
+        if problem.detail.startswith(_UNKNOWN_PARAMETER):
+            return kind(  # for callers that then ask as an older server expects
+                f"{url} is of another version than this adaptry ({problem.detail}): upgrade the older of the"
+                " two"
+            )
         if issubclass(kind, OffsetMismatch):
             return kind(problem.detail, problem.offset)
         if issubclass(kind, Busy):

@@ -62,13 +62,13 @@ class DeliveryThreads:
                 return
             if not self._has_room(webhook, is_failing):
                 continue
-            del self._waiting[webhook]
-            if self._hinders(webhook, is_failing):
-                self._hindering.add(webhook)
             name = f"adaptry-webhook-{webhook}"
             thread = threading.Thread(target=self._serve, args=(webhook,), name=name, daemon=True)
+            thread.start()  # raises, with the webhook still waiting, if the system has no thread left
+            del self._waiting[webhook]
             self._busy[webhook] = thread
-            thread.start()
+            if self._hinders(webhook, is_failing):
+                self._hindering.add(webhook)
 
     def _hinders(self, webhook: int, is_failing: bool) -> bool:
         return is_failing or webhook in self._slow

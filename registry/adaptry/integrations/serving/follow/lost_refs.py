@@ -21,8 +21,8 @@ _KNOWN_FOR = 60.0  # seconds for which the registry is not asked again about an 
 
 
 class LostRefs:
-    """`problems`: the reason for each such name, until the registry shows it again; of at most 256 names.
-    `log` gets each once."""
+    """`problems`: the reason for each such name, until the registry shows it again; of at most 256 names,
+    those watched by name first. `log` gets each once."""
 
     def __init__(self, registry: Registry, watched: Sequence[RefPattern], log: Callable[[str], None]) -> None:
         self._registry = registry
@@ -34,8 +34,9 @@ class LostRefs:
     def update(self, before: Collection[str], meant: Mapping[str, object]) -> None:
         """Compares the names that the registry showed `before` with those that it shows now. Raises as
         `Adapters.get`, except `NotFound` and `PermissionDenied`."""
-        missing = sorted((self._named | set(before) | self.problems.keys()) - meant.keys())
-        shown = missing[:MOST_PROBLEMS]  # a report has room for no more, and each is a request
+        missing = (self._named | set(before) | self.problems.keys()) - meant.keys()
+        in_order = sorted(missing, key=lambda ref: (ref not in self._named, ref))  # a pattern may lose many
+        shown = in_order[:MOST_PROBLEMS]  # a report has room for no more, and each is a request
         self.problems = {ref: reason for ref in shown if (reason := self._reason(ref))}
         for ref, reason in self.problems.items():
             self._log.note(ref, f"{ref}: {reason}")
