@@ -122,6 +122,30 @@ def test_the_bases_are_listed_with_the_command_that_registers_them(run, base: Pa
     assert "base of 4 adapters: org/tiny (registered)" in run("import", "./runs", "--to", "acme").stderr
 
 
+def test_a_base_whose_name_is_a_shell_command_is_not_part_of_a_command(run, runs: Path) -> None:
+    shutil.rmtree(runs / "tone")
+    tiny_lora(runs / "hostile", base_name="org/tiny; touch owned")
+
+    told = run("import", "./runs/hostile", "--to", "acme").stderr
+
+    assert "base of 1 adapter: org/tiny; touch owned" in told
+    assert "register it: adaptry base add FOLDER --name NAME;" in told
+
+
+def test_results_files_that_are_links_elsewhere_are_named_and_not_read(run, answer, runs: Path) -> None:
+    results = runs / "tone" / "checkpoint-2" / "trainer_state.json"
+    results.rename(runs.parent / "elsewhere.json")
+    results.symlink_to(runs.parent / "elsewhere.json")
+
+    told = run("import", "./runs/tone", "--to", "acme")
+
+    assert "checkpoint-2: not added as evidence: runs/tone/checkpoint-2/trainer_state.json is a link" in (
+        told.stderr
+    )
+    assert answer("evidence", "ls", "acme/tone@1") == []
+    assert len(answer("evidence", "ls", "acme/tone@2")) == 1
+
+
 @pytest.mark.slow
 def test_a_given_base_is_recorded_also_with_versions_that_exist(run, answer, base: Path, runs: Path) -> None:
     for config in runs.rglob(CONFIG):

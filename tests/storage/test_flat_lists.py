@@ -187,7 +187,14 @@ QUERIES = (
     *("", "metric.accuracy>=0.9", "tone", "tone metric.accuracy>=0.3", "unknown", "-tone"),
     *("tone OR rank=4", "tone -tone", "(tone OR alpha>=14) findings>0", "-(rank=4 OR rank=8)"),
     *("unknown OR digest:0000*", "created>=2026-01-20", "created<2026-01-05", "updated<2026-01-03"),
-    *("has:eval.exam", "eval.exam.acc>=0.8", "eval.exam.none>0", "has:alias", "loaded:*", "finding:weights_nan"),
+    *(
+        "has:eval.exam",
+        "eval.exam.acc>=0.8",
+        "eval.exam.none>0",
+        "has:alias",
+        "loaded:*",
+        "finding:weights_nan",
+    ),
     *("has:rank size>=990", "namespace:team-7 OR namespace:team-11", "metric.accuracy<0 OR tone"),
 )
 SORTS = ("name", "created", "updated", "rank", "alpha", "size", "metric.accuracy", "eval.exam.acc")

@@ -26,6 +26,8 @@ _SIGNS = frozenset([CONFIG, *_WEIGHTS, *(format.pickle for format in FORMATS.val
 }
 _PART = lazy_pattern(r"adapter_model(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\..+)?")
 """A part of an adapter, or an incomplete download."""
+_UNFINISHED = lazy_pattern(r"tmp-checkpoint-\d+")
+"""Where some versions of Transformers (4.36 to 4.38) write a checkpoint before they rename it."""
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -75,6 +77,8 @@ def search_tree(root: Path) -> FolderTree:
                         names.add(entry.name)
                     elif entry.is_symlink():
                         unsearched.append(UnsearchedFolder(Path(entry.path), "a link, which is not followed"))
+                    elif _UNFINISHED.fullmatch(entry.name):
+                        unsearched.append(UnsearchedFolder(Path(entry.path), "an unfinished checkpoint"))
                     elif not (entry.name.startswith(".") or entry.name in _PROGRAMS):
                         waiting.append((Path(entry.path), depth + 1))
         except OSError as error:
@@ -120,7 +124,7 @@ def _places_in(folder: Path, names: set[str]) -> Iterator[AdapterPlace]:
 
 
 def _is_gguf_adapter(file: Path) -> bool:
-    try:
-        return read_gguf_text(file, "general.type") == "adapter"
+    try:  # opening a pipe would wait for its writer
+        return file.is_file() and read_gguf_text(file, "general.type") == "adapter"
     except OSError:
         return False
