@@ -233,3 +233,13 @@ def test_a_conversion_uses_the_folder_that_the_config_names(run) -> None:
 
     assert "base: ./base, the model that the config of ./out names" in result.stderr
     assert open_dir("converted").config.base_name == "./base"
+
+
+@pytest.mark.slow
+def test_a_registered_base_may_have_the_name_of_a_folder_here(run, base: Path, out: Path) -> None:
+    run("base", "add", "./base", "--name", "org/tiny")
+    shutil.copytree(base, "org/tiny")
+
+    result = run("convert", "./out", "--rank", "2", "-o", "./converted")
+
+    assert "base: org/tiny, the registered base that the config of ./out names" in result.stderr

@@ -69,6 +69,11 @@ class KnownBase:
     def sentence(self) -> str:
         return f"base: {self.key}, {self.reason}"
 
+    @property
+    def argument(self) -> str:
+        """The key, or the id if the name is also that of a file here, which callers would refuse."""
+        return str(self.id) if not is_folder(self.key) and Path(self.key).exists() else self.key
+
 
 def find_common_base(connected: RegistryOpener, sources: Sequence[ParentSource]) -> KnownBase:
     """The base of all adapters. Raises what `find_known_base` raises, and `CheckFailed` if they differ."""
@@ -111,7 +116,7 @@ def base_or_known(
         try:
             known = find_known_base(connected, source)
             note(known.sentence())
-            given = None if known.is_recorded else known.key
+            given = None if known.is_recorded else known.argument
         except (NotFound, Conflict) as error:
             unknown = error.message
     try:
