@@ -45,7 +45,7 @@ class AdapterPlace:
 
 @dataclass(frozen=True, slots=True)
 class UnsearchedFolder:
-    """A folder that was not searched, and why."""
+    """A folder that was not searched, or a file of weights that was not read, and why."""
 
     path: Path
     reason: str
@@ -84,6 +84,7 @@ def search_tree(root: Path) -> FolderTree:
         except OSError as error:
             unsearched.append(UnsearchedFolder(folder, error.strerror or str(error)))
         places += _places_in(folder, names)
+        unsearched += _other_weights(folder, names)
     return FolderTree(
         tuple(sorted(places, key=lambda place: natural_key(place.path))),
         tuple(sorted(unsearched, key=lambda each: natural_key(each.path))),
@@ -121,6 +122,18 @@ def _places_in(folder: Path, names: set[str]) -> Iterator[AdapterPlace]:
     for name in names:
         if name.endswith(".gguf") and _is_gguf_adapter(folder / name):
             yield AdapterPlace(folder, name)
+
+
+def _other_weights(folder: Path, names: set[str]) -> Iterator[UnsearchedFolder]:
+    """Weights under other names in the folder of an adapter, such as MLX's earlier steps, which its config
+    does not name.
+    """
+    format = detect_format(names)
+    if format is None or format.weights not in _WEIGHTS:
+        return
+    for name in names:
+        if is_weights(name) and not format.includes(name) and not _PART.fullmatch(name):
+            yield UnsearchedFolder(folder / name, "other weights in the folder of an adapter")
 
 
 def _is_gguf_adapter(file: Path) -> bool:
