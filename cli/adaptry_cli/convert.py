@@ -94,7 +94,7 @@ def convert(
 
     A LoRA that another tool wrote (MLX, diffusers, kohya's sd-scripts, AdapterHub, torchtune, llama.cpp) is
     rewritten in PEFT's layout without changing any number. To change its rank or dtype, convert the result
-    again. Files of kohya, torchtune and llama.cpp need --base.
+    again. Files of kohya, torchtune and llama.cpp need the base.
 
     Variants of LoRA, and methods that equal a LoRA, are converted exactly. For all other methods, the nearest
     LoRA is computed, and the error is shown. An adapter that no LoRA can represent is refused.

@@ -83,11 +83,15 @@ def _plan_text(root: Path, result: VersionImport) -> str:
 
 def _print_base(base: ImportedBase) -> None:
     adapters = format_count(base.adapters, "adapter")
-    of = f"base of {adapters}: {base.name}" if base.name else f"{adapters} name no base"
-    if base.is_registered:
-        print_err(f"{of} (registered)")
+    if not base.name:
+        print_err(f"no base is named by {adapters}, which engines do not load; name it: {base.remedy}")
+    elif base.is_registered:
+        print_err(f"base of {adapters}: {base.name} (registered)")
     else:
-        print_err(f"{of} (not registered, so engines do not load them; register it: {base.remedy})")
+        print_err(
+            f"base of {adapters}: {base.name} (not registered, so engines do not load its adapters;"
+            f" register it: {base.remedy})"
+        )
 
 
 def _summary(results: Sequence[VersionImport], dry_run: bool) -> str:

@@ -112,7 +112,7 @@ def test_the_bases_are_listed_with_the_command_that_registers_them(run, base: Pa
     told = run("import", "./runs", "--to", "acme").stderr
 
     command = f"adaptry base add {base} --name acme/base"
-    loading = "not registered, so engines do not load them; register it"
+    loading = "not registered, so engines do not load its adapters; register it"
     assert f"base of 1 adapter: {base} ({loading}: {command})" in told
     assert f"base of 4 adapters: org/tiny ({loading}: adaptry base add FOLDER --name org/tiny" in told
     run(*command.split()[1:])
@@ -120,6 +120,33 @@ def test_the_bases_are_listed_with_the_command_that_registers_them(run, base: Pa
     assert "base of 1 adapter: acme/base (registered)" in told
     run("base", "add", "./base", "--name", "org/tiny")
     assert "base of 4 adapters: org/tiny (registered)" in run("import", "./runs", "--to", "acme").stderr
+
+
+def test_a_base_whose_name_is_a_shell_command_is_not_part_of_a_command(run, runs: Path) -> None:
+    shutil.rmtree(runs / "tone")
+    tiny_lora(runs / "hostile", base_name="org/tiny; touch owned")
+
+    told = run("import", "./runs/hostile", "--to", "acme").stderr
+
+    assert "base of 1 adapter: org/tiny; touch owned" in told
+    assert "register it: adaptry base add FOLDER --name NAME;" in told
+    tiny_lora(runs / "nameless", base_name="")
+    told = run("import", "./runs/nameless", "--to", "acme").stderr
+    assert "no base is named by 1 adapter, which engines do not load; name it: adaptry base add" in told
+
+
+def test_results_files_that_are_links_elsewhere_are_named_and_not_read(run, answer, runs: Path) -> None:
+    results = runs / "tone" / "checkpoint-2" / "trainer_state.json"
+    results.rename(runs.parent / "elsewhere.json")
+    results.symlink_to(runs.parent / "elsewhere.json")
+
+    told = run("import", "./runs/tone", "--to", "acme")
+
+    assert "checkpoint-2: not added as evidence: runs/tone/checkpoint-2/trainer_state.json is a link" in (
+        told.stderr
+    )
+    assert answer("evidence", "ls", "acme/tone@1") == []
+    assert len(answer("evidence", "ls", "acme/tone@2")) == 1
 
 
 @pytest.mark.slow
@@ -160,6 +187,8 @@ def test_a_gguf_file_is_left_out_beside_its_adapter_and_refused_without(run, run
 
 
 def test_an_import_of_a_folder_needs_a_namespace_and_takes_no_filter(run, runs: Path) -> None:
+    file = run("import", f"./runs/tone/{WEIGHTS}", "--to", "acme", code=3).stderr
+    assert f"runs/tone/{WEIGHTS} is a file; pass the folder that it is in" in file
     assert "adaptry import ./runs --to NAMESPACE" in run("import", "./runs", code=2).stderr
     assert "are for a hub" in run("import", "./runs", "--to", "acme", "--limit", "3", code=2).stderr
     assert "write ./runs for the folder" in run("import", "runs", "--to", "acme", code=2).stderr

@@ -61,6 +61,28 @@ def test_an_adapter_that_cannot_be_read_does_not_hide_the_others(run, answer, tm
     assert found["half"]["error"]["code"] == "not_found"
 
 
+def test_an_unfinished_checkpoint_is_not_searched_and_a_pipe_is_not_opened(run, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "runs" / "tone" / "checkpoint-1")
+    tiny_lora(tmp_path / "runs" / "tone" / "tmp-checkpoint-2")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "runs" / "pipe.gguf")
+
+    told = run("inspect", "./runs")
+
+    assert len(told.stdout.splitlines()) == 2
+    assert "not searched: runs/tone/tmp-checkpoint-2 (an unfinished checkpoint)" in told.stderr
+
+
+def test_other_weights_in_the_folder_of_an_adapter_are_named(run, tmp_path: Path) -> None:
+    tone = tiny_lora(tmp_path / "runs" / "tone")
+    shutil.copy(tone / WEIGHTS, tone / "0000100_adapters.safetensors")
+
+    told = run("inspect", "./runs")
+
+    assert len(told.stdout.splitlines()) == 2
+    assert "not searched: runs/tone/0000100_adapters.safetensors (other weights in" in told.stderr
+
+
 def test_files_of_other_tools_are_found_and_other_weights_are_not(answer, tmp_path: Path) -> None:
     kohya(tmp_path / "runs" / "style" / "style-000002.safetensors", seed=1)
     kohya(tmp_path / "runs" / "style" / "style-000010.safetensors", seed=2)

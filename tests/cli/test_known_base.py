@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -143,6 +144,53 @@ def test_a_declared_base_is_found_again_by_its_fingerprint(run, base: Path, tmp_
     assert str(base) in refused.stderr
 
 
+def test_a_missing_shard_and_an_adapter_with_two_possible_bases_are_named(run, tmp_path: Path) -> None:
+    next(tiny_base(tmp_path / "sharded", shards=2).glob("*-00002-of-*")).unlink()
+    tiny_lora(Path("out"), base_name="./sharded")
+    tiny_lora(Path("other/out"), base_name="./base")
+    tiny_base(Path("other/base"), seed=5)
+
+    assert "names 'model-00002-of-00002.safetensors', which is missing" in (
+        run("merge", "./out", "-o", "./m", code=3).stderr
+    )
+    assert "error: ./other/out: its config names the base './base', but these folders have different" in (
+        run("merge", "./other/out", "-o", "./m", code=4).stderr
+    )
+
+
+@pytest.mark.slow
+def test_a_copy_that_cannot_be_read_does_not_hide_a_good_one(run, base: Path, hub_cache: Path) -> None:
+    run("base", "add", "./base", "--name", "org/tiny")
+    config = cached(hub_cache, base) / "config.json"
+    config.unlink()
+    config.mkdir()
+    good = hub_cache / "models--org--tiny" / "snapshots" / "good"
+    shutil.copytree(base, good)
+    shutil.rmtree(base)
+    os.utime(good, (1, 1))
+    tiny_lora(Path("out"))
+
+    run("merge", "./out", "-o", "./m")
+
+
+@pytest.mark.slow
+def test_a_path_of_another_machine_is_not_looked_up_nor_suggested_as_a_name(
+    run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_lora(tmp_path / "there" / "out", base_name="./base")
+    monkeypatch.chdir(tmp_path / "there")
+    shutil.move(tmp_path / "base", tmp_path / "gone")
+    run("push", "./out", "acme/tone")
+    tiny_base(tmp_path / "there" / "base", seed=5)
+    run("base", "add", "./base", "--name", "acme/base")
+
+    refused = run("merge", "acme/tone", "-o", "./m", code=3).stderr
+    (command,) = re.findall(r"`adaptry (base bind [^`]*)`", refused)
+
+    assert "--name ./base" not in refused
+    run(*shlex.split(command.replace("BASE", "acme/base")))
+
+
 def test_adapters_of_different_bases_are_not_merged_without_a_choice(run, tmp_path: Path) -> None:
     tiny_base(tmp_path / "other", seed=5)
     tiny_lora(Path("one"), base_name="./base")
@@ -185,3 +233,13 @@ def test_a_conversion_uses_the_folder_that_the_config_names(run) -> None:
 
     assert "base: ./base, the model that the config of ./out names" in result.stderr
     assert open_dir("converted").config.base_name == "./base"
+
+
+@pytest.mark.slow
+def test_a_registered_base_may_have_the_name_of_a_folder_here(run, base: Path, out: Path) -> None:
+    run("base", "add", "./base", "--name", "org/tiny")
+    shutil.copytree(base, "org/tiny")
+
+    result = run("convert", "./out", "--rank", "2", "-o", "./converted")
+
+    assert "base: org/tiny, the registered base that the config of ./out names" in result.stderr

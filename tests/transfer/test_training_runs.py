@@ -51,6 +51,12 @@ def test_runs_whose_names_become_equal_are_distinguished_by_a_digest() -> None:
     assert all(name.name.startswith("a-b-") for name in names.values())
 
 
+def test_a_run_in_the_searched_folder_is_distinguished_from_one_below_it_with_that_folders_name() -> None:
+    names = name_adapters([(), ("tone",)], "acme", "tone")
+
+    assert len(set(names.values())) == 2
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -64,6 +70,10 @@ def test_runs_whose_names_become_equal_are_distinguished_by_a_digest() -> None:
         ".hidden",
         "_",
         "a/b",
+        "nul.txt",
+        "com1." + "x" * 300,
+        "_" * 300,
+        "x" * 90 + ".git",
         "-",
         "x\n",
     ],

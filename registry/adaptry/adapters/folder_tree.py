@@ -26,6 +26,8 @@ _SIGNS = frozenset([CONFIG, *_WEIGHTS, *(format.pickle for format in FORMATS.val
 }
 _PART = lazy_pattern(r"adapter_model(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\..+)?")
 """A part of an adapter, or an incomplete download."""
+_UNFINISHED = lazy_pattern(r"tmp-checkpoint-\d+")
+"""Where some versions of Transformers (4.36 to 4.38) write a checkpoint before they rename it."""
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -43,7 +45,7 @@ class AdapterPlace:
 
 @dataclass(frozen=True, slots=True)
 class UnsearchedFolder:
-    """A folder that was not searched, and why."""
+    """A folder that was not searched, or a file of weights that was not read, and why."""
 
     path: Path
     reason: str
@@ -75,11 +77,14 @@ def search_tree(root: Path) -> FolderTree:
                         names.add(entry.name)
                     elif entry.is_symlink():
                         unsearched.append(UnsearchedFolder(Path(entry.path), "a link, which is not followed"))
+                    elif _UNFINISHED.fullmatch(entry.name):
+                        unsearched.append(UnsearchedFolder(Path(entry.path), "an unfinished checkpoint"))
                     elif not (entry.name.startswith(".") or entry.name in _PROGRAMS):
                         waiting.append((Path(entry.path), depth + 1))
         except OSError as error:
             unsearched.append(UnsearchedFolder(folder, error.strerror or str(error)))
         places += _places_in(folder, names)
+        unsearched += _other_weights(folder, names)
     return FolderTree(
         tuple(sorted(places, key=lambda place: natural_key(place.path))),
         tuple(sorted(unsearched, key=lambda each: natural_key(each.path))),
@@ -119,8 +124,20 @@ def _places_in(folder: Path, names: set[str]) -> Iterator[AdapterPlace]:
             yield AdapterPlace(folder, name)
 
 
+def _other_weights(folder: Path, names: set[str]) -> Iterator[UnsearchedFolder]:
+    """Weights under other names in the folder of an adapter, such as MLX's earlier steps, which its config
+    does not name.
+    """
+    format = detect_format(names)
+    if format is None or format.weights not in _WEIGHTS:
+        return
+    for name in names:
+        if is_weights(name) and not format.includes(name) and not _PART.fullmatch(name):
+            yield UnsearchedFolder(folder / name, "other weights in the folder of an adapter")
+
+
 def _is_gguf_adapter(file: Path) -> bool:
-    try:
-        return read_gguf_text(file, "general.type") == "adapter"
+    try:  # opening a pipe would wait for its writer
+        return file.is_file() and read_gguf_text(file, "general.type") == "adapter"
     except OSError:
         return False

@@ -202,11 +202,11 @@ def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | N
 
 
 def find_config_folder(adapter: Adapter) -> Path | None:
-    """The folder on this machine with the model that the adapter's config names. None if there is none;
-    raises `Conflict` if there are several models.
+    """The folder with the model that the config of an adapter in a folder names, None if there is none.
+    Raises `Conflict` if there are several models.
     """
-    written = adapter.config.base_name
-    found = _checkpoints(written, _folder_of(adapter), {}) if written else {}
+    written, near = adapter.config.base_name, _folder_of(adapter)
+    found = _checkpoints(written, near, {}) if written and near else {}
     return _only_model(found, written)[0] if written and found else None
 
 

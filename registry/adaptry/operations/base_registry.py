@@ -157,8 +157,8 @@ def _open_if_same(folder: Path, base: Digest) -> HfCheckpoint | None:
     try:
         checkpoint = open_checkpoint(folder)
         return checkpoint if fingerprint(checkpoint).id == base else None
-    except AdaptryError:
-        return None  # gone, moved or overwritten: the caller handles this
+    except (AdaptryError, OSError):
+        return None  # gone, moved, overwritten, or of another user: the caller handles this
 
 
 def _missing_weights_message(info: BaseInfo, key: str, seen: tuple[Path, ...]) -> str:

@@ -121,7 +121,10 @@ def scan_folder(root: Path) -> FolderScan:
     Raises `NotFound` if there is no such folder.
     """
     if not root.is_dir():
-        raise NotFound(f"no folder at {root}")
+        where = (
+            f"{root} is a file; pass the folder that it is in" if root.exists() else f"no folder at {root}"
+        )
+        raise NotFound(where)
     tree = search_tree(root)
     found = [opened for place in tree.places if (opened := _open(root, place)) is not None]
     return FolderScan(root, tuple(_with_equals(found)), tree.unsearched)

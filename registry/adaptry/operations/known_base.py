@@ -3,7 +3,7 @@
 It is certain for a version if the registry compared the two, or a folder here has the declared fingerprint.
 An adapter in a folder has no recorded fingerprint; its base is the one that a push of it would claim: the
 model in the folder that its config names, else the registered base with that name, whose fingerprint the
-weights must have (docs/decisions/115).
+weights must have (docs/decisions/114).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from adaptry.core.errors import (
     CheckFailed,
     Conflict,
     Invalid,
+    InvalidRef,
     NotFound,
     PermissionDenied,
     Unauthenticated,
@@ -30,7 +31,7 @@ from adaptry.core.errors import (
 )
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.lazy_pattern import lazy_pattern
-from adaptry.core.refs import folder_argument, is_folder
+from adaptry.core.refs import folder_argument, is_folder, parse_base_name
 from adaptry.operations.base_recognition import (
     find_config_folder,
     fingerprint_folder,
@@ -67,6 +68,11 @@ class KnownBase:
 
     def sentence(self) -> str:
         return f"base: {self.key}, {self.reason}"
+
+    @property
+    def argument(self) -> str:
+        """The key, or the id if the name is also that of a file here, which callers would refuse."""
+        return str(self.id) if not is_folder(self.key) and Path(self.key).exists() else self.key
 
 
 def find_common_base(connected: RegistryOpener, sources: Sequence[ParentSource]) -> KnownBase:
@@ -110,7 +116,7 @@ def base_or_known(
         try:
             known = find_known_base(connected, source)
             note(known.sentence())
-            given = None if known.is_recorded else known.key
+            given = None if known.is_recorded else known.argument
         except (NotFound, Conflict) as error:
             unknown = error.message
     try:
@@ -148,10 +154,11 @@ def _declared_by_name(bases: Bases, label: str, name: str | None) -> str:
             f"{label} names the base {name!r} without having been compared with it; `adaptry base bind"
             f" {label} {name}` compares them and records it, or pass --base {name}"
         )
-    return (
-        f"{label} names the base {name!r}, which is not registered; {_PASS}, or register it:"
-        f" `adaptry base add DIR --name {shlex.quote(name)}`{_hint_of_copy(name)}"
-    )
+    try:
+        remedy = f"or register it: `adaptry base add DIR --name {parse_base_name(name)}`"
+    except InvalidRef:  # a path of another machine, for example
+        remedy = f"or record a registered one: `adaptry base bind {label} BASE`"
+    return f"{label} names the base {name!r}, which is not registered; {_PASS}, {remedy}{_hint_of_copy(name)}"
 
 
 def _of_gguf(connected: RegistryOpener, file: Path, label: str) -> KnownBase:
@@ -178,12 +185,17 @@ def _of_folder(connected: RegistryOpener, adapter: Adapter, label: str) -> Known
         registered, fate = None, f"could not be looked up in the registry ({error.message})"
     if registered is not None:
         return KnownBase(registered.id, name, f"the registered base that {named_by} names")
-    for place in (find_config_folder(adapter), hub_snapshot(name, adapter.config.fields.get("revision"))):
+    try:
+        config_folder = find_config_folder(adapter)
+    except Conflict as error:
+        raise Conflict(f"{label}: {error.message}") from None
+    for place in (config_folder, hub_snapshot(name, adapter.config.fields.get("revision"))):
         if place is not None and (id := _id_in(place)):
             return KnownBase(id, _shown(place, name), f"the model that {named_by} names")
+    places = folders_of_name(adapter, name)
     raise NotFound(
-        f"{named_by} names the base {name!r}, which {fate}, and there is no model in"
-        f" {_joined(folders_of_name(adapter, name))}; {_PASS}{_hint_of_copy(name)}"
+        f"{named_by} names the base {name!r}, which {fate}, and there is no complete model in"
+        f" {_joined(places)}{_why_incomplete(places)}; {_PASS}{_hint_of_copy(name)}"
     )
 
 
@@ -208,6 +220,18 @@ def _id_in(folder: Path) -> Digest | None:
         return None
 
 
+def _why_incomplete(folders: Iterable[Path]) -> str:
+    """What the first of the folders that exists lacks, in parentheses; empty if none exists."""
+    for folder in filter(Path.is_dir, folders):
+        try:
+            fingerprint_folder(folder)
+        except AdaptryError as error:
+            return f" ({error.message})"
+        except (OSError, ValueError):
+            continue
+    return ""
+
+
 def _named_folders(adapter: Adapter, name: str) -> tuple[Path, ...]:
     """Where the name in a config may lead, if it is a path or a repository in the Hub's cache."""
     return (*folders_of_name(adapter, name), *hub_snapshots(name))
@@ -220,7 +244,7 @@ def _hint_of_copy(name: str | None) -> str:
         return ""
     return (
         ". The Hub's cache has a model of that name, and only you can know whether it is the one of the"
-        f" training: --base {copies[0]}"
+        f" training: --base {shlex.quote(str(copies[0]))}"
     )
 
 

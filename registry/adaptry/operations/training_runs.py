@@ -98,7 +98,7 @@ def name_adapters(
         users[name.lower()] = users.get(name.lower(), 0) + 1
     return {
         run: AdapterName.parse(
-            f"{namespace}/{name if users[name.lower()] == 1 else _with_digest(name, '/'.join(run) or root)}"
+            f"{namespace}/{name if users[name.lower()] == 1 else _with_digest(name, '/'.join(run) or '.')}"
         )
         for run, name in wanted.items()
     }
@@ -111,13 +111,15 @@ def valid_name(text: str) -> str:
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()  # ä becomes a
     kept = _REPEATED.sub(lambda found: found[0][0], _NOT_IN_NAMES.sub("-", plain)).strip("-.")
     kept = _REPEATED.sub(lambda found: found[0][0], kept)
-    if not kept or len(kept) > _LONGEST:
-        return _with_digest(kept or "adapter", text)
+    if not kept:
+        return _with_digest("adapter", text)
     kept = kept if kept[0].isalnum() else f"adapter{kept}"
+    if len(kept) > _LONGEST:
+        kept = _with_digest(kept, text)
     try:
         return AdapterName.parse(f"a/{kept}").name
-    except InvalidRef:  # a device on Windows, or a reserved ending
-        return f"{kept[: _LONGEST - 8]}-adapter"
+    except InvalidRef:  # a device on Windows, such as nul.txt, or a reserved ending
+        return f"{kept.replace('.', '-')[: _LONGEST - 8].rstrip('-')}-adapter"
 
 
 def _with_digest(name: str, text: str) -> str:

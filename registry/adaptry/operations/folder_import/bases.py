@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from adaptry.core.errors import NotFound
+from adaptry.core.errors import InvalidRef, NotFound
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.refs import parse_base_name
 from adaptry.operations.base_recognition import RecognisedBase, add_command
 from adaptry.operations.folder_import.run import VersionImport
 from adaptry.registry.bases import Bases
@@ -63,5 +64,9 @@ def _describe(base: RecognisedBase, namespace: str) -> tuple[str, str]:
         return str(base.folder), add_command(base.folder, namespace)
     if base.claim is not None and base.claim.name is not None:
         name = base.claim.name
+        try:
+            parse_base_name(name)  # a config may contain any text, and the command is copied into a shell
+        except InvalidRef:
+            return name, _BIND
         return name, f"adaptry base add FOLDER --name {name}, or from a hub: adaptry base add hf:{name}"
     return base.written or (base.claim.id.brief if base.claim and base.claim.id else ""), _BIND

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
+from adaptry.adapters.folder_listing import require_own_file
 from adaptry.adapters.formats import defines_adapter
 from adaptry.core.digest import Digest
 from adaptry.core.display import short_repr
-from adaptry.core.errors import AdaptryError, NotFound, StorageFull, Unauthenticated, Unavailable
+from adaptry.core.errors import AdaptryError, Invalid, NotFound, StorageFull, Unauthenticated, Unavailable
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName
@@ -127,12 +129,19 @@ class _Importer:
 
     def _add_evidence(self, planned: PlannedVersion, version: VersionInfo) -> tuple[str, ...]:
         """Adds the results files of its folders; returns why some could not be added."""
-        paths = [path for folder in planned.result_folders for path in find_result_files(folder)]
+        paths: list[Path] = []
+        links: list[str] = []
+        for path in (path for folder in planned.result_folders for path in find_result_files(folder)):
+            try:
+                require_own_file(path)
+                paths.append(path)
+            except Invalid as error:
+                links.append(f"not added as evidence: {error.message}")
         if not paths:
-            return ()
+            return tuple(links)
         from adaptry.operations.evidence.folder_evidence import add_folder_evidence
 
-        return add_folder_evidence(self.registry, paths, version, self.progress).failures
+        return (*links, *add_folder_evidence(self.registry, paths, version, self.progress).failures)
 
     def _existing(self, adapter: Adapter, name: AdapterName) -> VersionInfo | None:
         """A version of `name` with the same files, apart from those beside an adapter, such as its README."""
