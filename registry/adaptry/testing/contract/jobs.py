@@ -72,7 +72,7 @@ class JobsContract(ContractFixtures):
         ("order", "said"),
         [
             (JobOrder(kind="dance", task={}), "unknown kind of job 'dance' .one of: merge, combine"),
-            (JobOrder(kind="convert", task={"source": "acme/tone"}), "to: Field required"),
+            (JobOrder(kind="convert", task={"source": "acme/tone"}), "to of convert is missing"),
             (JobOrder(kind="convert", task={**CONVERT.task, "loudly": True}), "loudly"),
             (JobOrder(kind="convert", task={**CONVERT.task, "source": "./out"}), "not folders"),
             (JobOrder(kind="convert", task={**CONVERT.task, "source": "no ref"}), "a ref is"),
