@@ -43,12 +43,18 @@ def test_a_ref_selects_a_revision(text: str, selector: object) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "tone", "acme/", "/tone", "acme/tone/x", "acme/../x", "acme/to ne", "acme/-x", "acme/x.git",
+    ["", "tone", "acme/", "acme/tone/x", "acme/../x", "acme/to ne", "acme/-x", "acme/x.git",
      "a--b/x", "acme/tone@", "acme/tone@sha256:12", "acme/tone@a/b", "acme/to\u202ene", "acme/" + "x" * 97,
      "acme/tone@0"],
 )  # fmt: skip
 def test_a_ref_that_does_not_parse_shows_the_grammar(text: str) -> None:
     with pytest.raises(InvalidRef, match=r"namespace/name \(its latest version\)"):
+        Ref.parse(text)
+
+
+@pytest.mark.parametrize("text", ["/tone", "../etc", "./acme/tone"])
+def test_a_path_is_refused_as_one(text: str) -> None:
+    with pytest.raises(InvalidRef, match="is a path, not the name of an adapter, such as acme/tone"):
         Ref.parse(text)
 
 

@@ -22,7 +22,7 @@ LEFTOVERS = {
     "optimizer.pt": "pickle", "scheduler.pt": "pickle", "training_args.bin": "pickle",
     "rng_state_0.pth": "pickle", "scaler.pt": "pickle", "pytorch_model.bin": "pickle",
     "trainer_state.json": "training run", "trainer_log.jsonl": "training run",
-    "all_results.json": "training run", "config.json": "training run or a base",
+    "all_results.json": "training run", "config.json": "config of a base model",
     "zero_to_fp32.py": "a program", "latest": "training state", "debug.log": "training state",
     "model.safetensors": "whole model", "model-00001-of-00002.safetensors": "whole model",
     "adapter-f16.gguf": "another adapter",

@@ -64,7 +64,7 @@ PIN = {"ref": "acme/tone", "name": "acme/tone", "number": 1, "digest": f"sha256:
         ({"lock": True, "pins": []}, Invalid, "writes one"),
         ({"lock": 2, "pins": []}, ProtocolMismatch, "upgrade"),
         ({"lock": 1, "pins": [{**PIN, "digest": "sha256:0"}]}, Invalid, "pins.0.digest"),
-        ({"lock": 1, "pins": [{**PIN, "ref": "../etc"}]}, Invalid, "a ref is"),
+        ({"lock": 1, "pins": [{**PIN, "ref": "../etc"}]}, Invalid, "is a path, not the name of an adapter"),
         ({"lock": 1, "pins": [{**PIN, "ref": "acme/other"}]}, Invalid, "another adapter"),
     ],
     ids=["no lock", "a flag for a schema", "from the future", "no digest", "a path for a ref", "two names"],
