@@ -76,7 +76,6 @@ def test_missing_figures_are_offered_to_users_who_may_run_jobs(embedded_team: Se
     assert owner.post("/-/compare", {"do": "measure"}).status == 400
 
 
-@pytest.mark.slow
 def test_the_job_computes_what_is_missing_once_and_a_pair_in_either_order(
     start: Callable[..., Server], tmp_path: Path
 ) -> None:
