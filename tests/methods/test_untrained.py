@@ -77,21 +77,18 @@ def test_an_adapter_saved_before_training_is_found(case: Case, corpus: Path) -> 
     assert ("untrained" in codes(made)) == (is_visible(case) and is_without_effect(made))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", OTHERS, ids=str)
 def test_an_adapter_of_another_model_saved_before_training_is_found(case: Case, corpus: Path) -> None:
     made = made_by_peft(case, corpus, lambda model: None)
     assert ("untrained" in codes(made)) == (is_visible(case) and is_without_effect(made))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", IN_THE_BASE, ids=str)
 def test_the_folder_of_the_base_shows_that_an_adapter_changes_nothing(case: Case, corpus: Path) -> None:
     made = made_by_peft(case, corpus, lambda model: None)
     assert ("untrained" in codes_with_folder(made)) == is_without_effect(made)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("case", IN_THE_BASE, ids=str)
 def test_the_folder_of_the_base_shows_that_some_tensors_were_trained(
@@ -101,7 +98,6 @@ def test_the_folder_of_the_base_shows_that_some_tensors_were_trained(
     assert ("untrained" in codes_with_folder(made)) == is_without_effect(made)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("case", LLAMA, ids=str)
 def test_an_adapter_of_which_some_tensors_were_trained_is_found_only_if_it_changes_nothing(
