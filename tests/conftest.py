@@ -85,7 +85,6 @@ SLOW = (
     "tests/merging/test_bitsandbytes.py",
     "tests/merging/test_crashes.py",
     "tests/merging/test_formulas.py",
-    "tests/merging/test_formulas_within_rounding.py",
     "tests/merging/test_methods.py",
     "tests/merging/test_rounding.py",
     "tests/merging/test_streaming.py",

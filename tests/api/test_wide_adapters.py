@@ -87,6 +87,7 @@ def test_without_a_process_a_push_can_be_repeated(
     assert push(server.registry(), uploaded, TONE).version.number == 1
 
 
+@pytest.mark.heavy  # a quarter of a minute
 def test_a_process_that_hangs_is_ended(
     server: Server, uploaded: Adapter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

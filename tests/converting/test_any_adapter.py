@@ -32,7 +32,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpus")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("batch", range(4))
 def test_peft_merges_any_exact_conversion_to_the_originals_weights(
     batch: int, tmp_path: Path, corpus: Path

@@ -30,6 +30,8 @@ from tests.merging.one_layer import (  # noqa: E402  (needs torch)
     weights_of,
 )
 
+pytestmark = pytest.mark.heavy
+
 OUT, IN = 480, 1056
 LARGE = (1280, 1536)
 

@@ -26,7 +26,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("corpus")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("batch", range(8))
 def test_binding_equals_peft(batch: int, tmp_path: Path, corpus: Path) -> None:
     assert wrong_in_batch(batch, tmp_path, corpus) == []
