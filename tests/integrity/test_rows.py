@@ -191,7 +191,8 @@ def put_back(database: sqlite3.Connection, dump: str) -> None:
     database.execute("COMMIT")
 
 
-@pytest.mark.parametrize("corpus", [pytest.param("busy", marks=pytest.mark.heavy), "restored"])
+@pytest.mark.heavy
+@pytest.mark.parametrize("corpus", ["busy", "restored"])
 def test_a_changed_value_of_two_rows_of_each_table_is_found(
     corpus: str, folder: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -22,6 +22,8 @@ from .experts import EXPERTS, FAMILIES, factors
 from .mutations import PREFIX
 from .peft_comparison import ask_peft, ask_us, verdict, write
 
+pytestmark = pytest.mark.heavy
+
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

@@ -30,6 +30,8 @@ from .odd_values import odd_values, wrong_values
 from .peft_comparison import write
 from .variants import VARIANTS
 
+pytestmark = pytest.mark.heavy
+
 MAPPINGS = {
     "arrow_config": lora_config.ArrowConfig,
     "corda_config": lora_config.CordaConfig,

@@ -39,6 +39,8 @@ from .families import Family
 from .peft_comparison import ask_peft, ask_us, verdict
 from .variants import VARIANTS, Variant
 
+pytestmark = pytest.mark.heavy
+
 FLAG = "fan_in_fan_out"
 SIZES = (16, 24, 32, 48)
 CLASSES = ("linear", "conv1d", "conv2d")

@@ -18,6 +18,8 @@ from .corpus import cases, make  # noqa: E402  (needs PEFT)
 from .families import FAMILIES  # noqa: E402  (needs PEFT)
 from .peft_comparison import ask_peft, ask_us, verdict, write  # noqa: E402  (needs PEFT)
 
+pytestmark = pytest.mark.heavy
+
 CASES = {case.family: case for case in cases(dtypes=["fp32"]) if case.method == "trainable_tokens"}
 
 
