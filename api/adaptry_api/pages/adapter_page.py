@@ -52,7 +52,7 @@ _WORKERS = 12
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """A README as HTML that is safe to show, and whether it is a template that nobody has filled in."""
+    """A README as HTML that is safe to show, and whether it is an unfilled template."""
 
     html: str
     is_template: bool

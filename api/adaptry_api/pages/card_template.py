@@ -23,7 +23,7 @@ _OF_TEMPLATE: Final = (
 
 
 def is_unfilled_template(readme: bytes) -> bool:
-    """Whether nobody has written anything into the template."""
+    """Whether the README is the template, with nothing filled in."""
     text = readme.decode("utf-8", "replace")
     if text.count(_PLACEHOLDER) < _FEWEST:
         return False

@@ -20,7 +20,8 @@ _STEP = lazy_pattern(r"(?:checkpoint|ckpt|global[-_]?step|step|epoch|iter)[-_]?(
 _FILE_STEP = lazy_pattern(r"(.+)-(?:step)?(\d{6,9})")
 """kohya's names: `tone-000004` is epoch 4, `tone-step00000500` is step 500."""
 _END = lazy_pattern(
-    r"(?:checkpoint[-_])?(?:final|last)(?:[-_](?:adapter|checkpoint|model|lora))?|adapter|adapter[-_]model|lora",
+    r"(?:checkpoint[-_])?(?:final|last)(?:[-_](?:adapter|checkpoint|model|lora))?"
+    r"|adapter|adapter[-_]model|lora",
     re.IGNORECASE,
 )
 """Names of folders in which programs save the end of a run."""
