@@ -109,12 +109,12 @@ answer = [
 ]
 """
     texts, _ = run_client(server, code, tmp_path)
-    alternatives = ["create_branch"] * 2 + ["`adaptry grant add USER reader acme/tone`"] * 2
+    alternatives = ["create_branch"] * 2 + ["`adaptry grant add USER viewer acme/tone`"] * 2
     for text, alternative in zip(texts, [*alternatives, "`adaptry webhook add NAMESPACE URL`"], strict=True):
         assert alternative in text
         assert "unset HF_ENDPOINT" not in text
     server.token("bob", "reader", ("elsewhere",))
-    grant = ["grant", "add", "bob", "reader", "acme/tone", "--data", str(server.data)]
+    grant = ["grant", "add", "bob", "viewer", "acme/tone", "--data", str(server.data)]
     done = CliRunner().invoke(main, grant)
     assert done.exit_code == 0, done.output
 
