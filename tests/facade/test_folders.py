@@ -14,13 +14,14 @@ from adaptry.testing.samples import tiny_lora
 @pytest.fixture
 def runs(tmp_path: Path, number: int) -> Path:
     for step in range(1, 4):
-        tiny_lora(tmp_path / "runs" / "tone" / f"checkpoint-{step}", seed=100 * number + step)
+        folder = tmp_path / "runs" / "tone" / f"checkpoint-{step}"
+        tiny_lora(folder, seed=100 * number + step, base_name=f"org/unknown-{number}")
     (tmp_path / "runs" / "broken").mkdir()
     (tmp_path / "runs" / "broken" / "adapter_config.json").write_text("{}")
     return tmp_path / "runs"
 
 
-def test_a_folder_is_inspected_and_imported(where: str, name: str, runs: Path) -> None:
+def test_a_folder_is_inspected_and_imported(where: str, name: str, number: int, runs: Path) -> None:
     namespace = name.partition("/")[0]
     broken, *checkpoints = adaptry.inspect_folder(runs).adapters
     assert broken.error is not None and broken.error.code == "not_found"
@@ -33,7 +34,7 @@ def test_a_folder_is_inspected_and_imported(where: str, name: str, runs: Path) -
         assert [one.version and one.version.number for one in done.versions] == [None, 1, 2, 3]
         assert [one.planned.adapter.path.name for one in done.failures] == ["broken"]
         assert [(base.name, base.adapters, base.is_registered) for base in done.bases] == [
-            ("org/tiny", 3, False)
+            (f"org/unknown-{number}", 3, False)
         ]
         assert not any(one.is_new for one in adaptry.import_folder(registry, runs, to=namespace).versions)
     assert "3 versions imported" in repr(done) and "tone/checkpoint-3" in done._repr_html_()
