@@ -211,7 +211,7 @@ _OPTIONS = (
         type=DURATION,
         default="60s",
         show_default=True,
-        metavar="SPAN",
+        metavar="DURATION",
         callback=_seconds,
         help="How long to cache which version a ref selects, before --mirror-of is queried again.",
     ),

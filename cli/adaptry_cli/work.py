@@ -85,7 +85,7 @@ from adaptry_cli.storage_options import storage_options
     type=DURATION,
     default="30d",
     show_default=True,
-    metavar="SPAN",
+    metavar="DURATION",
     help="Delete the records and logs of jobs that ended longer ago than this; at least 2d.",
 )
 @click.option(

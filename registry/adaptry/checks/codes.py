@@ -96,7 +96,7 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
     ),
     "config_incomplete": FindingCode(
         "warns",
-        "Fields are missing from the config: PEFT uses its defaults, engines refuse to load the adapter.",
+        "Fields are missing from the config: PEFT uses its defaults, and engines refuse to load the adapter.",
         "add them to adapter_config.json with the values of the training run",
     ),
     "config_unknown": FindingCode(

@@ -36,7 +36,7 @@ def check(
             print(found)
 
     Args:
-        source: A folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+        source: A folder (a `Path`, or a string such as `./out`), a version, or an open `Adapter`.
         base: The base to check against: a folder, a name or an id. None: the version's own, or the registered
             one that the adapter's config names; without either, the adapter is checked on its own.
         engines: Engines to serve it with, each with its version and limits.

@@ -125,9 +125,9 @@ def merge(
 
     Args:
         inputs: One adapter, several, or a mapping from adapters to their weights (finite numbers, 1 if not
-            given). Each is a folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+            given). Each is a folder (a `Path`, or a string such as `./out`), a version, or an open `Adapter`.
         base: The base to merge into: a folder, or a registered base's name or id. None: the adapters' own, if
-            it is known by its content.
+            it is identified by its content.
         to: The folder to write, which must be empty or absent. None: only returns the plan.
         method: How to combine several adapters: `linear` (the weighted sum), or a method of `combine`.
         parameters: The method's parameters, as in `{"density": 0.3}`.

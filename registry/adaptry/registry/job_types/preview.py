@@ -1,5 +1,5 @@
-"""The result of a `preview` job, which examines a combination before it is made; and methods as choices of a
-form."""
+"""The result of a `preview` job, which examines a combination before it is created; and methods as choices"
+" of a form."""
 
 from __future__ import annotations
 
