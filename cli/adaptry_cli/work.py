@@ -95,7 +95,7 @@ from adaptry_cli.storage_options import storage_options
     envvar="ADAPTRY_ALLOW_OUTGOING",
     metavar="NETWORK",
     help=(
-        "Allow webhooks to this private network (CIDR block), also by plain http; may be"
+        "Allow webhooks to this private network (CIDR block), even over plain http; may be"
         " repeated. Also ADAPTRY_ALLOW_OUTGOING, separated by spaces."
     ),
 )

@@ -132,7 +132,7 @@ def test_a_base_whose_name_is_a_shell_command_is_not_part_of_a_command(run, runs
     assert "register it: adaptry base add FOLDER --name NAME;" in told
     tiny_lora(runs / "nameless", base_name="")
     told = run("import", "./runs/nameless", "--to", "acme").stderr
-    assert "base of 1 adapter: not named, so engines do not load them; name it: adaptry base add" in told
+    assert "engines do not load 1 adapter, because no base is named; name it: adaptry base add" in told
 
 
 def test_results_files_that_are_links_elsewhere_are_named_and_not_read(run, answer, runs: Path) -> None:

@@ -42,7 +42,7 @@ def check(
         engines: Engines to serve it with, each with its version and limits.
         weights: True reads the weights, for NaN, infinite values and modules that change nothing; False does
             not. None: those of a folder are read; for a version, the findings of its push are used.
-        other_base: Allows `base` to be another model than the adapter's own.
+        other_base: Allows `base` to be a model other than the adapter's own.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
         progress: False shows no bars.
 

@@ -73,7 +73,7 @@ def convert(
         drop_bias: Leaves out biases that the adapter changes.
         whole_weights: `"none"` leaves saved modules out.
         part: The part of a pipeline to convert from another tool's file: `unet`, `text_encoder`, …
-        other_base: Allows another base than the adapter's own.
+        other_base: Allows a base other than the adapter's own.
         metrics, alias, force_reason: As in `push`, for the resulting version.
         replace: Replaces an adapter in the folder `to`.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.

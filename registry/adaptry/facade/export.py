@@ -99,7 +99,7 @@ def export(
     registry: RegistryLike | None = None,
     progress: ShowProgress = True,
 ) -> ExportOutput | ExportPlan:
-    """Writes an adapter as an engine needs it, repaired so that it is served as it was trained.
+    """Writes an adapter in the form that an engine needs, repaired so that it is served as trained.
 
     The engine's verdict determines the repairs. The error of the result is measured; if it exceeds
     `max_error`, the export is refused (docs/exporting.md).
@@ -118,7 +118,7 @@ def export(
         exact: Refuses repairs that would change any value of the update.
         max_error: The largest relative error ‖ΔW − ΔW'‖ / ‖ΔW‖ (0 to 1). None: 0.1.
         part: The part of a pipeline that the adapter belongs to, as in `unet`.
-        other_base: Allows another base than the adapter's own.
+        other_base: Allows a base other than the adapter's own.
         metrics, alias, force_reason: As in `push`, for the resulting version.
         replace: Replaces an adapter in the folder `to`.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.

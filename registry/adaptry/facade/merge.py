@@ -135,7 +135,7 @@ def merge(
         seed: For methods that draw random numbers.
         rounding: `float32` rounds the sum once; `peft` rounds as PEFT does, after each adapter.
         max_shard_size: The largest weights file, in bytes. None: the base's files stay as they are.
-        other_base: Allows merging into another base than the adapter's own, if the shapes fit.
+        other_base: Allows merging into a base other than the adapter's own, if the shapes fit.
         resize_vocab: Allows embeddings with more rows than the base's.
         base_copy: Which copy to merge into, if the base or the one trained on is quantised.
         device: Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`.

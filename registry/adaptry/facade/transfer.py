@@ -67,7 +67,7 @@ def push(
         parents: The versions that it was made from.
         provenance: Facts about its origin, as in `{"commit": "9f2c1e"}`. With parents or provenance,
             identical files are a new version unless these are identical too.
-        force_reason: Pushes although the checks refuse the adapter; the reason is stored with the version.
+        force_reason: Pushes even though the checks refuse the adapter; the reason is stored with the version.
         progress: False shows no bars.
 
     Raises:

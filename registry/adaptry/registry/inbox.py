@@ -83,8 +83,8 @@ class Inbox(ABC):
 
     @abstractmethod
     def post(self, namespace: str, path: str, data: bytes) -> PostedFile:
-        """Adds a results file, or of samples of results that the caller posted before, to the version that it
-        states, or keeps it apart. Posting an identical file again changes nothing.
+        """Adds a results file, or a samples file of results that the caller posted before, to the version
+        that it states, or keeps it apart. Posting an identical file again changes nothing.
 
         Raises `Unauthenticated` for anonymous callers, `Invalid`, `Conflict` for samples without results, or
         for results that became evidence to which the caller may no longer add, `NotFound` if it cannot be

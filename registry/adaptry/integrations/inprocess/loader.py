@@ -69,7 +69,7 @@ def load(
 
     Args:
         source: The version, as in `"acme/tone@prod"` or what `push` or `search` returned; or a folder (a
-            `Path`, or text that begins with `./`, `../`, `/` or `~`).
+            `Path`, or a string that begins with `./`, `../`, `/` or `~`).
         into: A transformers or PEFT model, on any device. None: return tensors.
         registry: An open registry, a server's URL, or a folder. None: the configured one, as in `connect`.
         device: Without `into`: the device of the tensors.
@@ -83,7 +83,7 @@ def load(
 
     Returns:
         Without `into`: a mapping from tensor names to tensors, with the names, order and shapes of the file.
-        A tensor is made when it is looked up; on the CPU, in its stored dtype, it is the memory-mapped file
+        A tensor is created when it is looked up; on the CPU, in its stored dtype, it is the memory-mapped file
         itself (writing to it never changes the file). With `into`: the PEFT model, the version, and how the
         model's files match the version's base.
 
