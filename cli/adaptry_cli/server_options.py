@@ -84,7 +84,8 @@ _OPTIONS = (
         callback=_networks,
         help=(
             "Allow the server's own requests, such as for an issuer's keys, to this private network (CIDR"
-            " block), even over plain http; may be repeated. Also ADAPTRY_ALLOW_OUTGOING, separated by spaces."
+            " block), even over plain http; may be repeated. Also ADAPTRY_ALLOW_OUTGOING, separated by"
+            " spaces."
         ),
     ),
     click.option(

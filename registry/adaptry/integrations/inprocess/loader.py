@@ -83,9 +83,9 @@ def load(
 
     Returns:
         Without `into`: a mapping from tensor names to tensors, with the names, order and shapes of the file.
-        A tensor is created when it is looked up; on the CPU, in its stored dtype, it is the memory-mapped file
-        itself (writing to it never changes the file). With `into`: the PEFT model, the version, and how the
-        model's files match the version's base.
+        A tensor is created when it is looked up; on the CPU, in its stored dtype, it is the memory-mapped
+        file itself (writing to it never changes the file). With `into`: the PEFT model, the version, and how
+        the model's files match the version's base.
 
     Raises:
         NotFound: there is no such version or folder.
