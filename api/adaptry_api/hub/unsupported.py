@@ -48,7 +48,7 @@ _ALTERNATIVES = (
     ),
     (
         re.compile(r"/api/models/([^/]+/[^/]+)/(?:user-access-request/.+|ask-access)"),
-        "Adapters cannot be gated, so nobody requests access to {name}. An administrator gives a user the"
+        "Adapters cannot be gated, so there are no access requests for {name}. An administrator gives a user the"
         " right to read it with `adaptry grant add USER viewer {name}`.",
     ),
     (

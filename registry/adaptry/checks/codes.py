@@ -130,7 +130,7 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
     ),
     "layers_need_a_list": FindingCode(
         "blocks",
-        "layers_to_transform is set although target_modules is a string; PEFT refuses to load this.",
+        "layers_to_transform is set, but target_modules is a string; PEFT refuses to load this.",
         "write target_modules as a list, or remove layers_to_transform",
     ),
     "task_unknown": FindingCode(
