@@ -48,8 +48,8 @@ _ALTERNATIVES = (
     ),
     (
         re.compile(r"/api/models/([^/]+/[^/]+)/(?:user-access-request/.+|ask-access)"),
-        "Adapters cannot be gated, so there are no access requests for {name}. An administrator gives a user the"
-        " right to read it with `adaptry grant add USER viewer {name}`.",
+        "Adapters cannot be gated, so there are no access requests for {name}. An administrator gives a user"
+        " the right to read it with `adaptry grant add USER viewer {name}`.",
     ),
     (
         re.compile(r"/api/settings/webhooks(?:/.*)?()"),
