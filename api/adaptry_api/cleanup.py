@@ -41,7 +41,7 @@ async def periodic_work(*tasks: tuple[Callable[[], object], float]) -> AsyncIter
                     LOG.warning("a periodic task failed and will be retried: %s", error.message)
                 logged = error.message
             except Exception:  # one task must not end the others
-                LOG.exception("a periodic task failed; it is tried again later")
+                LOG.exception("a periodic task failed; it will be retried later")
             await anyio.sleep(seconds)
 
     async with anyio.create_task_group() as group:

@@ -63,32 +63,32 @@ class _Figures(Collector):
         moved = [((one.adapter, one.alias), one) for one in found.moved_aliases]
         yield _gauge(
             "adaptry_alias_generation",
-            f"Generation of the {MOST} aliases that moved last: how often each has moved.",
+            f"How often each of the {MOST} most recently moved aliases has moved (its generation).",
             alias,
             [(labels, one.generation) for labels, one in moved],
         )
         yield _gauge(
             "adaptry_alias_age_seconds",
-            f"Seconds since each of the {MOST} aliases that moved last moved.",
+            f"Seconds since the last move of each of the {MOST} most recently moved aliases.",
             alias,
             [(labels, max(0.0, now - one.moved_at.timestamp())) for labels, one in moved],
         )
         yield _gauge(
             "adaptry_loaded_workers",
-            f"Workers that have an adapter loaded, by its digest, without workers whose report has expired"
-            f" or whose engine does not answer: the {MOST} that most have.",
+            f"Number of workers that have an adapter loaded, by digest, for the {MOST} most widely loaded."
+            " Workers whose report has expired, or whose engine does not answer, are not counted.",
             ("digest",),
             [((digest,), count) for digest, count in found.loaded],
         )
         yield _gauge(
             "adaptry_open_recalls",
-            "Versions that are quarantined or revoked, and that a worker still has loaded.",
+            "Quarantined or revoked versions that a worker still has loaded.",
             (),
             [((), found.open_recalls)],
         )
         yield _gauge(
             "adaptry_rollout_step",
-            f"Step of the {MOST} newest rollouts that are not over, by their stage.",
+            f"Step of the {MOST} newest unfinished rollouts, by stage.",
             (*alias, "stage"),
             [((one.adapter, one.alias, one.stage), one.step) for one in found.rollouts],
         )
@@ -98,13 +98,13 @@ class _Figures(Collector):
         found, labels = self._found, ("scope", "name")
         yield _gauge(
             "adaptry_stored_bytes",
-            f"Bytes of stored files that count for a namespace or a principal: the {MOST} largest.",
+            f"Bytes of stored files that count towards a namespace or a principal: the {MOST} largest.",
             labels,
             [((subject.scope, subject.name), size) for subject, size, _ in found.used],
         )
         yield _gauge(
             "adaptry_stored_versions",
-            f"Versions that count for a namespace or a principal: the {MOST} with most bytes.",
+            f"Versions that count towards a namespace or a principal: the {MOST} with the most bytes.",
             labels,
             [((subject.scope, subject.name), count) for subject, _, count in found.used],
         )
@@ -112,7 +112,7 @@ class _Figures(Collector):
             limits = ((subject, getattr(one, name)) for subject, one in found.limits)
             yield _gauge(
                 f"adaptry_quota_{name}",
-                f"Limit of {name} that is set for a namespace or a principal; `*` is all others.",
+                f"Limit on {name} that is set for a namespace or a principal; `*` is all others.",
                 labels,
                 [
                     ((subject.scope, subject.name), limit)

@@ -98,7 +98,7 @@ def response_without_reading(
     headers = {**headers, "Accept-Ranges": "bytes"}
     expected = request.headers.get("if-match", "*")
     if expected.strip() != "*" and etag not in expected:  # RFC 9110 §13.1.1
-        raise HttpProblem(412, f"{path} has another ETag than If-Match names; read it again")
+        raise HttpProblem(412, f"{path} no longer has the ETag in If-Match; read it again")
     if has_current(request, etag):
         return Response(status_code=304, headers=headers)
     requested = request.headers.get("range") if request.method == "GET" else None  # RFC 9110 §14.2

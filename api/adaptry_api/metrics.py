@@ -39,7 +39,7 @@ class RequestMetrics:
         self._sent = Counter("adaptry_sent_bytes", "Bytes of answers' bodies.", registry=every)
         self._shares = Counter(
             "adaptry_request_limit_shares",
-            "How often this process shared counts of requests with the registry's other processes.",
+            "How often this process shared its request counts with the registry's other processes.",
             ("result",),
             registry=every,
         )

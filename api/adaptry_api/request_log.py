@@ -148,7 +148,7 @@ class _BackgroundHandler(logging.Handler):
         records = [one for one in waiting if isinstance(one, logging.LogRecord)]
         if left_out := self._left_out:
             self._left_out -= left_out
-            message = f"{left_out} lines are left out here: they came faster than they could be written"
+            message = f"{left_out} lines were dropped here: they arrived faster than they could be written"
             records.append(logging.LogRecord(LOG.name, logging.WARNING, "", 0, message, None, None))
         if records:
             try:

@@ -31,7 +31,7 @@ def access() -> None:
 @administered_registry
 @json_option
 def explain(registry: Registry, user: str, action: str, ref: str, state: str | None, as_json: bool) -> None:
-    """Show whether USER may do ACTION to REF, and which grant decides or what is missing.
+    """Show whether USER may perform ACTION on REF, and which grant decides or what is missing.
 
     ACTION is read, push, evidence.add, alias.move, state.set, approve, delete, job.run,
     inference.authorize, worker.report, member.manage, policy.manage, policy.override, token.manage,

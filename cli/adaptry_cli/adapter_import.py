@@ -17,7 +17,7 @@ from adaptry_cli.out import json_option
 
 @command("import")
 @click.argument("source", metavar="DIR|hf:AUTHOR|hf:ORG/NAME", required=False)
-@click.option("--search", metavar="TEXT", help="Only adapters whose name contains TEXT, on a hub.")
+@click.option("--search", metavar="TEXT", help="On a hub, only adapters whose name contains TEXT.")
 @click.option(
     "--filter", "filters", multiple=True, metavar="TAG", help="Only adapters with this tag; may be repeated."
 )
@@ -65,17 +65,17 @@ def import_(
     each of its checkpoints a version, in the order of steps, with its results files as evidence. `adaptry
     inspect DIR` shows what is there.
 
-    From a hub, imports all adapters of an author, one by name, those of a collection, or those that --search
+    From a hub, imports a single adapter, all adapters of an author or a collection, or those that --search
     and --filter find. Repositories without an adapter are skipped. HF_ENDPOINT and HF_TOKEN choose the hub
     and the account.
 
-    What is already imported is not imported again, so an interrupted import can be run again. The exit code
+    Adapters that were already imported are skipped, so an interrupted import can be run again. The exit code
     is 1 if an adapter could not be imported.
     """
     if source is not None and not is_hub_ref(source):
         is_of_hub = bool(search or filters or collection)
         is_of_hub |= ctx.get_parameter_source("limit") is ParameterSource.COMMANDLINE
-        require_usage(not is_of_hub, "--search, --filter, --collection and --limit are for a hub")
+        require_usage(not is_of_hub, "--search, --filter, --collection and --limit apply only to a hub")
         require_usage(
             namespace is not None,
             f"choose the namespace to import into: adaptry import {source} --to NAMESPACE",
@@ -85,7 +85,9 @@ def import_(
 
         folder = required_folder(source)
         ctx.exit(NO if import_from_folder(registry, folder, namespace, base, dry_run, as_json) else 0)
-    require_usage(base is None, "--base is for a folder; the base of an adapter on a hub is in its config")
+    require_usage(
+        base is None, "--base applies only to a folder; the config of an adapter on a hub names its base"
+    )
     require_usage(
         bool(source or search or filters or collection),
         "choose what to import: ./DIR, hf:AUTHOR, hf:ORG/NAME, --collection, --search or --filter",

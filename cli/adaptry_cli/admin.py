@@ -36,7 +36,7 @@ def recover(user: str, namespace: str | None, data: Path | None, catalog: str | 
     """
     from adaptry.storage.maintenance.recovery import recover_access
 
-    registry = _open(data, catalog, "access is recovered on the registry's own machine, in its folder")
+    registry = _open(data, catalog, "recover access on the registry's own machine, in its folder")
     created = recover_access(registry, user, namespace)
     if as_json:
         print_json(created)
@@ -60,7 +60,7 @@ def replace_audit_key(data: Path | None, catalog: str | None, as_json: bool) -> 
     """
     from adaptry.storage.maintenance.recovery import replace_log_key
 
-    registry = _open(data, catalog, "the key is replaced on the registry's own machine, in its folder")
+    registry = _open(data, catalog, "replace the key on the registry's own machine, in its folder")
     replace_log_key(registry)
     print_done(
         {"replaced": True}, "the next process that seals the audit log signs with its own key", as_json

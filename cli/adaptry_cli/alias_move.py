@@ -89,5 +89,6 @@ def _warn_of_other_base(version: VersionInfo, previous: VersionInfo) -> None:
     base, before = (one.base_name or one.base_id for one in (version, previous))
     print_err(
         f"warning: version {version.number} is for the base {base}, and version {previous.number} for"
-        f" {before}: engines that serve {before} refuse version {version.number}, unless both are one model"
+        f" {before}: engines that serve {before} refuse version {version.number}, unless both are the same"
+        " model"
     )

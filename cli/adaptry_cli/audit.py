@@ -51,12 +51,12 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--since",
         type=POINT_IN_TIME,
-        help="Only entries since this time: a date, or a span before now such as 24h or 7d.",
+        help="Only entries since this time: a date, or how long ago, such as 24h or 7d.",
     )
     @click.option(
         "--until",
         type=POINT_IN_TIME,
-        help="Only entries before this time: a date, or a span before now such as 24h or 7d.",
+        help="Only entries before this time: a date, or how long ago, such as 24h or 7d.",
     )
     @click.option("--denied/--allowed", default=None, help="Only denied actions, or only allowed ones.")
     @functools.wraps(command)

@@ -26,8 +26,8 @@ def backup(registry: Registry, to: Path, verify: bool, skip_damaged: bool, as_js
     """Back up a registry: its catalog as of one moment, and every file that it refers to.
 
     A name that ends in .tar is written as one file. Any other name is a folder, to which later backups add
-    only new files. The server may keep running, and people may keep pushing. `adaptry restore` reads the
-    backup back.
+    only new files. The server may keep running, and people may keep pushing. `adaptry restore` restores the
+    backup.
     """
     from adaptry.storage.backup import create
 

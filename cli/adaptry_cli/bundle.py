@@ -31,7 +31,7 @@ from adaptry_cli.warnings import print_state_warning
 
 @group()
 def bundle() -> None:
-    """Move versions to a registry without a network, in one file.
+    """Move versions to another registry in one file, without a network.
 
     The file contains manifests and files, metrics and states, aliases, the records of bases and, with
     --with-base, their weights. It is a tar file; the same versions always give the same bytes.
@@ -43,14 +43,14 @@ def bundle() -> None:
 @click.option(
     "-o", "--output", "file", metavar="FILE", type=FOLDER, required=True, help="The bundle to write."
 )
-@click.option("--query", metavar="QUERY", help="Also the versions that a search finds.")
-@click.option("--all-versions", is_flag=True, help="All versions of the named adapters.")
-@click.option("--parents", is_flag=True, help="Also the versions that they were made from.")
+@click.option("--query", metavar="QUERY", help="Also include the versions that a search finds.")
+@click.option("--all-versions", is_flag=True, help="Include all versions of the named adapters.")
+@click.option("--parents", is_flag=True, help="Also include the versions that they were made from.")
 @click.option(
     "--with-base",
     "with_bases",
     is_flag=True,
-    help="Also the weights of their bases, which must be stored in the registry.",
+    help="Also include the weights of their bases, which must be stored in the registry.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @registry_option

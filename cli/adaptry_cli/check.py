@@ -73,8 +73,8 @@ def check(
     The exit code is 1 if the adapter cannot work as it is, or if an engine refuses it or does not serve it as
     trained. Every finding has a reason and a remedy.
 
-    Of several adapters, each gets one line, with the codes of its findings; check one alone for reasons and
-    remedies. The exit code is 1 if one of them cannot work or cannot be read.
+    With several adapters, prints one line for each, with the codes of its findings; check a single adapter to
+    see reasons and remedies. The exit code is 1 if one of them cannot work or cannot be read.
     """
     request = CheckRequest(base, other_base, weights, runtimes)
 

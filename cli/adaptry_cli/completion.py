@@ -25,8 +25,8 @@ _KINDS: dict[str, type[ShellComplete]] = {"bash": LineBashComplete, "zsh": ZshCo
 def completion(ctx: click.Context, shell: str) -> None:
     """Print a script that completes commands in your shell.
 
-    It completes commands and options, and names of the registry that the command would use (also a server):
-    adapters, versions and aliases after an @, bases, methods and engines.
+    It completes commands and options, and names in the registry that the command would use (even on a
+    server): adapters, versions and aliases after an @, bases, methods and engines.
 
     \b
     To install it:

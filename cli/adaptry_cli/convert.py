@@ -37,7 +37,7 @@ _ONLY_TO_PEFT = (
     "--base",
     metavar="NAME|DIR|ID",
     type=BASE,
-    help="The base of the adapter. Default: its own, if it is known by its content.",
+    help="The base of the adapter. Default: its own, if it is identified by its content.",
 )
 @click.option(
     "--layout",

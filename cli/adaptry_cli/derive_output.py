@@ -222,7 +222,7 @@ def _checked(target: OutputTarget) -> OutputTarget:
     )
     require_usage(
         is_folder or target.may_replace == (options.force_reason is not None),
-        "--force and --reason TEXT go together: the reason is stored",
+        "pass --force and --reason TEXT together: the reason is stored",
     )
     return target
 

@@ -34,7 +34,7 @@ from adaptry_cli.warnings import warn
     type=WholeNumber(1),
     default=10,
     show_default=True,
-    help="With --weights: number of modules to show, those that differ most first.",
+    help="With --weights: number of modules to show, the most different first.",
 )
 @lazy_registry_option
 @json_option

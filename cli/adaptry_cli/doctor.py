@@ -177,7 +177,7 @@ def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
 
 
 def _decisions(folder: Path, catalog: str | None) -> Iterator[DoctorResult]:
-    """Questions for an operator: names that differ only in capitals, recalls missing after a restore."""
+    """Questions for an operator: names that differ only in case, recalls missing after a restore."""
     if not is_registry(folder):
         return
     try:
@@ -199,7 +199,7 @@ def _decisions(folder: Path, catalog: str | None) -> Iterator[DoctorResult]:
         yield DoctorResult(
             "names",
             "warns",
-            f"{each.kind} that differ only in capitals: {', '.join(each.names)}",
+            f"{each.kind} that differ only in case: {', '.join(each.names)}",
             "exact spelling still finds each, but clients of the Hub may confuse them:"
             " rename or remove all but one",
         )

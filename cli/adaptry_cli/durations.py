@@ -1,4 +1,4 @@
-"""Spans of time as people write them: `24h`, `30m`, `7d`, `0`."""
+"""Durations as people write them: `24h`, `30m`, `7d`, `0`."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def parse_duration(text: str) -> timedelta:
     match = re.fullmatch(r"(\d{1,9})([smhd]?)", text)
     seconds = int(match[1]) * _UNITS[match[2] or "s"] if match else 0
     if not match or (seconds and not match[2]) or seconds > _LONGEST:
-        raise Invalid(f"not a span of time: {text[:40]!r} (write 90s, 30m, 24h, 7d, or 0; at most ten years)")
+        raise Invalid(f"not a duration: {text[:40]!r} (write 90s, 30m, 24h, 7d, or 0; at most ten years)")
     return timedelta(seconds=seconds)

@@ -24,7 +24,7 @@ from adaptry_cli.out import format_count, json_option, print_err, print_json, pr
 @click.argument("ref", type=REF)
 @click.option(
     "--task", "tasks", metavar="TASK", multiple=True, required=True,
-    help="A task of lm-eval, such as gsm8k; may be repeated.",
+    help="An lm-eval task, such as gsm8k; may be repeated.",
 )  # fmt: skip
 @click.option(
     "--base", metavar="DIR|NAME",
@@ -48,10 +48,13 @@ from adaptry_cli.out import format_count, json_option, print_err, print_json, pr
     metavar="DEVICE",
     default="cpu",
     show_default=True,
-    help="Device on which PEFT computes, such as cuda.",
+    help="Device on which PEFT runs, such as cuda.",
 )
 @click.option(
-    "--include-path", metavar="DIR", type=FOLDER, help="A folder with your own tasks, in lm-eval's YAML."
+    "--include-path",
+    metavar="DIR",
+    type=FOLDER,
+    help="A folder with your own tasks, in lm-eval's YAML format.",
 )
 @click.option(
     "--engine", metavar="URL",

@@ -44,8 +44,8 @@ def events(
     """Show the events of the registry, as they happen.
 
     Prints the events of all adapters that you may read, oldest first, each with its number. With --json, each
-    line is one object. With --follow, a registry that cannot be reached is tried again, and no event is
-    missed.
+    line is one object. With --follow, the command reconnects after an outage of the registry, and misses no
+    event.
     """
     happened = (
         follow_events(registry, after, adapters)

@@ -46,9 +46,9 @@ def evidence() -> None:
 def add(registry: Registry, ref: Ref, files: tuple[Path, ...], as_json: bool) -> None:
     """Add results files to a version, unmodified.
 
-    FILE is a file that lm-eval, transformers, TRL, Inspect, MLflow or W&B wrote, a file of .eval_results, a
-    README with a model-index, or a folder with such files. Pass the samples_*.jsonl of lm-eval together with
-    its results_*.json. Adding the same file again adds nothing.
+    FILE is a file that lm-eval, transformers, TRL, Inspect, MLflow or W&B wrote, a file in .eval_results, a
+    README with a model-index, or a folder with such files. Pass lm-eval's samples_*.jsonl together with its
+    results_*.json. Adding the same file again adds nothing.
     """
     from adaptry.operations.evidence.addition import add_evidence
 
@@ -166,7 +166,7 @@ def withdraw(registry: Registry, id: int, reason: str, whole_file: bool, as_json
     done = registry.evidence.withdraw(id, request)
     text = f"withdrew {format_count(done.withdrawn, 'value')}"
     if not done.withdrawn:
-        text = f"evidence {id} was withdrawn already; it keeps the first reason"
+        text = f"evidence {id} was already withdrawn; the first reason is kept"
     print_done({"id": id, "withdrawn": done.withdrawn}, text, as_json)
 
 
@@ -179,7 +179,7 @@ def withdraw(registry: Registry, id: int, reason: str, whole_file: bool, as_json
 def inbox(registry: Registry, namespace: str, limit: int, as_json: bool) -> None:
     """List uploaded results that are not assigned to a version.
 
-    lm-eval pushes results to the data sets lm-eval-results and lm-eval-results-private of a namespace. Those
+    lm-eval pushes results to the datasets lm-eval-results and lm-eval-results-private of a namespace. Those
     that do not state which version was measured, or whose poster may not add evidence to it, stay in the
     inbox until they are attached or discarded.
     """

@@ -65,7 +65,7 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     "--base",
     metavar="NAME|DIR|ID",
     type=BASE,
-    help="The base of the adapter. Default: its own, if it is known by its content.",
+    help="The base of the adapter. Default: its own, if it is identified by its content.",
 )
 @click.option("--rank", type=WholeNumber(1), help="Maximum rank when another method is converted to a LoRA.")
 @click.option(
@@ -83,7 +83,9 @@ def _list_formats(ctx: click.Context, option: click.Parameter, is_asked: bool) -
     metavar="DTYPE",
     help="Dtype of tensors that are computed: float32, float16 or bfloat16.",
 )
-@click.option("--exact", is_flag=True, help="Allow only repairs that change no number of the update.")
+@click.option(
+    "--exact", is_flag=True, help="Allow only repairs that leave every value of the update unchanged."
+)
 @click.option(
     "--max-error",
     type=DecimalNumber(0, 1),
@@ -128,9 +130,9 @@ def export(
     """Export an adapter in a form that an engine serves as trained.
 
     The engine's verdict decides the repairs: scales that it ignores are folded into the weights, other
-    methods are converted to a LoRA, names, ranks and experts are changed as it expects, and what no adapter
-    can express is merged into the base. The result is served as trained, or the export is refused. The error
-    is measured and shown; if it exceeds --max-error, nothing is written.
+    methods are converted to a LoRA, names, ranks and experts are changed to what it expects, and features
+    that no adapter can express are merged into the base. The result is served as trained, or the export is
+    refused. The error is measured and shown; if it exceeds --max-error, nothing is written.
     """
     require_usage(
         runtime is not None or format is not None or artifact is not None,
@@ -227,7 +229,7 @@ def _print_plan(plan: ExportPlan | None, format: str, as_json: bool) -> None:
         if as_json:
             print_json({"runtime": None, "format": format, "repairs": [], "merged": [], "open": []})
         else:
-            print_out("nothing to repair: repairs are made for an engine, and none is named (--for ENGINE)")
+            print_out("nothing to repair: repairs depend on the engine, and none was named (--for ENGINE)")
             print_err(f"format: {format}")
         return
     if as_json:

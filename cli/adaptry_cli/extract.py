@@ -76,7 +76,7 @@ def extract(
 ) -> None:
     """Extract a LoRA from a full fine-tune and its base.
 
-    The change that training made is decomposed tensor by tensor (SVD) and kept up to a rank or an energy.
+    The change made by training is decomposed tensor by tensor (SVD) and kept up to a rank or an energy.
     Norms, biases and resized embeddings are kept whole. The loss is shown; then the result is merged into the
     base and compared with the fine-tune.
     """
@@ -145,8 +145,8 @@ def _print_difference(result: Verification | str) -> None:
         print_err(f"not merged into the base to compare: {result}")
         return
     print_err(
-        f"base plus adapter differs from the fine-tune by {format_share(result.error)} of the change by "
-        "training"
+        f"base plus adapter differs from the fine-tune by {format_share(result.error)} of the change made"
+        " by training"
     )
     errors = [(error, each.tensor) for each in result.tensors if (error := each.relative_to_change)]
     if errors:

@@ -84,7 +84,7 @@ def _plan_text(root: Path, result: VersionImport) -> str:
 def _print_base(base: ImportedBase) -> None:
     adapters = format_count(base.adapters, "adapter")
     if not base.name:
-        print_err(f"no base is named by {adapters}, which engines do not load; name it: {base.remedy}")
+        print_err(f"engines do not load {adapters}, because no base is named; name it: {base.remedy}")
     elif base.is_registered:
         print_err(f"base of {adapters}: {base.name} (registered)")
     else:

@@ -95,8 +95,8 @@ _ENGINES = ("vllm", "sglang", "lorax", "mistralrs", "llamacpp", "dynamo")
 @click.option(
     "--proxy",
     metavar="HOST:PORT",
-    help="Also serve the engine's API at this address, where requests do not fail while an alias moves (not"
-    " LoRAX).",
+    help="Also serve the engine's API at this address; requests to it do not fail while an alias moves (not"
+    " for LoRAX).",
 )
 @click.option(
     "--proxy-connections",
@@ -255,5 +255,5 @@ def _name(url: str) -> str:
 def _plain(text: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9._-]", "-", text).strip("-._")
     if not plain:
-        raise Invalid(f"not a name for a worker: {text[:80]!r} (--name: letters, digits, '.', '_' and '-')")
+        raise Invalid(f"not a worker name: {text[:80]!r} (--name: letters, digits, '.', '_' and '-')")
     return plain

@@ -55,5 +55,5 @@ def parse_address(text: str) -> tuple[str, int]:
     """Host and port of an address to listen at. Raises `Invalid`."""
     match = _ADDRESS.fullmatch(text)
     if match is None or int(match["port"]) > 65535:
-        raise Invalid(f"not an address to listen at: {text[:80]!r} (write HOST:PORT, such as 127.0.0.1:8001)")
+        raise Invalid(f"not an address to listen on: {text[:80]!r} (write HOST:PORT, such as 127.0.0.1:8001)")
     return match["host"].strip("[]"), int(match["port"])

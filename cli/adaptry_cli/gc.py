@@ -22,7 +22,7 @@ from adaptry_cli.out import format_count, format_size, json_option, print_answer
     type=DURATION,
     default="24h",
     show_default=True,
-    metavar="SPAN",
+    metavar="DURATION",
     help="How long a file must have been unused: 30m, 24h, 7d; 0 deletes at once.",
 )
 @cleanup_registry_option
@@ -32,7 +32,7 @@ def gc(registry: Registry, dry_run: bool, grace: timedelta, as_json: bool) -> No
 
     These are files of deleted adapters and of interrupted pushes. An unused file is first marked, and deleted
     by a run after the grace period if it is still unused. Pushes may continue. Works in the registry's
-    folder, on the server's machine, also while the server runs.
+    folder, on the server's machine, even while the server runs.
     """
     from adaptry.storage.maintenance.gc import collect_garbage
 

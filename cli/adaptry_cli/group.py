@@ -36,7 +36,7 @@ def create(registry: Registry, name: str, as_json: bool) -> None:
 @limit_option
 @json_option
 def ls(registry: Registry, limit: int, as_json: bool) -> None:
-    """List groups with their first members: all for administrators, otherwise your own."""
+    """List groups with their first members: your own, or all if you are an administrator."""
     found = collect_pages(registry.principals.groups, limit)
     if as_json:
         print_json(found)

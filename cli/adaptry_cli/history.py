@@ -25,7 +25,7 @@ from adaptry_cli.version_text import detail_text
 def history(registry: Registry, name: AdapterName, limit: int, as_json: bool) -> None:
     """Show the history of an adapter.
 
-    Lists pushes, moves of aliases, metrics and edits, each with its author and time; newest first.
+    Lists pushes, alias moves, metrics and edits, each with its author and time, newest first.
     """
     events = collect_pages(lambda cursor, many: registry.adapters.history(name, cursor, many), limit)
     if as_json:

@@ -39,15 +39,15 @@ def inspect(
 ) -> None:
     """Show an adapter's properties, read from its files, and how it can be used.
 
-    Shows method, modules with ranks and scales, extra weights and dtypes; its share of the base and the
-    memory it takes when served; whether it can be merged or written as a LoRA, and which engines serve it as
-    trained. All of this is read from headers and config.
+    Shows method, modules with ranks and scales, extra weights and dtypes; its size relative to the base, and
+    the memory it takes when served; whether it can be merged or written as a LoRA, and which engines serve it
+    as trained. All of this is read from headers and config.
 
     With --weights, the registry inspects a version's weights now if that was not done when it was pushed.
 
-    Of several adapters, each gets one row. If DIR is not an adapter itself, such as ./runs, this also applies
-    to all adapters in the folders below it, of any supported tool; the rows show which of them have the same
-    weights, and which have only zero updates. The exit code is 1 if one of them cannot be read.
+    With several adapters, prints one row for each. If DIR is not itself an adapter, such as ./runs, this
+    includes all adapters in the folders below it, from any supported tool; the rows show which of them have
+    the same weights, and which have only zero updates. The exit code is 1 if one of them cannot be read.
     """
     if len(sources) > 1:
         require_usage(not weights, "--weights lists the tensors of one adapter: inspect them one by one")

@@ -87,8 +87,8 @@ def submit(
     """Submit a job, and print its id.
 
     TASK is merge, combine, preview, convert, export, weight-statistics, evaluate, fingerprint, verify, gc or
-    replicate; docs/jobs.md lists the fields of each. To give a FIELD several values,
-    repeat it, as `inputs` in the example below. The job has your rights, and needs nothing from this machine.
+    replicate; docs/jobs.md lists the fields of each. To give a FIELD several values, repeat it, as `inputs`
+    in the example below. The job has your rights, and does not depend on this machine.
     """
     from adaptry.core.byte_sizes import parse_bytes
 
@@ -126,8 +126,8 @@ def schedule(
     """Submit a job on a schedule.
 
     TASK and its fields are those of `adaptry jobs submit`. CRON is minute, hour, day, month and weekday in
-    UTC, as in '30 2 * * *'. Runners submit the job; if none was running at the time, the job is submitted
-    once when a runner starts, if that is within a day.
+    UTC, as in '30 2 * * *'. Runners submit the job; if none was running at the time, a runner that starts
+    within a day submits it once.
     """
     order = validate_options(JobOrder, kind=kind, task=_task(kind, fields))
     print_answer(registry.jobs.schedule(name, cron, order), name, as_json)
@@ -258,7 +258,7 @@ def show(registry: Registry, job: str, as_json: bool) -> None:
 @registry_option
 @json_option
 def logs(registry: Registry, job: str, follow: bool, as_json: bool) -> None:
-    """Print the log of a job's steps; with --json, one object in each line."""
+    """Print the log of a job's steps; with --json, one object per line."""
     log = _Log(registry, job, print_json_line if as_json else _print_log_line)
     while True:
         found = registry.jobs.get(job)
@@ -273,7 +273,7 @@ def logs(registry: Registry, job: str, follow: bool, as_json: bool) -> None:
 @registry_option
 @json_option
 def cancel(registry: Registry, job: str, as_json: bool) -> None:
-    """Cancel a job: it stops, and changes nothing from then on."""
+    """Cancel a job: it stops, and makes no further changes."""
     found = registry.jobs.cancel(job)
     print_done(found.model_dump(mode="json"), f"{found.id} is {found.state}", as_json)
 

@@ -28,7 +28,7 @@ from adaptry_cli.renamed_option import RenamedOption
     help="Show the versions that were made from it instead.",
 )
 @click.option(
-    "--recipe", "as_recipe", is_flag=True, help="Print a recipe for `adaptry combine` that makes it again."
+    "--recipe", "as_recipe", is_flag=True, help="Print a recipe with which `adaptry combine` reproduces it."
 )
 @registry_option
 @json_option

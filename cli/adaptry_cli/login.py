@@ -43,8 +43,8 @@ def login(
 
     In a terminal, prints an address and a code: open the address in a browser, here or on any other machine,
     and approve the code. Elsewhere, reads the token from stdin. The token is tested first, then saved in a
-    file that only you can read. The code of an invitation (`adaptry user invite`), entered with --with-token,
-    is exchanged for a token first. URL is the server's address. Default: ADAPTRY_URL.
+    file that only you can read. An invitation code (`adaptry user invite`), entered with --with-token, is
+    first exchanged for a token. URL is the server's address. Default: ADAPTRY_URL.
     """
     server = require_server(url)
     if sum((adapter is not None, token_file is not None, in_browser, with_token)) > 1:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     metavar="KEY",
     help=(
         "Adapters: name (the default), updated, downloads, versions. Versions: newest (the default),"
-        " downloads, rank, size, metric.NAME. Names sort alphabetically, all other keys from the largest or"
-        " newest."
+        " downloads, rank, size, metric.NAME. Names are sorted alphabetically, all other keys largest or"
+        " newest first."
     ),
 )
 @click.option("--reverse", is_flag=True, help="Reverse the order.")

@@ -39,7 +39,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         ),
         "copy": ("copy:copy", "Copy a version to another name or registry."),
         "mirror": ("mirror:mirror", "Copy versions from another registry, once or continuously."),
-        "bundle": ("bundle:bundle", "Move versions to a registry without a network, in one file."),
+        "bundle": ("bundle:bundle", "Move versions to another registry in one file, without a network."),
         "lock": ("lock:lock", "Pin refs to digests in a file."),
     },
     "Find and inspect adapters": {
@@ -104,7 +104,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
             "Prove or refute that a checkpoint is a base plus adapters.",
         ),
         "combine": ("combine:combine", "Combine adapters of one base into one adapter."),
-        "stack": ("stack:stack", "Stack adapters into one LoRA that acts as all of them together."),
+        "stack": ("stack:stack", "Stack adapters into one LoRA that acts like all of them together."),
         "extract": ("extract:extract", "Extract a LoRA from a full fine-tune and its base."),
         "convert": (
             "convert:convert",
@@ -171,7 +171,7 @@ COMMANDS: Mapping[str, Mapping[str, CommandEntry]] = {
         "open": ("open:open_page", "Open an adapter's page in a browser."),
         "webhook": (
             "webhook:webhook",
-            "Send a namespace's events to other systems, signed, and see the deliveries.",
+            "Send a namespace's events to other systems, signed, and inspect the deliveries.",
         ),
         "uploads": ("uploads:uploads", "List and discard open uploads."),
         "backup": (
@@ -307,7 +307,7 @@ def _describe_outside_problem(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.filename and error.errno in _UNUSABLE_PATHS:
         return f"cannot use {shorten(str(error.filename), 100)}: {error.strerror}; choose another path"
     if isinstance(error, UnicodeEncodeError) and "surrogates" in error.reason:
-        return f"an argument is not UTF-8 text: {error.object[:200]!a}; only paths may be like that"
+        return f"an argument is not UTF-8 text: {error.object[:200]!a}; only paths may contain other bytes"
     return None
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "--base",
     metavar="NAME|DIR|ID",
     type=BASE,
-    help="The base to merge into. Default: the adapters' own, if it is known by its content.",
+    help="The base to merge into. Default: the adapters' own, if it is identified by its content.",
 )
 @click.option(
     "--to",

@@ -52,7 +52,7 @@ def migrate(ctx: click.Context, folder: Path | None, url: str | None, as_json: b
         _bring_up_to_date(as_json)
         return
     if folder is None or url is None:
-        raise click.UsageError("--from and --to go together")
+        raise click.UsageError("pass --from and --to together")
     from adaptry.storage.maintenance.move_to_postgres import move_catalog
 
     with progress() as bars:

@@ -34,7 +34,7 @@ _PAUSE = 5.0
     "--from-token-file",
     metavar="FILE",
     type=FOLDER,
-    help="A file with a token for the source. Default: the token that other commands would send it.",
+    help="A file with a token for the source. Default: the token that other commands would use for it.",
 )
 @click.option("--aliases", is_flag=True, help="Also move aliases to match the source.")
 @click.option("--parents", is_flag=True, help="Also copy the versions that a version was made from.")
@@ -46,7 +46,7 @@ _PAUSE = 5.0
 )
 @click.option("--delete", is_flag=True, help="Delete mirrored adapters that were deleted at the source.")
 @click.option(
-    "--every", type=DURATION, metavar="SPAN", help="Repeat, with this pause between rounds: 30s, 5m."
+    "--every", type=DURATION, metavar="DURATION", help="Repeat, with this pause between rounds: 30s, 5m."
 )
 @click.option("--follow", "is_following", is_flag=True, help="Keep running, and copy changes as they happen.")
 @click.option("--dry-run", is_flag=True, help="Show what would be copied; change nothing.")
@@ -69,9 +69,10 @@ def mirror(
 ) -> None:
     """Copy versions from another registry, once or continuously.
 
-    Copies the versions that QUERY finds there (without a QUERY, all of them), with their numbers, metrics and
-    states. Later rounds copy new versions and apply changes: a version that was revoked there is revoked
-    here. An interrupted round can be run again. The exit code is 1 if a version or change was refused.
+    Copies the versions that QUERY finds at the source (without a QUERY, all of them), with their numbers,
+    metrics and states. Later rounds copy new versions and apply changes: a version that was revoked at the
+    source is revoked here. An interrupted round can be run again. The exit code is 1 if a version or change
+    was refused.
     """
     require_usage(not base_files or bases, "--base-files copies the weights of bases; leave out --no-bases")
     require_usage(
@@ -149,7 +150,7 @@ def print_sync_result(followed: MirrorResult, as_json: bool) -> None:
     for failure in followed.failures:
         print_err(f"refused: {failure.what}: {failure.reason}")
     for ref in followed.withheld:
-        print_err(f"not copied: {ref} is withdrawn there")
+        print_err(f"not copied: {ref} is withdrawn at the source")
     for name in followed.gone:
         print_err(f"deleted there: {name} (--delete deletes it here too)")
     for word, refs in (

@@ -1,4 +1,4 @@
-"""Points in time as options: `2026-11-28`, `2026-11-28T18:00Z`, or `24h` and `7d`, so long ago."""
+"""Points in time as options: `2026-11-28`, `2026-11-28T18:00Z`, or how long ago: `24h`, `7d`."""
 
 from __future__ import annotations
 
@@ -33,6 +33,5 @@ def _parse(text: str) -> datetime:
         return datetime.now(UTC) - parse_duration(text)
     except Invalid as error:
         raise Invalid(
-            f"not a time: {text[:40]!r} (write 2026-11-28, 2026-11-28T18:00Z, or a span before now: 30m,"
-            " 24h, 7d)"
+            f"not a time: {text[:40]!r} (write 2026-11-28, 2026-11-28T18:00Z, or how long ago: 30m, 24h, 7d)"
         ) from error

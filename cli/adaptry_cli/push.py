@@ -65,7 +65,7 @@ def push(
     DIR is a folder that PEFT's save_pretrained wrote, such as ./out. hf:ORG/NAME, or hf:ORG/NAME@REVISION, is
     an adapter on a hub. Prints the version and its digest. Pushing identical files returns the existing
     version. Files that do not belong to an adapter (optimizer state, pickles) are left out and listed.
-    Results files (trainer_state.json, results_*.json of lm-eval) become evidence of the version.
+    Results files (trainer_state.json, lm-eval's results_*.json) become evidence of the version.
     """
     from adaptry.registry.records import AdapterEdit, PushOptions
 
@@ -147,7 +147,7 @@ def print_pushed(pushed: PushResult, as_json: bool) -> None:
     """Prints the version and its digest; findings go to stderr."""
     version = pushed.version
     if not pushed.is_new:
-        print_err(f"{version.label} already has these files; no new version was made")
+        print_err(f"{version.label} already has these files; no new version was created")
     if version.state != "active":
         from adaptry.registry.state_warnings import state_warning  # few pushes find such a version
 

@@ -65,7 +65,7 @@ def show(registry: Registry, name: str, is_principal: bool, as_json: bool) -> No
 @administered_registry
 @json_option
 def ls(registry: Registry, as_json: bool) -> None:
-    """List the quotas that are set: all for administrators, otherwise your own."""
+    """List the quotas that are set: your own, or all if you are an administrator."""
     found = registry.quotas.list()
     if as_json:
         print_json(found)

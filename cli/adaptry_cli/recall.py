@@ -88,8 +88,8 @@ def _print_status(found: RecallStatus) -> None:
     if not found.lines:
         print_err(
             "no worker ever reported this version. It was downloaded"
-            f" {format_count(version.downloads, 'time')}; the registry knows only engines whose worker"
-            " reports, with a token of the role `worker`"
+            f" {format_count(version.downloads, 'time')}; the registry only knows engines whose worker"
+            " reports to it, with a token that has the role `worker`"
         )
         return
     workers = _workers(found.lines)
@@ -99,8 +99,9 @@ def _print_status(found: RecallStatus) -> None:
         print_err(f"declared gone, without proof: {format_count(len(declared), 'worker')}")
     if unknown := {one.worker for one in found.lines if one.outcome == "unknown"}:
         print_err(
-            f"{', '.join(sorted(unknown)[:5])} may still serve it: no report, or no answer from its engine,"
-            " arrives from there. A worker that reports again receives the recall. If its engine is gone:"
+            f"{', '.join(sorted(unknown)[:5])} may still serve it: the worker no longer reports, or its"
+            " engine does not answer. A worker that reports again receives the recall. If its engine is"
+            " gone:"
             " adaptry workers declare-gone WORKER --reason TEXT"
         )
 

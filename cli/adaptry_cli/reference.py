@@ -24,14 +24,14 @@ Results go to stdout, messages and progress to stderr; `--json` prints the resul
 `--registry`, then `ADAPTRY_URL`, then the embedded registry in the user's data folder (`ADAPTRY_HOME` moves
 it). The token is `ADAPTRY_TOKEN`, then the one that `adaptry login` saved.
 
-On a terminal, tables fit its width: long texts end in an ellipsis, and columns that do not fit are left out
-and named. Times are relative (`2 h ago`); `--exact-times`, or `ADAPTRY_EXACT_TIMES=1`, shows exact ones with
-their zone. Green marks live and finished items, yellow those that need attention, red those that must not be
-used; `NO_COLOR=1` switches colours off. Files and pipes get every column, whole texts and exact times.
-`adaptry completion --help` shows how to complete commands and names in your shell.
+On a terminal, tables are fitted to its width: long values end in an ellipsis, and columns that do not fit are
+omitted and named. Times are relative (`2 h ago`); `--exact-times`, or `ADAPTRY_EXACT_TIMES=1`, shows exact
+ones with their zone. Green marks live and finished items, yellow those that need attention, red those that
+must not be used; `NO_COLOR=1` switches colours off. Output to files and pipes has every column, full values
+and exact times. `adaptry completion --help` shows how to complete commands and names in your shell.
 
-Plugins of pydantic (such as logfire's) are loaded by `serve`, `work` and `follow` only. All other commands
-set `PYDANTIC_DISABLE_PLUGINS` to `__all__`, to start faster, unless you set it yourself.
+Only `serve`, `work` and `follow` load pydantic plugins (such as logfire's). To start faster, all other
+commands set `PYDANTIC_DISABLE_PLUGINS` to `__all__`, unless you set it yourself.
 """
 
 

@@ -114,7 +114,7 @@ def restore(
             raise click.UsageError(f"{what} is a version, which needs --reason TEXT. {_FORMS}")
         set_state(connect_to(where), what, "active", reason, None, as_json)
         return
-    require_usage(reason is None, f"--reason belongs to a version, not to a backup. {_FORMS}")
+    require_usage(reason is None, f"--reason applies to a version, not to a backup. {_FORMS}")
     if what is None or epoch_only:
         if what is not None or not epoch_only:
             raise click.UsageError(f"name a version or a backup; --epoch-only takes neither. {_FORMS}")

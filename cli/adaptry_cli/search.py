@@ -23,7 +23,7 @@ Terms of a query:
                        by, finding, loaded (a worker or engine); TEXT may end in *
   FIELD:DIGEST         digest, parent; sha256:…, or its first digits and *
   FIELD<=NUMBER        rank, alpha, size, parameters, version, downloads, findings; also = != < > >=
-  FIELD>=DATE          created, updated (its adapter); 2026-01-31, 2026-01, or a span before now: 7d
+  FIELD>=DATE          created, updated (its adapter); 2026-01-31, 2026-01, or how long ago: 7d
   metric.NAME>=NUMBER  the newest value; max:metric.NAME and min:metric.NAME take the extremes
   eval.TASK.METRIC>=N  the newest evidence; eval.TASK.METRIC,FILTER for one of several filters
   has:FIELD            alias, tag, trait, parent, finding, licence, rank, alpha, metric.NAME,
@@ -60,7 +60,7 @@ class _QueryCommand(Command):
     type=SEARCH_ORDER,
     help=(
         "newest, name, created, updated, downloads, rank, alpha, size, metric.NAME or"
-        " eval.TASK.METRIC. Names sort alphabetically, all other keys from the largest or newest; versions"
+        " eval.TASK.METRIC. Names are sorted alphabetically, all other keys largest or newest first; versions"
         " without a value come last."
     ),
 )
@@ -73,8 +73,8 @@ def search(
 ) -> None:
     """Find versions by base, method, rank, module, metric and more.
 
-    A version is found if all terms of the QUERY hold; OR and parentheses, which a shell needs quoted, combine
-    terms. The newest versions come first, unless --sort names another order.
+    Finds the versions that match all terms of the QUERY. OR and parentheses, which must be quoted in a shell,
+    combine terms. The newest versions come first, unless --sort sets another order.
     """
     text = " ".join(query).replace(_MARK, "")
 

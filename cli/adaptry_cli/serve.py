@@ -125,14 +125,16 @@ def _announce(started: ServerAddress, data: Path, as_json: bool) -> None:
     if host in _ONLY_HERE and sys.stderr.isatty():
         from adaptry_api.serve import sign_in_link
 
-        print_err(f"open in a browser, once and within a minute: {sign_in_link(started, data)}")
+        print_err(f"open in a browser (works once, within a minute): {sign_in_link(started, data)}")
     print_err(f"log in on this machine: adaptry login {here} --token-file {shlex.quote(str(token_file))}")
     if there != here:
-        print_err(f"log in elsewhere, with a copy of that file: adaptry login {there} --token-file FILE")
+        print_err(
+            f"log in on another machine, with a copy of that file: adaptry login {there} --token-file FILE"
+        )
     print_err(f"then use the server: export ADAPTRY_URL={here}")
     if host not in _ONLY_HERE:
         print_err(
-            "warning: tokens and files are sent unencrypted; in a network that you do not trust, put a proxy"
-            " with TLS in front"
+            "warning: tokens and files are sent unencrypted; on an untrusted network, put a TLS proxy in"
+            " front"
         )
     print_err("Ctrl-C stops the server")

@@ -84,7 +84,8 @@ _OPTIONS = (
         callback=_networks,
         help=(
             "Allow the server's own requests, such as for an issuer's keys, to this private network (CIDR"
-            " block), also by plain http; may be repeated. Also ADAPTRY_ALLOW_OUTGOING, separated by spaces."
+            " block), even over plain http; may be repeated. Also ADAPTRY_ALLOW_OUTGOING, separated by"
+            " spaces."
         ),
     ),
     click.option(
@@ -211,7 +212,7 @@ _OPTIONS = (
         type=DURATION,
         default="60s",
         show_default=True,
-        metavar="SPAN",
+        metavar="DURATION",
         callback=_seconds,
         help="How long to cache which version a ref selects, before --mirror-of is queried again.",
     ),

@@ -1,4 +1,4 @@
-"""`adaptry stack`: stack several adapters of one base into one LoRA that acts as all of them together."""
+"""`adaptry stack`: stack several adapters of one base into one LoRA that acts like all of them together."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def stack(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Stack adapters into one LoRA that acts as all of them together.
+    """Stack adapters into one LoRA that acts like all of them together.
 
     The result is exactly the weighted sum of their updates: the factors are concatenated, and the rank is the
     sum of the ranks. Every module gets the same rank and scale 1, so that any engine can serve it.

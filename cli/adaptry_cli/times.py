@@ -27,7 +27,8 @@ def exact_times_option(command: Command) -> Command:
         expose_value=False,
         envvar="ADAPTRY_EXACT_TIMES",
         callback=_remember,
-        help="Show exact times with their zone instead of '2 h ago'. Files and pipes always get them.",
+        help="Show exact times with their zone instead of '2 h ago'. Output to files and pipes always has"
+        " them.",
     )(command)
 
 

@@ -22,7 +22,7 @@ _HUB = "hf_"
 def token() -> None:
     """Create, list and revoke tokens.
 
-    Works against a server, and on its machine in the folder that it serves, even while it runs.
+    Works through a server, or on its machine in the folder that it serves, even while the server runs.
     """
 
 
@@ -146,7 +146,7 @@ def _print_created(created: CreatedToken, secret: str, as_json: bool) -> None:
 @administered_registry
 @json_option
 def ls(registry: Registry, limit: int, as_json: bool) -> None:
-    """List tokens, without their secrets: all for administrators, otherwise your own."""
+    """List tokens, without their secrets: your own, or all if you are an administrator."""
     found = collect_pages(registry.tokens.list, limit)
     if as_json:
         print_json(found)

@@ -70,7 +70,7 @@ def invite(registry: Registry, name: str, hours: float, as_json: bool) -> None:
 @administered_registry
 @json_option
 def ls(registry: Registry, limit: int, as_json: bool) -> None:
-    """List users and workers: all for administrators, otherwise yourself."""
+    """List users and workers: yourself, or all if you are an administrator."""
     found = collect_pages(
         lambda cursor, size: registry.principals.list(cursor, size, kinds=("user", "worker")), limit
     )

@@ -28,7 +28,7 @@ def verify(registry: Registry, read_data: bool, as_json: bool) -> None:
     Compares the catalog's rows with each other, and checks that every file is present and has the right size.
     --read-data also hashes every file, and computes each version's spec and report again. Damaged files are
     marked, and are not served until they are repaired. A report that the current checks would write
-    differently is listed, but is not damage. Works in the registry's folder, also while its server runs. The
+    differently is listed, but is not damage. Works in the registry's folder, even while its server runs. The
     exit code is 1 if damage was found.
     """
     from adaptry.storage.maintenance.integrity import verify as look

@@ -40,7 +40,7 @@ _LOOK_SECONDS = 0.2
 
 @group()
 def webhook() -> None:
-    """Send a namespace's events to other systems, signed, and see the deliveries.
+    """Send a namespace's events to other systems, signed, and inspect the deliveries.
 
     docs/webhooks.md shows what a receiver gets and how it verifies it.
     """
@@ -81,7 +81,8 @@ def add(
             " its network (adaptry serve --allow-outgoing); to try it, run"
             f" `adaptry webhook test {created.webhook.id}`"
         )
-    _print_secret(created, f"webhook {created.webhook.id} is sent the events of {namespace}", as_json)
+    done = f"webhook {created.webhook.id} receives the events of {namespace} from now on"
+    _print_secret(created, done, as_json)
 
 
 @webhook.command()
@@ -126,7 +127,7 @@ def rm(registry: Registry, id: int, as_json: bool) -> None:
 @administered_registry
 @json_option
 def enable(registry: Registry, id: int, as_json: bool) -> None:
-    """Enable a disabled webhook: it is sent events from now on."""
+    """Enable a disabled webhook: it receives events from now on."""
     _print_webhook(registry.webhooks.set_enabled(id, True), as_json)
 
 
@@ -280,4 +281,6 @@ def _result(one: WebhookDelivery) -> str:
             return "withheld: the owner may no longer read it"
         case "failed":
             return f"failed: {one.error or 'not sent within a day'}"
-    return f"{one.error}; tried again at {format_when(one.due_at)}" if one.error and one.due_at else "pending"
+    if one.error and one.due_at:
+        return f"{one.error}; next attempt at {format_when(one.due_at)}"
+    return "pending"

@@ -85,7 +85,7 @@ from adaptry_cli.storage_options import storage_options
     type=DURATION,
     default="30d",
     show_default=True,
-    metavar="SPAN",
+    metavar="DURATION",
     help="Delete the records and logs of jobs that ended longer ago than this; at least 2d.",
 )
 @click.option(
@@ -95,7 +95,7 @@ from adaptry_cli.storage_options import storage_options
     envvar="ADAPTRY_ALLOW_OUTGOING",
     metavar="NETWORK",
     help=(
-        "Allow webhooks to this private network (CIDR block), also by plain http; may be"
+        "Allow webhooks to this private network (CIDR block), even over plain http; may be"
         " repeated. Also ADAPTRY_ALLOW_OUTGOING, separated by spaces."
     ),
 )

@@ -1,4 +1,4 @@
-"""`adaptry workers ls`, `show`, `gone`, `forget`: the engines, and what each has loaded."""
+"""`adaptry workers ls`, `show`, `declare-gone`, `forget`: the engines, and what each has loaded."""
 
 from __future__ import annotations
 

@@ -378,7 +378,7 @@ def test_names_of_principals_and_groups_differ_in_more_than_capitals(server: Ser
         assert server.call("POST", path, {**fields, "name": "pia"}).status == 201
         twin, again = (server.call("POST", path, {**fields, "name": name}) for name in ("Pia", "pia"))
         assert_problem(twin, 409, "conflict")
-        assert "differs only in capitals from pia" in twin.json["detail"]
+        assert "differs only in case from pia" in twin.json["detail"]
         assert_problem(again, 409, "conflict")
         assert "pia already exists" in again.json["detail"]
     token = {"name": "PIA", "role": "viewer", "namespaces": ["acme"]}

@@ -188,11 +188,11 @@ def test_unsigned_tokens_and_those_signed_with_a_shared_secret_are_refused(
         header = _encode({"alg": algorithm, "kid": "first"})
         for ending in ("", signature):
             answer = exchange(publishing, f"{header}.{claims}.{ending}")
-            assert_refused(answer, "invalid_grant", "accepted are RS256 and ES256")
+            assert_refused(answer, "invalid_grant", "RS256 and ES256 are accepted")
     signed = f"{_encode({'alg': 'HS256', 'kid': 'first'})}.{claims}"
     secret = hmac.digest(rsa_key("first").as_pem(private=False), signed.encode(), "sha256")
     confused = f"{signed}.{base64.urlsafe_b64encode(secret).decode().rstrip('=')}"
-    assert_refused(exchange(publishing, confused), "invalid_grant", "accepted are RS256 and ES256")
+    assert_refused(exchange(publishing, confused), "invalid_grant", "RS256 and ES256 are accepted")
 
 
 def test_a_key_inside_the_token_is_not_used(publishing: Server, issuer: LocalIssuer) -> None:

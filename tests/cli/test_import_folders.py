@@ -132,7 +132,7 @@ def test_a_base_whose_name_is_a_shell_command_is_not_part_of_a_command(run, runs
     assert "register it: adaptry base add FOLDER --name NAME;" in told
     tiny_lora(runs / "nameless", base_name="")
     told = run("import", "./runs/nameless", "--to", "acme").stderr
-    assert "no base is named by 1 adapter, which engines do not load; name it: adaptry base add" in told
+    assert "engines do not load 1 adapter, because no base is named; name it: adaptry base add" in told
 
 
 def test_results_files_that_are_links_elsewhere_are_named_and_not_read(run, answer, runs: Path) -> None:
@@ -190,7 +190,7 @@ def test_an_import_of_a_folder_needs_a_namespace_and_takes_no_filter(run, runs: 
     file = run("import", f"./runs/tone/{WEIGHTS}", "--to", "acme", code=3).stderr
     assert f"runs/tone/{WEIGHTS} is a file; pass the folder that it is in" in file
     assert "adaptry import ./runs --to NAMESPACE" in run("import", "./runs", code=2).stderr
-    assert "are for a hub" in run("import", "./runs", "--to", "acme", "--limit", "3", code=2).stderr
+    assert "apply only to a hub" in run("import", "./runs", "--to", "acme", "--limit", "3", code=2).stderr
     assert "write ./runs for the folder" in run("import", "runs", "--to", "acme", code=2).stderr
     assert "no folder at absent" in run("import", "./absent", "--to", "acme", code=3).stderr
     (runs.parent / "empty").mkdir()

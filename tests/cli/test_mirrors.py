@@ -26,7 +26,7 @@ def test_gc_reports_marked_and_then_deleted_files(run, answer) -> None:
 
 def test_gc_accepts_a_grace_period_and_a_folder(run, tmp_path: Path) -> None:
     for wrong in ("1", "24 hours", "-1h", "h", "9999999d"):
-        assert "not a span of time" in run(*HERE, "gc", "--grace", wrong, code=2).stderr
+        assert "not a duration" in run(*HERE, "gc", "--grace", wrong, code=2).stderr
     assert "on the server's machine" in run("--registry", "http://127.0.0.1:9", "gc", code=2).stderr
     assert "no registry" in run(*HERE, "gc", code=3).stderr
 

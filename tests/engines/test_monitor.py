@@ -114,4 +114,4 @@ def test_wrong_addresses_and_too_many_pins_are_refused(scene: Scene, follow: Cal
     told = follow(engine, "--pin", PROD, "--pin", A, "--slots", "1", code=2).stderr
     assert "2 refs are pinned, but --slots is 1" in told
     for address in ("8001", "127.0.0.1:99999", "http://127.0.0.1:80"):
-        assert "not an address to listen at" in follow(engine, "--listen", address, code=2).stderr
+        assert "not an address to listen on" in follow(engine, "--listen", address, code=2).stderr

@@ -31,7 +31,7 @@ def test_extract_writes_the_lora_and_reports_the_loss(saved: Saved, tmp_path: Pa
     assert "7 of 21 weights changed" in answer.stderr
     assert "in modules_to_save" in answer.stderr
     assert "energy kept" in answer.stderr
-    assert "of the change by training" in answer.stderr
+    assert "of the change made by training" in answer.stderr
 
 
 def test_extract_creates_a_version_with_base_and_recipe(saved: Saved) -> None:

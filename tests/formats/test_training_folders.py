@@ -26,7 +26,7 @@ LEFTOVERS = {
     "zero_to_fp32.py": "a program", "latest": "training state", "debug.log": "training state",
     "model.safetensors": "whole model", "model-00001-of-00002.safetensors": "whole model",
     "adapter-f16.gguf": "another adapter",
-    "axolotl_config.yaml": "not a file of an adapter",
+    "axolotl_config.yaml": "not an adapter file",
 }  # fmt: skip
 FOLDERS = {
     "checkpoint-500": "training state",

@@ -62,7 +62,7 @@ def test_ordinary_evidence_meets_the_conditions() -> None:
         ({"direction": "lower"}, {}, "is better is not known"),
         ({"filter": "flexible"}, {"filter": "strict"}, "with the filter flexible, and with strict at prod"),
         ({"settings": "5-shot"}, {"settings": "0-shot"}, "other settings than prod's (5-shot, not 0-shot)"),
-        ({"file": Digest.of(b"same")}, {"file": Digest.of(b"same")}, "of one results file"),
+        ({"file": Digest.of(b"same")}, {"file": Digest.of(b"same")}, "from one results file"),
         ({"task": "gsm8k "}, {}, "has no evidence of gsm8k acc"),
         ({"metric": "аcc"}, {}, "has no evidence of gsm8k acc"),
     ],

@@ -315,7 +315,7 @@ def test_a_value_that_is_not_a_number_is_reported(base: Path, adapter: Path, tmp
 
     rewrite(found, spoil)
     [verdict] = verified(base, found, adapter).failed
-    assert (verdict.tensor, verdict.hint) == (Q, "it has values that are NaN")
+    assert (verdict.tensor, verdict.hint) == (Q, "it contains NaN")
 
 
 def test_the_tolerance_applies_only_to_adapted_tensors(base: Path, adapter: Path, tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ def test_a_recipe_becomes_a_job_for_those_who_may_run_jobs_there(
         assert (job.kind, job.task["inputs"]) == (kind, ["acme/tone@1=1", "acme/style@1=1"])
         assert job.id in answer.headers["Location"]
     waiting = browser.get(address).body.decode()
-    assert "load the page again" in waiting
+    assert "reload the page" in waiting
     assert "Compute it as a job" not in waiting
 
 
@@ -150,7 +150,7 @@ def test_a_runner_computes_the_preview_and_makes_the_version(
     found = browser.get(f"{address}&format=json").json["preview"]
     assert found["inputs"] == ["acme/tone@1", "acme/style@1"]
     assert 0 < found["conflict"] < 1
-    assert "of what they change has opposite signs" in browser.get(address).body.decode()
+    assert "of the changes have opposite signs" in browser.get(address).body.decode()
     other = address.replace("0.7", "0.6")
     assert "not computed yet" in browser.get(other).body.decode()
     assert len(server.registry().versions.detail(Ref.parse("acme/both")).manifest.parents) == 2

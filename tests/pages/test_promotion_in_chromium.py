@@ -81,7 +81,7 @@ def test_the_keyboard_alone_approves_and_overrides_in_the_dialog(page: Page, sce
     dialog.get_by_role("button", name="Approve this move").focus()
     page.keyboard.press("Enter")
     dialog.get_by_role("button", name="Withdraw my approval").wait_for()
-    dialog.get_by_text("Move it although conditions are not met").focus()
+    dialog.get_by_text("Move it even though conditions are not met").focus()
     page.keyboard.press("Enter")
     dialog.get_by_label("Reason").focus()
     page.keyboard.type("the benchmark is broken")
@@ -100,7 +100,7 @@ def test_the_keyboard_alone_approves_and_overrides_in_the_dialog(page: Page, sce
 def test_a_conflict_shows_the_changes_in_the_dialog(page: Page, scene: PromotionScene) -> None:
     page.get_by_role("link", name="Promote version 3").click()
     dialog = page.get_by_role("dialog", name="Promote version 3")
-    dialog.get_by_text("Move it although conditions are not met").click()
+    dialog.get_by_text("Move it even though conditions are not met").click()
     dialog.get_by_label("Reason").fill("it is urgent")
     bert = scene.person("bert")
     assert bert.post(f"{scene.alias}/override", scene.fields(2, reason="a demonstration")).status == 303

@@ -228,7 +228,7 @@ def test_issuers_and_publishers_are_added_and_removed(server: Server) -> None:
 def test_users_are_invited_disabled_and_enabled_and_put_into_groups(server: Server) -> None:
     browser, users, groups = Browser(server), "/-/settings/users", "/-/settings/groups"
     answer = browser.post(users, {"do": "invite", "name": "mia", "hours": "5"})
-    assert "it is not shown again" in answer.body.decode()
+    assert "it will not be shown again" in answer.body.decode()
     for do, word in (("disable", "disabled"), ("enable", "enabled")):
         assert browser.post(users, {"do": do, "name": "mia"}).status == 303
         (mia,) = (one for one in server.registry().principals.list().items if one.name == "mia")

@@ -105,7 +105,7 @@ def test_names_that_differ_only_in_capitals_stay_reachable(registry: LocalRegist
     assert registry.versions.get(Ref.parse("acme/tone@prod")) == registry.versions.get(
         Ref.parse("acme/tone@PROD")
     )
-    with pytest.raises(Conflict, match="differs only in capitals"):
+    with pytest.raises(Conflict, match="differs only in case"):
         registry.adapters.create(AdapterName.parse("acme/TONE"), AdapterEdit())
     registry.adapters.create(AdapterName.parse("Acme/new"), AdapterEdit())  # in a namespace that exists
     # The rows were changed without events, which `verify` reports; no value among them is invalid.
@@ -152,8 +152,8 @@ def test_workers_loaded_versions_and_schedules_are_kept(registry: LocalRegistry)
 def test_doctor_lists_names_that_differ_only_in_capitals(old: Path) -> None:
     shown = CliRunner().invoke(main, ["doctor", "--registry", str(old)]).output
     for line in (
-        "namespaces that differ only in capitals: Acme, acme",
-        "adapters that differ only in capitals: Acme/Tone, acme/tone",
-        "aliases, branches or tags that differ only in capitals: acme/tone@PROD, acme/tone@prod",
+        "namespaces that differ only in case: Acme, acme",
+        "adapters that differ only in case: Acme/Tone, acme/tone",
+        "aliases, branches or tags that differ only in case: acme/tone@PROD, acme/tone@prod",
     ):
         assert line in " ".join(shown.split())

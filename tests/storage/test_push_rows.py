@@ -78,7 +78,7 @@ def ticking(registry: LocalRegistry) -> Iterator[LocalRegistry]:
 
 def take_steps(registry: LocalRegistry, adapters: list[Adapter], seed: int) -> list[str]:
     """Pushes, edits and deletes; returns the outcome of each step. An alias that differs from another only in
-    capitals is refused after the version's rows were written.
+    case is refused after the version's rows were written.
     """
     chosen, results = random.Random(seed), []
     for _ in range(STEPS):
@@ -130,4 +130,4 @@ def test_pushes_write_the_rows_that_sqlalchemy_writes(
         assert take_steps(registry, adapters, seed) == results
         assert rows_of(registry) == rows
     assert "changed" in results
-    assert any("differs only in capitals" in result for result in results)
+    assert any("differs only in case" in result for result in results)

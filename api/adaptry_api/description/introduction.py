@@ -36,7 +36,7 @@ TAGS = {
     "sign-in": "Users and groups of an identity provider, and tokens for CI jobs, as OAuth defines them.",
     "events": "Changes in the registry, as they happen.",
     "workers": "Inference engines' reports of loaded adapters, and recalls.",
-    "jobs": "Long-running work, such as merges, which runners carry out.",
+    "jobs": "Long-running work, such as merges, carried out by runners.",
     "tokens": "Tokens: credentials of principals.",
     "principals": "Users, service accounts, workers and groups.",
     "access": "Grants, members of namespaces, and explanations of access decisions.",
@@ -45,7 +45,7 @@ TAGS = {
 }
 
 _TEXT = """
-A registry for PEFT adapters: it stores and checks versions, and keeps aliases that name the live one.
+A registry for PEFT adapters: it stores and checks versions, and keeps aliases that name the live version.
 
 ## Authentication
 

@@ -47,7 +47,7 @@ class Card:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The results in `model-index`, by type, or by data set and type if the type is ambiguous."""
+        """The results in `model-index`, by type, or by dataset and type if the type is ambiguous."""
         found = [(data, kind, value) for data, kind, value in _results(self.data.get("model-index"))]
         kinds = Counter(kind for _, kind, _ in found)
         named = {

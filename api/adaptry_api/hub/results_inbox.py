@@ -1,4 +1,4 @@
-"""The data sets to which lm-eval pushes: an inbox for results, and the only data sets that are served.
+"""The datasets to which lm-eval pushes: an inbox for results, and the only datasets that are served.
 
 Every namespace has `lm-eval-results` and `lm-eval-results-private`. They need not be created, and are the
 same inbox, in which callers see the files that they posted themselves: lm-eval reads them back to write a
@@ -57,12 +57,12 @@ Namespace = Annotated[str, Depends(_namespace)]
 
 
 def created(request: Request, name: str) -> Response:
-    """The response to a client that creates such a data set: it already exists."""
+    """The response to a client that creates such a dataset: it already exists."""
     return JSONResponse({"url": f"{origin(request)}/datasets/{name}", "name": name, "id": name})
 
 
 def is_inbox(name: str) -> bool:
-    """Whether `namespace/name` is one of these data sets."""
+    """Whether `namespace/name` is one of these datasets."""
     namespace, _, repository = name.partition("/")
     return bool(namespace) and repository in INBOXES
 
@@ -241,10 +241,10 @@ def _posted(registry: Registry, namespace: str, operations: Iterator[object]) ->
             case InlineFile():
                 results.append(operation)
             case _:
-                raise Invalid("this data set takes files of results in a commit, and nothing else")
+                raise Invalid("a commit to this dataset may contain only results files")
         if len(results) + len(samples) > MAX_FILES:
             raise TooLarge(
-                f"a commit to this data set has at most {MAX_FILES} files of results; pass an empty folder to"
+                f"a commit to this dataset has at most {MAX_FILES} results files; pass an empty folder to"
                 " lm-eval (--output_path), or make several commits"
             )
     for one in (*results, *samples):

@@ -1,8 +1,8 @@
 """Hub protocol addresses that this server does not answer: a sentence for clients, no wrong error code.
 
 `RepoNotFound` is used only for repositories, since clients report it as a mistyped name. For an address
-without a route, a 404 without a code makes every client stop and print the sentence. Data sets, spaces and
-the like are repositories too, and downloads show the sentence of no other error, so a request for one by name
+without a route, a 404 without a code makes every client stop and print the sentence. Datasets, spaces and the
+like are repositories too, and downloads show the sentence of no other error, so a request for one by name
 gets `RepoNotFound`.
 """
 
@@ -17,7 +17,7 @@ from adaptry_api import errors
 from adaptry_api.header_text import header_text
 
 _KINDS = {
-    "datasets": "data sets",
+    "datasets": "datasets",
     "spaces": "spaces",
     "kernels": "kernels",
     "buckets": "buckets",
@@ -48,8 +48,8 @@ _ALTERNATIVES = (
     ),
     (
         re.compile(r"/api/models/([^/]+/[^/]+)/(?:user-access-request/.+|ask-access)"),
-        "Adapters cannot be gated, so nobody requests access to {name}. An administrator gives a user the"
-        " right to read it with `adaptry grant add USER viewer {name}`.",
+        "Adapters cannot be gated, so there are no access requests for {name}. An administrator gives a user"
+        " the right to read it with `adaptry grant add USER viewer {name}`.",
     ),
     (
         re.compile(r"/api/settings/webhooks(?:/.*)?()"),

@@ -48,7 +48,7 @@ def read_unverified(text: str) -> UnverifiedToken:
     header, claims = _part(parts[0]), _part(parts[1])
     algorithm, key_id, issuer = header.get("alg"), header.get("kid"), claims.get("iss")
     if algorithm not in ALGORITHMS:
-        raise Invalid(f"the ID token is signed with {str(algorithm)[:20]!a}; accepted are RS256 and ES256")
+        raise Invalid(f"the ID token is signed with {str(algorithm)[:20]!a}; RS256 and ES256 are accepted")
     if "crit" in header or not isinstance(key_id, str | None) or not isinstance(issuer, str):
         raise Invalid("the ID token has a header or an issuer that is not supported")
     return UnverifiedToken(text, algorithm, key_id, issuer)

@@ -94,7 +94,7 @@ async def submit_combination(request: Request, registry: VisitorsRegistry) -> Re
 
 def _submit(request: Request, registry: Registry, do: str) -> Response:
     if do not in _KINDS:
-        raise Invalid("the form names no action of this page; load the page again")
+        raise Invalid("the form names no action of this page; reload the page")
     form = CombineForm.of(request.query_params)
     page = _combination(registry, form, "")
     if page.problem or page.task is None:

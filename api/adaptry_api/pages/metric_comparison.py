@@ -42,7 +42,7 @@ _CONDITIONS = (
     ("task_version", "version of the task"),
     ("task_hash", "prompts"),
     ("settings", "settings"),
-    ("dataset", "data set"),
+    ("dataset", "dataset"),
     ("n", "number of documents"),
     ("chat_template", "chat template"),
     ("direction", "direction"),

@@ -64,8 +64,8 @@ def list_adapters(
 ) -> Page[AdapterInfo]:
     """List the adapters that the caller may read.
 
-    They are sorted by name unless `sort` names another order, which then begins with the most recently
-    updated adapter, or with the one that has the most downloads or versions.
+    They are sorted by name unless `sort` names another order, which begins with the most recently updated
+    adapter, or with the one that has the most downloads or versions.
     """
     return registry.adapters.list(namespace, cursor, limit, sort=sort, reverse=reverse)
 

@@ -82,7 +82,8 @@ def list_members(
 ) -> NamespaceMembers:
     """List a namespace's members, oldest first.
 
-    The response has their roles, the user who is accountable for the namespace, and the cursor of more.
+    The response has their roles, the user who is accountable for the namespace, and the cursor of the next
+    page.
     """
     return registry.grants.members(namespace, cursor, limit)
 

@@ -28,8 +28,8 @@ def post_results(namespace: Namespace, body: PostRequest, registry: CallersRegis
     """Post a file that lm-eval wrote.
 
     If it states the version that was measured, and the caller may add evidence to it, it becomes evidence of
-    that version. Otherwise it is kept in the inbox, with a `reason`. lm-eval itself posts by the Hub's
-    protocol, to the data set `lm-eval-results` or `lm-eval-results-private` of the namespace.
+    that version. Otherwise it is kept in the inbox, with a `reason`. lm-eval itself posts over the Hub
+    protocol, to the dataset `lm-eval-results` or `lm-eval-results-private` of the namespace.
     """
     try:
         data = base64.b64decode(body.content, validate=True)
@@ -66,7 +66,7 @@ def get_kept_results(id: Id, registry: CallersRegistry) -> KeptResults:
 
 @BY_ID.get("/{id}/file", response_class=Response)
 def download_posted_results(id: Id, registry: CallersRegistry) -> Response:
-    """Download a posted file of results, byte for byte."""
+    """Download a posted results file, byte for byte."""
     return Response(registry.inbox.read(id), media_type="application/json")
 
 
@@ -74,7 +74,7 @@ def download_posted_results(id: Id, registry: CallersRegistry) -> Response:
 def attach_results(id: Id, body: AttachRequest, registry: CallersRegistry) -> EvidenceAddition:
     """Attach results in the inbox to the version that was measured.
 
-    It requires `evidence.add` on the adapter. The files of samples of the same run are attached with them.
+    It requires `evidence.add` on the adapter. The samples files of the same run are attached, too.
     """
     return registry.inbox.attach(id, Ref.parse(body.ref))
 

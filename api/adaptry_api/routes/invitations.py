@@ -16,8 +16,8 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/invitations", "tokens")
 def invite_user(registry: CallersRegistry, body: InvitationRequest) -> InvitationInfo:
     """Invite a user; the user is created if missing.
 
-    The response has a code that the user exchanges for a first token (`adaptry login`). It is valid once, for
-    some hours, and the user's earlier codes are no longer valid. Requires an administrator.
+    The response has a code that the user exchanges for a first token (`adaptry login`). It can be used once,
+    within some hours, and replaces the user's earlier codes. Requires an administrator.
     """
     return registry.principals.invite(body)
 

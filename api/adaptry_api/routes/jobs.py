@@ -63,6 +63,6 @@ def retry_job(job: JobId, registry: CallersRegistry) -> JobInfo:
     """Queue a failed or cancelled job again.
 
     Finished stages are not repeated. Only the job's submitter and administrators may do this, since the job
-    has its submitter's rights; and no token whose limits are narrower than those of the job's token.
+    has its submitter's rights. The caller's token must not have narrower limits than the job's token.
     """
     return registry.jobs.retry(job)

@@ -1,4 +1,4 @@
-"""Quotas: limits of storage and requests for namespaces and principals, and their use."""
+"""Quotas: limits on storage and requests for namespaces and principals, and their use."""
 
 from __future__ import annotations
 

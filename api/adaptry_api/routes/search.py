@@ -95,7 +95,7 @@ def search_versions(
     as `base:meta-llama/Llama-3.1-8B rank<=16 metric.accuracy>0.8`; `OR`, parentheses and `-` combine them,
     such as `(alias:prod OR alias:canary) -tag:draft`.
 
-    A request reads a limited number of rows. Where few versions match, a page has fewer than `limit` items,
-    maybe none, and still a `next`: continue until a page has no `next`.
+    A request reads a limited number of rows. If few versions match, a page may have fewer than `limit` items,
+    or none, and still have a `next`: continue until a page has no `next`.
     """
     return registry.versions.search(q, cursor, limit, sort=sort, reverse=reverse)

@@ -40,8 +40,8 @@ _BYTES = {
 class UploadOpenRequest(BaseModel, extra="forbid"):
     """The file to upload.
 
-    Without a `digest`, the file may be sent while it is hashed. Then finish the upload with its digest; or
-    open it again, with the digest and with the id of the `earlier` upload.
+    Without a `digest`, the file may be sent while it is hashed. Then finish the upload with the digest; or
+    open it again, with the digest and the id of the `earlier` upload.
     """
 
     digest: Digest | None = None
@@ -150,7 +150,7 @@ async def append_to_upload(
     """Append bytes to an upload.
 
     The body's first byte belongs at `Upload-Offset`. If the connection breaks, the bytes before the break are
-    kept. A wrong offset is answered with 416, with the right one in the problem's `offset`.
+    kept. For a wrong offset, the response is 416, with the right one in the problem's `offset`.
     """
     upload = UploadInfo(id=id, offset=offset, size=size)
     async with app_state_of(request).uploads.slot(identity.namespaces) as threads:

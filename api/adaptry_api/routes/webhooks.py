@@ -27,10 +27,10 @@ Message = Annotated[str, Path(max_length=64, description="The message's `webhook
 
 @ROUTES.post("", status_code=201)
 def add_webhook(registry: CallersRegistry, body: WebhookRequest) -> CreatedSecret:
-    """Add a webhook that is sent a namespace's events.
+    """Add a webhook, which receives a namespace's events.
 
-    Requires `webhook.manage` in the namespace. The webhook is sent only events that the caller may read. The
-    answer has the secret that messages are signed with, which is not shown again.
+    Requires `webhook.manage` in the namespace. The webhook receives only events that the caller may read. The
+    response contains the secret that messages are signed with, which is not shown again.
     """
     return registry.webhooks.add(body)
 
@@ -56,7 +56,7 @@ def get_webhook(registry: CallersRegistry, id: Id) -> WebhookInfo:
 def enable_webhook(registry: CallersRegistry, id: Id, body: WebhookChange) -> WebhookInfo:
     """Disable a webhook, or enable it again.
 
-    After it is enabled, a webhook is sent new events, not those that it missed.
+    An enabled webhook receives new events, not those that it missed.
     """
     return registry.webhooks.set_enabled(id, body.is_enabled)
 

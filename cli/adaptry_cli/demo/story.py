@@ -98,15 +98,15 @@ def _train(stage: _Stage) -> _Adapters:
     for task in (stage.package, stage.summary):
         stage.narrator.say(f"{task.name}: {task.title}")
     stage.narrator.say(
-        "package v1 and v2 are two trainings for the first task, v2 with more steps; summary is for the"
-        " second. All are on the upper half of the layers, which shortens the training."
+        "package v1 and v2 are two training runs for the first task, v2 with more steps; summary is for the"
+        " second. All adapt only the upper half of the layers, which shortens the training."
     )
     first = _trained(stage, stage.package, "package-1", "package v1", PACKAGE_FIRST)
     second = _trained(stage, stage.package, "package-2", "package v2", PACKAGE_SECOND, first.base_metric)
     summary = _trained(stage, stage.summary, "summary", "summary v1", SUMMARY)
     adapters = _Adapters(first, second, summary)
     stage.narrator.table(
-        "On text that was not trained on",
+        "On held-out text",
         ("adapter", "LoRA", "metric", "base", "base + adapter", "seconds"),
         [
             ("package v1", _shape(PACKAGE_FIRST), "accuracy (higher is better)", *_numbers(first)),
@@ -116,7 +116,8 @@ def _train(stage: _Stage) -> _Adapters:
     )
     choices, held_out = len(stage.package.choices), len(stage.package.held_out)
     stage.narrator.say(
-        f"Accuracy is the share of {held_out} docstrings whose package the model names; guessing among"
+        f"Accuracy is the share of {held_out} docstrings for which the model names the right package;"
+        f" guessing among"
         f" {choices}"
         f" gives {1 / choices:.3f}."
     )
@@ -176,7 +177,7 @@ def _merge(stage: _Stage, trained: _Adapters) -> list[str]:
         kept = measure(merged, stage.package, "the merged model", progress=bars)
     lines = [
         f"merged = PEFT's merge_and_unload: {compared.different} of {compared.weights:,} weights differ, "
-        f"largest difference of a logit {compared.largest:g}",
+        f"largest logit difference {compared.largest:g}",
         f"accuracy of the merged model {kept:.3f}, of base + package v2 {trained.second.adapter_metric:.3f}",
     ]
     for line in lines:

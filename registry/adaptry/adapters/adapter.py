@@ -62,7 +62,7 @@ class Adapter:
 
     def derived(self, function: Callable[[Adapter], Result]) -> Result:
         """The result of `function(self)`, which may use config, header and format, but not the content. It is
-        cached, also for the adapters that `with_content` makes from this one.
+        cached, even for the adapters that `with_content` makes from this one.
         """
         if function not in self._derived:
             self._derived[function] = function(self)
@@ -174,7 +174,7 @@ def open_dir(folder: Path | str) -> Adapter:
     """Opens the adapter in a folder: its config and the headers of its weights. No weights are read.
 
     Args:
-        folder: A folder that PEFT's `save_pretrained` wrote, or another supported tool.
+        folder: A folder written by PEFT's `save_pretrained` or by another supported tool.
 
     Raises:
         NotFound: there is no adapter in the folder.

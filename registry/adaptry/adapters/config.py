@@ -331,7 +331,7 @@ def _refuse_code(fields: Mapping[str, Any]) -> None:
     _refuse_library(fields.get("auto_mapping"))
     if fields.get("megatron_core") not in (None, "megatron.core"):
         raise InvalidConfig(
-            "adapter_config.json: megatron_core names a module to import; only megatron.core may"
+            "adapter_config.json: megatron_core names a module to import; only megatron.core is allowed"
         )
     for key, inner in _LOADER_PATHS.items():
         value = fields.get(key)

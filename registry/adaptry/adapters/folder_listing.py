@@ -44,7 +44,7 @@ _REASONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (lazy_pattern(r".*\.(?:safetensors|gguf)"), "weights of another adapter or in another layout"),
 )
 
-_NO_PART = "not a file of an adapter"
+_NO_PART = "not an adapter file"
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,8 +290,8 @@ def _excuse_vectors(
 
 def _renamed(names: ParameterNames) -> MissingReason:
     text = (
-        f"transformers renames or fuses the weights of {names.model_type} at load, by rules that are unknown"
-        " here"
+        f"transformers renames or fuses the weights of {names.model_type} at load, by rules that Adaptry"
+        " does not know"
     )
     return MissingReason("renamed", text)
 

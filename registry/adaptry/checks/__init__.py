@@ -25,7 +25,7 @@ __all__ = ["check", "sort_findings", "unknown_base", "without_base"]
 
 _TOLD_BY_BASE = frozenset(["base_weight_replaced", "weights_not_loaded"])
 _ORDER = ("blocks", "warns", "notes")
-_BIND = "state the base that it was trained on: adaptry base bind REF BASE"
+_BIND = "record the base that it was trained on: adaptry base bind REF BASE"
 _REGISTER = (
     "register its base from the folder: adaptry base add FOLDER --name NAME; this also checks the adapter"
     " again"

@@ -9,7 +9,7 @@ from adaptry.checks.codes import FindingCode
 BASE_CODES: Mapping[str, FindingCode] = {
     "base_name_differs": FindingCode(
         "warns",
-        "The adapter declares a different base than the one it was checked against.",
+        "The adapter declares a different base from the one it was checked against.",
         "check it against the base that it names or, if both are the same model, add the name:"
         " adaptry base add FOLDER --name NAME; if the name is a folder's, confirm the base of a version:"
         " adaptry base bind REF BASE",

@@ -96,7 +96,7 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
     ),
     "config_incomplete": FindingCode(
         "warns",
-        "Fields are missing from the config: PEFT uses its defaults, engines refuse to load the adapter.",
+        "Fields are missing from the config: PEFT uses its defaults, and engines refuse to load the adapter.",
         "add them to adapter_config.json with the values of the training run",
     ),
     "config_unknown": FindingCode(
@@ -130,7 +130,7 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
     ),
     "layers_need_a_list": FindingCode(
         "blocks",
-        "layers_to_transform is set although target_modules is a string; PEFT refuses to load this.",
+        "layers_to_transform is set, but target_modules is a string; PEFT refuses to load this.",
         "write target_modules as a list, or remove layers_to_transform",
     ),
     "task_unknown": FindingCode(

@@ -20,12 +20,13 @@ def render_page() -> str:
         "This page is written by `python -m adaptry.checks > docs/checks.md`.",
         "",
         (
-            "A registry inspects all weights before it admits them, whether they come by `adaptry push`, over"
-            " REST, from the Hub's clients, from mirrors or from jobs. Commits to branches with NaN or"
+            "A registry inspects all weights before it admits them, whether they arrive through `adaptry"
+            " push`, REST, Hub clients, mirrors or jobs. Commits to branches with NaN or"
             " infinity are refused too. A child process with limits on memory and processor time counts the"
             " NaN and infinite elements of every tensor, and computes the Euclidean norm of the others in"
-            " float64. If the process fails, the push fails with `unavailable` (503) and can be repeated; the"
-            " uploaded files are kept. `adaptry show REF` shows the totals, `adaptry inspect REF --weights`"
+            " float64. If the process fails, the push fails with `unavailable` (503) and can be retried;"
+            " the uploaded files are kept. `adaptry show REF` shows the totals, `adaptry inspect REF"
+            " --weights`"
             " every tensor, and `GET /api/v1/adapters/NAMESPACE/NAME/versions/VERSION/tensors` returns the"
             " tensors in pages. A version pushed to an older Adaptry is shown as not inspected until one of"
             " the last two is called for it."

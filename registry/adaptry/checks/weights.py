@@ -1,7 +1,7 @@
 """Findings from an inspection of the weights: non-finite values, and modules that change nothing.
 
 These are pure functions of values; `adaptry.adapters.inspection` inspects the weights, in a limited process.
-So a server and a command line find the same in the same files.
+So a server and the command line report the same findings for the same files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Whether all updates of an adapter are zero, found by reading as little of its weights as possible.
 
-`checks.weights` reads every tensor. Here, the first kilobytes of a factor show that it is not zero, and one
-module that changes something decides, so that thousands of adapters can be looked through.
+`checks.weights` reads every tensor. Here, the first kilobytes of a factor show that it is not zero, and a
+single module that changes something settles it, so thousands of adapters can be scanned.
 """
 
 from __future__ import annotations

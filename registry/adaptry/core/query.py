@@ -39,7 +39,7 @@ GRAMMAR = (
     + ", metric.NAME (or max:metric.NAME, min:metric.NAME) and eval.TASK.METRIC with = != < <= > >= and a"
     " number; "
     + " and ".join(DATE_FIELDS)
-    + " with the same and a date (2026-01-31), or a span before now (7d); "
+    + " with the same and a date (2026-01-31), or how long ago (7d); "
     + ", ".join(f"has:{field}" for field in HAS_FIELDS)
     + " (has:metric.NAME, has:eval.TASK.METRIC); fits:ENGINE; "
     "OR and parentheses combine terms: adjacent terms must all hold, and bind more tightly than OR; "
@@ -203,7 +203,7 @@ class _Parser:
     def _deeper(self) -> None:
         self._depth += 1
         if self._depth > MAX_DEPTH:
-            raise InvalidQuery(f"a query has at most {MAX_DEPTH} parentheses inside each other")
+            raise InvalidQuery(f"a query may have at most {MAX_DEPTH} nested parentheses")
 
     def _term(self, token: str) -> Term:
         self.terms += 1

@@ -1,4 +1,4 @@
-"""Times in a query: `2026-01-31`, `2026-01`, `2026-01-31T12:00Z`, or a span before now, such as `7d`."""
+"""Times in a query: `2026-01-31`, `2026-01`, `2026-01-31T12:00Z`, or how long ago, such as `7d`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SPAN = re.compile(r"(\d{1,9})([mhdw])")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 _LONGEST = timedelta(days=36_500)
 _DATE = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?")
-_EXAMPLES = "write 2026-01-31, 2026-01, 2026-01-31T12:00Z, or a span before now such as 7d (m, h, d, w)"
+_EXAMPLES = "write 2026-01-31, 2026-01, 2026-01-31T12:00Z, or how long ago, such as 7d (m, h, d, w)"
 FIRST = datetime(1, 1, 2, tzinfo=UTC)
 LAST = datetime(9999, 12, 30, tzinfo=UTC)
 """The limits of times, so that no zone can push one beyond the calendar."""

@@ -1,4 +1,4 @@
-"""Quotas: limits of storage and requests for namespaces and principals. Pure values and rules.
+"""Quotas: limits on storage and requests for namespaces and principals. Pure values and rules.
 
 A limit is a number, or None if it is not set. A limit for a name has priority over one for all names
 (`EVERY`), which has priority over the built-in limits. `UNLIMITED` lifts a limit that is set for every name.
@@ -76,7 +76,7 @@ def refuse_bytes(
     if use.bytes + requested <= limit:
         return Busy(
             f"{subject} may store {format_size(limit)}, and open uploads have reserved the rest; try again"
-            " when they have finished (`adaptry uploads ls` shows them, `adaptry uploads rm` drops one)",
+            " when they have finished (`adaptry uploads ls` shows them, `adaptry uploads rm` discards one)",
             RESERVED_SECONDS,
         )
     return QuotaExceeded(
@@ -109,5 +109,5 @@ def refuse_upload(subject: QuotaSubject, use: StoredUse, limits: QuotaLimits) ->
     holder = f"{are} open in {subject.name}" if subject.scope == "namespace" else f"of {subject} {are} open"
     return Busy(
         f"{uploads} {holder} already; try again when some have finished (`adaptry uploads ls` shows them,"
-        " `adaptry uploads rm` drops one)"
+        " `adaptry uploads rm` discards one)"
     )

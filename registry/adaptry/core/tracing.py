@@ -1,7 +1,7 @@
 """Spans and durations of what a process does, for OpenTelemetry. Nothing is imported or measured until
 `install` is called, which only `core.telemetry` does.
 
-A span has no names of tenants, no tokens, and of an error only its class: traces go to another system.
+A span contains no tenant names and no tokens, and only the class of an error: traces go to another system.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def promote(
     condition: str | None = None,
     override: str | None = None,
 ) -> AliasMoveResult:
-    """Points an alias at the version that `ref` means now, if its policies allow it.
+    """Points an alias at the version that `ref` selects now, if its policies allow it.
 
         adaptry.promote(registry, "acme/tone@staging")  # to prod
         adaptry.promote(registry, "acme/tone@2", to="staging")
@@ -34,13 +34,13 @@ def promote(
         ref: The version, as in `"acme/tone@3"`, or what `push` or `search` returned.
         to: The alias to move; a new one is created.
         only_from: The number of the version that the alias must be at now (0: the alias must not exist).
-        condition: One more condition in the language of policies, also if the alias has no policy.
-        override: A reason to move the alias although its conditions are not met; it needs
+        condition: One more condition, in the language of policies, even if the alias has no policy.
+        override: A reason to move the alias even though its conditions are not met; it needs
             `policy.override`.
 
     Raises:
         NotFound: there is no such version.
-        CheckFailed: a condition is not met; the message has each of them.
+        CheckFailed: a condition is not met; the message lists them.
         Invalid: a malformed condition.
         MissingDependency: the registry evaluates conditions without the extra `gates`.
         Conflict: the alias is not at `only_from`, someone else moved it in the meantime, or the version's

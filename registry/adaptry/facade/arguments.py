@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 RefLike: TypeAlias = Ref | VersionInfo | PushResult | str
 """A version: `"acme/tone@prod"`, a `Ref`, or a version that a call returned."""
 SourceLike: TypeAlias = Adapter | Ref | VersionInfo | PushResult | Path | str
-"""An adapter: a version as in `RefLike`, a folder (a `Path`, or text that begins with `./`, `../`, `/` or
+"""An adapter: a version as in `RefLike`, a folder (a `Path`, or a string that begins with `./`, `../`, `/` or
 `~`), or an `Adapter` that is open."""
 BaseLike: TypeAlias = BaseInfo | Digest | Path | str
 """A base: its name or id in the registry, or a folder (as in `SourceLike`)."""

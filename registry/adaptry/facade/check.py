@@ -36,13 +36,13 @@ def check(
             print(found)
 
     Args:
-        source: A folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+        source: A folder (a `Path`, or a string such as `./out`), a version, or an open `Adapter`.
         base: The base to check against: a folder, a name or an id. None: the version's own, or the registered
             one that the adapter's config names; without either, the adapter is checked on its own.
         engines: Engines to serve it with, each with its version and limits.
         weights: True reads the weights, for NaN, infinite values and modules that change nothing; False does
             not. None: those of a folder are read; for a version, the findings of its push are used.
-        other_base: Allows `base` to be another model than the adapter's own.
+        other_base: Allows `base` to be a model other than the adapter's own.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
         progress: False shows no bars.
 

@@ -112,7 +112,7 @@ def combine(
 
     Args:
         inputs: Adapters, or a mapping from adapters to their weights (finite numbers, 1 if not given). Each
-            is a folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+            is a folder (a `Path`, or a string such as `./out`), a version, or an open `Adapter`.
         to: A name in the registry, or a folder. None: only returns the plan.
         method: `linear`, `svd`, `ties`, `dare_linear`, …
         parameters: The method's parameters, as in `{"density": 0.3}`.
@@ -212,7 +212,7 @@ def stack(
     registry: RegistryLike | None = None,
     progress: ShowProgress = True,
 ) -> DerivedResult | CombinePlan:
-    """Stacks adapters of one base into one LoRA that acts as all of them together.
+    """Stacks adapters of one base into one LoRA that acts like all of them together.
 
     The result is exactly the weighted sum of their updates: the factors are put side by side, and a module's
     rank is the sum of its ranks in the inputs.

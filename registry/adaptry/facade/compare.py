@@ -24,7 +24,7 @@ def compare(
         print(adaptry.compare("acme/tone@1", "acme/tone@2", weights=True, registry=registry))
 
     Args:
-        before, after: Each a folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+        before, after: Each a folder (a `Path`, or a string such as `./out`), a version, or an open `Adapter`.
         weights: Reads the weights, and measures how far apart the updates ΔW are, module by module. This
             computes in float64 with torch; memory holds the factors of one module.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.

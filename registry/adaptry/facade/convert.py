@@ -54,16 +54,16 @@ def convert(
     """Converts an adapter of any method to a plain LoRA, or rewrites its file in another layout.
 
     A LoRA that another tool wrote (MLX, diffusers, kohya's sd-scripts, AdapterHub, torchtune, llama.cpp) is
-    rewritten in PEFT's layout without changing a number. Methods that equal a LoRA are converted exactly; for
-    all others, the nearest LoRA is computed, and its error is measured (docs/converting.md).
+    rewritten in PEFT's layout without changing any value. Methods that equal a LoRA are converted exactly;
+    for all others, the nearest LoRA is computed, and its error is measured (docs/converting.md).
 
-        made = adaptry.convert("./loha", to="acme/as-lora", rank=16, registry=registry)
-        print(made.outcome.error)  # ‖ΔW − ΔW'‖ / ‖ΔW‖ over all modules
+        result = adaptry.convert("./loha", to="acme/as-lora", rank=16, registry=registry)
+        print(result.outcome.error)  # ‖ΔW − ΔW'‖ / ‖ΔW‖ over all modules
 
     Args:
-        source: A folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+        source: A folder (a `Path`, or a string such as `./out`), a version, or an open `Adapter`.
         to: A name in the registry, or a folder.
-        base: The adapter's base: a folder, a name or an id. None: its own, if it is known by its content.
+        base: The adapter's base: a folder, a name or an id. None: its own, if identified by its content.
         layout: Only rewrites the file with the module names of this version of transformers, without changing
             weights. Can be combined only with `base` and the arguments about the result.
         rank: The maximum rank of every update.
@@ -73,7 +73,7 @@ def convert(
         drop_bias: Leaves out biases that the adapter changes.
         whole_weights: `"none"` leaves saved modules out.
         part: The part of a pipeline to convert from another tool's file: `unet`, `text_encoder`, …
-        other_base: Allows another base than the adapter's own.
+        other_base: Allows a base other than the adapter's own.
         metrics, alias, force_reason: As in `push`, for the resulting version.
         replace: Replaces an adapter in the folder `to`.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
@@ -180,7 +180,7 @@ def resize(
         adaptry.resize("acme/tone", allowed=[8, 16, 32], energy=0.99, to="acme/tone-small", registry=registry)
 
     Args:
-        source: A folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+        source: A folder (a `Path`, or a string such as `./out`), a version, or an open `Adapter`.
         to: A name in the registry, or a folder. None: only returns the share that each rank would keep.
         rank: The maximum rank of every module.
         energy: Instead of `rank`: the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).

@@ -33,7 +33,7 @@ def add_evidence(
 
     Raises:
         NotFound: there is no such version or file.
-        Invalid: a file cannot be read as results; the message has the place.
+        Invalid: a file cannot be read as results; the message names the place.
         Conflict: a file states that another revision was measured.
         PermissionDenied, Unauthenticated, Unavailable, StorageFull.
     """

@@ -99,7 +99,7 @@ def export(
     registry: RegistryLike | None = None,
     progress: ShowProgress = True,
 ) -> ExportOutput | ExportPlan:
-    """Writes an adapter as an engine needs it, repaired so that it is served as it was trained.
+    """Writes an adapter in the form that an engine needs, repaired so that it is served as trained.
 
     The engine's verdict determines the repairs. The error of the result is measured; if it exceeds
     `max_error`, the export is refused (docs/exporting.md).
@@ -107,18 +107,18 @@ def export(
         adaptry.export("acme/tone@prod", engine="llama.cpp", to="./tone-gguf", registry=registry)
 
     Args:
-        source: A folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+        source: A folder (a `Path`, or a string such as `./out`), a version, or an open `Adapter`.
         to: A folder, or a name in the registry (for a version in PEFT's format). None: only returns the plan.
         engine: The engine, with its version and limits: `"vllm@0.33,max_lora_rank=64"`.
         format: The files to write, as in `"gguf"`. None: the engine's.
-        base: The adapter's base: a folder, a name or an id. None: its own, if it is known by its content.
+        base: The adapter's base: a folder, a name or an id. None: its own, if identified by its content.
         rank: The maximum rank when another method is converted to a LoRA.
         energy: Instead of `rank`: the smallest ranks that keep this share of ‖ΔW‖² (0 to 1).
         dtype: The dtype of computed tensors, such as those of a conversion.
-        exact: Refuses repairs that would change a number of the update.
+        exact: Refuses repairs that would change any value of the update.
         max_error: The largest relative error ‖ΔW − ΔW'‖ / ‖ΔW‖ (0 to 1). None: 0.1.
         part: The part of a pipeline that the adapter belongs to, as in `unet`.
-        other_base: Allows another base than the adapter's own.
+        other_base: Allows a base other than the adapter's own.
         metrics, alias, force_reason: As in `push`, for the resulting version.
         replace: Replaces an adapter in the folder `to`.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.

@@ -17,7 +17,7 @@ from adaptry.operations.folder_scan import FolderScan, scan_folder
 
 @python_errors
 def inspect_folder(folder: Path | str) -> FolderScan:
-    """Describes every adapter in a folder and the folders in it, of any supported tool.
+    """Describes every adapter in a folder and its subfolders, from any supported tool.
 
     Only headers, configs and samples of the weights are read; files whose samples are equal are read
     completely, to find adapters with the same weights. An adapter that cannot be read is listed with its
@@ -49,8 +49,8 @@ def import_folder(
     """Imports the training runs in a folder: each run becomes an adapter, each of its checkpoints a version.
 
     An adapter is named after the path of its run's folder; its versions are in the order of steps, and the
-    end of the run is the last. Results files become evidence, as in `push`. What is already imported is not
-    imported again, so an interrupted import can be repeated.
+    end of the run is the last. Results files become evidence, as in `push`. Adapters that were already
+    imported are skipped, so an interrupted import can be repeated.
 
         done = adaptry.import_folder(registry, "runs", to="acme")
         for failure in done.failures:

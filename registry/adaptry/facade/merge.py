@@ -125,9 +125,9 @@ def merge(
 
     Args:
         inputs: One adapter, several, or a mapping from adapters to their weights (finite numbers, 1 if not
-            given). Each is a folder (a `Path`, or text such as `./out`), a version, or an open `Adapter`.
+            given). Each is a folder (a `Path`, or a string such as `./out`), a version, or an open `Adapter`.
         base: The base to merge into: a folder, or a registered base's name or id. None: the adapters' own, if
-            it is known by its content.
+            it is identified by its content.
         to: The folder to write, which must be empty or absent. None: only returns the plan.
         method: How to combine several adapters: `linear` (the weighted sum), or a method of `combine`.
         parameters: The method's parameters, as in `{"density": 0.3}`.
@@ -135,7 +135,7 @@ def merge(
         seed: For methods that draw random numbers.
         rounding: `float32` rounds the sum once; `peft` rounds as PEFT does, after each adapter.
         max_shard_size: The largest weights file, in bytes. None: the base's files stay as they are.
-        other_base: Allows merging into another base than the adapter's own, if the shapes fit.
+        other_base: Allows merging into a base other than the adapter's own, if the shapes fit.
         resize_vocab: Allows embeddings with more rows than the base's.
         base_copy: Which copy to merge into, if the base or the one trained on is quantised.
         device: Where to compute: `cpu`, `cuda`, `cuda:1`, `mps`.

@@ -25,10 +25,10 @@ notebook](../examples/notebook/adaptry.ipynb) walks through them.
 Importing `adaptry` loads nothing else; torch and other libraries are imported by the functions that need
 them. Functions that work on a registry take it as their first argument: an open registry, a server's URL, or
 a folder. Functions that also work on adapters in folders take it as `registry=`, and do not need it for
-folders. Each function closes what it opens.
+folders. Each function closes whatever it opens.
 
-Where a function takes a folder or a name in the registry, text is a folder if it begins with `./`, `../`, `/`
-or `~`, and otherwise a name; a `Path` is always a folder. The source of `push` is always a folder.
+Where a function takes a folder or a name in the registry, a string is a folder if it begins with `./`, `../`,
+`/` or `~`, and otherwise a name; a `Path` is always a folder. The source of `push` is always a folder.
 
 In a notebook, results are shown as tables. Transfers and computations show progress bars; `progress=False`
 turns them off. Messages that a caller should see, such as that a version is deprecated, are logged as
@@ -167,9 +167,9 @@ def _members(kind: Any) -> Iterator[str]:
 def _errors() -> str:
     """Every error, below its base class."""
     intro = (
-        "Errors are classes of `adaptry.errors`, and all derive from `AdaptryError`: `message` is a sentence"
-        " that says what happened and what to try, `code` is stable. A server and an embedded registry raise"
-        " the same ones."
+        "Errors are classes of `adaptry.errors`, and all derive from `AdaptryError`: `message` is a"
+        " sentence that says what happened and what to try; `code` is stable. A server and an embedded"
+        " registry raise the same errors."
     )
     return "\n".join([intro, "", *_error_lines(AdaptryError, 0, set(by_code().values()))])
 

@@ -26,8 +26,8 @@ def connect(where: Path | str | None = None, *, token: str | None = None, create
             adaptry.pull(registry, "acme/tone@prod", "./tone")
 
     Args:
-        where: The server's URL (`https://…`), or a folder (a path, or text that begins with `./`, `../`, `/`
-            or `~`). None: `ADAPTRY_URL`, else the registry in your user data folder.
+        where: The server's URL (`https://…`), or a folder (a path, or a string that begins with `./`, `../`,
+            `/` or `~`). None: `ADAPTRY_URL`, else the registry in your user data folder.
         token: The token for a server. None: `ADAPTRY_TOKEN`, else the token that `adaptry login` stored.
         create: Whether a folder without a registry becomes one.
 

@@ -22,8 +22,8 @@ def search(
 
     Args:
         registry: An open registry, a server's URL, or a folder.
-        query: Terms that must all hold, or with `OR` and parentheses; empty finds every version. Without a
-            `state:` term, only active and deprecated versions are found.
+        query: Terms that must all match; `OR` and parentheses combine them differently. Empty: every version.
+            Without a `state:` term, only active and deprecated versions are found.
         limit: The maximum number of versions to return.
         sort: `newest`, `name`, `created`, `updated`, `downloads`, `rank`, `alpha`, `size`, `metric.NAME` or
             `eval.TASK.METRIC`. All but `name` begin with the newest or largest; versions without a value

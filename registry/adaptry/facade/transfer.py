@@ -67,7 +67,7 @@ def push(
         parents: The versions that it was made from.
         provenance: Facts about its origin, as in `{"commit": "9f2c1e"}`. With parents or provenance,
             identical files are a new version unless these are identical too.
-        force_reason: Pushes although the checks refuse the adapter; the reason is stored with the version.
+        force_reason: Pushes even though the checks refuse the adapter; the reason is stored with the version.
         progress: False shows no bars.
 
     Raises:
@@ -117,11 +117,11 @@ def pull(
     include_withdrawn: bool = False,
     progress: ShowProgress = True,
 ) -> VersionInfo:
-    """Writes the files of the version that `ref` selects now into `folder`, which then has exactly these
+    """Writes the files of the version that `ref` selects now into `folder`, which then contains exactly these
     files, verified.
 
-    The folder appears complete or not at all; a folder that has exactly these files stays unchanged. A
-    warning is logged for a version that is deprecated or yanked.
+    The folder appears complete or not at all; a folder that already has exactly these files stays unchanged.
+    A warning is logged for a version that is deprecated or yanked.
 
         adaptry.pull(registry, "acme/tone@prod", "./tone")
 

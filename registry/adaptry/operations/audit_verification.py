@@ -186,7 +186,7 @@ class _Check:
         if self._next is not None:
             have = self._peaks.size
             self._add_problem(
-                f"{self._next.source}: the log has only {have}; the entries from {have} on are missing"
+                f"{self._next.source}: the log has only {have}; the entries from number {have} on are missing"
             )
 
     def require_nothing_beyond(self, audit: AuditLog) -> None:

@@ -31,7 +31,7 @@ class AliasMoveResult:
 
     @property
     def is_change(self) -> bool:
-        """Whether the alias is at another version than before."""
+        """Whether the alias points at a different version than before."""
         return self.was != self.alias.number
 
     def __repr__(self) -> str:

@@ -23,7 +23,7 @@ _HEAD = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class ResultFiles:
-    """A results file, and the files of samples of the same run by task."""
+    """A results file, and the samples files of the same run by task."""
 
     results: Path
     samples: dict[str, Path]
@@ -44,7 +44,7 @@ def find_result_files(folder: Path, *, below: bool = False) -> list[Path]:
 
 
 def group_by_run(paths: Iterable[Path]) -> tuple[ResultFiles, ...]:
-    """Each results file with its files of samples. Raises `Invalid` for samples without results."""
+    """Each results file with its samples files. Raises `Invalid` for samples without results."""
     from adaptry.core.errors import Invalid
     from adaptry.core.evidence.lm_eval import results_time, samples_of
 

@@ -142,11 +142,11 @@ class TokenRequest(AccessRequest):
     @model_validator(mode="after")
     def _has_one_form(self) -> Self:
         if (self.role is None) != (self.namespaces is None):
-            raise ValueError("role and namespaces go together")
+            raise ValueError("pass role and namespaces together")
         if (self.principal is None) == (self.role is None):
-            raise ValueError("give either principal, or role and namespaces")
+            raise ValueError("pass either principal, or role and namespaces")
         if self.role is not None and (self.permissions is not None or self.resources is not None):
-            raise ValueError("permissions and resources go with principal")
+            raise ValueError("permissions and resources require principal")
         return self
 
 

@@ -1,4 +1,4 @@
-"""The kinds of events of the registry: those about an adapter, which webhooks are sent, and the others."""
+"""The kinds of events of the registry: those about an adapter, which are sent to webhooks, and the others."""
 
 from __future__ import annotations
 

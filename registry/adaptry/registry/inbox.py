@@ -1,7 +1,7 @@
 """The role of a registry that receives results from evaluation programs, and keeps apart those that it cannot
 attach.
 
-A file of results that states the version it measured, posted by a caller who may add evidence to it, becomes
+A results file that states the version it measured, posted by a caller who may add evidence to it, becomes
 evidence of that version at once. Others are kept apart, in the namespace to which they were posted, until a
 principal with the right attaches or discards them. Nothing is guessed.
 """
@@ -58,7 +58,7 @@ class PostedFile(Value):
 
 class KeptResults(Value):
     """Results that were kept apart. `model`, `adapter` and `revision` are what the file states; `samples`
-    counts the files of samples that belong to it.
+    counts the samples files that belong to it.
     """
 
     id: int
@@ -83,8 +83,8 @@ class Inbox(ABC):
 
     @abstractmethod
     def post(self, namespace: str, path: str, data: bytes) -> PostedFile:
-        """Adds a file of results, or of samples of results that the caller posted before, to the version that
-        it states, or keeps it apart. Posting an identical file again changes nothing.
+        """Adds a results file, or a samples file of results that the caller posted before, to the version
+        that it states, or keeps it apart. Posting an identical file again changes nothing.
 
         Raises `Unauthenticated` for anonymous callers, `Invalid`, `Conflict` for samples without results, or
         for results that became evidence to which the caller may no longer add, `NotFound` if it cannot be
@@ -108,7 +108,7 @@ class Inbox(ABC):
 
     @abstractmethod
     def read(self, id: int) -> bytes:
-        """The bytes of a posted file of results. Raises `NotFound`."""
+        """The bytes of a posted results file. Raises `NotFound`."""
 
     @abstractmethod
     def attach(self, id: int, ref: Ref) -> EvidenceAddition:

@@ -1,4 +1,4 @@
-"""The quotas role: limits of storage and requests for namespaces and principals."""
+"""The quotas role: limits on storage and requests for namespaces and principals."""
 
 from __future__ import annotations
 

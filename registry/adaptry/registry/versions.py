@@ -104,7 +104,7 @@ class Versions(ABC):
         `Invalid` for an unknown sort key.
 
         Without a `state:` term, those that are active or deprecated. A request reads a limited number of
-        rows: where few versions match, a page has fewer than `limit`, maybe none, and still a `next`.
+        rows: where few versions match, a page may have fewer than `limit`, or none, and still a `next`.
         """
 
     def search_json(

@@ -1,6 +1,6 @@
 """The webhooks role: sends events to other systems, and logs the deliveries.
 
-A webhook is sent the events of one namespace that its owner, who added it, may read. Messages are signed as
+A webhook receives the events of one namespace that its owner, who added it, may read. Messages are signed as
 Standard Webhooks describes (https://www.standardwebhooks.com), and their bodies are CloudEvents 1.0.
 """
 

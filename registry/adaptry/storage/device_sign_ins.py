@@ -1,7 +1,7 @@
 """Device sign-ins (RFC 8628): a program gets a token after its user approved it in a browser.
 
 The program waits with a long secret code, whose hash is stored. The user types a short code, which is useless
-without being signed in. A token is issued once, to the program that waits.
+without being signed in. A token is issued once, to the waiting program.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def begin(catalog: Catalog, client_id: str, now: datetime | None = None) -> Devi
     codes = DeviceCodes(secrets.token_urlsafe(32), f"{letters[:4]}-{letters[4:]}")
     with catalog.write() as tx:
         if waiting.count_waiting(tx, now) >= _MOST:
-            raise Busy("too many programs wait for their users to sign in; try again in a minute", 60.0)
+            raise Busy(
+                "too many programs are waiting for their users to sign in; try again in a minute", 60.0
+            )
         waiting.insert(tx, _hash(codes.device_code), codes.user_code, client_id, now + LIFETIME)
     return codes
 

@@ -1,7 +1,7 @@
 """Ports of this machine for other programs' servers, which cannot be started on whichever port is free.
 
-A port that the system chose and that was closed again may belong to somebody else before a server opens it:
-tests run beside each other, and a server takes seconds to start. These ports are outside the range that
+A port that the system chose and that was closed again may be taken by another program before a server opens
+it: tests run beside each other, and a server takes seconds to start. These ports are outside the range that
 systems choose from, and are claimed: no other call gets them, in any process, until this process ends.
 """
 

@@ -65,7 +65,7 @@ def test_callers_who_cannot_read_an_adapter_are_not_redirected_to_it(
 
 def test_a_name_that_differs_by_case_alone_is_refused(server: Server, files: dict[str, bytes]) -> None:
     answer = server.call("POST", "/api/v1/adapters", {"name": "Acme/tone"})
-    assert (answer.status, "differs only in capitals" in answer.json["detail"]) == (409, True)
+    assert (answer.status, "differs only in case" in answer.json["detail"]) == (409, True)
 
 
 def test_names_of_an_older_registry_that_differ_by_case_alone_are_each_reached_by_their_own_spelling(

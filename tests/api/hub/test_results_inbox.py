@@ -1,4 +1,4 @@
-"""The data set repositories to which lm-eval pushes results, with the calls that it makes through the real
+"""The dataset repositories to which lm-eval pushes results, with the calls that it makes through the real
 client.
 """
 
@@ -129,7 +129,7 @@ def test_a_commit_of_too_many_files_posts_none(server: Server) -> None:
     body = lines({f"{at}/results_{TIME}.json": _results("./out", at) for at in range(65)})
     answer = _commit(server, body)
     assert answer.status == 413
-    assert b"at most 64 files of results" in answer.body
+    assert b"at most 64 results files" in answer.body
     assert server.registry().inbox.posted("acme") == ()
 
 

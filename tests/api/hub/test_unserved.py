@@ -82,7 +82,7 @@ answer = [
     texts, _ = run_client(server, code, tmp_path)
     for text in texts:
         assert "it stores adapters and their base models" in text
-    assert "There are no data sets" in texts[2]
+    assert "There are no datasets" in texts[2]
     assert TONE in texts[1]
 
 

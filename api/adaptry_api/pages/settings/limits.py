@@ -61,7 +61,7 @@ def _confirm(value: BaseModel, fields: Fields) -> Confirmation | None:
             what = QuotaSubject(one.scope, one.name)
             return Confirmation(
                 f"Remove the limits of {what}?",
-                "Those that every name of the scope has apply instead.",
+                "The limits that apply to all names of its kind then apply.",
                 "Remove",
                 {"scope": one.scope, "name": one.name},
             )

@@ -125,7 +125,7 @@ MEMBERS = Section(
         "remove": "The member is removed.",
         "accountable": "The accountable user is set.",
         "grant": "The grant is made.",
-        "take-back": "The grant is taken back.",
+        "take-back": "The grant is removed.",
     },
     confirms={"remove": _confirm_removing, "take-back": _confirm_taking_back},
     table=_table,

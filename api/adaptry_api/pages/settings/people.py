@@ -116,7 +116,7 @@ def _set_membership(visit: Visit, fields: Fields, is_member: bool) -> None:
 def _confirm_deleting(value: BaseModel, fields: Fields) -> Confirmation | None:
     for one in cast(GroupsPage, value).groups:
         if one.name == fields.get("group"):
-            text = "Everything that is granted to the group ends too. Its members stay users."
+            text = "The group's grants are removed, too. Its members remain users."
             sent = {"group": one.name}
             return Confirmation(f"Delete the group {one.name}?", text, "Delete the group", sent)
     return None
@@ -135,7 +135,7 @@ USERS = Section(
     read=_users,
     actions={"create": _create, "invite": _invite, "disable": _disable, "enable": _enable},
     done={
-        "create": "The principal is created. It may do nothing until it gets a role, and a token.",
+        "create": "The principal is created. It has no rights until it gets a role and a token.",
         "disable": "The principal is disabled.",
         "enable": "The principal is enabled.",
     },

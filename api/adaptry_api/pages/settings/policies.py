@@ -69,7 +69,7 @@ def _try(visit: Visit, fields: Fields) -> ActionResult:
     adapter = visit.place.adapter
     ref = Ref.parse(f"{adapter}@{written}" if adapter and "/" not in written else written)
     if ref.name.namespace != visit.place.namespace or adapter not in (None, ref.name):
-        raise Invalid(f"{ref} is not in {visit.place.scope}; name a version that the policy is about")
+        raise Invalid(f"{ref} is not in {visit.place.scope}; name a version that the policy applies to")
     digest = visit.registry.versions.get(ref).digest
     text = fields.get("text", "").replace("\r\n", "\n")
     decision = visit.registry.policies.evaluate(
@@ -86,7 +86,10 @@ def _confirm(value: BaseModel, fields: Fields) -> Confirmation | None:
     page = cast(PoliciesPage, value)
     for one in page.policies:
         if one.scope == page.scope and one.alias == fields.get("alias"):
-            text = "The alias moves without its conditions from then on. Its versions stay in the history."
+            text = (
+                "From then on, the alias moves without these conditions. The policy's versions stay in"
+                " the history."
+            )
             title = f"Remove the policy of {one.scope} for {one.alias}?"
             return Confirmation(title, text, "Remove the policy", {"alias": one.alias})
     return None

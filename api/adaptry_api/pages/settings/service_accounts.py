@@ -110,7 +110,7 @@ SERVICE_ACCOUNTS = Section(
         "enable": _enable,
     },
     done={
-        "create": "The account is created. It may do nothing until it has a role and a token.",
+        "create": "The account is created. It has no rights until it gets a role and a token.",
         "revoke": "The token is revoked.",
         "disable": "The account is disabled.",
         "enable": "The account is enabled.",

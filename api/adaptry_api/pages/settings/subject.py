@@ -73,5 +73,5 @@ class Visit:
 def whole_number(text: str) -> int:
     """The text as an id. Raises `NotFound` if it is not a number."""
     if not text.isascii() or not text.isdigit() or len(text) > 18:
-        raise NotFound("there is no such entry; it may have been removed since: load the page again")
+        raise NotFound("there is no such entry; it may have been removed since: reload the page")
     return int(text)

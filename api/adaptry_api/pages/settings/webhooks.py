@@ -148,10 +148,10 @@ WEBHOOK = Section(
         "remove": _remove,
     },
     done={
-        "enable": "Events from now on are sent.",
+        "enable": "New events are sent from now on.",
         "disable": "Nothing is sent until the webhook is enabled again.",
-        "test": "A test message is on its way; load the page again to see how it went.",
-        "redeliver": "The message is sent again; load the page again to see how it went.",
+        "test": "A test message is on its way; reload the page to see the result.",
+        "redeliver": "The message is being sent again; reload the page to see the result.",
     },
     confirms={"remove": _confirm},
     table=_deliveries_table,

@@ -125,7 +125,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
         by, rank = "rank_pattern", sum(kept)
     else:
         return f"has an entry in rank_pattern that is not a list of true or false for each of {rank} ranks"
-    return None if module.rank == rank else f"has rank {module.rank}, but by {by} it is {rank}"
+    return None if module.rank == rank else f"has rank {module.rank}, but according to {by} it is {rank}"
 
 
 def _unmergeable_reason(config: AdapterConfig) -> str | None:

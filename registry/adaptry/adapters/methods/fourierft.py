@@ -39,9 +39,10 @@ def too_many_coefficients(
     declared = config.value_for("n_frequency_pattern", module.path, config.fields.get("n_frequency", count))
     if count != declared and not config.flag("proportional_parameters"):
         return f"has {count:,} coefficients, but the config declares {str(declared)[:20]}"
-    if count <= weight.fan_out * weight.fan_in:
+    elements = weight.fan_out * weight.fan_in
+    if count <= elements:
         return None
-    return f"has {count:,} coefficients, but this base's weight {weight.fan_out * weight.fan_in:,} elements"
+    return f"has {count:,} coefficients, but this base's weight has {elements:,} elements"
 
 
 def more_than_elements(weight: WeightSides, config: AdapterConfig, default: int) -> str | None:

@@ -58,7 +58,8 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
     scales_inputs = is_feedforward(parts.config, parts.module.path)
     if scaling.shape[0 if scales_inputs or parts.orientation == "conv" else 1] != 1:
         raise InvalidWeights(
-            f"the ia3_l of {parts.module.path} is {list(scaling.shape)}, but by feedforward_modules it scales"
+            f"the ia3_l of {parts.module.path} is {list(scaling.shape)}, but according to"
+            " feedforward_modules it scales"
             f" the module's {'inputs' if scales_inputs else 'outputs'}: save the adapter again"
         )
     if parts.orientation == "conv1d":

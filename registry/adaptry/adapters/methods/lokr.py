@@ -88,7 +88,8 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     left = _left(shapes, config)
     if (left.fan_out, left.fan_in) != (left_out, left_in):
         return (
-            f"has a first factor of {left.fan_out}×{left.fan_in}, but by decompose_factor {factor} it is"
+            f"has a first factor of {left.fan_out}×{left.fan_in}, but according to decompose_factor"
+            f" {factor} it is"
             f" {left_out}×{left_in}"
         )
     is_left_whole = not (config.flag("decompose_both") and rank < max(left_out, left_in) / 2)

@@ -153,7 +153,8 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     if weight.kernel and (kernel != weight.kernel or set(shapes["B"][2:]) != {1}):
         return f"has a kernel of {list(kernel)}, but this base's is {list(weight.kernel)}"
     if shapes.get("B_bias", (weight.fan_out,)) != (weight.fan_out,):
-        return f"has biases of {list(shapes['B_bias'])}, but this base's weight {weight.fan_out:,} outputs"
+        biases = list(shapes["B_bias"])
+        return f"has biases of {biases}, but this base's weight has {weight.fan_out:,} outputs"
     if "magnitude" not in shapes:
         return None
     wanted = (1, weight.fan_out, *(1 for _ in kernel)) if weight.kernel else (weight.fan_out,)

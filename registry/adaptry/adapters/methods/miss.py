@@ -55,7 +55,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     block = shapes["block"]
     rank = block[0] if _form(config) != "bat" else block[1]
     if rank > weight.fan_in:
-        return f"has a block of {rank:,} rows, but this base's weight {weight.fan_in:,} inputs"
+        return f"has a block of {rank:,} rows, but this base's weight has {weight.fan_in:,} inputs"
     if weight.fan_out % block[-1] or (_form(config) == "bat" and weight.fan_in % rank):
         return (
             f"has blocks of {rank:,}×{block[-1]:,}, which do not divide this base's weight of"
@@ -67,7 +67,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
 def _cannot_adapt(weight: WeightSides, config: AdapterConfig) -> str | None:
     rank, form = config.rank("r", 64), _form(config)
     if rank > weight.fan_in:
-        return f"has a block of {rank:,} rows, but this base's weight {weight.fan_in:,} inputs"
+        return f"has a block of {rank:,} rows, but this base's weight has {weight.fan_in:,} inputs"
     columns = config.rank("mini_r", 1) if form == "mini" else rank if form == "bat" else 1
     if weight.fan_out % columns or (form == "bat" and weight.fan_in % rank):
         return (

@@ -35,7 +35,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     (count,), wanted = shapes["weight"], config.rank(default=32) * (weight.fan_out + weight.fan_in)
     if count == wanted:
         return None
-    return f"changes {count:,} elements, but by its r it should be {wanted:,} of this base's weight"
+    return f"changes {count:,} elements, but according to its r it should be {wanted:,} of this base's weight"
 
 
 def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:

@@ -54,7 +54,10 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
     )
     if count == wanted:
         return None
-    return f"changes {count:,} elements, but by its sparsity it should be {wanted:,} of this base's weight"
+    return (
+        f"changes {count:,} elements, but according to its sparsity it should be {wanted:,} of this base's"
+        " weight"
+    )
 
 
 def _scale(config: AdapterConfig, module: ModuleSpec) -> float:

@@ -1,4 +1,4 @@
-"""Top-k of a few numbers without torch: the same positions as `torch.topk`, also among equal numbers.
+"""Top-k of a few numbers without torch: the same positions as `torch.topk`, even among equal numbers.
 
 torch calls C++'s `partial_sort` if k is at most a 64th of the numbers, else `nth_element`. C++ does not
 specify the order of equal numbers. So rows with equal numbers are sorted by the algorithms of libstdc++

@@ -41,7 +41,7 @@ def live_errors(
         yield "the model reads attributes of it, which PEFT's layer for a parameter does not have", read
     rotated = linear if method == "oft" else ()
     if large := [path for path in rotated if _is_listed(path, _FOUR_DIMENSIONS, types)]:
-        yield "its input has four dimensions, which PEFT's OFT takes for a convolution's", large
+        yield "its input has four dimensions, which PEFT's OFT mistakes for a convolution's", large
 
 
 def _is_listed(path: str, table: Mapping[str, tuple[str, ...]], types: Iterable[str]) -> bool:

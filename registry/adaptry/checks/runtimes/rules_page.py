@@ -25,12 +25,12 @@ adaptry check acme/tone --runtime vllm@0.33,max_lora_rank=64 --runtime llama.cpp
 and [`adaptry export REF --for ENGINE`](exporting.md) makes the repairs. The page [twelve silently wrong
 answers](silent-answers.md) shows where each kind was observed, before and after the repair.
 
-There are three verdicts: {outcomes}. The
-exit code is 1 for any but the first. The tables below list the rules; the effect *attention* is a note, which
-does not change the verdict. A verdict is a function of headers, config and the base's record, if that is
-known. The only weights that are read are at most 256 elements of an embedding that the file copies from its
-base, to compare them. Verdicts are computed on demand, so they are never older than the rules. Rules that
-need the base's tensor names are skipped if the base is unknown, so register it first.
+There are three verdicts: {outcomes}. The exit code is 1 for any but the first. The tables below list the
+rules; the effect *attention* is a note, which does not change the verdict. A verdict is a function of
+headers, config and the base's record, if that is known. The only weights read are up to 256 elements of an
+embedding that the file copies from its base, for a comparison. Verdicts are computed on demand, so they are
+never older than the rules. Rules that need the base's tensor names are skipped if the base is unknown, so
+register it first.
 
 ```sh
 adaptry runtime ls                          # the engines, and the version of the rules for each

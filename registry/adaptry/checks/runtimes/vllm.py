@@ -1,4 +1,4 @@
-"""Rules of vLLM. It checks much by name: tensors with a wrong prefix are accepted, but have no effect."""
+"""Rules of vLLM. Many of its checks go by name: tensors with a wrong prefix are accepted without effect."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def _method(name: str, sources: Sequence[str], what: str) -> MergekitMethod:
             f"adapters is:\nmethod: {near}\ninputs: [{inputs}]"
         )
     raise Unsupported(
-        f"{what}: mergekit's method {name[:40]!r} has no equivalent here{suggestion(name, _METHODS)}"
+        f"{what}: mergekit's method {name[:40]!r} has no equivalent in Adaptry{suggestion(name, _METHODS)}"
         f" (there are {', '.join(_METHODS)})"
     )
 

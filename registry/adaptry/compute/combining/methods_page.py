@@ -21,9 +21,9 @@ adaptry combine acme/tone acme/facts=0.5 --method ties --param density=0.2 --ran
 adaptry combine --recipe both.yaml --dry-run
 ```
 
-A recipe file can express the same, and also other methods, parameters or weights for some modules. The first
-pattern that matches a module applies; patterns match like PEFT's `rank_pattern`. Folders are relative to the
-current directory.
+A recipe file can express the same, and can also set other methods, parameters or weights for some modules.
+The first pattern that matches a module applies; patterns match like PEFT's `rank_pattern`. Folders are
+relative to the current directory.
 
 ```yaml
 method: ties
@@ -53,14 +53,14 @@ Let Δ_i = s_i B_i A_i be the update of an input at a module, and w_i its weight
   Those marked *dense* form one module's updates, a few rows at a time, and then truncate the result to a
   rank: the requested one (`rank`, or `energy`), or the largest of the inputs. The loss is reported as a share
   of ‖Δ‖², including the rounding to a 16-bit `dtype`. The leading singular vectors come from an iteration
-  that stops when it can lack at most 10⁻⁷ of what a full decomposition keeps.
+  that stops when it misses at most 10⁻⁷ of what a full decomposition keeps.
 - **Random numbers come from the recipe's seed**, with a generator for each module and input. The same recipe
   gives the same bytes on the same type of machine.
 - **Equal magnitudes are kept or dropped together**; other programs break ties by the order of a sort.
 - **Whole weights** (saved modules, biases, token rows) are copied from one input: the only one that has some,
   or `--whole-weights`. An update of a module that is saved whole is refused, since PEFT ignores it.
 - **A result that changes nothing is refused**: if the updates cancel each other in every module (A and −A),
-  or are 0. If they do in some modules only, the output counts these.
+  or are 0. If they do so in only some modules, the output gives their number.
 - **NaN is refused**: an input with NaN or infinity, or a result that exceeds its dtype, is an error.
 
 ## From PEFT
@@ -76,8 +76,8 @@ Each `combination_type` has a mode whose name begins with `peft:`. These modes u
 float32 on a CPU, in its order of operations, with its quirks: a weight of 0 still votes and divides; a single
 input is always `linear`; the rank is that of the configs (`--rank` is `svd_rank`). Tests compare them with
 PEFT on models like Llama, GPT-2 and BERT and on convolutions, with 2, 4 and 8 adapters. The loss of PEFT's
-methods compared with a sum is not measured. If PEFT raises an error about the adapters, so do these modes,
-with a remedy. Differences:
+methods compared with a sum is not measured. If PEFT would raise an error about the adapters, so do these
+modes, with a remedy. Differences:
 
 - PEFT gives the result the first adapter's config: `use_rslora` there makes it √r too strong, a PiSSA-like
   `init_lora_weights` changes the base when it is loaded. Here the config is that of a plain LoRA.

@@ -25,8 +25,8 @@ The plan follows from the verdict's findings: each finding has a remedy, and the
 remedies that are repairs. They are made in the order of the table; each result is written and read back, and
 then the engine's rules are checked again. A result that is still not served as trained is refused, and so is
 a finding without a repair; the error names the remedy. Features that an adapter file cannot represent for an
-engine (a trained head, biases, rows of an embedding) are merged into the base's weights, as a checkpoint.
-That is a folder, and not a version of an adapter.
+engine (a trained head, biases, rows of an embedding) are merged into the base's weights, as a checkpoint. The
+result is a folder, not a version of an adapter.
 
 **The error of the result.** If both are plain LoRAs, ΔW of each module is computed from both files and
 subtracted. The largest difference is reported; it is 0 for every repair that is called exact. (Factors that
@@ -36,7 +36,7 @@ and `--energy` truncate an adapter that is not a LoRA; without them, one without
 
 **The largest allowed error.** Above a relative error of 0.1 nothing is written and the exit code is 1.
 `--max-error` sets another bound; with `--energy` the bound is the loss that this share implies, if that is
-larger; `--exact` refuses every change of a number. The error message names the smallest rank within the bound
+larger; `--exact` refuses every change to a value. The error message names the smallest rank within the bound
 and the server's option for it. An error of 0.1 means that 99 % of the energy Σσ² is kept, as with `--energy
 0.99`. On SmolLM2-135M, with a random adapter of rank 32 (singular values falling by 3 % each) that moves the
 base's next-token distributions by 1.2 nats (mean Kullback-Leibler divergence), an error of 0.10 moved the
@@ -71,7 +71,7 @@ would change both or neither.
 
 The artifact has ModelPack's media types. The weights, the config and the documents are unchanged layers,
 named by `org.cncf.model.filepath`. Its `subject` is the base's manifest: one in that repository, given by
-`--subject TAG` or a digest, else a small manifest with the base's id and facts, which is pushed too. A
+`--subject TAG` or a digest, otherwise a small manifest with the base's id and facts, which is pushed too. A
 registry with the referrers API lists the adapters of a base by it. For other registries (which omit
 `OCI-Subject` in the response), adapters are listed in an index under the tag `sha256-<hex of the subject>`,
 as the specification requires. Two clients that write that tag at once may lose one entry, since it cannot be

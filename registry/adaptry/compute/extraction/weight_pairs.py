@@ -64,8 +64,8 @@ def pair_weights(
     kind = str(tuned_facts.get("model_type") or "")
     if is_converted_on_load([kind], tuned.tensors):
         raise Unsupported(
-            f"transformers renames or fuses the weights of {kind} at load, by rules that are unknown here, so"
-            " the names for an adapter are unknown"
+            f"transformers renames or fuses the weights of {kind} at load, by rules that Adaptry does not"
+            " know, so the names for an adapter are unknown"
         )
     in_base, in_tuned = ParameterNames(_shapes(base), base_facts), ParameterNames(_shapes(tuned), tuned_facts)
     is_tied = tuned_facts.get("tie_word_embeddings") is True

@@ -75,7 +75,7 @@ class SecondPass:
         if not named:
             return "no adapter changes it, and it is not the base's"
         if not math.isfinite(self.change):
-            return "it has values that are NaN"
+            return "it contains NaN"
         gram = self._gram + self._gram.tril(-1).T
         factors = torch.linalg.lstsq(gram, self._right.unsqueeze(1), driver="gelsd").solution.squeeze(1)
         left = self.change - float(self._right @ factors)

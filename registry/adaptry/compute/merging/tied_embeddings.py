@@ -102,8 +102,8 @@ class TiedSides:
         held = [each for each in entry.module_map.extras if each.extra.kind == "token_rows"]
         if self._ties.input and sum(each.tensor == tensor for each in held) > 1:
             raise Unsupported(
-                f"{entry.label} trains token rows of several embeddings that are tied to {tensor}, which PEFT"
-                " merges into other values than it uses unmerged: serve it with PEFT"
+                f"{entry.label} trains token rows of several embeddings that are tied to {tensor}, for"
+                " which PEFT's merge gives different values from the unmerged adapter: serve it with PEFT"
             )
 
     def has_rows_of_head(self, entry: BoundInput, but: tuple[int, ...]) -> bool:

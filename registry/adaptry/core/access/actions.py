@@ -33,12 +33,12 @@ ACTIONS: Mapping[Action, str] = {
     "approve": "approve that an alias moves to a version",
     "delete": "delete an adapter, or rename it",
     "job.run": "submit, cancel and retry jobs and schedules",
-    "inference.authorize": "ask who may use adapters for inference, as a gateway; needs no read",
+    "inference.authorize": "check who may use adapters for inference, as a gateway; does not need read",
     "worker.report": "report what an engine has loaded",
     "member.manage": "add and remove members and grants of a namespace",
-    "policy.manage": "set and remove policies of aliases; push past findings that block, take back a"
+    "policy.manage": "set and remove policies of aliases; push despite blocking findings, undo a"
     " revocation, read revoked files",
-    "policy.override": "move an alias though conditions of its policy are not met, with a reason",
+    "policy.override": "move an alias, with a reason, although its policy's conditions are not met",
     "token.manage": "create service accounts of a namespace; create and revoke their tokens",
     "webhook.manage": "add, change and remove the webhooks of a namespace, and see their deliveries",
     "admin": "on `*` only: every action everywhere, users, groups, bases, and data without a namespace",

@@ -21,7 +21,7 @@ _ACCEPTED = (
 
 
 def read_results(data: bytes, path: PurePath, samples: Mapping[str, Digest] | None = None) -> ParsedResults:
-    """Reads a results file of any kind; `samples`: files of samples of the same run, by task.
+    """Reads a results file of any kind; `samples`: samples files of the same run, by task.
 
     Raises `Invalid`, `Unavailable` (a process for parsing).
     """

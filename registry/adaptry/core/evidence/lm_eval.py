@@ -1,6 +1,6 @@
 """lm-evaluation-harness: `results_….json`, and `samples_<task>_….jsonl` with the value of each document.
 
-A key of a task's results is `metric,filter`; the standard error is `metric_stderr,filter`. A file of samples
+A key of a task's results is `metric,filter`; the standard error is `metric_stderr,filter`. A samples file
 belongs to the results of the same time, which is in both names.
 """
 
@@ -31,7 +31,7 @@ _STDERR = "_stderr"
 _SAMPLES = re.compile(r"samples_(?P<task>.+)_(?P<time>\d{4}-\d\d-\d\dT[0-9-]+(?:\.\d+)?)\.jsonl")
 _RESULTS = re.compile(r"results_(?P<time>\d{4}-\d\d-\d\dT[0-9-]+(?:\.\d+)?)\.json")
 MAX_LINE = 8 << 20
-"""Bytes of one line of a file of samples."""
+"""Bytes of one line of a samples file."""
 
 
 def results_time(name: str) -> str | None:
@@ -41,7 +41,7 @@ def results_time(name: str) -> str | None:
 
 
 def samples_of(name: str) -> tuple[str, str] | None:
-    """The task and the time in the name of a file of samples; None for another file."""
+    """The task and the time in the name of a samples file; None for another file."""
     match = _SAMPLES.fullmatch(name)
     return (match["task"], match["time"]) if match else None
 
@@ -54,7 +54,7 @@ def is_results(document: Mapping[str, Any]) -> bool:
 def read_results(
     document: Mapping[str, Any], label: str, samples: Mapping[str, Digest] | None = None
 ) -> ParsedResults:
-    """Reads a results file; `samples` are the files of samples by task. (`Any`: JSON.)
+    """Reads a results file; `samples` are the samples files by task. (`Any`: JSON.)
 
     Raises `Invalid`.
     """
@@ -112,7 +112,7 @@ def _direction(is_higher_better: object) -> Direction:
 
 
 def _is_public(dataset: object) -> bool:
-    """Whether it is the name of a data set, and not a path on the machine that ran the evaluation."""
+    """Whether it is the name of a dataset, and not a path on the machine that ran the evaluation."""
     return isinstance(dataset, str) and not dataset.startswith(("/", "~", ".")) and "\\" not in dataset
 
 
@@ -126,7 +126,7 @@ class DocumentScore:
 
 
 def read_samples(lines: Iterable[bytes], label: str) -> Iterator[DocumentScore]:
-    """Reads a file of samples line by line. Raises `Invalid` with the number of the line."""
+    """Reads a samples file line by line. Raises `Invalid` with the number of the line."""
     for position, line in enumerate(lines, 1):
         if len(line) > MAX_LINE:
             raise Invalid(f"line {position} of {label} is longer than {MAX_LINE >> 20} MiB")

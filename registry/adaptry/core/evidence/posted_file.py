@@ -1,4 +1,4 @@
-"""A file that lm-eval posts: its values, and which version it states that it measured.
+"""A file that lm-eval posts: its values, and which version it claims to have measured.
 
 lm-eval states a revision (`peft_sha`) only of an adapter that it loaded from the Hub. For a local folder and
 for an engine it states a name, which states the version if it ends with a ref by digest, as in
@@ -24,9 +24,9 @@ from adaptry.core.processes.worker_pool import run_in_worker
 from adaptry.core.refs import AdapterName
 
 MAX_RESULTS = 4 << 20
-"""Bytes of a posted file of results."""
+"""Bytes of a posted results file."""
 MAX_SAMPLES = 16 << 20
-"""Bytes of a posted file of samples."""
+"""Bytes of a posted samples file."""
 MAX_PATH = 1024
 _LIMITS = ProcessLimits(10.0, 2 << 30, answer=4 << 20)
 _REFUSED, _ANSWERED = b"!", b"="
@@ -122,7 +122,7 @@ def stated_version(model: str | None, revision: str | None) -> tuple[AdapterName
 def _read_results(data: bytes, name: str) -> ParsedPost:
     document = read_json(data, name)
     if not lm_eval.is_results(document):
-        raise Invalid(f"{name} is not a file of results of lm-eval")
+        raise Invalid(f"{name} is not a results file of lm-eval")
     read = lm_eval.read_results(document, name)
     model = _model_of(document)
     adapter, revision = stated_version(model, read.revision or None)

@@ -94,7 +94,7 @@ def verdict_sentence(decision: PromotionDecision) -> str:
         case "met":
             return f"{target} may move to version {decision.number}: {met}"
         case "overridden":
-            return f"{target} moves to version {decision.number} although only {met}: {decision.reason}"
+            return f"{target} moves to version {decision.number} even though only {met}: {decision.reason}"
         case "rollback":
             return (
                 f"{target} may go back to version {decision.number}, its previous version; only {met}, but"

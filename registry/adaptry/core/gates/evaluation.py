@@ -305,8 +305,8 @@ def _require_own(first: EvidenceFact, subject: VersionFact, second: EvidenceFact
     """Raises `_Missing` if one results file is the evidence of two versions: it measured only one of them."""
     if first.file is not None and first.file == second.file and subject.digest != other.digest:
         raise _Missing(
-            f"evidence {first.id} and {second.id} are of one results file, which measured one version, not"
-            f" both {subject.number} and {other.number}; withdraw the wrong one"
+            f"evidence {first.id} and {second.id} come from one results file, which measured one version,"
+            f" not both {subject.number} and {other.number}; withdraw the wrong one"
         )
 
 

@@ -1,7 +1,7 @@
 """The facts behind a decision about an alias: the evidence, approvals and verdicts that its conditions name.
 
-The conditions and these facts alone give the decision, so it can be repeated years later. A file of samples
-is represented by its digest and by the numbers that a comparison needs.
+The conditions and these facts alone give the decision, so it can be repeated years later. A samples file is
+represented by its digest and by the numbers that a comparison needs.
 """
 
 from __future__ import annotations

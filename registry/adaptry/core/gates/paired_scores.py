@@ -14,14 +14,14 @@ _LARGEST = 1e100  # whose square, and the sum of many, is a number
 
 @dataclass(frozen=True, slots=True)
 class ScoredEvidence:
-    """Evidence, and the score of each document in its file of samples."""
+    """Evidence, and the score of each document in its samples file."""
 
     evidence: EvidenceFact
     scores: Mapping[str, float]
 
 
 def unpaired(vs: str, first: EvidenceFact, second: EvidenceFact, problem: str) -> PairedFact:
-    """Why the documents of two files of samples cannot be paired."""
+    """Why the documents of two samples files cannot be paired."""
     assert first.samples is not None
     assert second.samples is not None
     return PairedFact(
@@ -42,9 +42,9 @@ def pair(vs: str, first: ScoredEvidence, second: ScoredEvidence) -> PairedFact:
     """
     one, two = first.evidence, second.evidence
     if first.scores.keys() != second.scores.keys():
-        return unpaired(vs, one, two, "their files of samples have different documents")
+        return unpaired(vs, one, two, "their samples files have different documents")
     if len(first.scores) < 2:
-        return unpaired(vs, one, two, "their files of samples have fewer than two documents of this metric")
+        return unpaired(vs, one, two, "their samples files have fewer than two documents of this metric")
     if any(abs(score) > _LARGEST for scored in (first, second) for score in scored.scores.values()):
         return unpaired(vs, one, two, "the scores of their documents are too large")
     for scored in (first, second):

@@ -1,7 +1,7 @@
-"""Evaluates conditions and reads files of samples in a child process with limits.
+"""Evaluates conditions and reads samples files in a child process with limits.
 
-Both come from clients. CEL has no time limit and holds the interpreter's lock, and a file of
-samples may be large. Needs the extra `gates`, without which nothing that has a condition is decided.
+Both come from clients. CEL has no time limit and holds the interpreter's lock, and a samples file may be
+large. Needs the extra `gates`, without which nothing that has a condition is decided.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, Process
 from adaptry.core.processes.worker_pool import run_in_worker
 
 MAX_SAMPLES = 128 << 20
-"""Bytes of a file of samples that is paired by document."""
+"""Bytes of a samples file that is paired by document."""
 _LIMITS = ProcessLimits(20.0, 8 << 30, answer=32 << 20)
 _NEEDED = ("cel", "scipy")
 _REFUSED, _ANSWERED = b"!", b"="
@@ -53,7 +53,7 @@ def check_conditions(conditions: Sequence[str]) -> None:
 
 
 def read_scores(samples: bytes, metric: str, filter: str | None) -> Mapping[str, float]:
-    """The score of each document in a file of samples of lm-eval, by its hash; the mean of repetitions.
+    """The score of each document in a samples file of lm-eval, by its hash; the mean of repetitions.
 
     Raises `Invalid` for a malformed file, `MissingDependency`, `Unavailable`.
     """
@@ -99,7 +99,7 @@ def _check(data: bytes) -> bytes:
 
 def _scores(data: bytes, metric: str, filter: str) -> bytes:
     found: dict[str, list[float]] = {}
-    for one in lm_eval.read_samples(data.split(b"\n"), "the file of samples"):
+    for one in lm_eval.read_samples(data.split(b"\n"), "the samples file"):
         if one.filter == filter and metric in one.scores:
             found.setdefault(one.key, []).append(one.scores[metric])
     return json.dumps({key: sum(values) / len(values) for key, values in found.items()}).encode()

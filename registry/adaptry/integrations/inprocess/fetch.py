@@ -22,8 +22,8 @@ from adaptry.registry.records import PushResult, VersionInfo
 from adaptry.storage.connect import connect
 
 AdapterSource: TypeAlias = Ref | VersionInfo | PushResult | Path | str
-"""A version (`"acme/tone@prod"`, or the result of a call), or a folder (a `Path`, or text that begins like
-one).
+"""A version (`"acme/tone@prod"`, or the result of a call), or a folder (a `Path`, or a string that begins
+like one).
 """
 
 

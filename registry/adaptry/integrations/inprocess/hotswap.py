@@ -204,7 +204,7 @@ def _require_fit(parameters: Mapping[str, Parameter], module: ModuleSpec, files:
         for role, tensor in tensors.items()
         if role not in ("A", "B")
     ):
-        raise CheckFailed(f"{files} has biases or magnitudes of {module.path} of another size")
+        raise CheckFailed(f"{files} has biases or magnitudes of a different size for {module.path}")
 
 
 @contextmanager

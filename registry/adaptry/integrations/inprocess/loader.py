@@ -69,7 +69,7 @@ def load(
 
     Args:
         source: The version, as in `"acme/tone@prod"` or what `push` or `search` returned; or a folder (a
-            `Path`, or text that begins with `./`, `../`, `/` or `~`).
+            `Path`, or a string that begins with `./`, `../`, `/` or `~`).
         into: A transformers or PEFT model, on any device. None: return tensors.
         registry: An open registry, a server's URL, or a folder. None: the configured one, as in `connect`.
         device: Without `into`: the device of the tensors.
@@ -83,9 +83,9 @@ def load(
 
     Returns:
         Without `into`: a mapping from tensor names to tensors, with the names, order and shapes of the file.
-        A tensor is made when it is looked up; on the CPU, in its stored dtype, it is the memory-mapped file
-        itself (writing to it never changes the file). With `into`: the PEFT model, the version, and how the
-        model's files match the version's base.
+        A tensor is created when it is looked up; on the CPU, in its stored dtype, it is the memory-mapped
+        file itself (writing to it never changes the file). With `into`: the PEFT model, the version, and how
+        the model's files match the version's base.
 
     Raises:
         NotFound: there is no such version or folder.
@@ -96,7 +96,7 @@ def load(
         MissingDependency: torch or PEFT is not installed.
 
     After an error, the model is unchanged. One case is different: if the file cannot be read to its end while
-    a hotswap copies it, the adapter becomes all zeros, so that the model answers as its base.
+    a hotswap copies it, the adapter becomes all zeros, so that the model answers like its base.
     """
     if into is None:
         _require("torch", "adaptry[torch]")

@@ -82,7 +82,7 @@ def _loaded(model: PeftModel, files: FetchedFiles, name: str, trainable: bool) -
     result = model.load_adapter(str(files.folder), adapter_name=name, is_trainable=trainable)
     spare = [key for key in result.unexpected_keys if key != _PROMPT]
     _require_none(spare, "of its weights match nothing in the model", files)
-    _require_none(result.missing_keys, "weights of the model have no values in it", files)
+    _require_none(result.missing_keys, "weights of the model have no values in the file", files)
 
 
 def _require_peft(adapter: Adapter, files: FetchedFiles) -> None:

@@ -155,7 +155,9 @@ class Publisher:
                 return
             except Conflict:
                 continue
-        raise Conflict(f"others keep moving {self.name}@{self.alias}; use a separate alias for this run")
+        raise Conflict(
+            f"someone else keeps moving {self.name}@{self.alias}; use a separate alias for this run"
+        )
 
     def _close_window(self) -> None:
         while len(self._window) > self.window:

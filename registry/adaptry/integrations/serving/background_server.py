@@ -32,7 +32,7 @@ class BackgroundServer:
         try:
             self._server = kind((host, port), handler, max_connections)
         except (OSError, OverflowError) as error:
-            raise Invalid(f"cannot listen at {host}:{port} ({error})") from error
+            raise Invalid(f"cannot listen on {host}:{port} ({error})") from error
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
 
     @property

@@ -23,7 +23,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import VersionInfo
 
 MAX_SAMPLES = 1 << 30
-"""Bytes of a file of samples."""
+"""Bytes of a samples file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def add_evidence(
 
 
 def prepare_evidence(files: ResultFiles) -> PreparedEvidence:
-    """Reads a results file, and checks its files of samples. Raises `NotFound`, `Invalid`."""
+    """Reads a results file, and checks its samples files. Raises `NotFound`, `Invalid`."""
     names: dict[str, str | None] = {path.name: task for task, path in files.samples.items()}
     names[files.results.name] = None
     content = FolderContent(files.results.parent, list(names))

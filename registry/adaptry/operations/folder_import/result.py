@@ -13,7 +13,7 @@ from adaptry.operations.folder_import.run import VersionImport
 
 @dataclass(frozen=True, slots=True)
 class FolderImport:
-    """What became of each adapter of a tree, the bases that they were trained on, and the folders that were
+    """The outcome for each adapter of a tree, the bases they were trained on, and the folders that were
     not searched.
     """
 

@@ -34,12 +34,12 @@ _MOST_UNAVAILABLE = 2
 
 @dataclass(frozen=True, slots=True)
 class VersionImport:
-    """What became of one adapter of the tree.
+    """The outcome for one adapter of the tree.
 
-    `version` is the version that has it, and `is_new` whether this import made it; in a dry run, an adapter
-    to import has none. Without a version, it is `planned.same_as` another, or `error` is the reason. `base`
-    is the base that was recognised. `notes` are the warnings of the checks, except that its base is not
-    registered, and why results files were not added as evidence.
+    `version` is the version that has it, and `is_new` whether this import created that version; in a dry run,
+    an adapter to import has none. Without a version, it is `planned.same_as` another, or `error` is the
+    reason. `base` is the base that was recognised. `notes` are the warnings of the checks, except that its
+    base is not registered, and why results files were not added as evidence.
     """
 
     planned: PlannedVersion

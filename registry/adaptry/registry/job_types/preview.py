@@ -1,5 +1,4 @@
-"""The result of a `preview` job, which examines a combination before it is made; and methods as choices of a
-form."""
+"""The result of a `preview` job, which examines a combination before it is created; methods as choices."""
 
 from __future__ import annotations
 

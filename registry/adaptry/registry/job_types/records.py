@@ -41,7 +41,7 @@ class JobNeeds(_JobValue):
 
 class JobOrder(_JobValue):
     """A submitted job: the `kind` of task and its fields, its requirements, and its priority: 1 comes first,
-    9 last. A day of waiting counts as much as one number.
+    9 last. A day of waiting counts as one level.
     """
 
     kind: str

@@ -121,7 +121,7 @@ class CombineTask(_FromSeveral):
 
 
 class PreviewTask(CombineTask):
-    """`adaptry combine --dry-run`, and how the inputs agree; nothing is made."""
+    """`adaptry combine --dry-run`, and how the inputs agree; nothing is created."""
 
     summary: ClassVar[str] = "Preview a combination: its plan, sign conflicts and overlaps."
 

@@ -76,13 +76,12 @@ def require_distinct_name(tx: Reads, name: AdapterName, renamed: AdapterName | N
     """Raises `Conflict` if a name differs from another only in case; `renamed`: the name it replaces."""
     if (namespace := case_conflicts.namespace_like(tx, name.namespace)) is not None:
         raise Conflict(
-            f"the namespace {name.namespace!r} differs only in capitals from {namespace!r}, which exists;"
+            f"the namespace {name.namespace!r} differs only in case from {namespace!r}, which exists;"
             f" write {namespace}/{name.name}, or choose another namespace"
         )
     if (other := case_conflicts.adapter_like(tx, str(name))) not in (None, str(renamed)):
         raise Conflict(
-            f"{name} differs only in capitals from {other}, which exists; write {other},"
-            " or choose another name"
+            f"{name} differs only in case from {other}, which exists; write {other}, or choose another name"
         )
 
 

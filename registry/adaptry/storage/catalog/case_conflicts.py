@@ -1,4 +1,4 @@
-"""Names that differ only in capitals: new ones are refused; existing ones stay and can be listed.
+"""Names that differ only in case: new ones are refused; existing ones stay and can be listed.
 
 The Hub's names are case-insensitive, as are file names on many systems. Each name's lower case is stored
 beside it in a unique index (`folded`). If names conflicted before this rule, the first has the lower case and
@@ -18,12 +18,12 @@ from adaptry.storage.catalog.statement_texts import PreparedStatement, Selection
 
 
 def fold(name: str) -> str:
-    """The form in which names that differ only in capitals are equal."""
+    """The form in which names that differ only in case are equal."""
     return name.lower()
 
 
 def is_same_folded(column: Any, folded: Any, wanted: Any) -> sa.ColumnElement[bool]:
-    """Whether a row's name equals one except for capitals, which is `wanted`, folded. The unique index on
+    """Whether a row's name equals one except for case, which is `wanted`, folded. The unique index on
     `folded` makes it fast.
 
     (`Any`: SQLModel's columns are typed as their values.)
@@ -57,7 +57,7 @@ def _other_git_ref() -> Selection:
 
 
 def _other_in(column: sa.Column[str]) -> Selection:
-    """Selects the names in a column that differ from a name only in capitals."""
+    """Selects the names in a column that differ from a name only in case."""
     return sa.select(column.label("name")).where(
         column.table.c.folded == sa.bindparam("folded"), column != sa.bindparam("name")
     )
@@ -68,17 +68,17 @@ def has_namespace(tx: Reads, namespace: str) -> bool:
 
 
 def namespace_like(tx: Reads, namespace: str) -> str | None:
-    """Another namespace whose name differs only in capitals; None also if this one itself exists."""
+    """Another namespace whose name differs only in case; None also if this one itself exists."""
     return None if has_namespace(tx, namespace) else _other(tx, _other_namespace, namespace)
 
 
 def adapter_like(tx: Reads, name: str) -> str | None:
-    """Another adapter whose name differs only in capitals."""
+    """Another adapter whose name differs only in case."""
     return _other(tx, _other_adapter, name)
 
 
 def base_like(tx: Transaction, name: str) -> tuple[str, str] | None:
-    """Another name of a base that differs only in capitals, and the base's id in hex."""
+    """Another name of a base that differs only in case, and the base's id in hex."""
     query = sa.select(tables.base_names.c.name, tables.base_names.c.base_id).where(
         tables.base_names.c.folded == fold(name), tables.base_names.c.name != name
     )
@@ -87,15 +87,13 @@ def base_like(tx: Transaction, name: str) -> tuple[str, str] | None:
 
 
 def label_like(tx: Reads, adapter: int, label: str) -> str | None:
-    """Another alias, branch or tag of an adapter whose name differs only in capitals."""
+    """Another alias, branch or tag of an adapter whose name differs only in case."""
     within = {"adapter": adapter}
     return _other(tx, _other_alias, label, within) or _other(tx, _other_git_ref, label, within)
 
 
 def release_adapter_name(tx: Transaction, name: str) -> None:
-    """Called when an adapter gives up its name: the next one that differs only in capitals gets the lower
-    case.
-    """
+    """Called when an adapter gives up its name: the next that differs only in case gets the lower case."""
     left = _left(tables.adapters, name, tables.adapters.c.name, tables.adapters.c.deleted_at.is_(None))
     _release_name(tx, tables.adapters, name, tables.adapters.c.name, left)
 
@@ -127,7 +125,7 @@ def release_git_ref(tx: Transaction, adapter: int, name: str) -> None:
 
 
 def iter_case_conflicts(tx: Transaction) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every group of names that differ only in capitals, with their kind (`adapters`, `namespaces`, …)."""
+    """Every group of names that differ only in case, with their kind (`adapters`, `namespaces`, …)."""
     for kind, table, column, counts in (
         ("namespaces", tables.namespaces, tables.namespaces.c.name, None),
         ("adapters", tables.adapters, tables.adapters.c.name, tables.adapters.c.deleted_at.is_(None)),

@@ -55,7 +55,7 @@ def is_retired(source: Transaction, where: str) -> bool:
     """Whether everything was already moved there. Raises `Conflict` if it was moved elsewhere."""
     reason = sqlite.why_forbidden(source.connection())
     if reason not in (None, _moved_to(where)):
-        raise Conflict(f"{reason}; name that database, to finish the move")
+        raise Conflict(f"{reason}; name that database to finish the move")
     return reason is not None
 
 

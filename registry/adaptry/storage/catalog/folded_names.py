@@ -1,6 +1,6 @@
 """The column `folded`: finds and corrects rows with a wrong value. Its purpose: see `case_conflicts`.
 
-Of names that differ only in capitals, one has the lower case and the others have none; free names have none
+Of names that differ only in case, one has the lower case and the others have none; free names have none
 either.
 """
 

@@ -2,7 +2,7 @@
 
 Writers take turns. While others wait, a writer does not commit, but leaves the transaction to the next one.
 The last commits for all, and only then do they return. Each writer's changes are a savepoint: if it raises,
-only they are undone. Nobody sees any of the changes before all are on the disk.
+only they are undone. No reader sees any of the changes before all are on the disk.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ def has_kept_results(tx: Transaction, namespace: str, by: str, run: str) -> bool
 
 
 def kept_samples(tx: Transaction, results: PostedFileRow) -> Sequence[PostedFileRow]:
-    """The files of samples that are kept apart with results, without their bytes; of a task's, the newest."""
+    """The samples files that are kept apart with results, without their bytes; of a task's, the newest."""
     query = (
         select(PostedFileRow)
         .where(*_kept_samples_of(results))

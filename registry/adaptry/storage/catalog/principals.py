@@ -54,7 +54,7 @@ def insert(
 ) -> PrincipalRecord:
     """A new principal, recorded in the audit log.
 
-    Raises `Conflict` if its name is taken, or differs from another only in capitals.
+    Raises `Conflict` if its name is taken, or differs from another only in case.
     """
     if (taken := find_ignoring_case(tx, name)) is not None:
         raise Conflict(_taken(name, taken.info.name))
@@ -71,7 +71,7 @@ def find(tx: Transaction, name: str) -> PrincipalRecord | None:
 
 
 def find_ignoring_case(tx: Transaction, name: str) -> PrincipalRecord | None:
-    """The principal with this name, or with one that differs only in capitals."""
+    """The principal with this name, or with one that differs only in case."""
     query = select(PrincipalRow).where(func.lower(PrincipalRow.name) == fold(name))
     row = tx.exec(query.order_by(col(PrincipalRow.name) != name, col(PrincipalRow.id))).first()
     return _record(row) if row else None
@@ -80,7 +80,7 @@ def find_ignoring_case(tx: Transaction, name: str) -> PrincipalRecord | None:
 def _taken(name: str, other: str) -> str:
     if name == other:
         return f"{name} already exists; names are never reused, even those of disabled users"
-    return f"{name} differs only in capitals from {other}, which exists; choose another name"
+    return f"{name} differs only in case from {other}, which exists; choose another name"
 
 
 def by_key(tx: Transaction, key: int) -> PrincipalRecord:
@@ -168,13 +168,13 @@ def find_group(tx: Transaction, name: str) -> GroupRecord | None:
 
 
 def insert_group(tx: Transaction, name: str, now: datetime, by: str) -> GroupRecord:
-    """A new group. Raises `Conflict` if its name is taken, or differs from another only in capitals."""
+    """A new group. Raises `Conflict` if its name is taken, or differs from another only in case."""
     query = select(GroupRow.name).where(func.lower(GroupRow.name) == fold(name))
     taken = tx.exec(query.order_by(col(GroupRow.name) != name)).first()
     if taken == name:
         raise Conflict(f"the group {name} already exists")
     if taken is not None:
-        raise Conflict(f"the group {name} differs only in capitals from {taken}; choose another name")
+        raise Conflict(f"the group {name} differs only in case from {taken}; choose another name")
     row = GroupRow(name=name, created_at=now, created_by=by)
     tx.add(row)
     tx.flush()

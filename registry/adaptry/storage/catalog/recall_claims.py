@@ -55,7 +55,7 @@ def quarantine(claim: ForgottenRecall) -> records.StateChange:
         state="quarantined",
         reason=(
             f"{claim.state} before the registry was restored from a backup, as {claim.source} shows; revoke"
-            " it again, or restore it if the recall was taken back"
+            " it again, or restore it if the recall was withdrawn"
         ),
     )
 

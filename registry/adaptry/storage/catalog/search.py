@@ -6,7 +6,7 @@ the order gives candidates, window by window, until a page is full. Without an o
 list among the terms; versions that have one of several terms, such as the namespaces of a reader, are in
 several lists, which are followed together (`term_windows`).
 
-Candidates may match rarely. So a request tests a limited number of them; then the page ends early, maybe
+Candidates may match rarely. So a request tests a limited number of them; then the page ends early, possibly
 without any version, and its cursor continues from there.
 """
 

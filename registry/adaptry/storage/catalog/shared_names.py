@@ -65,7 +65,7 @@ def _base_like() -> Selection:
 
 
 def base_of_name(tx: Reads, name: AdapterName) -> str | None:
-    """The name of a base that equals this one or differs only in capitals."""
+    """The name of a base that equals this one or differs only in case."""
     found = run_select(tx, _base_like, {"folded": fold(str(name))})
     return found[0].name if found else None
 
@@ -115,8 +115,8 @@ def namespace_spelled(tx: Transaction, scope: ReadScope, namespace: str) -> str:
 
 
 def spelled_otherwise(tx: Transaction, scope: ReadScope, name: str, *, with_bases: bool) -> str | None:
-    """The name of the readable adapter, or else base, that equals `name` except for capitals; `name` itself
-    if a readable one has it, and None if several others match.
+    """The name of the readable adapter, or else base, that equals `name` except for case; `name` itself if a
+    readable one has it, and None if several others match.
     """
     found: set[str] = set()
     if "/" in name:

@@ -1,8 +1,9 @@
 """Storage use of namespaces and principals: counters, updated in each change's own transaction.
 
 A namespace pays for every file of each of its adapters, once for each adapter that has it, even if others
-have the same bytes; a principal pays for the files that it sent, and for the versions that it pushed. So
-nobody learns from their own use whether others have a file. Bases are one namespace (`files.BASES`).
+have the same bytes; a principal pays for the files that it sent, and for the versions that it pushed. So a
+namespace's or principal's own use does not reveal whether others have a file. Bases are one namespace
+(`files.BASES`).
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def point_alias(context: RegistryContext, tx: Transaction, move: Move) -> record
         parse_alias(alias)
         if like := label_like(tx, adapter.key, alias):
             raise Conflict(
-                f"the alias {alias} differs only in capitals from {adapter.name}@{like}, which exists; write"
+                f"the alias {alias} differs only in case from {adapter.name}@{like}, which exists; write"
                 f" {like}, or choose another name"
             )
     if found is None and (ref := git_refs.find(tx, adapter, alias)):

@@ -261,17 +261,16 @@ def _owner(tx: Transaction, name: str) -> Digest | None:
 
 
 def _distinct_names(tx: Transaction, id: Digest, fresh: list[str]) -> list[str]:
-    """The names that differ from the base's own names, and from each other, by more than capitals.
+    """The names that differ from the base's own names, and from each other, by more than case.
 
-    Raises `Conflict` for one that differs only in capitals from a name of another base.
+    Raises `Conflict` for one that differs only in case from a name of another base.
     """
     found: dict[str, str] = {}
     for name in fresh:
         like = base_like(tx, name)
         if like is not None and like[1] != id.hex:
             raise Conflict(
-                f"{name} differs only in capitals from {like[0]}, which names another base; choose another"
-                " name"
+                f"{name} differs only in case from {like[0]}, which names another base; choose another name"
             )
         if like is None:
             found.setdefault(fold(name), name)

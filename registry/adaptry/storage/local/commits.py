@@ -119,7 +119,7 @@ class LocalCommits(Commits):
             raise Conflict(f"{text} is an alias with a policy; choose another name for the {kind}")
         if like := label_like(tx, adapter.key, text):
             raise Conflict(
-                f"the {kind} {text} differs only in capitals from {adapter.name}@{like}, which exists; write"
+                f"the {kind} {text} differs only in case from {adapter.name}@{like}, which exists; write"
                 f" {like}, or choose another name"
             )
         if git_refs.count(tx, adapter) >= MAX_REFS:

@@ -209,7 +209,7 @@ def _paired(context: RegistryContext, vs: str, first: EvidenceFact, second: Evid
 
 
 def _scored(context: RegistryContext, one: EvidenceFact) -> ScoredEvidence:
-    """Raises `Invalid` if the file of samples is too large or malformed, and `CorruptData`."""
+    """Raises `Invalid` if the samples file is too large or malformed, and `CorruptData`."""
     assert one.samples is not None
     what = f"the samples of evidence {one.id}"
     with context.catalog.read() as tx:

@@ -345,7 +345,7 @@ def _with_samples(
     samples: Mapping[str | None, Digest],
     only: str | None = None,
 ) -> EvidenceFile:
-    """The values of a file of results, each with its task's samples; with `only`, those of that task."""
+    """The values of a results file, each with its task's samples; with `only`, those of that task."""
     assert parsed.file is not None
     values = tuple(
         value.model_copy(update={"samples": samples.get(value.task)})

@@ -1,5 +1,4 @@
-"""Names of a registry that differ only in capitals, from before such names were refused, for `adaptry
-doctor`.
+"""Names of a registry that differ only in case, from before such names were refused, for `adaptry doctor`.
 
 Each stays reachable as written. In the Hub's protocol, and in folders on many systems, they are one name.
 """
@@ -20,6 +19,6 @@ class CaseConflict:
 
 
 def find_case_conflicts(catalog: Catalog) -> tuple[CaseConflict, ...]:
-    """Every group of names that differ only in capitals. Raises `Unavailable`."""
+    """Every group of names that differ only in case. Raises `Unavailable`."""
     with catalog.read() as tx:
         return tuple(CaseConflict(kind, found) for kind, found in names.iter_case_conflicts(tx))

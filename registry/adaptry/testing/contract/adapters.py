@@ -44,7 +44,7 @@ class AdaptersContract(ContractFixtures):
                 lambda other=other: push(registry, lora(), other),
                 lambda other=other: registry.adapters.rename(VOICE, other),
             ):
-                with pytest.raises(Conflict, match="differs only in capitals from"):
+                with pytest.raises(Conflict, match="differs only in case from"):
                     make()
         assert [str(info.name) for info in registry.adapters.list().items] == ["acme/tone", "acme/voice"]
 
@@ -52,7 +52,7 @@ class AdaptersContract(ContractFixtures):
         registry.adapters.create(TONE, AdapterEdit())
         capital = AdapterName.parse("acme/Tone")
         assert registry.adapters.rename(TONE, capital).name == capital
-        with pytest.raises(Conflict, match="differs only in capitals from acme/Tone"):
+        with pytest.raises(Conflict, match="differs only in case from acme/Tone"):
             registry.adapters.create(TONE, AdapterEdit())
         registry.adapters.delete(capital)
         registry.adapters.create(TONE, AdapterEdit())

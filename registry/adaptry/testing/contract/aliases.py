@@ -51,7 +51,7 @@ class AliasesContract(ContractFixtures):
             lambda name: registry.commits.create_tag(TONE, name),
         ):
             for name in ("prod", "DRAFT"):
-                with pytest.raises(Conflict, match="differs only in capitals from acme/tone@"):
+                with pytest.raises(Conflict, match="differs only in case from acme/tone@"):
                     make(name)
         registry.aliases.remove(TONE, "Prod", prod.generation)
         registry.commits.delete_branch(TONE, "Draft")

@@ -55,7 +55,7 @@ class BasesContract(ContractFixtures):
         self, registry: Registry, tiny: BaseRecord, other: BaseRecord
     ) -> None:
         registry.bases.put(tiny, ("org/Tiny",))
-        with pytest.raises(Conflict, match="differs only in capitals from org/Tiny"):
+        with pytest.raises(Conflict, match="differs only in case from org/Tiny"):
             registry.bases.put(other, ("org/tiny",))
         assert registry.bases.put(tiny, ("org/tiny", "ORG/TINY")).names == ("org/Tiny",)
 

@@ -27,7 +27,7 @@ DOCUMENTS = b"".join(
 
 
 def lm_eval_results(model: str, revision: str = "", value: float = 0.5) -> bytes:
-    """A file of results as lm-eval writes it, of two tasks."""
+    """A results file as lm-eval writes it, of two tasks."""
     scores = {"exact_match,none": value, "exact_match_stderr,none": 0.25}
     document = {
         "results": {"gsm8k": scores, "arc": {"acc,none": 0.75}},
@@ -315,7 +315,7 @@ class InboxContract(ContractFixtures):
         ("path", "data", "says"),
         [
             ("out/notes.txt", b"{}", "not a file of lm-eval"),
-            (RESULTS, b"{}", "not a file of results of lm-eval"),
+            (RESULTS, b"{}", "not a results file of lm-eval"),
             (RESULTS, b'{"a": 1, "a": 2}', "results_"),
             (RESULTS, b'{"results": {}, "lm_eval_version": "1"}', "finite value"),
             (SAMPLES, b"[]\n", "line 1"),

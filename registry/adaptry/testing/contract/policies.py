@@ -30,7 +30,7 @@ ANN, BOB = (Identity.with_role(name, "maintainer", ("acme",)) for name in ("ann"
 
 
 def add_scores(registry: Registry, ref: Ref, scores: Sequence[float], task: str = "gsm8k") -> None:
-    """Evidence of a task with so many documents, and their scores in a file of samples."""
+    """Evidence of a task with so many documents, and their scores in a samples file."""
     results, samples = f'{{"of": "{ref}", "scores": {list(scores)}}}'.encode(), samples_of(scores)
     for data in (results, samples):
         store(registry, data)
@@ -49,7 +49,7 @@ def add_scores(registry: Registry, ref: Ref, scores: Sequence[float], task: str 
 
 
 def samples_of(scores: Sequence[float]) -> bytes:
-    """A file of samples as lm-eval writes it."""
+    """A samples file as lm-eval writes it."""
     documents = (
         {"doc_hash": f"d{place}", "metrics": ["exact_match"], "exact_match": score}
         for place, score in enumerate(scores)

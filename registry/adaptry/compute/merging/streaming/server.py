@@ -30,7 +30,7 @@ from adaptry.core.errors import AdaptryError, Conflict, NotFound
 from adaptry.core.files.background_io import BackgroundHasher
 from adaptry.core.files.disk_cache import DiskLruCache
 
-_FAILED = "the process that computes merged models failed at this; the server's log has the details"
+_FAILED = "the process that computes merged models failed on this request; the server's log has the details"
 
 
 class ComputeServer:

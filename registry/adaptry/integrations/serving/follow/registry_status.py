@@ -1,7 +1,7 @@
 """Whether the registry answers a worker and accepts its reports. Each change is logged once.
 
 A registry that cannot be reached, or a token that is no longer valid, is no reason to unload anything. A
-worker without the right to report goes on too, but loads nothing new: a recall would not find it.
+worker without the right to report continues, too, but loads nothing new: a recall would not find it.
 """
 
 from __future__ import annotations

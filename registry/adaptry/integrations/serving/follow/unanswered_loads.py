@@ -1,11 +1,11 @@
 """Loads that the engine accepted and did not answer: it may still carry them out.
 
-While an engine does not answer, it gets only a sixth of the time for each further load, so that the first
-answer of one that works again is not long in coming: every other new version would wait behind each of those
-that hang. A load that takes longer than that is not lost, because an engine that has loaded the version after
-all was only slow. A recalled version counts as dropped only when
-its load is known to have ended, because it could be served afterwards. Engines carry out the loads and
-unloads of a name in order, so the answer to an unload, also one that finds nothing, shows that.
+While an engine does not answer, it gets only a sixth of the time for each further load, so that an engine
+that works again is noticed soon: otherwise, every other new version would wait behind each load that hangs. A
+load that takes longer than that is not lost, because an engine that has loaded the version after all was only
+slow. A recalled version counts as dropped only when its load is known to have ended, because it could be
+served afterwards. Engines carry out the loads and unloads of a name in order, so the answer to an unload,
+even one that finds nothing, shows that.
 """
 
 from __future__ import annotations

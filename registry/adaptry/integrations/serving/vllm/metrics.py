@@ -35,7 +35,8 @@ class ResolverMetrics:
             ),
             (
                 "adaptry_oldest_confirmation_age_seconds",
-                "Seconds since the registry last confirmed the target of a served name; the largest one.",
+                "Seconds since the registry last confirmed the target of a served name; the largest value"
+                " over all names.",
                 oldest,
             ),
             (
@@ -55,7 +56,7 @@ class ResolverMetrics:
             ),
             (
                 "adaptry_reporting",
-                "Whether the registry takes this worker's reports (1) or not (0).",
+                "Whether the registry accepts this worker's reports (1) or not (0).",
                 0.0 if resolver.cannot_report else 1.0,
             ),
         ):

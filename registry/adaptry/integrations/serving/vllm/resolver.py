@@ -86,7 +86,7 @@ class AdapterResolver:
             self.require_slots(vllm)
             self._worker = self._make_worker(vllm)
             if not watch_finished(vllm.models.engine_client, self.use.note_finished):
-                log.warning("requests are not counted, because this version of vLLM ends them in another way")
+                log.warning("requests are not counted, because this version of vLLM ends them differently")
             log.info("reporting to the registry as %s", self._worker.identity.name)
             self._preparation.profile_engine(vllm, self._worker)
         self._start_refreshing(vllm)

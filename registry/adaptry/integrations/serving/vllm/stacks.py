@@ -1,4 +1,4 @@
-"""Makes one LoRA of several: exactly the sum of their weighted updates, with the factors side by side.
+"""Builds one LoRA from several: exactly the sum of their weighted updates, with concatenated factors.
 
 It is computed in vLLM's own process, which has torch, when such a name is first requested, and kept in the
 cache by the digests and weights of its parts.

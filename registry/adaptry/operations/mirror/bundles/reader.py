@@ -84,7 +84,7 @@ def _record(bundle: Bundle, base: BundledBase) -> BaseRecord:
         raise InvalidBundle(f"not a base's record: {error.errors()[0]['msg']}") from None
     check_identity(record)
     if record.id != base.id:
-        raise InvalidBundle(f"the record of base {base.id.brief} is that of {record.id.brief}")
+        raise InvalidBundle(f"the record of base {base.id.brief} belongs to {record.id.brief}")
     return record
 
 

@@ -49,7 +49,7 @@ def create_bundle(
     packed = _gather(registry, versions, with_bases)
     index = packed.index()
     if len(index.to_bytes()) > LIMITS.size:
-        raise TooLarge(f"{len(index.parcels):,} versions are too many for one bundle; create several bundles")
+        raise TooLarge(f"{len(index.parcels):,} versions are too many for one bundle; create several")
 
     def read(entry: BundleEntry) -> Iterable[bytes]:
         if entry.kind != "file":

@@ -1,4 +1,4 @@
-"""Rows of quotas: limits of storage and requests for namespaces and principals, and their use."""
+"""Rows of quotas: limits on storage and requests for namespaces and principals, and their use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Names: no two new ones differ only in capitals; workers are named per owner, schedules per namespace.
+"""Names: no two new ones differ only in case; workers are named per owner, schedules per namespace.
 
-`folded` is a name in lower case, and unique. Of names that differ only in capitals already, one has it and
-the others have none, so that all of them stay.
+`folded` is a name in lower case, and unique. Of names that differ only in case already, one has it and the
+others have none, so that all of them stay.
 """
 
 import sqlalchemy as sa
