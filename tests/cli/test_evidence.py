@@ -53,7 +53,7 @@ def test_results_are_added_listed_shown_and_withdrawn(run: Run, answer: Answer, 
     assert "0.5 ± 0.35" in run("evidence", "show", "1").stdout
     run("evidence", "withdraw", "1", "--reason", "the test set was in the training data")
     assert "the test set was in" in run("evidence", "show", "1").stdout
-    assert "withdrawn already" in run("evidence", "withdraw", "1", "--reason", "again").stderr
+    assert "was already withdrawn" in run("evidence", "withdraw", "1", "--reason", "again").stderr
 
 
 def test_values_of_single_documents_can_be_read_later(run: Run, out: Path) -> None:

@@ -77,4 +77,4 @@ def test_migrate_alone_creates_or_updates_the_configured_catalog(
 
 
 def test_from_without_to_is_a_usage_error(run) -> None:
-    assert "go together" in run("migrate", "--from", "sqlite:./registry", code=2).stderr
+    assert "pass --from and --to together" in run("migrate", "--from", "sqlite:./registry", code=2).stderr
