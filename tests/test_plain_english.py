@@ -61,6 +61,14 @@ INSTEAD = {
     "nobody else": "no one else, no other caller",
     "means nothing": "does not matter, is ignored",
     "asked of": "requested from",
+    "data set": "dataset",
+    "data sets": "datasets",
+    "file of results": "results file",
+    "files of results": "results files",
+    "file of samples": "samples file",
+    "files of samples": "samples files",
+    "differ only in capitals": "differ only in case",
+    "differs only in capitals": "differs only in case",
 }
 PHRASE = re.compile("|".join(rf"\b{re.escape(phrase)}\b" for phrase in INSTEAD))
 

@@ -84,7 +84,7 @@ def _texts(value: object) -> tuple[str, ...]:
 
 
 def _results(index: object) -> Iterator[tuple[str, str, float]]:
-    """Data set, type and value of every finite result; malformed results are skipped."""
+    """Dataset, type and value of every finite result; malformed results are skipped."""
     for model in _mappings(index):
         for result in _mappings(model.get("results")):
             data = result.get("dataset")

@@ -42,7 +42,7 @@ INBOXES = ("lm-eval-results", "lm-eval-results-private")
 MAX_BODY = 96 << 20
 """Bytes of a commit: several files, in base64."""
 MAX_FILES = 64
-"""Files of results in a commit. Each is parsed in a child process."""
+"""Results files in a commit. Each is parsed in a child process."""
 _MOST_REASONS = 4
 _CARD = "README.md"
 _NEVER = datetime(2026, 1, 1, tzinfo=UTC)

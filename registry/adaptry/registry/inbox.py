@@ -83,7 +83,7 @@ class Inbox(ABC):
 
     @abstractmethod
     def post(self, namespace: str, path: str, data: bytes) -> PostedFile:
-        """Adds a results file, or a samples file of results that the caller posted before, to the version
+        """Adds a results file, or samples of results that the caller posted before, to the version
         that it states, or keeps it apart. Posting an identical file again changes nothing.
 
         Raises `Unauthenticated` for anonymous callers, `Invalid`, `Conflict` for samples without results, or

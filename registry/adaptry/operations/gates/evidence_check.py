@@ -23,7 +23,7 @@ def missing_evidence(
     """The parts of a decision that the registry does not confirm, in words; `name` is the adapter's name
     there.
 
-    Files of samples are read again and compared document by document.
+    Samples files are read again and compared document by document.
     """
     return tuple(_unconfirmed(registry, decision, name or decision.name))
 
