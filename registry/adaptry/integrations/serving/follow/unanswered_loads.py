@@ -2,8 +2,8 @@
 
 While an engine does not answer, it gets only a sixth of the time for each further load, so that the first
 answer of one that works again is not long in coming: every other new version would wait behind each of those
-that hang. A load that takes longer than that is not lost, because an engine that has loaded the version after
-all was only slow. A recalled version counts as dropped only when
+that hang. A load that takes longer than that is not lost: it has failed only if the engine does not list the
+version after the whole time. A recalled version counts as dropped only when
 its load is known to have ended, because it could be served afterwards. Engines carry out the loads and
 unloads of a name in order, so the answer to an unload, also one that finds nothing, shows that.
 """
