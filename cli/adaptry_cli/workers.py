@@ -110,7 +110,7 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
         problem = problems.pop(one.served_as) if explains else None
         facts += [(one.served_as, resident_text(one, is_current, problem))]
     facts += [(name, f"problem: {reason}") for name, reason in problems.items()]
-    if len(found.problems) == MOST_PROBLEMS:
+    if len(found.problems) == MOST_PROBLEMS and not found.problems[-1].served_as.startswith("("):
         facts += [("more", f"a report has at most {MOST_PROBLEMS} problems; there may be others")]
     print_facts(facts)
 

@@ -12,7 +12,7 @@ from adaptry.operations.watch import RefPattern
 from adaptry.registry.access import GrantRequest
 from adaptry.registry.workers import MOST_PROBLEMS
 
-from .conftest import PROD, Scene, settle
+from .conftest import PROD, TONE, Scene, settle
 from .test_restored_registry import backed_up, restored
 
 OTHER = AdapterName.parse("beta/tone")
@@ -123,7 +123,31 @@ def test_a_worker_goes_on_with_a_restored_registry_that_does_not_know_its_right_
 
 def test_a_name_that_is_watched_itself_is_reported_before_many_that_a_pattern_lost(scene: Scene) -> None:
     watched = (RefPattern.parse("acme/*@prod"), RefPattern.parse("zeta/tone@prod"))
-    lost = LostRefs(scene.registry, watched, print)
+    lost = LostRefs(scene.registry, "gpu-1", watched, print)
     lost.update([f"acme/tone-{number}@prod" for number in range(2 * MOST_PROBLEMS)], {})
     assert len(lost.problems) == MOST_PROBLEMS
     assert "zeta/tone@prod" in lost.problems
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+def test_an_adapter_that_was_deleted_or_renamed_is_no_lost_right(scene: Scene, is_renamed: bool) -> None:
+    """A name that a pattern matched is forgotten; one that is watched itself is reported as missing."""
+    engine = scene.engine()
+    scene.alias(scene.publish(1, OTHER))
+    token = scene.server.token("gpu-1", "worker", ("acme", "beta"))
+    engine.refuses |= scene.weights.keys()  # an adapter that is loaded is not deleted
+    by_pattern = scene.worker(engine, watch=("beta/*@prod",), token=token)
+    by_pattern.reconcile(0.0)
+    assert "greater than max_lora_rank" in scene.registry.workers.get("gpu-1").problems[0].reason
+
+    if is_renamed:
+        scene.registry.adapters.rename(OTHER, TONE)
+    else:
+        scene.registry.aliases.remove(OTHER, "prod", 1)
+        scene.registry.adapters.delete(OTHER)
+    settle(by_pattern)
+    assert scene.registry.workers.get("gpu-1").problems == ()
+
+    settle(scene.worker(engine, watch=(OTHER_PROD,), token=token))
+    (problem,) = scene.registry.workers.get("gpu-1").problems
+    assert "the registry has no adapter beta/tone" in problem.reason

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
-from adaptry.integrations.serving.engines import RequestCounts
+from adaptry.integrations.serving.engines import EngineAdapter, RequestCounts
 from adaptry.integrations.serving.follow.plan import (
     ActualAdapter,
     DesiredAdapter,
@@ -22,7 +22,9 @@ from adaptry.integrations.serving.follow.plan import (
     UnloadAction,
     plan_actions,
 )
+from adaptry.integrations.serving.follow.problem_rank import ranked_problems
 from adaptry.integrations.serving.worker.backoff import Backoff
+from adaptry.integrations.serving.worker.status_report import WorkerIdentity, build_report
 from adaptry.registry.records import VersionInfo
 
 NAMES = [f"acme/{letter}@prod" for letter in "abcdef"]
@@ -156,3 +158,20 @@ def test_an_unrequested_name_takes_no_slot_from_a_loaded_one() -> None:
     had = [ActualAdapter(NAMES[1], DIGESTS[0], is_ours=True)]
     wanted = [DesiredAdapter(name, version(DIGESTS[0])) for name in NAMES[:2]]
     assert plan_actions(wanted, had, 1).actions == ()
+
+
+def test_a_report_has_the_most_serious_problems_and_the_number_of_the_others() -> None:
+    """Names that the engine does not have, then those of which it has another version, then those without a
+    slot."""
+    waiting = [DesiredAdapter(f"acme/a{number:03}@prod", version(DIGESTS[0])) for number in range(200)]
+    stale = [f"acme/m{number}@prod" for number in range(100)]
+    problems = dict.fromkeys((*stale, "acme/z@prod", "acme/y@prod"), "it failed")
+    ranked = ranked_problems(problems, [EngineAdapter(name, "") for name in stale], waiting, 102)
+    report = build_report(
+        WorkerIdentity("gpu-1", "vllm"), None, None, last_event=None, names=(), residents=(), problems=ranked
+    )
+    found = [one.served_as for one in report.problems]
+    assert found[:2] == ["acme/y@prod", "acme/z@prod"]
+    assert found[2:102] == sorted(stale)
+    assert found[102:] == [*(one.served_as for one in waiting[:153]), "(47 other names)"]
+    assert "no slot is free for acme/a@1 (102 are in use)" in report.problems[102].reason

@@ -136,16 +136,28 @@ def test_versions_that_hang_delay_other_new_ones_by_the_engines_whole_time_only_
         scene.alias(version)
     scene.alias(scene.publish(9, LATER))
     worker = scene.worker(engine, patience=3.0)
+    now = 0.0
+    worker._backoff._clock = lambda: now
     settle(worker)
     assert list(engine.names()) == [f"{LATER}@prod"]
     first, second, third = map(time_given, scene.registry.workers.get("gpu-1").problems)
     assert (first, second < 3.0, third < 3.0) == (3.0, True, True)
     assert sorted(engine.attempts) == sorted({*engine.attempts})  # each load was sent once
+    assert conditions(scene) == ["failed", "loading", "loading", "serving"]  # the engine has 3 s for each
+    now = 3.0
+    worker.reconcile(0.0)
+    assert conditions(scene) == ["failed", "failed", "failed", "serving"]
 
     scene.alias(version := scene.publish(5))
     hang(engine, version)
     settle(worker)
     assert time_given(scene.registry.workers.get("gpu-1").problems[-1]) == 3.0
+
+
+def conditions(scene: Scene) -> list[str]:
+    """Of the versions, by the name that they are served under."""
+    residents = scene.registry.workers.get("gpu-1").residents
+    return [one.condition for one in sorted(residents, key=lambda one: one.served_as)]
 
 
 def time_given(problem: WorkerProblem) -> float:
@@ -239,13 +251,32 @@ def test_a_rollout_to_a_version_that_hangs_stops(scene: Scene, engine: HangingVl
     assert scene.serves(engine) == 1
 
 
+def test_a_load_fails_only_after_the_engines_whole_time_and_is_not_repeated_before() -> None:
+    """Also if the worker did not wait that long for the answer."""
+    times = [0.0]
+    failures = Backoff(lambda: times[-1])
+    key = ("acme/a@prod", Digest.of(b"a"))
+    failures.record_unanswered(key, "no answer", 20.0, 120.0)
+    for seconds in (0.0, 99.0):
+        times.append(seconds)
+        assert (failures.is_pending(key), failures.failure_reason(key)) == (True, None)
+        assert failures.is_blocked(key)
+        assert "it may still load the version" in (failures.problem(key) or "")
+    for seconds in (101.0, 119.0):
+        times.append(seconds)
+        assert (failures.is_pending(key), failures.failure_reason(key)) == (False, "no answer")
+        assert failures.is_blocked(key)
+    times.append(121.0)
+    assert not failures.is_blocked(key)
+
+
 def test_pauses_after_loads_without_an_answer_are_at_least_as_long_as_the_loads() -> None:
     now = 0.0
     failures = Backoff(lambda: now)
     key = ("acme/a@prod", Digest.of(b"a"))
     waited = []
     for _ in range(5):
-        failures.record_failure(key, "no answer", 120.0)
+        failures.record_unanswered(key, "no answer", 120.0, 120.0)
         began = now
         while failures.is_blocked(key):
             now += 10.0

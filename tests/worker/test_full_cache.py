@@ -9,6 +9,7 @@ import pytest
 
 from adaptry.core.errors import StorageFull
 from adaptry.integrations.serving import Cache
+from adaptry.integrations.serving.vllm.engine import InProcessVllm
 
 from .bench import Bench
 from .conftest import Publish
@@ -50,5 +51,41 @@ def test_names_are_refreshed_while_a_request_for_a_preloaded_one_waits(
         assert not loading.models.lora_requests
         await loading.look()
         assert list(loading.models.lora_requests) == ["acme/tone@1"]
+
+    asyncio.run(test())
+
+
+def test_two_refreshes_at_once_do_not_wait_for_room_for_a_preloaded_name(
+    bench: Bench, base: Path, publish: Publish, tmp_path: Path
+) -> None:
+    """No client waits for it, so it must not wait until an adapter that is used has been unloaded."""
+    publish(seed=0, name="acme/a")
+    publish(seed=1, name="acme/b")
+    size = sum(path.stat().st_size for path in next(tmp_path.glob("out-*")).iterdir())
+    small = Cache(tmp_path / "small", size + 999)
+    full = Bench(bench.registry, base, small, preload=("acme/b",), refused_for=0.0)
+
+    may_go_on = asyncio.Event()
+
+    async def slowly(name: str) -> object:
+        if name == "acme/b":
+            await may_go_on.wait()
+        return await full.served.resolve(InProcessVllm(full.models), name)
+
+    full.models._resolve = slowly
+
+    async def test() -> None:
+        await full.ask("acme/a")  # and the resolver begins to refresh
+        end = full.models.begin("acme/a")
+        while not full.models.lora_resolver_lock["acme/b"].locked():
+            await asyncio.sleep(0)
+        second = asyncio.create_task(full.look())
+        while not full.models.lora_resolver_lock["acme/b"]._waiters:
+            await asyncio.sleep(0)
+        may_go_on.set()
+        await second
+        assert full.served._problems.reasons.keys() == {"acme/b"}
+        assert "when fewer adapters are in use" not in full.served._problems.reasons["acme/b"]
+        end("stop")
 
     asyncio.run(test())

@@ -35,7 +35,8 @@ Short = Annotated[str, Field(max_length=256)]
 MOST_RESIDENTS = 4096
 """The maximum number of residents, and of names, in a report."""
 MOST_PROBLEMS = 256
-"""The maximum number of problems in a report; a worker with more reports the first ones by name."""
+"""The maximum number of problems in a report, most serious first; a worker with more reports as the last one
+how many names were left out."""
 Sentence = Annotated[str, Field(max_length=2048)]
 
 

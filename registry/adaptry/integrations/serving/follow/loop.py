@@ -33,7 +33,7 @@ def converge(reconciler: Reconciler, stop: Event, patience: float = _PATIENCE) -
         is_settled = reconciler.reconcile(0.0)
         if reconciler.connection_error:
             raise reconciler.connection_error
-        if is_settled:
+        if is_settled and not reconciler.has_pending_loads:
             reconciler.require_served()
             return
         if time.monotonic() > until:

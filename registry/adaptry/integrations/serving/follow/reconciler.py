@@ -22,7 +22,7 @@ from adaptry.integrations.serving.follow.alias_generations import AliasGeneratio
 from adaptry.integrations.serving.follow.cache_holds import release_unused
 from adaptry.integrations.serving.follow.desired_state import DesiredState
 from adaptry.integrations.serving.follow.engine_inspection import EngineInspection
-from adaptry.integrations.serving.follow.executor import PlanExecutor, version_label
+from adaptry.integrations.serving.follow.executor import PlanExecutor
 from adaptry.integrations.serving.follow.last_use import LastUse
 from adaptry.integrations.serving.follow.lost_refs import LostRefs
 from adaptry.integrations.serving.follow.plan import (
@@ -35,6 +35,7 @@ from adaptry.integrations.serving.follow.plan import (
     plan_actions,
 )
 from adaptry.integrations.serving.follow.problem_log import ProblemLog
+from adaptry.integrations.serving.follow.problem_rank import ranked_problems, target_problems
 from adaptry.integrations.serving.follow.registry_status import UNREACHABLE, RegistryStatus
 from adaptry.integrations.serving.follow.reporter import NO_LOADS, Reporter, WorkerSnapshot
 from adaptry.integrations.serving.follow.residency import Residency, loaded_versions
@@ -76,7 +77,7 @@ class Reconciler:
         self._patterns = tuple(map(RefPattern.parse, watched))
         self._watcher = RefWatcher(deps.registry, watched)
         self._generations = AliasGenerations(deps.registry, deps.state_file)
-        self._lost = LostRefs(deps.registry, self._patterns, deps.log)
+        self._lost = LostRefs(deps.registry, settings.name, self._patterns, deps.log)
         self._recalls = RecallExecutor(deps.engine, deps.cache, deps.state_file, deps.log)
         self._backoff = Backoff()
         self._unanswered = UnansweredLoads(deps.engine, self._backoff)
@@ -147,6 +148,12 @@ class Reconciler:
         is_news = is_recalling or bool(self._plan(after).actions)
         self._note_residency(after, plan.without_slot, is_settled=is_done and not is_news)
         return is_done and not is_news and not self.is_registry_down
+
+    @property
+    def has_pending_loads(self) -> bool:
+        """Whether the engine may still load a desired version, although the worker waits no longer."""
+        keys = ((name, one.digest) for name, one in self._desired.all_targets(self._reply.turns))
+        return any(map(self._backoff.is_pending, keys))
 
     def require_served(self) -> None:
         """Raises `CheckFailed` if a desired version failed to load. An adapter that is left out because no
@@ -299,8 +306,8 @@ class Reconciler:
             if not self.is_registry_down:
                 self._deps.registry.events.read()
         if key and isinstance(error, EngineTimeout):
-            time_given = max(error.seconds, self._deps.engine.client.patience)
-            self._backoff.record_failure(key, error.message, time_given)
+            patience = self._deps.engine.client.patience
+            self._backoff.record_unanswered(key, error.message, error.seconds, patience)
         elif key and is_transient:
             self._transient_errors[key[0]] = error.message
         elif key:
@@ -327,7 +334,7 @@ class Reconciler:
             slots=self._settings.slots,
             slots_used=len(loaded or ()),
             open_recalls=len(self._reply.withdrawn),
-            problems=self._problems(without_slot),
+            problems=self._problems(loaded, without_slot),
             is_engine_up=loaded is not None,
             is_registry_up=not self.is_registry_down,
             registry_answered_at=before.registry_answered_at if self.is_registry_down else time.time(),
@@ -375,25 +382,17 @@ class Reconciler:
             loaded,
             pending,
             dropped,
-            self._problems(without_slot),
+            self._problems(loaded, without_slot),
         )
         try:
             self._status.is_accepted(lambda: self._reporter.report(now))
         except UNREACHABLE as error:
             self._status.note_down(error)
 
-    def _problems(self, without_slot: Sequence[DesiredAdapter]) -> dict[str, str]:
-        """Each name that is not served as desired, with the reason."""
-        problems = {
-            one.served_as: (
-                f"no slot is free for {version_label(one.version)} ({self._settings.most_loaded} are in use)"
-            )
-            for one in without_slot
-        }
-        problems |= self._transient_errors | self._generations.refused | self._lost.problems
-        for name, version in self._desired.all_targets(self._reply.turns):
-            if reason := self._backoff.problem((name, version.digest)):
-                problems[name] = reason
-            elif not self._desired.is_usable(version):
-                problems[name] = f"{version_label(version)} is withdrawn; move the alias to another version"
-        return problems
+    def _problems(
+        self, loaded: Sequence[EngineAdapter] | None, without_slot: Sequence[DesiredAdapter]
+    ) -> dict[str, str]:
+        """Each name that is not served as desired, with the reason, most serious first."""
+        found = self._transient_errors | self._generations.refused | self._lost.problems
+        found |= target_problems(self._desired, self._desired.all_targets(self._reply.turns))
+        return ranked_problems(found, loaded or (), without_slot, self._settings.most_loaded)

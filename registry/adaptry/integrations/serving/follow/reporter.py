@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.engines import EngineAdapter
 from adaptry.integrations.serving.follow.desired_state import DesiredState
 from adaptry.integrations.serving.follow.settings import FollowSettings
-from adaptry.integrations.serving.worker.backoff import ServedVersion
+from adaptry.integrations.serving.worker.backoff import Backoff, ServedVersion
 from adaptry.integrations.serving.worker.report_sender import ReportSender
 from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.integrations.serving.worker.status_report import (
@@ -103,6 +103,8 @@ class Reporter:
         names = {name: version.name for name, version in self._state_file.state.ours.items()}
         served = loaded_residents(loaded, names, self._served_since, self._desired.last_use.get, withdrawn)
         is_there = {(one.served_as, one.digest) for one in served}
+        targets = self._desired.all_targets(self.reply.turns)
+        pending = {**_pending_targets(targets, failures), **pending}
         loading = [
             (name, version, None)
             for (name, digest), version in pending.items()
@@ -110,12 +112,20 @@ class Reporter:
         ]
         failed = [
             (name, version, reason)
-            for name, version in self._desired.all_targets(self.reply.turns)
+            for name, version in targets
             if (name, version.digest) not in is_there | pending.keys()
             and (reason := failures.failure_reason((name, version.digest)))
         ]
         found = (*served, *unserved_residents(loading, "loading"), *unserved_residents(failed, "failed"))
         return found[:MOST_RESIDENTS]
+
+
+def _pending_targets(
+    targets: Iterable[tuple[str, VersionInfo]], failures: Backoff
+) -> dict[ServedVersion, VersionInfo]:
+    """The versions that the engine may still load, although the worker no longer waits for its answer."""
+    keyed = {(name, version.digest): version for name, version in targets}
+    return {key: version for key, version in keyed.items() if failures.is_pending(key)}
 
 
 def _version_text(engine: EngineInfo | None) -> str | None:

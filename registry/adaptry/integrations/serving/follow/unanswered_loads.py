@@ -2,10 +2,10 @@
 
 While an engine does not answer, it gets only a sixth of the time for each further load, so that an engine
 that works again is noticed soon: otherwise, every other new version would wait behind each load that hangs. A
-load that takes longer than that is not lost, because an engine that has loaded the version after all was only
-slow. A recalled version counts as dropped only when its load is known to have ended, because it could be
-served afterwards. Engines carry out the loads and unloads of a name in order, so the answer to an unload,
-even one that finds nothing, shows that.
+load that takes longer than that is not lost: it has failed only if the engine does not list the version after
+the whole time. A recalled version counts as dropped only when its load is known to have ended, because it
+could be served afterwards. Engines carry out the loads and unloads of a name in order, so the answer to an
+unload, even one that finds nothing, shows that.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import replace
 from datetime import timedelta
@@ -50,8 +51,7 @@ log = logging.getLogger("vllm.adaptry")
 _MAX_WAIT = 5.0
 """Seconds without an event after which all names are refreshed."""
 _LONGEST_NAME = 256  # the limit of reports
-_REFUSAL_SECONDS = 10.0
-"""The maximum duration of a request that should be refused."""
+_REFUSAL_SECONDS = 10.0  # the maximum duration of a request that should be refused
 
 
 class AdapterResolver:
@@ -63,7 +63,7 @@ class AdapterResolver:
         self._rate_limiter = RateLimiter(per_second=50)
         self._names: dict[str, ResolvedAdapter] = {}
         self._problems = NameProblems()
-        self._own_requests: set[str] = set()
+        self._own_requests: Counter[str] = Counter()
         self._foreign = ForeignAdapters()
         self._leases = LeaseRefCounts(config.cache)
         self._draining = DrainingAdapters(self._leases, config.linger, config.clock)
@@ -357,11 +357,11 @@ class AdapterResolver:
     async def _find_refusal(self, vllm: InProcessVllm, name: str) -> BaseException | None:
         """As `InProcessVllm.find_refusal`, for a request that no client waits for: it is not limited, and
         does not wait for room in the cache."""
-        self._own_requests.add(name)
+        self._own_requests += Counter((name,))
         try:
             return await vllm.find_refusal(name)
         finally:
-            self._own_requests.discard(name)
+            self._own_requests -= Counter((name,))
 
     def _refuse(self, name: str, error: AdaptryError) -> None:
         self._refusals.add(name, error, self._config.clock())

@@ -2,11 +2,14 @@
 
 Failures are recorded by name and digest, so another version under the same name is tried at once. The pause
 before a retry doubles with each failure, from half a minute to a quarter of an hour. After a load that the
-engine did not answer, it is at least as long as the engine had, so such loads never take most of the time.
+engine did not answer, it is at least as long as an engine has, so such loads never take most of the time. If
+the worker waited for the answer for a shorter time, the load is *pending* for the rest: the version is not
+tried again, and has not failed.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
@@ -27,13 +30,15 @@ _MAX_ERROR_RATE = 0.05
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
     """Reason, number of attempts, and the time of the next retry: on the clock of `Backoff`, and for people.
-    `is_unanswered`: the engine may still load the version."""
+    `is_unanswered`: the engine may still load the version; it has not failed before `counts_from`, on the
+    same clock."""
 
     reason: str
     attempts: int
     retry_at: float
     retry_date: datetime
     is_unanswered: bool = False
+    counts_from: float = -math.inf
 
 
 class Backoff:
@@ -44,27 +49,41 @@ class Backoff:
         self._failures: dict[ServedVersion, FailureRecord] = {}
         self._baselines: dict[ServedVersion, RequestCounts] = {}
 
-    def record_failure(self, key: ServedVersion, reason: str, unanswered_for: float | None = None) -> None:
-        """`unanswered_for`: how many seconds the engine had, and did not answer."""
+    def record_failure(self, key: ServedVersion, reason: str) -> None:
+        self._record(key, reason, _FIRST_PAUSE)
+
+    def record_unanswered(self, key: ServedVersion, reason: str, waited: float, patience: float) -> None:
+        """Records that the engine has not answered after `waited` seconds. The attempt has failed if the
+        version is not loaded `patience` seconds after it began."""
+        self._record(key, reason, max(_FIRST_PAUSE, waited, patience), max(0.0, patience - waited))
+
+    def _record(self, key: ServedVersion, reason: str, pause: float, pending: float | None = None) -> None:
         times = self._failures[key].attempts + 1 if key in self._failures else 1
-        pause = min(max(_FIRST_PAUSE, unanswered_for or 0.0) * 2 ** (times - 1), _LONGEST_PAUSE)
+        pause = min(pause * 2 ** (times - 1), _LONGEST_PAUSE)
         self._failures[key] = FailureRecord(
             reason,
             times,
             self._clock() + pause,
             datetime.now(UTC) + timedelta(seconds=pause),
-            unanswered_for is not None,
+            is_unanswered=pending is not None,
+            counts_from=self._clock() + (pending or 0.0),
         )
 
+    def is_pending(self, key: ServedVersion) -> bool:
+        """Whether the engine still has time to answer the last attempt."""
+        return key in self._failures and self._clock() < self._failures[key].counts_from
+
     def failure_reason(self, key: ServedVersion) -> str | None:
-        """Why the version failed last; None if it did not."""
-        return self._failures[key].reason if key in self._failures else None
+        """Why the version failed last; None if it did not, or its attempt is pending."""
+        return self._failures[key].reason if key in self._failures and not self.is_pending(key) else None
 
     def problem(self, key: ServedVersion) -> str | None:
         """As `failure_reason`, with the number of failed attempts and the time of the next one."""
         if (failure := self._failures.get(key)) is None:
             return None
         when = failure.retry_date.strftime("%Y-%m-%d %H:%M:%S UTC")
+        if self.is_pending(key):
+            return f"{failure.reason}; it may still load the version, which is tried again at {when} if not"
         return f"{failure.reason}; failed attempts: {failure.attempts}, next attempt: {when}"
 
     def is_unanswered(self, key: ServedVersion) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -100,8 +101,7 @@ def build_report(
     problems: Mapping[str, str] | None = None,
 ) -> WorkerReport:
     """Builds the whole report. `version` and `base` are the engine's, and `base_id` identifies the base;
-    `residents` is None if the engine does not answer."""
-    listed = sorted((problems or {}).items())[:MOST_PROBLEMS]
+    `residents` is None if the engine does not answer; `problems` are in order, most serious first."""
     return WorkerReport(
         worker=worker.name,
         engine=worker.engine,
@@ -116,10 +116,22 @@ def build_report(
         names=tuple(sorted(name for name in names if len(name) <= _LONGEST_NAME)[:MOST_RESIDENTS]),
         residents=residents,
         dropped=tuple(dropped),
-        problems=tuple(
-            WorkerProblem(served_as=name[:_LONGEST_NAME], reason=reason[:2048]) for name, reason in listed
-        ),
+        problems=_most_serious(problems or {}),
     )
+
+
+def _most_serious(problems: Mapping[str, str]) -> tuple[WorkerProblem, ...]:
+    """As many of the problems, which are in order, as a report has room for; the last one has the number of
+    those that were left out."""
+    found = tuple(
+        WorkerProblem(served_as=name[:_LONGEST_NAME], reason=reason[:2048])
+        for name, reason in itertools.islice(problems.items(), MOST_PROBLEMS)
+    )
+    if len(problems) <= MOST_PROBLEMS:
+        return found
+    left_out = len(problems) - MOST_PROBLEMS + 1
+    reason = f"a report has room for {MOST_PROBLEMS} problems, the most serious first; see this worker's log"
+    return (*found[:-1], WorkerProblem(served_as=f"({left_out} other names)", reason=reason))
 
 
 def _adapter_of_name(served_as: str) -> AdapterName | None:
