@@ -67,7 +67,8 @@ class RequestLimits:
     def admit(self, identity: Identity, namespace: str | None) -> None:
         """Counts a principal's request, and the namespace that its address names. Raises `TooManyRequests`.
 
-        A namespace is charged only for requests of its members, so that others cannot use up its limit.
+        A namespace is charged only for requests of callers with a right that names it, so that no one else
+        can use up its limit: also not administrators, auditors and mirrors, who may read every namespace.
         """
         if not self._limits:
             return
@@ -77,7 +78,7 @@ class RequestLimits:
         if namespace is None:
             return
         place = QuotaSubject("namespace", namespace)
-        if (limit := self._limit(place)) < UNLIMITED and identity.readable_names(namespace):
+        if (limit := self._limit(place)) < UNLIMITED and identity.is_named_in(namespace):
             self._count(place, limit)
 
     def take_charges(self) -> list[RequestCharge]:

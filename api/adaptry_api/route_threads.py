@@ -74,8 +74,7 @@ def tenant_of(scope: Scope) -> str:
     """
     identity = cast(Identity, scope.get("state", {}).get("identity", ANONYMOUS))
     namespace = unquote(scope.get("path_params", {}).get("namespace", ""))  # the Hub's path, as sent
-    is_named = any(one.resource.namespaces == namespace for one in identity.grants)
-    if is_named and identity.readable_names(namespace):
+    if identity.is_named_in(namespace):
         return namespace
     owner, slash, _ = identity.name.partition("/")
     return owner if slash else f"user {owner}"

@@ -15,6 +15,8 @@ from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
 from adaptry.registry.access import AccessQuestion, GrantRequest, MemberChange, TokenRequest
 from adaptry.registry.http import HttpRegistry
+from adaptry.registry.job_types.records import JobOrder
+from adaptry.registry.policies import PolicyRequest
 from adaptry.registry.records import AdapterEdit, PushOptions, StateChange
 from adaptry.storage import tokens
 from adaptry.storage.connect import open_local
@@ -334,6 +336,20 @@ def test_a_token_cannot_create_one_with_more_rights(server: Server) -> None:
     with pytest.raises(Unauthenticated):
         limited.about()
     theirs.tokens.revoke(longer.id)
+
+
+def test_a_refusal_names_the_limit_of_the_token(server: Server) -> None:
+    request = TokenRequest(name="of one adapter", principal="root", resources=("acme/tone",))
+    limited = server.registry(server.registry().tokens.create(request).secret)
+    policy = PolicyRequest(scope="acme", text='alias: prod\nrequire:\n  - state() == "active"\n')
+    order = JobOrder(kind="combine", task={"inputs": ["acme/tone@1", "acme/tone@1"], "to": "acme/both"})
+
+    with pytest.raises(PermissionDenied, match="with this token, which is limited; use one without limits"):
+        limited.principals.create_group("team")
+    with pytest.raises(PermissionDenied, match=r"the token does not allow policy\.manage on acme"):
+        limited.policies.set(policy)
+    with pytest.raises(PermissionDenied, match=r"the token does not allow job\.run on acme"):
+        limited.jobs.submit(order)
 
 
 def test_a_reader_of_some_adapters_sees_only_those(server: Server) -> None:

@@ -77,9 +77,18 @@ def test_a_names_own_limit_precedes_the_default() -> None:
     assert admitted(limits(Clock(), {EVERYBODY: 3, own: UNLIMITED}), ANN) == 20
 
 
-def test_only_members_requests_count_towards_a_namespaces_limit() -> None:
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        Identity("eve"),
+        Identity.with_role("auditor", "viewer", ("*",)),
+        Identity.with_role("pat", "owner", ("ac*", "other")),
+    ],
+    ids=["no rights", "rights everywhere", "a pattern"],
+)
+def test_only_members_requests_count_towards_a_namespaces_limit(stranger: Identity) -> None:
     found = limits(Clock(), {ACME: 3})
-    assert admitted(found, Identity("eve"), "acme") == 20
+    assert admitted(found, stranger, "acme") == 20
     assert admitted(found, ANN, "acme") == 3
     assert admitted(found, ANN, "other") == 20
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adaptry.core.errors import Invalid
+from adaptry.core.gates.evaluation import compute
 from adaptry.core.gates.expression import PolicyCondition
 from adaptry.core.gates.policy import Policy
 
@@ -74,6 +75,21 @@ def test_a_policy_that_cannot_be_read_is_refused_with_its_line(text: str, messag
         ("!" * 5 + "fits('vllm')", None),
         ("state() in [,] || fits('vllm')", None),
         ("state() in [, 'active']", r"column 13: , cannot follow \["),
+        (
+            "metric('a') > 9223372036854775808",
+            r"column 15: .* too large; .* 9223372036854775807 \(write 1e30",
+        ),
+        ("metric('a') > -9223372036854775808", None),
+        ("metric('a') > 1e999", "column 15: 1e999 is too large; the largest number is 1.7e308"),
+        (
+            "fits('a') ? true ? fits('b') : true : false",
+            "column 18: put the choice between the . of column 11",
+        ),
+        ("fits('a') ? (true ? fits('b') : true) : true ? false : true", None),
+        ("fits('a') : true", "column 11: this : has no"),
+        ("(fits('a') ? true) : false", r"column 12: this \? has no :"),
+        ("fits('a') ? true", r"column 11: this \? has no :"),
+        ("state() in ['a' ? 'b', 'c']", r"column 17: this \? has no :"),
     ],
 )
 def test_a_condition_is_read_or_refused_with_the_place_and_the_right_form(
@@ -93,3 +109,11 @@ def test_arguments_may_be_named_and_texts_may_have_any_quotation_marks() -> None
     placed = PolicyCondition.parse('noninferior("gsm8k", "em", "prod", 0.01, 0.95) && fits("v")')
     assert named.calls == placed.calls
     assert named.expression == placed.expression == "call0 && call1"
+
+
+def test_a_condition_with_too_many_parentheses_is_refused_in_our_own_words() -> None:
+    pytest.importorskip("cel")
+    condition = PolicyCondition.parse(f"{'(' * 200}fits('vllm'){')' * 200}")
+    computed = compute(condition, {"call0": True})
+    assert isinstance(computed, str)
+    assert computed.startswith("it has 200 levels of parentheses or brackets, which is too many")

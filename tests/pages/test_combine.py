@@ -62,6 +62,18 @@ def test_an_alias_becomes_the_version_that_it_means_now(browser: Browser) -> Non
     assert "ref=acme%2Fsupport-tone%404" in text
 
 
+def test_the_result_of_an_adapter_with_a_long_name_has_a_name_too(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server, long = start(), f"acme/{'w' * 86}-{'x' * 9}"
+    push(server.registry(), open_dir(tiny_lora(tmp_path / "lora")), long)
+
+    page = Browser(server).get(f"{COMBINE}?ref={long}&ref={long}&format=json")
+
+    assert page.status == 200
+    assert page.json["task"]["to"] == f"acme/{'w' * 86}-combined"
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

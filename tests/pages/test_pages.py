@@ -18,6 +18,7 @@ from tests.pages.statements import statements_of
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
+from adaptry.registry.access import TokenRequest
 from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.app import create_app
@@ -213,6 +214,31 @@ def test_a_wrong_query_gives_no_empty_table(team: Server) -> None:
 def test_an_empty_registry_teaches_the_first_command(start: Callable[..., Server]) -> None:
     text = Browser(start()).get("/").body.decode()
     assert "adaptry push ./out acme/tone" in text
+
+
+def test_a_user_without_a_role_is_not_advised_to_push(team: Server) -> None:
+    registry = team.registry()
+    registry.principals.create("user", "newcomer")
+    token = registry.tokens.create(TokenRequest(name="laptop", principal="newcomer")).secret
+
+    text = Browser(team, token).get("/").body.decode()
+
+    assert "You have no role in any namespace yet" in text
+    assert "adaptry member set NAMESPACE newcomer --role viewer" in text
+    assert "adaptry push" not in text
+
+
+def test_the_keyboard_scrolls_a_wide_block_of_code_in_a_card(
+    start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server, made = start(), tiny_lora(tmp_path / "lora")
+    (made / "README.md").write_text("```\n" + "x" * 400 + "\n```\n\n<pre tabindex=7>\n\n`<pre>`")
+    push(server.registry(), open_dir(made), "acme/tone")
+
+    text = Browser(server).get("/acme/tone").body.decode()
+
+    assert '<pre tabindex="0"><code>xxx' in text
+    assert "tabindex=7>" not in text.replace("&lt;pre tabindex=7&gt;", "")
 
 
 def test_anonymous_visitors_see_public_adapters_without_signing_in(

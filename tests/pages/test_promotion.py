@@ -159,6 +159,22 @@ def test_an_alias_that_never_moved_has_no_rollback_and_the_page_shows_that(untou
     assert "<form" not in text[text.index("<main") : text.index("</main")]
 
 
+def test_a_rollback_to_a_revoked_version_names_an_earlier_good_one(scene: PromotionScene) -> None:
+    olga = scene.person("olga")
+    for number in (2, 3):
+        olga.post(f"{scene.alias}/override", scene.fields(number, reason="a demonstration"))
+    change = StateChange(state="revoked", reason="it leaks")
+    scene.server.registry().versions.set_state(scene.name, scene.versions[1].digest, change, 0)
+
+    text = olga.get(f"{scene.alias}/rollback").body.decode()
+    seen_by_reader = scene.person("rita", "viewer").get(f"{scene.alias}/rollback").body.decode()
+
+    assert "prod cannot be rolled back" in text
+    assert "the last good version before it is 1" in text
+    assert "to move it to any earlier version" in text
+    assert "to move it to any earlier version" not in seen_by_reader
+
+
 def test_looking_for_the_last_move_stops_after_so_many_events(scene: PromotionScene) -> None:
     olga = scene.person("olga")
     olga.post(f"{scene.alias}/override", scene.fields(3, reason="a demonstration"))
@@ -229,6 +245,9 @@ def test_a_version_that_was_withdrawn_is_not_promoted_and_the_page_says_why(scen
     assert "revoked" in text
     assert f'action="{scene.alias}/promote"' not in text
     assert f'action="{scene.alias}/override"' not in text
+    assert "stays at version 1" in text
+    assert "will switch" not in text
+    assert "adaptry promote" not in text
     assert scene.person("olga").post(f"{scene.alias}/promote", scene.fields(2)).status == 409
 
 

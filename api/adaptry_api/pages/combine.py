@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import RedirectResponse, Response
 
 from adaptry.core.errors import AdaptryError, Invalid
-from adaptry.core.refs import Ref
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.preview import CombinationPreview
 from adaptry.registry.job_types.records import JobInfo, JobOrder
@@ -39,6 +39,8 @@ COMBINE = "/-/combine"
 _EXAMINED_JOBS = 50
 _MOST_NAMES = 100
 _MOST_RANKS = 8
+_SUFFIX = "-combined"
+_LONGEST = 96  # characters of an adapter's name in its namespace
 _KINDS = {"preview": "preview", "run": "combine"}
 """The job that each button submits."""
 
@@ -140,7 +142,7 @@ def _combination(registry: Registry, form: CombineForm, preview: str) -> Combine
     if len(versions) < 2:
         return page
     try:
-        task = form.task([one.label for one in versions], form.to or f"{versions[0].name}-combined")
+        task = form.task([one.label for one in versions], form.to or _result_name(versions[0].name))
         parse_task("combine", task)
     except (Invalid, ValidationError) as error:
         message = error.public_message if isinstance(error, AdaptryError) else str(error)
@@ -149,6 +151,11 @@ def _combination(registry: Registry, form: CombineForm, preview: str) -> Combine
     found = CombinationPreview.model_validate(job.result) if job and job.result else None
     more = {"task": task, "recipe": recipe_yaml(task), "preview_job": job, "preview": found}
     return page.model_copy(update=more)
+
+
+def _result_name(first: AdapterName) -> str:
+    """A name for the result if the visitor chose none: that of the first input, cut if it is too long."""
+    return f"{first.namespace}/{first.name[: _LONGEST - len(_SUFFIX)].rstrip('.-')}{_SUFFIX}"
 
 
 def _csv(page: CombinePage) -> Response:

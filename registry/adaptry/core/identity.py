@@ -81,6 +81,13 @@ class Identity:
         common = (common_names(one, other) for one in granted for other in limited)
         return frozenset(names for names in common if names is not None)
 
+    def is_named_in(self, namespace: str) -> bool:
+        """Whether they may read something private there, and have a right that names this namespace: not only
+        one for a pattern such as `*`, which covers any name.
+        """
+        is_named = any(one.resource.namespaces == namespace for one in self.grants)
+        return is_named and bool(self.readable_names(namespace))
+
     def has_namespace(self, namespace: str) -> bool:
         """Whether they may read everything in the namespace."""
         return ALL_NAMES in self.readable_names(namespace)

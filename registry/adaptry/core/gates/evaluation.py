@@ -16,6 +16,8 @@ from adaptry.core.gates import statistics
 from adaptry.core.gates.expression import Call, PolicyCondition
 from adaptry.core.gates.facts import EvidenceFact, Fact, GateFacts, VersionFact, split_metric
 from adaptry.core.gates.functions import Scalar
+from adaptry.core.gates.syntax import nesting_problem
+from adaptry.core.gates.tokens import tokens_of
 from adaptry.core.lazy_dataclass import dataclass
 
 ConditionOutcome = Literal["met", "not_met", "unknown"]
@@ -73,7 +75,10 @@ def compute(condition: PolicyCondition, values: Mapping[str, Scalar]) -> bool | 
     try:
         found = cel.compile(condition.expression).execute(context)
     except ValueError as error:
-        return f"not an expression of CEL: {_first_line(error)}"
+        return (
+            nesting_problem(tokens_of(condition.expression))
+            or f"not an expression of CEL: {_first_line(error)}"
+        )
     except (TypeError, ZeroDivisionError, OverflowError, RuntimeError, KeyError, IndexError) as error:
         return f"cannot be computed: {_first_line(error)}"
     return found if isinstance(found, bool) else f"gives {found!r}, but a condition must give true or false"

@@ -7,6 +7,7 @@ nothing that CEL can compute; what it misses, CEL refuses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import zip_longest
 
@@ -15,6 +16,8 @@ from adaptry.core.gates.tokens import Token
 
 _CLOSES = {"(": ")", "[": "]"}
 _OPENS = {closing: opening for opening, closing in _CLOSES.items()}
+_DEEP = 30  # levels of brackets; CEL's parser refuses 60 in most expressions, and computes 40
+_LARGEST = 2**63 - 1  # of CEL's integers
 _PREFIXES = frozenset({"-", "!"})
 _JOINS = frozenset(
     {"&&", "||", "==", "!=", "<", "<=", ">", ">=", "+", "-", "*", "/", "%", "in", "?", ":", ","}
@@ -24,22 +27,27 @@ _JOINS = frozenset(
 def check_order(tokens: Sequence[Token]) -> None:
     """Raises `Invalid` with the column of the first part that cannot be where it is."""
     opened: list[Token] = []
+    choices: list[Token | None] = [None]  # the ? that waits for its : in each open bracket
     before: Token | None = None
     for token, following in zip_longest(tokens, tokens[1:]):
         is_after_value = before is not None and _ends_value(before)
         text = token.text if token.kind in ("sign", "word") else ""
+        _check_number(token, before)
         if text in _OPENS:
             _close(opened, token, before, is_after_value)
+            _require_complete(choices.pop())
         elif text == "." and is_after_value:
             pass
         elif text == "," and _is_sign(before, "[") and _is_sign(following, "]"):
             pass  # to CEL, [,] is an empty list
         elif text in _JOINS and is_after_value:
             _check_join(token, opened)
+            choices[-1] = _choice_after(token, choices[-1])
         elif text in _CLOSES:
             if is_after_value and text == "(" and before is not None and before.kind != "word":
                 raise Invalid(f"column {token.column}: {_lacks_operator(before, token)}")
             opened.append(token)
+            choices.append(None)
         elif text == "in" or (token.kind == "sign" and text not in _PREFIXES):
             raise Invalid(f"column {token.column}: {_misplaced(token, before)}")
         elif is_after_value and before is not None and before.text != ".":
@@ -52,6 +60,56 @@ def check_order(tokens: Sequence[Token]) -> None:
             f"column {opened[-1].column}: this {opened[-1].text} is not closed; add a"
             f" {_CLOSES[opened[-1].text]}"
         )
+    _require_complete(choices[0])
+
+
+def _check_number(token: Token, before: Token | None) -> None:
+    if token.kind != "number":
+        return
+    is_whole = token.text.isdigit()
+    most = _LARGEST + _is_sign(before, "-")
+    if (is_whole and int(token.text) > most) or (not is_whole and math.isinf(float(token.text))):
+        largest = f"{most} (write 1e30 for a larger one)" if is_whole else "1.7e308"
+        raise Invalid(
+            f"column {token.column}: {token.text[:40]} is too large; the largest number is {largest}"
+        )
+
+
+def _choice_after(token: Token, choice: Token | None) -> Token | None:
+    """The ? that waits for its : after an operator."""
+    if token.text == "?":
+        if choice is not None:
+            raise Invalid(
+                f"column {token.column}: put the choice between the ? of column {choice.column} and its : in"
+                " parentheses: a ? (b ? c : d) : e"
+            )
+        return token
+    if token.text == ":":
+        if choice is None:
+            raise Invalid(f"column {token.column}: this : has no ?; a choice is c ? a : b")
+        return None
+    if token.text == ",":
+        _require_complete(choice)
+    return choice
+
+
+def _require_complete(choice: Token | None) -> None:
+    if choice is not None:
+        raise Invalid(f"column {choice.column}: this ? has no :; a choice is c ? a : b")
+
+
+def nesting_problem(tokens: Sequence[Token]) -> str | None:
+    """Why CEL's parser, whose recursion is limited, may have refused an expression with many brackets."""
+    depth = deepest = 0
+    for token in tokens:
+        depth += (token.text in _CLOSES) - (token.text in _OPENS)
+        deepest = max(deepest, depth)
+    if deepest < _DEEP:
+        return None
+    return (
+        f"it has {deepest} levels of parentheses or brackets, which is too many; use fewer, or several"
+        " conditions, all of which must be met"
+    )
 
 
 def _is_sign(token: Token | None, text: str) -> bool:

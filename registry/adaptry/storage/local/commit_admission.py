@@ -26,7 +26,7 @@ from adaptry.storage.catalog.version_info import by_keys
 from adaptry.storage.catalog.versions import Admission
 from adaptry.storage.local.admission import ResolvedBase, find_base
 from adaptry.storage.local.blob_content import BlobContent, check_content, check_draft, check_names
-from adaptry.storage.local.branch_head import branch_head
+from adaptry.storage.local.branch_head import branch_head, require_ref_right
 from adaptry.storage.local.context import RegistryContext, require_all_undamaged
 from adaptry.storage.local.hidden_bases import hide_base_in_report
 from adaptry.storage.local.inspections import inspect_weights
@@ -96,6 +96,7 @@ class CommitAdmission:
 
     def _plan(self, tx: Transaction, adapter: AdapterRecord, branch: str, tree: Manifest) -> _CommitPlan:
         head = branch_head(tx, adapter, branch)
+        require_ref_right(self.context, adapter, parse_hub_revision(branch).name)
         version = known_version(tx, adapter, tree.digest)
         if version:
             return _CommitPlan(head, version.number, makes_version=False)

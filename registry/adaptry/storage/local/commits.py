@@ -11,7 +11,6 @@ from adaptry.core.hub_revision import GRAMMAR, parse_branch, parse_hub_revision,
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Latest, Number, Selector
-from adaptry.registry.aliases import PRODUCTION
 from adaptry.registry.commit_info import BranchInfo, CommitInfo, CommitNote, CommitResult
 from adaptry.registry.commits import MAIN, Commits
 from adaptry.registry.records import Page
@@ -22,7 +21,7 @@ from adaptry.storage.catalog.commits import CommitRecord
 from adaptry.storage.catalog.database import Reads, Transaction
 from adaptry.storage.catalog.git_refs import GitRef, GitRefKind
 from adaptry.storage.catalog.ref_resolution import find
-from adaptry.storage.local.branch_head import branch_head, refuse_alias
+from adaptry.storage.local.branch_head import branch_head, refuse_alias, require_ref_right
 from adaptry.storage.local.commit_admission import CommitAdmission
 from adaptry.storage.local.context import RegistryContext
 
@@ -92,6 +91,7 @@ class LocalCommits(Commits):
         now, by = self.context.clock(), self.context.identity.name
         head = branch_head(tx, adapter, branch)
         tree, where = versions.manifest(tx, head.digest), parse_hub_revision(branch).name
+        require_ref_right(self.context, adapter, where)
         commit = commits.add(tx, adapter, where, tree, note, head.info.carries, at=now, by=by, parent=None)
         git_refs.put(tx, adapter, where, "branch", commit, now, by)
         detail = {"branch": where, "commit": head.digest, "title": note.title}
@@ -109,8 +109,7 @@ class LocalCommits(Commits):
         self, tx: Transaction, adapter: AdapterRecord, text: str, kind: GitRefKind, at: str, message: str
     ) -> BranchInfo:
         now, by = self.context.clock(), self.context.identity.name
-        if text.lower() == PRODUCTION:  # a ref's version has this name, too
-            self.context.require("alias.move", adapter.name, alias=PRODUCTION)
+        require_ref_right(self.context, adapter, text)
         if taken := git_refs.find(tx, adapter, text):
             raise Conflict(f"{adapter.name} already has a {taken.kind} {text}, at {taken.digest.short_id}")
         if aliases.find(tx, adapter, text):
@@ -137,6 +136,7 @@ class LocalCommits(Commits):
                 if kind == "branch":
                     refuse_alias(tx, adapter, text)
                 raise RevisionNotFound(f"{name} has no {kind} {text[:80]!a}")
+            require_ref_right(self.context, adapter, text)
             git_refs.delete(tx, adapter, text)
             detail = {kind: text, "was": ref.digest}
             by = self.context.identity.name

@@ -200,10 +200,11 @@ class LocalJobs(Jobs):
                 f"{identity.name} may not submit a {kind} job, which changes data of all namespaces;"
                 " ask an administrator"
             )
-        facts = Facts(now=self.context.clock())
-        if namespace and not identity.may_in("job.run", namespace, facts):
+        decision = identity.decide("job.run", namespace, facts=Facts(now=self.context.clock()))
+        if namespace and not decision.is_allowed:
             raise PermissionDenied(
-                f"{identity.name} may not submit jobs in {namespace!r} (job.run); ask an owner of it"
+                f"{identity.name} may not submit jobs in {namespace!r} (job.run): {decision.reason}; ask an"
+                " owner of it"
             )
 
 

@@ -197,10 +197,11 @@ class LocalPolicies(Policies):
         parse_stored_alias(alias)
         owner = self._owner(tx, scope)
         identity, facts = self.context.identity, Facts(alias, None, self.context.clock())
-        if not identity.decide("policy.manage", scope.namespace, scope.name, facts).is_allowed:
+        decision = identity.decide("policy.manage", scope.namespace, scope.name, facts)
+        if not decision.is_allowed:
             raise PermissionDenied(
-                f"{identity.name} may not change policies of {scope} (policy.manage); ask an owner of"
-                f" {scope.namespace!r}"
+                f"{identity.name} may not change policies of {scope} (policy.manage): {decision.reason}; ask"
+                f" an owner of {scope.namespace!r}"
             )
         return owner
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import timedelta
 
 from adaptry.core.access.actions import Action
@@ -177,8 +178,14 @@ def _target(principal: PrincipalInfo) -> AuditTarget:
 
 def require_administrator(context: RegistryContext, what: str) -> None:
     """Raises `PermissionDenied`."""
-    if not context.identity.may_administer:
-        raise PermissionDenied(f"{context.identity.name} may not {what[:200]}; it requires an administrator")
+    identity = context.identity
+    if identity.may_administer:
+        return
+    if replace(identity, limit=None).may_administer:
+        raise PermissionDenied(
+            f"{identity.name} may not {what[:200]} with this token, which is limited; use one without limits"
+        )
+    raise PermissionDenied(f"{identity.name} may not {what[:200]}; it requires an administrator")
 
 
 def managed_principal(context: RegistryContext, tx: Transaction, name: str, what: str) -> PrincipalRecord:

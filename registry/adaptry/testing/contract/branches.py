@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from adaptry.core.errors import Conflict, InvalidRef, NotFound, PermissionDenied, RevisionNotFound
+from adaptry.core.identity import Identity
 from adaptry.core.manifest import EMPTY
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
@@ -114,6 +115,28 @@ class BranchesContract(ContractFixtures):
         ):
             with pytest.raises(PermissionDenied, match="adaptry alias set acme/tone@1 prod"):
                 change()
+
+    def test_a_branch_or_tag_called_prod_needs_the_right_to_move_the_alias(
+        self, registry: Registry, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(), TONE)
+        registry.commits.create_branch(TONE, "prod")
+        contributor = make_registry(Identity.with_role("connie", "contributor", ("acme",)))
+        maintainer = make_registry(Identity.with_role("maia", "maintainer", ("acme",)))
+        for change in (
+            lambda: commit(contributor, files_of(lora(2)), branch="prod"),
+            lambda: commit(contributor, files_of(lora(2)), branch="refs/heads/prod"),
+            lambda: contributor.commits.squash(TONE, "prod", NOTE),
+            lambda: contributor.commits.delete_branch(TONE, "prod"),
+        ):
+            with pytest.raises(PermissionDenied, match=r"alias\.move"):
+                change()
+        committed = commit(maintainer, files_of(lora(2)), branch="prod").commit
+        assert registry.commits.get(TONE, "prod").id == committed.id
+        maintainer.commits.delete_branch(TONE, "prod")
+        maintainer.commits.create_tag(TONE, "PROD")
+        with pytest.raises(PermissionDenied, match=r"alias\.move"):
+            contributor.commits.delete_tag(TONE, "PROD")
 
     def test_branches_tags_and_aliases_share_their_names(self, registry: Registry, lora: MakeLora) -> None:
         digest = push(registry, lora(), TONE).version.digest
