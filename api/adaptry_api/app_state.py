@@ -296,7 +296,7 @@ class AppState:
                 return is_own(tx, name, MIRRORED)
 
         here = self._registry.on_behalf_of(_MIRROR)
-        return UpstreamMirror(HttpRegistry(url, settings.mirror_token), here, is_ours, settings.mirror_age)
+        return UpstreamMirror(HttpRegistry(url, settings.mirror_token), here, is_ours, settings.mirror_ttl)
 
     def sweep_spools(self) -> None:
         self.spools.sweep(time.time())

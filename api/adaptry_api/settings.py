@@ -41,7 +41,7 @@ class ServerSettings:
     `presign_uploads` their uploads. Event streams send a keep-alive line every `heartbeat` seconds. When
     stopped, the server continues for `notice` seconds while `/readyz` answers 503. `mirror_of` is the address
     of a registry from which missing versions are fetched with `mirror_token`; a ref is resolved there again
-    after `mirror_age` seconds.
+    after `mirror_ttl` seconds.
 
     Servers of one registry that do not share `data` act as one server if they have the same `admin_token` and
     `signing_secret` (files with the first administrator's token and with the secret for signing grants) and
@@ -80,7 +80,7 @@ class ServerSettings:
     presign_uploads: bool = False
     mirror_of: str | None = None
     mirror_token: str | None = field(default=None, repr=False)
-    mirror_age: float = 60.0
+    mirror_ttl: float = 60.0
     admin_token: Path | None = None
     signing_secret: Path | None = None
     spools: Path | None = None

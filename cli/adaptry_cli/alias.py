@@ -8,7 +8,7 @@ from adaptry.core.refs import AdapterName, Label, Latest, Ref
 from adaptry.operations import promotion
 from adaptry.registry.aliases import unknown_alias
 from adaptry.registry.interface import Registry
-from adaptry_cli.alias_move import only_from_option, print_move
+from adaptry_cli.alias_move import expect_option, print_move
 from adaptry_cli.arguments import ALIAS, NAME, REF, require_usage
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
@@ -28,14 +28,12 @@ def alias() -> None:
 @alias.command("set")
 @click.argument("ref", type=REF)
 @click.argument("alias", metavar="ALIAS", type=ALIAS)
-@only_from_option
+@expect_option
 @registry_option
 @json_option
-def set_(registry: Registry, ref: Ref, alias: str, only_from: int | None, as_json: bool) -> None:
+def set_(registry: Registry, ref: Ref, alias: str, expect: int | None, as_json: bool) -> None:
     """Point an alias at a version."""
-    print_move(
-        registry.versions, ref.name, promotion.promote(registry, ref, alias, only_from=only_from), as_json
-    )
+    print_move(registry.versions, ref.name, promotion.promote(registry, ref, alias, expect=expect), as_json)
 
 
 @alias.command()

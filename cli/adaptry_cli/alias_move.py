@@ -1,4 +1,4 @@
-"""Shared by commands that move an alias: `--only-from`, and how moves and their decisions are printed."""
+"""Shared by commands that move an alias: `--expect`, and how moves and their decisions are printed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from adaptry_cli.out import print_err, print_json, print_out
 from adaptry_cli.renamed_option import RenamedOption
 from adaptry_cli.warnings import print_state_warning
 
-only_from_option = click.option(
-    "--only-from",
+expect_option = click.option(
+    "--expect",
     cls=RenamedOption,
-    former="--was",
+    former=("--only-from", "--was"),
     type=WholeNumber(0),
     metavar="VERSION",
     help="Move the alias only if it is at this version now (0: only if it does not exist yet).",

@@ -144,14 +144,14 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     "alias": ("adaptry alias set acme/tone@1 staging", "adaptry alias ls acme/tone"),
     "alias set": (
         "adaptry alias set acme/tone@1 staging",
-        "adaptry alias set acme/tone@2 staging --only-from 1",
+        "adaptry alias set acme/tone@2 staging --expect 1",
     ),
     "alias rm": ("adaptry alias rm acme/tone@staging",),
     "alias ls": ("adaptry alias ls acme/tone",),
     "alias rewrites": ("adaptry alias rewrites 'acme/*@prod' --pool vllm | kubectl apply -f -",),
     "promote": (
         "adaptry promote acme/tone@staging",
-        "adaptry promote acme/tone@3 --to canary --only-from 2",
+        "adaptry promote acme/tone@3 --to canary --expect 2",
         "adaptry promote acme/tone@3 --if 'metric(\"accuracy\") > 0.9'",
     ),
     "rollback": ("adaptry rollback acme/tone", "adaptry rollback acme/tone@staging"),

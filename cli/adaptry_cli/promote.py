@@ -9,7 +9,7 @@ from adaptry.core.refs import Ref
 from adaptry.operations import promotion
 from adaptry.registry.aliases import PRODUCTION, MoveRequest
 from adaptry.registry.interface import Registry
-from adaptry_cli.alias_move import only_from_option, print_decision, print_move, print_refusal
+from adaptry_cli.alias_move import expect_option, print_decision, print_move, print_refusal
 from adaptry_cli.arguments import ALIAS, REF, validate_options
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
@@ -27,7 +27,7 @@ from adaptry_cli.out import json_option
     type=ALIAS,
     help="The alias to move.",
 )
-@only_from_option
+@expect_option
 @click.option(
     "--if",
     "condition",
@@ -45,7 +45,7 @@ def promote(
     registry: Registry,
     ref: Ref,
     alias: str,
-    only_from: int | None,
+    expect: int | None,
     condition: str | None,
     override: str | None,
     as_json: bool,
@@ -57,7 +57,7 @@ def promote(
     """
     request = validate_options(MoveRequest, condition=condition, override=override)
     try:
-        moved = promotion.promote(registry, ref, alias, only_from=only_from, request=request)
+        moved = promotion.promote(registry, ref, alias, expect=expect, request=request)
     except CheckFailed:
         print_refusal(registry, ref, alias, condition, as_json)
         raise

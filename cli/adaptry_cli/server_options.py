@@ -208,7 +208,9 @@ _OPTIONS = (
         help="A file with the token for --mirror-of; also ADAPTRY_MIRROR_TOKEN_FILE.",
     ),
     click.option(
-        "--mirror-age",
+        "--mirror-ttl",
+        cls=RenamedOption,
+        former="--mirror-age",
         type=DURATION,
         default="60s",
         show_default=True,

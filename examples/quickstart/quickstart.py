@@ -32,8 +32,8 @@ def main(folder: Path) -> None:
 
         print(adaptry.search(registry, "base:org/tiny rank<=16 metric.accuracy>=0.9"))
 
-        # Every move of an alias is recorded; `only_from=0` requires that the alias does not exist yet.
-        adaptry.promote(registry, "acme/tone@2", only_from=0)
+        # Every move of an alias is recorded; `expect=0` requires that the alias does not exist yet.
+        adaptry.promote(registry, "acme/tone@2", expect=0)
 
         pulled = adaptry.pull(registry, "acme/tone@prod", folder / "tone")
         print(f"pulled {pulled.label}: {sorted(path.name for path in (folder / 'tone').iterdir())}")

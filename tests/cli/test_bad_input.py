@@ -129,9 +129,9 @@ def test_an_alias_that_moved_in_between_is_a_conflict(run, tmp_path: Path) -> No
     tiny_lora(tmp_path / "better", seed=2)
     run("push", "./out", "acme/tone", "--alias", "prod")
     run("push", "./better", "acme/tone")
-    run("alias", "set", "acme/tone@2", "prod", "--only-from", "1")
+    run("alias", "set", "acme/tone@2", "prod", "--expect", "1")
 
-    late = run("alias", "set", "acme/tone@2", "prod", "--only-from", "1", code=4)
+    late = run("alias", "set", "acme/tone@2", "prod", "--expect", "1", code=4)
 
     assert "is at version 2, not at version 1; look again and retry" in late.stderr
 

@@ -224,12 +224,12 @@ def test_aliases_move_and_move_back(registry: adaptry.Registry, name: str, lora:
     first = adaptry.push(registry, lora(1), name)
     adaptry.push(registry, lora(2), name)
     adaptry.promote(registry, first)
-    moved = adaptry.promote(registry, f"{name}@2", only_from=1)
+    moved = adaptry.promote(registry, f"{name}@2", expect=1)
     assert (moved.was, moved.alias.number, moved.alias.alias) == (1, 2, "prod")
     assert adaptry.rollback(registry, name).alias.number == 1
     assert adaptry.rollback(registry, f"{name}@prod").alias.number == 2
     with pytest.raises(adaptry.errors.Conflict, match="look again"):
-        adaptry.promote(registry, f"{name}@2", only_from=1)
+        adaptry.promote(registry, f"{name}@2", expect=1)
 
 
 def test_a_revoked_versions_files_are_withheld_from_everyone(

@@ -293,10 +293,10 @@ def test_another_base_is_refused_by_its_content(
     tiny_llama().save_pretrained(tmp_path / "other")
     other = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "other")
     before = answers(other)
-    with pytest.raises(CheckFailed, match=r"was trained on .*any_base=True"):
+    with pytest.raises(CheckFailed, match=r"was trained on .*other_base=True"):
         adaptry.load("acme/tone", registry=registry, into=other)
     assert torch.equal(answers(other), before)
-    assert adaptry.load("acme/tone", registry=registry, into=other, any_base=True).base is None
+    assert adaptry.load("acme/tone", registry=registry, into=other, other_base=True).base is None
 
 
 def test_a_copy_of_the_base_in_another_dtype_is_the_same_base(

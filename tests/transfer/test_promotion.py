@@ -44,14 +44,14 @@ def test_an_alias_already_at_the_version_does_not_move(tones: LocalRegistry) -> 
 
 
 def test_an_alias_moves_only_from_the_version_it_was_seen_at(tones: LocalRegistry) -> None:
-    promotion.promote(tones, FIRST, "prod", only_from=0)
+    promotion.promote(tones, FIRST, "prod", expect=0)
 
     with pytest.raises(Conflict, match="is at version 1, not absent; look again"):
-        promotion.promote(tones, SECOND, "prod", only_from=0)
+        promotion.promote(tones, SECOND, "prod", expect=0)
     with pytest.raises(Conflict, match="does not exist, not at version 2"):
-        promotion.promote(tones, FIRST, "staging", only_from=2)
+        promotion.promote(tones, FIRST, "staging", expect=2)
 
-    assert promotion.promote(tones, SECOND, "prod", only_from=1).alias.number == 2
+    assert promotion.promote(tones, SECOND, "prod", expect=1).alias.number == 2
 
 
 def test_an_alias_that_never_moved_cannot_go_back(tones: LocalRegistry) -> None:

@@ -19,7 +19,7 @@ def promote(
     ref: RefLike,
     *,
     to: str = PRODUCTION,
-    only_from: int | None = None,
+    expect: int | None = None,
     condition: str | None = None,
     override: str | None = None,
 ) -> AliasMoveResult:
@@ -33,7 +33,7 @@ def promote(
         registry: An open registry, a server's URL, or a folder.
         ref: The version, as in `"acme/tone@3"`, or what `push` or `search` returned.
         to: The alias to move; a new one is created.
-        only_from: The number of the version that the alias must be at now (0: the alias must not exist).
+        expect: The number of the version that the alias must be at now (0: the alias must not exist).
         condition: One more condition, in the language of policies, even if the alias has no policy.
         override: A reason to move the alias even though its conditions are not met; it needs
             `policy.override`.
@@ -43,7 +43,7 @@ def promote(
         CheckFailed: a condition is not met; the message lists them.
         Invalid: a malformed condition.
         MissingDependency: the registry evaluates conditions without the extra `gates`.
-        Conflict: the alias is not at `only_from`, someone else moved it in the meantime, or the version's
+        Conflict: the alias is not at `expect`, someone else moved it in the meantime, or the version's
             state does not allow aliases.
         InvalidRef: a malformed ref or alias.
         PermissionDenied, Unauthenticated, Unavailable.
@@ -51,7 +51,7 @@ def promote(
     parsed = parse_ref(ref)
     request = validated(MoveRequest, None, condition=condition, override=override)
     with opened(registry) as changed:
-        return promotion.promote(changed, parsed, to, only_from=only_from, request=request)
+        return promotion.promote(changed, parsed, to, expect=expect, request=request)
 
 
 @python_errors

@@ -44,21 +44,19 @@ def promote(
     ref: Ref,
     alias: str,
     *,
-    only_from: int | None = None,
+    expect: int | None = None,
     request: MoveRequest = AS_POLICIES_SAY,
 ) -> AliasMoveResult:
     """Points `alias` at the version that `ref` selects now; does nothing if it already does.
 
-    `only_from` is the number of the version that it must point at (0: it must not exist). Raises `Conflict`
+    `expect` is the number of the version that it must point at (0: it must not exist). Raises `Conflict`
     if it points elsewhere or was moved at the same time, and the errors of `Aliases.move`.
     """
     alias = parse_stored_alias(alias)
     to = registry.versions.get(ref)
     found = current_alias(registry.aliases, ref.name, alias)
-    if only_from is not None and only_from != (found.number if found else 0):
-        raise Conflict(
-            f"{ref.name}@{alias} {_place(found)}, not {_expected(only_from)}; look again and retry"
-        )
+    if expect is not None and expect != (found.number if found else 0):
+        raise Conflict(f"{ref.name}@{alias} {_place(found)}, not {_expected(expect)}; look again and retry")
     if found and found.digest == to.digest:
         return AliasMoveResult(found, found.number)
     moved = registry.aliases.move(ref.name, alias, to.digest, found.generation if found else None, request)

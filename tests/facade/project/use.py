@@ -45,7 +45,7 @@ def daily(weights: dict[str, float], folders: list[Path]) -> None:
         adaptry.resize("./out", to="./small", allowed=[8, 16])
         assert_type(adaptry.export("./out", engine="vllm").format, str)
         assert_type(adaptry.export("./out", engine="vllm", to="./out-vllm").result.format, str)
-        assert_type(adaptry.promote(registry, version, to="staging", only_from=1).was, int | None)
+        assert_type(adaptry.promote(registry, version, to="staging", expect=1).was, int | None)
         assert_type(adaptry.rollback(registry, "acme/tone@prod").alias.number, int)
         assert_type(adaptry.revoke(registry, version, reason="leaks names").version.label, str)
         assert_type(adaptry.lineage(registry, "acme/both").refs, tuple[str, ...])

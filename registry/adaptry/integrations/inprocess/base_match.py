@@ -42,7 +42,7 @@ def require_same_base(model: Module, files: FetchedFiles) -> Match | None:
         name = files.version.base_name or files.version.base_id
         raise CheckFailed(
             f"{files} was trained on {name}, and the model from {folder} is another one: {found.evidence}; "
-            "load that base, or pass any_base=True to use the adapter on this one anyway"
+            "load that base, or pass other_base=True to use the adapter on this one anyway"
         )
     return found
 

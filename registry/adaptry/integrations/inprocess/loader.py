@@ -41,7 +41,7 @@ def load(
     name: str = "default",
     hotswap: bool = False,
     trainable: bool = False,
-    any_base: bool = False,
+    other_base: bool = False,
     cache: Cache | None = None,
 ) -> LoadResult: ...
 
@@ -56,7 +56,7 @@ def load(
     name: str = "default",
     hotswap: bool = False,
     trainable: bool = False,
-    any_base: bool = False,
+    other_base: bool = False,
     cache: Cache | None = None,
 ) -> LazyTensors | LoadResult:
     """Loads an adapter's tensors, or loads the adapter into a model.
@@ -77,7 +77,7 @@ def load(
         name: With `into`: the adapter's name in the model.
         hotswap: With `into`: replaces the weights of the loaded adapter called `name` in place.
         trainable: With `into`: loads the adapter for further training.
-        any_base: With `into`: allows a model of another base than the version's. Otherwise, the files that
+        other_base: With `into`: allows a model of another base than the version's. Otherwise, the files that
             the model was read from are compared with the version's base by content.
         cache: Where files are kept by digest. None: the user's worker cache.
 
@@ -100,8 +100,8 @@ def load(
     """
     if into is None:
         _require("torch", "adaptry[torch]")
-        if hotswap or trainable or any_base:
-            raise Invalid("hotswap, trainable and any_base apply only to a model: pass it as into=model")
+        if hotswap or trainable or other_base:
+            raise Invalid("hotswap, trainable and other_base apply only to a model: pass it as into=model")
         require_device_and_dtype(device, dtype)
     else:
         _require("peft", "peft>=0.17")
@@ -111,13 +111,13 @@ def load(
             return LazyTensors(
                 found.folder / found.adapter.format.weights, found.adapter.tensors, device, dtype
             )
-        return _placed(found, into, name, hotswap, trainable, any_base)
+        return _placed(found, into, name, hotswap, trainable, other_base)
 
 
 def _placed(
-    found: FetchedFiles, model: Module, name: str, hotswap: bool, trainable: bool, any_base: bool
+    found: FetchedFiles, model: Module, name: str, hotswap: bool, trainable: bool, other_base: bool
 ) -> LoadResult:
-    base = None if any_base else require_same_base(model, found)
+    base = None if other_base else require_same_base(model, found)
     placed = (
         hotswapping.swap_adapter(model, found, name)
         if hotswap

@@ -2,8 +2,8 @@
 
 This is done only for names that this registry does not own, and for callers with rights in the namespace
 here. Fetched adapters are private, so a caller sees only what its own rights allow. A ref is resolved
-upstream again once the answer is older than `age`; while the upstream does not answer, the local versions are
-served.
+upstream again once the answer is older than `ttl` seconds; while the upstream does not answer, the local
+versions are served.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from adaptry.registry.records import VersionInfo
 
 _log = logging.getLogger(__name__)
 
-MAX_AGE = 60.0
+DEFAULT_TTL = 60.0
 _PAUSE = 10.0
 """Seconds after a failed request during which the upstream is not asked again."""
 _WAIT = 45.0
@@ -61,13 +61,13 @@ class UpstreamMirror:
         upstream: Registry,
         local: Registry,
         is_ours: Callable[[AdapterName], bool],
-        age: float = MAX_AGE,
+        ttl: float = DEFAULT_TTL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._upstream = upstream
         self._local = local
         self._is_ours = is_ours
-        self._age = age
+        self._ttl = ttl
         self._clock = clock
         self._locks = tuple(Lock() for _ in range(_LOCKS))
         self._answers: dict[str, tuple[float, AdaptryError | None]] = {}
@@ -201,6 +201,6 @@ class UpstreamMirror:
     def _note(self, ref: Ref, problem: AdaptryError | None) -> AdaptryError | None:
         if len(self._answers) >= _REMEMBERED:
             self._answers.clear()
-        lasts = self._age if problem is None else min(self._age, _PAUSE)
+        lasts = self._ttl if problem is None else min(self._ttl, _PAUSE)
         self._answers[str(ref)] = (self._clock() + lasts, problem)
         return problem
