@@ -27,6 +27,7 @@ from .corpus import NotByPeft, cases, make
 from .families import FAMILIES, Family
 from .mutations import MUTATIONS, Files
 from .peft_comparison import ask_peft, ask_us, verdict, write
+from .trainer_edits import TRAINER_EDITS
 
 ALL = list(cases(dtypes=["fp32"]))
 COMMON = [case for case in ALL if case.method in ("lora", "ia3", "loha")]
@@ -66,7 +67,8 @@ def generated(seed: int, corpus: Path) -> Generated | None:
         return None
     done = []
     for _ in range(source.choice([0, 1, 1, 1, 1, 2])):
-        done += filter(None, [source.choice(MUTATIONS)(source, found.files)])
+        edits = MUTATIONS if source.random() < 0.6 else TRAINER_EDITS
+        done += filter(None, [source.choice(edits)(source, found.files)])
     label = f"{found.label} with {'; '.join(done) or 'nothing'}"
     return Generated(found.family, found.base, found.files, label) if found.files.tensors else None
 

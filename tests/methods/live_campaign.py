@@ -31,6 +31,7 @@ from torch import nn
 from . import zoo
 from .mutations import MUTATIONS, Files
 from .peft_comparison import ByUs, ask_us, is_harmless, says_the_value_is_odd, write
+from .trainer_edits import TRAINER_EDITS
 from .user_edits import USER_EDITS
 from .variants import VARIANTS
 
@@ -108,7 +109,8 @@ def _generated(source: random.Random, corpus: Path) -> tuple[str, Files, str] | 
         return None
     done: list[str] = []
     for _ in range(source.choice([0, 0, 1, 1, 1, 2]) if files.tensors else 0):
-        edit = source.choice(MUTATIONS if source.random() < 0.4 else USER_EDITS)
+        edits = source.choice((MUTATIONS, USER_EDITS, TRAINER_EDITS, TRAINER_EDITS))
+        edit = source.choice(edits)
         done += filter(None, [edit(source, files) if files.tensors else None])
     label = f"{kind} {method} of {config.target_modules} with {'; '.join(done) or 'nothing'}"
     return (kind, files, label) if files.tensors else None
@@ -179,7 +181,10 @@ def _verdict(kind: str, base: Path, adapter: Path, theirs: Live, ours: ByUs) -> 
     if ours.folder is None or theirs.after is None:
         is_told = ours.is_unsupported or theirs.after is None or "new_head" in said
         return None if is_told else ("blocked", f"it is fine, and not merged: {ours.refusal}")
-    merged = _outputs(zoo.load(kind, ours.folder))
+    try:
+        merged = _outputs(zoo.load(kind, ours.folder))
+    except RuntimeError as error:  # sizes other than those in its config
+        return "merged", f"transformers refuses the merged model: {error}; {said}"
     if _is_close(merged, theirs.after) or any(code in said for code in _TELLING):
         return None
     return "merged", said or "nothing was reported"

@@ -19,6 +19,7 @@ from adaptry.adapters.methods import METHODS
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
+from adaptry.checks.weights import UNTRAINED, check_weights
 from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
@@ -137,11 +138,14 @@ def ask_us(base: Path, adapter: Path, target: Path) -> ByUs:
     checkpoint = open_checkpoint(base)
     try:
         opened = open_dir(adapter)
-        report = check(opened, fingerprint(checkpoint))
+        record = fingerprint(checkpoint)
+        findings = [*check(opened, record).findings]
+        if _has_odd_values(adapter):  # the inspection of weights takes a process
+            findings += check_weights(opened, base=record)
     except AdaptryError as error:
         return ByUs(blocked=(f"{type(error).__name__}: {error}",), refusal=str(error))
-    blocked = tuple(f"{one.code}: {one.reason}" for one in report.findings if one.severity == "blocks")
-    told = tuple(f"{one.code}: {one.reason}" for one in report.findings if one.severity != "blocks")
+    blocked = tuple(f"{one.code}: {one.reason}" for one in findings if one.severity == "blocks")
+    told = tuple(f"{one.code}: {one.reason}" for one in findings if one.severity != "blocks")
     recipe = MergeRecipe(
         base=str(base), inputs=(RecipeInput(source=str(adapter), weight=1.0),), resize_vocab=True
     )
@@ -153,6 +157,12 @@ def ask_us(base: Path, adapter: Path, target: Path) -> ByUs:
         unsupported = isinstance(error, Unsupported | InvalidWeights) or method is None
         return ByUs(blocked, told, str(error), unsupported)
     return ByUs(blocked, told, folder=target)
+
+
+def _has_odd_values(adapter: Path) -> bool:
+    """Whether a tensor is all zeros, or has infinite values or NaN."""
+    tensors = [value.float() for value in load_file(adapter / "adapter_model.safetensors").values()]
+    return any(not value.any() or not value.isfinite().all() for value in tensors)
 
 
 def load_merged(family: Family, folder: Path) -> State:
@@ -199,15 +209,20 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
     if theirs.is_random:
         return f"it is fine, and PEFT fills in {', '.join(theirs.missing[:3])}"
     if theirs.changes_nothing:
-        return "it is fine, and PEFT changes nothing"
+        is_told = any(code in said for code in UNTRAINED)
+        return None if is_told else "it is fine, and PEFT changes nothing"
     assert ours.folder is not None and theirs.state is not None
     other = differing(load_merged(family, ours.folder), theirs.state)
     return f"it is fine, and merged to other weights: {', '.join(other[:3])}" if other else None
 
 
 def says_the_value_is_odd(ours: ByUs) -> bool:
-    """Whether it is blocked for a value of another type, or null, which PEFT may happen not to look at."""
-    return "adapter_config.json" in ours.blocked[0] or ours.blocked[0].startswith("config_refused")
+    """Whether it is blocked for a value of another type, or null, which PEFT may happen not to look at, or
+    for NaN and infinite values.
+    """
+    return "adapter_config.json" in ours.blocked[0] or ours.blocked[0].startswith(
+        ("config_refused", "weights_")
+    )
 
 
 def _is_no_merge(theirs: ByPeft, ours: ByUs) -> bool:

@@ -18,13 +18,17 @@ from .corpus import cases, make
 from .families import FAMILIES
 from .peft_comparison import ask_peft, ask_us, verdict, write
 
-INSIDE = re.compile(r"\.((?:adamss|glora|ln_tuning|osf|psoft|trainable|lokr)_[^.]+)")
+INSIDE = re.compile(r"\.((?:adamss|glora|ln_tuning|osf|psoft|trainable|lokr|p?vera|randlora)_[^.]+)")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_last", [False, True], ids=["after the layer's part", "at the end"])
 @pytest.mark.parametrize(
-    "method", ["adamss", "glora", "ln_tuning", "lokr", "osf", "psoft", "trainable_tokens"]
+    "method",
+    [
+        *("adamss", "glora", "ln_tuning", "lokr", "osf", "psoft", "trainable_tokens"),
+        *("pvera", "randlora", "vera"),  # whose matrices are shared by all modules
+    ],
 )
 def test_names_with_the_adapters_are_read_as_peft_reads_them(
     method: str, is_last: bool, tmp_path: Path

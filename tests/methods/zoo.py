@@ -28,7 +28,7 @@ SMALL: Mapping[str, Any] = {
     **dict.fromkeys(("num_attention_heads", "encoder_attention_heads", "decoder_attention_heads"), 4),
     **dict.fromkeys(("num_heads", "n_head", "n_heads", "attention_window"), 4),
     **dict.fromkeys(("num_key_value_heads", "window_size", "type_vocab_size"), 2),
-    **dict.fromkeys(("vocab_size", "tgt_vocab_size", "src_vocab_size"), 96),
+    **dict.fromkeys(("vocab_size", "tgt_vocab_size", "src_vocab_size", "decoder_vocab_size"), 96),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx"), 64),
     **dict.fromkeys(("max_source_positions", "max_target_positions"), 64),
     **dict.fromkeys(("d_kv", "head_dim", "d_head", "attention_head_size", "kv_lora_rank"), 8),

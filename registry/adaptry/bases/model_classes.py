@@ -136,6 +136,31 @@ _ADAPTERS_CONVERTED = frozenset(
 )
 """Model types for which PEFT renames and fuses a LoRA's tensors like transformers does the model's."""
 
+_NEVER_GENERATING = frozenset(
+    """
+    albert altclip audio-spectrogram-transformer beit bit bros canine colmodernvbert colpali colqwen2
+    conditional_detr convbert convnext convnextv2 cvt d_fine dab-detr data2vec-audio data2vec-vision
+    deberta deberta-v2 deformable_detr deimv2 deit depth_pro detr diffusion_gemma dinat dinov2
+    dinov2_with_registers dinov3_convnext dinov3_vit distilbert donut-swin dots3_note_audio_encoder
+    dots3_note_vision_encoder dpt efficientloftr efficientnet esm esmc eurobert flava fnet focalnet
+    funnel glpn grounding-dino gte hiera hubert ibert ijepa jev jina_embeddings_v3 layoutlm layoutlmv2
+    layoutlmv3 levit lilt longformer luke lw_detr lxmert markuplm mask2former maskformer
+    maskformer-swin mgp-str mlcd mm-grounding-dino mobilebert mobilenet_v1 mobilenet_v2 mobilevit
+    mobilevitv2 modernbert modernvbert mpnet mra nemotron3_diarization neomme nomic_bert nystromformer
+    oneformer openai_privacy_filter owlv2 owlvit patchtsmixer patchtst perceiver pi0 pixio poolformer
+    pp_doclayout_v2 pp_doclayout_v3 pp_doclayout_v4 pp_ocrv5_mobile_det pp_ocrv5_mobile_rec
+    pp_ocrv5_server_det pp_ocrv5_server_rec pp_ocrv6_medium_det pp_ocrv6_small_det pp_ocrv6_small_rec
+    pp_ocrv6_tiny_rec pvt pvt_v2 qwen3_omni_moe_text radio regnet resnet rf_detr rt_detr rt_detr_v2
+    sam3_tracker sam3_tracker_video sapiens2 segformer sew sew-d slanet slanext splinter squeezebert
+    step3p5_vision swiftformer swin swin2sr swinv2 table-transformer tapas textnet timesfm timesfm2_5
+    timesformer timm_wrapper tipsv2 tipsv2_dpt ultrabert ultravbert unispeech unispeech-sat videomae
+    videoprism_vision_model vilt visual_bert vit vit_mae vit_msn vivit vjepa2 wav2vec2 wav2vec2-bert
+    wav2vec2-conformer wavlm yolos yoso
+    """.split()  # noqa: SIM905  (as a list it would be a page)
+)
+"""Model types above of which no class generates text."""
+_GENERATING_TASKS = frozenset(["CAUSAL_LM", "SEQ_2_SEQ_LM"])
+
 _WITH_HEAD = re.compile(r".+(?:For[A-Z]\w+|LMHeadModel|DoubleHeadsModel|WithLMHead|LMHead)|MarianMTModel")
 _BARE = re.compile(r".+Model")
 
@@ -193,3 +218,10 @@ def has_head(model_class: str) -> bool | None:
 def expert_family(model_type: str) -> str:
     """The key in `EXPERT_MATRICES` of a model type whose targets PEFT converts; empty for all others."""
     return _EXPERT_FAMILIES.get(model_type, "")
+
+
+def cannot_generate(model_type: str, task: str | None) -> bool:
+    """Whether no class of this type has `prepare_inputs_for_generation`, which PEFT's class for the task
+    reads when it is made.
+    """
+    return task in _GENERATING_TASKS and model_type in _NEVER_GENERATING

@@ -36,7 +36,7 @@ _OLD_ENDS = (
 # Names that mean an output head only in these models.
 _HEADS_BY_MODEL = {
     "proj_out": frozenset(["whisper"]),
-    "output_projection": frozenset(["biogpt"]),
+    "output_projection": frozenset(["biogpt", "trocr"]),
     "pred_layer.proj": frozenset(["xlm", "flaubert"]),
 }
 

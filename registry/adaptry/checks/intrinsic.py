@@ -314,7 +314,9 @@ def _saved_inside_layers(config: AdapterConfig, spec: Spec) -> Iterator[Finding]
         return
     from adaptry.checks.inner_modules import saved_inner_module  # few adapters save modules
 
-    inner = saved_inner_module(spec.method, config.saved_modules, (module.path for module in spec.modules))
+    whole = ["*"] if spec.shared else []  # all modules of the model, by a file that names none
+    paths = [module.path for module in spec.modules] or whole
+    inner = saved_inner_module(spec.method, config.saved_modules, paths)
     if inner is not None:
         (name,) = fold_layer_numbers([inner])
         items = shorten_names([end for end in config.saved_modules if inner.endswith(end)])

@@ -113,7 +113,7 @@ def _module(
     kind: ModuleKind
     if {"A", "B"} <= named.keys():
         down, up = tensors[named["A"]].shape, tensors[named["B"]].shape
-        if len(down) < 2 or len(up) < 2:
+        if len(down) < 2 or len(up) != len(down):
             return None
         for_down, for_up = blocks
         rank, fan_in, fan_out = down[0], down[1] * for_down, up[0]

@@ -24,6 +24,7 @@ from adaptry.core.lazy_pattern import lazy_pattern
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
+_LAST_NAME = ".default"
 _NAME_INSIDE = lazy_pattern(r"(?<=\.)(?P<owner>[^.]+)\.default(?=\.|$)")
 _STEM = lazy_pattern(r"(?:\(\?P<path>\.\+\?\)\\\.)?(?P<stem>[a-z0-9]+_)")
 
@@ -299,6 +300,11 @@ class Method:
         return _stems((*self.key_patterns, *self.replaced))
 
     def shared_role(self, name: str) -> str | None:
+        """The role of a tensor that all modules share, or None. Its name may end with the adapter's, like
+        those of modules; PEFT drops names with that part elsewhere.
+        """
+        stem = name.removesuffix(_LAST_NAME)
+        name = name if "." in stem else stem
         for pattern, role in self.shared.items():
             if match := re.fullmatch(pattern, name):
                 rest = match.groupdict().get("rest")

@@ -15,7 +15,14 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     common_number(splits, up_splits)
     common_number(skills, up_skills)
     common_number(rank, up_rank)
-    common_number(splits * skills, shapes["router"][1])
+    tasks, mixed = shapes["router"]
+    common_number(splits * skills, mixed)
+    for name, found, default in (("n_splits", splits, 1), ("n_skills", skills, 4), ("n_tasks", tasks, 1)):
+        declared = config.fields.get(name, default)
+        if declared != found:
+            raise ValueError(
+                f"the tensors have {name} {found}, but the config declares {str(declared)[:20]!a}"
+            )
     return ModuleSize(rank, splits * inner, splits * outer)
 
 

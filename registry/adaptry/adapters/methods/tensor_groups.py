@@ -33,7 +33,8 @@ def group_tensors(method: Method, config: AdapterConfig, tensors: Mapping[str, T
         is_inside = name.startswith(method.prefix)
         shared = None if is_inside else method.shared_role(name.removeprefix(_MODEL))
         if shared is not None:
-            found.shared[shared] = name
+            if found.shared.setdefault(shared, name) != name:
+                found.unclaimed.append(name)  # also under the adapter's name
             continue
         key = name.removeprefix(method.prefix)
         if not is_inside or key.startswith(PREFIX):

@@ -71,6 +71,7 @@ _UNLIKE_PEFT: Mapping[str, tuple[str, ...]] = {
     "fsmt": ("embed_positions",),
     "whisper": ("embed_positions", "encoder.conv1", "encoder.conv2"),
     **dict.fromkeys(_STRIDE_READERS, ("conv1", "conv2")),
+    "voxtral_realtime_encoder": ("embedder.conv1", "embedder.conv2"),
 }
 """The ends of paths by type of model, as in transformers 5.24: classes that derive from torch's and have a
 `forward` of their own.

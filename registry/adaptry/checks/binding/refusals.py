@@ -13,7 +13,7 @@ from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.adalora import pattern_path
 from adaptry.adapters.methods.method import WeightSides
-from adaptry.bases.model_classes import EXPERT_MATRICES, expert_family
+from adaptry.bases.model_classes import EXPERT_MATRICES, cannot_generate, expert_family
 from adaptry.bases.module_map import PACKED_WEIGHTS, ExtraTarget, ModuleMap
 from adaptry.bases.parameterless_modules import parameterless_modules
 from adaptry.checks.binding.direct_weights import refused_module
@@ -67,6 +67,8 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
     """A sentence for each reason, without a full stop. `uncovered` are those of `uncovered_modules`."""
     if model.targets.has_none:
         yield "the config selects no module (target_modules)"
+    if cannot_generate(model.model_type, task := model.adapter.spec.task):
+        yield f"task_type is {task}, but no model of type {model.model_type} generates text"
     if model.adapter.spec.method == "ia3" and model.adapter.config.fields.get("feedforward_modules") is None:
         yield "feedforward_modules is not set, and PEFT has no default list for this base"
     if model.adapter.spec.method == "lora" and expert_family(model.model_type):
@@ -85,8 +87,13 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
         yield reason
     yield from _unsupported_modules(model)
     yield from _targeted_twice(model)
-    if model.adapter.spec.method == "lora" and model.targets.parameters:
-        yield from parameters_of_other_dimensions(model)
+    if model.adapter.spec.method == "lora":
+        if isinstance(model.adapter.config.fields.get("init_lora_weights"), str):
+            from adaptry.checks.binding.refused_starts import refused_starts  # few adapters need it
+
+            yield from refused_starts(model, module_map)
+        if model.targets.parameters:
+            yield from parameters_of_other_dimensions(model)
     if model.adapter.config.saved_modules:
         layers = {bare_path(target.module.path) for target in module_map.placed}
         yield from saved_module_refusals(model, [*sorted(layers), *uncovered])

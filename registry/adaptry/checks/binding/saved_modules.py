@@ -14,8 +14,16 @@ from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.checks.inner_modules import base_layers_without_tensors
 
-_LISTS = ("block", "blocks", "h", "layer", "layers")
-"""The names of the lists of layers in transformers' models."""
+_LISTS = (
+    *("albert_layer_groups", "attentions", "auxiliary_layers", "biases", "block", "blocks", "bottlenecks"),
+    *("conformer", "conv_layers", "convs", "decoder_layers", "deepstack_merger_list", "encoder_layers"),
+    *("ffns", "fpn_layers", "h", "layer", "layer_norm1", "layer_norm2", "layers", "merger_list", "mixers"),
+    *("network", "norms", "output_hypernetworks_mlps", "point_embed", "r_layers", "self_attends"),
+    *("spatial_layers", "stages", "temporal_layers", "x_layers"),
+)
+"""The names of the lists of modules (`ModuleList`) in the models of transformers 5.24, outside of layers."""
+_SEQUENCES = {"blocks": ("flava", "flava_image_codebook", "mgp-str")}
+"""The types of models in which such a name is that of a `Sequential`, which PEFT saves."""
 
 
 def saved_module_refusals(model: LoadedModel, adapted: Iterable[str]) -> Iterator[str]:
@@ -24,7 +32,7 @@ def saved_module_refusals(model: LoadedModel, adapted: Iterable[str]) -> Iterato
     if (inner := _saved_twice(adapter.config, names)) is not None:
         (path,) = fold_layer_numbers([inner])
         yield f"{_source(adapter.config)}, which selects {path} and a module around it"
-    if (stack := _saved_list(adapter.config, names)) is not None:
+    if (stack := _saved_list(adapter.config, names, model.model_type)) is not None:
         yield f"{_source(adapter.config)}, which selects {stack}, a list that PEFT cannot save whole"
     yield from _without_tensors(adapter, names)
     lost = base_layers_without_tensors(
@@ -62,18 +70,19 @@ def _saved_twice(config: AdapterConfig, names: ModelNames) -> str | None:
     return next((path for path in sorted(selected) if not selected.isdisjoint(_around(path))), None)
 
 
-def _saved_list(config: AdapterConfig, names: ModelNames) -> str | None:
+def _saved_list(config: AdapterConfig, names: ModelNames, model_type: str) -> str | None:
     """The first list of layers that PEFT would wrap: it raises a TypeError. Those of a part of a model, such
     as `stages.0.layers`, may be a `Sequential`, which PEFT saves.
     """
     ends = config.saved_modules
     selected = (path for path in names.modules if path.endswith(ends) and path.endswith(_LISTS))
-    return min((path for path in selected if _is_list(path, names)), default=None)
+    return min((path for path in selected if _is_list(path, names, model_type)), default=None)
 
 
-def _is_list(path: str, names: ModelNames) -> bool:
-    parts = path.split(".")
-    return parts[-1] in _LISTS and not any(map(str.isdecimal, parts)) and f"{path}.0" in names.modules
+def _is_list(path: str, names: ModelNames, model_type: str) -> bool:
+    *around, name = path.split(".")
+    is_inside = any(map(str.isdecimal, around)) or model_type in _SEQUENCES.get(name, ())
+    return name in _LISTS and not is_inside and f"{path}.0" in names.modules
 
 
 def _around(path: str) -> Iterator[str]:
