@@ -8,7 +8,12 @@ from typing import Protocol
 from adaptry.integrations.serving.engines.dynamo import Dynamo
 from adaptry.integrations.serving.engines.engine import AdapterUsage, Engine, EngineAdapter, RequestCounts
 from adaptry.integrations.serving.engines.hooks import NO_COMMANDS, NO_NAMES, OperatorCommands
-from adaptry.integrations.serving.engines.http import EngineClient, EngineResponse, EngineTimeout
+from adaptry.integrations.serving.engines.http import (
+    EngineClient,
+    EngineDisconnect,
+    EngineResponse,
+    EngineTimeout,
+)
 from adaptry.integrations.serving.engines.llamacpp import LlamaCpp
 from adaptry.integrations.serving.engines.lorax import Lorax
 from adaptry.integrations.serving.engines.mistralrs import MistralRs
@@ -21,6 +26,7 @@ __all__ = [
     "Engine",
     "EngineAdapter",
     "EngineClient",
+    "EngineDisconnect",
     "EngineResponse",
     "EngineTimeout",
     "OperatorCommands",

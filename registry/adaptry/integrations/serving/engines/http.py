@@ -1,7 +1,7 @@
 """The HTTP client for engines: no redirects, no retries, and a connection for each request.
 
-An engine that does not answer raises `Unavailable`, and `EngineTimeout` if it accepted the request; each
-engine's own module interprets the responses.
+An engine that does not answer raises `Unavailable`. If it accepted the request, that is an `EngineTimeout` or
+an `EngineDisconnect`. Each engine's own module interprets the responses.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import urllib3
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, ReadTimeoutError
 
 from adaptry.core import strictjson
 from adaptry.core.errors import Invalid, Unavailable
@@ -67,6 +67,10 @@ class EngineTimeout(Unavailable):
     def __init__(self, message: str, *, seconds: float = _PATIENCE) -> None:
         super().__init__(message)
         self.seconds = seconds
+
+
+class EngineDisconnect(Unavailable):
+    """The engine accepted a request, and the connection broke before its answer: it may have ended."""
 
 
 class EngineClient:
@@ -137,7 +141,9 @@ class EngineClient:
                 seconds=patience,
             ) from error
         except (HTTPError, OSError) as error:
-            raise Unavailable(f"the engine at {self.url} does not answer ({plain_reason(error)})") from error
+            is_refused = isinstance(error, (NewConnectionError, ConnectTimeoutError))
+            kind = Unavailable if is_refused else EngineDisconnect
+            raise kind(f"the engine at {self.url} does not answer ({plain_reason(error)})") from error
         if is_cut_in_head(answer):
-            raise Unavailable(f"the engine at {self.url} does not answer (the connection broke)")
+            raise EngineDisconnect(f"the engine at {self.url} does not answer (the connection broke)")
         return EngineResponse(answer.status, answer.data.decode("utf-8", "replace"))

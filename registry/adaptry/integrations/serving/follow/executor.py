@@ -17,7 +17,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import ByDigest, Ref
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.compatibility import EngineProfile, require_base_match, require_compatible
-from adaptry.integrations.serving.engines import Engine, EngineTimeout
+from adaptry.integrations.serving.engines import Engine, EngineDisconnect, EngineTimeout
 from adaptry.integrations.serving.follow.plan import FollowAction, LoadAction, SwapAction, UnloadAction
 from adaptry.integrations.serving.worker.state_file import StateFile
 from adaptry.registry.interface import Registry
@@ -137,7 +137,8 @@ class PlanExecutor:
         except CheckFailed:
             self._roll_back(name, before)
             raise
-        except EngineTimeout:  # the engine may be busy with the name; the next pass loads `before` again
+        except (EngineTimeout, EngineDisconnect):
+            # The engine may be busy with the name, or have ended; the next pass loads `before` again.
             if before:
                 self.state_file.state.ours[name] = before
             raise

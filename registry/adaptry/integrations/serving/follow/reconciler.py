@@ -12,12 +12,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from adaptry.core.errors import AdaptryError, CheckFailed, Conflict, PermissionDenied, StorageFull
+from adaptry.core.errors import AdaptryError, CheckFailed, PermissionDenied
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.integrations.engine_probe import EngineInfo
 from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.compatibility import EngineProfile
 from adaptry.integrations.serving.engines import Engine, EngineAdapter, EngineTimeout
+from adaptry.integrations.serving.follow.action_failures import ActionFailures
 from adaptry.integrations.serving.follow.alias_generations import AliasGenerations
 from adaptry.integrations.serving.follow.cache_holds import release_unused
 from adaptry.integrations.serving.follow.desired_state import DesiredState
@@ -93,8 +94,8 @@ class Reconciler:
         )
         self._reporter = Reporter(deps.registry, deps.state_file, settings, self._desired)
         self._inspection = EngineInspection(deps.engine, deps.state_file, deps.probe, deps.inspect)
-        self._transient_errors: dict[str, str] = {}
-        self._engine_log, self._name_log = ProblemLog(deps.log), ProblemLog(deps.log)
+        self._failures = ActionFailures(deps.registry, deps.engine, self._backoff, deps.log)
+        self._engine_log = ProblemLog(deps.log)
         self._status = RegistryStatus(deps.log)
         self._engine_error: AdaptryError | None = None
         self.residency = Residency(settings.engine, slots=settings.slots)
@@ -268,8 +269,7 @@ class Reconciler:
             None if self.is_registry_down else self._inspection.profile,
             deps.log,
         )
-        self._transient_errors = {}
-        failed: set[str] = set()
+        self._failures.begin()
         for action in plan.actions:
             if self._is_recall_new():
                 return False
@@ -283,40 +283,18 @@ class Reconciler:
                 with self._unanswered.attempt(action):
                     executor.apply(action, has_room)
             except AdaptryError as error:
-                failed.add(self._handle_failure(key, error))
+                self._failures.record(key, error, is_registry_down=self.is_registry_down)
                 if not isinstance(action, UnloadAction) and isinstance(error, EngineTimeout):
                     self._unanswered.note(action.desired.served_as, action.desired.version)
                     return False
             else:
                 if key:
                     self._backoff.record_success(key)
-        self._name_log.retain(failed)
-        return not failed
+        return not self._failures.end()
 
     def _is_recall_new(self) -> bool:
         """Whether a recall has arrived since the plan was made. The next pass begins with it."""
         return any(one.digest not in self._recalls.withdrawn for one in self._reply.withdrawn)
-
-    def _handle_failure(self, key: ServedVersion | None, error: AdaptryError) -> str:
-        """Records a failure of the version (backs off) or a transient one. Returns the subject that it is
-        logged for. Raises if a server is down."""
-        is_transient = isinstance(error, (Conflict, *UNREACHABLE)) and not isinstance(error, StorageFull)
-        if isinstance(error, UNREACHABLE) and is_transient:
-            self._deps.engine.list_adapters()
-            if not self.is_registry_down:
-                self._deps.registry.events.read()
-        if key and isinstance(error, EngineTimeout):
-            patience = self._deps.engine.client.patience
-            self._backoff.record_unanswered(key, error.message, error.seconds, patience)
-        elif key and is_transient:
-            self._transient_errors[key[0]] = error.message
-        elif key:
-            self._backoff.record_failure(key, error.message)
-        problem = self._backoff.problem(key) if key else None
-        line = f"{key[0]}: {problem or error.message}" if key else error.message
-        subject = key[0] if key else error.message
-        self._name_log.note(subject, line)
-        return subject
 
     def _note_residency(
         self,
@@ -393,6 +371,6 @@ class Reconciler:
         self, loaded: Sequence[EngineAdapter] | None, without_slot: Sequence[DesiredAdapter]
     ) -> dict[str, str]:
         """Each name that is not served as desired, with the reason, most serious first."""
-        found = self._transient_errors | self._generations.refused | self._lost.problems
+        found = self._failures.transient | self._generations.refused | self._lost.problems
         found |= target_problems(self._desired, self._desired.all_targets(self._reply.turns))
         return ranked_problems(found, loaded or (), without_slot, self._settings.most_loaded)

@@ -4,7 +4,8 @@ Failures are recorded by name and digest, so another version under the same name
 before a retry doubles with each failure, from half a minute to a quarter of an hour. After a load that the
 engine did not answer, it is at least as long as an engine has, so such loads never take most of the time. If
 the worker waited for the answer for a shorter time, the load is *pending* for the rest: the version is not
-tried again, and has not failed.
+tried again, and has not failed. After a load or test during which the engine ended, the pauses grow much
+faster, to a day: each attempt may end the engine again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ ServedVersion = tuple[str, Digest]
 
 _FIRST_PAUSE = 30.0
 _LONGEST_PAUSE = 900.0
+_CRASH_GROWTH = 8  # half a minute, four minutes, half an hour, four hours, a day
+_LONGEST_CRASH_PAUSE = 86_400.0
 _MIN_ERRORS = 3  # fewer errors are no evidence, whatever their rate
 _MAX_ERROR_RATE = 0.05
 
@@ -57,12 +60,21 @@ class Backoff:
         version is not loaded `patience` seconds after it began."""
         self._record(key, reason, max(_FIRST_PAUSE, waited, patience), max(0.0, patience - waited))
 
+    def record_crash(self, key: ServedVersion, reason: str) -> None:
+        """Records that the engine ended while it loaded or tested the version."""
+        pause = min(_FIRST_PAUSE * _CRASH_GROWTH ** self._attempts(key), _LONGEST_CRASH_PAUSE)
+        self._store(key, reason, pause)
+
     def _record(self, key: ServedVersion, reason: str, pause: float, pending: float | None = None) -> None:
-        times = self._failures[key].attempts + 1 if key in self._failures else 1
-        pause = min(pause * 2 ** (times - 1), _LONGEST_PAUSE)
+        self._store(key, reason, min(pause * 2 ** self._attempts(key), _LONGEST_PAUSE), pending)
+
+    def _attempts(self, key: ServedVersion) -> int:
+        return self._failures[key].attempts if key in self._failures else 0
+
+    def _store(self, key: ServedVersion, reason: str, pause: float, pending: float | None = None) -> None:
         self._failures[key] = FailureRecord(
             reason,
-            times,
+            self._attempts(key) + 1,
             self._clock() + pause,
             datetime.now(UTC) + timedelta(seconds=pause),
             is_unanswered=pending is not None,

@@ -1,0 +1,117 @@
+"""An engine that ends whenever it loads or tests a certain version, and is started again each time: all other
+adapters are served, and the version is tried less and less often.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from adaptry.core.digest import Digest
+from adaptry.core.refs import AdapterName
+from adaptry.integrations.serving.follow.reconciler import Reconciler
+from adaptry.integrations.serving.worker.backoff import Backoff
+from adaptry.registry.records import VersionInfo
+
+from .conftest import PROD, Scene, settle
+from .fakes import Answer, FakeVllm
+
+FIRST, LATER = AdapterName.parse("acme/a"), AdapterName.parse("acme/zebra")
+
+
+class CrashingVllm(FakeVllm):
+    """Ends when it loads a version of `ends_at_load`, or gets a request for one of `ends_at_request`."""
+
+    ends_at_load: frozenset[str] = frozenset()
+    ends_at_request: frozenset[str] = frozenset()
+    crashes = 0
+
+    def post(self, path: str, body: dict[str, Any]) -> Answer:
+        if path == "/v1/load_lora_adapter":
+            self._end_if(body["lora_path"], self.ends_at_load)
+        if path == "/v1/completions":
+            self._end_if(self.names().get(body["model"], ""), self.ends_at_request)
+        return super().post(path, body)
+
+    def _end_if(self, folder: str, digests: frozenset[str]) -> None:
+        if any(digest in folder for digest in digests):
+            self.crashes += 1
+            ending = threading.Thread(target=self.stop)
+            ending.start()
+            self._lock.release()  # `stop` answers none of the running requests
+            try:
+                ending.join(60)
+            finally:
+                self._lock.acquire()
+
+
+@pytest.fixture
+def engine(scene: Scene) -> CrashingVllm:
+    made = CrashingVllm()
+    scene._stack.callback(made.stop)
+    return made
+
+
+def poison(engine: CrashingVllm, version: VersionInfo, moment: str = "ends_at_load") -> None:
+    setattr(engine, moment, frozenset({version.digest.hex}))
+
+
+def settle_with_a_supervisor(worker: Reconciler, engine: CrashingVllm) -> None:
+    """Something starts the engine again whenever it has ended."""
+    for _ in range(20):
+        if worker.reconcile(0.0):
+            return
+        if not engine.is_up:
+            engine.start()
+    raise AssertionError(f"not settled after {engine.crashes} crashes")
+
+
+@pytest.mark.parametrize("moment", ["ends_at_load", "ends_at_request"])
+def test_a_version_that_ends_the_engine_does_not_keep_others_from_being_served(
+    scene: Scene, engine: CrashingVllm, moment: str
+) -> None:
+    poisonous = scene.publish(1, FIRST)
+    poison(engine, poisonous, moment)
+    scene.alias(poisonous)
+    scene.alias(scene.publish(2, LATER))
+    worker = scene.worker(engine)
+    settle_with_a_supervisor(worker, engine)
+    assert list(engine.names()) == [f"{LATER}@prod"]
+    assert engine.crashes == 1
+    found = scene.registry.workers.get("gpu-1")
+    (problem,) = found.problems
+    assert "the engine ended while it loaded or tested this version" in problem.reason
+    assert "next attempt" in problem.reason
+    assert [one.condition for one in found.residents if one.name == FIRST] == ["failed"]
+    assert any("the engine ended while" in line for line in scene.story)
+
+
+@pytest.mark.parametrize("slots", [1, 8])
+def test_the_previous_version_is_served_after_a_version_has_ended_the_engine(
+    scene: Scene, engine: CrashingVllm, slots: int
+) -> None:
+    scene.alias(scene.publish(1))
+    worker = scene.worker(engine, slots=slots)
+    settle(worker)
+    poisonous = scene.publish(2)
+    poison(engine, poisonous)
+    scene.alias(poisonous)
+    settle_with_a_supervisor(worker, engine)
+    assert (scene.serves(engine), engine.crashes) == (1, 1)
+    assert [one.served_as for one in scene.registry.workers.get("gpu-1").problems] == [PROD]
+
+
+def test_pauses_after_crashes_grow_to_a_day() -> None:
+    now = 0.0
+    failures = Backoff(lambda: now)
+    key = ("acme/a@prod", Digest.of(b"a"))
+    waited = []
+    for _ in range(6):
+        failures.record_crash(key, "it ended")
+        began = now
+        while failures.is_blocked(key):
+            now += 30.0
+        waited.append(now - began)
+    assert waited == [30, 240, 1920, 15_360, 86_400, 86_400]
