@@ -10,10 +10,11 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 
+from anyio import to_thread
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adaptry.core.errors import AdaptryError, Invalid
+from adaptry.core.errors import AdaptryError, Invalid, ProtocolMismatch
 from adaptry.core.request_id import REQUEST_ID
 from adaptry.registry import protocol
 from adaptry_api import errors
@@ -82,9 +83,8 @@ class Envelope:
             LOG.exception("request %s failed", request_id)
             if traffic.status:
                 raise  # the response has begun, so the client can be informed only by closing the connection
-            await errors.problem_response(request_id, 500, "internal", errors.INTERNAL)(
-                scope, receive, traffic.send
-            )
+            detail = await to_thread.run_sync(_detail, scope)
+            await errors.problem_response(request_id, 500, "internal", detail)(scope, receive, traffic.send)
         finally:
             route = getattr(scope.get("route"), "path", "none")
             seconds = time.perf_counter() - began
@@ -104,6 +104,20 @@ class Envelope:
             raise Invalid(
                 "this server does not answer to that host name (adaptry serve --allow-host adds one)"
             )
+
+
+def _detail(scope: Scope) -> str:
+    """The sentence about an unexpected error: a migration that a newer program has made meanwhile may have
+    taken away what this server's statements name.
+    """
+    try:
+        scope["app"].state.adaptry.catalog.schema()
+    except ProtocolMismatch as error:
+        LOG.error("a newer Adaptry upgraded the database while this server was running: restart this server")
+        return f"{error.message}, and restart this server: the database was upgraded while it was running"
+    except Exception:  # the database is away, too; the log has the first error
+        LOG.debug("the schema cannot be read", exc_info=True)
+    return errors.INTERNAL
 
 
 class _Traffic:

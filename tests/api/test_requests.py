@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import socket
+import sqlite3
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import pytest
@@ -148,6 +150,23 @@ def test_an_unavailable_database_is_an_error_without_internal_details(server: Se
     answer = server.call("GET", f"{ADAPTERS}/acme/tone/revisions/{digest}/files/adapter_config.json")
     assert answer.status in (404, 500), answer
     assert str(server.data).encode() not in answer.body
+
+
+def test_a_server_whose_database_a_newer_program_upgraded_says_that_it_must_be_restarted(
+    server: Server, tone: Adapter
+) -> None:
+    push(server.registry(), tone, "acme/tone")
+    database = sqlite3.connect(server.catalog.path or "")
+    with closing(database), database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+        database.execute("ALTER TABLE workers RENAME TO agents")
+
+    answer = server.call("GET", "/api/v1/workers")
+
+    assert_problem(answer, 500, "internal")
+    assert "has schema 9999" in answer.json["detail"]
+    assert "restart this server: the database was upgraded while it was running" in answer.json["detail"]
+    assert server.call("GET", "/api/v1/adapters/acme/tone").status == 200
 
 
 def test_health_readiness_and_counts_name_no_tenant(server: Server, tone: Adapter) -> None:

@@ -90,13 +90,15 @@ def test_the_stream_sends_the_part_again_when_a_recall_is_proved(
 
 
 @pytest.mark.slow
-def test_the_stream_ends_with_the_session(recalled: tuple[Server, VersionInfo]) -> None:
+def test_the_stream_ends_with_the_session_and_a_link_to_sign_in(recalled: tuple[Server, VersionInfo]) -> None:
     server, _ = recalled
     secret = server.token("tess", "viewer", ("acme",))
     messages = follow(server, Browser(server, secret))
     next(messages)
     assert server.call("POST", "/api/v1/tokens/revoke", {"token": secret}, token=None).status == 202
-    assert list(messages) == []
+    (last,) = messages
+    assert "You are signed out" in last
+    assert "gpu-1" not in last
 
 
 def follow(server: Server, browser: Browser) -> Iterator[str]:

@@ -16,7 +16,7 @@ from tests.pages.sample_registry import BASE, LEGAL, TONE
 from tests.pages.statements import statements_of
 
 from adaptry.adapters.adapter import open_dir
-from adaptry.core.refs import AdapterName
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations.transfer import push
 from adaptry.registry.access import TokenRequest
 from adaptry.registry.records import AdapterEdit, PushOptions
@@ -124,6 +124,13 @@ def test_the_first_page_and_that_of_an_adapter_link_to_the_comparison_with_a_new
     assert f"/-/compare?ref={TONE}@4&amp;ref={TONE}@5" in first
     assert f"/-/compare?ref={TONE}@prod&amp;ref={TONE}@5" in adapter
     assert f"ref={TONE}@staging&amp;" not in adapter, "no version is newer"
+
+
+def test_the_size_of_the_parameters_is_that_of_the_tensors_as_on_the_command_line(team: Server) -> None:
+    spec = team.registry().versions.detail(Ref.parse(f"{TONE}@4")).spec
+    text = Browser(team).get(f"/{TONE}?version=4").body.decode()
+    assert (spec.parameters, spec.size) == (4096, 16384)
+    assert '4,096 <span class="soft">in 16.4 kB' in text
 
 
 def test_a_withdrawn_version_shows_its_reason_and_workers(team: Server) -> None:

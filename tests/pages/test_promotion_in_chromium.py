@@ -97,6 +97,26 @@ def test_the_keyboard_alone_approves_and_overrides_in_the_dialog(page: Page, sce
     assert scene.prod[0] == 1
 
 
+@pytest.mark.parametrize("with_scripts", [True, False], ids=["in the dialog", "without scripts"])
+def test_a_reason_typed_before_the_session_ended_is_sent_after_signing_in_again(
+    browser: Browser, scene: PromotionScene, with_scripts: bool
+) -> None:
+    with new_page(browser, java_script_enabled=with_scripts) as page:
+        sign_in(page, scene, "olga")
+        page.get_by_role("link", name="Promote version 3").click()
+        page.get_by_text("Move it although conditions are not met").click()
+        page.get_by_label("Reason").fill("the benchmark is broken")
+        page.context.clear_cookies()
+        page.get_by_role("button", name="Override and move").click()
+        with page.expect_popup() as popup:
+            page.get_by_role("link", name="Sign in in another tab").click()
+        sign_in(popup.value, scene, "olga")
+        assert scene.prod[0] == 1
+        page.get_by_role("button", name="Send the form again").click()
+        page.get_by_text("the benchmark is broken").wait_for()
+    assert scene.prod[0] == 3
+
+
 def test_a_conflict_shows_the_changes_in_the_dialog(page: Page, scene: PromotionScene) -> None:
     page.get_by_role("link", name="Promote version 3").click()
     dialog = page.get_by_role("dialog", name="Promote version 3")

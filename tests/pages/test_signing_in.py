@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.pages.browser import Browser
+from tests.pages.sample_registry import TONE
 
 from adaptry.core.errors import Unauthenticated
 from adaptry.storage import tokens
@@ -154,7 +155,29 @@ def test_pages_answer_to_the_hosts_that_the_operator_names(start: Callable[..., 
     assert browser.get("/-/sign-in", Host="127.0.0.1").status == 400
 
 
-def test_a_form_that_is_sent_after_signing_out_asks_to_sign_in_again(team: Server) -> None:
-    answer = Browser(team, None).post("/-/settings/tokens", {"do": "create", "name": "late"})
+def test_a_form_that_is_sent_after_signing_out_is_kept_to_be_sent_again(team: Server) -> None:
+    answer = Browser(team, None).post(
+        "/-/settings/tokens?next=1", {"do": "create", "name": '"><script>late</script>'}
+    )
+    text = answer.body.decode()
     assert answer.status == 401
-    assert "you are signed out, so nothing was changed; sign in" in answer.body.decode()
+    assert "Nothing was changed, and your input is kept on this page" in text
+    assert 'action="/-/settings/tokens?next=1"' in text
+    assert '<input type="hidden" name="do" value="create">' in text
+    assert 'value="&#34;&gt;&lt;script&gt;late&lt;/script&gt;"' in text
+    foreign = Browser(team, None).post("/-/settings/tokens", {"name": "x"}, Origin="https://evil.example")
+    assert foreign.status == 403
+    assert 'type="hidden"' not in foreign.body.decode()
+
+
+def test_a_part_of_a_page_is_a_link_to_sign_in_once_the_session_has_ended(team: Server) -> None:
+    around = {"HX-Request": "true", "HX-Current-URL": f"{team.url}/{TONE}?version=4"}
+    part = Browser(team, None).get(f"/-/adapters/{TONE}/4/lineage", **around)
+    assert part.status == 401
+    assert f'href="/-/sign-in?next=/{TONE}%3Fversion%3D4"' in part.body.decode()
+    assert "<html" not in part.body.decode()
+
+    stream = Browser(team, None).get("/-/fleet/live", Accept="text/event-stream")
+    assert stream.headers["Content-Type"].startswith("text/event-stream")
+    assert "You are signed out" in stream.body.decode()
+    assert stream.body.decode().endswith("event: over\ndata: over\n\n")

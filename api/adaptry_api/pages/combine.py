@@ -26,11 +26,11 @@ from adaptry_api.auth_policy import VisitorsRegistry
 from adaptry_api.denials import set_denial_reason, set_form_action
 from adaptry_api.errors import status_of
 from adaptry_api.pages.combine_form import MOST, CombineForm, recipe_yaml
+from adaptry_api.pages.form_fields import read_form
 from adaptry_api.pages.jobs import job_address
 from adaptry_api.pages.page_responses import render, wants_html
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.renamed_addresses import address_after_renames
-from adaptry_api.pages.sign_in import read_form
 from adaptry_api.pages.text_csv import csv_file
 from adaptry_api.route_threads import run_in_own_threads
 

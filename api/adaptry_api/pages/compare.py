@@ -28,6 +28,7 @@ from adaptry.registry.records import VersionDetail
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.denials import set_form_action
 from adaptry_api.pages.compare_weights import MOST, WEIGHTS, Refs, submit_measurement
+from adaptry_api.pages.form_fields import read_form
 from adaptry_api.pages.metric_comparison import (
     VERDICTS,
     ComparedMetric,
@@ -36,7 +37,6 @@ from adaptry_api.pages.metric_comparison import (
 )
 from adaptry_api.pages.page_responses import render
 from adaptry_api.pages.page_routes import page_router
-from adaptry_api.pages.sign_in import read_form
 from adaptry_api.pages.text_csv import csv_file
 from adaptry_api.route_threads import run_in_own_threads
 

@@ -13,9 +13,9 @@ from adaptry.core.errors import NotFound
 from adaptry.storage import device_sign_ins
 from adaptry_api.auth_policy import Visitor, app_state_of
 from adaptry_api.oauth.device_route import PAGE
+from adaptry_api.pages.form_fields import read_form
 from adaptry_api.pages.page_responses import render_html
 from adaptry_api.pages.page_routes import page_router
-from adaptry_api.pages.sign_in import read_form
 from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = page_router()

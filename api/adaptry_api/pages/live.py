@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from urllib.parse import urlsplit
 
 from anyio import sleep
 from fastapi import Request
 from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 
-from adaptry.core.errors import AdaptryError
+from adaptry.core.errors import AdaptryError, Unauthenticated
 from adaptry.core.identity import Identity
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.events import NameFilter
@@ -26,6 +27,7 @@ from adaptry_api.routes.events import STREAM
 
 OVER = "event: over\ndata: over\n\n"
 """The message after which a page does not connect again (`hx-sse:close="over"`)."""
+SIGNED_OUT_PART = "signed_out_part.html"
 _PAUSE = 1.0
 """Minimum number of seconds between two computations for one stream."""
 
@@ -49,7 +51,9 @@ def stream_part(request: Request, part: LivePart) -> Response:
 
 
 async def _changes(request: Request, part: LivePart) -> AsyncIterator[str]:
-    """Ends when the visitor leaves, the session ends, or the server stops; browsers connect again."""
+    """Ends when the visitor leaves, or the server stops; browsers connect again. If the session ends, a last
+    message replaces the part, which would otherwise look as if it were still updated.
+    """
     state = app_state_of(request)
 
     async def identify() -> Identity:
@@ -70,6 +74,9 @@ async def _changes(request: Request, part: LivePart) -> AsyncIterator[str]:
                 return
             await sleep(_PAUSE)
             news = await state.event_broadcaster.next_events(identify, after, 1, part.every, NameFilter(()))
+        except Unauthenticated:
+            yield signed_out_messages(request)
+            return
         except AdaptryError:
             return
         after = news.seq
@@ -83,9 +90,23 @@ def _look(part: LivePart, registry: Registry, identity: Identity, shown: str) ->
     now = value.model_dump_json()
     if now == shown:
         return value, now, ": unchanged\n\n"
-    return value, now, _message(render_text(part.template, {"page": value}))
+    return value, now, message_of(render_text(part.template, {"page": value}))
 
 
-def _message(text: str) -> str:
+def message_of(text: str) -> str:
     """A server-sent event of lines."""
     return "".join(f"data: {line}\n" for line in text.splitlines() if line.strip()) + "\n"
+
+
+def signed_out_messages(request: Request) -> str:
+    """The last messages of a stream whose session has ended."""
+    return message_of(render_text(SIGNED_OUT_PART, {"next": page_around(request)})) + OVER
+
+
+def page_around(request: Request) -> str:
+    """The path and query of the page that a part belongs to, as htmx names it."""
+    try:
+        url = urlsplit(request.headers.get("hx-current-url", "/"))
+    except ValueError:
+        return "/"
+    return f"{url.path or '/'}{'?' + url.query if url.query else ''}"

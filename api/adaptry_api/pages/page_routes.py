@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,9 +27,10 @@ from adaptry_api.errors import HttpProblem, describe_validation_error, error_res
 from adaptry_api.pages.page_responses import render_error, wants_html
 from adaptry_api.pages.renamed_addresses import address_after_renames
 from adaptry_api.pages.security import page_headers, require_known_host, require_same_origin
+from adaptry_api.pages.signed_out import SIGN_IN, signed_out_form, signed_out_page, signed_out_stream
 from adaptry_api.route_threads import run_in_own_threads
+from adaptry_api.routes.events import STREAM
 
-SIGN_IN = "/-/sign-in"
 PROVIDER_SIGN_IN = f"{SIGN_IN}/provider"
 _READS = ("GET", "HEAD")
 _HEADERS = page_headers("same-origin")
@@ -50,7 +51,10 @@ class PageRoute(GuardedRoute):
                 if request.method not in _READS:
                     require_same_origin(request)
                 if not is_public:
-                    await admit(request, visitor)
+                    try:
+                        await admit(request, visitor)
+                    except Unauthenticated as error:
+                        return await _signed_out(request, error)
                 return await handle(request)
             except NotFound as error:
                 if not is_public and request.method in _READS and (moved := await _after_renames(request)):
@@ -97,13 +101,16 @@ def _error(request: Request, error: AdaptryError, status: int | None = None) -> 
     if "text/html" not in request.headers.get("accept", "") or not wants_html(request):
         return error_response(error, request_id(request))
     if isinstance(error, Unauthenticated) and request.method in _READS:
-        return RedirectResponse(f"{SIGN_IN}?next={quote(_own_address(request), safe='')}", 303)
-    sentence = error.public_message
-    if isinstance(error, Unauthenticated) and not request.scope["path"].startswith(SIGN_IN):
-        sentence = "you are signed out, so nothing was changed; sign in, and send the form again"
-    return render_error(request, status or status_of(error), sentence)
+        return signed_out_page(request)
+    return render_error(request, status or status_of(error), error.public_message)
 
 
-def _own_address(request: Request) -> str:
-    query = f"?{request.url.query}" if request.url.query else ""
-    return f"{request.scope['path']}{query}"
+async def _signed_out(request: Request, error: Unauthenticated) -> Response:
+    """The answer to a request whose body is not read yet."""
+    set_denial_reason(request.scope, error)
+    accepted = request.headers.get("accept", "")
+    if request.method in _READS and STREAM in accepted:
+        return signed_out_stream(request)
+    if request.method in _READS or "text/html" not in accepted or not wants_html(request):
+        return _error(request, error)
+    return await signed_out_form(request)

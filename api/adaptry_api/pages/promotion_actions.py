@@ -27,9 +27,9 @@ from adaptry_api.denials import set_denial_reason
 from adaptry_api.errors import status_of
 from adaptry_api.hub.addresses import Name
 from adaptry_api.pages.adapter_addresses import ALIAS_ADDRESS, AliasName, alias_address, promotion_address
+from adaptry_api.pages.form_fields import read_form
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.pages.promotion_page import moves_since, promotion_page, render_promotion
-from adaptry_api.pages.sign_in import read_form
 from adaptry_api.route_threads import run_in_own_threads
 
 ROUTES = page_router()

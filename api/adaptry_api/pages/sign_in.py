@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import urlencode
 
 from anyio import to_thread
 from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from adaptry.core.errors import Invalid, Unauthenticated, Unsupported
+from adaptry.core.errors import Unauthenticated
 from adaptry.storage import sign_ins, tokens
 from adaptry_api.auth_policy import PUBLIC, app_state_of
-from adaptry_api.bodies import read_body
 from adaptry_api.denials import set_denial_reason
 from adaptry_api.envelope import PAGE_HEADERS
+from adaptry_api.pages.form_fields import read_form
 from adaptry_api.pages.page_responses import render_html
-from adaptry_api.pages.page_routes import PROVIDER_SIGN_IN, SIGN_IN, page_router
+from adaptry_api.pages.page_routes import PROVIDER_SIGN_IN, page_router
 from adaptry_api.pages.security import page_headers
+from adaptry_api.pages.signed_out import SIGN_IN
 from adaptry_api.sessions import begin_session, end_session, session_token
 from adaptry_api.sign_in_link import SIGN_IN_LINK, redeem_sign_in_code
 
 ROUTES = page_router()
-_FORM = "application/x-www-form-urlencoded"
-_LARGEST = 4096
 _Next = Annotated[str, Query(max_length=2048)]
 
 
@@ -99,17 +98,3 @@ def _provider_url(request: Request, next: str) -> str | None:
     if app_state_of(request).openid_provider is None:
         return None
     return f"{PROVIDER_SIGN_IN}?{urlencode({'next': own_path(next)})}"
-
-
-async def read_form(request: Request, largest: int = _LARGEST, most_fields: int = 8) -> dict[str, str]:
-    """The fields of a form of at most `largest` bytes. Raises `Unsupported` for another body, `Invalid`,
-    `TooLarge`.
-    """
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
-        raise Unsupported(f"send the form as {_FORM}")
-    body = await read_body(request, largest)
-    try:
-        fields = parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=most_fields)
-    except ValueError:
-        raise Invalid("the form has too many fields") from None
-    return {name: values[0] for name, values in fields.items()}

@@ -21,10 +21,10 @@ from adaptry.registry.job_types.task import reason_of
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry
 from adaptry_api.denials import set_denial_reason, set_form_action
 from adaptry_api.errors import status_of
+from adaptry_api.pages.form_fields import read_form
 from adaptry_api.pages.page_responses import render, wants_html
 from adaptry_api.pages.settings.navigation import sections_for
 from adaptry_api.pages.settings.subject import SettingsSubject, Visit
-from adaptry_api.pages.sign_in import read_form
 from adaptry_api.pages.text_csv import csv_file
 from adaptry_api.route_threads import run_in_own_threads
 
