@@ -193,7 +193,7 @@ class AppState:
         self.whole_bytes = settings.whole_bytes
         self.part_bytes = settings.part_bytes
         self.presigns_downloads = settings.presign_downloads
-        spools = settings.spools or settings.data / "spools"
+        spools = settings.upload_spool or settings.data / "spools"
         self.spools = UploadSpools(spools)
         self.early_joins = EarlyJoins(self.blobs)
         self.chunk_maps = ChunkMaps(spools / ".chunks")  # shared by all servers of a registry, like spools

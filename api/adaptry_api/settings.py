@@ -45,7 +45,7 @@ class ServerSettings:
 
     Servers of one registry that do not share `data` act as one server if they have the same `admin_token` and
     `signing_secret` (files with the first administrator's token and with the secret for signing grants) and
-    share the folder `spools`, which holds pieces of Hub clients' uploads. By default, all three are in
+    share the folder `upload_spool`, which holds pieces of Hub clients' uploads. By default, all three are in
     `data`.
 
     `allow_outgoing` are the networks (CIDR blocks) to which the server may send requests of its own although
@@ -83,7 +83,7 @@ class ServerSettings:
     mirror_ttl: float = 60.0
     admin_token: Path | None = None
     signing_secret: Path | None = None
-    spools: Path | None = None
+    upload_spool: Path | None = None
     sso: SsoSettings | None = None
     allow_outgoing: tuple[str, ...] = ()
     send_webhooks: bool = True

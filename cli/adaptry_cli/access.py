@@ -8,7 +8,7 @@ import click
 
 from adaptry.core.access.actions import ACTIONS
 from adaptry.core.states import State
-from adaptry.registry.access import AccessQuestion
+from adaptry.registry.access import AccessQuery
 from adaptry.registry.interface import Registry
 from adaptry_cli.administration import administered_registry
 from adaptry_cli.arguments import validate_options
@@ -39,7 +39,7 @@ def explain(registry: Registry, user: str, action: str, ref: str, state: str | N
     (acme/tone@prod) or a namespace (acme). The exit code is 0 either way.
     """
     decision = registry.grants.explain(
-        validate_options(AccessQuestion, principal=user, action=action, ref=ref, state=state)
+        validate_options(AccessQuery, principal=user, action=action, ref=ref, state=state)
     )
     if as_json:
         print_json(decision)

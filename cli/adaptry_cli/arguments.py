@@ -41,6 +41,7 @@ _TAKES = {
     "reason": "a reason (--reason) must have 3 to 1024 characters, so that others understand it later",
     "inputs": "1 to 64 adapters can be combined, each with a finite weight",
     "max_shard_size": "the size of a shard (--max-shard-size) must be at least 1 MiB",
+    "interval": "the time between steps (--every) must be from 1s to 30d",
 }
 """The accepted values of an option, by its field in the request model."""
 

@@ -66,7 +66,9 @@ _ONLY_TO_PEFT = (
 @click.option(
     "--whole-weights",
     type=click.Choice(["none"]),
-    help="`none` leaves out fully saved modules (modules_to_save).",
+    help=(
+        "`none` leaves out the adapter's whole weights: modules_to_save, biases and trainable_token_indices."
+    ),
 )
 @click.option(
     "--other-base", is_flag=True, help="Allow a base other than the one that the adapter was trained on."

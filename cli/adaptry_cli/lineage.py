@@ -48,7 +48,7 @@ def lineage(registry: Registry, ref: Ref, down: bool, as_recipe: bool, as_json: 
         print_json(root)
         return
     print_lines(root.lines())
-    if not root.relatives and not root.outside:
+    if not root.relatives and not root.unregistered_inputs:
         print_err("no version was derived from it" if down else "it was not derived from another adapter")
 
 

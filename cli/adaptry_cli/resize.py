@@ -47,7 +47,9 @@ if TYPE_CHECKING:
 @click.option(
     "--whole-weights",
     type=click.Choice(["none"]),
-    help="`none` leaves out fully saved modules (modules_to_save).",
+    help=(
+        "`none` leaves out the adapter's whole weights: modules_to_save, biases and trainable_token_indices."
+    ),
 )
 @click.option("--dry-run", is_flag=True, help="Show the energy that each rank would keep; write nothing.")
 @report_options

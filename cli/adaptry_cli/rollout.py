@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import click
 
@@ -13,12 +14,12 @@ from adaptry.registry.rollouts import RolloutChange, RolloutInfo, RolloutPlan, R
 from adaptry_cli.arguments import NAME, REF, VERSION, validate_options
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
+from adaptry_cli.durations import DURATION
 from adaptry_cli.number_options import WholeNumber
 from adaptry_cli.out import json_option, print_answer, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ref = click.argument("ref", metavar="NAME@ALIAS", type=REF)
 
 
@@ -46,7 +47,8 @@ def rollout() -> None:
 )
 @click.option(
     "--every",
-    metavar="TIME",
+    type=DURATION,
+    metavar="DURATION",
     help=(
         "Take the next step automatically after this time (30s, 10m, 2h), once all workers of the step serve"
         " the version. Default: `adaptry rollout advance` takes it."
@@ -60,12 +62,13 @@ def start(
     to: str,
     percent: int | None,
     steps: str | None,
-    every: str | None,
+    every: timedelta | None,
     as_json: bool,
 ) -> None:
     """Start a rollout: the first workers serve the version from now on."""
     name, alias = _alias(ref)
-    wanted = validate_options(RolloutPlan, steps=_steps(percent, steps), interval=_seconds(every))
+    interval = None if every is None else int(every.total_seconds())
+    wanted = validate_options(RolloutPlan, steps=_steps(percent, steps), interval=interval)
     target = registry.versions.get(Ref(name, parse_selector(to)))
     begun = registry.rollouts.start(name, alias, target.digest, wanted)
     print_answer(begun, _line(begun), as_json)
@@ -151,12 +154,3 @@ def _steps(percent: int | None, steps: str | None) -> tuple[int, ...]:
     if not re.fullmatch(r"\d{1,3}(,\d{1,3})*", steps):
         raise Invalid(f"not steps: {steps[:80]!r} (write rising percentages, as in 10,50,100)")
     return tuple(int(step) for step in steps.split(","))
-
-
-def _seconds(text: str | None) -> int | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match is None:
-        raise Invalid(f"not a time: {text[:40]!r} (write 30s, 10m or 2h)")
-    return int(match[1]) * _UNITS[match[2]]

@@ -242,14 +242,15 @@ _OPTIONS = (
         ),
     ),
     click.option(
-        "--spools",
-        envvar="ADAPTRY_SPOOLS",
+        "--upload-spool",
+        cls=RenamedOption,
+        former="--spools",
+        envvar=["ADAPTRY_UPLOAD_SPOOL", "ADAPTRY_SPOOLS"],  # the second is the former name
         metavar="DIR",
         type=FOLDER,
         help=(
-            "Folder for unfinished uploads of Hub clients, the same for all servers of a registry."
-            " Default: in"
-            " the registry's folder."
+            "Folder for unfinished uploads of Hub clients, the same for all servers of a registry; also"
+            " ADAPTRY_UPLOAD_SPOOL. Default: in the registry's folder."
         ),
     ),
 )

@@ -36,7 +36,10 @@ from adaptry_cli.renamed_option import RenamedOption
 @click.option(
     "--whole-weights",
     metavar="INPUT|none",
-    help="The input whose fully saved modules (modules_to_save) are kept, if several inputs have some.",
+    help=(
+        "The input whose whole weights are kept, if those of several inputs differ: modules_to_save, biases"
+        " and trainable_token_indices. `none` leaves them out."
+    ),
 )
 @click.option("--other-base", is_flag=True, help="Allow adapters that were trained on different bases.")
 @click.option(

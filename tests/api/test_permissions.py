@@ -13,7 +13,7 @@ from adaptry.adapters.adapter import open_dir
 from adaptry.core.errors import Conflict, Invalid, NotFound, PermissionDenied, Unauthenticated
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
-from adaptry.registry.access import AccessQuestion, GrantRequest, MemberChange, TokenRequest
+from adaptry.registry.access import AccessQuery, GrantRequest, MemberChange, TokenRequest
 from adaptry.registry.http import HttpRegistry
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.policies import PolicyRequest
@@ -105,9 +105,7 @@ def test_every_alias_but_prod_may_be_moved_by_one_grant(server: Server) -> None:
     theirs.aliases.move(TONE, "canary", digest, None)
     with pytest.raises(PermissionDenied, match="a condition does not hold"):
         theirs.aliases.remove(TONE, "prod", 1)
-    refused = theirs.grants.explain(
-        AccessQuestion(principal="ally", action="alias.move", ref="acme/tone@prod")
-    )
+    refused = theirs.grants.explain(AccessQuery(principal="ally", action="alias.move", ref="acme/tone@prod"))
     assert (refused.is_allowed, refused.grant) == (False, added.id)
     root.grants.remove(added.id)
     with pytest.raises(PermissionDenied):
@@ -139,7 +137,7 @@ def test_an_owner_runs_a_namespace_without_an_administrator(server: Server) -> N
     machine = server.registry(made.secret)
     assert machine.about().identity == "acme/ci"
     machine.adapters.edit(TONE, AdapterEdit(description="by a machine"))
-    narrowed = machine.grants.explain(AccessQuestion(principal="acme/ci", action="job.run", ref="acme"))
+    narrowed = machine.grants.explain(AccessQuery(principal="acme/ci", action="job.run", ref="acme"))
     assert (narrowed.is_allowed, narrowed.reason) == (False, "the token does not allow job.run on acme")
     with pytest.raises(PermissionDenied, match="for acme only"):
         owner.tokens.create(TokenRequest(name="wide", principal="acme/ci", resources=("*",)))
@@ -374,7 +372,7 @@ def test_grants_of_others_are_not_visible(server: Server) -> None:
         lambda: theirs.grants.list("acme"),
         lambda: theirs.grants.list(principal="root"),
         lambda: theirs.grants.members("evil"),
-        lambda: theirs.grants.explain(AccessQuestion(principal="root", action="read", ref="acme")),
+        lambda: theirs.grants.explain(AccessQuery(principal="root", action="read", ref="acme")),
         lambda: theirs.principals.create_group("x"),
         lambda: theirs.principals.set_disabled("root", True),
         lambda: theirs.principals.set_disabled("nobody-there", True),

@@ -45,7 +45,7 @@ def apart(postgres: PostgresServer, s3_place: str, secret: Path, tmp_path: Path)
         catalog=postgres.database(),
         blobs=s3_place,
         signing_secret=secret,
-        spools=tmp_path / "spools",
+        upload_spool=tmp_path / "spools",
         whole_bytes=PART,
         part_bytes=PART,
     )
@@ -92,7 +92,9 @@ def test_a_server_with_another_secret_accepts_no_part(apart: Pair, tmp_path: Pat
     one, _ = apart
     one.call("POST", "/api/v1/adapters", {"name": str(TONE)})
     address = batch(one)["header"]["1"]
-    with running_server(ServerSettings(data=tmp_path / "stranger", spools=tmp_path / "spools")) as stranger:
+    with running_server(
+        ServerSettings(data=tmp_path / "stranger", upload_spool=tmp_path / "spools")
+    ) as stranger:
         assert stranger.call("PUT", path_of(address), CONTENT[:PART], token=None).status == 401
 
 

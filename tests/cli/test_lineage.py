@@ -142,7 +142,7 @@ def test_a_truncated_tree_is_marked() -> None:
     tree = ancestor_tree(connect(), "acme/all", most=2)
 
     assert names(tree) == ["acme/all@1", "acme/both@1"]
-    assert tree.is_cut and tree.relatives[0].is_cut
+    assert tree.is_truncated and tree.relatives[0].is_truncated
 
 
 @pytest.mark.usefixtures("family")
@@ -162,7 +162,7 @@ def test_the_energy_kept_by_an_approximation_is_shown_and_searchable(run, answer
 
     tree = answer("lineage", "acme/small")
 
-    assert tree["kept"] == made["kept_energy"] < 1
+    assert tree["kept_energy"] == made["kept_energy"] < 1
     assert [version["name"] for version in answer("search", "metric.kept_energy<1")] == ["acme/small"]
 
 

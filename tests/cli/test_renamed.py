@@ -21,6 +21,7 @@ RENAMED = [  # each command, and its option's present and former names
     ("grant ls", "--principal", "--of"),
     ("serve", "--shutdown-delay", "--notice"),
     ("serve", "--mirror-ttl", "--mirror-age"),
+    ("serve", "--upload-spool", "--spools"),
 ]
 EACH_RENAMED = pytest.mark.parametrize(
     ("path", "name", "formers"), [(path, name, former) for path, name, *former in RENAMED]
@@ -74,6 +75,16 @@ def test_an_alias_moves_by_the_former_names_of_an_option(run, out: Path, better:
     run("promote", "acme/tone@2", "--only-from", "2", code=4)
     run("promote", "acme/tone@2", "--was", "1")
     run("promote", "acme/tone@1", "--only-from", "2")
+
+
+@pytest.mark.parametrize("name", ["ADAPTRY_UPLOAD_SPOOL", "ADAPTRY_SPOOLS"])
+def test_the_upload_spool_is_set_by_both_names_of_its_variable(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    monkeypatch.setenv(name, str(tmp_path))
+    serve, _ = renamed_option("serve", "--upload-spool")
+    with serve.make_context("serve", []) as context:
+        assert context.params["upload_spool"] == tmp_path
 
 
 def test_mend_is_the_former_name_of_repair(run, out: Path) -> None:

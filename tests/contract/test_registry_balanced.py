@@ -37,7 +37,7 @@ def pair(tmp_path: Path, postgres: PostgresServer, s3_place: str) -> Iterator[tu
         blobs=s3_place,
         anonymous_read=True,
         signing_secret=tmp_path / "secret",
-        spools=tmp_path / "spools",
+        upload_spool=tmp_path / "spools",
     )
     with running_server(one) as first, running_server(replace(one, data=tmp_path / "other")) as second:
         yield first, second

@@ -193,7 +193,8 @@ def test_a_rollout_can_be_advanced_manually(scene: Scene, run: Run, follow: Call
         (("start", PROD, "--to", "2", "--steps", "50,10"), "rising percentages"),
         (("start", PROD, "--to", "2", "--steps", "a"), "not steps"),
         (("start", PROD, "--to", "2", "--percent", "5", "--steps", "10"), "--steps"),
-        (("start", PROD, "--to", "2", "--every", "soon"), "not a time"),
+        (("start", PROD, "--to", "2", "--every", "soon"), "not a duration"),
+        (("start", PROD, "--to", "2", "--every", "0"), "(--every) must be from 1s to 30d"),
     ],
 )
 def test_contradictory_options_are_reported(

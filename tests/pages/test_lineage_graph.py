@@ -66,7 +66,9 @@ def test_a_wide_side_leaves_the_other_at_the_height_of_the_root() -> None:
 
 def test_folders_hidden_revisions_and_a_cut_tree_are_boxes_without_a_link() -> None:
     outside = (Digest.of(b"folder"),)
-    graph = lineage_graph(node("a/b@1", node("hidden"), outside=outside, is_cut=True), node("a/b@1"))
+    graph = lineage_graph(
+        node("a/b@1", node("hidden"), unregistered_inputs=outside, is_truncated=True), node("a/b@1")
+    )
     assert_drawn_well(graph)
     kinds = {one.kind: one.href for one in graph.nodes}
     assert kinds == {"root": None, "unknown": None, "folder": None, "more": None}

@@ -121,9 +121,9 @@ def _edge(column: int, from_row: float, to_row: float) -> GraphEdge:
 
 def _leaves(node: LineageNode) -> Iterator[GraphNode]:
     """Relatives that are not revisions: folders, by their weights, and the mark of a truncated tree."""
-    for digest in node.outside:
+    for digest in node.unregistered_inputs:
         yield GraphNode(0, 0, "folder", "a folder", f"weights {short_digest(digest)}", f"weights {digest}")
-    if node.is_cut:
+    if node.is_truncated:
         yield GraphNode(0, 0, "more", "and more")
 
 
@@ -134,13 +134,17 @@ def _box(node: LineageNode, *, is_root: bool) -> GraphNode:
     ref, *others = node.refs
     name, _, number = ref.partition("@")
     also = f" = {' = '.join(others)}" if others else ""
-    detail = "drawn twice" if node.is_repeated else node.made or (f"and {len(others)} more" if others else "")
+    detail = (
+        "drawn twice"
+        if node.is_repeated
+        else node.recipe_summary or (f"and {len(others)} more" if others else "")
+    )
     return GraphNode(
         0,
         0,
         "root" if is_root else "version",
         ref if len(ref) <= _LABEL else f"…{ref[1 - _LABEL :]}",
         detail if len(detail) <= _DETAIL else f"{detail[: _DETAIL - 1]}…",
-        ". ".join(filter(None, (ref + also, node.made))),
+        ". ".join(filter(None, (ref + also, node.recipe_summary))),
         None if is_root else f"{adapter_url(name)}?version={number}",
     )

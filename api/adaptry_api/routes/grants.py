@@ -11,7 +11,7 @@ from adaptry.core.states import State
 from adaptry.registry import protocol
 from adaptry.registry.access import (
     AccessDecision,
-    AccessQuestion,
+    AccessQuery,
     AccountableChange,
     GrantInfo,
     GrantRequest,
@@ -128,5 +128,5 @@ def explain_access(
 
     Callers may check their own access; administrators and holders of `member.manage` also that of others.
     """
-    question = AccessQuestion(principal=principal, action=action, ref=ref, state=state)
-    return registry.grants.explain(question)
+    query = AccessQuery(principal=principal, action=action, ref=ref, state=state)
+    return registry.grants.explain(query)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import Request
 
 from adaptry.registry import protocol
-from adaptry.registry.access import CreatedToken, InvitationAnswer, InvitationInfo, InvitationRequest
+from adaptry.registry.access import CreatedToken, InvitationAcceptance, InvitationInfo, InvitationRequest
 from adaptry.storage import invitations
 from adaptry_api.auth_policy import PUBLIC, CallersRegistry, app_state_of, guarded_router
 
@@ -23,7 +23,7 @@ def invite_user(registry: CallersRegistry, body: InvitationRequest) -> Invitatio
 
 
 @ROUTES.post("/accept", status_code=201, dependencies=[PUBLIC])
-def accept_invitation(request: Request, body: InvitationAnswer) -> CreatedToken:
+def accept_invitation(request: Request, body: InvitationAcceptance) -> CreatedToken:
     """Exchange the code of an invitation for a token.
 
     Anyone who has the code may call this, without a token; the code works once. The response has the

@@ -121,8 +121,9 @@ def combine(
         uniform: The same rank for every module, padded with zeros, for engines that need that.
         dtype: The dtype of the factors; everything is computed in float32 or more.
         seed: For methods that draw random numbers.
-        whole_weights: The input whose fully saved modules (`modules_to_save`) are kept, if several have
-            some; by its name. `"none"` leaves them out.
+        whole_weights: The input whose whole weights (`modules_to_save`, biases and
+            `trainable_token_indices`) are kept, if those of several inputs differ; by its name. `"none"`
+            leaves them out.
         base: The base of inputs whose base is not registered: a folder, a name or an id.
         other_base: Allows adapters that were trained on different bases.
         metrics, alias, force_reason: As in `push`, for the resulting version.

@@ -71,7 +71,7 @@ def convert(
         uniform: The same rank for every module, padded with zeros.
         dtype: The dtype of the factors. None: unchanged, or float32 if they are computed.
         drop_bias: Leaves out biases that the adapter changes.
-        whole_weights: `"none"` leaves saved modules out.
+        whole_weights: `"none"` leaves out `modules_to_save`, biases and `trainable_token_indices`.
         part: The part of a pipeline to convert from another tool's file: `unet`, `text_encoder`, …
         other_base: Allows a base other than the adapter's own.
         metrics, alias, force_reason: As in `push`, for the resulting version.
@@ -188,7 +188,7 @@ def resize(
             `energy` (default: everything), or the largest if none does.
         uniform: The same rank for every module, padded with zeros.
         dtype: The dtype of the factors; singular values are computed in float64.
-        whole_weights: `"none"` leaves saved modules out.
+        whole_weights: `"none"` leaves out `modules_to_save`, biases and `trainable_token_indices`.
         metrics, alias, force_reason: As in `push`, for the resulting version.
         replace: Replaces an adapter in the folder `to`.
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.

@@ -32,20 +32,20 @@ class LineageNode(Value):
 
     `refs`: its versions in this registry, such as `acme/tone@3`, in name order, but the requested one first;
     empty if none is visible.
-    `made`: its recipe in one line. `kept`: the share of energy that its derivation kept, if recorded.
-    `outside`: inputs that were not revisions, by the digests of their weights. `relatives`: its parents, or
-    its children. `is_repeated`: its relatives are shown at its first occurrence. `is_cut`: it has relatives
-    that are not shown, because the tree is full.
+    `recipe_summary`: its recipe in one line. `kept_energy`: the share of energy that its derivation kept, if
+    recorded. `unregistered_inputs`: inputs that were not revisions, by the digests of their weights.
+    `relatives`: its parents, or its children. `is_repeated`: its relatives are shown at its first occurrence.
+    `is_truncated`: it has relatives that are not shown, because the tree is full.
     """
 
     digest: Digest
     refs: tuple[str, ...] = ()
-    made: str = ""
-    kept: float | None = None
-    outside: tuple[Digest, ...] = ()
+    recipe_summary: str = ""
+    kept_energy: float | None = None
+    unregistered_inputs: tuple[Digest, ...] = ()
     relatives: tuple[LineageNode, ...] = ()
     is_repeated: bool = False
-    is_cut: bool = False
+    is_truncated: bool = False
 
     def __repr__(self) -> str:
         """The tree, up to twelve lines; `print` shows all of it."""
@@ -74,8 +74,8 @@ class LineageNode(Value):
             yield _branches(others, is_last=place == last)[0] + note
 
     def _notes(self) -> list[str]:
-        notes = [f"a folder, weights {digest.brief}" for digest in self.outside]
-        return [*notes, *(["… and more"] if self.is_cut else [])]
+        notes = [f"a folder, weights {digest.brief}" for digest in self.unregistered_inputs]
+        return [*notes, *(["… and more"] if self.is_truncated else [])]
 
     def _name(self) -> str:
         if not self.refs:
@@ -86,8 +86,8 @@ class LineageNode(Value):
     def _text(self) -> str:
         if not self.refs:
             return f"{self.digest.brief}  not in this registry"
-        kept = "" if self.kept is None else f"energy kept {format_share(self.kept)}"
-        parts = (self._name(), self.made, kept, "(as above)" if self.is_repeated else "")
+        kept = "" if self.kept_energy is None else f"energy kept {format_share(self.kept_energy)}"
+        parts = (self._name(), self.recipe_summary, kept, "(as above)" if self.is_repeated else "")
         return "  ".join(filter(None, parts))
 
 
@@ -142,9 +142,11 @@ class _Walk:
         shown = LineageNode(
             digest=digest,
             refs=tuple(version.label for version in _in_order(versions)),
-            made=summarise_recipe(recipe),
-            kept=next((version.metrics[KEPT] for version in versions if KEPT in version.metrics), None),
-            outside=unregistered_inputs(recipe),
+            recipe_summary=summarise_recipe(recipe),
+            kept_energy=next(
+                (version.metrics[KEPT] for version in versions if KEPT in version.metrics), None
+            ),
+            unregistered_inputs=unregistered_inputs(recipe),
         )
         related = tuple(self.related(detail))
         if digest in self.seen:
@@ -153,7 +155,7 @@ class _Walk:
         relatives: list[LineageNode] = []
         for each in related:
             if self.remaining <= 1:
-                return shown.model_copy(update={"relatives": tuple(relatives), "is_cut": True})
+                return shown.model_copy(update={"relatives": tuple(relatives), "is_truncated": True})
             self.remaining -= 1
             relatives.append(self.node(each))
         return shown.model_copy(update={"relatives": tuple(relatives)})

@@ -157,7 +157,7 @@ class InvitationRequest(AccessRequest):
     hours: float = Field(default=24, gt=0, le=24 * 14)
 
 
-class InvitationAnswer(AccessRequest):
+class InvitationAcceptance(AccessRequest):
     """The code of an invitation, and a name for the token that it is exchanged for."""
 
     code: str = Field(min_length=1, max_length=512)
@@ -227,7 +227,7 @@ class AccountableChange(AccessRequest):
     principal: PrincipalName | None
 
 
-class AccessQuestion(AccessRequest):
+class AccessQuery(AccessRequest):
     """Whether `principal` may do `action` to an adapter (`acme/tone`), to one of its aliases or versions
     (`acme/tone@prod`), or in a namespace (`acme`). `state` is a version's new state, for `state.set`.
     """

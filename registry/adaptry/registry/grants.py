@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 
 from adaptry.registry.access import (
     AccessDecision,
-    AccessQuestion,
+    AccessQuery,
     GrantInfo,
     GrantRequest,
     MemberChange,
@@ -69,7 +69,7 @@ class Grants(ABC):
         """Requires `member.manage`. Raises `NotFound`, `PermissionDenied`, `Invalid` if it is not a user."""
 
     @abstractmethod
-    def explain(self, question: AccessQuestion) -> AccessDecision:
+    def explain(self, query: AccessQuery) -> AccessDecision:
         """For the caller; for others, if the caller is an administrator or has `member.manage` in the
         namespace.
 

@@ -30,7 +30,8 @@ class CombineRecipe(BaseModel):
 
     `rank` or `energy` (a share of Σσ², 0 to 1) truncates the result. Without either, the result is exact if
     the method is exact, and otherwise has the largest rank of the inputs. `uniform`: the same rank for every
-    module (padded with zeros). `whole_weights`: the source whose saved modules are copied, or `none`.
+    module (padded with zeros). `whole_weights`: the source whose saved modules, biases and
+    token rows are copied, or `none`.
     `in_sequence`: each input was trained on top of the base and the inputs before it. `output`: a folder or a
     name in the registry.
     """

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.access import (
     AccessDecision,
-    AccessQuestion,
+    AccessQuery,
     GrantInfo,
     GrantRequest,
     MemberChange,
@@ -64,9 +64,9 @@ class HttpGrants(Grants):
         path = api_path("namespaces", namespace, "accountable")
         return self.server.request_value(_MEMBERS, "PUT", path, body={"principal": principal}, again=True)
 
-    def explain(self, question: AccessQuestion) -> AccessDecision:
-        query = question.model_dump(mode="json", exclude_none=True)
-        return self.server.request_value(_DECISION, "GET", api_path("access"), query=query)
+    def explain(self, query: AccessQuery) -> AccessDecision:
+        parameters = query.model_dump(mode="json", exclude_none=True)
+        return self.server.request_value(_DECISION, "GET", api_path("access"), query=parameters)
 
     def authorize(self, request: InferenceRequest) -> InferenceDecision:
         body = {"token": request.token.get_secret_value(), "model": request.model}

@@ -14,7 +14,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, Label, Ref, parse_namespace
 from adaptry.registry.access import (
     AccessDecision,
-    AccessQuestion,
+    AccessQuery,
     GrantInfo,
     GrantRequest,
     MemberChange,
@@ -153,18 +153,18 @@ class LocalGrants(Grants):
             self.context.record(tx, "member.account", target, before=was, after={"user": principal})
             return _members(tx, namespace)
 
-    def explain(self, question: AccessQuestion) -> AccessDecision:
-        name, target = _target(question.ref)
-        namespace = name.namespace if name else question.ref
+    def explain(self, query: AccessQuery) -> AccessDecision:
+        name, target = _target(query.ref)
+        namespace = name.namespace if name else query.ref
         caller = self.context.identity
-        if question.principal != caller.name and not caller.may_administer:
+        if query.principal != caller.name and not caller.may_administer:
             require_in_namespace(self.context, "member.manage", namespace)
         alias = target.label if isinstance(target, Label) else None
-        facts = Facts(alias, question.state, self.context.clock())
+        facts = Facts(alias, query.state, self.context.clock())
         with self.context.catalog.read() as tx:
-            identity = caller if question.principal == caller.name else _identity(tx, question.principal)
-            adapter = adapters.find(tx, name) if name and question.action == "read" else None
-        decision = identity.decide(question.action, namespace, name.name if name else None, facts)
+            identity = caller if query.principal == caller.name else _identity(tx, query.principal)
+            adapter = adapters.find(tx, name) if name and query.action == "read" else None
+        decision = identity.decide(query.action, namespace, name.name if name else None, facts)
         if not decision.is_allowed and adapter is not None and adapter.visibility == "public":
             is_allowed, reason, grant = True, f"{name} is public", None
         else:
@@ -173,9 +173,9 @@ class LocalGrants(Grants):
         return AccessDecision(
             is_allowed=is_allowed,
             reason=reason,
-            principal=question.principal,
-            action=question.action,
-            resource=question.ref,
+            principal=query.principal,
+            action=query.action,
+            resource=query.ref,
             grant=grant,
         )
 
