@@ -13,7 +13,8 @@ class ConvertOptions(BaseModel):
     """`rank` or `energy` (a share of Σσ², 0 to 1) truncate each update; without them an update must already
     be low rank. `uniform`: one rank for all modules (padded with zeros). `dtype`: that of the factors; None:
     unchanged if the factors are unchanged, else F32. `drop_bias`: without the biases that the method changes.
-    `whole_weights`: `none` leaves out saved modules, biases and token rows. `other_base`: allow a base other than the adapter's.
+    `whole_weights`: `none` leaves out saved modules, biases and token rows. `other_base`: allow a base
+    other than the adapter's.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
