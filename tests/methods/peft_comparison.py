@@ -213,6 +213,8 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
         return None if is_told else "it is fine, and PEFT changes nothing"
     assert ours.folder is not None and theirs.state is not None
     other = differing(load_merged(family, ours.folder), theirs.state)
+    if "saved_copy_unused" in said:
+        other = [name for name in other if not name.endswith("shared.weight")]
     return f"it is fine, and merged to other weights: {', '.join(other[:3])}" if other else None
 
 

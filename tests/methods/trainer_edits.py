@@ -182,6 +182,8 @@ def save_a_tied_head(source: random.Random, files: Files) -> str | None:
 
 
 def ask_for_another_task(source: random.Random, files: Files) -> str | None:
+    if any(name.startswith("net.") for name in files.base):
+        return None  # not a model of transformers
     files.config["task_type"] = source.choice(
         ["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", "QUESTION_ANS", "FEATURE_EXTRACTION", "SEQ_2_SEQ_LM"]
     )
@@ -196,6 +198,13 @@ def start_from_the_base(source: random.Random, files: Files) -> str | None:
         ["pissa_niter_4", "corda", "eva", "loftq", "gaussian", "orthogonal", "lora_ga", "mini_init", False]
     )
     return f"init_lora_weights {files.config['init_lora_weights']}"
+
+
+def train_with_dropout(source: random.Random, files: Files) -> str | None:
+    if "lora_dropout" not in files.config:
+        return None
+    files.config["lora_dropout"] = source.choice([0.05, 0.1])
+    return f"lora_dropout {files.config['lora_dropout']}"
 
 
 def mix_two_runs(source: random.Random, files: Files) -> str | None:
@@ -216,5 +225,5 @@ TRAINER_EDITS: tuple[Mutation, ...] = (
     write_as_peft_0_5, spell_as_of_old, spell_as_of_old, leave_wrappers_inside, leave_layers_out,
     add_deeper_layers, widen, change_values, change_values, add_bias_factors, add_magnitudes, lose_magnitudes,
     mistype_patterns, mistype_patterns, save_the_ends, save_the_ends, save_a_tied_head, ask_for_another_task,
-    start_from_the_base, mix_two_runs,
+    start_from_the_base, mix_two_runs, train_with_dropout,
 )  # fmt: skip

@@ -102,6 +102,49 @@ _ARIA: _Rules = (
 )
 _SPEECH_PARTS: _Rules = ((r"^encoder\.", "model.encoder."), (r"^projector\.", "model.projector."))
 
+_PIXIO: _Rules = (*_VIT, (r"norm1", "layernorm_before"), (r"norm2", "layernorm_after"))
+_COHERE_ASR: _Rules = (
+    (r"encoder\.pre_encode\.conv\.", "encoder.subsampling.layers."),
+    (r"encoder\.pre_encode\.out\.", "encoder.subsampling.linear."),
+    (r"transf_decoder\._embedding\.position_embedding\.pos_enc", "decoder.pos_emb.weight"),
+    (r"transf_decoder\._embedding\.token_embedding", "decoder.embed_tokens"),
+    (r"transf_decoder\._embedding\.layer_norm", "decoder.embedding_layernorm"),
+    (r"transf_decoder\._decoder\.final_layer_norm", "decoder.norm"),
+    (r"transf_decoder\._decoder\.layers", "decoder.layers"),
+    (r"encoder_decoder_proj\.", "decoder.proj."),
+    (r"encoder\.(.+)\.self_attn\.linear_([qkv])", r"encoder.\1.self_attn.\2_proj"),
+    (r"encoder\.(.+)\.self_attn\.linear_out", r"encoder.\1.self_attn.o_proj"),
+    (r"encoder\.(.+)\.self_attn\.linear_pos", r"encoder.\1.self_attn.relative_k_proj"),
+    (r"encoder\.(.+)\.self_attn\.pos_bias_([uv])", r"encoder.\1.self_attn.bias_\2"),
+    (r"\.first_sub_layer\.query_net", ".self_attn.q_proj"),
+    (r"\.first_sub_layer\.key_net", ".self_attn.k_proj"),
+    (r"\.first_sub_layer\.value_net", ".self_attn.v_proj"),
+    (r"\.first_sub_layer\.out_projection", ".self_attn.o_proj"),
+    (r"\.second_sub_layer\.query_net", ".encoder_attn.q_proj"),
+    (r"\.second_sub_layer\.key_net", ".encoder_attn.k_proj"),
+    (r"\.second_sub_layer\.value_net", ".encoder_attn.v_proj"),
+    (r"\.second_sub_layer\.out_projection", ".encoder_attn.o_proj"),
+    (r"\.third_sub_layer\.dense_in", ".mlp.fc1"),
+    (r"\.third_sub_layer\.dense_out", ".mlp.fc2"),
+    (r"\.layer_norm_1\.", ".input_layernorm."),
+    (r"\.layer_norm_2\.", ".post_attention_layernorm."),
+    (r"\.layer_norm_3\.", ".final_layernorm."),
+    (r"\.conv\.batch_norm", ".conv.norm"),
+    (r"log_softmax\.mlp\.layer0", "proj_out"),
+)
+_PADDLEOCR_VL: _Rules = (
+    (r"^mlp_AR", "model.projector"),
+    (r"^visual", "model.visual"),
+    (r"^model(?!(\.visual|\.projector|\.language_model))", "model.language_model"),
+)
+_VIDEO_LLAVA: _Rules = (
+    (r"^language_model\.lm_head", "lm_head"),
+    (r"^language_model\.model", "model.language_model"),
+    (r"^language_model", "model.language_model"),
+    (r"^(image_tower|video_tower)\.(?:vision_model\.)?", r"model.\1."),
+    (r"^multi_modal_projector", "model.multi_modal_projector"),
+)
+
 # Each rule is applied to every name, in order, like in transformers.
 _RENAMES: Mapping[str, _Rules] = {
     **dict.fromkeys(("vit", "deit", "beit", "ijepa", "vivit", "vit_mae"), _VIT),
@@ -125,23 +168,28 @@ _RENAMES: Mapping[str, _Rules] = {
     "phimoe": (*_MIXTRAL, (r"\.gate\.weight", ".router.weight")),
     **dict.fromkeys(("qwen3_5_text", "qwen3_5_moe_text", "gemma3n_text"), _TEXT_PART),
     "nemotron_h": ((r"^backbone\.", "model."),),
+    "pixio": _PIXIO,
+    "timesfm2_5": ((r"ff0", "fc1"), (r"ff1", "fc2")),
+    "cohere_asr": _COHERE_ASR,
+    "paddleocr_vl": _PADDLEOCR_VL,
+    "video_llava": _VIDEO_LLAVA,
+    "ultrabert": ((r"^ultrabert\.", "model."), (r"^cls\.", "head.decoder.")),
     "gpt_neox": ((r"^embed_out\.", "lm_head."),),
 }
 
 _CONVERTED = frozenset(
     """
-    apertus1p5_text axk1 axk2 bailing_hybrid cohere_asr conditional_detr cosmos3_edge cosmos3_omni
-    d_fine deepseek_ocr2 deepseek_v4 deformable_detr detr dinov3_convnext
-    dinov3_vit dory dots3_note dots3_note_text
-    emu3 ernie4_5_vl_moe gemma4_unified glm5_next glm5_next_text gradium_phonon_tts gte
-    hrm_text hunyuan_vl hy_v3 hy_v4 hy_v4_vl hy_v4_vl_text hyperclovax_vision_v2 inkling2 inkling2_loop
-    inkling2_loop_text inkling2_text inkling_mm_model jev jina_embeddings_v3 kimi_k25 kimi_linear kolibri1
-    laguna lara_mini lfm3 lfm3_vl_vision lw_detr maskformer mimi mimo_v2_flash minimax_m3_vl mistral_large4
-    mistral_large4_text molmo2 molmo2_text nemo_speechlm nemotron_h_omni nomic_bert olmo_hybrid paddleocr_vl
-    pi0 pixio pp_doclayout_v2 pp_doclayout_v3 pp_doclayout_v4 qianfan_ocr qwen2_5_omni_thinker qwen3_omni_moe
-    qwen3_omni_moe_thinker qwen4_exp_text radio rf_detr rt_detr rt_detr_v2 sam3_tracker sam3_tracker_video
-    sapiens2 sarvam_moe step3p5_vision step3p7 t5gemma2_encoder timesfm2_5 tipsv2 tipsv2_dpt tipsv2_text_model
-    tipsv2_vision_model ultrabert ultravbert unlimited_ocr unlimited_ocr_text vibevoice_asr video_llava
+    axk1 axk2 bailing_hybrid conditional_detr cosmos3_edge cosmos3_omni d_fine deepseek_ocr2 deepseek_v4
+    deformable_detr detr dinov3_convnext dinov3_vit dory dots3_note dots3_note_text emu3 ernie4_5_vl_moe
+    gemma4_unified glm5_next glm5_next_text gradium_phonon_tts gte hrm_text hunyuan_vl hy_v3 hy_v4
+    hy_v4_vl hy_v4_vl_text hyperclovax_vision_v2 inkling2 inkling2_loop inkling2_loop_text inkling2_text
+    inkling_mm_model jev jina_embeddings_v3 kimi_k25 kimi_linear kolibri1 laguna lara_mini
+    lfm3_vl_vision lw_detr maskformer mimi mimo_v2_flash minimax_m3_vl mistral_large4
+    mistral_large4_text molmo2 molmo2_text nemo_speechlm nemotron_h_omni nomic_bert olmo_hybrid
+    paddleocr_vl pi0 pp_doclayout_v2 pp_doclayout_v3 pp_doclayout_v4 qianfan_ocr qwen2_5_omni_thinker
+    qwen3_omni_moe qwen3_omni_moe_thinker qwen4_exp_text radio rf_detr rt_detr rt_detr_v2 sam3_tracker
+    sam3_tracker_video sapiens2 sarvam_moe step3p5_vision step3p7 t5gemma2_encoder tipsv2 tipsv2_dpt
+    tipsv2_text_model tipsv2_vision_model ultravbert unlimited_ocr unlimited_ocr_text vibevoice_asr
     """.split()  # noqa: SIM905  (as a list it would be a page)
 )
 

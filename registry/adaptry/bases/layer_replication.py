@@ -38,11 +38,19 @@ def replicated_layers(config: AdapterConfig) -> tuple[int, ...]:
     return tuple(layers)
 
 
-def unknown_stack(paths: Iterable[str]) -> str | None:
+def unknown_stack(paths: Iterable[str], tensors: Iterable[str]) -> str | None:
     """The first stack of layers around the modules at `paths` that PEFT does not find in a model, if any: it
-    raises a ValueError.
+    raises a ValueError. If no module is inside a layer, the stacks are those of the base's `tensors`.
     """
-    stacks = (match["stem"] for path in paths if (match := _LAYER.fullmatch(path)))
+    stacks = _stacks(paths) or _stacks(tensors)
+    return _unknown(stacks) if stacks else "this base"
+
+
+def _stacks(paths: Iterable[str]) -> list[str]:
+    return [match["stem"] for path in paths if (match := _LAYER.fullmatch(path))]
+
+
+def _unknown(stacks: Iterable[str]) -> str | None:
     return next((stack for stack in stacks if not _FOUND_BY_PEFT.fullmatch(stack)), None)
 
 

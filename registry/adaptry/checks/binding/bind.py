@@ -47,7 +47,8 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
     layers: tuple[int, ...] = ()
     if _REPLICATION in adapter.spec.traits:
         layers = replicated_layers(adapter.config)
-        if (stack := unknown_stack(bare_path(module.path) for module in adapter.spec.modules)) is not None:
+        paths = [bare_path(module.path) for module in adapter.spec.modules]
+        if (stack := unknown_stack(paths, base.tensors)) is not None:
             reason = f"layer_replication is set, but PEFT does not replicate the layers in {stack}"
             return BoundAdapter(adapter, base, ModuleMap(), ModuleMap(), refusals=(reason,))
         try:

@@ -179,11 +179,13 @@ def _dropped_weight(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | No
 
 def _has_whole_weight(model: LoadedModel, target: str) -> bool:
     """Whether PEFT loads a whole weight by this name. In the families whose adapters it converts, it accepts
-    names on disk for factors only, and for modules that it saves.
+    names on disk for factors only, and for modules that it saves, of which a single expert is none.
     """
     if converts_adapters(model.model_type) and not model.adapter.config.is_saved(target.rpartition(".")[0]):
         return target in model.names.parameters
-    return model.names.has_parameter(target)
+    own = model.names.aliases.get(target, target)
+    is_fused = own.rpartition(".")[2] != target.rpartition(".")[2]
+    return target in model.names.parameters or (model.names.has_parameter(target) and not is_fused)
 
 
 def _is_unlisted(model: LoadedModel, placed: ExtraTarget) -> bool:

@@ -20,7 +20,10 @@ from adaptry.checks.binding.direct_weights import refused_module
 from adaptry.checks.binding.expert_factors import expert_matrix, expert_problems, transformers5_path
 from adaptry.checks.binding.forced_ties import HEAD, STACK_INPUTS
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
-from adaptry.checks.binding.parameter_targets import parameters_of_other_dimensions
+from adaptry.checks.binding.parameter_targets import (
+    parameters_of_other_dimensions,
+    refused_beside_parameters,
+)
 from adaptry.checks.binding.saved_modules import saved_module_refusals
 from adaptry.checks.binding.targets import is_embedding
 from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names, verb_form
@@ -94,6 +97,7 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
             yield from refused_starts(model, module_map)
         if model.targets.parameters:
             yield from parameters_of_other_dimensions(model)
+            yield from refused_beside_parameters(model)
     if model.adapter.config.saved_modules:
         layers = {bare_path(target.module.path) for target in module_map.placed}
         yield from saved_module_refusals(model, [*sorted(layers), *uncovered])

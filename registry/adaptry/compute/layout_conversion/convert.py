@@ -5,10 +5,12 @@ weights.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
+from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.formats import PEFT
 from adaptry.adapters.key_layout import EXPERTS_FUSED
 from adaptry.adapters.methods.target_parameters import require_not_transposed
@@ -47,7 +49,7 @@ def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -
             " --layout"
         )
     adapter = as_peft_reads(parent.adapter, base)
-    bound = bind(adapter, base)
+    bound = bind(_without_dropout(adapter), base)
     _check(label, bound)
     module_map = bound.intended
     _check_placed(label, module_map)
@@ -68,6 +70,13 @@ def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -
         base=base_claim([parent]),
         extra_files=tokenizer_of(adapter),
     )
+
+
+def _without_dropout(adapter: Adapter) -> Adapter:
+    """The adapter without a value with which PEFT refuses fused experts, and which the conversion resets."""
+    if not adapter.config.fields.get("lora_dropout"):
+        return adapter
+    return replace(adapter, config=AdapterConfig({**adapter.config.fields, "lora_dropout": 0.0}))
 
 
 def _check(label: str, bound: BoundAdapter) -> None:
