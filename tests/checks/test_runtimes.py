@@ -393,6 +393,47 @@ def test_not_every_engine_serves_an_update_of_an_embedding(tmp_path: Path, engin
     assert judged(tmp_path, engine, extra=EMBEDDING, config=config).outcome == outcome
 
 
+@pytest.mark.parametrize(
+    ("architecture", "outcome", "found"),
+    [
+        ("Qwen3ForCausalLM", "as_trained", set()),
+        ("Qwen2ForCausalLM", "refused", {"embeddings"}),
+        ("FutureForCausalLM", "as_trained", {"embeddings"}),
+        ("GPT2LMHeadModel", "refused", {"no_adapters"}),
+    ],
+)
+def test_vllm_accepts_what_the_class_of_the_base_accepts(
+    tmp_path: Path, architecture: str, outcome: str, found: set[str]
+) -> None:
+    """The classes of vLLM 0.32: an update of the embeddings, and adapters at all."""
+    config = {"target_modules": ["q_proj", "v_proj", "embed_tokens"]}
+    adapter = open_dir(tiny_lora(tmp_path / "lora", extra=EMBEDDING, config=config))
+    record = fingerprint(open_checkpoint(tiny_base(tmp_path / "base")))
+    base = record.model_copy(update={"facts": {**record.facts, "architectures": [architecture]}})
+    verdict = check_runtime(adapter, parse_runtime("vllm"), base)
+    assert (verdict.outcome, codes(verdict)) == (outcome, found)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "outcome"), [("LlamaForCausalLM", "as_trained"), ("Gemma2ForCausalLM", "refused")]
+)
+def test_vllm_serves_an_update_of_a_tied_head_if_the_class_of_the_base_has_one(
+    tmp_path: Path, architecture: str, outcome: str
+) -> None:
+    """The files of such a base have no head: it is the embedding table."""
+    head: Tensors = {
+        "base_model.model.lm_head.lora_A.weight": random_tensor((4, 16), 14),
+        "base_model.model.lm_head.lora_B.weight": random_tensor((32, 4), 15),
+    }
+    config = {"target_modules": ["q_proj", "v_proj", "lm_head"]}
+    adapter = open_dir(tiny_lora(tmp_path / "lora", extra=head, config=config))
+    record = fingerprint(open_checkpoint(tiny_base(tmp_path / "base")))
+    facts = {**record.facts, "architectures": [architecture], "tie_word_embeddings": True}
+    tensors = {name: shape for name, shape in record.tensors.items() if not name.startswith("lm_head")}
+    base = record.model_copy(update={"facts": facts, "tensors": tensors})
+    assert check_runtime(adapter, parse_runtime("vllm"), base).outcome == outcome
+
+
 @pytest.mark.parametrize("engine", ["vllm", "llama.cpp"])
 def test_a_lora_with_another_peft_type_is_served_by_engines_that_ignore_it(
     tmp_path: Path, engine: str

@@ -16,7 +16,7 @@ from adaptry.integrations.serving.worker.backoff import Backoff
 from adaptry.registry.records import VersionInfo
 
 from .conftest import PROD, Scene, settle
-from .fakes import Answer, FakeVllm
+from .fakes import Answer, Broken, FakeEngine, FakeLlamaCpp, FakeVllm
 
 FIRST, LATER = AdapterName.parse("acme/a"), AdapterName.parse("acme/zebra")
 
@@ -58,14 +58,14 @@ def poison(engine: CrashingVllm, version: VersionInfo, moment: str = "ends_at_lo
     setattr(engine, moment, frozenset({version.digest.hex}))
 
 
-def settle_with_a_supervisor(worker: Reconciler, engine: CrashingVllm) -> None:
+def settle_with_a_supervisor(worker: Reconciler, engine: FakeEngine) -> None:
     """Something starts the engine again whenever it has ended."""
     for _ in range(20):
         if worker.reconcile(0.0):
             return
         if not engine.is_up:
             engine.start()
-    raise AssertionError(f"not settled after {engine.crashes} crashes")
+    raise AssertionError("not settled after 20 passes")
 
 
 @pytest.mark.parametrize("moment", ["ends_at_load", "ends_at_request"])
@@ -101,6 +101,37 @@ def test_the_previous_version_is_served_after_a_version_has_ended_the_engine(
     settle_with_a_supervisor(worker, engine)
     assert (scene.serves(engine), engine.crashes) == (1, 1)
     assert [one.served_as for one in scene.registry.workers.get("gpu-1").problems] == [PROD]
+
+
+class UnstartableLlamaCpp(FakeLlamaCpp):
+    """Does not start while its list has a file with one of the weights in `refuses`."""
+
+    def receive(self, path: str, authorization: str | None) -> None:
+        if path != "/_restart":
+            super().receive(path, authorization)
+
+    def post(self, path: str, body: Any) -> Answer:
+        answer = super().post(path, body)
+        if path == "/_restart":
+            self.is_starting = not self.refuses.isdisjoint(self._held)
+            if self.is_starting:
+                raise Broken(500, "failed to load a LoRA adapter")
+        return answer
+
+
+def test_a_llamacpp_that_does_not_start_with_a_version_is_restarted_without_it(scene: Scene) -> None:
+    engine = UnstartableLlamaCpp()
+    scene._stack.callback(engine.stop)
+    scene.alias(scene.publish(1))
+    worker = scene.worker(engine)
+    settle(worker)
+    second = scene.publish(2)
+    engine.refuses |= {weights for weights, version in scene.weights.items() if version == second}
+    scene.alias(second)
+    settle_with_a_supervisor(worker, engine)
+    assert scene.serves(engine) == 1
+    (problem,) = scene.registry.workers.get("gpu-1").problems
+    assert "was restarted without it" in problem.reason
 
 
 def test_pauses_after_crashes_grow_to_a_day() -> None:

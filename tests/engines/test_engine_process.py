@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from adaptry.core.errors import CheckFailed, NotFound
+from adaptry.integrations.serving import engine_process
 from adaptry.integrations.serving.engine_process import EngineProcessFinder
 from adaptry.integrations.serving.engines import ENGINES, EngineClient
 from adaptry.testing.samples import tiny_base
@@ -197,7 +198,8 @@ def test_the_process_is_the_one_that_listens_and_only_on_this_machine(start: Sta
 def test_a_process_that_was_found_is_confirmed_without_reading_the_hosts_sockets(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There may be many thousands of them."""
+    """There may be many thousands of them, if the kernel does not list the listening ones alone."""
+    monkeypatch.setattr(engine_process, "listening_now", lambda: None)
     engine = start("sglang", "./base", tmp_path)
     finder = EngineProcessFinder(engine.url)
     found = finder.find()
@@ -220,3 +222,35 @@ def test_a_process_is_found_by_any_address_that_it_listens_at(address: str) -> N
         found = EngineProcessFinder(f"http://{host}:{listening.getsockname()[1]}").find()
         assert found is not None
         assert found.id == os.getpid()
+
+
+_LISTEN = """
+import socket, sys
+listening = socket.socket()
+listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+listening.bind(("0.0.0.0", 0))
+listening.listen()
+print(listening.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_process_that_begins_to_listen_in_front_of_an_engine_is_found_at_once() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _LISTEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as engine:
+        assert engine.stdout is not None
+        port = int(engine.stdout.readline())
+        finder = EngineProcessFinder(f"http://127.0.0.1:{port}")
+        before = finder.find()
+        assert before is not None
+        assert before.id == engine.pid
+        with socket.socket() as in_front:
+            in_front.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            in_front.bind(("127.0.0.1", port))
+            in_front.listen()
+            now = finder.find()
+            assert now is not None
+            assert now.id == os.getpid()
+        assert finder.find() == before
+        engine.kill()

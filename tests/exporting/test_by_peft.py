@@ -134,7 +134,7 @@ def test_names_that_an_engine_would_drop_are_repaired_to_the_same_adapter(
 def test_an_update_of_a_head_that_the_base_does_not_store_keeps_its_effect(
     tmp_path: Path, engine: str
 ) -> None:
-    """An engine that looks for names on disk gets a checkpoint: the embedding is another module."""
+    """An engine that has no such head gets a checkpoint: the embedding is another module."""
     from peft import LoraConfig, PeftModel, get_peft_model
     from transformers import AutoModelForCausalLM
 
@@ -156,7 +156,7 @@ def test_an_update_of_a_head_that_the_base_does_not_store_keeps_its_effect(
         runtime=parse_runtime(engine),
     )
 
-    is_adapter = engine == "sglang"
+    is_adapter = engine in ("sglang", "vllm")
     assert made.format == ("peft" if is_adapter else "checkpoint")
     loaded = AutoModelForCausalLM.from_pretrained(folder if is_adapter else tmp_path / "out")
     found = PeftModel.from_pretrained(loaded, str(tmp_path / "out")) if is_adapter else loaded

@@ -20,10 +20,12 @@ import torch
 from adaptry.checks.runtimes.rules_page import MEASURED, render_page
 
 from .cases import Base, made_base
-from .matrix.engines import Engine, Reply
+from .matrix.engines import ENGINES, Engine, Reply
+from .matrix.families import FAMILIES, make_known_of
 from .matrix.kept_replies import replies_of
 from .matrix.run import make_known, run
 from .matrix.table import is_sound, table_of
+from .matrix.verdicts import counts, judged
 
 ROOT = Path(__file__).parents[2]
 FRESH = range(5000, 5012)
@@ -42,6 +44,21 @@ def test_no_installed_engine_differs_from_its_verdict() -> None:
         [sys.executable, "-m", "tests.runtimes.matrix"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vllm_serves_adapters_of_other_families_as_its_verdict_says(tmp_path: Path, family: str) -> None:
+    """Also updates of the output head and of the embeddings, tied ones too."""
+    vllm = ENGINES["vllm"]
+    if not vllm.python:
+        pytest.skip("vLLM is not installed (make environments)")
+    adapters = make_known_of(FAMILIES[family], tmp_path, range(72_000, 72_020))
+    (tmp_path / "vllm").mkdir()
+    replies = vllm.replies(adapters.base, [one.folder for one in adapters.specimens], tmp_path / "vllm")
+    results = judged(vllm, adapters, replies)
+    assert [str(one) for one in results if one.kind in ("miss", "false alarm")] == []
+    assert counts(results)["as_trained"] > 0
 
 
 def test_an_interrupted_run_repeats_only_missing_and_changed_cases(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import random
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,10 +85,16 @@ def named(base: Base, folder: Path) -> list[Specimen]:
     return found
 
 
-def generated(base: Base, seed: int, folder: Path) -> Specimen | None:
-    """None where PEFT makes no such adapter, or no tensor is left of it."""
+def generated(
+    base: Base, seed: int, folder: Path, targets: Callable[[random.Random], Any] | None = None
+) -> Specimen | None:
+    """None where PEFT makes no such adapter, or no tensor is left of it. `targets` chooses the modules of a
+    LoRA."""
     source = random.Random(seed)
-    options = _random_config(source)
+    kind, fields = _random_config(source)
+    if targets and kind is peft.LoraConfig:
+        fields["target_modules"] = targets(random.Random(seed))
+    options = kind, fields
     saved = _saved(base, options, seed, folder / f"{seed} saved")
     if saved is None:
         return None
@@ -160,7 +166,7 @@ def _saved(base: Base, options: tuple[type[Any], dict[str, Any]], seed: int, fol
     with warnings.catch_warnings(action="ignore"):
         try:
             tuned = peft.get_peft_model(copy.deepcopy(base.model), kind(**copy.deepcopy(fields)))
-        except (ValueError, TypeError, LookupError):
+        except (ValueError, TypeError, LookupError, AttributeError):
             return None
         with torch.no_grad():
             for name, parameter in tuned.named_parameters():

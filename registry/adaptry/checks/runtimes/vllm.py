@@ -11,6 +11,7 @@ from adaptry.checks.runtimes import (
     scales,
     shape_conditions,
     shared,
+    vllm_classes,
 )
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes.name_readers import leading_prefixes
@@ -219,7 +220,7 @@ VLLM = RuntimeRules(
             "names_unknown",
             "refuses",
             "modules whose last name is not that of any matrix of the base",
-            name_conditions.last_name_unknown,
+            vllm_classes.except_tied_head(name_conditions.last_name_unknown),
             repairs.DISK_NAMES,
             "vllm/lora/lora_model.py · check_unexpected_modules",
         ),
@@ -227,7 +228,7 @@ VLLM = RuntimeRules(
             "names",
             "changes",
             "module names that are not in the base's files",
-            name_conditions.not_in_base(leading_prefixes),
+            vllm_classes.except_tied_head(name_conditions.not_in_base(leading_prefixes)),
             repairs.DISK_NAMES,
             "vllm/lora/lora_model.py · check_unexpected_modules reads only the last part"
             " (vllm-project/vllm #34186, #41754, #48019)",
@@ -249,10 +250,27 @@ VLLM = RuntimeRules(
             "vllm/lora/lora_model.py · from_lora_tensors",
         ),
         RuntimeRule(
+            "no_adapters",
+            "refuses",
+            "a base whose class in vLLM takes no adapters, such as GPT-2's (of 0.32)",
+            vllm_classes.takes_no_adapters,
+            repairs.MERGE,
+            "vllm/model_executor/models/interfaces.py · SupportsLoRA",
+        ),
+        RuntimeRule(
+            "embeddings",
+            "refuses",
+            "an update of an embedding or of `lm_head` that the base's class in vLLM does not list in"
+            " embedding_modules, such as Qwen2's, Mistral's and Gemma's (of 0.32)",
+            vllm_classes.unlisted_embeddings,
+            repairs.MERGE,
+            "vllm/lora/lora_model.py · check_unexpected_modules",
+        ),
+        RuntimeRule(
             "embeddings",
             "needs",
-            "an update of an embedding",
-            when.kinds("embedding"),
+            "an update of an embedding, if the base is unknown or has an unknown class",
+            vllm_classes.unknown_embeddings,
             "check whether the model's class in vLLM lists embedding_modules; if not, merge it: adaptry merge"
             " --base BASE REF -o DIR",
             "vllm/lora/lora_model.py · check_unexpected_modules",

@@ -5,28 +5,28 @@ it was started. Another process may listen in its place (a tunnel, a load balanc
 process counts as the engine only if it started when the engine reports, or its command names the engine's
 model.
 
-A host can have many thousands of sockets, so a process that was found is confirmed by its descriptor of the
-socket, and the host's sockets are read again only once a minute: they show a process that listens at a more
-specific address in front of the engine.
+Each `find` asks the kernel for the listening sockets, which shows another process that begins to listen in
+front of the engine. Where only the list of all sockets is available, which can be many thousands, a process
+that was found is confirmed by its descriptor of the socket, and the list is read once a minute.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
-import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import field
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.integrations.serving.listening_sockets import ListeningSocket, listed_sockets, listening_now
 
 _PROC = Path("/proc")
 _BOOT_ID = _PROC / "sys/kernel/random/boot_id"
-_LISTENING = "0A"
 _ANY = {"0.0.0.0", "::"}
 _TOLERANCE = 1.0  # seconds
 _FULL_FIND = 60.0  # seconds
@@ -78,15 +78,23 @@ class EngineProcessFinder:
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._found: _Listener | None = None
-        self._found_at = 0.0
+        self._found_at = -math.inf
+        self._addresses: set[str] = set()
+        self._sockets: list[str] = []
 
     def find(self) -> EngineProcess | None:
         """None if it runs on another machine, in another container or as another user, or the system has no
         `/proc`."""
         is_recent = time.monotonic() - self._found_at < _FULL_FIND
-        if not (is_recent and self._found and self._found.is_there()):
-            sockets = _listening(_local_addresses(self._host), self._port)
-            self._found, self._found_at = _oldest_listener(sockets), time.monotonic()
+        if not is_recent:
+            self._addresses, self._found_at = _local_addresses(self._host), time.monotonic()
+        now = listening_now()
+        is_known = is_recent and self._found is not None and self._found.is_there()
+        if now is None and is_known:
+            return self._found.process if self._found else None
+        sockets = _listening(listed_sockets() if now is None else now, self._addresses, self._port)
+        if not (is_known and sockets == self._sockets):
+            self._found, self._sockets = _oldest_listener(sockets), sockets
         return self._found.process if self._found else None
 
     def forget(self) -> None:
@@ -105,29 +113,12 @@ def _local_addresses(host: str) -> set[str]:
     return found
 
 
-def _listening(addresses: Collection[str], port: int) -> list[str]:
-    """The ids of the sockets that get connections to the port at these addresses. One that is bound to the
-    address comes before one that is bound to all."""
-    bound = [(address, inode) for address, on_port, inode in _listening_sockets() if on_port == port]
+def _listening(found: Iterable[ListeningSocket], addresses: Collection[str], port: int) -> list[str]:
+    """The ids of the sockets of `found` that get connections to the port at these addresses. One bound to the
+    address comes before one bound to all."""
+    bound = [(address, inode) for address, on_port, inode in found if on_port == port]
     exact = [inode for address, inode in bound if address in addresses]
     return exact or ([inode for address, inode in bound if address in _ANY] if addresses else [])
-
-
-def _listening_sockets() -> Iterator[tuple[str, int, str]]:
-    """Address, port and id of each socket that accepts TCP connections in this network namespace."""
-    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        with contextlib.suppress(OSError):
-            for line in (_PROC / "net" / name).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTENING:
-                    address, _, port = fields[1].partition(":")
-                    yield _address_text(family, address), int(port, 16), fields[9]
-
-
-def _address_text(family: socket.AddressFamily, written: str) -> str:
-    """An address as the kernel writes it: words of four bytes, each in the machine's order."""
-    words = [int(written[at : at + 8], 16) for at in range(0, len(written), 8)]
-    return socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words))
 
 
 def _oldest_listener(sockets: Collection[str]) -> _Listener | None:

@@ -67,9 +67,14 @@ class LlamaCpp(Engine):
             self.restart()
             if EngineAdapter(name, file) not in self.list_adapters():
                 raise CheckFailed(f"the engine was restarted and did not load {file}")
-        except CheckFailed:
+        except (CheckFailed, Unavailable) as error:
             self._files = before
-            raise
+            if self.client.is_healthy():
+                raise
+            self.restart()  # a server that cannot load one of its files does not start
+            raise CheckFailed(
+                f"the engine did not start with {file}, and was restarted without it: {error.message}"
+            ) from error
 
     def unload(self, name: str) -> None:
         """The adapter stays in the server's memory, at scale 0, until the restart."""

@@ -1,0 +1,63 @@
+"""Bases of other families than Llama, which engines implement by classes of their own.
+
+Most generated adapters for them update the output head or the embeddings: what an engine accepts of these
+depends on its class. None has experts: vLLM runs adapters of such models only on a GPU.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from ..cases import ALL, SIZES, saved
+from .generated import generated
+from .run import HEADS
+from .verdicts import Known, known
+
+Targets = tuple[Any, ...]
+_HEADS: Targets = ([*ALL, "lm_head"], [*ALL, "embed_tokens"], ["embed_tokens"], ["lm_head"], ALL)
+_TIED: Mapping[str, Any] = {"tie_word_embeddings": True}
+_GEMMA: Mapping[str, Any] = {**_TIED, "head_dim": 32, "query_pre_attn_scalar": 32}
+
+
+@dataclass(frozen=True)
+class Family:
+    """`name`: the beginning of transformers' classes; `config` is over the sizes of the small Llama. (`Any`:
+    the values of configs.)"""
+
+    name: str
+    config: Mapping[str, Any]
+    targets: Targets = _HEADS
+
+    def make_base(self, folder: Path) -> Any:
+        torch.manual_seed(0)
+        config = getattr(transformers, f"{self.name}Config", None) or transformers.Gemma3TextConfig
+        model = getattr(transformers, f"{self.name}ForCausalLM")
+        return saved(model(config(**{**SIZES, **HEADS, **self.config})).eval().float(), folder)
+
+
+FAMILIES: Mapping[str, Family] = {
+    "Llama, tied": Family("Llama", _TIED),
+    "Qwen2": Family("Qwen2", {}),
+    "Qwen2, tied": Family("Qwen2", _TIED),
+    "Qwen3": Family("Qwen3", {"head_dim": 32}),
+    "Qwen3, tied": Family("Qwen3", {"head_dim": 32, **_TIED}),
+    "Mistral": Family("Mistral", {"sliding_window": None}),
+    "Gemma2": Family("Gemma2", _GEMMA),
+    "OLMo2": Family("Olmo2", {}),
+}
+
+
+def make_known_of(family: Family, folder: Path, seeds: Iterable[int]) -> Known:
+    """An adapter for each seed, for a small model of the family."""
+    base = family.make_base(folder / "base")
+    (folder / "generated").mkdir()
+    targets: Callable[[random.Random], Any] = lambda source: source.choice(family.targets)  # noqa: E731
+    found = (generated(base, seed, folder / "generated", targets) for seed in seeds)
+    return known(base, [one for one in found if one is not None])
