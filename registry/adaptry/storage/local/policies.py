@@ -264,7 +264,8 @@ def _unloadable_refs(tx: Transaction, owner: PolicyOwner, policy: Policy) -> Ite
     for name, kind, written in found:
         yield (
             f"{name} has a {kind} {written}, which cannot be loaded by this name while the policy is in"
-            f" force; delete it (`hf repos {kind} delete {name} {written}`), and promote a version to {policy.alias}"
+            f" force; delete it (`hf repos {kind} delete {name} {written}`), and promote a version to"
+            f" {policy.alias}"
         )
 
 

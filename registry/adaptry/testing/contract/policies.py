@@ -151,7 +151,7 @@ class PoliciesContract(ContractFixtures):
         (warning,) = registry.policies.set(PolicyRequest(scope="acme/tone", text=text)).warnings
         assert re.search(r"fits\('vllm@9.9'\) .* but 9.9 was given", warning)
 
-    def test_a_policy_warns_of_a_branch_with_the_aliass_name_which_no_one_can_load_meanwhile(
+    def test_a_policy_warns_of_a_branch_that_can_no_longer_be_loaded_by_the_name_of_the_alias(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         push(registry, lora(), TONE)
