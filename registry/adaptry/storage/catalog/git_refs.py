@@ -71,6 +71,23 @@ def list_refs(tx: Transaction, adapter: AdapterRecord) -> tuple[GitRef, ...]:
     return tuple(_record(*found) for found in tx.exec(query.order_by(orm.GitRefRow.name)))
 
 
+def owners_of(
+    tx: Transaction, name: str, namespace: str, adapter: AdapterRecord | None, most: int
+) -> tuple[tuple[str, GitRefKind, str], ...]:
+    """Branches and tags with a name, in whatever capitals, in a namespace or of one of its adapters: the
+    adapter's name, the kind, and the name as written.
+    """
+    row, of = orm.GitRefRow, orm.AdapterRow
+    query = sm.select(of.name, row.kind, row.name).join(of, sm.col(of.id) == sm.col(row.adapter_id))
+    folded = case_conflicts.fold(name)
+    query = query.where(case_conflicts.is_same_folded(row.name, sm.col(row.folded), folded))
+    query = query.where(sm.col(of.namespace) == namespace, sm.col(of.deleted_at).is_(None))
+    if adapter is not None:
+        query = query.where(sm.col(row.adapter_id) == adapter.key)
+    found = tx.exec(query.order_by(sm.col(of.name)).limit(most))
+    return tuple((owner, cast(GitRefKind, kind), written) for owner, kind, written in found)
+
+
 def count(tx: Transaction, adapter: AdapterRecord) -> int:
     return tx.exec(sm.select(sa.func.count()).where(sm.col(orm.GitRefRow.adapter_id) == adapter.key)).one()
 

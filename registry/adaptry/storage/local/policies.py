@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 
 from adaptry.checks.runtimes import ENGINES, other_version, parse_runtime
 from adaptry.core.access.conditions import Facts
@@ -26,7 +27,7 @@ from adaptry.registry.policies import (
     PromotionRecord,
 )
 from adaptry.registry.records import Page
-from adaptry.storage.catalog import aliases, cursors, policies, principals, promotions
+from adaptry.storage.catalog import aliases, cursors, git_refs, policies, principals, promotions
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.audit_log.recorder import AuditTarget
 from adaptry.storage.catalog.database import Transaction
@@ -35,6 +36,9 @@ from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.gate_facts import Move, may_approve
 from adaptry.storage.local.gates import decide, read_decided
+
+_MOST_REFS = 5
+"""Maximum number of branches and tags of which a new policy warns."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class LocalPolicies(Policies):
         unread = _check_runtimes(policy)
         with self.context.write() as tx:
             owner = self._managed(tx, scope, policy.alias)
-            warnings = (*unread, *_unknown_groups(tx, policy))
+            warnings = (*unread, *_unknown_groups(tx, policy), *_unloadable_refs(tx, owner, policy))
             was = next(iter(policies.versions(tx, owner, policy.alias)), None)
             if was is not None and was.text == request.text:
                 return was.model_copy(update={"warnings": warnings})
@@ -250,6 +254,19 @@ def _unknown_groups(tx: Transaction, policy: Policy) -> tuple[str, ...]:
         for group in named
         if principals.find_group(tx, group) is None
     )
+
+
+def _unloadable_refs(tx: Transaction, owner: PolicyOwner, policy: Policy) -> Iterator[str]:
+    """A warning for each branch or tag with the alias's name: it resolves to nothing while the policy is in
+    force, because it could be moved past the policy.
+    """
+    found = git_refs.owners_of(tx, policy.alias, owner.scope.namespace, owner.adapter, _MOST_REFS)
+    for name, kind, written in found:
+        yield (
+            f"{name} has a {kind} {written}, which cannot be loaded by this name while the policy is in"
+            f" force; delete it (`hf repos {kind} delete {name} {written}`), and promote a version to"
+            f" {policy.alias}"
+        )
 
 
 def _concerns(scope: PolicyScope, wanted: PolicyScope | None) -> bool:

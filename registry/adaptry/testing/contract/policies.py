@@ -151,6 +151,22 @@ class PoliciesContract(ContractFixtures):
         (warning,) = registry.policies.set(PolicyRequest(scope="acme/tone", text=text)).warnings
         assert re.search(r"fits\('vllm@9.9'\) .* but 9.9 was given", warning)
 
+    def test_a_policy_warns_of_a_branch_that_can_no_longer_be_loaded_by_the_name_of_the_alias(
+        self, registry: Registry, lora: MakeLora
+    ) -> None:
+        push(registry, lora(), TONE)
+        registry.commits.create_branch(TONE, "Prod")
+        registry.commits.create_branch(TONE, "production")
+        text = "alias: prod\nrequire:\n- state() == 'active'\n"
+        for scope in ("acme/tone", "acme"):
+            (warning,) = registry.policies.set(PolicyRequest(scope=scope, text=text)).warnings
+            assert "acme/tone has a branch Prod, which cannot be loaded by this name" in warning
+            assert "`hf repos branch delete acme/tone Prod`" in warning
+        with pytest.raises(NotFound):
+            registry.versions.get(Ref.parse("acme/tone@Prod"))
+        registry.commits.delete_branch(TONE, "Prod")
+        assert registry.policies.set(PolicyRequest(scope="acme/tone", text=text)).warnings == ()
+
     def test_an_alias_moves_once_its_conditions_are_met_and_the_decision_is_kept(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
