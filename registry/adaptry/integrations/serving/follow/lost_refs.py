@@ -16,7 +16,7 @@ from adaptry.core.errors import Conflict, Invalid, InvalidRef, NotFound, Permiss
 from adaptry.core.refs import AdapterName, Ref
 from adaptry.integrations.serving.follow.problem_log import ProblemLog
 from adaptry.operations.watch import RefPattern
-from adaptry.registry.access import AccessQuestion
+from adaptry.registry.access import AccessQuery
 from adaptry.registry.interface import Registry
 from adaptry.registry.workers import MOST_PROBLEMS
 
@@ -90,7 +90,7 @@ class LostRefs:
         False if that cannot be known: before the worker's first report, and from an older server."""
         try:
             owner = self._registry.workers.get(self._worker).owner
-            question = AccessQuestion(principal=owner, action="read", ref=str(name))
+            question = AccessQuery(principal=owner, action="read", ref=str(name))
             return self._registry.grants.explain(question).is_allowed
         except (NotFound, PermissionDenied, Conflict, Invalid):
             return False
