@@ -323,7 +323,7 @@ def test_without_scripts_every_page_and_part_is_reached_by_links(browser: Browse
         page.get_by_text("Served as trained by").wait_for()
         for address in ("/-/fleet", "/-/jobs"):
             page.goto(team.url + address)
-            expect(page.get_by_text("Load it again to see newer data")).to_be_visible()
+            expect(page.get_by_text("Reload it to see newer data")).to_be_visible()
             expect(page.get_by_text("updates itself")).to_be_hidden()
             expect(page.get_by_text("for keyboard shortcuts")).to_be_hidden()
         page.goto(f"{team.url}/-/settings/namespaces/acme/members")
