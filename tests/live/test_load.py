@@ -222,6 +222,17 @@ def state(model: peft.PeftModel) -> dict[str, object]:
     return found
 
 
+@pytest.mark.parametrize("name", ["f", "q_proj"])
+def test_a_second_adapters_name_may_occur_in_the_paths_of_the_first_ones_parameters(
+    base: Path, model: Any, make: MakeAdapter, name: str
+) -> None:
+    second = make(2, peft.LoraConfig(r=4, target_modules=["k_proj", "o_proj"], use_dora=True))
+    placed = adaptry.load(make(1), into=model)
+    adaptry.load(second, into=placed.model, name=name)
+    placed.model.set_adapter(name)
+    assert torch.equal(answers(placed.model), loaded_by_peft(base, second))
+
+
 @pytest.mark.parametrize("name", ["default", "second"])
 def test_a_model_that_is_wrapped_is_not_wrapped_again(
     base: Path, model: Any, make: MakeAdapter, name: str

@@ -38,7 +38,9 @@ class MergedModelSource:
             named = f" ({version.base_name})" if version.base_name else ""
             raise CheckFailed(
                 f"{label} is not served merged: its base{named} is not registered by content; an"
-                " administrator can register it with `adaptry base add FOLDER --name ORG/MODEL --store`"
+                " administrator can register it with `adaptry base add FOLDER --name ORG/MODEL --store`; if"
+                " the adapter's config has another name for it, bind the version to it:"
+                f" `adaptry base bind {label} ORG/MODEL`"
             )
         base = registry.bases.get(str(version.base_id))
         tree = registry.commits.tree(version.name, version.digest)

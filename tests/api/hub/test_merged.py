@@ -19,7 +19,7 @@ from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 from adaptry.core.digest import Digest
 from adaptry.core.errors import InvalidRef
-from adaptry.core.refs import AdapterName
+from adaptry.core.refs import AdapterName, Ref
 from adaptry.operations import base_registry
 from adaptry.operations.transfer import push
 from adaptry.registry.commit_info import CommitNote
@@ -187,15 +187,20 @@ def test_a_repository_without_an_adapter_has_no_merged_model(server: Server, reg
 
 
 def test_a_version_with_an_unknown_base_has_a_remedy(
-    server: Server, registry: HttpRegistry, tone: Adapter
+    server: Server, registry: HttpRegistry, base: Path, tone: Adapter
 ) -> None:
-    push(registry, tone, NAME)
+    digest = push(registry, tone, NAME).version.digest
 
     answer = server.call("GET", f"/api/models/{MODEL}")
 
     assert answer.status == 400
     assert "acme/tone@1 is not served merged" in answer.json["error"]
     assert "adaptry base add FOLDER --name ORG/MODEL --store" in answer.json["error"]
+    assert "adaptry base bind acme/tone@1 ORG/MODEL" in answer.json["error"]
+    known = base_registry.register_base(registry, open_checkpoint(base), ("org/not-in-the-config",))
+    assert server.call("GET", f"/api/models/{MODEL}").status == 400
+    registry.versions.bind_base(NAME, digest, known.id)
+    assert registry.versions.get(Ref.parse("acme/tone")).base_status == "verified"
 
 
 def test_an_unmergeable_version_has_a_reason(

@@ -7,7 +7,7 @@ PEFT only warns about keys that match nothing, and the model then answers like i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +61,9 @@ def add_adapter(model: Module, files: FetchedFiles, name: str, trainable: bool) 
         raise Conflict(
             f"the model has an adapter {name!r}; choose another name, or pass hotswap=True to replace it"
         )
+    others = {key for key, _ in model.named_parameters(remove_duplicate=False)}
     with _undone(model, files, lambda: _dropped(model, name)):
-        _loaded(model, files, name, trainable)
+        _loaded(model, files, name, trainable, others)
     return model
 
 
@@ -78,11 +79,17 @@ def _wrapped(model: Module, files: FetchedFiles, name: str, trainable: bool) -> 
         return placed
 
 
-def _loaded(model: PeftModel, files: FetchedFiles, name: str, trainable: bool) -> None:
+def _loaded(
+    model: PeftModel, files: FetchedFiles, name: str, trainable: bool, others: Set[str] = frozenset()
+) -> None:
+    """`others`: parameters that the model had before. PEFT counts one of another adapter as missing if `name`
+    occurs anywhere in its path: an adapter `f` beside `default`, or `tone` beside `tone-2`.
+    """
     result = model.load_adapter(str(files.folder), adapter_name=name, is_trainable=trainable)
     spare = [key for key in result.unexpected_keys if key != _PROMPT]
+    missing = [key for key in result.missing_keys if key not in others]
     _require_none(spare, "of its weights match nothing in the model", files)
-    _require_none(result.missing_keys, "weights of the model have no values in the file", files)
+    _require_none(missing, "weights of the model have no values in the file", files)
 
 
 def _require_peft(adapter: Adapter, files: FetchedFiles) -> None:
