@@ -21,6 +21,12 @@ from tests.methods.mutations import PREFIX
 from tests.methods.peft_comparison import ask_peft, ask_us, verdict, write
 
 import adaptry
+from adaptry import open_dir
+from adaptry.bases.fingerprinting import fingerprint
+from adaptry.bases.hf_folder import open_checkpoint
+from adaptry.compute.layout_conversion.convert import convert_layout
+from adaptry.compute.lazy_adapters.folder_writer import write_adapter
+from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 REFUSED: list[dict[str, Any]] = [  # (`Any`: fields of a config.)
     *({"lora_dropout": 0.05}, {"fan_in_fan_out": True}, {"lora_bias": True}),
@@ -60,9 +66,13 @@ def test_an_old_lora_of_experts_with_dropout_is_refused_and_works_as_the_finding
     assert "set it to 0 in adapter_config.json" in found
 
     mended = write(tmp_path / "mended", files.tensors, {**files.config, "lora_dropout": 0})
-    theirs, ours = ask_peft(family, base, mended), ask_us(base, mended, tmp_path / "merged")
-    assert ours.folder is not None
-    assert verdict(family, theirs, ours) is None
+    converted = tmp_path / "converted"
+    parent = ParentAdapter(open_dir(dropping), "it")
+    write_adapter(convert_layout(parent, fingerprint(open_checkpoint(base)), "transformers5"), converted)
+    for adapter in (mended, converted):
+        ours = ask_us(base, adapter, tmp_path / f"merged-{adapter.name}")
+        assert ours.folder is not None
+        assert verdict(family, ask_peft(family, base, adapter), ours) is None
 
 
 @pytest.mark.slow

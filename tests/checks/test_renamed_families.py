@@ -15,12 +15,14 @@ pytest.importorskip("peft")
 
 import peft
 import torch
+import transformers
 from safetensors.torch import load_file
-from tests.checks.peft_oracle import save_trained
+from tests.checks.peft_oracle import save_base, save_trained
 from tests.methods import zoo
 from tests.methods.peft_comparison import ask_us, write
 
 FAMILIES = {
+    "altclip": ["query", "fc1", "q_proj"],
     "apertus1p5_text": ["q_proj", "down_proj"],
     "cohere_asr": ["q_proj", "fc1", "linear1", "relative_k_proj"],
     "lfm3": ["in_proj", "w1"],
@@ -65,3 +67,27 @@ def test_factors_under_names_that_the_model_lacks_are_reported(kind: str, tmp_pa
     loaded = peft.set_peft_model_state_dict(live, dict(wrong))
     assert len(loaded.unexpected_keys) == len(wrong)
     assert ask_us(base, adapter, tmp_path / "merged").blocked
+
+
+@pytest.mark.slow
+def test_an_adapter_of_shieldgemma_is_merged_bit_by_bit_as_peft_merges_it(tmp_path: Path) -> None:
+    small = zoo._made_again(zoo._shrink(transformers.AutoConfig.for_model("shieldgemma2")))
+    kind = transformers.ShieldGemma2ForImageClassification
+    save_base(kind(small), tmp_path / "base")
+    config = peft.LoraConfig(r=2, target_modules=["k_proj", "fc1", "down_proj"])
+    save_trained(kind.from_pretrained(tmp_path / "base"), config, tmp_path / "tone")
+    ours = ask_us(tmp_path / "base", tmp_path / "tone", tmp_path / "merged")
+    assert (ours.blocked, ours.refusal) == ((), "")
+    assert ours.folder is not None
+    live = peft.PeftModel.from_pretrained(kind.from_pretrained(tmp_path / "base"), tmp_path / "tone")
+    theirs, mine = live.merge_and_unload().state_dict(), kind.from_pretrained(ours.folder).state_dict()
+    assert [name for name in theirs if not torch.equal(mine[name], theirs[name])] == []
+
+
+@pytest.mark.slow
+def test_the_shared_bases_of_randlora_are_as_large_as_ctrls_tied_head_requires(tmp_path: Path) -> None:
+    base = zoo.save("ctrl", tmp_path / "base")
+    config = peft.RandLoraConfig(r=4, target_modules=["lm_head", "Wq"])
+    save_trained(zoo.load("ctrl", base), config, tmp_path / "tone")
+    peft.PeftModel.from_pretrained(zoo.load("ctrl", base), tmp_path / "tone")
+    assert not ask_us(base, tmp_path / "tone", tmp_path / "merged").blocked

@@ -41,7 +41,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 from adaptry.compute.merging.merge import MergeSource, merge
 from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
-from adaptry.core.errors import CheckFailed, Unsupported
+from adaptry.core.errors import CheckFailed
 
 _SMALL: dict[str, Any] = {
     "hidden_size": 32,
@@ -326,7 +326,7 @@ def test_features_without_a_fused_form_are_refused(tmp_path: Path) -> None:
     dora = tmp_path / "dora"
     dora.mkdir()
     _with_magnitudes(each, dora)
-    with pytest.raises(Unsupported, match="not a plain LoRA"):
+    with pytest.raises(CheckFailed, match="use_dora is set, which PEFT does not support for parameters"):
         moved(open_dir(dora), base, "transformers5", tmp_path / "out")
 
 

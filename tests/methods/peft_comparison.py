@@ -200,8 +200,10 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
         return None  # said, and only an older PEFT, or a base of that size, could judge
     if theirs.error:
         return None if _is_no_merge(theirs, ours) else f"it is fine, and PEFT raises {theirs.error[:300]}"
+    is_told_idle = any(code in said for code in UNTRAINED)
     if ours.refusal:
-        return None if ours.is_unsupported else f"it is fine, and not merged: {ours.refusal}"
+        is_right = ours.is_unsupported or (theirs.changes_nothing and is_told_idle)
+        return None if is_right else f"it is fine, and not merged: {ours.refusal}"
     if theirs.unexpected:
         return f"it is fine, and PEFT drops {', '.join(theirs.unexpected[:3])}"
     if theirs.is_shuffled:
@@ -209,8 +211,7 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
     if theirs.is_random:
         return f"it is fine, and PEFT fills in {', '.join(theirs.missing[:3])}"
     if theirs.changes_nothing:
-        is_told = any(code in said for code in UNTRAINED)
-        return None if is_told else "it is fine, and PEFT changes nothing"
+        return None if is_told_idle else "it is fine, and PEFT changes nothing"
     assert ours.folder is not None and theirs.state is not None
     other = differing(load_merged(family, ours.folder), theirs.state)
     if "saved_copy_unused" in said:

@@ -184,9 +184,9 @@ def save_a_tied_head(source: random.Random, files: Files) -> str | None:
 def ask_for_another_task(source: random.Random, files: Files) -> str | None:
     if any(name.startswith("net.") for name in files.base):
         return None  # not a model of transformers
-    files.config["task_type"] = source.choice(
-        ["SEQ_CLS", "TOKEN_CLS", "CAUSAL_LM", "QUESTION_ANS", "FEATURE_EXTRACTION", "SEQ_2_SEQ_LM"]
-    )
+    generating = ["CAUSAL_LM", "SEQ_2_SEQ_LM"] if files.config.get("task_type") != "SEQ_CLS" else []
+    others = ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"]
+    files.config["task_type"] = source.choice([*others, *generating])
     return f"task_type {files.config['task_type']}"
 
 

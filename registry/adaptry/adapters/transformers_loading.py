@@ -168,6 +168,8 @@ _RENAMES: Mapping[str, _Rules] = {
     "phimoe": (*_MIXTRAL, (r"\.gate\.weight", ".router.weight")),
     **dict.fromkeys(("qwen3_5_text", "qwen3_5_moe_text", "gemma3n_text"), _TEXT_PART),
     "nemotron_h": ((r"^backbone\.", "model."),),
+    "altclip": ((r"layer\.", "layers."), (r"^vision_model\.vision_model\.", "vision_model.")),
+    "shieldgemma2": ((r"^((?:model\.)+)language_model\.model\.", r"\1language_model."),),
     "pixio": _PIXIO,
     "timesfm2_5": ((r"ff0", "fc1"), (r"ff1", "fc2")),
     "cohere_asr": _COHERE_ASR,

@@ -31,6 +31,8 @@ _UNSTORED: Mapping[str, tuple[str, ...]] = {
     "marian": ("encoder.embed_positions.weight", "decoder.embed_positions.weight")
 }
 """Parameters of the bare model that transformers 5.24 computes and never saves, by model type."""
+_SPELLED_AS_STORED = frozenset(["altclip"])
+"""Models whose parts have the old names of a vision-language model's also in memory."""
 _OLD_ENDS = ((".gamma", ".weight"), (".beta", ".bias"))
 
 
@@ -118,7 +120,7 @@ def model_names(
     model_type = str(facts.get("model_type") or "")
     loaded = list(tensors_in_memory(tensors, model_type))
     is_converted = converts_adapters(model_type)
-    respelled = _respelled if is_converted else str
+    respelled = _respelled if is_converted and model_type not in _SPELLED_AS_STORED else str
     memory: _Shapes = {respelled(_modern(each.name)): each.shape for each in loaded}
     body = body_attribute(model_type)
     saved_with_head = _saved_with_head(facts)

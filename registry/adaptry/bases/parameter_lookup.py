@@ -24,6 +24,7 @@ from adaptry.adapters.tensor_names import (
 from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
 from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.model_classes import body_attribute
+from adaptry.bases.tied_weights import OWN_EMBEDDINGS
 from adaptry.core.lazy_dataclass import dataclass
 
 _OLD_ENDS = (
@@ -39,8 +40,6 @@ _HEADS_BY_MODEL = {
     "output_projection": frozenset(["biogpt", "trocr"]),
     "pred_layer.proj": frozenset(["xlm", "flaubert"]),
 }
-
-_EMBEDDINGS_BY_MODEL = {"ctrl": ("transformer.w.weight",)}
 
 WhyMissing = Literal["absent", "ambiguous", "experts", "quantised", "renamed", "renumbered"]
 
@@ -167,7 +166,7 @@ class ParameterNames:
 
     def _is_own_embedding(self, name: str) -> bool:
         """Whether it is an embedding with a name that has this meaning only in models of this type."""
-        return name.endswith(_EMBEDDINGS_BY_MODEL.get(self.model_type, ())) if self.model_type else False
+        return name.endswith(OWN_EMBEDDINGS.get(self.model_type, ())) if self.model_type else False
 
     def _prefixed(self, parameter: str) -> Iterator[str]:
         """Names that differ from `parameter` only by a prefix: those with the longest common ending.

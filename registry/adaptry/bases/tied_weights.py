@@ -47,6 +47,8 @@ LANGUAGE_MODEL = re.compile(
     r".+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration|ForSpeechToText|MTModel|DoubleHeadsModel)"
 )
 """The classes of models that have an output head in any case."""
+OWN_EMBEDDINGS: Mapping[str, tuple[str, ...]] = {"ctrl": ("transformer.w.weight",)}
+"""Input embeddings with names that have this meaning only in models of the type: ends of names in memory."""
 _SHARED = "shared.weight"
 _STACKS = ("encoder", "decoder", "text_encoder", "text_decoder")
 
@@ -59,7 +61,8 @@ def tied_weights(
     loaded with its head.
     """
     shapes = {name: shape for name, shape in parameters.items() if shape is not None}
-    embedding = input_embedding(shapes)
+    own = OWN_EMBEDDINGS.get(str(facts.get("model_type") or ""))
+    embedding = input_embedding(shapes) or next((name for name in shapes if own and name.endswith(own)), None)
     if embedding is None:
         return {}
     paths = [*_stack_copies(shapes, embedding, facts)]
