@@ -23,8 +23,8 @@ DROPPED = 15
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Version 1 is revoked and was on forty workers, of which fifteen dropped it; `prod` is at version 2, and no
-    worker has version 3.
+    """Version 1 is revoked and was on forty workers, of which fifteen dropped it; `prod` is at version 2, and
+    no worker has version 3.
     """
     folder = tmp_path_factory.mktemp("fleet")
     with running_server(ServerSettings(data=folder / "data")) as server:
