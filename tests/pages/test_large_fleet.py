@@ -23,13 +23,15 @@ DROPPED = 15
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Version 1 is revoked and was on forty workers, of which fifteen dropped it; `prod` is at version 2."""
+    """Version 1 is revoked and was on forty workers, of which fifteen dropped it; `prod` is at version 2, and
+    no worker has version 3.
+    """
     folder = tmp_path_factory.mktemp("fleet")
     with running_server(ServerSettings(data=folder / "data")) as server:
         registry = server.registry()
-        one, two = (
+        one, two, _ = (
             push(registry, open_dir(tiny_lora(folder / str(seed), seed=seed)), TONE).version
-            for seed in (1, 2)
+            for seed in (1, 2, 3)
         )
         registry.aliases.move(TONE, "prod", two.digest, None)
 
@@ -80,7 +82,7 @@ def test_the_page_of_the_adapter_counts_all_workers_and_names_a_few(fleet: Serve
 
 def test_the_dialogs_that_move_an_alias_count_all_workers_that_would_switch(fleet: Server) -> None:
     browser = Browser(fleet)
-    text = browser.get(f"/-/adapters/{TONE}/1/promote").body.decode()
+    text = browser.get(f"/-/adapters/{TONE}/3/promote").body.decode()
     assert f"{WORKERS} workers serve version 2" in text
     assert f"and {WORKERS - 12} more" in text
     assert f"{WORKERS} workers" in browser.get(f"/-/aliases/{TONE}/prod").body.decode()
