@@ -242,7 +242,7 @@ FAULTS = (
     ),
     AccessFault(
         "only administrators make principals", LOCAL + "principals.py",
-        "    if not context.identity.may_administer:", "    if False:",
+        "    if identity.may_administer:", "    if True:",
         PEOPLE + "test_grants_of_others_are_not_visible",
     ),
     AccessFault(
@@ -300,8 +300,18 @@ FAULTS = (
     ),
     AccessFault(
         "only members use up a namespace's requests", "api/adaptry_api/request_limits.py",
-        "< UNLIMITED and identity.readable_names(namespace):", "< UNLIMITED:",
+        "< UNLIMITED and identity.is_named_in(namespace):", "< UNLIMITED:",
         REQUESTS + "test_only_members_requests_count_towards_a_namespaces_limit",
+    ),
+    AccessFault(
+        "a pattern is no membership", "registry/adaptry/core/identity.py",
+        "return is_named and bool(", "return bool(",
+        REQUESTS + "test_only_members_requests_count_towards_a_namespaces_limit",
+    ),
+    AccessFault(
+        "a branch called prod is no other branch", LOCAL + "branch_head.py",
+        "if name.lower() == PRODUCTION:", "if False:",
+        CONTRACT + "test_a_branch_or_tag_called_prod_needs_the_right_to_move_the_alias",
     ),
     AccessFault(
         "a debt of requests ends", CATALOG + "request_use.py",
