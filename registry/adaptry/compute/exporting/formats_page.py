@@ -26,8 +26,8 @@ remedies that are repairs. They are made in the order of the table; each result 
 then the engine's rules are checked again. A result that is still not served as trained is refused, and so is
 a finding without a repair; the error names the remedy. If the engine serves the adapter
 as trained already, no version is created (exit code 1): serve the adapter itself.
-Features that an adapter file cannot represent for an engine (a trained head, biases, rows of an embedding) are merged into the base's weights, as a checkpoint.
-That is a folder, and not a version of an adapter.
+Features that an adapter file cannot represent for an engine (a trained head, biases, rows of an embedding)
+are merged into the base's weights, as a checkpoint. That is a folder, and not a version of an adapter.
 
 **The error of the result.** If both are plain LoRAs, ΔW of each module is computed from both files and
 subtracted. The largest difference is reported; it is 0 for every repair that is called exact. (Factors that
