@@ -64,14 +64,14 @@ KINDS = """
 afmoe albert apertus1p5_text aria aria_text aya_vision bart bert bert-generation big_bird
 bigbird_pegasus biogpt bitnet blenderbot blenderbot-small bloom camembert clip clip_text_model
 clip_vision_model cohere cohere2 colpali convbert ctrl cwm data2vec-audio data2vec-text deberta
-deberta-v2 deepseek_vl deit diffllama dinov2 dinov2_with_registers distilbert doge electra encoder-
-decoder ernie ernie4_5 eurobert exaone4 falcon falcon_mamba flaubert flex_olmo flint fnet fsmt gemma
-gemma2 gemma3_text git glm glm4 glm4_moe gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss granite
-granite_speech granitemoe granitemoeshared helium hubert ibert idefics3 ijepa imagegpt internvl jais2
-led lfm2 llama llama4_text llava llava_next llava_onevision longformer longt5 m2m_100 mamba marian
-mbart megatron-bert mistral mixtral mobilebert modernbert mpnet mpt mra mt5 musicflamingo mvp nanochat
-nystromformer olmo olmo2 olmoe openai-gpt opt ovis2 pegasus persimmon phi phi3 phimoe pixio plbart
-prophetnet qwen2 qwen2_audio qwen2_moe qwen3 qwen3_moe qwen3_next regnet rembert resnet roberta
+deberta-v2 deepseek_vl deit diffllama dinov2 dinov2_with_registers distilbert doge electra
+encoder-decoder ernie ernie4_5 eurobert exaone4 falcon falcon_mamba flaubert flex_olmo flint fnet fsmt
+gemma gemma2 gemma3_text git glm glm4 glm4_moe gpt2 gpt_bigcode gpt_neox gpt_neox_japanese gpt_oss
+granite granite_speech granitemoe granitemoeshared helium hubert ibert idefics3 ijepa imagegpt internvl
+jais2 led lfm2 llama llama4_text llava llava_next llava_onevision longformer longt5 m2m_100 mamba
+marian mbart megatron-bert mistral mixtral mobilebert modernbert mpnet mpt mra mt5 musicflamingo mvp
+nanochat nystromformer olmo olmo2 olmoe openai-gpt opt ovis2 pegasus persimmon phi phi3 phimoe pixio
+plbart prophetnet qwen2 qwen2_audio qwen2_moe qwen3 qwen3_moe qwen3_next regnet rembert resnet roberta
 roberta-prelayernorm roc_bert roformer seed_oss sew smollm3 smolvlm stablelm starcoder2 swin t5 tapas
 trocr ultrabert umt5 unispeech video_llava vision-encoder-decoder visual_bert vit vit_mae vit_msn
 wav2vec2 wavlm whisper xglm xlm xlm-roberta xlnet yoso
