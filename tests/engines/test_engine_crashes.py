@@ -22,8 +22,8 @@ FIRST, LATER = AdapterName.parse("acme/a"), AdapterName.parse("acme/zebra")
 
 
 class CrashingVllm(FakeVllm):
-    """Ends when it loads a version of `ends_at_load`, or gets a request for one of `ends_at_request`; answers
-    nothing any more when it loads one of `stalls_at_load`."""
+    """Ends when it loads a version of `ends_at_load`, or gets a request for one of `ends_at_request`; stops
+    answering when it loads one of `stalls_at_load`."""
 
     ends_at_load: frozenset[str] = frozenset()
     ends_at_request: frozenset[str] = frozenset()
