@@ -22,18 +22,40 @@ FIRST, LATER = AdapterName.parse("acme/a"), AdapterName.parse("acme/zebra")
 
 
 class CrashingVllm(FakeVllm):
-    """Ends when it loads a version of `ends_at_load`, or gets a request for one of `ends_at_request`."""
+    """Ends when it loads a version of `ends_at_load`, or gets a request for one of `ends_at_request`; stops
+    answering when it loads one of `stalls_at_load`."""
 
     ends_at_load: frozenset[str] = frozenset()
     ends_at_request: frozenset[str] = frozenset()
+    stalls_at_load: frozenset[str] = frozenset()
     crashes = 0
 
     def post(self, path: str, body: dict[str, Any]) -> Answer:
         if path == "/v1/load_lora_adapter":
             self._end_if(body["lora_path"], self.ends_at_load)
+            if any(digest in body["lora_path"] for digest in self.stalls_at_load):
+                self._stall()
         if path == "/v1/completions":
             self._end_if(self.names().get(body["model"], ""), self.ends_at_request)
         return super().post(path, body)
+
+    def _stall(self) -> None:
+        self.crashes += 1
+        self.is_starting = True
+        self._lock.release()
+        try:
+            assert self.is_restarted.wait(60)
+        finally:
+            self._lock.acquire()
+
+    def start(self) -> None:
+        self.is_starting = False
+        self.is_restarted = threading.Event()
+        super().start()
+
+    def stop(self) -> None:
+        self.is_restarted.set()
+        super().stop()
 
     def _end_if(self, folder: str, digests: frozenset[str]) -> None:
         if any(digest in folder for digest in digests):
@@ -63,12 +85,14 @@ def settle_with_a_supervisor(worker: Reconciler, engine: FakeEngine) -> None:
     for _ in range(20):
         if worker.reconcile(0.0):
             return
+        if engine.is_starting:
+            engine.stop()
         if not engine.is_up:
             engine.start()
     raise AssertionError("not settled after 20 passes")
 
 
-@pytest.mark.parametrize("moment", ["ends_at_load", "ends_at_request"])
+@pytest.mark.parametrize("moment", ["ends_at_load", "ends_at_request", "stalls_at_load"])
 def test_a_version_that_ends_the_engine_does_not_keep_others_from_being_served(
     scene: Scene, engine: CrashingVllm, moment: str
 ) -> None:
@@ -76,16 +100,16 @@ def test_a_version_that_ends_the_engine_does_not_keep_others_from_being_served(
     poison(engine, poisonous, moment)
     scene.alias(poisonous)
     scene.alias(scene.publish(2, LATER))
-    worker = scene.worker(engine)
+    worker = scene.worker(engine, patience=3.0)
     settle_with_a_supervisor(worker, engine)
     assert list(engine.names()) == [f"{LATER}@prod"]
     assert engine.crashes == 1
     found = scene.registry.workers.get("gpu-1")
     (problem,) = found.problems
-    assert "the engine ended while it loaded or tested this version" in problem.reason
+    assert "while it loaded or tested this version" in problem.reason
     assert "next attempt" in problem.reason
     assert [one.condition for one in found.residents if one.name == FIRST] == ["failed"]
-    assert any("the engine ended while" in line for line in scene.story)
+    assert any("while it loaded or tested this version" in line for line in scene.story)
 
 
 @pytest.mark.parametrize("slots", [1, 8])

@@ -1,8 +1,9 @@
 """Failures of a plan's actions: which of them make a version wait for its next attempt.
 
 A version that the engine refuses, or does not answer for, waits (`backoff`). So does one during whose load or
-test the engine ended: it would be loaded first again once the engine is back, and could end it in each pass,
-before the others are loaded. Other failures are transient: the next pass tries again.
+test the engine ended, or stopped answering at all: it would be loaded first again once the engine is back,
+and could end it in each pass, before the others are loaded. Other failures are transient: the next pass tries
+again.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ class ActionFailures:
         try:
             self._engine.list_adapters()
         except UNREACHABLE:
-            if key and isinstance(error, EngineDisconnect):
-                reason = f"the engine ended while it loaded or tested this version: {error.message}"
+            if key and isinstance(error, (EngineDisconnect, EngineTimeout)):
+                what = "ended" if isinstance(error, EngineDisconnect) else "stopped answering"
+                reason = f"the engine {what} while it loaded or tested this version: {error.message}"
                 self._backoff.record_crash(key, reason)
                 self._note(key, reason)
             raise
