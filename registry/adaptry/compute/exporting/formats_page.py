@@ -24,10 +24,10 @@ adaptry export acme/tone --push oci://ghcr.io/acme/tone:v3
 The plan follows from the verdict's findings: each finding has a remedy, and the table below lists the
 remedies that are repairs. They are made in the order of the table; each result is written and read back, and
 then the engine's rules are checked again. A result that is still not served as trained is refused, and so is
-a finding without a repair; the error names the remedy. If the engine already serves the adapter as trained, no
-version is created (exit code 1): serve the adapter itself. Features that an adapter file cannot represent for
-an engine (a trained head, biases, rows of an embedding) are merged into the base's weights, as a checkpoint.
-The result is a folder, not a version of an adapter.
+a finding without a repair; the error names the remedy. If the engine already serves the adapter as trained,
+no version is created (exit code 1): serve the adapter itself. Features that an adapter file cannot represent
+for an engine (a trained head, biases, rows of an embedding) are merged into the base's weights, as a
+checkpoint. The result is a folder, not a version of an adapter.
 
 **The error of the result.** If both are plain LoRAs, ΔW of each module is computed from both files and
 subtracted. The largest difference is reported; it is 0 for every repair that is called exact. (Factors that
