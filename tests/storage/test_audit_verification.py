@@ -55,7 +55,7 @@ def alter(folder: Path) -> Alter:
             "entry 3 was changed after it was sealed",
         ),
         ("DELETE FROM audit_entries WHERE seq = 3", "entry 3 is missing"),
-        ("DELETE FROM audit_entries WHERE seq = 5", "the log has only 5; the entries from 5 on are missing"),
+        ("DELETE FROM audit_entries WHERE seq = 5", "the log has only 5; the entries from number 5 on are missing"),
         (
             "INSERT INTO audit_entries (at, action, actor, resource, outcome, detail, seq, leaf)"
             " SELECT at, action, 'eve', resource, outcome, detail, 6, leaf FROM audit_entries WHERE seq = 3",
@@ -130,7 +130,7 @@ def test_an_export_is_verified_by_itself_and_recorded(registry: LocalRegistry, t
         ),
         (lambda lines: [lines[0], *lines[2:]], "entry 1 is missing"),
         (lambda lines: [*lines[:2], lines[1], *lines[2:]], "was inserted after entry 1"),
-        (lambda lines: [*lines[:2], *lines[4:]], "the entries from 2 on are missing"),
+        (lambda lines: [*lines[:2], *lines[4:]], "the entries from number 2 on are missing"),
         (lambda lines: [*lines[:-1], lines[-1].replace("\\n4\\n", "\\n5\\n")], "not signed with this key"),
     ],
 )
