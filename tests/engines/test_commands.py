@@ -208,7 +208,7 @@ def test_wrong_calls_of_follow_are_refused(
 ) -> None:
     engine = scene.engine()
     assert "not refs" in follow(engine, "--watch", "acme/*", code=2).stderr
-    assert "not a name" in follow(engine, "--name", "///", code=2).stderr
+    assert "not a worker name" in follow(engine, "--name", "///", code=2).stderr
     engine.models = ("org/unknown",)
     assert "--base" in follow(engine, code=3).stderr
     engine.models = ("org/tiny",)

@@ -104,7 +104,7 @@ def test_a_reason_typed_before_the_session_ended_is_sent_after_signing_in_again(
     with new_page(browser, java_script_enabled=with_scripts) as page:
         sign_in(page, scene, "olga")
         page.get_by_role("link", name="Promote version 3").click()
-        page.get_by_text("Move it although conditions are not met").click()
+        page.get_by_text("Move it even though conditions are not met").click()
         page.get_by_label("Reason").fill("the benchmark is broken")
         page.context.clear_cookies()
         page.get_by_role("button", name="Override and move").click()

@@ -55,7 +55,10 @@ def alter(folder: Path) -> Alter:
             "entry 3 was changed after it was sealed",
         ),
         ("DELETE FROM audit_entries WHERE seq = 3", "entry 3 is missing"),
-        ("DELETE FROM audit_entries WHERE seq = 5", "the log has only 5; the entries from number 5 on are missing"),
+        (
+            "DELETE FROM audit_entries WHERE seq = 5",
+            "the log has only 5; the entries from number 5 on are missing",
+        ),
         (
             "INSERT INTO audit_entries (at, action, actor, resource, outcome, detail, seq, leaf)"
             " SELECT at, action, 'eve', resource, outcome, detail, 6, leaf FROM audit_entries WHERE seq = 3",

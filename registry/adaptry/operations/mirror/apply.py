@@ -77,7 +77,7 @@ def apply_snapshot(
             f"{name}@{version.number} stays {version.state} here: the source revoked or quarantined it"
             f" earlier and now shows it as {snapshot.state}, without a later decision. This happens after a"
             " restore from an older backup. Revoke it again at the source; or, if the recall was withdrawn,"
-            " run: adaptry restore {name}@{version.number} --reason TEXT, in this registry"
+            f" run: adaptry restore {name}@{version.number} --reason TEXT, in this registry"
         )
     change = plan_state_change(version, snapshot)
     if change is not None:
