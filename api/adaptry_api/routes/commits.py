@@ -50,7 +50,7 @@ class SquashRequest(BaseModel, extra="forbid"):
 
 
 class CurrentAdapterName(BaseModel):
-    """The current name of a renamed adapter; null if there is none, or if the caller may not read it."""
+    """The current name of a renamed adapter; null if it was not renamed, or if the caller may not read it."""
 
     to: AdapterName | None
 

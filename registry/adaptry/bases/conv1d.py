@@ -26,8 +26,8 @@ class LinearClasses:
     def __init__(
         self, shape_of: Callable[[str], Shape], names: Iterable[str], facts: Mapping[str, Any]
     ) -> None:
-        """`shape_of` gives the shape of a parameter, or None if there is none; `names` are those of all
-        parameters, read at most once. (`Any`: the base's facts are JSON.)
+        """`shape_of` gives the shape of a parameter, or None if the model has no such parameter; `names`
+        are the names of all parameters, read at most once. (`Any`: the base's facts are JSON.)
         """
         self._shape_of, self._names = shape_of, names
         self._types = frozenset(_model_types(facts))

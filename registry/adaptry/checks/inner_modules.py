@@ -114,7 +114,7 @@ INNER: Mapping[str, Sequence[str]] = {
 
 
 def saved_inner_module(method: str, ends: tuple[str, ...], paths: Iterable[str]) -> str | None:
-    """The first part of a layer at one of these paths that PEFT refuses to save, None if there is none.
+    """The first part of a layer at one of these paths that PEFT refuses to save, or None.
 
     `ends` are the items of `modules_to_save`.
     """

@@ -1,8 +1,8 @@
 """kohya's sd-scripts and LyCORIS: one file of any name, module paths with `_` for `.`, `ss_*` metadata.
 
 The original path cannot be recovered without the model's list of names, so modules keep the names of the
-file. The scale is alpha/rank, where alpha is a tensor of each module, or the rank if there is none. No loader
-reads the alpha in the metadata (sd-scripts' `networks/lora.py`, diffusers'
+file. The scale is alpha/rank, where alpha is a tensor of each module, or the rank if the tensor is missing.
+No loader reads the alpha in the metadata (sd-scripts' `networks/lora.py`, diffusers'
 `_convert_non_diffusers_lora_to_diffusers`).
 """
 

@@ -89,7 +89,7 @@ def token_rows(config: AdapterConfig, target: str) -> tuple[int, ...]:
 
     In PEFT, a list applies to the input embedding; the keys of a mapping are ends of an embedding's name;
     TRAINABLE_TOKENS has `token_indices`. A head that is tied to the embedding has the embedding's rows.
-    Raises `InvalidConfig` if there are none.
+    Raises `InvalidConfig` if the config lists no rows.
     """
     indices = config.token_indices
     if isinstance(indices, dict):

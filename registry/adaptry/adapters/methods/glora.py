@@ -100,7 +100,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 
 
 def _path_rank(parts: ModuleArrays, path: str, shape: tuple[int, int]) -> int:
-    """The rank of a path as a product; 0 if it is none."""
+    """The rank of a path that is a product of two factors; 0 for any other path."""
     if f"path.{path}.Xd" in parts:
         up, down = parts.shape(f"path.{path}.Xd"), parts.shape(f"path.{path}.Xu")
         return up[1] if (up[0], down[1]) == shape and up[1] == down[0] else 0

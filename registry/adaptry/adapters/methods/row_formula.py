@@ -157,6 +157,6 @@ class ModuleArrays(Protocol):
 
 FormulaFunction = Callable[[ModuleArrays, tuple[int, int]], RowFormula | None]
 """`formula(parts, shape)` returns the change of a weight stored as [out, in] = `shape`, from headers only;
-None if this adapter's change is none of the formulas. The shape of a bias is [out, 1], and that of an
+None if no formula describes this adapter's change. The shape of a bias is [out, 1], and that of an
 embedding [rows, dim].
 """

@@ -31,8 +31,8 @@ def changes_untrained_modules(config: AdapterConfig, method: str) -> bool:
 
 
 def precision_loss(adapter: Adapter, base: BaseRecord, module_map: ModuleMap) -> str | None:
-    """A sentence about a tensor that PEFT computes from the base at load, more precisely than the file has;
-    None if there is none.
+    """A sentence about a tensor that PEFT computes from the base at load, more precisely than the file
+    stores it, or None.
     """
     recomputed = METHODS[adapter.spec.method].recomputed_roles
     stored = {base.tensors[target.tensor].dtype for target in module_map.placed if recomputed}

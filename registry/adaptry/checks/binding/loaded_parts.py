@@ -179,7 +179,7 @@ def _dropped_weight(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | No
 
 def _has_whole_weight(model: LoadedModel, target: str) -> bool:
     """Whether PEFT loads a whole weight by this name. In the families whose adapters it converts, it accepts
-    names on disk for factors only, and for modules that it saves, of which a single expert is none.
+    names on disk only for factors and for the modules that it saves. A single expert is not such a module.
     """
     if converts_adapters(model.model_type) and not model.adapter.config.is_saved(target.rpartition(".")[0]):
         return target in model.names.parameters

@@ -87,7 +87,7 @@ _NEITHER = _names("""
     XLMRobertaForSequenceClassification XLMRobertaModel
 """)
 """Update neither."""
-_NO_ADAPTERS = _names("""
+WITHOUT_ADAPTERS = _names("""
     AriaForConditionalGeneration BailingMoeV2_5ForCausalLM BailingMoeV3ForCausalLM
     BailingMoeV3VLForConditionalGeneration BeeForConditionalGeneration BertForMaskedLM
     BertForSequenceClassification BertForTokenClassification BloomForCausalLM CLIPModel
@@ -114,26 +114,27 @@ _NO_ADAPTERS = _names("""
 """)
 """Take no adapters: vLLM does not start with `--enable-lora`."""
 
-_LISTED: Mapping[str, frozenset[str]] = {
+EMBEDDING_MODULES: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(_BOTH, frozenset({"embed_tokens", "lm_head"})),
     **dict.fromkeys(_TABLE, frozenset({"embed_tokens"})),
     **dict.fromkeys(_NEITHER, frozenset()),
     "ExaoneForCausalLM": frozenset({"wte", "lm_head"}),
 }
+"""By class, the modules besides linear layers that an adapter may update. A test compares both tables."""
 
 
 def takes_no_adapters(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """A base whose class in vLLM takes no adapters. Needs the base."""
     name = _architecture(subject.base)
-    return ConditionMatch(f"its class {name} takes no adapters") if name in _NO_ADAPTERS else None
+    return ConditionMatch(f"its class {name} takes no adapters") if name in WITHOUT_ADAPTERS else None
 
 
 def unlisted_embeddings(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Updates of an embedding or of the output head that the base's class does not list. Needs the base."""
     name = _architecture(subject.base)
-    if name not in _LISTED:
+    if name not in EMBEDDING_MODULES:
         return None
-    paths = [path for path in _embeddings(subject) if last_name(path) not in _LISTED[name]]
+    paths = [path for path in _embeddings(subject) if last_name(path) not in EMBEDDING_MODULES[name]]
     if not paths:
         return None
     return ConditionMatch(
@@ -143,7 +144,7 @@ def unlisted_embeddings(subject: CheckSubject, runtime: Runtime) -> ConditionMat
 
 def unknown_embeddings(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Updates of an embedding in a base whose class is unknown."""
-    if _architecture(subject.base) in {*_LISTED, *_NO_ADAPTERS}:
+    if _architecture(subject.base) in {*EMBEDDING_MODULES, *WITHOUT_ADAPTERS}:
         return None
     paths = [module.path for module in subject.spec.modules if module.kind == "embedding"]
     if not paths:
@@ -158,7 +159,7 @@ def except_tied_head(condition: Condition) -> Condition:
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         match, base = condition(subject, runtime), subject.base
         is_tied = base is not None and base.facts.get("tie_word_embeddings") is True
-        is_made = is_tied and "lm_head" in _LISTED.get(_architecture(base), ())
+        is_made = is_tied and "lm_head" in EMBEDDING_MODULES.get(_architecture(base), ())
         return None if match and is_made and set(match.modules) == {"lm_head"} else match
 
     return found
