@@ -149,3 +149,20 @@ def test_a_factor_with_other_dimensions_than_the_other_is_reported(dimensions: i
     with pytest.raises(RuntimeError, match="size mismatch"):
         peft.PeftModel.from_pretrained(FAMILIES["llama"].load(base), tmp_path / "tone")
     assert ask_us(base, tmp_path / "tone", tmp_path / "merged").blocked
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "gaussian"])
+@pytest.mark.parametrize("alpha", [-1, 0, 1])
+def test_an_alpha_from_which_peft_computes_nan_is_reported(alpha: int, start: str, tmp_path: Path) -> None:
+    base = FAMILIES["llama"].save(tmp_path / "base", torch.float32)
+    save_trained(FAMILIES["llama"].load(base), peft.LoraConfig(r=4), tmp_path / "tone")
+    file = tmp_path / "tone" / "adapter_config.json"
+    changed = {"lora_alpha": alpha, "init_lora_weights": start}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changed}))
+
+    live = peft.PeftModel.from_pretrained(FAMILIES["llama"].load(base), tmp_path / "tone")
+    is_finite = all(bool(value.isfinite().all()) for value in live.merge_and_unload().parameters())
+
+    found = ask_us(base, tmp_path / "tone", tmp_path / "merged").blocked
+    assert (not is_finite) == any("NaN" in each for each in found)

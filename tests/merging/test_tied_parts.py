@@ -77,7 +77,7 @@ def test_one_side_of_a_tied_part_is_not_merged(config: peft.PeftConfig, base: Pa
     places = {"base": base, "registry": tmp_path / "registry", "progress": False}
 
     report = adaptry.check(tmp_path / "tone", **places)
-    with pytest.raises(Unsupported, match="ties to other weights"):
+    with pytest.raises(Unsupported, match="tie to other weights"):
         adaptry.merge(tmp_path / "tone", to=tmp_path / "merged", **places)
 
     assert not report.is_blocked

@@ -16,11 +16,14 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+
+from adaptry.adapters.inspection.inspector import Inspector
 
 from . import experts
 from .corpus import NotByPeft, cases, make
@@ -98,18 +101,22 @@ def _of_experts(source: random.Random, corpus: Path) -> Generated:
 def judge(seeds: Iterable[int], folder: Path, corpus: Path) -> Iterator[Judged]:
     """The cases of these seeds, without those that PEFT does not make."""
     torch.set_num_threads(1)
-    for seed in seeds:
-        made = generated(seed, corpus)
-        if made is None:
-            continue
-        adapter = write(folder / f"adapter-{seed}", made.files.tensors, made.files.config)
-        theirs = ask_peft(made.family, made.base, adapter)
-        ours = ask_us(made.base, adapter, folder / f"merged-{seed}")
-        answer = "blocked" if ours.blocked else "not merged" if ours.refusal else "merged"
-        wrong = verdict(made.family, theirs, ours) or ""
-        # What cannot be merged (X-LoRA) acts only in the live model.
-        is_idle = theirs.changes_nothing and not theirs.error and not ours.is_unsupported
-        yield Judged(seed, made.label, answer, is_idle, wrong)
+    with closing(Inspector()) as inspector:
+        for seed in seeds:
+            made = generated(seed, corpus)
+            if made is not None:
+                yield _judged(seed, made, folder, inspector)
+
+
+def _judged(seed: int, made: Generated, folder: Path, inspector: Inspector) -> Judged:
+    adapter = write(folder / f"adapter-{seed}", made.files.tensors, made.files.config)
+    theirs = ask_peft(made.family, made.base, adapter)
+    ours = ask_us(made.base, adapter, folder / f"merged-{seed}", inspector)
+    answer = "blocked" if ours.blocked else "not merged" if ours.refusal else "merged"
+    wrong = verdict(made.family, theirs, ours) or ""
+    # What cannot be merged (X-LoRA) acts only in the live model.
+    is_idle = theirs.changes_nothing and not theirs.error and not ours.is_unsupported
+    return Judged(seed, made.label, answer, is_idle, wrong)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from adaptry import open_dir
+from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.methods import METHODS
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
@@ -134,14 +135,13 @@ def is_harmless(name: str, tensors: State, is_listed: bool) -> bool:
     return name.endswith("inv_freq") or (own != name and own in tensors and is_listed)
 
 
-def ask_us(base: Path, adapter: Path, target: Path) -> ByUs:
+def ask_us(base: Path, adapter: Path, target: Path, inspector: Inspector | None = None) -> ByUs:
+    """`inspector`: saves the start of a process for the inspection of the weights."""
     checkpoint = open_checkpoint(base)
     try:
         opened = open_dir(adapter)
         record = fingerprint(checkpoint)
-        findings = [*check(opened, record).findings]
-        if _has_odd_values(adapter):  # the inspection of weights takes a process
-            findings += check_weights(opened, base=record)
+        findings = [*check(opened, record).findings, *check_weights(opened, inspector, base=record)]
     except AdaptryError as error:
         return ByUs(blocked=(f"{type(error).__name__}: {error}",), refusal=str(error))
     blocked = tuple(f"{one.code}: {one.reason}" for one in findings if one.severity == "blocks")
@@ -157,12 +157,6 @@ def ask_us(base: Path, adapter: Path, target: Path) -> ByUs:
         unsupported = isinstance(error, Unsupported | InvalidWeights) or method is None
         return ByUs(blocked, told, str(error), unsupported)
     return ByUs(blocked, told, folder=target)
-
-
-def _has_odd_values(adapter: Path) -> bool:
-    """Whether a tensor is all zeros, or has infinite values or NaN."""
-    tensors = [value.float() for value in load_file(adapter / "adapter_model.safetensors").values()]
-    return any(not value.any() or not value.isfinite().all() for value in tensors)
 
 
 def load_merged(family: Family, folder: Path) -> State:
@@ -202,7 +196,8 @@ def verdict(family: Family, theirs: ByPeft, ours: ByUs) -> str | None:
         return None if _is_no_merge(theirs, ours) else f"it is fine, and PEFT raises {theirs.error[:300]}"
     is_told_idle = any(code in said for code in UNTRAINED)
     if ours.refusal:
-        is_right = ours.is_unsupported or (theirs.changes_nothing and is_told_idle)
+        is_foreign = "new_head" in said and bool(theirs.unexpected)
+        is_right = ours.is_unsupported or is_foreign or (theirs.changes_nothing and is_told_idle)
         return None if is_right else f"it is fine, and not merged: {ours.refusal}"
     if theirs.unexpected:
         return f"it is fine, and PEFT drops {', '.join(theirs.unexpected[:3])}"

@@ -107,6 +107,18 @@ def test_an_adapter_of_which_some_tensors_were_trained_is_found_only_if_it_chang
     assert ("untrained" in codes(made)) == (is_visible(case) and is_without_effect(made))
 
 
+@pytest.mark.parametrize("case", LLAMA, ids=str)
+def test_an_adapter_whose_update_underflows_is_found(case: Case, tmp_path: Path) -> None:
+    def shrink(model: Any) -> None:  # (`Any`: PEFT is not typed.)
+        train(model)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data *= 1e-36
+
+    made = made_by_peft(case, tmp_path, shrink)
+    assert ("untrained" in codes(made)) == (is_visible(case) and is_without_effect(made))
+
+
 ZERO_SCALES: Mapping[str, Mapping[str, Any]] = {
     "lora-plain": {"lora_alpha": 0},
     "loha-plain": {"alpha": 0},

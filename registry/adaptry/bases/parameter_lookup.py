@@ -162,7 +162,12 @@ class ParameterNames:
     @cached_property
     def _embedding(self) -> str | None:
         names = [tensor.parts[0] for tensor in self.tensors.values() if tensor.is_as_stored]
-        return input_embedding(names) or next((name for name in names if self._is_own_embedding(name)), None)
+        decoders = (name for name in names if name.startswith("decoder."))  # EncoderDecoderModel has two
+        return (
+            input_embedding(names)
+            or next((name for name in names if self._is_own_embedding(name)), None)
+            or input_embedding(decoders)
+        )
 
     def _is_own_embedding(self, name: str) -> bool:
         """Whether it is an embedding with a name that has this meaning only in models of this type."""

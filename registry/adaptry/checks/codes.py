@@ -112,7 +112,8 @@ ADAPTER_CODES: Mapping[str, FindingCode] = {
     ),
     "config_refused": FindingCode(
         "blocks",
-        "A field of the config has a value for which PEFT raises an error or builds a different adapter.",
+        "A field of the config has a value for which PEFT raises an error, computes NaN or builds a different"
+        " adapter.",
         "write the value of the training run into adapter_config.json, or save the adapter again",
     ),
     "method_retired": FindingCode(

@@ -1,4 +1,4 @@
-"""The sizes of a LoRA's updates, estimated from the norms of its factors: some are too large for a model to
+"""The sizes of updates, estimated from the norms of their factors: some are too large for a model to
 compute with, and some too small to change it.
 
 The bounds leave a wide margin on both sides of trained adapters, whose updates are smaller than the weights
@@ -8,9 +8,10 @@ that they change: typical elements of both are between 1e-6 and 1.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from adaptry.adapters.inspection.result import TensorStatistics
+from adaptry.adapters.methods.method import Method
 from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
@@ -24,8 +25,12 @@ _OVERFLOWING = 65504.0
 is used for models, or have nothing to do with the base.
 """
 _NEGLIGIBLE = 2.0**-40
-"""No element of the update exceeds the product of the norms. One step of training at a learning rate of 1e-6
-makes it larger than 2⁻²⁰.
+"""No element of a LoRA's update exceeds the product of the norms. One step of training at a learning rate of
+1e-6 makes it larger than 2⁻²⁰.
+"""
+_UNDERFLOWING = 2.0**-100
+"""The same for methods that also multiply their factors by other numbers, such as VeRA's projections, or
+divide them by their norms, as DeLoRA does (by at least 1e-4).
 """
 
 
@@ -41,24 +46,56 @@ def size_findings(spec: Spec, tensors: Mapping[str, TensorStatistics]) -> Iterat
             yield build_finding(code, f"{listed}: elements of about {most:.1g}", paths)
 
 
-def is_negligible(module: ModuleSpec, tensors: Mapping[str, TensorStatistics]) -> bool:
-    """Whether a LoRA's update is too small to change a weight or an answer in any dtype."""
-    bound = _bound(module, tensors)
-    return bound is not None and bound < _NEGLIGIBLE
+def may_be_negligible(
+    names: Iterable[str], tensors: Mapping[str, TensorStatistics], scale: float = 1.0
+) -> bool:
+    """Whether the norms of an update's tensors do not rule that out: most do, and this takes less time
+    than `is_negligible`.
+    """
+    bound = abs(scale)
+    for name in names:
+        found = tensors.get(name)
+        if found is not None and found.norm is not None and found.norm < 1:
+            bound *= found.norm
+    return bound < _NEGLIGIBLE
+
+
+def is_negligible(
+    method: Method, roles: Mapping[str, str], tensors: Mapping[str, TensorStatistics], scale: float = 1.0
+) -> bool:
+    """Whether an update is too small to change a weight or an answer in any dtype. `roles`: the names of its
+    tensors by role.
+    """
+    products = method.products_of(roles)
+    limit = _NEGLIGIBLE if roles.keys() in _FACTORS else _UNDERFLOWING
+    return bool(products) and all(
+        (bound := _bound(product, roles, tensors, scale)) is not None and bound < limit
+        for product in products
+    )
 
 
 def _typical_element(module: ModuleSpec, tensors: Mapping[str, TensorStatistics]) -> float | None:
-    """The root mean square of the update, if its factors are independent of each other."""
-    bound, elements = _bound(module, tensors), module.rank * module.fan_in * module.fan_out
+    """The root mean square of the update, if it is that of two factors alone, independent of each other."""
+    if module.tensors.keys() not in _FACTORS:
+        return None
+    bound = _bound([(role,) for role in module.tensors], module.tensors, tensors, module.scale)
+    elements = module.rank * module.fan_in * module.fan_out
     return None if bound is None or elements <= 0 else bound / math.sqrt(elements)
 
 
-def _bound(module: ModuleSpec, tensors: Mapping[str, TensorStatistics]) -> float | None:
-    """The product of the norms and the scale; None unless the update is that of two factors alone."""
-    if module.tensors.keys() not in _FACTORS:
-        return None
-    factors = [tensors.get(name) for name in module.tensors.values()]
-    norms = [factor.norm for factor in factors if factor is not None and not factor.nan + factor.infinite]
-    if len(norms) != 2 or norms[0] is None or norms[1] is None:
-        return None
-    return abs(module.scale) * norms[0] * norms[1]
+def _bound(
+    product: Sequence[Sequence[str]],
+    roles: Mapping[str, str],
+    tensors: Mapping[str, TensorStatistics],
+    scale: float,
+) -> float | None:
+    """The scale times the norms of a product's factors, each given by its roles; None if one is not known."""
+    bound = abs(scale)
+    for factor in product:
+        statistics = [tensors.get(roles[role]) for role in factor]
+        norms = [each.norm for each in statistics if each is not None and not each.nan + each.infinite]
+        known = [norm for norm in norms if norm is not None]
+        if len(known) != len(factor):
+            return None
+        bound *= math.hypot(*known)
+    return bound

@@ -19,7 +19,7 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
-from adaptry.checks.update_sizes import is_negligible, size_findings
+from adaptry.checks.update_sizes import is_negligible, may_be_negligible, size_findings
 from adaptry.core.report import Finding
 
 if TYPE_CHECKING:
@@ -117,6 +117,9 @@ def _untrained(
     spec: Spec, inspections: Mapping[str, WeightsInspection], find_unchanged: FindUnchanged
 ) -> Iterator[Finding]:
     """Most methods begin with a factor of zeros, or with multipliers of one, so that nothing changes."""
+    if not spec.modules and not spec.extras and _is_idle_vector(spec, _tensors(inspections)):
+        yield build_finding("untrained", "all modules share one vector, and it is zero", [])
+        return
     idle, scaled = idle_modules(spec, inspections)
     replaced = [extra.target for extra in spec.extras]
     others = [module.path for module in spec.modules if module.path not in {*idle}]
@@ -132,6 +135,12 @@ def _untrained(
     if scaled := [path for path in scaled if path not in {*idle}]:
         listed = shorten_names(fold_layer_numbers(scaled))
         yield build_finding("updates_zero", f"the updates of these modules are zero: {listed}", scaled)
+
+
+def _is_idle_vector(spec: Spec, tensors: Mapping[str, TensorStatistics]) -> bool:
+    """Whether the shared tensors are all that the file has (a Uni-LoRA), and change nothing."""
+    method = METHODS.get(spec.method)
+    return method is not None and is_negligible(method, spec.shared, tensors)
 
 
 def _of_untrained(idle: list[str], replaced: list[str]) -> Finding:
@@ -161,21 +170,16 @@ def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> tu
     tensors = _tensors(inspections)
     zeros = {name for name, tensor in tensors.items() if tensor.is_zero}
     ones = {name for name, tensor in tensors.items() if tensor.is_one}
-    if spec.method == "lora":
-        zeros.update(
-            name
-            for module in spec.modules
-            if is_negligible(module, tensors)
-            for name in module.tensors.values()
-        )
-    if not zeros and not ones:
-        return [], []
     idle, scaled = [], []
     for module in spec.modules:
-        roles = tensors_by_role({**spec.shared, **module.tensors})
-        if method.changes_nothing(roles, zeros, ones):
+        names = {**spec.shared, **module.tensors}
+        if not ones and not may_be_negligible(names.values(), tensors, module.scale):
+            continue
+        roles = tensors_by_role(names)
+        none = {*roles.values()} if is_negligible(method, roles, tensors, module.scale) else zeros
+        if method.changes_nothing(roles, none, ones):
             idle.append(module.path)
-        elif method.changes_by_base_numbers(roles, zeros, ones):
+        elif method.changes_by_base_numbers(roles, none, ones):
             scaled.append(module.path)
     return idle, scaled
 

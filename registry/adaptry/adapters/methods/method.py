@@ -8,7 +8,7 @@ when they are called, never when their module is imported.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, Self
@@ -251,10 +251,14 @@ class Method:
             _matching(self.base_numbers, tuple(tensors))
         )
 
+    def products_of(self, roles: Iterable[str]) -> tuple[tuple[tuple[str, ...], ...], ...]:
+        """The products of a module with these roles: of each, the roles of its factors."""
+        return _held_products(self.products, tuple(roles))
+
     def _has_no_update(self, tensors: Mapping[str, str], zeros: Set[str], ones: Set[str]) -> bool:
         roles = tuple(tensors)
         multipliers = _matching(self.ones, roles)
-        products = _held_products(self.products, roles)
+        products = self.products_of(roles)
         if not products and not multipliers:
             return False
         return all(tensors[role] in ones for role in multipliers) and all(

@@ -157,15 +157,15 @@ class TiedSides:
             return
         if ties.head is None or (is_head and self._stored_head is None and path != ties.head):
             raise Unsupported(
-                f"{entry.label} changes {path}, which a {model_type} ties to other weights, and the name"
-                " under which such a model loads it untied is unknown here: merge it with PEFT, which"
+                f"{entry.label} changes {path}, which models of type {model_type} tie to other weights, and"
+                " the name under which they load it untied is unknown here: merge it with PEFT, which"
                 " changes all of them"
             )
         if ties.is_several and not is_head and path not in ties.copies:
             raise Unsupported(
-                f"{entry.label} changes only the embedding {path}, which a {model_type} ties to those of its"
-                " encoder and decoder and its head; untying it is not supported: merge it with PEFT, which"
-                " changes all of them"
+                f"{entry.label} changes only the embedding {path}, which models of type {model_type} tie to"
+                " those of their encoder and decoder and their head; untying it is not supported: merge it"
+                " with PEFT, which changes all of them"
             )
 
     def check_known(self, entry: BoundInput, tensor: str, path: str) -> None:
