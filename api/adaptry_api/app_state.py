@@ -72,7 +72,7 @@ _MIRROR = Identity.with_role("mirror", "admin", ("*",))
 LOG = logging.getLogger("adaptry.api")
 _READERS = 16
 _AWAITED = 64
-_KEPT_SEARCHES = 64  # of some 30 kB
+_KEPT_SEARCHES = 64  # of about 30 kB each
 _PUSHES = 16  # maximum pushes in one transaction
 _IDENTITIES = 256
 """Number of identities whose registry object is cached for their next request. The object has only the

@@ -245,7 +245,7 @@ async def _timely(request: Request) -> AsyncIterator[bytes]:
             chunk: bytes | None = b""
             chunk = await anext(stream, None)
         waited = time.monotonic() - began
-        if timeout.cancelled_caught:  # by the loop's clock, which may be some milliseconds ahead
+        if timeout.cancelled_caught:  # measured by the loop's clock, which may be some milliseconds ahead
             waited = max(waited, body_pace.IDLE_SECONDS)
         pace.add(len(chunk or b""), waited)
         if chunk is None:

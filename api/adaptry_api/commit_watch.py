@@ -114,7 +114,7 @@ class _RemoteWatch:
         self._connections = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self.process: str | None = None  # of the database's server, and our connection to it
+        self.process: str | None = None  # identifies the database server's process and our connection
         self.observers: list[Callable[[Commit], object]] = []
         self.last: Commit | None = None
         self._next: _Waiting = []

@@ -197,4 +197,4 @@ async def _sent(
             if length:
                 piece = await to_thread.run_sync(next, pieces, None, limiter=limiter)
     finally:
-        _close(pieces)  # also if the client disconnects
+        _close(pieces)  # even if the client disconnects

@@ -66,7 +66,7 @@ def _commits(commits: Commits, name: AdapterName) -> list[tuple[str, CommitInfo]
     for word in words:
         for commit in iter_items(partial(_page, commits, name, word)):
             if commit.digest in seen:
-                break  # from here on the chain was read already
+                break  # the rest of the chain was read already
             seen.add(commit.digest)
             found.append((f"refs/heads/{word}", commit))
     return sorted(found, key=lambda pair: pair[1].at, reverse=True)

@@ -229,7 +229,7 @@ class SnapshotLookup:
                 find = partial(find_repository, reader, id, REPOSITORY_LOOKUPS)
                 found = await run_in_own_threads("reads", partial(look_up, find))
         finally:
-            if self.cache and made:  # also if it has no such file: clients probe for several
+            if self.cache and made:  # cached even if the file is missing: clients probe for several
                 self.cache.put(id, revision, self.identity, made[0], commit)
                 if what and made[0].depends_on_catalog:
                     self.cache.note_known(key, what)

@@ -91,7 +91,7 @@ class FrozenValue:
     `__pydantic_config__` forbids them.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "ignore"}  # else that of the model around it
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "ignore"}  # not the enclosing model's
 
     def __eq__(self, other: object) -> bool:
         return vars(self) == vars(other) if type(other) is type(self) else NotImplemented

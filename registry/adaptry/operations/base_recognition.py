@@ -218,7 +218,7 @@ def folders_of_name(adapter: Adapter, name: str) -> tuple[Path, ...]:
 def _is_same_folder(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other.expanduser())
-    except (OSError, ValueError, RuntimeError):  # not there, no possible path, or of an unknown user
+    except (OSError, ValueError, RuntimeError):  # missing, not a valid path, or `~` of an unknown user
         return False
 
 

@@ -233,7 +233,7 @@ def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress)
                 path = place / check_path(entry.path)
                 download(_Reader(registry, info.id, entry.path), entry, path, progress, DEFAULT_RETRY)
     except Conflict:
-        if not folder.is_dir():  # else another process has fetched the same verified files
+        if not folder.is_dir():  # otherwise another process has fetched the same verified files
             raise
 
 

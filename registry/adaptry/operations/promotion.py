@@ -156,7 +156,7 @@ def current_alias(aliases: Aliases, name: AdapterName, alias: str) -> AliasInfo 
     try:
         return aliases.get(name, alias)
     except NotFound:
-        aliases.list(name)  # raises it if the adapter is unknown
+        aliases.list(name)  # raises `NotFound` if the adapter is unknown
         return None
 
 

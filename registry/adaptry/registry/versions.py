@@ -151,7 +151,7 @@ class Versions(ABC):
 
         A registry on this machine reads them together. Raises `NotFound` for an unknown version.
         """
-        from adaptry.adapters.weight_statistics import MeasuredWeights  # with pydantic
+        from adaptry.adapters.weight_statistics import MeasuredWeights  # imports pydantic
 
         found = [self.get(ref).revision_ref for ref in refs]
         return tuple(

@@ -80,7 +80,7 @@ class EarlyJoin:
         self._name = name
         self._changed = Condition()
         self._announced = self._arriving = 0
-        self._xorbs: dict[int, StoredXorb | ArrivingXorb] = {}  # those not taken yet
+        self._xorbs: dict[int, StoredXorb | ArrivingXorb] = {}  # not yet written to the file
         self._taken: list[Run] = []  # the first bytes of the file, presumably
         self._streamed: ArrivingXorb | None = None  # the xorb that is written as it arrives
         self._rest: Callable[[int], Iterator[bytes]] | None = (

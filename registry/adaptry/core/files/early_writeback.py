@@ -44,7 +44,7 @@ class EarlyWriteback:
 def _start_writing() -> Callable[[int], None]:
     if sys.platform != "linux":
         return lambda descriptor: None
-    import ctypes  # which small files do not need
+    import ctypes  # not needed for small files
 
     call = ctypes.CDLL(None).sync_file_range
     call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)

@@ -78,7 +78,7 @@ def independent_means(
     error, largest = math.hypot(*errors), max(errors)
     counts = [size for size in sizes if size is not None and size > 1]
     if len(counts) == 2 and largest > 0:
-        shares = [(one / largest) ** 2 for one in errors]  # of which no power is too small or too large
+        shares = [(one / largest) ** 2 for one in errors]  # scaled, so that no power underflows or overflows
         freedom = sum(shares) ** 2 / sum(s**2 / (size - 1) for s, size in zip(shares, counts, strict=True))
         quantile, method = float(stdtrit(freedom, confidence)), "not paired, Welch's t-test"
     else:

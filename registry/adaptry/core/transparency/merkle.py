@@ -87,7 +87,7 @@ def consistency_proof(old: int, size: int, subtree: Subtree) -> list[bytes]:
         else:
             proof.append(subtree(start, middle))
             start = middle
-    if start:  # else the verifier has the old root
+    if start:  # otherwise the verifier has the old root
         proof.append(subtree(start, end))
     return proof[::-1]
 

@@ -66,7 +66,7 @@ class OpensslEd25519:
         except _Failed:
             return False
         finally:
-            self._library.ERR_clear_error()  # else it would be taken for an error of the thread's next call
+            self._library.ERR_clear_error()  # otherwise the thread's next call would seem to fail
 
     @contextmanager
     def _key(self, kind: str, data: bytes) -> Iterator[int]:

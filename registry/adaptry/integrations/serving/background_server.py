@@ -12,7 +12,7 @@ from typing import Any, Self
 from adaptry.core.errors import Invalid
 
 _REFUSING = 32  # connections beyond the maximum that are being refused, each on a separate thread
-_REFUSED_SECONDS = 1.0  # for such a client to read its response
+_REFUSED_SECONDS = 1.0  # time for a refused client to read its response
 _REFUSED_BODY = b'{"error": {"message": "too many connections; try again", "type": "adaptry", "code": 503}}'
 _REFUSED = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"

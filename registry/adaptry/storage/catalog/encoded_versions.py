@@ -17,7 +17,7 @@ from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.catalog.shown_versions import version_of
 from adaptry.storage.catalog.version_info import Columns, aliases_and_metrics, columns_of
 
-_MOST = 512  # of some 3 kB
+_MOST = 512  # of about 3 kB each
 
 
 @dataclass(frozen=True, slots=True)

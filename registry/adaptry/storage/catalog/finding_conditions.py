@@ -41,7 +41,7 @@ def finding(tx: Reads, scope: ReadScope, term: TextTerm) -> SearchCondition:
     hidden = _hidden(scope)
     if hidden is None:
         return stored
-    from adaptry.checks.base_codes import AGAINST_BASE  # all checks, which other searches do not need
+    from adaptry.checks.base_codes import AGAINST_BASE  # imports all checks; other searches need none
 
     alone = with_any_term(sorted(key for code, key in keys.items() if code not in AGAINST_BASE))
     shown = hidden if is_meant(_UNKNOWN_BASE) else all_of([alone, hidden])
