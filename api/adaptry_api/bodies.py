@@ -84,8 +84,8 @@ class StrictRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        """The value of the route's own type. If it has only a few faults, the document: FastAPI reports the
-        faults.
+        """The body as a value of the route's type. If it has only a few faults, the unvalidated document,
+        whose faults FastAPI reports.
 
         (`Any`: JSON has no type until a model gives it one.)
         """

@@ -1,7 +1,7 @@
 """Starts writing a file to the disk while it is still being written to, so that the final flush is short.
 
 `fdatasync` on a second thread would do the same, but waits for the file system's log each time, and takes
-more of the processor.
+more processor time.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def is_public_host(host: str) -> bool:
 
 
 def is_inside(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether one of the networks includes the address, or the IPv4 address that is mapped in it."""
+    """Whether one of the networks includes the address, or the IPv4 address mapped into it."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     one = mapped or address
     return any(one.version == network.version and one in network for network in networks)

@@ -1,4 +1,4 @@
-"""Ed25519 by the OpenSSL library (1.1.1 or newer) with which Python's own `hashlib` is linked."""
+"""Ed25519 with the OpenSSL library (1.1.1 or newer) that Python's own `hashlib` is linked with."""
 
 from __future__ import annotations
 

@@ -313,7 +313,7 @@ def _record(row: orm.AdapterRow) -> AdapterRecord:
 
 
 def is_own(tx: Transaction, name: AdapterName, unless_tagged: str) -> bool:
-    """Whether an adapter of that name exists without the tag, or existed and was deleted or renamed."""
+    """Whether an adapter of that name exists without the tag, or has been deleted or renamed."""
     row = _row(tx, name)
     return row is not None and (row.deleted_at is not None or unless_tagged not in decode_list(row.tags))
 

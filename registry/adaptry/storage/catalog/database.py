@@ -231,7 +231,7 @@ class Catalog:
         return EncodedVersions()
 
     def require_writable(self) -> None:
-        """Raises `ReadOnly` if no change is possible: asked before bytes are stored that rows will name."""
+        """Raises `ReadOnly` if no change is possible. Call it before storing bytes that rows will name."""
 
     def schema(self) -> str:
         """The number of its schema, as `migrate` counts them."""

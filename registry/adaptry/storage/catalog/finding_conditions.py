@@ -31,7 +31,7 @@ _CODES = select(*table_of(TermRow).c["text", "id"]).where(col(TermRow.field) == 
 
 
 def finding(tx: Reads, scope: ReadScope, term: TextTerm) -> SearchCondition:
-    """Versions with a finding of this code, or of one that begins so."""
+    """Versions with a finding of this code, or of a code with this prefix."""
 
     def is_meant(code: str) -> bool:
         return code.startswith(term.text) if term.is_prefix else code == term.text
