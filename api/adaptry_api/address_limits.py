@@ -1,4 +1,5 @@
 """Limits how often one network address may do something that needs no token, such as beginning to sign in.
+
 Without this limit, one caller could use up a resource that all callers share. Each process counts separately.
 """
 

@@ -68,8 +68,10 @@ def etag_json(request: Request, body: bytes, etag: str | None = None) -> Respons
 
 
 def require_unchanged(if_match: str | None, find: Callable[[], BaseModel | FrozenValue]) -> None:
-    """Raises `HttpProblem` (412) if `If-Match` names another state than this one.  This prevents edits based
-    on an outdated page, but not two simultaneous edits: an adapter's texts have no generation.
+    """Raises `HttpProblem` (412) if `If-Match` names another state than this one.
+
+    This prevents edits based on an outdated page, but not two simultaneous edits: an adapter's texts have no
+    generation.
     """
     if if_match is not None and if_match not in ("*", _tag(find().model_dump_json(by_alias=True).encode())):
         raise HttpProblem(412, "it has changed since you read it; read it again and retry")

@@ -1,4 +1,5 @@
 """Compares two or more versions, possibly of different adapters: their differences and their measurements.
+
 The others are compared with the first version. Everything is read from headers, configs and stored values;
 figures that need the weights are a separate part (`compare_weights`).
 """

@@ -1,6 +1,7 @@
-"""The changing part of a page, as server-sent events: sent again whenever its content has changed.  Not every
-change has an event (workers' reports and the progress of jobs have none). So the part is computed again every
-few seconds, and immediately after an event.
+"""The changing part of a page, as server-sent events: sent again whenever its content has changed.
+
+Not every change has an event (workers' reports and the progress of jobs have none). So the part is computed
+again every few seconds, and immediately after an event.
 """
 
 from __future__ import annotations

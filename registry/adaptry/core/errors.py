@@ -104,8 +104,10 @@ class QuotaExceeded(TooLarge):
 
 
 class NotFound(AdaptryError):
-    """The object does not exist, or the caller may not know that it exists.  `is_hidden` is true if it
-    exists. Only the audit log uses this, since callers get the same answer in both cases.
+    """The object does not exist, or the caller may not know that it exists.
+
+    `is_hidden` is true if it exists. Only the audit log uses this, since callers get the same answer in both
+    cases.
     """
 
     code = "not_found"
@@ -232,7 +234,7 @@ class MissingDependency(AdaptryError):
 
 
 def copies_of(error: Exception, count: int) -> list[Exception]:
-    """A copy of `error` for one of several callers, with `error` as its cause; a `RuntimeError` if its class
+    """A copy of `error` for each of `count` callers, with `error` as its cause; a `RuntimeError` if its class
     cannot be copied. If all callers raised the same object, its traceback would mix their frames.
     """
     made: list[Exception] = []

@@ -1,4 +1,4 @@
-"""Moves aliases: reads, decides, compares and swaps.
+"""Moves aliases by compare-and-swap: reads the current state, decides, and swaps.
 
 If someone else moves the alias between the read and the move, the move raises `Conflict` and changes nothing.
 """

@@ -1,5 +1,6 @@
-"""Adapters and versions as dataclasses, with the fields that a listing or a pull from a folder needs.  The
-full records are pydantic models; importing them takes longer than such a command.
+"""Adapters and versions as dataclasses, with the fields that a listing or a pull from a folder needs.
+
+The full records are pydantic models; importing them takes longer than such a command.
 """
 
 from __future__ import annotations

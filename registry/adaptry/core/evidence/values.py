@@ -38,7 +38,7 @@ Label = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(
 
 class EvidenceValue(BaseModel):
     """One measured number. `step` is the training step; the number was computed from `samples`, the file with
-    the value of each document. `settings` says how the task was run, such as `5-shot`.
+    the value of each document. `settings` describes how the task was run, such as `5-shot`.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
