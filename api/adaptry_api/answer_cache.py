@@ -34,7 +34,9 @@ class AnswerCache(Generic[Answer]):
         commits.on_change(self.revalidate_at)
 
     def is_absent(self, path: str, identity: Identity) -> bool:
-        """Whether no commit is known yet, and a read will itself report the last one."""
+        """Whether nothing is cached for this request as of any commit, and a read reports the last
+        commit itself.
+        """
         return self._commits.reads_report_commit and (path, id(identity)) not in self._kept
 
     async def get(self, path: str, identity: Identity) -> Answer | None:

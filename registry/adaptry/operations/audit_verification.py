@@ -192,8 +192,8 @@ class _Check:
             )
 
     def require_nothing_beyond(self, audit: AuditLog) -> None:
-        """Adds a problem for each further entry that no checkpoint covers. Entries may be sealed meanwhile, but
-        a checkpoint soon covers them.
+        """Adds a problem for each further entry that no checkpoint covers. Entries may be sealed meanwhile,
+        but a checkpoint soon covers them.
         """
         for entry in audit.sealed(self._peaks.size).items:
             newest = audit.checkpoint()

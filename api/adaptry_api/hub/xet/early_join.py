@@ -60,8 +60,8 @@ class EarlyJoins:
         return join
 
     def take(self, id: str) -> EarlyJoin | None:
-        """The file that is being stored for this upload. The caller must `claim` it, and then `discard`
-        it.
+        """Removes the file that is being stored for this upload, and returns it. The caller must `claim` it,
+        and then `discard` it.
         """
         with self._lock:
             return self._joins.pop(id, None)

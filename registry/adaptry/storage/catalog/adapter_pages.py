@@ -2,8 +2,8 @@
 
 The adapters that a reader sees form spans: the public adapters, and the private ones of each namespace. An
 index has each span in the order of the listing. A page merges the first entries of all spans. For a reader of
-very many namespaces, one index of all adapters is read instead, since a good part of it is visible. For a grant on
-names with a prefix, all its adapters are sorted, unless the order is by name.
+very many namespaces, one index of all adapters is read instead, since a good part of it is visible. For a
+grant on names with a prefix, all its adapters are sorted, unless the order is by name.
 """
 
 from __future__ import annotations
