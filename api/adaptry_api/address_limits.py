@@ -1,6 +1,6 @@
-"""How often one network address may do something that takes no token, such as beginning to sign in.
+"""Limits how often one network address may do something that needs no token, such as beginning to sign in.
 
-Without it, one caller could use up what all callers share. Each process counts for itself.
+Without this limit, one caller could use up a resource that all callers share. Each process counts separately.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class AddressLimit:
         self._idle_at: OrderedDict[str, float] = OrderedDict()
 
     def seconds_to_wait(self, address: str | None) -> float:
-        """Counts one and returns 0; or, at the limit, the number of seconds after which to try again."""
+        """Counts one request and returns 0; at the limit, returns the number of seconds to wait instead."""
         now, network = self._clock(), _network_of(address)
         idle_at = max(self._idle_at.get(network, now), now)
         wait = idle_at + self._interval - now - self._burst

@@ -1,4 +1,4 @@
-"""The first token: written once, for readers of the server's folder, and never shown; or given in a file."""
+"""The first token: given in a file, or else written once to the server's folder; it is never printed."""
 
 from __future__ import annotations
 

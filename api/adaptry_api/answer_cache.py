@@ -34,7 +34,9 @@ class AnswerCache(Generic[Answer]):
         commits.on_change(self.revalidate_at)
 
     def is_absent(self, path: str, identity: Identity) -> bool:
-        """Whether there is no answer as of any commit, and a read itself will report the last one."""
+        """Whether nothing is cached for this request as of any commit, and a read reports the last
+        commit itself.
+        """
         return self._commits.reads_report_commit and (path, id(identity)) not in self._kept
 
     async def get(self, path: str, identity: Identity) -> Answer | None:
@@ -53,7 +55,7 @@ class AnswerCache(Generic[Answer]):
         return commit
 
     def revalidate_at(self, commit: Commit | None) -> None:
-        """Does the same with the last commit that another cache has just looked up."""
+        """Like `revalidate`, with the last commit that another cache has already looked up."""
         if commit != self._commit or commit is None:
             self._kept.clear()
             self._commit = commit

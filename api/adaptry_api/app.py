@@ -59,7 +59,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
                 charge = state.catalog.charge_requests
                 group.start_soon(share_requests, state.request_limits, charge, counts.record_share)
                 yield {DRAINING: state.draining, AT_ONCE: app.state.immediate_answers}
-                state.draining.begin()  # for periodic work, also if there is no connection
+                state.draining.begin()  # stops periodic work, even without connections
                 await state.event_broadcaster.close()
                 group.cancel_scope.cancel()
         state.close()

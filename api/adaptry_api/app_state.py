@@ -72,7 +72,7 @@ _MIRROR = Identity.with_role("mirror", "admin", ("*",))
 LOG = logging.getLogger("adaptry.api")
 _READERS = 16
 _AWAITED = 64
-_KEPT_SEARCHES = 64  # of some 30 kB
+_KEPT_SEARCHES = 64  # of about 30 kB each
 _PUSHES = 16  # maximum pushes in one transaction
 _IDENTITIES = 256
 """Number of identities whose registry object is cached for their next request. The object has only the
@@ -80,7 +80,9 @@ identity."""
 
 
 class AppState:
-    """The registry in `settings.data`; `registry(identity)` acts on it for a caller, perhaps per request."""
+    """The registry in `settings.data`. `registry(identity)` acts on it for a caller; it is cheap enough to
+    call per request.
+    """
 
     def __init__(self, settings: ServerSettings) -> None:
         secret = read_signing_secret(settings.signing_secret) if settings.signing_secret else None
@@ -217,7 +219,7 @@ class AppState:
             tokens.record_use(self.catalog, used)
 
     def store_downloads(self) -> None:
-        """Stores the downloads that were counted in the meantime."""
+        """Stores the downloads counted since the last call."""
         try:
             self.download_counts.store(self.catalog)
         except AdaptryError as error:  # tried again, and logged once, until they can be stored
@@ -240,8 +242,8 @@ class AppState:
             self.authenticator.clear_cache()
 
     def store_denials(self) -> None:
-        """Stores the requests that were denied in the meantime in the audit log. When this returns they are
-        stored, even if another thread took them first.
+        """Stores the denied requests in the audit log. When this returns, they are stored, even if another
+        thread took them first.
         """
         with self._storing_denials:
             if denied := self.denials.take():
@@ -264,8 +266,8 @@ class AppState:
         index_updates.complete(self.catalog, lambda: self.draining.is_ready)
 
     def sending_webhooks(self) -> AbstractContextManager[None]:
-        """Sends to webhooks during the block, if the registry's folder has everything. In an organisation's
-        deployment the runners send, which may be in another network than the servers.
+        """Sends to webhooks during the block, if the registry's rows and files are all in its folder. In an
+        organisation's deployment, the runners send instead; they may be in another network than the servers.
         """
         return (
             sending_webhooks(self.catalog, self._webhook_connector) if self._sends_webhooks else nullcontext()

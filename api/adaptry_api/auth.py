@@ -57,13 +57,13 @@ class TokenAuthenticator:
         return self._believed(key)
 
     def token_key(self, authorization: str) -> bytes | None:
-        """The hash under which the token in this header is remembered; None if it has none."""
+        """The hash by which the token in this header is remembered; None if the header has no token."""
         secret = _secret_in(authorization)
         return _key_of(secret) if secret else None
 
     def identify_key(self, key: bytes) -> Identity | None:
-        """The identity of the token with this hash, if it is cached. None also if it expires soon, because
-        the next look-up needs the token itself.
+        """The identity of the token with this hash, if it is cached; None if it expires soon, because the
+        next look-up needs the token itself.
         """
         return None if self._ends_soon(key) else self._believed(key)
 

@@ -1,8 +1,8 @@
 """Access rules of routes: every route declares one, or the application does not start.
 
 A route names its access rule by depending on one of the functions in `ACCESS_RULES`, or on a `RequireGrant`;
-beyond that, the registry that acts for the caller decides what they may see and do. Creating a route without
-an access rule raises an error, and `check_routes` raises one for routes added in another way.
+beyond that, the registry acting for the caller decides what the caller may see and do. Creating a route
+without an access rule raises an error, and `check_routes` raises one for routes added in another way.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class GrantContext(Generic[Granted]):
 class RequireGrant(Generic[Granted]):
     """An access rule: admits our signed grants of this kind, as a bearer token or in the query's `grant`.
 
-    `request.state.grant` is set once the grant is verified, also if the token that it was issued to is
+    `request.state.grant` is set once the grant is verified, even if the token that it was issued to is
     refused.
     """
 

@@ -1,4 +1,4 @@
-"""A base's record as a request brings it: up to 64 MiB of JSON, checked as a whole in a child process.
+"""A base's record in a request: up to 64 MiB of JSON, checked as a whole in a child process.
 
 The child parses and validates the document, so a refused document costs the server process only the time to
 send its bytes. The server builds the record from a document that passes.

@@ -84,8 +84,8 @@ class StrictRequest(Request):
         return self._body
 
     async def json(self) -> Any:
-        """The value of the route's own type. If it has only a few faults, the document: FastAPI reports the
-        faults.
+        """The body as a value of the route's type. If it has only a few faults, the unvalidated document,
+        whose faults FastAPI reports.
 
         (`Any`: JSON has no type until a model gives it one.)
         """
@@ -245,7 +245,7 @@ async def _timely(request: Request) -> AsyncIterator[bytes]:
             chunk: bytes | None = b""
             chunk = await anext(stream, None)
         waited = time.monotonic() - began
-        if timeout.cancelled_caught:  # by the loop's clock, which may be some milliseconds ahead
+        if timeout.cancelled_caught:  # measured by the loop's clock, which may be some milliseconds ahead
             waited = max(waited, body_pace.IDLE_SECONDS)
         pace.add(len(chunk or b""), waited)
         if chunk is None:

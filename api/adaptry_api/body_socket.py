@@ -67,7 +67,7 @@ class BodySocket:
                 yield piece
 
     def cancel(self) -> None:
-        """Makes `pieces` end soon, in whichever thread it runs."""
+        """Makes `pieces` end soon, whatever thread it runs in."""
         self._is_cancelled = True
         if not self._has_reader:
             self._connection.close()

@@ -3,10 +3,10 @@
 On SQLite, this reads shared memory. On PostgreSQL, it is a query of one round trip. All requests that arrive
 before the query is sent share it, so its answer is not older than any of them.
 
-A read on PostgreSQL reports its own snapshot. Two snapshots can be compared if no crash of the server came
-between them, after which transactions may get the numbers of lost ones. A crash ends all of the server's
+A read on PostgreSQL reports its own snapshot. Two snapshots can be compared unless the server crashed between
+them: after a crash, new transactions may get the numbers of lost ones. A crash ends all of the server's
 processes. So a read's snapshot is kept with the process that answered a query before it; if the same process
-answers a later query, it has lived all the time.
+answers a later query, there was no crash in between.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class CommitWatch:
         return self._remote is None
 
     def presumed(self) -> Commit | None:
-        """The last commit that is known without waiting; None if none is. On PostgreSQL, there may be later
-        ones: use what was read as of it only if `ask` then reports the same.
+        """The last commit that is known without waiting; None if unknown. On PostgreSQL, there may be later
+        ones: use data read as of this commit only if `ask` then reports the same commit.
         """
         return self._catalog.last_commit() if self._remote is None else self._remote.last
 
     def ask(self, then: OnCommit) -> None:
-        """Calls `then` later with the state of the catalog at a moment after this call. Only for PostgreSQL:
-        on SQLite, `presumed` returns it.
+        """Calls `then` later with the last commit at a moment after this call. Only for PostgreSQL: on
+        SQLite, `presumed` returns it.
         """
         assert self._remote is not None
         self._remote.ask(then)
@@ -83,12 +83,12 @@ class CommitWatch:
         return self._remote is not None and self._remote.process is not None
 
     def on_change(self, act: Callable[[Commit], object]) -> None:
-        """Calls `act` with each new last commit of PostgreSQL."""
+        """Calls `act` whenever a new commit of PostgreSQL becomes known."""
         if self._remote is not None:
             self._remote.observers.append(act)
 
     def note(self, commit: Commit) -> None:
-        """Notes the commit as of which a read ran. It is presumed to be the last one."""
+        """Records the commit that a read saw. It is presumed to be the last one."""
         if self._remote is not None:
             self._remote.note(commit)
 
@@ -114,7 +114,7 @@ class _RemoteWatch:
         self._connections = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connecting: asyncio.Task[None] | None = None
-        self.process: str | None = None  # of the database's server, and our connection to it
+        self.process: str | None = None  # identifies the database server's process and our connection
         self.observers: list[Callable[[Commit], object]] = []
         self.last: Commit | None = None
         self._next: _Waiting = []

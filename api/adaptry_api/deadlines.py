@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol with limits it lacks: ten seconds and 64 KiB for request heads, a time to read
-answers.
+"""Adds limits to uvicorn's HTTP protocol: ten seconds and 64 KiB for request heads, and a time limit for
+reading answers.
 
 Without them, clients that send or read a byte now and then would hold connections indefinitely, and enough
 such connections cause an outage. Bodies of requests have their own deadline (`bodies`).
@@ -66,7 +66,7 @@ class DeadlineProtocol(ImmediateProtocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """uvicorn stops: requests that only wait are ended, since they would keep it running."""
+        """Called when uvicorn stops: ends requests that only wait, since they would keep it running."""
         draining = self.app_state.get(DRAINING)
         if isinstance(draining, DrainState):
             draining.begin()

@@ -1,8 +1,9 @@
-"""Queues denied requests for the audit log: in memory, stored a second later, limited in number.
+"""Queues denied requests for the audit log: they are kept in memory, limited in number, and stored a second
+later.
 
-A flood of them must neither fill the disk nor delay writers, and the time for storing one must not reveal why
-the request was denied. Beyond the limits they are counted, and each minute one entry has the counts. What is
-not stored yet is lost if the process is killed.
+A flood of denied requests must neither fill the disk nor delay writers, and the time for storing one must not
+reveal why the request was denied. Requests beyond the limits are only counted, and one entry per minute has
+the counts. Requests that are not stored yet are lost if the process is killed.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ _SERVER = Identity("server")
 
 
 def set_denial_reason(scope: Scope, error: AdaptryError) -> None:
-    """Keeps the sentence of the answer for the entry; for a hidden adapter, that it exists."""
+    """Keeps the error message for the entry, and for a hidden adapter the fact that it exists."""
     state = scope.setdefault("state", {})
     state[_REASON] = error.public_message
     state[_IS_HIDDEN] = isinstance(error, NotFound) and error.is_hidden
 
 
 def set_form_action(scope: Scope, action: str) -> None:
-    """Keeps which of a page's forms was sent, by its field `do`."""
+    """Keeps which of a page's forms was submitted, from its field `do`."""
     scope.setdefault("state", {})[_FORM_ACTION] = action
 
 
 def mark_denied(scope: Scope, error: AdaptryError) -> None:
-    """Records the request as denied although its status is another one, as OAuth requires."""
+    """Records the request as denied, although its status is different, as OAuth requires."""
     set_denial_reason(scope, error)
     scope["state"][_IS_DENIED] = True
 
@@ -65,7 +66,7 @@ class DenialRecorder:
         self._suppressed: Counter[tuple[str, str]] = Counter()
 
     def note(self, scope: Scope, status: int) -> None:
-        """Notes a request that has ended. Reads without any token are not recorded."""
+        """Queues a request that has ended, if it was denied. Reads without a token are not recorded."""
         state: Mapping[str, Any] = scope.get("state", {})
         is_denied = status in _DENIED or state.get(_IS_DENIED, False)
         if not is_denied and not (status == 404 and state.get(_IS_HIDDEN)):

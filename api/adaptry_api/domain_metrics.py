@@ -1,7 +1,7 @@
 """Metrics of the registry's contents, for Prometheus: aliases, loaded adapters, recalls, rollouts, quotas.
 
 These figures name adapters and namespaces, so only a caller who may read everything gets them (a token with
-the role viewer on `*`). Of each kind, at most `MOST` series are shown: the aliases that moved last, the
+the role viewer on `*`). At most `MOST` series of each kind are shown: the aliases that moved last, the
 versions that most workers have loaded, the largest users of storage. They are read at most every few seconds,
 however often they are requested.
 """
@@ -26,7 +26,7 @@ _SECONDS = 15.0
 
 
 class DomainMetrics:
-    """The metrics of one catalog. Safe for many threads: one reads while the others wait."""
+    """The metrics of one catalog. Safe for many threads: only one reads, the others wait."""
 
     def __init__(self, catalog: Catalog, clock: Callable[[], float] = time.monotonic) -> None:
         self._catalog = catalog

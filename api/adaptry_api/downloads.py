@@ -69,7 +69,8 @@ async def bytes_response(
     *,
     body: bytes | None = None,
 ) -> Response:
-    """200, 206 or 304; raises `HttpProblem` (412, 416). `headers` are those of the file, with its `ETag`.
+    """The response 200, 206 or 304. Raises `HttpProblem` (412, 416). `headers` are those of the file, with
+    its `ETag`.
 
     The first piece is read before the answer begins, so that a missing file gives an error status. If the
     bytes are already in memory, pass them as `body`; nothing is read then.
@@ -91,8 +92,8 @@ async def bytes_response(
 def response_without_reading(
     request: Request, path: str, size: int, headers: dict[str, str], body: bytes | None
 ) -> Response | _Unread:
-    """The response of `bytes_response`, if it needs no bytes except `body`. Otherwise the part that must be
-    read for it. Raises `HttpProblem` (412, 416).
+    """The response of `bytes_response`, if it needs no bytes except `body`; otherwise the part that must be
+    read. Raises `HttpProblem` (412, 416).
     """
     etag = headers["ETag"]
     headers = {**headers, "Accept-Ranges": "bytes"}
@@ -197,4 +198,4 @@ async def _sent(
             if length:
                 piece = await to_thread.run_sync(next, pieces, None, limiter=limiter)
     finally:
-        _close(pieces)  # also if the client disconnects
+        _close(pieces)  # even if the client disconnects

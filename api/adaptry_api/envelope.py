@@ -142,7 +142,7 @@ class _Traffic:
             self.status = message["status"]
             message["headers"] = with_our_headers(message["headers"], self._request_id, self._scope)
         else:
-            self.sent += len(message.get("body", b"")) + message.get("count", 0)  # of a file
+            self.sent += len(message.get("body", b"")) + message.get("count", 0)  # `count`: bytes of a file
         await self._send(message)
 
 

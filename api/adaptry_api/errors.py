@@ -1,7 +1,7 @@
 """Errors as responses: one table from class to status, one form (`application/problem+json`, RFC 9457).
 
-`code` is stable and is what clients look at; `detail` is the sentence; `request` finds the line in the log.
-Tracebacks are never sent, and input only as quoted in our own sentence.
+Clients rely on `code`, which is stable; `detail` is a sentence for people; `request` finds the line in the
+log. Tracebacks are never sent, and input only as quoted in our own sentence.
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ def http_error_response(error: HTTPException, request_id: str) -> Response:
 
 
 def install_error_handlers(app: FastAPI, unserved: Callable[[Request, int], Awaitable[Response]]) -> None:
-    """Turns every error that leaves a route into a problem response; `unserved` responds for addresses of the
-    Hub protocol that no route has.
+    """Turns every error that leaves a route into a problem response; `unserved` answers requests for
+    addresses of the Hub protocol that have no route.
     """
 
     async def ours(request: Request, error: Exception) -> Response:

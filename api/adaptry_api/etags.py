@@ -27,7 +27,7 @@ _GENERATION = re.compile(r'"([0-9]{1,18})"')
 
 
 def has_current(request: Request, tag: str) -> bool:
-    """Whether `If-None-Match` names this `ETag`, or any by `*` (RFC 9110 §13.1.2)."""
+    """Whether `If-None-Match` names this `ETag`, or is `*` (RFC 9110 §13.1.2)."""
     known = request.headers.get("if-none-match", "")
     return known.strip() == "*" or tag in known
 
@@ -70,8 +70,8 @@ def etag_json(request: Request, body: bytes, etag: str | None = None) -> Respons
 def require_unchanged(if_match: str | None, find: Callable[[], BaseModel | FrozenValue]) -> None:
     """Raises `HttpProblem` (412) if `If-Match` names another state than this one.
 
-    It prevents edits that are based on an outdated page, but not two edits at the same moment: an adapter's
-    texts have no generation.
+    This prevents edits based on an outdated page, but not two simultaneous edits: an adapter's texts have no
+    generation.
     """
     if if_match is not None and if_match not in ("*", _tag(find().model_dump_json(by_alias=True).encode())):
         raise HttpProblem(412, "it has changed since you read it; read it again and retry")

@@ -115,7 +115,7 @@ class EventTexts:
         self._batches: dict[int, tuple[EventBatch, bytes]] = {}  # by `id`
 
     def of(self, batch: EventBatch) -> bytes:
-        """The events, and a line that moves a listener past those that it may not see and keeps the
+        """The events, and a line that moves a listener past events that it may not see, and keeps the
         connection alive.
         """
         kept = self._batches.get(id(batch))

@@ -2,8 +2,8 @@
 
 Freed threads go round the tenants that wait, one to each. A tenant gets another thread only while it holds
 fewer than a fixed multiple of the threads that are still free (dynamic thresholds, Choudhury and Hahne,
-IEEE/ACM Transactions on Networking, 1998). So a tenant alone gets its share of the pool, the rest is free at
-once for others, and the more tenants there are, the less each may hold.
+IEEE/ACM Transactions on Networking, 1998). So a tenant alone gets its share of the pool, the other threads
+are immediately free for newcomers, and the more tenants there are, the fewer threads each may hold.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class FairThreads:
-    """At most `total` threads at once, of which a tenant gets `share` if no other holds any.
+    """At most `total` threads at once; a tenant gets up to `share` of them if no other tenant holds any.
 
     Only to be used on one event loop.
     """

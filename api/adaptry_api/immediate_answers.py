@@ -1,11 +1,11 @@
 """Answers from memory that are written before the event loop does anything else.
 
-A quick answer (`quick_routes`) runs as a task, behind uvicorn's and our middleware, which takes longer than
-finding an answer in memory. Routes with such answers (`answered_quickly(at_once=…)`) are tried first, by the
-protocol itself (`immediate_protocol`). Whatever the middleware does for a request is done here too: identity,
-headers, metrics, log. Requests with anything unusual, such as a body, a range or a header of a proxy, are
-answered in the usual way; so are requests whose answer is an error, and all requests if their number is
-limited.
+A quick answer (`quick_routes`) runs as a task, behind uvicorn's and our own middleware, which take longer
+than finding an answer in memory. Routes with such answers (`answered_quickly(at_once=…)`) are tried first, by
+the protocol itself (`immediate_protocol`). Whatever the middleware does for a request is done here too:
+identity, headers, metrics, log. Requests with anything unusual, such as a body, a range or a header of a
+proxy, are answered in the usual way; so are requests whose answer is an error, and all requests if their
+number is limited.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class _Kept(NamedTuple):
 
 
 class FoundAnswer(NamedTuple):
-    """An answer to a request that arrived at `began`, by `time.perf_counter`. `commit` is the commit as of
-    which it holds; None if no commit changes it.
+    """An answer to a request that arrived at `began`, by `time.perf_counter`. It is valid as of `commit`;
+    None if no commit changes it.
     """
 
     method: str

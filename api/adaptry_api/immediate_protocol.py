@@ -34,7 +34,7 @@ class ImmediateProtocol(DirectFiles):
 
     _is_between_requests = True  # whether the parser waits for the first byte of a request
     _is_answered = False  # whether the current request has been answered
-    _fingerprint: bytes | None = None  # of the last received bytes, if they can be a whole request
+    _fingerprint: bytes | None = None  # of the last received bytes, if they may be a whole request
     _whole = b""  # a whole request, while it is handled, if its answer may be held
     _held: _HeldRequest | None = None
     _is_usual_only = False  # whether no request is answered from memory

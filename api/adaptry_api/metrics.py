@@ -1,6 +1,6 @@
 """The server's metrics since its start, in Prometheus' text format.
 
-Labels are methods, route templates and statuses: never a name of a tenant or of anything it owns.
+Labels are methods, route templates and statuses, never the name of a tenant or of anything that it owns.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class RequestMetrics:
         self._sent.inc(sent)
 
     def record_share(self, is_done: bool) -> None:
-        """One try to share counts of requests with other processes."""
+        """Counts one attempt to share request counts with other processes."""
         self._shares.labels("done" if is_done else "failed").inc()
 
     def render(self) -> str:
-        """Everything, in Prometheus' text format 0.0.4."""
+        """All metrics, in Prometheus' text format 0.0.4."""
         return generate_latest(self._all).decode()

@@ -108,7 +108,7 @@ def eval_(
     place = _place_of(registry, version, base, is_needed=not dry_run)
     measured = evaluated_model(version, place, device=device, engine=engine, served_as=model)
     path = str(include_path) if include_path else None
-    arguments = lm_eval.lm_eval_arguments(measured, options, path)  # which refuses paths that lm-eval splits
+    arguments = lm_eval.lm_eval_arguments(measured, options, path)  # refuses paths that lm-eval splits
     if dry_run:
         for line in lm_eval.shell_lines(measured, arguments, getattr(registry, "url", None)):
             print_out(line)

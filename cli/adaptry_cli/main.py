@@ -323,7 +323,7 @@ def _print_error(sentence: str) -> None:
         sentence = " ".join(
             word if len(word) <= _LONGEST_WORD else f"{word[:100]}…" for word in sentence.split(" ")
         )
-    with contextlib.suppress(OSError):  # there may be no room for messages either
+    with contextlib.suppress(OSError):  # the disk may be full for messages too
         print_err(f"error: {sentence}")
 
 

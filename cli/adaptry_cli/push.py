@@ -149,7 +149,7 @@ def print_pushed(pushed: PushResult, as_json: bool) -> None:
     if not pushed.is_new:
         print_err(f"{version.label} already has these files; no new version was created")
     if version.state != "active":
-        from adaptry.registry.state_warnings import state_warning  # few pushes find such a version
+        from adaptry.registry.state_warnings import state_warning  # few pushes return a withdrawn version
 
         print_err(f"warning: {state_warning(version)}")
     for finding in pushed.report.findings:

@@ -19,7 +19,7 @@ from adaptry_cli.arguments import REF, validate_options
 from adaptry_cli.connection import registry_option
 from adaptry_cli.out import json_option, print_answer, print_err
 
-_NEWEST_EVENTS = 200  # of the adapter, in which the last move of an alias is looked for
+_NEWEST_EVENTS = 200  # of the adapter's events, searched for the alias's last move
 
 _ref = click.argument("ref", metavar="NAME@VERSION", type=REF)
 

@@ -35,7 +35,7 @@ def _version_row(version: VersionInfo) -> tuple[str, ...]:
         version.method,
         "" if version.rank is None else str(version.rank),
         ", ".join(dict.fromkeys(map(last_part, version.targets))),
-        base_text(version).removesuffix(" (verified)"),  # which nearly every base is
+        base_text(version).removesuffix(" (verified)"),  # nearly every base is verified
         str(version.findings or ""),
     )
 

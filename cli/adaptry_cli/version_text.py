@@ -160,7 +160,7 @@ def row_of_tensor(tensor: TensorInspection) -> tuple[str, ...]:
 
 
 def base_text(version: VersionInfo) -> str:
-    """`org/model (verified)`; of a base without a name, the beginning of its id."""
+    """`org/model (verified)`; if the base has no name, the beginning of its id."""
     name = version.base_name or (version.base_id.brief if version.base_id else "")
     return f"{name} ({version.base_status})" if name else ""
 

@@ -51,8 +51,9 @@ def offline_text(worker: WorkerInfo) -> str | None:
 
 
 def problem_explains(resident: ResidentInfo, problem: str | None) -> bool:
-    """Whether the problem of a name is the reason why this version is not loaded. It has more than the
-    version's own reason, such as the time of the next attempt."""
+    """Whether the problem of a name is the reason why this version is not loaded. It has more detail than the
+    version's own reason, such as the time of the next attempt.
+    """
     if problem is None or resident.condition == "loading":
         return problem is not None
     return resident.condition == "failed" and problem.startswith(resident.reason or problem)

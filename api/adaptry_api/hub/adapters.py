@@ -38,7 +38,7 @@ _FURTHEST = 1000
 
 
 class AdapterRepository(Repository):
-    """`info` is the state at lookup."""
+    """An adapter as a repository; `info` is its state at lookup."""
 
     def __init__(self, reader: HubReader, info: AdapterInfo) -> None:
         self.id = str(info.name)
@@ -178,7 +178,7 @@ def state_warnings(version: VersionInfo | None) -> tuple[str, ...]:
 
 
 def last_commits(commits: Commits, name: AdapterName, revision: str) -> dict[str, CommitInfo]:
-    """By path, the last commit up to `revision` that changed this file."""
+    """The last commit up to `revision` that changed each file, by path."""
     settled: dict[str, CommitInfo] = {}
     now: dict[str, Digest] | None = None
     for commit, before in pairwise(_steps(commits, name, revision)):

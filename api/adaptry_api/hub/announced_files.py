@@ -1,8 +1,8 @@
 """Files that clients announce before they send them, remembered for minutes, separately in each server
 process.
 
-Clients announce a large upload in batches, and older ones commit all of it at once: only the announcements
-together show that it is too large, or that a batch without a file to keep is one of many. One client,
+Clients announce a large upload in batches, and older ones commit all of it at once: only all announcements
+together show that it is too large, or that a batch in which no file is kept is one of many. One client,
 `upload_large_folder` of `huggingface_hub` before 2.0, repeats a refused announcement endlessly, whatever the
 status; it stops only when the response marks the files as ignored.
 """
@@ -69,7 +69,7 @@ class Announcements:
         self._refused = _Recent[tuple[float, ...]]()
 
     def add(self, key: Key, paths: Collection[str], now: float, *, is_full: bool = False) -> AnnouncedUpload:
-        """The upload with these paths added; `is_full`: they come from a full batch, which another may
+        """The upload with these paths added; `is_full`: they come from a full batch, so another batch may
         follow.
         """
         with self._lock:

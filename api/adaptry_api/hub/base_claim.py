@@ -19,8 +19,8 @@ CLAIM_FILES = (CONFIG, README)
 
 
 def claimed_base(read: Callable[[str], bytes]) -> BaseClaim | None:
-    """The base in the card; None if the config names one or the card does not. `read` returns a file's bytes,
-    or none.
+    """The base in the card; None if the config names one, or the card names none. `read` returns a file's
+    bytes, empty if it does not exist.
 
     A malformed config or card declares no base; admission of the files reports the fault.
     """

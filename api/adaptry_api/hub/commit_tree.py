@@ -65,8 +65,8 @@ class _ParsedCommit:
 def apply_commit(
     registry: Registry, name: AdapterName, branch: str, operations: Iterable[Operation]
 ) -> tuple[CommitResult, Manifest]:
-    """Commits the changes; returns the commit and the tree it was based on. A commit sent again after a lost
-    answer gets the same answer.
+    """Commits the changes; returns the commit and the tree it was based on. If a commit is sent again after a
+    lost response, the response is the same.
 
     Raises the errors of `commits.put`, `HttpProblem` (412) if the branch's head is not the commit's parent,
     `FileMissing`, `Invalid`.
@@ -97,7 +97,7 @@ def apply_commit(
 
 def drop_excluded_files(operations: Iterable[Operation], chosen: UploadFilter) -> Iterator[Operation]:
     """The operations without the files that an announcement would leave out: the JavaScript client sends
-    those too, and other clients need not announce files.
+    those anyway, and other clients need not announce files.
 
     Raises, at its end, `Unsupported` and `TooLarge` as for an announcement, and `Unsupported` if no operation
     is left. Raises `HttpProblem` (422) for a malformed path.

@@ -1,9 +1,9 @@
-"""Which files of an upload are kept, decided before their bytes arrive: only then do clients show a refusal's
-text.
+"""Decides which files of an upload are kept, before their bytes arrive: clients show the text of a refusal
+only then.
 
 Files that are not part of an adapter are left out, and the upload continues: trainers send their optimizer
-state with the model. An upload is refused if leaving files out would store something else than the uploader
-intended: a whole model, or weights that exist only in a pickle.
+state with the model. An upload is refused if, without the files left out, it would not be what the uploader
+intended: if it is a whole model, or its weights exist only in a pickle.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def require_some_kept(files: Collection[str], unwanted: Mapping[str, str | None]
     """Raises `Unsupported` if all files are left out: clients would report success without committing
     anything.
 
-    An upload of git's own files alone does not fail.
+    An upload that contains only git's own files does not fail.
     """
     if unwanted.keys() <= _SILENT or set(files) - unwanted.keys():
         return

@@ -79,7 +79,7 @@ def repo_info_json(
     with_blobs: bool = False,
     with_security: bool = False,
 ) -> dict[str, Any]:
-    """All of a repository's fields; without a snapshot, those of a listing. (`Any`: JSON.)"""
+    """All of a repository's fields; without a snapshot, only those that a listing has. (`Any`: JSON.)"""
     body: dict[str, Any] = {
         "_id": _hub_id(id),
         "id": id,

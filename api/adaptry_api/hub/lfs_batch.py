@@ -1,5 +1,5 @@
-"""The Git LFS batch: the client announces files and gets their upload URLs; and the final check that a file
-arrived.
+"""The Git LFS batch, in which the client announces files and gets their upload URLs, and the final check that
+a file arrived.
 
 Bytes are sent without a token, so each URL contains a grant. Files that the adapter already has are not
 uploaded again, and the answer does not reveal whether another adapter has them.
@@ -58,7 +58,7 @@ async def batch(request: Request, name: Name, identity: Caller, registry: Caller
 
 @ROUTES.post(f"{_LFS}/verify")
 async def verify(request: Request, name: Name, identity: Caller, registry: CallersRegistry) -> Response:
-    """200 once the adapter has the file."""
+    """Responds with 200 once the adapter has the file."""
     wanted = await read_lfs_body(request, LfsObject)
 
     def check() -> None:

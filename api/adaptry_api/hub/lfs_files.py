@@ -1,7 +1,6 @@
 """`lfs-files`: the large files of an adapter, in all commits of its branches and tags.
 
-Files can be listed; deleting a single one is refused, since a version's files stay as long as the version
-does.
+Files can be listed. Deleting a single one is refused, since a version keeps its files.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _PAGE = 200
 
 @ROUTES.get(f"{MODELS}/lfs-files")
 def list_lfs_files(name: Name, registry: CallersRegistry) -> list[dict[str, Any]]:
-    """Each file once, as of its first commit; the newest first. (`Any`: JSON.)"""
+    """Each file once, with its first commit, newest first. (`Any`: JSON.)"""
     found: dict[str, dict[str, Any]] = {}
     for ref, commit in _commits(registry.commits, name):
         for entry in registry.commits.tree(name, commit.digest).files:
@@ -66,7 +65,7 @@ def _commits(commits: Commits, name: AdapterName) -> list[tuple[str, CommitInfo]
     for word in words:
         for commit in iter_items(partial(_page, commits, name, word)):
             if commit.digest in seen:
-                break  # from here on the chain was read already
+                break  # the rest of the chain was read already
             seen.add(commit.digest)
             found.append((f"refs/heads/{word}", commit))
     return sorted(found, key=lambda pair: pair[1].at, reverse=True)

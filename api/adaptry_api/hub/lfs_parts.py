@@ -1,4 +1,4 @@
-"""Receives a large file in parts, each at its own URL, in any order, repeatable; then joins them.
+"""Receives a large file in parts, each at its own URL, in any order and possibly repeated; then joins them.
 
 Parts are kept in a spool, since an upload of the registry accepts bytes only in order. So the client waits
 at the end, while the file is joined, hashed and inspected. A file sent in one piece is hashed and inspected

@@ -1,6 +1,6 @@
 """Lists of the repositories that the caller may read, filtered, sorted, in pages.
 
-By default they are sorted by name, and read a page of the registry at a time. Any other order requires
+By default they are sorted by name, and the registry is read one page at a time. Any other order requires
 reading all of them first.
 """
 
@@ -91,7 +91,7 @@ def models(
     expand: Expand = [],  # noqa: B006
     brackets: Brackets = [],  # noqa: B006
 ) -> Response:
-    """A page, with the next one in `Link`. No repository is gated, or served by an inference provider.
+    """A page; `Link` has the next one. No repository is gated, or served by an inference provider.
 
     Raises `Invalid` for a filter that the registry cannot apply: ignoring it would list other adapters.
     """

@@ -25,7 +25,7 @@ class HasCatalog(Protocol):
 
 
 class NameCaseMismatch(NotFound):
-    """No repository has the name as written, but one has it in another case."""
+    """No repository has the name as written, but one has it in a different case."""
 
 
 def canonical_id(state: HasCatalog, identity: Identity, id: str) -> str | None:

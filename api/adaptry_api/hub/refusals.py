@@ -1,8 +1,8 @@
 """Errors in the form that the Hub's clients parse: `X-Error-Code` for the kind, one line of text, a request
 id.
 
-A client chooses its exception by these headers alone, and loaders continue only after the right exception:
-they probe for files that often do not exist.
+A client derives its exception from these headers alone, and loaders, which probe for files that often do not
+exist, continue only after the right exception.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ which abandoned uploads free their slots.
 
 
 class HubNotFound(HTTPException):
-    """A repository, revision or file that does not exist, or that the caller may not know of.
+    """A repository, revision or file does not exist, or the caller may not know that it exists.
 
     With `commit`, clients remember that this commit has no such file and do not request it again.
     """

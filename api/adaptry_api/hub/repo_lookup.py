@@ -66,8 +66,8 @@ def find_repository(reader: HubReader, id: str, kinds: tuple[RepositoryLookup, .
 
 
 def refuse_other_case(reader: HubReader, id: str) -> Repository | None:
-    """Finds nothing, or raises `NameCaseMismatch`: a name of this server in another case comes before another
-    Hub's.
+    """Finds nothing, or raises `NameCaseMismatch`: a name on this server in a different case takes precedence
+    over another Hub's.
     """
     if reader.name_in_other_case(id) is not None:
         raise NameCaseMismatch(f"there is no {id[:200]}, but a name that differs by case")
@@ -75,7 +75,7 @@ def refuse_other_case(reader: HubReader, id: str) -> Repository | None:
 
 
 def hub_reader(request: Request, identity: Identity) -> HubReader:
-    """For a caller who was identified."""
+    """For an authenticated caller."""
     state = app_state_of(request)
     caches = cast(HubCaches, request.app.state.hub_caches)
     return HubReader(

@@ -1,8 +1,8 @@
 """The datasets to which lm-eval pushes: an inbox for results, and the only datasets that are served.
 
 Every namespace has `lm-eval-results` and `lm-eval-results-private`. They need not be created, and are the
-same inbox, in which callers see the files that they posted themselves: lm-eval reads them back to write a
-card, which is not kept.
+same inbox. Callers see the files that they posted there, because lm-eval reads them back to write a card; the
+card is not kept.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The bytes of small files, which are read together and kept with their snapshot.
 
-Reading a file of a few kilobytes costs less than handing the read to a thread. So the first request for a
+Reading a file of a few kilobytes costs less than passing the read to a thread. So the first request for a
 small file of a snapshot reads all of its small files. If small files of an adapter have been requested, the
 next look-up of the adapter reads them in the same transaction (`SnapshotLookup.note_small_files`).
 """
@@ -36,7 +36,7 @@ async def small_file(request: Request, snapshot: Snapshot, file: RepositoryFile)
 
 
 def keep_small_files(snapshot: Snapshot, wanted: RepositoryFile | None = None) -> None:
-    """Reads files while there is room, starting with `wanted`. Raises only the errors of reading `wanted`."""
+    """Reads files as long as they fit, starting with `wanted`. Raises only the errors of reading `wanted`."""
     room = MOST_BYTES
     for file in sorted(snapshot.files, key=lambda one: (one is not wanted, one.size)):
         room -= file.size

@@ -1,6 +1,6 @@
 """Caches snapshots of adapters for as long as nothing in the catalog changes.
 
-A client asks for a repository, then for each of its files twice. Without this, each request reads adapter,
+A client requests a repository, then each of its files twice. Without this, each request reads adapter,
 commit and version again. The rules are those of `answer_cache`: authentication first, then a check for
 commits by any process.
 """
@@ -59,7 +59,7 @@ class SnapshotCache:
 
     @classmethod
     def of(cls, state: AppState) -> SnapshotCache | None:
-        """None for a mirror, whose reads may query the mirrored registry."""
+        """None for a mirror, since its reads may query the mirrored registry."""
         if not state.quick_reads.is_available:
             return None
         by_revision = AnswerCache[Snapshot](state.commits, MOST)
@@ -229,7 +229,7 @@ class SnapshotLookup:
                 find = partial(find_repository, reader, id, REPOSITORY_LOOKUPS)
                 found = await run_in_own_threads("reads", partial(look_up, find))
         finally:
-            if self.cache and made:  # also if it has no such file: clients probe for several
+            if self.cache and made:  # cached even if the file is missing: clients probe for several
                 self.cache.put(id, revision, self.identity, made[0], commit)
                 if what and made[0].depends_on_catalog:
                     self.cache.note_known(key, what)
@@ -273,7 +273,7 @@ def cached(what: str, make: Callable[[Snapshot], CachedAnswer]) -> Callable[[Sna
 
 
 def snapshot_lookup(request: Request, identity: Identity) -> SnapshotLookup:
-    """For the repository that the request's URL names."""
+    """The lookup for the repository that the request's URL names."""
     cache = cast(SnapshotCache | None, request.app.state.hub_snapshots)
     return SnapshotLookup(request, identity, cache)
 

@@ -89,7 +89,7 @@ class ListedFiles(FileList):
 class LazyFiles(FileList):
     """Files whose git ids are computed when they are used.
 
-    A branch has up to thousands of files, and a client asks for each of them in requests of its own.
+    A branch may have thousands of files, and a client requests each of them separately.
     """
 
     def __init__(self, entries: Sequence[FileEntry], make: Callable[[FileEntry], RepositoryFile]) -> None:
@@ -173,7 +173,7 @@ class Snapshot:
 
 
 def repository_files(entries: Sequence[FileEntry], read: Read, caches: HubCaches) -> FileList:
-    """The stored files of a snapshot; if they are many, each is made when it is used."""
+    """The stored files of a snapshot; if there are many, each is created when it is used."""
     files = LazyFiles(entries, lambda entry: repository_file(entry, read, caches))
     return files if len(entries) > MOST_CACHED_FILES else ListedFiles(files)
 

@@ -1,9 +1,10 @@
-"""Hub protocol addresses that this server does not answer: a sentence for clients, no wrong error code.
+"""Addresses of the Hub protocol that this server does not serve: clients get a sentence, and no misleading
+error code.
 
 `RepoNotFound` is used only for repositories, since clients report it as a mistyped name. For an address
-without a route, a 404 without a code makes every client stop and print the sentence. Datasets, spaces and the
-like are repositories too, and downloads show the sentence of no other error, so a request for one by name
-gets `RepoNotFound`.
+without a route, a 404 without a code makes every client stop and print the sentence. Datasets and spaces are
+repositories too, and downloads show the sentence only of this error, so a request for one by name gets
+`RepoNotFound`.
 """
 
 from __future__ import annotations

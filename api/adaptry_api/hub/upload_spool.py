@@ -32,7 +32,7 @@ MAX_SPOOL_BYTES = MAX_REVISION
 """Maximum size of one spool in bytes."""
 
 _BATCH = 1 << 20
-_MOST_PIECES = 1024  # that one writev call accepts
+_MOST_PIECES = 1024  # the maximum for one writev call
 _FINISHED = "finished"
 _ALONE = ".alone"
 

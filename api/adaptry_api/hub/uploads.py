@@ -79,7 +79,7 @@ def content_length(request: Request, most: int) -> int:
 
 
 def require_length(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
-    """Passes the pieces on; raises `Invalid` at the end if they are not `size` bytes together."""
+    """Passes the pieces on; raises `Invalid` at the end if they do not add up to `size` bytes."""
     received = 0
     for piece in pieces:
         received += len(piece)
@@ -115,7 +115,7 @@ class RequestBody:
                 yield piece[passed:]
 
     def skip_rest(self) -> None:
-        """Reads what is left: a client reads no response while it sends."""
+        """Reads the remaining bytes: a client reads no response while it sends."""
         for _ in self.pieces:
             pass
 

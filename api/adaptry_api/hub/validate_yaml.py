@@ -30,7 +30,7 @@ _BODY = TypeAdapter(ValidateYamlRequest)
 
 @ROUTES.post("/api/validate-yaml", dependencies=[PUBLIC])
 async def validate(request: Request) -> Response:
-    """400 with the fault, which clients show; nothing is stored.
+    """Responds with 400 and the fault, which clients show; nothing is stored.
 
     Cards of Python's `huggingface_hub` are sent here without a token; these are not read, and pass. The
     upload that follows is checked in any case.

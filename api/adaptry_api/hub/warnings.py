@@ -1,4 +1,4 @@
-"""Warnings in the headers of a response: clients log the first one of each topic, also from an error."""
+"""Warnings in the headers of a response: clients log the first one of each topic, even in error responses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST = 5
 
 
 def add_warnings(response: Response, topic: str, texts: Iterable[str]) -> None:
-    """Adds the texts."""
+    """Adds a warning for each text."""
     for text in texts:
         response.headers.append(WARNING_HEADER, warning_line(topic, text))
 

@@ -20,8 +20,8 @@ ROUTES = hub_router()
 
 @ROUTES.get(f"{UPLOAD_PATH}/v1/chunks/{{kind}}/{{hash}}")
 def known_chunk(request: Request, upload: XetUploadId, writer: XetWriter, kind: str, hash: str) -> Response:
-    """The chunks of one of the adapter's own files that begins with this chunk, or has it where clients query
-    it. Raises `NotFound` if no file of it has the chunk, even if another adapter has it.
+    """The chunks of one of the adapter's own files that begins with this chunk, or has it in a place where
+    clients query it. Raises `NotFound` if none of its files has the chunk, even if another adapter has it.
     """
     state, name = app_state_of(request), writer.grant.name
     file = state.chunk_maps.find_file_with_chunk(name, check_hash(hash))

@@ -115,7 +115,7 @@ class _Joining:
         self._upload = upload
         self._writer = writer
         self._name = writer.grant.name
-        self._stored: tuple[JoinedFile, ...] = ()  # once all are
+        self._stored: tuple[JoinedFile, ...] = ()  # set once all are stored
         self._early: EarlyJoin | None = None
 
     def slot(self) -> AbstractAsyncContextManager[anyio.CapacityLimiter]:

@@ -6,8 +6,8 @@ as plain files by their SHA-256.
 Every token comes with its own address (`casUrl`), and chunks uploaded there are visible nowhere else: a
 client assumes that chunks sent to an address stay there permanently, and one upload cannot refer to chunks of
 another. Clients need not send chunks of the adapter's own files: they query a chunk, and the answer names the
-file that contains it. Downloads never use Xet. Clients also try two routes that we do not have: one for
-another way to send xorbs, where the 404 makes them use this one, and one for their statistics.
+file that contains it. Downloads never use Xet. Clients also try two routes that we do not have: another way
+to send xorbs (after a 404, they use this one), and one for their statistics.
 """
 
 from __future__ import annotations

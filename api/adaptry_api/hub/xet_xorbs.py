@@ -20,8 +20,9 @@ ROUTES = hub_router()
 
 @ROUTES.post(f"{UPLOAD_PATH}/v1/xorbs/default/{{hash}}")
 async def put_xorb(request: Request, upload: XetUploadId, writer: XetWriter, hash: str) -> Response:
-    """Unpacks the body as it arrives, and keeps the chunks for the shards that follow, whose first file is
-    stored meanwhile."""
+    """Unpacks the body as it arrives, and keeps the chunks for the shards that follow. The first file of
+    these is already being stored.
+    """
     state, name = app_state_of(request), check_hash(hash)
     size = content_length(request, xorb.MAX_BODY_BYTES)
 

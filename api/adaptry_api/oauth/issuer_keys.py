@@ -75,7 +75,7 @@ class IssuerKeys:
     def keys_of(self, issuer: str, key_id: str | None) -> KeySet:
         """The keys of a trusted provider; fetched again if none has the id.
 
-        Raises `Unavailable` if they cannot be fetched, and none of the last hour are known.
+        Raises `Unavailable` if they cannot be fetched, and no keys from the last hour are known.
         """
         provider = self._provider(issuer)
         with provider.lock:

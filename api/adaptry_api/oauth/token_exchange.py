@@ -25,7 +25,8 @@ _RECORDED = (
 
 def exchange_token(state: AppState, parameters: Mapping[str, str]) -> CreatedToken:
     """The job's token. Raises `OAuthError`: `invalid_target` for a resource that is not an adapter's name,
-    `invalid_grant` for a token that is not accepted, `temporarily_unavailable` while its keys cannot be had.
+    `invalid_grant` for a token that is not accepted, `temporarily_unavailable` while the provider's keys
+    cannot be fetched.
     """
     if required(parameters, "subject_token_type") != _ID_TOKEN:
         raise OAuthError("invalid_request", f"subject_token_type must be {_ID_TOKEN}")

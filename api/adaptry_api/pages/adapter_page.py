@@ -1,8 +1,9 @@
-"""The page of an adapter: live versions with their workers and moves; all versions, and one of them in full.
+"""The page of an adapter: live versions with their workers and moves, a list of all versions, and one version
+in full.
 
 The version in full is `?version=`, else the one in production, else the latest, else the newest. Its fit to
-engines and its lineage are parts of their own, which the page loads when they come into view: they read files
-and walk a graph.
+engines and its lineage are separate parts, which the page loads when they come into view, since they read
+files and walk a graph.
 """
 
 from __future__ import annotations

@@ -45,9 +45,10 @@ REMOVED = "alias.removed"
 
 
 class AliasMove(BaseModel):
-    """A move to version `number`, or a removal, for which it is None. `until` is when the next one came.
+    """A move to version `number`, or a removal (None). `until` is the time of the next move.
 
-    `verdict` is why it was allowed (`met`, `overridden`, `rollback`), None where the alias had no policy.
+    `verdict` is the reason why it was allowed (`met`, `overridden`, `rollback`); None if the alias had no
+    policy.
     """
 
     number: int | None

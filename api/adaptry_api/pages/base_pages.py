@@ -46,7 +46,7 @@ class BasesPage(BaseModel):
 
 
 class BasePage(BaseModel):
-    """A base, the digests of its parts that are not in its id, and a page of the versions on it.
+    """A base, the digests of the parts that its id does not cover, and a page of the versions on it.
 
     `tensors` counts its tensors, and `facts` are fields of its config.
     """

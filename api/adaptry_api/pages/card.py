@@ -28,7 +28,7 @@ def render_card(readme: bytes, images: Mapping[str, str]) -> str:
 
     `images` maps paths of the version's files to addresses. Headings are two levels down, below the page's.
     """
-    import nh3  # which a server without readers of pages never needs
+    import nh3  # a server whose pages no one opens never needs it
 
     text = readme[:MAX_CARD].decode("utf-8", "replace")
     head = README_HEAD.match(text)
@@ -38,7 +38,7 @@ def render_card(readme: bytes, images: Mapping[str, str]) -> str:
         for inner in token.children or ():
             if inner.type == "image":
                 source = images.get(str(inner.attrs.get("src", "")).removeprefix("./"))
-                if source is None:  # of another host, or not there: its text is shown instead
+                if source is None:  # on another host, or missing: the alternative text is shown
                     inner.type = "text"
                 else:
                     inner.attrs["src"] = source

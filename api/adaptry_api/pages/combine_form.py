@@ -34,7 +34,7 @@ class CombineForm:
 
     @classmethod
     def of(cls, query: QueryParams) -> CombineForm:
-        """Raises `Invalid` for more adapters than a page takes."""
+        """Raises `Invalid` if there are more adapters than a page allows."""
         rows = [(ref.strip()[:256], weight) for ref, weight in _rows(query) if ref.strip()]
         if len(rows) > MOST:
             raise Invalid(

@@ -1,7 +1,7 @@
-"""Compares two or more versions, also of different adapters: their differences and their measurements.
+"""Compares two or more versions, possibly of different adapters: their differences and their measurements.
 
-The first version is the one that the others are compared with. Everything is read from headers, configs and
-stored values; figures that need the weights are a separate part (`compare_weights`).
+The others are compared with the first version. Everything is read from headers, configs and stored values;
+figures that need the weights are a separate part (`compare_weights`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class ComparePage(BaseModel):
     without_config: tuple[str, ...] = ()
 
     def verdicts_of(self, place: int) -> list[tuple[int, str, str]]:
-        """How many metrics of the version at this place have each verdict, with its words and its tone."""
+        """How many metrics of the version at this position have each verdict, with the verdict's words and
+        tone.
+        """
         found = Counter(row.cells[place].verdict for row in self.metrics)
         return [(found[verdict], words, tone) for verdict, words, tone in VERDICTS if found[verdict]]
 

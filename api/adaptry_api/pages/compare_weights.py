@@ -65,7 +65,9 @@ class MeasuredVersion(BaseModel):
 
 
 class WeightsPart(BaseModel):
-    """The versions; the versions to measure, if something is missing; and the newest job that does."""
+    """The versions; the versions to measure, if something is missing; and the newest job that measures
+    them.
+    """
 
     scale: ClassVar = SCALE
     scale_size: ClassVar = SCALE_SIZE
@@ -93,7 +95,7 @@ class WeightsPart(BaseModel):
 
     @property
     def norm_maps(self) -> Iterator[tuple[str, HeatMap]]:
-        """A map for each measured version, all with one scale."""
+        """A map for each measured version, all on one scale."""
         axes = self.axes
         norms = {one.label: norms_by_place(one.statistics) for one in self.versions if one.statistics}
         high = max((value for found in norms.values() for value in found.values()), default=0.0)
@@ -128,7 +130,7 @@ def show_weights(request: Request, registry: VisitorsRegistry, identity: Visitor
 
 @ROUTES.get(f"{WEIGHTS}/live", response_model=None)
 async def stream_weights(request: Request, registry: VisitorsRegistry, ref: Refs) -> Response:
-    """The part, each time that it has changed, until no job is open."""
+    """Streams the part each time it has changed, until no job is open."""
     part = LivePart(
         "weights_part.html",
         lambda registry, identity: read_weights(registry, identity, ref),
@@ -164,7 +166,7 @@ def _to_measure(found: Sequence[MeasuredVersion]) -> tuple[str, ...]:
     first, *others = found
     lacking = [one for one in others if not one.reason and (one.statistics is None or one.distance is None)]
     if first.reason:
-        lacking = [one for one in lacking if one.statistics is None]  # there is no distance from it
+        lacking = [one for one in lacking if one.statistics is None]  # no distances from it
     elif lacking or first.statistics is None:
         lacking = [first, *lacking]
     return tuple(dict.fromkeys(one.label for one in lacking))

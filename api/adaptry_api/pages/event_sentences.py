@@ -1,4 +1,4 @@
-"""Events as sentences for people, and the last of them."""
+"""Events as sentences for people, and the most recent ones."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Facets of a search: the values of a few fields that narrow it, with how many versions have each.
 
-The first page counts the newest 200 matches. Where there are more, a part that loads late counts up to
-10,000, page by page through the same search. That takes about a second of the server's time, so one search is
-counted at a time, and results are kept for a short while.
+The first page counts the newest 200 matches. If there are more, a part that loads later counts up to 10,000,
+page by page through the same search. That takes about a second of the server's time, so one search is counted
+at a time, and results are kept for a short while.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def show_fleet(
 
 @ROUTES.get(f"{FLEET}/live", response_model=None)
 async def stream_fleet(request: Request, registry: VisitorsRegistry) -> Response:
-    """The page's changing part, each time that it has changed."""
+    """Streams the changing part of the page each time it has changed."""
     return stream_part(request, LivePart("fleet_part.html", lambda registry, _: _fleet(registry, None)))
 
 

@@ -39,8 +39,8 @@ _SORTS = ("newest", "name", "size", "rank")
 class HomePage(BaseModel):
     """Versions that match `q`. Facets are of the first `examined` matches, which are all if `is_all`.
 
-    Without a query, `live` has the newest versions in production and `recent` the last events. `problem` says
-    what is wrong with the query.
+    Without a query, `live` has the newest versions in production and `recent` the last events. `problem`
+    describes an error in the query.
     """
 
     q: str

@@ -58,7 +58,7 @@ class JobPage(BaseModel):
 
 
 class LogTail:
-    """The last lines of a job's log. Reading again fetches only the page of the log that was added to."""
+    """The last lines of a job's log. Reading it again fetches only the last page of the log."""
 
     def __init__(self, id: str) -> None:
         self._id = id
@@ -111,7 +111,7 @@ def show_jobs(
 async def stream_jobs(
     request: Request, registry: VisitorsRegistry, state: Annotated[str, Query(max_length=16)] = ""
 ) -> Response:
-    """The list, each time that it has changed."""
+    """Streams the list each time it has changed."""
     wanted = _state(state)
     return stream_part(
         request, LivePart("jobs_part.html", lambda registry, _: _jobs(registry, wanted, None), _EVERY)
@@ -134,7 +134,7 @@ async def change_job(request: Request, id: _Id, registry: VisitorsRegistry, iden
 
 @ROUTES.get(f"{JOBS}/{{id}}/live", response_model=None)
 async def stream_job(request: Request, id: _Id, registry: VisitorsRegistry) -> Response:
-    """The job and its log, each time that they have changed, until the job has ended."""
+    """Streams the job and its log each time they have changed, until the job has ended."""
     tail = LogTail(id)
     part = LivePart(
         "job_part.html",

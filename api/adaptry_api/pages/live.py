@@ -1,7 +1,7 @@
-"""The part of a page that changes, as server-sent events: sent again whenever what it shows has changed.
+"""The changing part of a page, as server-sent events: sent again whenever its content has changed.
 
-What it shows need not make events, such as workers' reports and the progress of jobs. So the part is
-computed again every few seconds, and at once after an event.
+Not every change has an event (workers' reports and the progress of jobs have none). So the part is computed
+again every few seconds, and immediately after an event.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ class StepTable:
 
 
 def step_table(evidence: Iterable[EvidenceInfo]) -> StepTable:
-    """Of several values of one metric at one step, the newest counts; `evidence` has the newest first."""
+    """If a metric has several values at one step, the newest counts; `evidence` has the newest first."""
     values: dict[int, dict[str, float]] = defaultdict(dict)
     for one in evidence:
         if one.step is not None and one.withdrawn is None:

@@ -68,7 +68,7 @@ def link_external_user(
 
     `issuer` must be the server's provider (`--sso-issuer`). Requires an administrator.
     """
-    if identity.may_administer:  # others are refused below
+    if identity.may_administer:  # other callers are refused below
         _require_provider(app_state_of(request), body.issuer)
     return registry.sso.link_user(body)
 

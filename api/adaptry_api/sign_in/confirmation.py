@@ -20,7 +20,7 @@ from adaptry_api.sign_in.provider import OpenIdProvider, Unconfirmed
 
 LOG = logging.getLogger("adaptry.api")
 _AT_ONCE = 4
-_MOST_FAILURES = 5  # in a row, after which the provider is taken to be down
+_MOST_FAILURES = 5  # consecutive failures after which the provider counts as down
 Outcome = Literal["confirmed", "ended", "unclear", "unavailable"]
 
 
@@ -61,7 +61,7 @@ def _confirm(catalog: Catalog, provider: OpenIdProvider, user: ExternalUser) -> 
         LOG.info("sign-ins of %s ended: %s", user.subject, error.message)
         sign_ins.end(catalog, user)
         return "ended"
-    except Unconfirmed as error:  # about this user, so others are asked about all the same
+    except Unconfirmed as error:  # concerns this user only, so continue with the others
         LOG.warning("cannot confirm %s: %s", user.subject, error.message)
         if error.refresh_token is not None:
             sign_ins.store_refresh_token(catalog, user, error.refresh_token)

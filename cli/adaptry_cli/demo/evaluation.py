@@ -15,7 +15,7 @@ from adaptry_cli.demo.dependencies import quiet_libraries
 from adaptry_cli.demo.tasks import DemoTask, Example
 
 _BATCH = 20
-_MOST_THREADS = 8  # more only wait for each other on matrices this small
+_MOST_THREADS = 8  # on matrices this small, more threads only wait for each other
 
 
 def load(folder: Path, adapter: Path | None = None) -> tuple[Model, Tokenizer]:

@@ -25,7 +25,7 @@ from adaptry_cli.demo.tasks import DemoTask
 from adaptry_cli.demo.training import PACKAGE_FIRST, PACKAGE_SECOND, SUMMARY, DemoAdapter, LoraTraining, train
 
 _BASE = "./smollm2"
-_KEPT = 0.05  # of accuracy, on 64 examples: rounding to bfloat16 changes a few answers
+_KEPT = 0.05  # tolerated loss of accuracy on 64 examples: bfloat16 rounding changes a few answers
 
 
 @command()

@@ -40,7 +40,7 @@ def match_rule(rule: str, pattern: str, names: list[str]) -> str:
 
 
 def main() -> None:
-    warnings.simplefilter("ignore")  # about what may change in later versions of Python
+    warnings.simplefilter("ignore")  # warnings about changes in later versions of Python
     request = json.load(sys.stdin.buffer)
     for rule, pattern in request["questions"]:
         line = match_rule(rule, pattern, request["names"])

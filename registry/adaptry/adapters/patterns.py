@@ -27,7 +27,7 @@ from adaptry.core.processes.slots import ProcessSlots
 
 SECONDS = 1.0
 """Seconds of processor time for all patterns of one adapter."""
-_HERE = 0.2  # of these, seconds for RE2 in this process; a child matches the rest
+_HERE = 0.2  # seconds of these for RE2 in this process; a child matches the rest
 _SLOTS = ProcessSlots(running=2, waiting=8)
 _LONGEST_ANSWER = 8 << 20
 _KEPT = 256  # cached answers of children

@@ -42,7 +42,7 @@ _VIT: _Rules = (
     (r"intermediate\.dense", "mlp.fc1"),
     (r"output\.dense", "mlp.fc2"),
 )
-_VIT_AS_ENCODER: _Rules = (  # of an encoder with a decoder, such as TrOCR, whose names stay as they are
+_VIT_AS_ENCODER: _Rules = (  # encoder-decoder models such as TrOCR, whose names stay as they are
     (r"^encoder\.encoder\.layer\.", "encoder.layers."),
     *((rf"^(encoder\.layers\.\d+\.(?:attention\.)?){old}", rf"\1{new}") for old, new in _VIT[1:4]),
     *((rf"^(encoder\.layers\.\d+\.){old}", rf"\1{new}") for old, new in _VIT[4:]),

@@ -102,7 +102,7 @@ class ParameterNames:
             and (is_stack_copy(path, embedding) or (self._is_tied and self._is_head(path)))
         ):
             return LookupResult(self.tensors[embedding], tied=True)
-        around = f"{path.rpartition('.')[0]}.bias"  # to which a tied head's bias is tied
+        around = f"{path.rpartition('.')[0]}.bias"  # a tied head's bias is tied to this
         if end == "bias" and self._is_tied and around in self.tensors and self._is_head(path):
             return LookupResult(self.tensors[around])
         return LookupResult()
@@ -215,7 +215,7 @@ def _spellings(parameter: str) -> Iterator[str]:
             yield disk + parameter.removeprefix(memory)
         if parameter.startswith(disk):
             yield memory + parameter.removeprefix(disk)
-        elif parameter.startswith(bare := memory.removeprefix("model.")):  # of the model without a head
+        elif parameter.startswith(bare := memory.removeprefix("model.")):  # in a bare model
             yield disk + parameter.removeprefix(bare)
     for new, old in _OLD_ENDS:
         if parameter.endswith(new):

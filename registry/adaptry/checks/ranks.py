@@ -86,7 +86,7 @@ def _modules_scaled_to_zero(spec: Spec, field: str) -> Iterator[Finding]:
 
 def _is_grouped(adapter: Adapter, module: ModuleSpec, width: int) -> bool:
     """Whether B, which has this width, belongs to a grouped convolution with the rank of A."""
-    from adaptry.adapters.methods.grouped_convolution import count_groups  # few adapters have any
+    from adaptry.adapters.methods.grouped_convolution import count_groups  # few adapters are grouped
 
     return width * count_groups(module, adapter.tensors) == module.rank
 

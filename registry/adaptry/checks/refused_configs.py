@@ -145,7 +145,7 @@ def _reasons(config: AdapterConfig) -> Iterator[str]:
         )
         if wrong:
             yield f"{key} contains {str(wrong[0])[:40]!a}; its values must be numbers"
-    if fields.get("r") == 0 and kind != "OFT":  # which may set a block size instead
+    if fields.get("r") == 0 and kind != "OFT":  # an OFT may set a block size instead
         yield "r is 0"
     bias = fields.get("bias", "none")
     if "bias" in declared_types(kind) and isinstance(bias, str) and not _BIASES.fullmatch(bias):

@@ -34,5 +34,5 @@ class CompiledModule:
 
 
 def has_cpu_feature(name: str) -> bool:
-    """Whether this processor has a feature, by LLVM's name for it."""
+    """Whether this processor has the feature with this name in LLVM."""
     return bool(llvm.get_host_cpu_features().get(name))

@@ -16,7 +16,7 @@ _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=3)
 
 
 def credentials_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """In ADAPTRY_HOME where that is set, else in the user's configuration folder."""
+    """Stored in ADAPTRY_HOME if that is set, else in the user's configuration folder."""
     if environ.get("ADAPTRY_HOME"):
         return Path(environ["ADAPTRY_HOME"]).expanduser() / "credentials.json"
     from platformdirs import user_config_path
@@ -34,7 +34,7 @@ def save_token(server: str, token: str) -> Path:
 
 
 def remove_token(server: str) -> bool:
-    """Whether there was a token to delete."""
+    """Deletes the token for `server`; returns whether there was one."""
     kept = _read()
     found = kept.pop(server.rstrip("/"), None) is not None
     if found:

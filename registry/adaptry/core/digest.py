@@ -63,7 +63,7 @@ class Digest:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Serialises a digest as its text. (`Any`: the type in pydantic's signature.)"""
-        from pydantic_core import core_schema  # not every command has models
+        from pydantic_core import core_schema  # not every command uses models
 
         def read(value: object) -> Digest:
             if isinstance(value, Digest):

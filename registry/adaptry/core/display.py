@@ -42,7 +42,7 @@ def format_count(count: int, noun: str) -> str:
 
 
 def format_number(value: float) -> str:
-    """A metric as people read it: six digits that matter."""
+    """A metric as people read it: six significant digits."""
     return f"{value:.6g}"
 
 
@@ -54,7 +54,7 @@ def format_decimal(value: float) -> str:
 
 
 def format_share(value: float) -> str:
-    """`84.9 %`. Only all reads as `100 %`, and only nothing as `0 %`."""
+    """`84.9 %`. `100 %` and `0 %` are shown only for exactly all and exactly nothing."""
     percent = 100 * value
     if 0 < percent < 0.1:
         text = f"{percent:.2g}"
@@ -87,8 +87,8 @@ def short_repr(value: object, *parts: str | None) -> str:
 
 
 def table_text(rows: Sequence[Sequence[str]], most: int = 10) -> str:
-    """Rows as aligned lines, without columns that are empty; of more than `most`, the first and how many are
-    left.
+    """Rows as aligned lines, without empty columns. If there are more than `most`, only the first ones, and
+    how many are left out.
     """
     columns = [[shorten(cell, 60) for cell in column] for column in zip(*rows[:most], strict=True)]
     aligned = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns if any(column)]
@@ -114,7 +114,7 @@ def html_table(
 
 
 def html_facts(title: str, facts: Iterable[tuple[str, str]], notes: Iterable[str] = ()) -> str:
-    """Names and values for a notebook, a line each; empty values are left out."""
+    """Names and values for a notebook, one per line; empty values are left out."""
     body = "".join(
         f"<tr><th style='text-align:left'>{html_text(name)}</th><td>{html_text(value)}</td></tr>"
         for name, value in facts
@@ -132,7 +132,7 @@ def html_notes(notes: Iterable[str]) -> str:
 
 
 def html_text(text: str) -> str:
-    """`text` as HTML that shows exactly it."""
+    """`text` escaped for HTML."""
     import html  # has a table of 2,000 names, which only notebooks need
 
     return html.escape(shorten(text))

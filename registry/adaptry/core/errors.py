@@ -104,9 +104,10 @@ class QuotaExceeded(TooLarge):
 
 
 class NotFound(AdaptryError):
-    """The thing does not exist, or the caller may not know that it exists.
+    """The object does not exist, or the caller may not know that it exists.
 
-    `is_hidden`: it exists. Only the audit log uses this, since callers get the same answer in both cases.
+    `is_hidden` is true if it exists. Only the audit log uses this, since callers get the same answer in both
+    cases.
     """
 
     code = "not_found"
@@ -233,8 +234,8 @@ class MissingDependency(AdaptryError):
 
 
 def copies_of(error: Exception, count: int) -> list[Exception]:
-    """One error for each of several callers, with `error` as its cause; a `RuntimeError` if its class allows
-    no copies. If they raised the same object, each would add its frames to the traceback of the others.
+    """A copy of `error` for each of `count` callers, with `error` as its cause; a `RuntimeError` if its class
+    cannot be copied. If all callers raised the same object, its traceback would mix their frames.
     """
     made: list[Exception] = []
     for _ in range(count):
@@ -249,7 +250,7 @@ def copies_of(error: Exception, count: int) -> list[Exception]:
 
 
 def by_code() -> dict[str, type[AdaptryError]]:
-    """Every error class by its stable code, with which a client turns responses back into errors."""
+    """Every error class by its stable code; a client uses it to turn responses back into errors."""
     found: dict[str, type[AdaptryError]] = {AdaptryError.code: AdaptryError}
     pending = [AdaptryError]
     while pending:

@@ -82,7 +82,7 @@ def reach(name: str, environ: MutableMapping[str, str] = os.environ) -> None:
     """Kills or stops this process if `name` is the armed place."""
     armed = environ.get(VARIABLE)
     if armed == f"stop:{name}":
-        del environ[VARIABLE]  # only once: a process that continues passes this place again
+        del environ[VARIABLE]  # trigger only once: a process that continues may pass this place again
         os.kill(os.getpid(), signal.SIGSTOP)
     if GATE in environ:
         _wait_at(Path(environ[GATE]), name)
@@ -99,6 +99,6 @@ def _wait_at(folder: Path, name: str) -> None:
         with (folder / "here").open("x") as file:
             file.write(f"{os.getpid()}\n")
     except (FileNotFoundError, FileExistsError):
-        return  # no place is named, or another thread arrived first
+        return  # no failpoint is set, or another thread reached it first
     while (folder / "here").exists():
         time.sleep(0.01)

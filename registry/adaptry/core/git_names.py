@@ -1,7 +1,7 @@
-"""Names that git refuses for a branch or tag, or gives another meaning: the rules of `git check-ref-format`.
+"""Names that git refuses for a branch or tag, or interprets differently: the rules of `git check-ref-format`.
 
 Clients of the Hub pass our aliases, branches and tags to git and to tools with the same rules, so new names
-must follow them. Names that older registries have stored stay valid: only creating a name checks. Source:
+must follow them. Names stored by older registries stay valid: only new names are checked. Source:
 git-check-ref-format(1), gitrevisions(7), git 2.43.
 """
 

@@ -48,10 +48,11 @@ def open_pool(url: str, ca_bundle: str | None, proxy: str | None) -> urllib3.Poo
 
 
 def pool_factory(url: str, ca_bundle: str | None, proxy: str | None) -> Callable[[], urllib3.PoolManager]:
-    """A function that opens pools like `open_pool`, whose errors it raises immediately.
+    """A function that opens pools like `open_pool`. Raises the errors of `open_pool` at once, not when a pool
+    is opened.
 
     For requests that must not be repeated: each gets a separate pool, because a server may close an idle
-    connection at the moment in which it is used again.
+    connection just when it is used again.
     """
     import urllib3  # a server that never sends requests does not need it
 
@@ -112,8 +113,9 @@ def discard_response(response: urllib3.BaseHTTPResponse) -> None:
 
 
 def is_cut_in_head(answer: urllib3.BaseHTTPResponse) -> bool:
-    """Whether the connection ended within the headers, which http.client takes for an empty body: nothing
-    that is left of them says where the body ends."""
+    """Whether the connection ended within the headers. http.client takes this for an empty body, since the
+    headers that did arrive do not say where the body ends.
+    """
     ends = "Content-Length" in answer.headers or "Transfer-Encoding" in answer.headers
     is_last = "close" in answer.headers.get("Connection", "").lower()
     return answer.version == 11 and answer.status not in (204, 304) and not ends and not is_last
@@ -130,8 +132,8 @@ def _proxy_from_environment(url: str) -> str | None:
 def close_idle(pools: urllib3.PoolManager) -> None:
     """Closes the connections that no request uses; the next request opens new ones.
 
-    urllib3's own `clear` only drops the pools, whose connections then stay open until the garbage collector
-    comes: a pool in which a request was repeated is part of a cycle.
+    urllib3's own `clear` only drops the pools. Their connections then stay open until the garbage collector
+    runs, because a pool that repeated a request is part of a reference cycle.
     """
     dropped = [pools.pools.get(key) for key in list(pools.pools.keys())]
     pools.clear()

@@ -1,7 +1,7 @@
 """Names of revisions in the Hub's protocol: `main`, a branch, an alias, a tag, `v3`, a commit id or prefix.
 
-A registry decides which revision a name selects; this module only parses names. A malformed text parses to
-a name that selects nothing, which is the same for the caller.
+A registry decides which revision a name selects; this module only parses names. A malformed text parses to a
+name that selects nothing; for the caller, this makes no difference.
 """
 
 from __future__ import annotations

@@ -28,9 +28,9 @@ class Identity:
     """The caller's name in records, its grants, and the limit of the token in use.
 
     `principal` is the number of a stored principal, and `token` that of the token in use; the embedded
-    registry's user has neither. `external` is the number of the user at an identity provider by whom a
-    session or token lives. An anonymous identity has no grants: it reads public adapters, if the server
-    allows anonymous access.
+    registry's user has neither. `external` is the number of the user at an identity provider whose
+    confirmation keeps a session or token valid. An anonymous identity has no grants: it reads public
+    adapters, if the server allows anonymous access.
     """
 
     name: str
@@ -82,8 +82,8 @@ class Identity:
         return frozenset(names for names in common if names is not None)
 
     def is_named_in(self, namespace: str) -> bool:
-        """Whether they may read something private there, and have a right that names this namespace: not only
-        one for a pattern such as `*`, which covers any name.
+        """Whether they may read something private there, through a right that names this namespace. A right
+        for a pattern such as `*` does not count, since it covers any name.
         """
         is_named = any(one.resource.namespaces == namespace for one in self.grants)
         return is_named and bool(self.readable_names(namespace))
@@ -174,7 +174,7 @@ _RESERVED = frozenset({LOCAL.name, ANONYMOUS.name, "mirror", "server"})
 
 
 def is_reserved(name: str) -> bool:
-    """Whether records use the name for another author than a stored principal."""
+    """Whether records use the name for an author that is not a stored principal."""
     return name.lower() in _RESERVED
 
 

@@ -46,7 +46,7 @@ def lazy_dataclass(
     if any(map(dataclasses.is_dataclass, kind.__mro__[1:])):
         return dataclasses.dataclass(**options)(kind)
     own = {name for name, method in vars(kind).items() if method is not None}  # `__hash__` may be None
-    kind.__doc__ = kind.__doc__ or kind.__name__  # else the standard library sets it to the signature
+    kind.__doc__ = kind.__doc__ or kind.__name__  # otherwise the standard library sets it to the signature
     made: Any = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots, kw_only=kw_only)(kind)
     _require_plain_fields(made)
     for name, option in {"init": True, **options}.items():

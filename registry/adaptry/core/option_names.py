@@ -23,8 +23,8 @@ _NO_VALUES = frozenset(("and", "as", "for", "if", "in", "instead", "of", "or", "
 class ArgumentNames:
     """The arguments of a function, or the fields of a job. `arguments`: by name, whether it is true or false.
     `renamed`: options whose argument has another name. `quote` is put around values that are text, and `true`
-    is how a set flag is written. `set_base` replaces the remedy "pass the base with --base" for callers that
-    cannot pass a base.
+    is the text for a flag that is set. `set_base` replaces the remedy "pass the base with --base" for callers
+    that cannot pass a base.
     """
 
     arguments: Mapping[str, bool]

@@ -1,9 +1,9 @@
 """YAML as untrusted text: what JSON can express, or an error.
 
-Aliases are refused, since a few of them can expand to a document of any size. Nesting and values are counted
-before the first value is created. Dates and other types that JSON lacks become text. A short text is parsed
-here, by libyaml if PyYAML has it; a longer one in a child process (`processes.yaml_reader`), since 64 KiB can
-take a second of processor time.
+YAML aliases are refused, since a few of them can expand to a document of any size. Nesting and values are
+counted before the first value is created. Dates and other types that JSON lacks become text. A short text is
+parsed here, by libyaml if PyYAML has it; a longer one in a child process (`processes.yaml_reader`), since 64
+KiB can take a second of processor time.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class DateTerm:
 
 @dataclass(frozen=True, slots=True)
 class MetricTerm:
-    """A metric compared with a number. `pick` says which of its values counts."""
+    """A metric compared with a number. `pick` selects which of its values counts."""
 
     metric: str
     operator: Operator

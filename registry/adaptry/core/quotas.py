@@ -48,14 +48,16 @@ class QuotaLimits:
     requests: int | None = None
 
     def or_else(self, other: QuotaLimits) -> QuotaLimits:
-        """These limits, with those of `other` where none is set."""
+        """These limits; limits that are not set are taken from `other`."""
         pairs = ((getattr(self, one.name), getattr(other, one.name)) for one in fields(self))
         return QuotaLimits(*(ours if ours is not None else theirs for ours, theirs in pairs))
 
 
 @dataclass(frozen=True, slots=True)
 class StoredUse:
-    """The use of a name: bytes of files, and versions; and the bytes that open uploads have `reserved`."""
+    """The usage of a namespace or principal: bytes of files, number of versions, and the bytes that open
+    uploads have `reserved`.
+    """
 
     bytes: int = 0
     versions: int = 0

@@ -128,7 +128,7 @@ class AdapterName:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Serialises a name as its text. (`Any`: the type in pydantic's signature.)"""
-        from pydantic_core import core_schema  # not every command has models
+        from pydantic_core import core_schema  # not every command uses models
 
         def read(value: object) -> AdapterName:
             if isinstance(value, AdapterName):

@@ -1,7 +1,7 @@
-"""The id of the request that is being answered, for records of what it did.
+"""The id of the current request, for records of its effects.
 
 A server sets it for each request, and threads that answer the request inherit it. A step of a job has the
-job's id. Everywhere else there is none.
+job's id. Elsewhere, there is no id.
 """
 
 from __future__ import annotations

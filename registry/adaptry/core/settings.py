@@ -80,7 +80,7 @@ def read_secret(path: Path, named: str) -> str:
 
 
 def is_server(where: str) -> bool:
-    """Whether a registry's location is a server's URL. Otherwise it is a folder, or a typing error."""
+    """Whether a registry's location is a server's URL. Otherwise it is a folder, or a mistyped URL."""
     return where.startswith(("http://", "https://"))
 
 

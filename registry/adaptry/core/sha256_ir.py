@@ -1,7 +1,7 @@
 """SHA-256 of two streams at once in one thread, in LLVM IR for x86 processors with SHA instructions.
 
-`sha256rnds2` takes four cycles, and each one needs the result of the one before, but the processor can start
-one every two cycles. So a single stream leaves half of it idle; interleaved streams do not. The instructions
+`sha256rnds2` takes four cycles and needs the result of the previous one, but the processor can start one
+every two cycles. So a single stream leaves half of it idle; interleaved streams do not. The instructions
 follow "Intel SHA Extensions" (2013), which keeps a state as two vectors: the words F, E, B, A and H, G, D, C.
 """
 

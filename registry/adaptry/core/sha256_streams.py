@@ -3,10 +3,10 @@
     file, tensor = Sha256Stream(), Sha256Stream()
     update_together([(file, chunk), (tensor, chunk[8:])])
 
-Each SHA instruction of a stream waits for the one before, and the processor waits with it. The compiled loop
-(`sha256_ir`) interleaves two streams: on an Intel Xeon, 1.3 times as fast for data in the core's cache, 1.6
-times for data in memory. It needs llvmlite and an x86 processor with SHA instructions, and is compared with
-hashlib when it is first used. Otherwise, hashlib hashes the streams one after another.
+Each SHA instruction of a stream waits for the previous one, and the processor idles meanwhile. The compiled
+loop (`sha256_ir`) interleaves two streams: on an Intel Xeon, 1.3 times as fast for data in the core's cache,
+1.6 times for data in memory. It needs llvmlite and an x86 processor with SHA instructions, and is compared
+with hashlib when it is first used. Otherwise, hashlib hashes the streams one after another.
 
 Loading llvmlite and compiling take some 80 ms, once per process (`pays`).
 """
@@ -36,7 +36,8 @@ Bytes = bytes | bytearray | memoryview
 class Sha256Stream:
     """The SHA-256 of the bytes given to `update`, like `hashlib.sha256()`. One thread may use it at a time.
 
-    Without `is_interleaved`, hashlib computes it, and llvmlite is not loaded: for small amounts of data.
+    Without `is_interleaved`, hashlib computes it and llvmlite is not loaded; use this for small amounts of
+    data.
     """
 
     def __init__(self, is_interleaved: bool = True) -> None:

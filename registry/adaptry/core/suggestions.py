@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 
 def closest_words(text: str, candidates: Iterable[str], *, most: int = 3, cutoff: float = 0.6) -> list[str]:
-    """The candidates that are close to `text`, the closest first. `cutoff`: the least similarity, of which 1
-    is the same word (`difflib.SequenceMatcher.ratio`).
+    """The candidates that are close to `text`, the closest first. `cutoff`: the minimum similarity; 1 means
+    equal (`difflib.SequenceMatcher.ratio`).
     """
     import difflib  # few requests have mistakes
 

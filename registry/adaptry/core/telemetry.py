@@ -27,8 +27,8 @@ _SWITCHES = (
 
 
 def start_from_environment(service: str, environ: Mapping[str, str] = os.environ) -> Callable[[], None]:
-    """Exports traces and metrics of this process if a variable says where to; the result ends it and sends
-    what is left. `OTEL_SERVICE_NAME` replaces the name of the service.
+    """Exports traces and metrics of this process if a variable sets the destination. Call the result to send
+    the remaining data and stop. `OTEL_SERVICE_NAME` replaces the name of the service.
 
     Raises `MissingDependency` if a variable is set and the extra is not installed.
     """

@@ -42,7 +42,7 @@ class Span(Protocol):
 
 
 class Tracer(Protocol):
-    """What `install` takes: `core.telemetry` has the one for OpenTelemetry."""
+    """The interface that `install` takes; `core.telemetry` implements it for OpenTelemetry."""
 
     def span(
         self, name: str, kind: Kind, attributes: Attributes, seconds: str | None, parent: Headers | None
@@ -104,7 +104,7 @@ def headers() -> dict[str, str]:
 
 
 def in_this_span(call: Callable[[], Result]) -> Callable[[], Result]:
-    """The same call, for another thread: its spans become children of the current span."""
+    """The same call, to be run on another thread: its spans become children of the current span."""
     if _tracer is None:
         return call
     return functools.partial(contextvars.copy_context().run, call)

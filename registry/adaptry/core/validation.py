@@ -16,8 +16,8 @@ Model = TypeVar("Model", bound="BaseModel | FrozenValue")
 
 
 def validated(model: type[Model], sentences: Mapping[str, str] | None = None, /, **fields: object) -> Model:
-    """`model` with these fields. Raises `Invalid` with the sentence for the field, else with the field and
-    the reason.
+    """An instance of `model` with these fields. Raises `Invalid` with the sentence for the field, or else
+    with the field and the reason.
     """
     try:
         return model(**fields)

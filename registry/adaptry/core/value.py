@@ -68,7 +68,7 @@ FreeText = Annotated[str, Pattern(r"^[^\x00]*$")]
 
 
 def limited(*, default: Any = MISSING, default_factory: Any = MISSING, **limits: Any) -> Any:
-    """A field with limits (`ge`, `max_length`…) or another name in JSON (`alias`), by the names of pydantic's
+    """A field with limits (`ge`, `max_length`…) or another name in JSON (`alias`), named as in pydantic's
     `Field`. (`Any`: as of `dataclasses.field`.)
     """
     if default_factory is not MISSING:
@@ -91,7 +91,7 @@ class FrozenValue:
     `__pydantic_config__` forbids them.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "ignore"}  # else that of the model around it
+    __pydantic_config__: ClassVar[ConfigDict] = {"extra": "ignore"}  # not the enclosing model's
 
     def __eq__(self, other: object) -> bool:
         return vars(self) == vars(other) if type(other) is type(self) else NotImplemented
@@ -142,7 +142,8 @@ class FrozenValue:
 
 
 def to_json(value: FrozenValue) -> str:
-    """The same text as `model_dump_json`, of a value of texts, numbers, tuples, maps and such values.
+    """The same text as `model_dump_json`, for a value whose fields are texts, numbers, tuples, maps or other
+    such values.
 
     Only numbers that Python and pydantic write differently, such as 1e-7, are left to pydantic.
     """

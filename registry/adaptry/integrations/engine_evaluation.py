@@ -37,7 +37,8 @@ _MAX_MESSAGE = 600
 
 class EngineRelay(BackgroundServer):
     """Passes requests for completions on to the engine of `model`, while the block runs, and refuses answers
-    of another version (409). `fault` is the reason of the first refusal, `answers` counts the others.
+    of another version (409). `fault` is the reason of the first refusal; `answers` counts the answers that
+    were passed on.
     """
 
     def __init__(self, model: EvaluatedModel, digest: Digest, api_key: str | None = None) -> None:

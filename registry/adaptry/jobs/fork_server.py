@@ -64,10 +64,10 @@ _LONGEST = 1 << 16
 
 def main() -> None:
     runner = socket.socket(fileno=os.dup(0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; the runner decides when its steps end
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C; the runner decides when its steps end
     _import_libraries(WITH_TORCH in sys.argv[1:])
     gc.collect()
-    gc.freeze()  # else each copy's first collection would write to, and so copy, every page
+    gc.freeze()  # otherwise the first collection in each fork would write to, and so copy, every page
     _Server(runner).serve()
 
 

@@ -1,8 +1,9 @@
-"""Exports and verifies an audit log: of a registry, or exported to a file, also against an older checkpoint.
+"""Exports an audit log, and verifies one in a registry or an exported file, optionally against an older
+checkpoint.
 
-Every entry's line must have the hash that it was sealed with, and the hashes the root of every signed
-checkpoint. With a checkpoint that was kept elsewhere, even an attacker with the registry and its key cannot
-rewrite what it covers.
+Every entry's line must have the hash that it was sealed with, and the hashes must give the root of every
+signed checkpoint. With a checkpoint that was kept elsewhere, even an attacker with the registry and its key
+cannot rewrite what it covers.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ _MOST = 100  # problems that are reported
 
 
 class AuditReport(Value):
-    """The result of a verification. `entries` is the number of sealed entries, `unsealed` that of the others;
-    `checkpoint` is the log's size in the newest signed checkpoint, `older` that in the caller's.
+    """The result of a verification. `entries` is the number of sealed entries, `unsealed` the number of the
+    others; `checkpoint` is the log's size in the newest signed checkpoint, `older` its size in the caller's
+    checkpoint.
     """
 
     entries: int
@@ -190,7 +192,9 @@ class _Check:
             )
 
     def require_nothing_beyond(self, audit: AuditLog) -> None:
-        """Entries may be sealed while we look, but each is soon covered by a checkpoint."""
+        """Adds a problem for each further entry that no checkpoint covers. Entries may be sealed meanwhile,
+        but a checkpoint soon covers them.
+        """
         for entry in audit.sealed(self._peaks.size).items:
             newest = audit.checkpoint()
             covered = LogCheckpoint.parse(newest.note).size if newest.note else 0

@@ -1,4 +1,4 @@
-"""Determines the base that a push claims: the one that the caller names, else the one in the adapter's
+"""Determines the base that a push claims: the base that the caller names, else the base in the adapter's
 config.
 
 The claim is by content if the weights are on this machine or the registry knows the base, else by name. A
@@ -111,7 +111,7 @@ class BaseRecogniser:
     def base_of(
         self, adapter: Adapter, given: BaseSource | None = None, *, is_forced: bool = False
     ) -> RecognisedBase:
-        """The base to claim for an adapter from this machine: the given one, else the one in its config.
+        """The base to claim for an adapter from this machine: the given base, else the base in its config.
 
         Raises what `named` and `trained_on` raise; `CheckFailed` if the config leads to a folder on this
         machine with another model than the given one, unless `is_forced`.
@@ -171,7 +171,9 @@ class BaseRecogniser:
 def recognise_base(
     bases: Bases, adapter: Adapter, base: RecognisedBase | BaseSource | None, *, is_forced: bool = False
 ) -> RecognisedBase:
-    """The base to claim for `adapter`: a recognised one as it is, else `BaseRecogniser.base_of`."""
+    """The base to claim for `adapter`: a base that was already recognised, or the result of
+    `BaseRecogniser.base_of`.
+    """
     if isinstance(base, RecognisedBase):
         return base
     return BaseRecogniser(bases).base_of(adapter, base, is_forced=is_forced)
@@ -187,8 +189,8 @@ def declared_base(adapter: Adapter) -> RecognisedBase:
 
 
 def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | None:
-    """The base in the folder on this machine that the config of an adapter in a folder names, to compare it
-    with the `given` one; None if there is none, if that is the given folder, or if the path leads to several.
+    """For an adapter in a folder: the base in the local folder that its config names, for comparison with the
+    `given` base. None if there is no such folder, if it is the given one, or if the path leads to several.
     """
     written = adapter.config.base_name
     if written is None or not _folder_of(adapter):
@@ -202,8 +204,8 @@ def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | N
 
 
 def find_config_folder(adapter: Adapter) -> Path | None:
-    """The folder with the model that the config of an adapter in a folder names, None if there is none.
-    Raises `Conflict` if there are several models.
+    """For an adapter in a folder: the folder with the model that its config names, if it exists. Raises
+    `Conflict` if there are several models.
     """
     written, near = adapter.config.base_name, _folder_of(adapter)
     found = _checkpoints(written, near, {}) if written and near else {}
@@ -218,7 +220,7 @@ def folders_of_name(adapter: Adapter, name: str) -> tuple[Path, ...]:
 def _is_same_folder(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other.expanduser())
-    except (OSError, ValueError, RuntimeError):  # not there, no possible path, or of an unknown user
+    except (OSError, ValueError, RuntimeError):  # missing, not a valid path, or `~` of an unknown user
         return False
 
 

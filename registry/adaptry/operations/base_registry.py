@@ -1,7 +1,7 @@
 """Registers bases by content, identifies the base in a folder, and opens bases by name.
 
 A base's weights stay in their folder unless they are stored in the registry. A stored base can be opened by
-name from anywhere, any other only on the machine that registered it.
+name from anywhere, other bases only on the machine that registered them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def find_record_matches(bases: Bases, record: BaseRecord) -> tuple[BaseMatch, ..
 
 
 def iter_matches(bases: Bases, record: BaseRecord) -> Iterator[BaseMatch]:
-    """The known bases that may be like `record`, each compared when it is taken: for callers with a limit."""
+    """The known bases that may be like `record`, compared one at a time as they are requested: for callers
+    with a limit.
+    """
     from adaptry.registry.base_info import BaseMatch  # imports all models, which merges do not need
 
     for info in _candidates(bases, record):
@@ -108,7 +110,7 @@ def open_base(
 
     A name is looked up in recorded folders on this machine, in the Hub's cache, then among the registry's
     stored weights, which are cached in `cache`. A folder counts if it has the base's fingerprint. Raises
-    `NotFound`, with a remedy, if it is in none of them.
+    `NotFound`, with a remedy, if none of these places has it.
     """
     if is_folder(key):
         return open_checkpoint(key)
@@ -233,7 +235,7 @@ def _fetch(registry: Registry, info: BaseInfo, folder: Path, progress: Progress)
                 path = place / check_path(entry.path)
                 download(_Reader(registry, info.id, entry.path), entry, path, progress, DEFAULT_RETRY)
     except Conflict:
-        if not folder.is_dir():  # else another process has fetched the same verified files
+        if not folder.is_dir():  # otherwise another process has fetched the same verified files
             raise
 
 

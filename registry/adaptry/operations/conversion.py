@@ -72,7 +72,7 @@ def plan_conversion(
     warn: Warn,
     progress: Progress = no_progress,
 ) -> LazyAdapter:
-    """The adapter that the conversion makes, not computed yet.
+    """The result of the conversion, as an adapter that is not computed yet.
 
     Raises `Invalid` (options that do not go together, or a base that is needed), `Unsupported`,
     `CheckFailed`, and as `open_parent`.

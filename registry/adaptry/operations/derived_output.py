@@ -19,7 +19,7 @@ _NO_OPTIONS = PushOptions()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DerivedResult:
-    """A computed adapter: its `location` in words, and its exactness.
+    """A computed adapter: a description of its `location`, and its exactness.
 
     `pushed` is the version if it was pushed to a registry, `folder` the folder if it was written to one.
     `notes` are sentences for the user. `is_measured` is False if another program's arithmetic was reproduced,

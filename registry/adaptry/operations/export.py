@@ -31,8 +31,8 @@ _NO_OPTIONS = PushOptions()
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExportOutput:
-    """An exported adapter: its `location` in words, and the result of the export. `pushed` is the version if
-    it was pushed to a registry, `folder` the folder if it was written to one.
+    """An exported adapter: a description of its `location`, and the result of the export. `pushed` is the
+    version if it was pushed to a registry, `folder` the folder if it was written to one.
     """
 
     location: str

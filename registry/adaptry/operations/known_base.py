@@ -1,4 +1,5 @@
-"""The base of an adapter if a caller names none: only if it is certain, never a model with the right name.
+"""Finds the base of an adapter if a caller names none, and only if it is certain: a matching name is not
+enough.
 
 It is certain for a version if the registry compared the two, or a folder here has the declared fingerprint.
 An adapter in a folder has no recorded fingerprint; its base is the one that a push of it would claim: the
@@ -51,7 +52,7 @@ _ASKS_FOR_BASE = lazy_pattern(r"[:;] pass (?:the base with )?--base")
 
 
 def ignore_note(sentence: str) -> None:
-    """For callers that show no notes."""
+    """Ignores a note, for callers that show none."""
 
 
 @dataclass(frozen=True, slots=True)

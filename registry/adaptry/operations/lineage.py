@@ -183,9 +183,7 @@ def _versions(versions: Versions, query: str, most: int) -> list[VersionInfo]:
 
 
 def labels_of_revision(versions: Versions, digest: Digest) -> tuple[str, ...]:
-    """The versions that are this revision and that the caller may read, such as `acme/tone@3`, in name order;
-    empty if there is none.
-    """
+    """The versions with this revision that the caller may read, such as `acme/tone@3`, in name order."""
     found = _versions(versions, f"digest:{digest} state:*", _PAGE)
     return tuple(version.label for version in _in_order(found))
 

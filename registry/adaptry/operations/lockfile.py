@@ -81,7 +81,7 @@ class LockFile(_Value):
 
 
 class StalePin(_Value):
-    """A pin whose ref now selects another version (`now`), or none (None)."""
+    """A pin whose ref now selects another version, `now`; None if it selects no version."""
 
     pin: PinnedRef
     now: VersionInfo | None = None

@@ -15,8 +15,9 @@ from adaptry.operations.local_checkpoints import local_checkpoints
 def find_lost_updates(
     adapter: Adapter, base: BaseRecord | None, given: Path | str | None
 ) -> tuple[Finding, ...]:
-    """`lost_in_merge`, or nothing: also if the weights of `base` are neither in the folder `given` nor in a
-    recorded one, or the adapter cannot be merged. Reads a block of rows of at most 128 weights.
+    """The finding `lost_in_merge`, if there is one. Empty if the weights of `base` are neither in the folder
+    `given` nor in a recorded one, or if the adapter cannot be merged. Reads a block of rows of at most 128
+    weights.
     """
     checkpoint = next(local_checkpoints(base, given), None) if base else None
     if checkpoint is None:

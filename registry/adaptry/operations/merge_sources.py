@@ -29,8 +29,8 @@ from adaptry.operations.sources import (
 
 @dataclass(frozen=True, slots=True)
 class OpenedMerge:
-    """The base, the adapters in the order of the recipe, and how the base was found if it is the named one's
-    original.
+    """The base, the adapters in the order of the recipe, and, if the base is the original of the named one,
+    how it was found.
     """
 
     checkpoint: HfCheckpoint

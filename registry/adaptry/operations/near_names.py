@@ -1,4 +1,4 @@
-"""`did you mean acme/tone?`: a suggestion behind errors about names that do not exist."""
+"""`did you mean acme/tone?`: a suggestion appended to errors about names that do not exist."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _BASES = ("base", "key")  # arguments that name a base
 
 def near_name(opened: Callable[[], Registry], arguments: Mapping[str, object], message: str) -> str:
     """The suggestion to append to an error's `message`; empty if the registry has no similar name or cannot
-    be read. `arguments` are those of the command or function that raised the error. Those that the message
-    does not name were not the ones that were looked up, such as the new name of a push.
+    be read. `arguments` are those of the command or function that raised the error. Arguments that the
+    message does not name, such as the new name of a push, were not looked up and are ignored.
     """
     with contextlib.suppress(AdaptryError):
         return _first_hint(opened(), arguments, message)

@@ -1,4 +1,4 @@
-"""Moves aliases: reads, decides, compares and swaps.
+"""Moves aliases by compare-and-swap: reads the current state, decides, and swaps.
 
 If someone else moves the alias between the read and the move, the move raises `Conflict` and changes nothing.
 """
@@ -156,7 +156,7 @@ def current_alias(aliases: Aliases, name: AdapterName, alias: str) -> AliasInfo 
     try:
         return aliases.get(name, alias)
     except NotFound:
-        aliases.list(name)  # raises it if the adapter is unknown
+        aliases.list(name)  # raises `NotFound` if the adapter is unknown
         return None
 
 

@@ -51,7 +51,7 @@ class RelatedBase:
 
 
 def related_bases(bases: Bases, record: BaseRecord) -> tuple[RelatedBase, ...]:
-    """The known bases of which `record` is a quantised copy, and those that are quantised copies of it."""
+    """The known bases that `record` is a quantised copy of, and those that are quantised copies of it."""
     found: list[RelatedBase] = []
     for candidate in find_record_matches(bases, record):
         if candidate.base.id == record.id or candidate.match.level != "cast":

@@ -1,9 +1,9 @@
 """The status of a recall: for every worker that ever had a version, whether it may still serve it.
 
-A worker counts as having dropped the version only after it has proved it (files removed, engine refuses it).
-A worker that has only unloaded it may load it again while the files exist. The state is unknown while the
-worker does not report, or its engine does not answer. A worker that a person declared gone does not keep the
-recall open, but proves nothing.
+A worker counts as having dropped the version only after it has proved this (files removed, engine refuses
+it). A worker that has only unloaded it may load it again while the files exist. The state is unknown while
+the worker does not report, or its engine does not answer. A worker that a person declared gone does not keep
+the recall open, but proves nothing.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class RecallStatus(Value):
 
 
 class RecallProgress(Value):
-    """The counts of a recall that thousands of workers may be part of, and the first of its lines: those that
-    may serve the version first, those that are closed last.
+    """The counts of a recall, which may concern thousands of workers, and its first lines: workers that may
+    serve the version come first, those that are closed come last.
     """
 
     version: VersionInfo

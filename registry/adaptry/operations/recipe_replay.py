@@ -1,4 +1,4 @@
-"""Writes the recipe that a version records as one that `adaptry combine --recipe` reads.
+"""Writes the recipe that a version records in the form that `adaptry combine --recipe` reads.
 
 A version records its inputs by digest only, since names may move. The recipe names them by an adapter and the
 digest (`acme/tone@sha256:…`), so that it makes the same version again.
@@ -82,7 +82,7 @@ class _Names:
         self._sources = sources
 
     def source(self, recorded: object) -> object:
-        """The source of the input; a text, such as `none`, as it is. Raises `ValueError`."""
+        """The source of the input; a text such as `none` is returned unchanged. Raises `ValueError`."""
         if isinstance(recorded, str):
             return recorded
         return self._sources[self._entries.index(recorded)]

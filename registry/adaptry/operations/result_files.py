@@ -30,8 +30,8 @@ class ResultFiles:
 
 
 def find_result_files(folder: Path, *, below: bool = False) -> list[Path]:
-    """The results files in a folder, in order; with `below`, also those of its folders, as lm-eval makes
-    one for each model.
+    """The results files in a folder, in order; with `below`, also those in its subfolders: lm-eval makes a
+    folder for each model.
     """
     patterns = (*_NAMES, *(f"*/{name}" for name in _NAMES[:2] if below))
     found = {path for pattern in patterns for path in folder.glob(pattern) if path.is_file()}

@@ -1,4 +1,5 @@
-"""Finds adapters that are nearly equal to one, among all readable versions for its base, without the base.
+"""Finds adapters that are nearly equal to a given one, among all readable versions on its base; the base's
+weights are not needed.
 
 Equal weights are visible in the catalog. All other versions are read once, and their signatures are cached,
 so that the next search needs only a few kilobytes per version. Signatures select candidates, and exact
@@ -53,7 +54,8 @@ def find_similar(
     cache: Path | None = None,
     progress: Progress = no_progress,
 ) -> SimilarAdapters:
-    """The versions of `base` (a name or an id) with updates at a cosine of at least `above` to the subject's.
+    """The versions on `base` (a name or an id) whose updates have a cosine of at least `above` with the
+    subject's.
 
     Signatures are cached in `cache`, by default in the user's data folder. Adapters that are not sums of
     factors are compared by the digest of their weights. Raises `MissingDependency` (no torch), `Unavailable`.
@@ -65,7 +67,7 @@ def find_similar(
 
 
 def base_versions(registry: Registry, base: str) -> list[VersionInfo]:
-    """Every readable version for a base, under its id and each of its names, each once."""
+    """Every readable version on a base, found by its id and each of its names, each once."""
     try:
         info = registry.bases.get(base)
         keys: Sequence[str] = (str(info.id), *info.names)

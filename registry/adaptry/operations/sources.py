@@ -1,6 +1,6 @@
 """Adapters and bases as callers name them, opened: from a folder, or from the registry.
 
-A registry is opened only where a name or a ref needs one; folders do not.
+A registry is opened only if a name or a ref needs one; folders do not.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ Warn: TypeAlias = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class OpenedAdapter:
-    """An adapter and what to call it; if it is one of the registry's, its version and that one's report."""
+    """An adapter and its label; if the registry has it, its version and the version's report."""
 
     adapter: Adapter
     label: str
@@ -62,7 +62,7 @@ class OpenedAdapter:
 
 @dataclass(frozen=True, slots=True)
 class BaseToCheck:
-    """A base to check against: what to call it, its record if there is one, its name if it has one."""
+    """A base to check against: its label, its record if there is one, and its name if it has one."""
 
     label: str
     record: BaseRecord | None
@@ -121,9 +121,10 @@ def open_parent(
 
 
 def with_configured_base(parent: ParentAdapter, given: Path | str | None) -> ParentAdapter:
-    """`parent` with the base that its config's path leads to, if its base is unknown and a caller gives one:
-    models of one family have equal shapes, so only a comparison shows that the given one is another. The path
-    in the config of a version is one of the machine that pushed it, and is not looked up here.
+    """If a caller gives a base and the adapter's own base is unknown: `parent` with the base that the path in
+    its config leads to. Models of one family have equal shapes, so only a comparison shows that the given
+    base is a different one. A path in the config of a version belongs to the machine that pushed it, and is
+    not looked up here.
     """
     if given is None or parent.base is not None or parent.revision is not None:
         return parent
@@ -156,7 +157,7 @@ def find_base(connected: RegistryOpener, source: Path | str) -> BaseToCheck:
 
 
 def configured_base(connected: RegistryOpener, adapter: Adapter, warn: Warn) -> BaseToCheck | None:
-    """The base that an adapter's config names: a registered one, or the one in a folder on this machine; None
+    """The base that an adapter's config names: a registered base, or a base in a folder on this machine; None
     if there is neither, or no registry.
     """
     name = adapter.config.base_name

@@ -1,4 +1,5 @@
-"""Which training run an adapter in a folder tree belongs to, and at which step it was saved, by its path.
+"""Determines from an adapter's path in a folder tree which training run it belongs to, and at which step it
+was saved.
 
 `tone/checkpoint-500` is step 500 of the run `tone`; `tone/final` and `tone` itself are its end. A commit in a
 Hugging Face cache belongs to its repository. Pure functions of names.
@@ -88,8 +89,8 @@ def name_adapters(
     runs: Iterable[tuple[str, ...]], namespace: str, root: str
 ) -> Mapping[tuple[str, ...], AdapterName]:
     """The adapter's name for each run: its path, joined with hyphens and made valid; the run in the searched
-    folder itself has that one's name, `root`. A name does not depend on the other runs, unless making two of
-    them valid made them equal: then both end with the beginning of a digest of their path.
+    folder itself is named after that folder, `root`. A name does not depend on the other runs, unless two
+    names become equal when they are made valid: then both end with the beginning of a digest of their path.
 
     Raises `InvalidRef` if the namespace is not valid.
     """
@@ -106,7 +107,7 @@ def name_adapters(
 
 
 def valid_name(text: str) -> str:
-    """`text` as a valid name of an adapter. One that is too long, or that has no valid character, ends with
+    """`text` as a valid name of an adapter. If it is too long or has no valid character, the name ends with
     the beginning of a digest of the whole text.
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()  # ä becomes a

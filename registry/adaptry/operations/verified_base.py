@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 def verified_base(registry: Registry, version: VersionInfo) -> BaseRecord | None:
-    """None if the base is unknown, or only declared. Raises what reading a registry raises."""
+    """The base's record; None if the base is unknown, or only declared. Raises what reading a registry
+    raises.
+    """
     if version.base_id is None or version.base_status != "verified":
         return None
     return registry.bases.record(version.base_id)

@@ -1,4 +1,4 @@
-"""Changes the state of a version: reads, decides, compares and swaps.
+"""Changes the state of a version by compare-and-swap: reads the current state, decides, and swaps.
 
 If someone else changes it between the read and the change, this raises `Conflict` and changes nothing.
 """

@@ -2,8 +2,8 @@
 
 A watch begins with a full scan, then reads events and resolves the refs of the affected adapters again. It
 reports current states, not every step: of two quick moves only the second may be seen. A broken connection
-loses no change. The full scan is repeated now and then, because adapters that become unreadable send no
-event, and at once if the registry was restored or changed its epoch.
+loses no change. The full scan is repeated from time to time, because no event is sent when an adapter becomes
+unreadable, and immediately if the registry was restored or changed its epoch.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class RefPattern:
 
 @dataclass(frozen=True, slots=True)
 class RefChange:
-    """The version that a ref selects now, and the one at the previous scan; None if it selected none."""
+    """The version that a ref selects now, and the version at the previous scan; None if it selected none."""
 
     ref: str
     now: VersionInfo | None

@@ -30,7 +30,7 @@ class PrincipalInfo(Value):
 
 
 class GroupInfo(Value):
-    """A group, how many principals are in it, and the names of the first of them, in name order.
+    """A group, its number of principals, and the names of the first ones, in name order.
     `Principals.list` has all.
     """
 
@@ -66,7 +66,7 @@ class NamespaceMembers(Value):
 
 
 class AccessDecision(Value):
-    """Whether a principal may do something, and the grant that decided, or what is missing."""
+    """Whether a principal may do something, with the deciding grant, or the missing right."""
 
     is_allowed: bool
     reason: str

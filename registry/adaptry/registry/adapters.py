@@ -13,7 +13,7 @@ class Adapters(ABC):
 
     @abstractmethod
     def create(self, name: AdapterName, edit: AdapterEdit) -> AdapterInfo:
-        """Creates an empty adapter, private unless `edit` says otherwise. Raises `Conflict`,
+        """Creates an empty adapter, private unless `edit` sets another visibility. Raises `Conflict`,
         `PermissionDenied`.
 
         An adapter with a deleted adapter's name continues its version numbers.

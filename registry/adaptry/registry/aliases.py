@@ -32,7 +32,7 @@ AS_POLICIES_SAY = MoveRequest()
 
 
 def unknown_alias(name: AdapterName, alias: str) -> NotFound:
-    """The error for an alias that an adapter does not have."""
+    """The error for a missing alias."""
     return NotFound(f"{name} has no alias {alias[:80]!a}; `adaptry alias ls {name}` lists its aliases")
 
 
@@ -41,11 +41,11 @@ class Aliases(ABC):
 
     @abstractmethod
     def list(self, name: AdapterName) -> tuple[AliasInfo, ...]:
-        """In name order. Raises `NotFound`."""
+        """An adapter's aliases in name order. Raises `NotFound`."""
 
     @abstractmethod
     def get(self, name: AdapterName, alias: str) -> AliasInfo:
-        """One alias, at the same cost however many the adapter has. Raises `NotFound`."""
+        """One alias; the cost does not depend on the number of the adapter's aliases. Raises `NotFound`."""
 
     @abstractmethod
     def move(

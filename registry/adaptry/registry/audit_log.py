@@ -1,7 +1,7 @@
 """The audit log role: an append-only record of changes and denied requests.
 
 An entry is *sealed* when it has a number and its hash is a leaf of the log's Merkle tree (RFC 6962). Signed
-checkpoints state the tree's size and root. An entry's line is what is exported and what is hashed.
+checkpoints state the tree's size and root. Entries are exported and hashed as lines of text.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ class CheckpointNotes(Value):
 
 
 class AuditLog(ABC):
-    """Administrators read all entries, holders of `member.manage` in a namespace those about that namespace.
+    """Administrators read all entries; holders of `member.manage` in a namespace read those about that
+    namespace.
 
     Other entries are left out. All methods raise `PermissionDenied` for other callers.
     """

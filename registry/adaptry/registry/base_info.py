@@ -48,7 +48,7 @@ class BaseEdit(Value):
 
 
 class BaseMatch(Value):
-    """A known base, and how similar it is to the given one."""
+    """A known base, and its similarity to the given one."""
 
     base: BaseInfo
     match: Match

@@ -41,7 +41,9 @@ class Bases(ABC):
 
     @abstractmethod
     def get(self, key: str) -> BaseInfo:
-        """By name, id, or the beginning of an id (12 digits). Raises `NotFound`, `Conflict` (ambiguous)."""
+        """A base by name, id, or the beginning of an id (12 digits). Raises `NotFound`, `Conflict`
+        (ambiguous).
+        """
 
     @abstractmethod
     def record(self, id: Digest) -> BaseRecord:
@@ -53,7 +55,7 @@ class Bases(ABC):
 
     @abstractmethod
     def of_architecture(self, architecture: Digest) -> tuple[BaseInfo, ...]:
-        """The bases with one architecture, which are the only ones whose weights need comparing."""
+        """The bases with one architecture: only their weights need to be compared."""
 
     @abstractmethod
     def store(self, id: Digest, files: tuple[FileEntry, ...]) -> BaseInfo:

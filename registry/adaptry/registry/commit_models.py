@@ -17,8 +17,8 @@ class CommitInfo(Value):
     """A commit of a branch: a revision, with the title and message of its author.
 
     `id` always names this revision, so a branch that returns to an earlier tree shows that tree's id again.
-    `number` is the version with this revision. `carries` is the version with the same weights and config: the
-    same one, or an earlier one if only other files have changed since.
+    `number` is the version with this revision. `carries` is the version with the same weights and config:
+    `number` itself, or an earlier version if only other files have changed since.
     """
 
     digest: Digest
@@ -55,9 +55,9 @@ class BranchInfo(Value):
 
 
 class CommitResult(Value):
-    """The head of a branch after a commit. `is_new` is False if the branch was already there.
+    """The head of a branch after a commit. `is_new` is False if the branch was already at this commit.
 
-    `version` and `report` are those of the version that the revision is, if it is one.
+    `version` and `report` are set if the revision is a version.
     """
 
     commit: CommitInfo

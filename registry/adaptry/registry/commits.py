@@ -70,13 +70,13 @@ class Commits(ABC):
 
     @abstractmethod
     def delete_branch(self, name: AdapterName, branch: str) -> None:
-        """Its commits keep their ids. Raises `RevisionNotFound`, `PermissionDenied` for `main` and for an
-        alias.
+        """Deletes a branch; its commits keep their ids. Raises `RevisionNotFound`, `PermissionDenied` for
+        `main` and for an alias.
         """
 
     @abstractmethod
     def create_tag(self, name: AdapterName, tag: str, at: str = MAIN, message: str = "") -> BranchInfo:
-        """Creates a name that never moves. Raises what `create_branch` raises."""
+        """Creates a tag, a name that never moves. Raises what `create_branch` raises."""
 
     @abstractmethod
     def delete_tag(self, name: AdapterName, tag: str) -> None:

@@ -1,4 +1,4 @@
-"""The kinds of events of the registry: those about an adapter, which are sent to webhooks, and the others."""
+"""The kinds of events: those about an adapter, which are sent to webhooks, and all others."""
 
 from __future__ import annotations
 

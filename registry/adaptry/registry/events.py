@@ -32,12 +32,13 @@ class Events(ABC):
     def read(
         self, after: int | None = None, limit: int = 50, wait: float = 0.0, adapters: Sequence[str] = ()
     ) -> EventBatch:
-        """The events after number `after`, oldest first; None: from now on.
+        """The events after number `after` (None: only new events), oldest first.
 
-        If there is none yet, waits up to `wait` seconds for the first. A call examines at most a few thousand
-        events, so it may return early without any if most are not visible to the caller: continue from the
-        result's `seq`, which equals `after` only at the end. `adapters` are globs of names (`acme/*`), one of
-        which must match; without globs, the result includes events about bases. Raises `Invalid`.
+        If there are none yet, waits up to `wait` seconds for the first. A call examines at most a few
+        thousand events, so it may return early without any event if most are not visible to the caller:
+        continue from the result's `seq`, which equals `after` only at the end. `adapters` are globs of names
+        (`acme/*`), one of which must match; without globs, the result includes events about bases. Raises
+        `Invalid`.
         """
 
 
@@ -58,7 +59,7 @@ def check_events_query(after: int | None, wait: float, adapters: Sequence[str]) 
 
 
 def adapters_of(event: Event) -> tuple[AdapterName, ...]:
-    """The adapters that an event is about: none for a base's event; the old name too for a renaming."""
+    """The adapters that an event is about: none for an event about a base, both names for a rename."""
     if event.name is None:
         return ()
     if event.kind == "adapter.renamed":

@@ -1,6 +1,6 @@
 """The role of a registry that stores evidence: measurements of a version, and the programs that made them.
 
-Evidence belongs to a version, that is to its digest: it does not move with an alias or a name. It is appended
+Evidence belongs to a version, by its digest: it does not move with an alias or a name. It is appended
 and never changed; withdrawn evidence stays, with the reason. Metrics that were logged by hand are evidence
 too; their task, error and number of documents are unknown.
 """
@@ -34,7 +34,7 @@ class EvidenceWithdrawal(Value):
 
 
 class WithdrawalRequest(Value):
-    """Why evidence is withdrawn; with `whole_file`, all values of its file are."""
+    """The reason for withdrawing evidence; with `whole_file`, all values of its file are withdrawn."""
 
     reason: FreeText = Field(min_length=3, max_length=1024)
     whole_file: bool = False
@@ -44,7 +44,7 @@ class EvidenceInfo(Value):
     """One number that was measured for a version, whose revision is `subject`.
 
     `base` is the base that the version had when the evidence was added. `format` and `file` are None for a
-    metric that was logged. `settings` says how the task was run, such as `5-shot`.
+    metric that was logged. `settings` describes how the task was run, such as `5-shot`.
     """
 
     id: int
@@ -77,7 +77,7 @@ class EvidenceInfo(Value):
 
 
 class EvidenceAddition(Value):
-    """The outcome of adding a file: how many of its values are new, and how many were already stored."""
+    """The outcome of adding a file: the numbers of new values and of values that were already stored."""
 
     subject: Digest
     number: int
@@ -87,7 +87,7 @@ class EvidenceAddition(Value):
 
 
 class WithdrawalResult(Value):
-    """How many values were withdrawn; those that were withdrawn before do not count."""
+    """The number of values withdrawn by this call; values that were withdrawn before do not count."""
 
     withdrawn: int
 
@@ -125,7 +125,7 @@ class Evidence(ABC):
 
     @abstractmethod
     def get(self, id: int) -> EvidenceInfo:
-        """Raises `NotFound`, also if the caller may not read the adapter."""
+        """Raises `NotFound`, including for an adapter that the caller may not read."""
 
     @abstractmethod
     def files(self, id: int) -> tuple[FileEntry, ...]:

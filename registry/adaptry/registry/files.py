@@ -35,7 +35,7 @@ class Files(ABC):
         """
 
     def readers(self, revisions: Sequence[tuple[AdapterName, Digest]]) -> tuple[FileReader, ...]:
-        """A reader for each revision. A registry on this machine decides on access to all of them at once,
-        now; it raises the errors when a file is read.
+        """A reader for each revision. A registry on this machine decides on access to all of them in this
+        call, but raises errors only when a file is read.
         """
         return tuple(partial(self.read, name, revision) for name, revision in revisions)

@@ -42,8 +42,8 @@ class Grants(ABC):
         *,
         with_members: bool = True,
     ) -> Page[GrantInfo]:
-        """Oldest first: those about one namespace by name, those of one principal (without its groups'), or
-        all. A principal may list its own. Without members, grants of a role in a whole namespace are left
+        """Grants, oldest first: those that name one namespace, those of one principal (without its groups'),
+        or all. A principal may list its own. Without members, grants of a role in a whole namespace are left
         out. Raises `PermissionDenied`.
         """
 
@@ -61,7 +61,7 @@ class Grants(ABC):
     def set_member(self, namespace: str, change: MemberChange) -> NamespaceMembers:
         """Sets or removes a member's role. The result has the first members. Raises `NotFound` (also if the
         principal to remove is not a member), `PermissionDenied`, `Invalid`, and `Conflict` if a caller who is
-        no administrator would leave the namespace without an owner.
+        not an administrator would leave the namespace without an owner.
         """
 
     @abstractmethod
@@ -70,8 +70,8 @@ class Grants(ABC):
 
     @abstractmethod
     def explain(self, query: AccessQuery) -> AccessDecision:
-        """For the caller; for others, if the caller is an administrator or has `member.manage` in the
-        namespace.
+        """Explains the caller's own access; that of others if the caller is an administrator or has
+        `member.manage` in the namespace.
 
         The result depends only on grants, whether the adapter exists or not. Raises `Invalid`, `InvalidRef`,
         `NotFound` (no such principal), `PermissionDenied`.

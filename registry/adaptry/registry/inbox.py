@@ -1,9 +1,9 @@
-"""The role of a registry that receives results from evaluation programs, and keeps apart those that it cannot
-attach.
+"""The role of a registry that receives results from evaluation programs, and keeps those that it cannot
+attach in an inbox.
 
 A results file that states the version it measured, posted by a caller who may add evidence to it, becomes
-evidence of that version at once. Others are kept apart, in the namespace to which they were posted, until a
-principal with the right attaches or discards them. Nothing is guessed.
+evidence of that version at once. Others are kept apart in the namespace that they were posted to, until a
+principal with the right to do so attaches or discards them. Nothing is guessed.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class AttachRequest(AccessRequest):
 
 
 class PostedFile(Value):
-    """A file that the caller posted. `git_id` is its id in git. `reason` is the reason why it was kept apart;
-    None if it became evidence of `adapter` at `revision`.
+    """A file that the caller posted. `git_id` is its id in git. `reason` explains why it was kept apart; None
+    if it became evidence of `adapter` at `revision`.
     """
 
     id: int
@@ -83,8 +83,8 @@ class Inbox(ABC):
 
     @abstractmethod
     def post(self, namespace: str, path: str, data: bytes) -> PostedFile:
-        """Adds a results file, or samples of results that the caller posted before, to the version
-        that it states, or keeps it apart. Posting an identical file again changes nothing.
+        """Adds a results file, or samples of results that the caller posted before, to the version that it
+        states; if that is not possible, keeps it apart. Posting an identical file again changes nothing.
 
         Raises `Unauthenticated` for anonymous callers, `Invalid`, `Conflict` for samples without results, or
         for results that became evidence to which the caller may no longer add, `NotFound` if it cannot be

@@ -70,7 +70,9 @@ class Registry(ABC):
 
     @property
     def is_on_this_machine(self) -> bool:
-        """Whether bytes sent to it stay on this machine, so that checking them first saves nothing."""
+        """Whether the registry is on this machine, so that checking bytes before sending them saves
+        nothing.
+        """
         return True
 
     def find_quickly(self, ref: Ref) -> VersionToPull | None:

@@ -17,7 +17,7 @@ class Jobs(ABC):
 
     @abstractmethod
     def submit(self, order: JobOrder) -> JobInfo:
-        """Submits a job, which waits for a runner and has only the caller's rights.
+        """Submits a job. It waits for a runner, and has only the caller's rights.
 
         Raises `Invalid` (no such kind, fields that do not parse), `PermissionDenied`.
         """
@@ -34,8 +34,8 @@ class Jobs(ABC):
 
     @abstractmethod
     def cancel(self, id: str) -> JobInfo:
-        """Cancels a job: from now on it changes nothing, and its processes are stopped soon. Does nothing for
-        a job that has ended.
+        """Cancels a job: it changes nothing more, and its processes are stopped soon. Does nothing for a job
+        that has ended.
 
         Raises `NotFound`, `PermissionDenied`.
         """
@@ -59,8 +59,8 @@ class Jobs(ABC):
 
     @abstractmethod
     def schedule(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
-        """Submits the order whenever `cron` is due (`cron.GRAMMAR`), while there are runners. A time that was
-        missed is made up for once, within a day. Replaces a schedule with the same name. Raises what `submit`
+        """Submits the order whenever `cron` is due (`cron.GRAMMAR`), while there are runners. Missed times
+        are made up for by one job, within a day. Replaces a schedule with the same name. Raises what `submit`
         raises.
         """
 

@@ -20,7 +20,7 @@ def adapter_files(manifest: Manifest) -> dict[str, Digest]:
 
 
 def whole_adapter_of(paths: Iterable[str]) -> frozenset[str]:
-    """The paths that are an adapter together (weights, config, and further files of its tool); empty if some
+    """The paths that together form an adapter (weights, config, and further files of its tool); empty if some
     of them are missing.
     """
     format = detect_format(paths)
@@ -36,8 +36,8 @@ def is_same_adapter(before: Manifest, after: Manifest) -> bool:
 
 
 def inherit_manifest(before: Manifest, files: Mapping[str, tuple[int, Digest]]) -> Manifest:
-    """The manifest of `{path: (size, digest)}` after `before`. It inherits the declarations if the adapter is
-    the same, and none otherwise. Raises `InvalidManifest` or `InvalidPath`.
+    """The manifest of `{path: (size, digest)}` that follows `before`. It inherits the declarations if the
+    adapter is the same, otherwise none. Raises `InvalidManifest` or `InvalidPath`.
     """
     after = Manifest.of(files)
     if not is_same_adapter(before, after):

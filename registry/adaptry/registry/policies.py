@@ -22,7 +22,8 @@ MAX_TEXT = 16 << 10
 
 class PolicyInfo(Value):
     """A version of a policy. `scope` is a namespace or an adapter; without `text`, the policy was removed.
-    `warnings` are sentences about what the policy names and does not exist yet; only `set` gives them.
+    `warnings` are sentences about objects that the policy names but that do not exist yet; only `set` returns
+    them.
     """
 
     scope: str
@@ -36,7 +37,7 @@ class PolicyInfo(Value):
 
 
 class PolicyRequest(Value):
-    """The policy of a namespace or an adapter from now on; the alias is in the text."""
+    """A new policy of a namespace or an adapter; the alias is in the text."""
 
     scope: str = Field(min_length=1, max_length=193)
     text: str = Field(min_length=1, max_length=MAX_TEXT)
@@ -45,8 +46,8 @@ class PolicyRequest(Value):
 class ApprovalInfo(Value):
     """A principal's approval of an alias's move to a version; `generation` is the alias's at that time.
 
-    It `is_void` after the alias has moved, after it was withdrawn, if its author pushed the version, and
-    while its author is disabled or may not approve. Which groups count depends on the conditions.
+    It `is_void` once the alias has moved or it was withdrawn, if its author pushed the version, and while its
+    author is disabled or may not approve. Which groups count depends on the conditions.
     """
 
     name: AdapterName
@@ -92,8 +93,8 @@ class Policies(ABC):
         """Creates a new version of a policy. Setting the same text again changes nothing. A group that does
         not exist is a warning, since it may be created later.
 
-        Raises `Invalid` with the line of the error, also for an unknown engine, `MissingDependency` without
-        the extra `gates`, `NotFound`, `PermissionDenied`.
+        Raises `Invalid` with the line of the error (an unknown engine, for example), `MissingDependency`
+        without the extra `gates`, `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod
@@ -131,7 +132,7 @@ class Policies(ABC):
     def approve(
         self, name: AdapterName, alias: str, to: Digest, generation: int | None = None
     ) -> ApprovalInfo:
-        """Consents that the alias moves from where it is now to a version. Approving again changes nothing.
+        """Approves a move of the alias from where it is now to a version. Approving again changes nothing.
 
         With a `generation`, approves only if the alias has it (0: it does not exist).
 
@@ -145,7 +146,7 @@ class Policies(ABC):
 
     @abstractmethod
     def approvals(self, name: AdapterName, alias: str) -> tuple[ApprovalInfo, ...]:
-        """The latest approvals, newest first, void ones too. Raises `NotFound`."""
+        """The latest approvals, newest first, including void ones. Raises `NotFound`."""
 
     @abstractmethod
     def promotions(
@@ -155,4 +156,4 @@ class Policies(ABC):
 
     @abstractmethod
     def promotion(self, id: int) -> PromotionRecord:
-        """Raises `NotFound`, also if the caller may not read the adapter."""
+        """Raises `NotFound`, including for an adapter that the caller may not read."""

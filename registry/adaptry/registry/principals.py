@@ -35,10 +35,10 @@ class Principals(ABC):
         prefix: str = "",
         group: str | None = None,
     ) -> Page[PrincipalInfo]:
-        """By name. Administrators get all; others get themselves, and the service accounts of namespaces
-        whose tokens they manage. Only those of some kinds, of one namespace, whose names begin with `prefix`,
-        if given. With a `group`, those in it: for administrators and its members. Raises `NotFound` for a
-        group that the caller may not see.
+        """Principals in name order. Administrators get all; others get themselves, and the service accounts
+        of namespaces whose tokens they manage. `kinds`, `namespace` and `prefix` (the beginning of the name)
+        restrict the result. With a `group`, administrators and its members get the principals in it. Raises
+        `NotFound` for a group that the caller may not see.
         """
 
     @abstractmethod
@@ -58,8 +58,8 @@ class Principals(ABC):
 
     @abstractmethod
     def groups(self, cursor: str | None = None, limit: int = 50) -> Page[GroupInfo]:
-        """By name. Administrators get all groups; others get those that they are in. Each has the names of
-        its first `GROUP_MEMBERS_SHOWN` members.
+        """Groups in name order. Administrators get all groups; others get those that they are in. Each has
+        the names of its first `GROUP_MEMBERS_SHOWN` members.
         """
 
     @abstractmethod

@@ -38,7 +38,7 @@ BASE_LIMIT = 64 << 20
 
 
 def join_parts(parts: Iterable[bytes]) -> bytes:
-    """The body of a request with several parts: before each, its length in four bytes (big-endian)."""
+    """The body of a request with several parts; each is preceded by its length in four bytes (big-endian)."""
     return b"".join(piece for part in parts for piece in (len(part).to_bytes(4, "big"), part))
 
 

@@ -34,7 +34,7 @@ class IssuerInfo(Value):
 
 
 class IssuerRequest(AccessRequest):
-    """An issuer to trust. `url` is the claim `iss` of its tokens, without a change."""
+    """An issuer to trust. `url` is the claim `iss` of its tokens, unchanged."""
 
     name: IssuerName
     url: str = Field(min_length=8, max_length=255)
@@ -93,7 +93,7 @@ class Publishers(ABC):
 
     @abstractmethod
     def list_issuers(self) -> tuple[IssuerInfo, ...]:
-        """By name, for every caller who may read anything. Raises `PermissionDenied`."""
+        """Issuers in name order, for every caller who may read anything. Raises `PermissionDenied`."""
 
     @abstractmethod
     def remove_issuer(self, name: str) -> None:
@@ -110,8 +110,10 @@ class Publishers(ABC):
 
     @abstractmethod
     def list(self, name: AdapterName) -> tuple[PublisherInfo, ...]:
-        """Oldest first. Raises `PermissionDenied`, whether the adapter exists or not."""
+        """Publishers, oldest first. Raises `PermissionDenied`, whether the adapter exists or not."""
 
     @abstractmethod
     def remove(self, name: AdapterName, id: int) -> None:
-        """Its tokens are refused everywhere within five seconds. Raises `NotFound`, `PermissionDenied`."""
+        """Removes a publisher; its tokens are refused everywhere within five seconds. Raises `NotFound`,
+        `PermissionDenied`.
+        """

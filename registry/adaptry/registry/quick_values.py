@@ -1,6 +1,6 @@
-"""Adapters and versions as dataclasses: as much as a listing or a pull from a folder needs.
+"""Adapters and versions as dataclasses, with the fields that a listing or a pull from a folder needs.
 
-The records are pydantic's models, whose import takes longer than such a command.
+The full records are pydantic models; importing them takes longer than such a command.
 """
 
 from __future__ import annotations

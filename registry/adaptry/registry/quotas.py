@@ -39,8 +39,8 @@ class QuotaInfo(Value):
 class QuotaRequest(AccessRequest):
     """The new limits of a name, which replace those that were set for it.
 
-    The name `*` stands for every name of the scope without its own limit. None is not set; 2⁵³-1 exempts a
-    name from the limit of every name. `requests` is per minute.
+    The name `*` stands for every name of the scope without its own limit. None leaves a limit unset; 2⁵³-1
+    exempts a name from the limit for `*`. `requests` is per minute.
     """
 
     scope: QuotaScope

@@ -48,7 +48,7 @@ class Page(Value, Generic[Item]):
 
 
 class AdapterInfo(Value):
-    """An adapter: a series of versions. `latest` is the number of the newest active one."""
+    """An adapter: a series of versions. `latest` is the number of its newest active version."""
 
     name: AdapterName
     description: str = ""
@@ -111,7 +111,7 @@ class InspectionSummary(Value):
 
 
 class TensorInspection(Value):
-    """Statistics of one tensor of a version's `file`. `is_zero`: every element is zero, and there is one."""
+    """Statistics of one tensor of a version's `file`. `is_zero`: it has elements, and all are zero."""
 
     file: str
     tensor: str
@@ -155,7 +155,8 @@ class DirectPart(Value):
 
 
 class UploadInfo(Value):
-    """An upload session: bytes up to `offset` were received; continue from there. `size` is that of the file.
+    """An upload session: bytes up to `offset` were received; continue from there. `size` is the size of the
+    file.
 
     `direct` are presigned URLs, if there are any, for all bytes that are still missing. Clients may send them
     there or to the registry.

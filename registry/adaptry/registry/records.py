@@ -205,8 +205,8 @@ class VersionInfo(Record):
 
 @value
 class PushOptions(Record):
-    """Options of a push: metrics, the reason for pushing it although the checks refuse it, an alias to set on
-    it, and whether an adapter that does not exist yet is created.
+    """Options of a push: metrics, the reason for pushing despite blocking findings, an alias to set, and
+    whether to create the adapter if it does not exist.
 
     `number` is its number in another registry, which it also gets here unless a version has or had that
     number. `reuse`: return a usable version with the same files and base, even if its manifest has additional

@@ -2,7 +2,7 @@
 it.
 
 The rules (which workers, when the next step is due, what stops a rollout) are pure functions. The registry
-evaluates them in the transaction of each worker's report, so no timer is needed: a rollout without living
+evaluates them in the transaction of each worker's report, so no timer is needed: a rollout without live
 workers pauses. At 100 % the alias itself moves, unless it was moved in the meantime.
 """
 
@@ -82,8 +82,8 @@ class RolloutChange(Value):
 
 
 def choose_workers(id: int, percent: int, workers: Collection[str]) -> frozenset[str]:
-    """The selected workers: at least one, always the same for the same set of workers, and a larger
-    percentage includes those of a smaller one.
+    """The selected workers, at least one. The selection depends only on the set of workers, and a larger
+    percentage includes the workers of a smaller one.
     """
     ranked = sorted(workers, key=lambda worker: hashlib.sha256(f"{id}:{worker}".encode()).digest())
     return frozenset(ranked[: -(-len(ranked) * percent // 100)])
@@ -105,13 +105,13 @@ class Rollouts(ABC):
 
     @abstractmethod
     def start(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
-        """Raises `Conflict` if one is running, the alias already points at the version, or it must not;
-        `NotFound`, `PermissionDenied`.
+        """Raises `Conflict` if a rollout is running, or if the alias already points, or must not point, at
+        the version; `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod
     def list(self, name: AdapterName) -> tuple[RolloutInfo, ...]:
-        """The newest 50, newest first. Raises `NotFound`."""
+        """The 50 newest rollouts, newest first. Raises `NotFound`."""
 
     @abstractmethod
     def change(self, name: AdapterName, alias: str, change: RolloutChange, was: int) -> RolloutInfo:

@@ -1,7 +1,7 @@
 """The orders of listings and searches, as callers name them: `name`, `updated`, `metric.accuracy`.
 
 All but `name` begin with the largest or newest. Adapters with equal values are in name order, versions with
-equal values newest first; versions without a value come last, in the reverse order too.
+equal values newest first; versions without a value always come last, even in reverse order.
 """
 
 from __future__ import annotations

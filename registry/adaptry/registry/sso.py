@@ -33,7 +33,8 @@ class ProviderGroupRequest(AccessRequest):
 class ExternalUserInfo(Value):
     """A user of an identity provider, linked to a user of the registry.
 
-    `confirmed_at` is when the provider last confirmed the user, `ended_at` when it first refused to.
+    `confirmed_at` is the time when the provider last confirmed the user, `ended_at` the time of its first
+    refusal.
     """
 
     user: str
@@ -56,8 +57,8 @@ class SingleSignOn(ABC):
 
     @abstractmethod
     def map_group(self, request: ProviderGroupRequest) -> ProviderGroupInfo:
-        """Maps a claim to a group: at every sign-in, users join or leave the group by their claim. Replaces
-        an earlier mapping of the claim. Raises `NotFound` (no such group).
+        """Maps a claim to a group: at every sign-in, users join or leave the group according to their claims.
+        Replaces an earlier mapping of the claim. Raises `NotFound` (no such group).
         """
 
     @abstractmethod

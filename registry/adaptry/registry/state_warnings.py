@@ -31,6 +31,6 @@ def withdrawn_error(version: VersionInfo) -> Withdrawn:
 
 
 def require_usable(version: VersionInfo) -> None:
-    """Raises `Withdrawn` for a version from which nothing may be derived, for every caller."""
+    """Raises `Withdrawn`, whoever the caller is, if nothing may be derived from the version."""
     if version.state in WITHDRAWN:
         raise withdrawn_error(version)

@@ -1,4 +1,4 @@
-"""Lists an inspection with a line for each tensor."""
+"""Lists the results of an inspection, one line per tensor."""
 
 from __future__ import annotations
 

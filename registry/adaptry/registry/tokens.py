@@ -15,8 +15,8 @@ class Tokens(ABC):
 
     @abstractmethod
     def create(self, request: TokenRequest) -> CreatedToken:
-        """Creates a token. Callers create tokens for themselves only with an unlimited token, and the new one
-        expires with it at the latest. A service account's token is limited to its namespace, unless an
+        """Creates a token. To create a token for themselves, callers need an unlimited token; the new one
+        expires no later than that one. A service account's token is limited to its namespace, unless an
         administrator creates it.
 
         Raises `Invalid`, `NotFound` (no such principal), `Conflict` (they have a token of that name),
@@ -40,4 +40,4 @@ class Tokens(ABC):
 
     @abstractmethod
     def revoke(self, id: int) -> None:
-        """The token is refused everywhere within five seconds. Raises `NotFound`."""
+        """Revokes a token; it is refused everywhere within five seconds. Raises `NotFound`."""

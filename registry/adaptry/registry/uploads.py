@@ -28,7 +28,7 @@ class Uploads(ABC):
         session the digest, so that it can be resumed by digest. A registry that requires the digest first
         raises `Conflict`; one of an older version raises `Invalid`.
 
-        Raises `Busy` while the namespace has too many open that are not abandoned, `Conflict` if the adapter
+        Raises `Busy` while the namespace has too many active uploads, `Conflict` if the adapter
         would have a base's name, `Unavailable` while the same bytes are being deleted, `TooLarge`,
         `StorageFull`.
         """
@@ -37,7 +37,7 @@ class Uploads(ABC):
     def append(
         self, upload: UploadInfo, offset: int, chunks: Iterable[bytes], length: int | None = None
     ) -> UploadInfo:
-        """Adds bytes at `offset`, streaming; what arrived before an interruption is kept.
+        """Streams bytes to the position `offset`; bytes that arrived before an interruption are kept.
 
         `length` is the total size of the chunks in bytes, if known; a server then receives them faster.
 

@@ -103,8 +103,9 @@ class Versions(ABC):
         """Versions that match (`query.GRAMMAR`), in an order (`sort_keys`). Raises `InvalidQuery`, and
         `Invalid` for an unknown sort key.
 
-        Without a `state:` term, those that are active or deprecated. A request reads a limited number of
-        rows: where few versions match, a page may have fewer than `limit`, or none, and still a `next`.
+        Without a `state:` term, only active and deprecated versions are found. A request reads a limited
+        number of rows, so if few versions match, a page may have fewer than `limit` items, or none, and still
+        have a `next`.
         """
 
     def search_json(
@@ -136,14 +137,14 @@ class Versions(ABC):
     def weight_statistics(self, ref: Ref) -> WeightStatistics:
         """The statistics of a version's updates by module, as a `weight-statistics` job stored them.
 
-        Raises `NotFound`, also if no job has measured the version.
+        Raises `NotFound`, including for a version that no job has measured.
         """
 
     @abstractmethod
     def weight_distance(self, ref: Ref, other: Ref) -> WeightDistance:
         """The distance between the updates of two versions, as a `weight-statistics` job stored it.
 
-        Raises `NotFound`, also if no job has compared the two.
+        Raises `NotFound`, including if no job has compared the two.
         """
 
     def measured_weights(self, refs: Sequence[Ref]) -> tuple[MeasuredWeights, ...]:
@@ -151,7 +152,7 @@ class Versions(ABC):
 
         A registry on this machine reads them together. Raises `NotFound` for an unknown version.
         """
-        from adaptry.adapters.weight_statistics import MeasuredWeights  # with pydantic
+        from adaptry.adapters.weight_statistics import MeasuredWeights  # imports pydantic
 
         found = [self.get(ref).revision_ref for ref in refs]
         return tuple(

@@ -99,11 +99,15 @@ class Webhooks(ABC):
 
     @abstractmethod
     def add(self, request: WebhookRequest) -> CreatedSecret:
-        """Raises `Invalid` (the URL), `InvalidRef`, `Conflict` (too many), `PermissionDenied`."""
+        """Adds a webhook. Raises `Invalid` (the URL), `InvalidRef`, `Conflict` (too many),
+        `PermissionDenied`.
+        """
 
     @abstractmethod
     def list(self, namespace: str | None = None) -> tuple[WebhookInfo, ...]:
-        """Oldest first: those of a namespace, or all that the caller manages. Raises `PermissionDenied`."""
+        """Webhooks, oldest first: those of a namespace, or all that the caller manages. Raises
+        `PermissionDenied`.
+        """
 
     @abstractmethod
     def get(self, id: int) -> WebhookInfo:
@@ -129,7 +133,9 @@ class Webhooks(ABC):
 
     @abstractmethod
     def deliveries(self, id: int, cursor: str | None = None, limit: int = 50) -> Page[WebhookDelivery]:
-        """Newest first; those that ended more than 30 days ago are deleted. Raises `NotFound`, `Invalid`."""
+        """Deliveries, newest first; those that ended more than 30 days ago are deleted. Raises `NotFound`,
+        `Invalid`.
+        """
 
     @abstractmethod
     def redeliver(self, id: int, message: str) -> WebhookDelivery:

@@ -3,9 +3,9 @@
 A worker regularly reports everything that it has; a report is valid for a lease. A worker that does not
 report in time is *lost*: its versions still count as served until it reports otherwise, since their state is
 unknown. It reports a version before loading it, so the registry knows every version that is served. Each
-reply lists the withdrawn versions that the worker ever had, until it has reported each as dropped. A person
-may declare a lost worker gone; this is recorded as a declaration and not as proof, and the worker's next
-report ends it.
+reply lists the withdrawn versions that the worker ever had, until it has reported each as dropped. A user may
+declare a lost worker gone. This is recorded as a declaration, not as proof, and the worker's next report ends
+it.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class WorkerProblem(Value):
 
 
 class RecallProof(Value):
-    """A worker's proof of a recall: the registry's signature, by which the registry recognises it after it
-    was restored.
+    """A worker's proof of a recall: the registry's own signature, which the registry recognises even after a
+    restore.
     """
 
     name: AdapterName
@@ -104,14 +104,14 @@ class ForgottenRecall(Value):
 
 
 class WorkerReport(Value):
-    """A worker's full status. `residents` is None if its engine does not answer; the last known ones then
-    stay.
+    """A worker's full status. `residents` is None if its engine does not answer; the last known residents are
+    then kept.
 
     `base` is the engine's own name for its base, often a path, and `base_id` identifies it by content.
     `last_event` is the number of the newest event that it has applied; `lease` is how many seconds the report
     is valid; `names` are the names that it should serve (`acme/tone@prod`), loaded or not. `recalled` is sent
-    once to each new epoch. `max_age` is how many seconds it serves names by their last known versions while
-    it cannot reach the registry; None if it only keeps what is loaded.
+    once to each new epoch. `max_age` is for how many seconds it serves the last known versions while it
+    cannot reach the registry; None if it then only keeps loaded versions.
 
     A worker from before schema 0035, which keeps running while servers are upgraded, names the newest event
     `seen` and the problems `troubles`.
@@ -268,7 +268,7 @@ class Workers(ABC):
         """Stores the report of the caller's worker of that name. Raises `PermissionDenied` without a worker's
         or an admin's token.
 
-        A worker belongs to the token that reports it: others may have workers of the same name.
+        A worker belongs to the token that reports it, so other tokens may have workers of the same name.
         """
 
     @abstractmethod
@@ -281,7 +281,7 @@ class Workers(ABC):
 
     @abstractmethod
     def list(self, cursor: str | None = None, limit: int = 50) -> Page[WorkerInfo]:
-        """By name and owner, each with those of its versions that the caller may read."""
+        """Workers by name and owner, each with those of its versions that the caller may read."""
 
     @abstractmethod
     def declare_gone(self, name: str, request: WorkerGoneRequest, owner: str | None = None) -> WorkerInfo:

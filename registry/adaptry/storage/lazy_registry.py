@@ -60,7 +60,7 @@ class LazyRegistry(Registry):
         return open_blobs(self.catalog.parent)
 
     def list_quickly(self, namespace: str | None, cursor: str | None, limit: int) -> ListedPage | None:
-        from adaptry.storage.catalog import adapter_rows  # which a pull does not need
+        from adaptry.storage.catalog import adapter_rows  # not needed by a pull
 
         cursors.check_limit(limit)
         try:
@@ -70,7 +70,7 @@ class LazyRegistry(Registry):
             return None
 
     def find_quickly(self, ref: Ref) -> VersionToPull | None:
-        from adaptry.storage.catalog import quick_versions  # which a listing does not need
+        from adaptry.storage.catalog import quick_versions  # not needed by a listing
 
         try:
             with self.readers.read() as reads:

@@ -55,6 +55,6 @@ def require_bucket_owned(catalog: Catalog | None, store: BlobStore) -> None:
 
 
 def _is_untouched(catalog: Catalog | None) -> bool:
-    from adaptry.storage.catalog import scan  # which only a bucket needs
+    from adaptry.storage.catalog import scan  # needed only for a bucket
 
     return catalog is None or scan.is_empty(catalog)

@@ -108,7 +108,7 @@ def _require_valid(tx: Transaction, found: kept.RefreshToken, owner: TokenRecord
 
 def _rotate(tx: Transaction, found: kept.RefreshToken, owner: TokenRecord, now: datetime) -> ProgramTokens:
     for lost in kept.unused(tx, found.family):
-        if lost.key != found.key:  # of the answer that was lost
+        if lost.key != found.key:  # not the token of the lost response
             access_tokens.revoke_alone(tx, lost.token, now)
     kept.set_used(tx, found, now, now + RETRY)
     access_tokens.shorten(tx, found.token, now + OVERLAP)

@@ -1,9 +1,8 @@
-"""Passes the bytes of a xorb, while they arrive, to the thread that stores the file of which they are
-probably part.
+"""Passes the bytes of an arriving xorb to the thread that stores the file that they probably belong to.
 
-Only the bytes that this thread did not write go into the xorb's own file, where a trailer tells where the
-others are (`stored_xorb`). So the xorb is complete whatever becomes of the thread: it may not start in time,
-stop half-way, or need only the first bytes.
+Only the bytes that this thread did not write go into the xorb's own file, where a trailer lists the locations
+of the others (`stored_xorb`). So the xorb is complete even if the thread does not start in time, stops
+half-way, or needs only the first bytes.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ class ArrivingXorb:
         self._is_stopped = False  # no more pieces will be taken
 
     def split(self, chunks: Iterable[Part], begin: Callable[[bytes], None] | None = None) -> Iterator[Part]:
-        """What the xorb's own file has to contain: the bytes that were not taken, and a trailer. `begin` is
-        called with the first bytes, before anyone can take them.
+        """The content of the xorb's own file: the bytes that were not taken, and a trailer. `begin` is called
+        with the first bytes, before they can be taken.
         """
         table: list[tuple[bytes, int]] = []
         own = 0
@@ -64,7 +63,9 @@ class ArrivingXorb:
         yield from xorb_trailer(ChunkTable.of(table), self._runs(own))
 
     def accept(self, run: Run) -> bool:
-        """Announces that `pieces` will be written to this run, up to its length. False if it is too late."""
+        """Announces that `pieces` will be written to this run, up to its length. Returns False if it is too
+        late.
+        """
         with self._changed:
             if self._is_declined:
                 return False

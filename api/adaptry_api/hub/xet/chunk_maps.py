@@ -1,9 +1,9 @@
 """Chunk maps: the chunks of an adapter's files, stored so that clients need not send them again.
 
-A map is written after a file was uploaded through Xet, and found by the hash of a chunk that clients query.
-It belongs to one adapter and is shown only to its writers. Maps are optional: if one is lost, or was not used
-for 30 days, the client sends the chunks. The bytes are those of the stored file; no xorb is kept (decision
-47).
+A map is written after a file was uploaded through Xet. It is found by the hash of a chunk that a client
+queries. It belongs to one adapter and is shown only to its writers. Maps are optional: if one is lost, or was
+not used for 30 days, the client sends the chunks. The bytes are those of the stored file; no xorb is kept
+(decision 47).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ChunkMaps:
                     _write(self._start(name, text_of(hash)), file.hex.encode())
 
     def find_file_with_chunk(self, name: AdapterName, hash: str) -> Digest | None:
-        """The most recently stored file among those in which a client would query this chunk."""
+        """The most recently stored file in which a client would query this chunk."""
         path = self._start(name, hash)
         try:
             found = path.read_text()
@@ -81,7 +81,7 @@ class ChunkMaps:
             self._map(name, file.hex).unlink(missing_ok=True)
 
     def sweep(self, now: float) -> int:
-        """Removes maps that were unused for too long; returns how many. `now` is a Unix time."""
+        """Removes maps that have not been used for too long; returns how many. `now` is a Unix time."""
         gone = 0
         for path in self.folder.glob("*/*/*/*"):
             with suppress(FileNotFoundError):  # removed by another server

@@ -6,8 +6,9 @@ written into an upload without a digest (`storage/local/unhashed_uploads`), whic
 while the client prepares the next xorb. The shard decides: if other bytes were written, they are dropped, and
 the file is joined as usual.
 
-A xorb whose turn it is when it begins to arrive is written only there (`arriving_xorb`), and remains readable
-by a second name of that file, beside the other xorbs. The others are copied when they are complete.
+If a xorb is the next one of the file when it begins to arrive, it is written only there (`arriving_xorb`),
+and remains readable through a second name of that file, beside the other xorbs. The others are copied when
+they are complete.
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class EarlyJoins:
         return join
 
     def take(self, id: str) -> EarlyJoin | None:
-        """The file that is being stored for this upload. The caller claims it, and then discards it."""
+        """Removes the file that is being stored for this upload, and returns it. The caller must `claim` it,
+        and then `discard` it.
+        """
         with self._lock:
             return self._joins.pop(id, None)
 
@@ -80,7 +83,7 @@ class EarlyJoin:
         self._name = name
         self._changed = Condition()
         self._announced = self._arriving = 0
-        self._xorbs: dict[int, StoredXorb | ArrivingXorb] = {}  # those not taken yet
+        self._xorbs: dict[int, StoredXorb | ArrivingXorb] = {}  # not yet written to the file
         self._taken: list[Run] = []  # the first bytes of the file, presumably
         self._streamed: ArrivingXorb | None = None  # the xorb that is written as it arrives
         self._rest: Callable[[int], Iterator[bytes]] | None = (
@@ -168,7 +171,7 @@ class EarlyJoin:
                 self._uploads.drop(left)
 
     def release(self, replaced: Collection[Path]) -> None:
-        """Removes the file's second name unless xorbs depend on it, other than these, which do no more."""
+        """Removes the file's second name, unless xorbs other than these still depend on it."""
         if self._beside is not None and self._dependents <= set(replaced):
             self._beside.unlink(missing_ok=True)
 

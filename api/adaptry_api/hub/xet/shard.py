@@ -1,7 +1,8 @@
 """Shards: the chunks of xorbs that make up files.
 
-A header, then an entry for every file, in records of 48 bytes up to one that begins with 32 bytes of 0xFF.
-The rest lists each xorb's chunks for deduplication, and is ignored (xet-core: `metadata_shard`).
+A header, then an entry for every file, in records of 48 bytes; a record that begins with 32 bytes of 0xFF
+ends the list. The rest lists each xorb's chunks for deduplication, and is ignored (xet-core:
+`metadata_shard`).
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class Inspector:
         was free for `patience` seconds, and `CorruptData` if there are fewer bytes than the header declares.
         """
         if preparation := self._preparation:
-            preparation.join()  # before a slot is taken, which the preparation may need
+            preparation.join()  # before taking a slot, which the preparation may need itself
         found: dict[str, TensorStatistics] = {}
         for batch in _batches(tensors) if isinstance(source, int) else [tensors]:
             answers = self._guarded(partial(self._ask, batch, source), tenant, patience)
@@ -100,7 +100,7 @@ class Inspector:
         """
 
         def start() -> None:
-            with suppress(Unavailable):  # which `inspect` will raise again, if it lasts
+            with suppress(Unavailable):  # `inspect` raises it again if the problem persists
                 self._guarded(lambda: self._ask({}, lambda start: (), size), tenant, 0)
 
         with self._lock:

@@ -65,7 +65,7 @@ def describe(
         if (found := role_of(key)) is not None:
             path, role = found
             if roles.setdefault(path, {}).setdefault(role, name) != name:
-                unclaimed.append(name)  # also under another adapter's name: a loader would keep only one
+                unclaimed.append(name)  # the same factor twice: a loader would keep only one
         elif (extra := extra_weight(key, name, info, config)) is not None:
             extras.append(extra)
         else:

@@ -39,7 +39,7 @@ _PRESENT_TRAITS = {
     "monteclora_config": "monteclora",
 }
 _INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
-_ORTHOGONAL = "orthogonal"  # whose factors are not zero before training, but their product is
+_ORTHOGONAL = "orthogonal"  # before training, its factors are not zero, but their product is
 TRAITS = frozenset([*_FLAG_TRAITS.values(), *_PRESENT_TRAITS.values(), *_INITS, _ORTHOGONAL])
 """The traits of a LoRA, such as `dora`, which papers and people call methods of their own."""
 SUBTRACTING = frozenset([*_INITS, "kasa"])

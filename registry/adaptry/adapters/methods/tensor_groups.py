@@ -45,7 +45,7 @@ def group_tensors(method: Method, config: AdapterConfig, tensors: Mapping[str, T
             found.extras.append(replacing)
         elif (placed := method.role(key)) is not None:
             if named.setdefault(placed[0], {}).setdefault(placed[1], name) != name:
-                found.unclaimed.append(name)  # also under the adapter's name: a loader would keep only one
+                found.unclaimed.append(name)  # the same role twice: a loader would keep only one
         elif (extra := extra_weight(key, name, info, config)) is not None:
             found.extras.append(extra)
         else:

@@ -58,7 +58,7 @@ def _model(model: Mapping[str, Any]) -> dict[str, Any]:
         options |= {"type": "Unigram", "scores": [float(entry[1]) for entry in vocabulary]}
     merges = model.get("merges") or []
     if merges:
-        options["type"] = "BPE"  # which old files omit
+        options["type"] = "BPE"  # old files omit it
     if options.get("byte_fallback"):  # then no text is unknown
         options = {key: value for key, value in options.items() if key not in ("unk_token", "fuse_unk")}
     pairs = [merge.split(" ", 1) if isinstance(merge, str) else list(merge) for merge in merges]

@@ -131,7 +131,7 @@ def _dropped_as_other_layer(model: LoadedModel, target: TargetTensor) -> Dropped
     if model.adapter.spec.method != "lora" or module.kind not in ("linear", "embedding") or not is_known:
         return None
     path = bare_path(module.path)
-    is_table = module.kind == "linear"  # with the factors of a matrix
+    is_table = module.kind == "linear"  # with a matrix's factors
     if target.orientation == "conv" or not (is_embedding(path) if is_table else is_matrix(path)):
         return None
     theirs = "lora_embedding_A and lora_embedding_B" if is_table else "lora_A and lora_B"

@@ -144,7 +144,7 @@ def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
         return  # OSF ignores them
     parameters, least = model.names.parameters, 1 if method == "ln_tuning" else 2
     for path in sorted(model.names.modules):
-        is_head = f"{path}.bias" in parameters  # of a weight that is tied, and not stored
+        is_head = f"{path}.bias" in parameters  # its weight is tied, and not stored
         shape = parameters.get(f"{path}.weight", None if is_head else ())
         has_matrix = shape is None or len(shape) >= least
         has_matrix = has_matrix or any(f"{path}.{name}" in parameters for name in _MATRICES)

@@ -274,7 +274,7 @@ def other_scale(scale: Scale) -> Condition:
         wrong = {
             module.path: ratio
             for module in subject.spec.modules
-            if module.kind != "parameter"  # whose rank counts all experts together
+            if module.kind != "parameter"  # the rank of a parameter counts all experts together
             and (ratio := _ratio(scale(subject.config, module), trained_scale(subject, module))) is not None
         }
         if not wrong:

@@ -118,7 +118,7 @@ class _CombinedModules:
         updates = [self.plan.updates[place].factors(planned.site) for place in planned.inputs]
         pairs = zip(updates, planned.weights, strict=True)
         total = concatenate([each.scaled_by(weight) for each, weight in pairs])
-        with single_torch_threads():  # for thin factors, torch's threads wait longer than they compute
+        with single_torch_threads():  # with thin factors, torch's threads wait longer than they compute
             return decompose(total, planned.rank).right
 
 

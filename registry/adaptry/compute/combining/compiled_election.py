@@ -89,7 +89,7 @@ def _elected(
             )
             done += count
 
-    if random:  # whose numbers are drawn in the order of the elements
+    if random:  # random numbers are drawn in the order of the elements
         elect(result.reshape(-1), *updates)
     else:
         divided = [each.parts() for each in updates]

@@ -20,7 +20,7 @@ from adaptry.compute.tensors.freed_memory import keep_freed_memory
 from adaptry.compute.tensors.lowrank import Factors
 from adaptry.core.lazy_dataclass import dataclass
 
-_ELEMENTS = 1 << 18  # of one update: a megabyte, several of which fit into a core's cache
+_ELEMENTS = 1 << 18  # elements per update and block: 1 MiB; several blocks fit into a core's cache
 _PART_ROWS = 64  # rows of a part, at least
 _WORTH_A_THREAD = 1 << 19  # elements of a part, at least
 

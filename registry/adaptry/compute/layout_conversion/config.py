@@ -23,7 +23,7 @@ def config_of(adapter: Adapter, converted: Sequence[ConvertedModule]) -> Json:
     if parameters or fields.get("target_parameters"):
         fields["target_parameters"] = parameters or None
     if parameters and fields.get("lora_dropout"):
-        fields["lora_dropout"] = 0.0  # of training only; PEFT refuses it for parameters
+        fields["lora_dropout"] = 0.0  # only affects training; PEFT refuses it for parameters
     return {**fields, **(_numbers(converted) if adapter.spec.method == "lora" else {})}
 
 

@@ -31,10 +31,10 @@ _SPARE = 8  # additional columns, which make the last requested values converge 
 _SEED = 0
 _FEW = 4  # steps after which the matrix's whole energy is computed for the bound
 _STEPS_IN_FLOAT32 = 8  # later steps are for values that float32 cannot distinguish
-_ELEMENTS = 1 << 18  # of a block of rows, which stays in a core's cache
-_PARTS = 8  # of the rows, for as many threads at most
+_ELEMENTS = 1 << 18  # elements per block of rows, which stays in a core's cache
+_PARTS = 8  # parts of the rows, and so the maximum number of threads
 _WORTH_THREADS = 1 << 21  # elements of the matrix
-_SMALLEST, _LARGEST = 1e-12, 1e12  # of a matrix's largest magnitude, so that sums of squares fit into float32
+_SMALLEST, _LARGEST = 1e-12, 1e12  # bounds of the largest magnitude: sums of squares fit into float32
 _NOISE = 0.05
 """The norm of the noise that is added to each guess. The residual of an exact singular vector is zero, so
 without noise the iteration would end before it finds larger values, whose vectors the guess may lack

@@ -1,4 +1,4 @@
-"""The bound below which numbers of an update are rounding errors. Importing it loads no torch."""
+"""The bound below which numbers of an update count as rounding errors. Importing it loads no torch."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from adaptry.core.identity import Identity
 def require_delegation(identity: Identity, grant: Grant, facts: Facts) -> None:
     """Raises `PermissionDenied` if the caller may neither add nor remove such a grant.
 
-    Administrators may. Others may within one namespace in which they have `member.manage` and every action of
-    the grant.
+    Administrators may; other principals may if the grant is within one namespace, in which they have
+    `member.manage` and every action of the grant.
     """
     if identity.may_administer:
         return

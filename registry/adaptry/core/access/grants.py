@@ -16,7 +16,7 @@ from adaptry.core.lazy_dataclass import dataclass
 class Grant:
     """`permission`, a role or an action, on `resource`, where all `conditions` hold.
 
-    `id` is the number that `adaptry grant ls` shows, and `group` the one that the holder has it from.
+    `id` is the number that `adaptry grant ls` shows, and `group` the group through which the holder has it.
     """
 
     permission: str
@@ -79,7 +79,9 @@ class Limit:
         return action in allowed or ("admin" in allowed and self.includes_everything)
 
     def includes(self, other: Limit | None) -> bool:
-        """Whether a token with the limit `other` (None: no limit) certainly allows nothing beyond this."""
+        """Whether a token with the limit `other` (None: no limit) allows nothing beyond this limit, for
+        certain.
+        """
         if other is None:
             return self.permissions is None and self.includes_everything
         if self.permissions is not None:

@@ -1,7 +1,8 @@
 """Resources: the adapters that a grant or a token covers, as text with globs.
 
 `*` is everything. `acme`, `team-*` are namespaces; `acme/tone` is one adapter and `acme/tone-*` all whose
-names begin so. The part behind the slash has no other globs, so that SQL selects by it as this module does.
+names begin with `acme/tone-`. The part after the slash has no other globs, so that SQL can select by it
+exactly as this module does.
 """
 
 from __future__ import annotations

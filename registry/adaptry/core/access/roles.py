@@ -42,6 +42,8 @@ def actions_of(permission: str) -> Actions:
 
 
 def strongest_role(permissions: tuple[str, ...]) -> str:
-    """The first of the table's roles that is among them; `custom` for single actions, `reader` for none."""
+    """The first role of the table that is among the permissions; `custom` if they are only actions, `reader`
+    if they are empty.
+    """
     named = next((role for role in ROLES if role in permissions), None)
     return named or ("custom" if permissions else "reader")

@@ -16,8 +16,8 @@ from adaptry.core.evidence.parsed_results import count, mapping, text
 
 
 def settings_of(document: Mapping[str, Any], task: str) -> str | None:
-    """Of a task, or of a group if its tasks have the same; else a hash of theirs. None if the file does not
-    state the number of examples. (`Any`: JSON.)
+    """The settings of a task, or those that all tasks of a group share; if they differ, a hash of them. None
+    if the file does not state the number of examples. (`Any`: JSON.)
     """
     each = {one: _of_task(document, one) for one in _tasks_of(document, task)}
     different = set(each.values())

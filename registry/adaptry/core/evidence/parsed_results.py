@@ -98,7 +98,7 @@ def measured(**fields: object) -> EvidenceValue:
 
 
 def require_values(values: Iterable[EvidenceValue], label: str) -> tuple[EvidenceValue, ...]:
-    """Raises `Invalid` if there are none, or too many."""
+    """Raises `Invalid` if the file has no values, or too many."""
     found = tuple(dict.fromkeys(values))
     if not found:
         raise Invalid(f"{label} has no metric with a finite value")
@@ -108,7 +108,7 @@ def require_values(values: Iterable[EvidenceValue], label: str) -> tuple[Evidenc
 
 
 def thin(curve: Sequence[EvidenceValue], most: int) -> list[EvidenceValue]:
-    """At most `most` points of a curve, evenly chosen, the last among them."""
+    """At most `most` points of a curve, evenly chosen; the last one is included."""
     if len(curve) <= most:
         return list(curve)
     chosen = {round(index * (len(curve) - 1) / (most - 1)) for index in range(most)} if most > 1 else {-1}

@@ -40,8 +40,8 @@ _NAME = re.compile(r"[^/\\@]+/[^/\\@]+")
 class ParsedPost(BaseModel):
     """The contents of a posted file. `run` is the time in its name, which all files of a run have in common.
 
-    Of results: the values in `file`, the model's name as it is written, and the adapter and revision (hex
-    digits of a digest) that are stated. Of samples: their `task`.
+    A results file has the values in `file`, the model's name as written, and the adapter and revision (hex
+    digits of a digest) that it states. A samples file has its `task`.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -59,7 +59,7 @@ class ParsedPost(BaseModel):
 
 
 def check_posted_path(path: str) -> str:
-    """The path of a posted file, which is shown and never used as one: lm-eval makes it of the model's name.
+    """The path of a posted file. It is shown, but never opened: lm-eval derives it from the model's name.
 
     Raises `InvalidPath`.
     """

@@ -1,6 +1,6 @@
 """Readers for training and experiment trackers: `trainer_state.json`, MLflow's metric files, W&B's summary.
 
-Histories become curves: a value for each step. A long curve keeps evenly chosen points, the last among them;
+Histories become curves: a value for each step. A long curve keeps evenly chosen points, including the last;
 the stored file has all of them. Bookkeeping values (rates, run times, counters) are not evidence and are left
 out.
 """

@@ -37,8 +37,8 @@ Label = Annotated[str, Field(min_length=1, max_length=MAX_TEXT), AfterValidator(
 
 
 class EvidenceValue(BaseModel):
-    """One measured number. `step` is the training step; `samples` is the file with the value of each
-    document, from which the number was computed. `settings` says how the task was run, such as `5-shot`.
+    """One measured number. `step` is the training step; the number was computed from `samples`, the file with
+    the value of each document. `settings` describes how the task was run, such as `5-shot`.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)

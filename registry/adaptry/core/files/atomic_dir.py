@@ -1,8 +1,8 @@
 """Folders that appear complete or not at all.
 
-A folder is filled under a hidden name next to its target, flushed to disk, and renamed. A reader sees the
-old folder, none, or the new one. The next `atomic_directory` at the same target removes what killed
-processes left behind: a hidden folder that no process holds a lock on.
+A folder is filled under a hidden name next to its target, flushed to disk, and renamed. A reader sees the old
+folder, no folder, or the new one. The next `atomic_directory` for the same target removes hidden folders that
+killed processes left behind, since no process holds a lock on them.
 """
 
 from __future__ import annotations

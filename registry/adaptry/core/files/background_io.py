@@ -1,4 +1,4 @@
-"""Hashing on a second thread: it releases the interpreter lock, so a second core does it.
+"""Hashing on a second thread. Hashing releases the interpreter lock, so it runs on a second core.
 
 `BackgroundHasher` calls a function with each piece of a stream, in order, a few pieces behind.
 """

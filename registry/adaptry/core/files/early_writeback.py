@@ -1,7 +1,7 @@
 """Starts writing a file to the disk while it is still being written to, so that the final flush is short.
 
 `fdatasync` on a second thread would do the same, but waits for the file system's log each time, and takes
-more of the processor.
+more processor time.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class EarlyWriteback:
 def _start_writing() -> Callable[[int], None]:
     if sys.platform != "linux":
         return lambda descriptor: None
-    import ctypes  # which small files do not need
+    import ctypes  # not needed for small files
 
     call = ctypes.CDLL(None).sync_file_range
     call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)

@@ -1,4 +1,4 @@
-"""Locks on files, between processes: shared or exclusive, and released when a process ends, also by a crash.
+"""Locks on files, between processes: shared or exclusive, and released when a process ends, even by a crash.
 
 Nothing else in Adaptry calls flock. The exclusive holder may remove the lock's file; a waiter notices that
 and locks the new file. Needs a POSIX system and a local file system, which engines have. Windows can import
@@ -23,7 +23,9 @@ if sys.platform != "win32":
 
 
 class FileLock:
-    """A lock that is held until `release`. `acquire_…` waits for it; `try_…` returns None if it is taken."""
+    """A lock that is held until `release`. `acquire_…` waits for the lock; `try_…` returns None if it is
+    taken.
+    """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path = path

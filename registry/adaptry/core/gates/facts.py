@@ -42,8 +42,8 @@ class EvidenceFact(Fact):
     samples: Digest | None = None
 
     def is_confirmed_by(self, other: EvidenceFact) -> bool:
-        """Whether a registry's evidence is the same, apart from its id. Settings that the record of an older
-        decision does not have may be any.
+        """Whether a registry's evidence is the same, apart from its id. If the record of an older decision
+        has no settings, they are not compared.
         """
         own = {"id": other.id, "settings": self.settings or other.settings}
         return self.model_copy(update=own) == other
@@ -59,7 +59,7 @@ class VersionFact(Fact):
 
 
 class ComparedFact(Fact):
-    """The version that an alias points at, with which another is compared; None if it does not exist."""
+    """The version that an alias points at, for comparison with another; None if the alias does not exist."""
 
     vs: str
     version: VersionFact | None = None

@@ -24,8 +24,9 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class GateFunction:
-    """`returns` is the type of the result. If a function has `fields`, a condition selects one of them:
-    `.value`."""
+    """`returns` is the type of the result. If a function has `fields`, a condition selects one of them, such
+    as `.value`.
+    """
 
     parameters: tuple[Parameter, ...]
     returns: ValueType

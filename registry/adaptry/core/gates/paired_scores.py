@@ -9,7 +9,7 @@ from adaptry.core.gates.facts import EvidenceFact, PairedFact
 from adaptry.core.lazy_dataclass import dataclass
 
 _TOLERANCE = 1e-6  # between the mean of the documents and the stated value, as a share of it
-_LARGEST = 1e100  # whose square, and the sum of many, is a number
+_LARGEST = 1e100  # squares of such numbers can be summed without overflow
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@
       - eval("gsm8k", "exact_match").value >= 0.70
       - noninferior("gsm8k", "exact_match", vs="prod", margin=0.01)
 
-All conditions must hold. Who may move the alias is a matter of grants, and not of policies.
+All conditions must hold. Grants, not policies, determine who may move the alias.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Policy:
 
     @classmethod
     def stored(cls, text: str) -> Policy:
-        """A policy that was accepted before, perhaps by an older version with fewer rules for new ones."""
+        """A policy that was accepted before, possibly by an older version of Adaptry that checked less."""
         return cls._read(text, is_new=False)
 
     @classmethod

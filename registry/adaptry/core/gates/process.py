@@ -1,7 +1,7 @@
 """Evaluates conditions and reads samples files in a child process with limits.
 
 Both come from clients. CEL has no time limit and holds the interpreter's lock, and a samples file may be
-large. Needs the extra `gates`, without which nothing that has a condition is decided.
+large. Needs the extra `gates`: without it, no decision with a condition can be made.
 """
 
 from __future__ import annotations

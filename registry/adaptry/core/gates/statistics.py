@@ -23,8 +23,8 @@ def paired_proportions(n: int, gained: int, lost: int, confidence: float) -> Low
     """The bound for `n` paired documents, each right or wrong: `gained` are right only in the first version,
     `lost` only in the second.
 
-    Tango's score interval (Statistics in Medicine 17, 1998, 891-908), which holds for few documents too, and
-    does not shrink to a point where no document differs.
+    Tango's score interval (Statistics in Medicine 17, 1998, 891-908), which also holds for few documents, and
+    does not shrink to a point if no document differs.
     """
     from scipy.special import ndtri
 
@@ -51,7 +51,8 @@ def _score(n: int, gained: int, lost: int, delta: float) -> float:
 
 
 def paired_means(n: int, mean: float, deviation: float, confidence: float, *, is_bounded: bool) -> LowerBound:
-    """Of the same `n` documents, the mean and standard deviation of the differences: Student's t-test.
+    """The bound from the mean and standard deviation of the differences on the same `n` documents: Student's
+    t-test.
 
     If no document differs, the bound is that of `paired_proportions` for scores from 0 to 1 (`is_bounded`):
     unseen documents may still differ.
@@ -78,7 +79,7 @@ def independent_means(
     error, largest = math.hypot(*errors), max(errors)
     counts = [size for size in sizes if size is not None and size > 1]
     if len(counts) == 2 and largest > 0:
-        shares = [(one / largest) ** 2 for one in errors]  # of which no power is too small or too large
+        shares = [(one / largest) ** 2 for one in errors]  # scaled, so that no power underflows or overflows
         freedom = sum(shares) ** 2 / sum(s**2 / (size - 1) for s, size in zip(shares, counts, strict=True))
         quantile, method = float(stdtrit(freedom, confidence)), "not paired, Welch's t-test"
     else:

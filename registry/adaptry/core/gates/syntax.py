@@ -1,8 +1,8 @@
 """Finds the first place where a condition is not an expression of CEL.
 
-CEL's parser reports this too, but in the words of its grammar, and about the expression that it gets, in
-which calls are replaced by names. So the order of a condition's parts is checked here first. This refuses
-nothing that CEL can compute; what it misses, CEL refuses.
+CEL's parser reports this too, but in terms of its grammar, and for an expression whose calls were replaced by
+names. So the order of a condition's parts is checked here first. This check accepts everything that CEL can
+compute; errors that it misses are reported by CEL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _JOINS = frozenset(
 
 
 def check_order(tokens: Sequence[Token]) -> None:
-    """Raises `Invalid` with the column of the first part that cannot be where it is."""
+    """Raises `Invalid` with the column of the first part that cannot be in its place."""
     opened: list[Token] = []
     choices: list[Token | None] = [None]  # the ? that waits for its : in each open bracket
     before: Token | None = None

@@ -16,7 +16,7 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_CALLED_GLOBAL = (  # by some versions of Python
+_CALLED_GLOBAL = (  # global according to some versions of Python
     ipaddress.IPv4Network("192.0.0.0/24"),  # protocols
     ipaddress.IPv4Network("192.88.99.0/24"),  # relays of 6to4
     ipaddress.IPv6Network("64:ff9b:1::/48"),  # NAT64 of one network
@@ -62,7 +62,7 @@ def is_public_host(host: str) -> bool:
 
 
 def is_inside(address: Address, networks: Iterable[Network]) -> bool:
-    """Whether one of the networks includes the address, or the IPv4 address that is mapped in it."""
+    """Whether one of the networks includes the address, or the IPv4 address mapped into it."""
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     one = mapped or address
     return any(one.version == network.version and one in network for network in networks)

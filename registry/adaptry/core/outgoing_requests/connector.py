@@ -1,10 +1,10 @@
 """`GuardedConnector`: one request to an address that another party chose, within limits of size and time.
 
-The name is resolved once, every address that it has must be allowed, and the connection goes to an address
-that was resolved: a name that changes its meaning in between (DNS rebinding) changes nothing. There are no
-redirects, no proxies and no credentials from the environment. Certificates are verified for the name.
+The name is resolved once, all of its addresses must be allowed, and the connection goes to one of these: if
+the name resolves differently later (DNS rebinding), that has no effect. There are no redirects, no proxies
+and no credentials from the environment. Certificates are verified for the name.
 
-The socket is opened here and given to the standard library's HTTP client, which leaves no second look-up.
+The socket is opened here and given to the standard library's HTTP client, so there is no second look-up.
 """
 
 from __future__ import annotations

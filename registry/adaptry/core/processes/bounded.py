@@ -77,7 +77,7 @@ def start_children_at_lowest_priority() -> None:
 
 
 class ProcessTimeout(Exception):
-    """The child used up its processor time. `answer` is what it had written by then."""
+    """The child used up its processor time. `answer` has the bytes that it had written by then."""
 
     def __init__(self, message: str, answer: bytes = b"") -> None:
         super().__init__(message)
@@ -183,7 +183,7 @@ def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessL
 
 
 def wall_clock_limit(limits: ProcessLimits) -> float:
-    """Seconds after which a child that has not answered is taken to hang."""
+    """Seconds after which a child that has not answered counts as hung."""
     return max(_SHORTEST_WAIT, limits.seconds * _WALL_FACTOR)
 
 

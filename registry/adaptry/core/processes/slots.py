@@ -15,7 +15,7 @@ from adaptry.core.errors import Unavailable
 
 
 class ProcessSlots:
-    """At most `running` callers are inside `acquire`, and `waiting` before it, each for `patience`
+    """At most `running` callers hold a slot, and at most `waiting` callers wait for one, each for `patience`
     seconds.
     """
 

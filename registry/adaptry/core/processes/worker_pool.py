@@ -27,7 +27,7 @@ from adaptry.core.processes.bounded import (
     wall_clock_limit,
 )
 
-_LIFETIME = ProcessLimits(seconds=1e7, memory=1 << 34)  # of a worker; each request has its own limits
+_LIFETIME = ProcessLimits(seconds=1e7, memory=1 << 34)  # per worker; each request has its own
 
 
 class WorkerPool:

@@ -1,7 +1,8 @@
 """Checkpoints of a log, as signed notes: c2sp.org/tlog-checkpoint and c2sp.org/signed-note.
 
-A checkpoint states the number of a log's entries and the root of the Merkle tree over them. Its key has the
-log's name. Anyone with an old checkpoint can prove that the entries it covers were not rewritten.
+A checkpoint states the number of a log's entries and the root of the Merkle tree over them. The key that
+signs it has the log's name. Anyone with an old checkpoint can prove that the entries it covers were not
+rewritten.
 """
 
 from __future__ import annotations

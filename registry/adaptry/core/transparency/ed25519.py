@@ -46,7 +46,7 @@ def is_signature(public: bytes, message: bytes, signature: bytes) -> bool:
         raise _missing() from error
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
-    except (InvalidSignature, ValueError):  # not signed with this key; or no key at all
+    except (InvalidSignature, ValueError):  # not signed with this key, or not a key
         return False
     return True
 

@@ -1,6 +1,7 @@
 """Merkle trees as RFC 6962 defines them: hashes, roots, and proofs of inclusion and consistency.
 
-A tree is known by its leaves' hashes in their order. `Peaks` appends to one without reading it again.
+A tree is defined by the hashes of its leaves, in order. `Peaks` appends leaves without reading the earlier
+ones again.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Peaks:
         assert len(self.hashes) == size.bit_count()
 
     def append(self, leaf: bytes) -> list[bytes]:
-        """The hashes of the complete subtrees that the leaf ends: of 1, 2, 4… leaves."""
+        """The hashes of the complete subtrees whose last leaf this is: subtrees of 1, 2, 4… leaves."""
         completed = [leaf]
         while self.size >> (len(completed) - 1) & 1:
             completed.append(node_hash(self.hashes.pop(), completed[-1]))
@@ -87,7 +88,7 @@ def consistency_proof(old: int, size: int, subtree: Subtree) -> list[bytes]:
         else:
             proof.append(subtree(start, middle))
             start = middle
-    if start:  # else the verifier has the old root
+    if start:  # otherwise the verifier has the old root
         proof.append(subtree(start, end))
     return proof[::-1]
 
@@ -111,7 +112,7 @@ def root_from_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[byte
 
 
 def is_consistent(old: int, old_root: bytes, size: int, root: bytes, proof: Sequence[bytes]) -> bool:
-    """Whether the proof shows that the tree with `root` begins with that with `old_root` (RFC 9162,
+    """Whether the proof shows that the tree with `root` begins with the tree with `old_root` (RFC 9162,
     2.1.4.2).
     """
     if old == size:

@@ -1,4 +1,4 @@
-"""Ed25519 by the OpenSSL library (1.1.1 or newer) with which Python's own `hashlib` is linked."""
+"""Ed25519 with the OpenSSL library (1.1.1 or newer) that Python's own `hashlib` is linked with."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class OpensslEd25519:
         except _Failed:
             return False
         finally:
-            self._library.ERR_clear_error()  # else it would be taken for an error of the thread's next call
+            self._library.ERR_clear_error()  # otherwise the thread's next call would seem to fail
 
     @contextmanager
     def _key(self, kind: str, data: bytes) -> Iterator[int]:

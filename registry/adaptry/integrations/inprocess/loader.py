@@ -95,8 +95,8 @@ def load(
         DigestMismatch, Invalid, Unsupported, Unauthenticated, Unavailable.
         MissingDependency: torch or PEFT is not installed.
 
-    After an error, the model is unchanged. One case is different: if the file cannot be read to its end while
-    a hotswap copies it, the adapter becomes all zeros, so that the model answers like its base.
+    After an error, the model is unchanged, with one exception: if the file cannot be read completely while a
+    hotswap copies it, the adapter becomes all zeros, so that the model answers like its base.
     """
     if into is None:
         _require("torch", "adaptry[torch]")

@@ -87,7 +87,7 @@ class LoraPlacement:
 def lora_placement(model: PeftModel, files: FetchedFiles, name: str) -> LoraPlacement | None:
     """The adapter in each layer of the model; None if it is not plain, or the model has no layers for it.
 
-    Then PEFT loads it, or raises an error.
+    If None, the caller lets PEFT load it or raise an error.
     """
     import peft
     from peft.tuners.lora import LoraModel

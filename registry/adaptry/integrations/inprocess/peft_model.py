@@ -1,5 +1,5 @@
-"""Puts an adapter into a PEFT model, checked before and after: weights that fit nothing are an error. PEFT
-itself does it, except for a plain LoRA beside others.
+"""Puts an adapter into a PEFT model, and checks it before and after: weights that match no module are an
+error. PEFT does the loading, except for a plain LoRA beside others.
 
 PEFT only warns about keys that match nothing, and the model then answers like its base. Here that raises
 `CheckFailed`, and the model is unchanged.
@@ -27,8 +27,8 @@ _PROMPT = "prompt_embeddings"
 
 
 def require_model(model: object) -> None:
-    """Raises `Invalid`, also for a model without weights: PEFT would drop the adapter's weights too, with a
-    warning.
+    """Raises `Invalid`, including for a model without weights: PEFT would then drop the adapter's weights
+    too, with only a warning.
     """
     from torch.nn import Module
 

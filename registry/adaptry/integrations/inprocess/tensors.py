@@ -111,7 +111,7 @@ class TensorReader:
 
     def read_into(self, name: str, target: Tensor) -> None:
         """Writes the tensor's values into `target`, of the same shape, with its device and dtype. Raises
-        `Unavailable`; then `target` has any values.
+        `Unavailable`; the values of `target` are then undefined.
         """
         memory = self._memory_of(target, name)
         if memory is None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 from adaptry.core.errors import Invalid
 
 _REFUSING = 32  # connections beyond the maximum that are being refused, each on a separate thread
-_REFUSED_SECONDS = 1.0  # for such a client to read its response
+_REFUSED_SECONDS = 1.0  # time for a refused client to read its response
 _REFUSED_BODY = b'{"error": {"message": "too many connections; try again", "type": "adaptry", "code": 503}}'
 _REFUSED = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
@@ -70,7 +70,7 @@ class _Connections:
         self._guard = threading.Lock()
 
     def begin(self) -> bool:
-        """Counts one more. Returns False, with no effect, if the maximum is reached."""
+        """Counts one more connection. Returns False, without counting, if the maximum is reached."""
         with self._guard:
             if self._count >= self._most:
                 return False
@@ -108,7 +108,7 @@ class _Server(ThreadingHTTPServer):
             request.close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients may go away at any time."""
+        """Ignored: clients may disconnect at any time."""
 
     def _start(self, target: Any, counted: _Connections, request: Any, *more: Any) -> None:
         try:

@@ -30,7 +30,7 @@ _BOOT_ID = _PROC / "sys/kernel/random/boot_id"
 _ANY = {"0.0.0.0", "::"}
 _TOLERANCE = 1.0  # seconds
 _FULL_FIND = 60.0  # seconds
-_START_FIELD = 19  # of the fields after the name of the program in /proc/PID/stat
+_START_FIELD = 19  # index among the fields after the program's name in /proc/PID/stat
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ _REQUEST_DUMP = 0x301  # linux/netlink.h: NLM_F_REQUEST | NLM_F_DUMP
 _ERROR, _DONE = 2, 3  # linux/netlink.h: NLMSG_ERROR, NLMSG_DONE
 _LISTEN_ONLY = 1 << 10  # TCP_LISTEN
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-_ANSWER = struct.Struct("!4xH2x16s")  # of struct inet_diag_msg: the source's port and address
+_ANSWER = struct.Struct("!4xH2x16s")  # in struct inet_diag_msg: the source's port and address
 _INODE_AT = 68  # in struct inet_diag_msg
 _SECONDS = 5.0
 

@@ -45,7 +45,7 @@ def lm_eval_program() -> list[str]:
 
 
 def no_check() -> None:
-    """Nothing is checked before results are added."""
+    """The default: nothing is checked before results are added."""
 
 
 def evaluated_model(

@@ -17,7 +17,8 @@ _BIND = "adaptry base add FOLDER --name NAME; then, for each adapter: adaptry ba
 @dataclass(frozen=True, slots=True)
 class ImportedBase:
     """A base that adapters of the tree were trained on: its name, or the path in their configs; empty if they
-    name none. `adapters` is how many of them. `remedy` says how to register it; empty if it is registered.
+    name none. `adapters` is the number of these adapters. `remedy` says how to register it; empty if it is
+    registered.
     """
 
     name: str

@@ -13,8 +13,8 @@ from adaptry.operations.folder_import.run import VersionImport
 
 @dataclass(frozen=True, slots=True)
 class FolderImport:
-    """The outcome for each adapter of a tree, the bases they were trained on, and the folders that were
-    not searched.
+    """The outcome for each adapter of a tree, the bases that the adapters were trained on, and the folders
+    that were not searched.
     """
 
     root: Path

@@ -71,9 +71,9 @@ def run_import(
     """Imports the planned versions and yields the result of each. An error affects only its adapter.
 
     `base` is the base of all; by default each config names its own. An adapter whose weights and config the
-    registry has in a version of that name is not pushed again. Results files are added as evidence, also to
-    such a version. Raises `StorageFull`, `Unauthenticated`, and `Unavailable` if two adapters in a row fail
-    because of it: then the others would fail too.
+    registry has in a version of that name is not pushed again. Results files are added as evidence in both
+    cases. Raises `StorageFull`, `Unauthenticated`, and, if two adapters in a row fail with it, `Unavailable`:
+    the others would fail too.
     """
     importer = _Importer(registry, BaseRecogniser(registry.bases), base, progress)
     unavailable = 0

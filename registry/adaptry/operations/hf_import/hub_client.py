@@ -1,6 +1,6 @@
 """Queries a hub through `huggingface_hub`: revisions with their files, and lists of repositories.
 
-Of a file, this reads only the location and the expected digest: the hub has the SHA-256 of large files and
+For a file, this reads only the location and the expected digest: the hub has the SHA-256 of large files and
 git's id of small ones. All errors are translated to our classes.
 """
 

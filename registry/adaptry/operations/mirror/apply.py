@@ -151,7 +151,9 @@ def copy_missing_metrics(metrics: Metrics, ref: Ref, wanted: Iterable[MetricValu
 
 
 def missing_metrics(local: Iterable[MetricInfo], source: Iterable[MetricValue]) -> Mapping[str, list[float]]:
-    """By metric, the values that follow the common ones. A metric whose existing values differ is skipped."""
+    """The values of each metric that follow the values both registries have. A metric whose existing values
+    differ is skipped.
+    """
     have: dict[str, list[float]] = defaultdict(list)
     for one in local:
         have[one.metric].append(one.value)
@@ -180,11 +182,12 @@ def _change_state(
 
 
 def has_forgotten_recall(local: VersionInfo, source: VersionSnapshot) -> bool:
-    """Whether following the source would lift its recall, without a later decision there; a pure function.
+    """Whether following the source would lift a version's recall without a later decision there; a pure
+    function.
 
     A source that was restored from a backup older than the recall looks like this, and so does a bundle.
     Compares the clocks of both registries: if they disagree by more than the time between recall and
-    decision, the recall stays, which is the safe side.
+    decision, the recall stays, which is the safe choice.
     """
     if (
         local.state not in WITHDRAWN
@@ -199,7 +202,8 @@ def has_forgotten_recall(local: VersionInfo, source: VersionSnapshot) -> bool:
 
 def plan_state_change(local: VersionInfo, source: VersionSnapshot) -> StateChange | None:
     """The state change to make here, or None; a pure function. A decision made here stays, unless the
-    source's is stricter; so does a recall that the source has forgotten."""
+    source's decision is stricter; so does a recall that the source has forgotten.
+    """
     if has_forgotten_recall(local, source):
         return None
     current = local.last_state_change.reason if local.last_state_change else ""

@@ -1,7 +1,7 @@
 """Copies the evidence of a version to another registry, with its files and withdrawals.
 
-Author and time are not copied, as in everything that a mirror copies. Existing values are not added again, so
-an interrupted copy can be repeated.
+Author and time are not copied, as for everything that a mirror copies. Existing values are not added again,
+so an interrupted copy can be repeated.
 """
 
 from __future__ import annotations

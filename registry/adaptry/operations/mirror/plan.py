@@ -63,8 +63,9 @@ def plan_mirror(
     selection: MirrorSelection,
     only: Collection[AdapterName] | None = None,
 ) -> MirrorPlan:
-    """Compares the selection, or of it only the adapters `only`. Raises `InvalidQuery`, and `NotFound` if the
-    source lacks an adapter that was selected by name."""
+    """Compares the selection; with `only`, just these adapters of it. Raises `InvalidQuery`, and `NotFound`
+    if the source lacks an adapter that was selected by name.
+    """
     parse(selection.query)
     if selection.query and selection.names:
         raise InvalidQuery("pass a query or names of adapters, not both")
@@ -122,8 +123,9 @@ def _moved_aliases(
 
 
 def require_distinct(source_events: Events, destination_events: Events) -> None:
-    """Raises `Invalid` if the two are one registry, or copies: then the newest event of one is also in the
-    other."""
+    """Raises `Invalid` if the two are the same registry, or copies of it: the newest event of one is then
+    also in the other.
+    """
     end = source_events.read().seq
     last = source_events.read(max(0, end - 1)).items
     here = destination_events.read(max(0, end - 1)).items

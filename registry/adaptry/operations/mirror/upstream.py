@@ -53,7 +53,7 @@ _TRIES = RetryPolicy(tries=3)
 class UpstreamMirror:
     """Fetches from `upstream` with the operator's token and writes to `local` with full rights. Thread-safe.
 
-    `is_ours` returns whether this registry owns a name, or once did: such a name is never fetched.
+    `is_ours` returns whether this registry owns, or once owned, a name; such names are never fetched.
     """
 
     def __init__(

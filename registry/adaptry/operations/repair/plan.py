@@ -12,8 +12,9 @@ RepairMethod = Literal["replace", "set aside", "rebuild", "leave"]
 
 
 class RegistryRepairStep(Value):
-    """One repair step. `source` is the source of the bytes. `reason`, for `leave`, is the operator's
-    remedy."""
+    """One repair step. `source` is the source of the bytes. For `leave`, `reason` is the remedy for the
+    operator.
+    """
 
     how: RepairMethod
     kind: str

@@ -1,6 +1,6 @@
 """Transfers adapters: push, pull and copy between folders and registries.
 
-`push_pull` is the entry point, `quick_pull` the one for most pulls of a command, and `drafts` the one for
+`push_pull` is the entry point; `quick_pull` handles most pulls of the command line, and `drafts` handles
 drafts. `files` hashes and uploads a revision's files, `revision_download` downloads them; `file_upload` and
 `file_download` transfer one file, verified and resumable; `retry` is the retry policy; `revision_content`
 reads a revision's files without a download.

@@ -58,7 +58,7 @@ def upload(
             continue
         except (Unavailable, Conflict, NotFound) as error:
             if isinstance(error, NotFound | Conflict) and session is None:
-                raise  # about the owner: no later try is answered differently
+                raise  # the owner is missing: trying again does not help
             failures.add(error, may_have_progressed=session is not None)
         failures.wait()
         if _is_stored(registry.files, owner, digest):

@@ -54,12 +54,12 @@ def push(
 
     Without `base`, the base in the adapter's config is claimed (`recognise_base`), by content if it is a
     folder on this machine; a `base` with other weights than that folder raises `CheckFailed`, unless the
-    options force. A base that is not registered is logged, since no engine loads the version until it is; if
-    it is in a folder here, the adapter is checked against that. Without parents, recipe and
-    provenance, a version of `name` with the same files and base is returned, whatever its parents, recipe and
-    provenance are. The registry inspects the weights: NaN or infinity raises `CheckFailed` unless the options
-    force; for a remote registry this is checked before the upload (`inspect_early`). Raises as `versions.put`
-    and `upload`; after an error, pushing again uploads only what is missing.
+    options force the push. A base that is not registered is logged, since no engine loads the version until
+    it is; if the base is in a folder here, the adapter is checked against that folder. Without parents,
+    recipe and provenance, a version of `name` with the same files and base is returned, whatever its parents,
+    recipe and provenance are. The registry inspects the weights: NaN or infinity raises `CheckFailed` unless
+    the options force; for a remote registry this is checked before the upload (`inspect_early`). Raises as
+    `versions.put` and `upload`; after an error, pushing again uploads only what is missing.
     """
     # Imported here, since they import all methods and checks, which a pull does not need.
     from adaptry.operations.base_recognition import RecognisedBase, recognise_base, unserved_reason
@@ -183,7 +183,7 @@ def open_revision(
 ) -> Adapter:
     """Opens the adapter that `ref` means now, from verified files that are cached by digest in `cache`.
 
-    Unless `cache` is given it is in the user's data folder. Raises as `pull`.
+    By default, `cache` is in the user's data folder. Raises as `pull`.
     """
     from adaptry.adapters.adapter import open_dir
     from adaptry.operations.transfer.revision_download import fetch_revision

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def pull_quickly(
     registry: Registry, ref: Ref, folder: Path, progress: Progress = no_progress
 ) -> VersionToPull | None:
-    """Pulls like `pull`, with the same errors. Does nothing and returns None if the registry, the version or
-    the folder is not as in most pulls: then `pull` has to decide.
+    """Pulls like `pull`, with the same errors. In unusual cases (of the registry, the version or the folder),
+    does nothing and returns None: the caller then uses `pull`.
     """
     target = folder.expanduser()
     version = None if os.path.lexists(target) else registry.find_quickly(ref)

@@ -1,4 +1,6 @@
-"""The retry policy for lost connections and servers: a value, so that tests need not wait."""
+"""The retry policy for lost connections and unavailable servers. It is a value, so that tests need not
+wait.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def send_revision(
     if manifest.size <= MAX_SENT:
         try:
             return _send_whole(registry, name, content, manifest, options, progress, retry)
-        except NotFound:  # from a server of an older version, unless the adapter has to be created first
+        except NotFound:  # an older server, or the adapter has to be created first
             if not options.create and not _exists(registry, name):
                 raise
     upload_missing(registry, name, content, manifest, progress, retry, stored)

@@ -29,5 +29,5 @@ def sort_query(sort: str | None, reverse: bool) -> dict[str, object]:
 
 
 def idempotency_header() -> dict[str, str]:
-    """A new idempotency key for a call, with which it may be repeated: the server executes it once."""
+    """A new idempotency key, which makes a call repeatable: the server executes it only once."""
     return {protocol.KEY_HEADER: secrets.token_hex(16)}

@@ -76,7 +76,7 @@ def parse_error(status: int, headers: Mapping[str, str], body: bytes, url: str) 
             return Unavailable(f"{url} answered {status} in an unreadable form; try again")
         kind = by_code().get(problem.code) or _kind_of(status)
         if problem.detail.startswith(_UNKNOWN_PARAMETER):
-            return kind(  # for callers that then ask as an older server expects
+            return kind(  # the caller then asks again as an older server expects
                 f"{url} is of another version than this adaptry ({problem.detail}): upgrade the older of the"
                 " two"
             )

@@ -66,7 +66,7 @@ class HttpUploads(Uploads):
             self.server.request_bytes(
                 "POST", owner_path(owner, "blobs"), data=data, again=True, patience=VERIFY_SECONDS
             )
-        except NotFound:  # from a server of an older version, unless the caller may not see the adapter
+        except NotFound:  # an older server, or the caller may not see the adapter
             super().put_all(owner, contents)
 
     def list(

@@ -49,7 +49,7 @@ class Cron:
 
     @property
     def is_ever_due(self) -> bool:
-        """Whether it can ever be due; there is no 30 February."""
+        """Whether it can ever be due; 30 February, for example, cannot."""
         _, _, day, month, _ = self.fields
         return self.text.split()[4] != "*" or min(day) <= max(_LONGEST[each] for each in month)
 

@@ -10,7 +10,9 @@ TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:|-]{1,200}$")]
 
 
 class EvaluationOptions(BaseModel):
-    """What is evaluated: tasks of lm-eval, the first `limit` documents of each (all without it), and how."""
+    """The lm-eval tasks to evaluate, how many documents of each (the first `limit`, by default all), and the
+    other options.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True, extra="forbid")
 

@@ -51,8 +51,8 @@ class JobOrder(_JobValue):
 
 
 class ScheduleInfo(Value):
-    """An order that is submitted whenever its `cron` expression is due, with the rights of the schedule's
-    author.
+    """A job request that is submitted whenever its `cron` expression is due, with the rights of the
+    schedule's author.
 
     `is_held`: the author's token was revoked, so nothing is submitted.
     """
@@ -83,7 +83,7 @@ class JobStage(Value):
 
 class JobInfo(Value):
     """A job. `namespace` owns it (empty: the registry). `attempts` is 1 plus the restarts on request;
-    `pieces`, how many shard steps it has; `runners` are those that work on it now; `result` depends on its
+    `pieces` is its number of shard steps; `runners` are those that work on it now; `result` depends on its
     kind.
     """
 

@@ -39,7 +39,7 @@ class JobTask(BaseModel):
         return False
 
     def check(self) -> None:
-        """Raises `Invalid`, `ValidationError` if the fields together are invalid for every runner."""
+        """Raises `Invalid` or `ValidationError` if the combination of fields is invalid for every runner."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

@@ -20,7 +20,9 @@ SELECT manifest FROM revisions WHERE digest NOT IN (SELECT digest FROM commits)
 
 
 def iter_needed_files(catalog: Path) -> Iterator[tuple[Digest, int]]:
-    """Each file's digest and size, in the order of the digests; memory does not grow with their number."""
+    """Each file's digest and size, in the order of the digests; memory use does not grow with the number of
+    files.
+    """
     try:
         with closing(sqlite3.connect(f"file:{catalog}?mode=ro&immutable=1", uri=True)) as database:
             # A deleted version from which another was made has no owner; there are few.

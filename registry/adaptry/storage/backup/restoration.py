@@ -1,7 +1,7 @@
 """Restoring a backup: everything is first copied and verified in a hidden folder; renaming the catalog
 completes it.
 
-Until that rename the existing registry is unchanged. Files are moved before the catalog that names them;
+Until that rename, the existing registry is unchanged. Files are moved before the catalog that names them;
 extra files do no harm.
 """
 

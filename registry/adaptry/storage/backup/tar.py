@@ -1,6 +1,6 @@
 """A backup in one file: a plain tar of the index, the catalog, and the files in the order of their digests.
 
-Each header can be computed from the entries before it, and the reader compares it, so no entry can have an
+Each header follows from the entries before it. The reader computes and compares it, so no entry can have an
 arbitrary name.
 """
 

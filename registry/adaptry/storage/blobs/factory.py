@@ -79,7 +79,7 @@ def address_in(folder: Path) -> str | None:
 
 
 def forget_address(folder: Path) -> None:
-    """Removes the address, so that a new registry that was refused can get another place."""
+    """Removes the address, so that a new registry that was refused can be created elsewhere."""
     (folder / _ADDRESS).unlink(missing_ok=True)
 
 

@@ -72,7 +72,9 @@ class LocalBlobs(BlobStore):
             _fsync_folder(path.parent)
 
     def put_all(self, blobs: Mapping[Digest, bytes]) -> None:
-        """Waits for the disk only twice for any number of blobs: for their bytes, and for their names."""
+        """Waits for the disk only twice, however many blobs there are: for their bytes, and for their
+        names.
+        """
         with ExitStack() as stack, _writing_to(self.folder):
             staged = {digest: stack.enter_context(self._new_file(data)) for digest, data in blobs.items()}
             reach("blobs.before_fsync")

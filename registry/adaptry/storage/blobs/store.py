@@ -1,7 +1,7 @@
 """The interface of a blob store, and the verification that every store shares.
 
 Bytes arrive in a *staging*: a named, growing, exclusively locked place where an upload can pause and continue
-later, also in another process. Publishing verifies all bytes and makes them a blob, or deletes them.
+later, even in another process. Publishing verifies all bytes and makes them a blob, or deletes them.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class BlobStore(ABC):
         return nullcontext(None)
 
     def put(self, digest: Digest, chunks: Iterable[bytes | memoryview]) -> None:
-        """Stores the blob; cheap if it exists. Raises `DigestMismatch`, `StorageFull`, and then keeps
-        nothing.
+        """Stores the blob; cheap if it exists. Raises `DigestMismatch`, `StorageFull`; then nothing is
+        kept.
         """
         if self.has(digest):
             return
@@ -192,8 +192,8 @@ class BlobStore(ABC):
         """
 
     def link_staged(self, key: str, path: Path) -> bool:
-        """Makes the bytes of a staging readable at `path` too, until that is deleted, whatever becomes of the
-        staging; returns whether it did. Stores on other machines cannot.
+        """Links the bytes of a staging to `path`, where they stay readable even if the staging is deleted;
+        returns whether it did. Stores on other machines cannot do this.
         """
         return False
 
@@ -207,8 +207,8 @@ class BlobStore(ABC):
 
     @abstractmethod
     def last_write(self, key: str) -> datetime | None:
-        """When bytes last arrived in a staging (UTC), including bytes written by presigned URL; None if it
-        has none.
+        """The time when bytes last arrived in a staging (UTC), including bytes written by presigned URL; None
+        if it is empty.
         """
 
     @abstractmethod
@@ -224,13 +224,14 @@ class BlobStore(ABC):
         return 0
 
     def download_url(self, digest: Digest, filename: str, seconds: int) -> str | None:
-        """A presigned URL to read the blob for the given time, saved as `filename`; None if the store has
-        none.
+        """A presigned URL to read the blob for the given time, saved as `filename`; None if the store has no
+        such URLs.
         """
         return None
 
     def upload_url(self, key: str, start: int, size: int, seconds: int) -> UploadUrl | None:
-        """A presigned URL to write these bytes of a staging for the given time; None if the store has none.
+        """A presigned URL to write these bytes of a staging for the given time; None if the store has no such
+        URLs.
 
         They count as staged once they are written. Publishing reads and verifies them again.
         """

@@ -192,5 +192,5 @@ class TieredBlobs(BlobStore):
                 return
             if now - _SPARED < read_at <= now + _SPARED:
                 continue
-            self._cache.delete(digest)  # also one that was read "later": the clock was ahead then
+            self._cache.delete(digest)  # including one read in the "future": the clock was ahead then
             total -= size

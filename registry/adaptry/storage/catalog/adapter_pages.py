@@ -1,10 +1,9 @@
 """Pages of adapters, in every order and for every reader; the cost does not grow with the number of adapters.
 
-What a reader sees consists of spans, each of which an index keeps together in the order of the listing: the
-public adapters, the private ones of a namespace. Each span gives its first entries, and the first of all
-these are the page. For a reader of very many namespaces, one index of all adapters is read instead, since a
-good part of it is visible. A grant on names with a prefix is the exception: except in name order, all its
-adapters are sorted.
+The adapters that a reader sees form spans: the public adapters, and the private ones of each namespace. An
+index has each span in the order of the listing. A page merges the first entries of all spans. For a reader of
+very many namespaces, one index of all adapters is read instead, since a good part of it is visible. For a
+grant on names with a prefix, all its adapters are sorted, unless the order is by name.
 """
 
 from __future__ import annotations
@@ -48,7 +47,9 @@ Entries = Select[Any]
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The adapters of a namespace or of all, in an order; `reverse`: in the reverse order."""
+    """The adapters of a namespace, or of all namespaces, in an order; with `reverse`, in the reverse
+    order.
+    """
 
     namespace: str | None = None
     sort: AdapterSortKey = "name"

@@ -38,7 +38,7 @@ _LAST_NAME = "~"  # after every adapter's name
 class ByAdapter:
     """Follows a listing of the visible adapters; the versions of each are newest first.
 
-    Of a listing by time, only the adapters from `since` to before `until` are read.
+    In a listing by time, only the adapters from `since` to before `until` are read.
     """
 
     scope: ReadScope

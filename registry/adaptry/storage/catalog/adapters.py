@@ -114,7 +114,7 @@ def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) 
 
 
 def edit(tx: Transaction, adapter: AdapterRecord, change: AdapterEdit, at: datetime) -> AdapterRecord:
-    from adaptry.storage.catalog import index_updates  # which pushes do not use
+    from adaptry.storage.catalog import index_updates  # not used by pushes
 
     row = _require(tx, adapter)
     old = terms.of_adapter_row(row)
@@ -141,7 +141,7 @@ def rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetim
 
 
 def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: datetime) -> AdapterRecord:
-    from adaptry.storage.catalog import index_updates  # which pushes do not use
+    from adaptry.storage.catalog import index_updates  # not used by pushes
 
     row = _require(tx, adapter)
     old, number, old_terms = row.name, row.next_number, terms.of_adapter_row(row)
@@ -313,7 +313,7 @@ def _record(row: orm.AdapterRow) -> AdapterRecord:
 
 
 def is_own(tx: Transaction, name: AdapterName, unless_tagged: str) -> bool:
-    """Whether an adapter of that name exists without the tag, or existed and was deleted or renamed."""
+    """Whether an adapter of that name exists without the tag, or has been deleted or renamed."""
     row = _row(tx, name)
     return row is not None and (row.deleted_at is not None or unless_tagged not in decode_list(row.tags))
 

@@ -45,7 +45,7 @@ class AliasTarget:
 
 
 def find(tx: Reads, adapter: AdapterRecord, alias: str) -> AliasTarget | None:
-    """None if the alias does not exist or was removed."""
+    """The alias's target; None if the alias does not exist or was removed."""
     rows = run_select(tx, _found, {"adapter": adapter.key, "alias": alias})
     if not rows:
         return None

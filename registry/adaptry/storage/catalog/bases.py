@@ -112,7 +112,7 @@ def access_of(tx: Reads, id: Digest) -> BaseAccess | None:
 
 
 def visibility_of(text: str) -> BaseVisibility:
-    """An unknown value means private."""
+    """The visibility; an unknown value means private."""
     return "public" if text == "public" else "internal" if text == "internal" else "private"
 
 

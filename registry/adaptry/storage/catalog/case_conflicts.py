@@ -68,7 +68,9 @@ def has_namespace(tx: Reads, namespace: str) -> bool:
 
 
 def namespace_like(tx: Reads, namespace: str) -> str | None:
-    """Another namespace whose name differs only in case; None also if this one itself exists."""
+    """Another namespace whose name differs only in case; None if there is none, or if this one exists
+    itself.
+    """
     return None if has_namespace(tx, namespace) else _other(tx, _other_namespace, namespace)
 
 
@@ -93,7 +95,9 @@ def label_like(tx: Reads, adapter: int, label: str) -> str | None:
 
 
 def release_adapter_name(tx: Transaction, name: str) -> None:
-    """Called when an adapter gives up its name: the next that differs only in case gets the lower case."""
+    """Called when an adapter gives up its name: the next adapter whose name differs only in case takes over
+    the folded name.
+    """
     left = _left(tables.adapters, name, tables.adapters.c.name, tables.adapters.c.deleted_at.is_(None))
     _release_name(tx, tables.adapters, name, tables.adapters.c.name, left)
 

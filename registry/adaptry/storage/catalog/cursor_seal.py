@@ -2,8 +2,8 @@
 
 A page of a search may end at a version that was not tested yet, so its position in an order, such as the
 value of a metric, can be of a version that the reader may not see. A reader could also forge a position, and
-learn hidden values from the place where the search continues. AES-SIV (RFC 5297) by a key of the catalog, so
-that every server process opens what another has sealed.
+learn hidden values from the place where the search continues. Positions are sealed with AES-SIV (RFC 5297)
+and a key in the catalog, so that every server process can open those that another sealed.
 """
 
 from __future__ import annotations

@@ -226,12 +226,12 @@ class Catalog:
     @cached_property
     def encoded_versions(self) -> EncodedVersions:
         """The JSON of versions that searches have shown."""
-        from adaptry.storage.catalog.encoded_versions import EncodedVersions  # for searches alone
+        from adaptry.storage.catalog.encoded_versions import EncodedVersions  # only searches need it
 
         return EncodedVersions()
 
     def require_writable(self) -> None:
-        """Raises `ReadOnly` if no change is possible: asked before bytes are stored that rows will name."""
+        """Raises `ReadOnly` if no change is possible. Call it before storing bytes that rows will name."""
 
     def schema(self) -> str:
         """The number of its schema, as `migrate` counts them."""
@@ -303,7 +303,7 @@ class Catalog:
             yield
         except AdaptryError:
             raise
-        except self._database.driver_error as error:  # of a prepared statement
+        except self._database.driver_error as error:  # raised by a prepared statement
             raise self._database.translate_error(error) or error from error
         except sa.exc.TimeoutError as error:
             raise Unavailable("the registry's database is overloaded; try again in a moment") from error

@@ -45,7 +45,7 @@ class DeclaredBase:
 
 
 def hidden_bases(tx: Reads, scope: ReadScope, ids: Collection[str]) -> frozenset[str]:
-    """Those of the base ids (hexadecimal) that belong to registered bases outside the read scope."""
+    """The base ids (hexadecimal) among these that belong to registered bases outside the read scope."""
     if scope.namespaces is None or not ids:
         return frozenset()
     where = [one_of(tx, _BASES.id, ids), predicate(_is_hidden, scope)]

@@ -51,7 +51,7 @@ def insert(tx: Transaction, device_sha256: str, user_code: str, client_id: str, 
 def find(
     tx: Transaction, *, device_sha256: str | None = None, user_code: str | None = None
 ) -> DeviceSignIn | None:
-    """By one of the two codes."""
+    """The waiting program, found by either of its codes."""
     is_device = DeviceSignInRow.device_sha256 == device_sha256
     which = is_device if device_sha256 is not None else DeviceSignInRow.user_code == user_code
     row = tx.exec(select(DeviceSignInRow).where(which)).first()
@@ -76,7 +76,7 @@ def set_polled(tx: Transaction, device: DeviceSignIn, now: datetime) -> None:
 
 
 def set_decided(tx: Transaction, device: DeviceSignIn, approval: Approval | None, now: datetime) -> None:
-    """Approved, or denied with None."""
+    """Approves the program, or denies it if `approval` is None."""
     values: dict[str, object] = {"decided_at": now}
     if approval is not None:
         values |= {

@@ -29,7 +29,7 @@ def allocate_reserve(folder: Path) -> None:
 
 
 def release_reserve(folder: Path) -> bool:
-    """Deletes the reserve if the disk is full; whether there was one."""
+    """Deletes the reserve if the disk is full; returns whether there was one."""
     if not is_full(folder) or not (folder / FILE).exists():
         return False
     (folder / FILE).unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """The JSON of versions as searches show them, kept from one page to the next.
 
-Making a version of its rows and encoding it takes longer than finding it. So its JSON is kept with the rows
-that it was made from, and used again only while they are equal: either the rows are read and compared, or no
-process has committed since they were (`PreparedReads.kept`).
+Building a version from its rows and encoding it takes longer than finding it. So its JSON is kept with the
+rows that it was made from, and used again only while they are equal: either the rows are read and compared,
+or no process has committed since they were (`PreparedReads.kept`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from adaptry.storage.catalog.prepared import PreparedReads
 from adaptry.storage.catalog.shown_versions import version_of
 from adaptry.storage.catalog.version_info import Columns, aliases_and_metrics, columns_of
 
-_MOST = 512  # of some 3 kB
+_MOST = 512  # of about 3 kB each
 
 
 @dataclass(frozen=True, slots=True)

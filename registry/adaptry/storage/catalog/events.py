@@ -41,8 +41,8 @@ SPAN = 2000
 class StoredEvent:
     """An event, and the data that decide who gets it: its adapter's current state, and its base.
 
-    `visibility` is private for an event of a deleted adapter, also if another one has its name now. `base` is
-    None if the event names no registered base.
+    `visibility` is private for an event of a deleted adapter, even if another adapter has its name now.
+    `base` is None if the event names no registered base.
     """
 
     event: records.Event

@@ -218,7 +218,7 @@ def _has_newer_with_samples() -> ColumnElement[bool]:
     again = exists().where(
         col(newer.version_id) == col(MetricRow.version_id),
         col(newer.file_digest) == col(MetricRow.file_digest),
-        col(newer.file_digest).is_not(None),  # in these words, for the index
+        col(newer.file_digest).is_not(None),  # worded so that the index is used
         col(newer.samples_digest).is_not(None),
         col(newer.id) > col(MetricRow.id),
         *(getattr(newer, name).is_not_distinct_from(getattr(MetricRow, name)) for name in _VALUE),

@@ -31,7 +31,7 @@ _CODES = select(*table_of(TermRow).c["text", "id"]).where(col(TermRow.field) == 
 
 
 def finding(tx: Reads, scope: ReadScope, term: TextTerm) -> SearchCondition:
-    """Versions with a finding of this code, or of one that begins so."""
+    """Versions with a finding of this code, or of a code with this prefix."""
 
     def is_meant(code: str) -> bool:
         return code.startswith(term.text) if term.is_prefix else code == term.text
@@ -41,7 +41,7 @@ def finding(tx: Reads, scope: ReadScope, term: TextTerm) -> SearchCondition:
     hidden = _hidden(scope)
     if hidden is None:
         return stored
-    from adaptry.checks.base_codes import AGAINST_BASE  # all checks, which other searches do not need
+    from adaptry.checks.base_codes import AGAINST_BASE  # imports all checks; other searches need none
 
     alone = with_any_term(sorted(key for code, key in keys.items() if code not in AGAINST_BASE))
     shown = hidden if is_meant(_UNKNOWN_BASE) else all_of([alone, hidden])

@@ -1,7 +1,7 @@
 """The column `folded`: finds and corrects rows with a wrong value. Its purpose: see `case_conflicts`.
 
-Of names that differ only in case, one has the lower case and the others have none; free names have none
-either.
+If several names differ only in case, one of them has the lower case, and the others have no value; neither
+have free names.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def misfolded(tx: Transaction) -> Iterator[tuple[str, str, str | None]]:
 
 
 def refold(tx: Transaction) -> None:
-    """Corrects every name. Of several that differ only in case and have no value, the first gets it."""
+    """Corrects every name. If several names differ only in case and none has the value, the first one gets
+    it.
+    """
     for names in _EVERY:
         tx.execute(names.table.update().where(names.wrong()).values(folded=None))
         key = [names.name] if names.within is None else [names.within, names.name]

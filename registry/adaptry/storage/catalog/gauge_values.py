@@ -1,7 +1,7 @@
 """The values of the gauges that monitor a registry. Each query reads at most `most` rows by an index, or
 counts.
 
-Nothing here depends on how many versions there are: those are counted by `stored_use`.
+The cost does not depend on the number of versions, which `stored_use` counts.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def list_refs(tx: Transaction, adapter: AdapterRecord) -> tuple[GitRef, ...]:
 def owners_of(
     tx: Transaction, name: str, namespace: str, adapter: AdapterRecord | None, most: int
 ) -> tuple[tuple[str, GitRefKind, str], ...]:
-    """Branches and tags with a name, in whatever capitals, in a namespace or of one of its adapters: the
+    """Branches and tags with a name, ignoring case, in a namespace or of one of its adapters: the
     adapter's name, the kind, and the name as written.
     """
     row, of = orm.GitRefRow, orm.AdapterRow

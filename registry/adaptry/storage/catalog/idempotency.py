@@ -1,6 +1,6 @@
 """Answers by idempotency key, written in the transaction of the request's change.
 
-So an answer is stored exactly if its change is, also after a crash.
+So an answer is stored if and only if its change is, even after a crash.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def is_outdated(tx: Transaction, adapter: int) -> bool:
 
 
 def outdated_adapters(tx: Reads) -> Sequence[OutdatedAdapter]:
-    """All such adapters, of which there are hardly ever any. Cached until the next commit."""
+    """All such adapters; there are hardly ever any. Cached until the next commit."""
     kept = tx.kept("index updates") if isinstance(tx, PreparedReads) else {}
     found: Sequence[OutdatedAdapter] | None = kept.get("all")
     if found is None:

@@ -121,7 +121,7 @@ class FencedCatalog(Catalog):
 
     def __init__(self, catalog: Catalog, look: Callable[[Transaction], None]) -> None:
         vars(self).update(vars(catalog))  # shares the open database and its resources
-        self._behind = catalog  # which closes it when it is no longer used
+        self._behind = catalog  # it closes the database when it is no longer used
         self._look = look
 
     @contextmanager

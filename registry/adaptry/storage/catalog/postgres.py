@@ -52,9 +52,7 @@ _NOTIFY = f"NOTIFY {_CHANNEL}".encode()  # delivered when the transaction commit
 _LOOKS = 1.0  # seconds between polls for events without a notification, as behind a pooler without LISTEN
 _LONGEST_PAUSE = 60  # seconds without a statement after which a writer counts as dead and loses its lock
 _AWAY = "the registry's database is not answering; try again in a moment (the server's log has the details)"
-LIBPQ: dict[
-    str, Any
-] = {  # of every connection, the job engine's too; `Any`: the driver's options have many types
+LIBPQ: dict[str, Any] = {  # for every connection, including the job engine's; `Any`: options have many types
     # A server that disappears silently is detected within a minute.
     "keepalives_idle": 20,
     "keepalives_interval": 10,

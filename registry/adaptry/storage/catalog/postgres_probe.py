@@ -16,7 +16,7 @@ from psycopg.pq import ExecStatus
 
 SNAPSHOT = "pg_backend_pid() || ' ' || pg_current_snapshot()"
 _QUERY = f"SELECT {SNAPSHOT}".encode()
-_RESULTS = 3  # of each query: its row, its end, and the end of its transaction
+_RESULTS = 3  # per query: its row, its end, and the end of its transaction
 
 
 class SnapshotProbe:

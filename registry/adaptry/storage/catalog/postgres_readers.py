@@ -40,7 +40,7 @@ class PostgresReaders:
         self._idle: list[PostgresReader] = []
         self._idle_on_loop: list[PostgresReader] = []
         self._names = PreparedNames()
-        self._shared: dict[object, PostgresReads] = {}  # by the run that reads together
+        self._shared: dict[object, PostgresReads] = {}  # by the run whose reads share a connection
         self._last_statements = LastStatements()
         self._is_closed = False
 
@@ -58,7 +58,7 @@ class PostgresReaders:
         self, *, is_search: bool = False, reports_snapshot: bool = False, about: object = None
     ) -> Iterator[PostgresReads]:
         """One transaction for all that this thread, or this read on an event loop, reads during the block."""
-        if is_search:  # whose statements have long lists of parameters, and are all different
+        if is_search:  # its statements have long parameter lists, and are all different
             reads = PostgresReads(
                 self._reader, self._translate_error, is_search=True, reports_snapshot=reports_snapshot
             )

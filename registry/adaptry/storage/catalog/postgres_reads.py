@@ -22,9 +22,9 @@ from adaptry.storage.catalog.prepared import ErrorTranslator, PreparedReads, Que
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-_MOST_SUBJECTS = 1024  # whose statements are remembered
-_MOST_STATEMENTS = 24  # of a subject
-_MOST_PARAMETERS = 24  # of a statement
+_MOST_SUBJECTS = 1024  # subjects whose statements are remembered
+_MOST_STATEMENTS = 24  # per subject
+_MOST_PARAMETERS = 24  # per statement
 _LONGEST = 256  # characters or elements of a parameter
 _SNAPSHOT = select(literal_column(SNAPSHOT, String).label("snapshot"))
 Key: TypeAlias = "tuple[Any, ...]"

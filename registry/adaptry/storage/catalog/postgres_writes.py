@@ -138,7 +138,7 @@ class PostgresWriter:
                 "postgresql+psycopg://",
                 creator=lambda: connection,
                 poolclass=StaticPool,
-                use_native_hstore=False,  # else SQLAlchemy queries for it at the first use
+                use_native_hstore=False,  # otherwise SQLAlchemy queries for it at the first use
             )
         if self._seen is None:
             self._seen = self._engine.connect()

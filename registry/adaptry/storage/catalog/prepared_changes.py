@@ -45,7 +45,7 @@ def insert_new(tx: Session, table: str, values: Mapping[str, object]) -> int:
     else 0. PostgreSQL takes a round trip for the key.
     """
     row = {**table_texts()[table].defaults, **values}
-    driver = _writing_driver(tx)  # with other rows that this refers to
+    driver = _writing_driver(tx)  # with the other rows that this one refers to
     if isinstance(driver, sqlite3.Connection):
         return _compiled_insert(table, tuple(row)).run(driver, [row])
     return driver.insert_keyed(table, row)

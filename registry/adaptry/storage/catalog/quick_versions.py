@@ -25,7 +25,7 @@ from adaptry.storage.catalog.statement_texts import (
     PreparedStatement,
 )
 
-_SIZE = 1 << 20  # of a manifest of a version, in bytes
+_SIZE = 1 << 20  # maximum bytes of a version's manifest
 
 
 def find_quickly(reads: PreparedReads, ref: Ref) -> VersionToPull | None:

@@ -61,7 +61,7 @@ def quarantine(claim: ForgottenRecall) -> records.StateChange:
 
 
 def _claim(row: orm.RecallClaimRow | Columns) -> ForgottenRecall:
-    from adaptry.registry.workers import ForgottenRecall  # with pydantic; claims are rare
+    from adaptry.registry.workers import ForgottenRecall  # imports pydantic; claims are rare
 
     return ForgottenRecall(
         name=AdapterName.parse(row.name),

@@ -96,7 +96,7 @@ def search(
     budget = _Budget(MOST_TESTS // max(4, parsed.terms))
     test = verdicts(fits) if fits and verdicts else None
     few = few_versions(tx, conditions, ordering, SELECTIVE)
-    if few is not None:  # which are tested already
+    if few is not None:  # these were tested already
         shown, next = _page(tx, few, (), after, request.limit, budget, test)
     else:
         walk = walk_of(tx, scope, parsed, conditions, ordering, SELECTIVE)

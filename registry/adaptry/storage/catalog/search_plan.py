@@ -51,7 +51,7 @@ from adaptry.storage.catalog.value_conditions import (
 from adaptry.storage.catalog.version_info import table_of
 from adaptry.storage.catalog.version_lists import VersionList, is_in_few
 
-_SPARSE = 20  # of so many versions, less than one is in a sparse list
+_SPARSE = 20  # a sparse list has fewer than one in this many versions
 _V = table_of(VersionRow).c
 _COLUMNS: Mapping[str, ColumnElement[Any]] = {  # columns of several types
     "created": _V.created_at,

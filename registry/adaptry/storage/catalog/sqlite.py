@@ -114,7 +114,7 @@ class _EngineMaker:
         self._engine: Engine | None = None
 
     def __call__(self) -> Engine:
-        from adaptry.storage.catalog import sqlite_engine  # with SQLAlchemy; few commands need it
+        from adaptry.storage.catalog import sqlite_engine  # imports SQLAlchemy; few commands need it
 
         with self._lock:
             if self._engine is None:

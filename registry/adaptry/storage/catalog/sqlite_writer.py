@@ -48,7 +48,7 @@ class SqliteGroupConnection:
         return self._driver
 
     def sqlalchemy_connection(self) -> Connection:
-        from adaptry.storage.catalog import sqlite_engine  # with SQLAlchemy; few commands need it
+        from adaptry.storage.catalog import sqlite_engine  # imports SQLAlchemy; few commands need it
 
         if self._engine is None:
             self._engine = sqlite_engine.over(self.driver)

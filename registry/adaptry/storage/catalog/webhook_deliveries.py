@@ -138,7 +138,7 @@ def claim(tx: Transaction, webhook: int, now: datetime, bounds: ClaimBounds) -> 
         return None
     query = select(_Row).where(_Row.webhook_id == webhook, _Row.state == "pending", col(_Row.due_at) <= now)
     first = query.order_by(col(_Row.due_at), col(_Row.id)).limit(_AT_ONCE)
-    while rows := tx.exec(first).all():  # those that are passed over are pending no more
+    while rows := tx.exec(first).all():  # skipped rows are no longer pending
         for row in rows:
             if row.attempts >= bounds.most_tries or row.created_at < bounds.oldest:
                 row.state = "failed"

@@ -81,7 +81,7 @@ class LocalAdapters(Adapters):
             return adapters.info(tx, adapter)
 
     def rename(self, name: AdapterName, to: AdapterName) -> AdapterInfo:
-        from adaptry.storage.local import removal  # not for a listing
+        from adaptry.storage.local import removal  # not needed by a listing
 
         now = self.context.clock()
         with self.context.write() as tx:
@@ -96,7 +96,7 @@ class LocalAdapters(Adapters):
             require_no_base(tx, to)
             renamed = adapters.rename(tx, adapter, to, now)
             if to.namespace != name.namespace:
-                from adaptry.storage.local.quotas import require_namespace_within  # not for a listing
+                from adaptry.storage.local.quotas import require_namespace_within  # not needed by a listing
 
                 require_namespace_within(self.context, tx, to.namespace)
             removal.require_admissible(self.context, tx, renamed, name)
@@ -120,7 +120,7 @@ class LocalAdapters(Adapters):
         )
 
     def delete(self, name: AdapterName) -> None:
-        from adaptry.storage.catalog import worker_reports  # not for a listing
+        from adaptry.storage.catalog import worker_reports  # not needed by a listing
         from adaptry.storage.local import removal
 
         now = self.context.clock()

@@ -128,7 +128,7 @@ def _is_no_other_model(tx: Transaction, scope: ReadScope, id: Digest, name: str)
     """Whether the name in a config leads to the same weights (as those of a cast or a quantised copy), or to
     no registered base and may be a folder of another machine.
     """
-    from adaptry.adapters.base_record import BaseRecord  # not for an unknown base
+    from adaptry.adapters.base_record import BaseRecord  # not needed for an unknown base
     from adaptry.bases.fingerprinting.match import match_bases
 
     found = bases.find(tx, scope, name)

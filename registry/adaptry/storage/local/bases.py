@@ -53,7 +53,7 @@ class LocalBases(Bases):
     context: RegistryContext
 
     def put(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
-        from adaptry.bases.fingerprinting.base_fingerprint import check_identity  # which no push needs
+        from adaptry.bases.fingerprinting.base_fingerprint import check_identity  # no push needs it
 
         self.context.require_base_write()
         _check_names(names)
@@ -85,7 +85,7 @@ class LocalBases(Bases):
 
         Raises the errors of `bases.put` and `bases.store`.
         """
-        from adaptry.bases.fingerprinting.base_fingerprint import check_identity  # which no push needs
+        from adaptry.bases.fingerprinting.base_fingerprint import check_identity  # no push needs it
 
         self.context.require_base_write()
         _check_names(names)

@@ -167,7 +167,7 @@ class RegistryContext:
         commit = commits.find_by_ref(tx, adapter, label)
         if commit is None:
             return None
-        from adaptry.storage.catalog import policies  # which no other ref needs
+        from adaptry.storage.catalog import policies  # no other ref needs it
 
         if policies.in_force(tx, adapter, label):
             return None
@@ -288,7 +288,7 @@ class RegistryContext:
         """The version for the caller: with its base only if they may see that."""
         if version.base_id is None:
             return version
-        from adaptry.storage.local.hidden_bases import hide_bases  # which only readers of versions need
+        from adaptry.storage.local.hidden_bases import hide_bases  # only readers of versions need it
 
         return hide_bases(tx, self.read_scope(tx), [version])[0]
 
@@ -328,7 +328,7 @@ def damaged_error(what: str, reason: str) -> CorruptData:
 def _why_none_is_active(tx: Reads, adapter: AdapterRecord) -> str:
     """With the newest version's state, and who set it for which reason."""
     from adaptry.registry.state_warnings import state_warning
-    from adaptry.storage.catalog.shown_versions import newest_page  # which no other ref needs
+    from adaptry.storage.catalog.shown_versions import newest_page  # no other ref needs it
 
     page = newest_page(tx, adapter.key, None, 1)
     if not page.items:

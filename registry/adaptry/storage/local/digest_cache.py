@@ -38,7 +38,7 @@ class IncrementalDigests:
         with self._lock:
             kept = self._kept.pop(id, None)
         if offset == 0:
-            from adaptry.adapters.streaming_digest import StreamingWeightsDigest  # which few commands need
+            from adaptry.adapters.streaming_digest import StreamingWeightsDigest  # few commands need it
 
             return StreamingWeightsDigest(size)
         return kept if kept and kept.position == offset else None

@@ -77,7 +77,7 @@ def fits_test(
 
 
 def _runtime(term: FitsTerm) -> Runtime:
-    from adaptry.checks.runtimes import parse_runtime  # with all rules, which other searches do not need
+    from adaptry.checks.runtimes import parse_runtime  # imports all rules; other searches need none
 
     try:
         return parse_runtime(term.runtime)

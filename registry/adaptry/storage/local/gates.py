@@ -38,7 +38,7 @@ from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.gate_facts import CatalogFacts, Move, base_of, document_pairs, runtime_verdicts
 
 Result = TypeVar("Result")
-_KNOWN = "adaptry_known_decisions"  # of a transaction of `write_decided`
+_KNOWN = "adaptry_known_decisions"  # in the `info` of a transaction of `write_decided`
 _TRIES = 8
 
 

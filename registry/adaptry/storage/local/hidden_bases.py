@@ -47,13 +47,13 @@ def _hide_bases(
     """Each version, with its report if it differs from the stored one."""
     if scope.namespaces is None:
         return [(version, None) for version in versions]
-    from adaptry.storage.catalog import declared_bases  # not for callers who may read everything
+    from adaptry.storage.catalog import declared_bases  # not needed if the caller may read everything
 
     ids = {version.base_id.hex for version in versions if version.base_id}
     hidden = declared_bases.hidden_bases(tx, scope, ids)
     if not hidden:
         return [(version, None) for version in versions]
-    from adaptry.checks import without_base  # all checks, which a registry without hidden bases does not need
+    from adaptry.checks import without_base  # imports all checks; only hidden bases need them
 
     concerned = [one for one in versions if one.base_id and one.base_id.hex in hidden]
     declared = declared_bases.declarations(tx, concerned)

@@ -119,7 +119,7 @@ class Ingestion:
                 raise
             finally:
                 if inspecting:
-                    inspection = inspecting.result()  # which reads the open file
+                    inspection = inspecting.result()  # it reads the open file
             return StoredFile(digest, staged.offset, weights.digest(), inspection)
 
     def _hashing_chunks(

@@ -101,7 +101,7 @@ def inspect_tensors(
     context: RegistryContext, ref: Ref, cursor: str | None = None, limit: int = 50
 ) -> Page[TensorInspection]:
     """The same as `Versions.inspect_tensors`."""
-    from adaptry.registry.records import Page, TensorInspection  # not for a push
+    from adaptry.registry.records import Page, TensorInspection  # not needed by a push
     from adaptry.registry.tensor_listing import list_tensors
 
     cursors.check_limit(limit)

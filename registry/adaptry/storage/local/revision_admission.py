@@ -107,7 +107,7 @@ class RevisionAdmission:
         self.context.require("push", name)
         sent = None
         if contents is not None:
-            from adaptry.storage.local.sent_files import SentFiles  # of small adapters
+            from adaptry.storage.local.sent_files import SentFiles  # only small adapters are sent whole
 
             sent = SentFiles.verified(self.context, name, sent_manifest, contents)
         for _ in range(TRIES):
@@ -162,7 +162,7 @@ class RevisionAdmission:
         return None if same and same.missing_base and options.force_reason else same
 
     def _binding(self, version: VersionRecord, base: Digest, sent: SentFiles | None) -> Binding:
-        from adaptry.storage.local.base_binding import derive_binding  # which few pushes need
+        from adaptry.storage.local.base_binding import derive_binding  # few pushes need it
 
         return derive_binding(self.context, version, base, sent.content if sent else None)
 
@@ -202,7 +202,7 @@ class RevisionAdmission:
             report = derived[0].base_check.report
         else:
             assert adapter is not None
-            commits.store_revision(tx, declared)  # which repairs a damaged one
+            commits.store_revision(tx, declared)  # also repairs a damaged row
             if binding := prepared.binding:
                 if not binding.is_current(self.context, tx, stored):
                     raise StaleState
@@ -248,7 +248,7 @@ class RevisionAdmission:
         files.store_weights_digest(tx, entry.sha256, admission.weights)
         made = ""
         if recipe := admission.manifest.recipe:
-            from adaptry.core.recipe_summary import summarise_recipe  # which few pushes need
+            from adaptry.core.recipe_summary import summarise_recipe  # few pushes need it
 
             made = summarise_recipe(recipe)
         commit_note = note or CommitNote(title=f"Version {stored.number}", message=made)

@@ -148,7 +148,7 @@ class RevisionDerivation:
 
 
 def _is_wide(content: Content) -> bool:
-    from adaptry.storage.local.wide_adapters import is_wide  # for servers alone
+    from adaptry.storage.local.wide_adapters import is_wide  # only servers need it
 
     return is_wide(content)
 

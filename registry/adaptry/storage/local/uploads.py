@@ -164,7 +164,7 @@ class LocalUploads(Uploads):
             return
         with self.context.blobs.staging(session.id) as staged:
             if staged.offset < session.size:
-                if self._session(upload.id).is_finished:  # by its previous holder
+                if self._session(upload.id).is_finished:  # finished by its previous holder
                     return
                 raise Conflict(
                     f"{session.size - staged.offset:,} of {session.size:,} bytes are missing; continue at"

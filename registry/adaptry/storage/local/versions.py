@@ -71,7 +71,7 @@ class LocalVersions(Versions):
         return self._details(refs, versions.decode_spec)
 
     def detail_json(self, ref: Ref) -> bytes:
-        from adaptry.storage.catalog.encoded_specs import EncodedSpecs  # for servers alone
+        from adaptry.storage.catalog.encoded_specs import EncodedSpecs  # only servers need it
 
         encoded = EncodedSpecs()
         (detail,) = self._details([ref], encoded.spec)
@@ -141,7 +141,7 @@ class LocalVersions(Versions):
         return inspect_tensors(self.context, ref, cursor, limit)
 
     def weight_statistics(self, ref: Ref) -> WeightStatistics:
-        from adaptry.storage.local.weight_measurements import weight_statistics  # here and below, for a push
+        from adaptry.storage.local.weight_measurements import weight_statistics  # here and below: for pushes
 
         return weight_statistics(self.context, ref)
 

@@ -148,7 +148,7 @@ class LocalWorkers(Workers):
         """Quarantines versions that the registry withdrew before its restore, as the worker proves by its
         signature.
         """
-        epoch = epochs.current(tx)  # not the catalog's: in memory, transactions cannot be nested
+        epoch = epochs.current(tx)  # read here, not by the catalog: in memory, transactions cannot be nested
         for one in report.recalled:
             if not epoch.is_proof(one.proof, one.epoch, str(one.name), one.digest.hex, one.state):
                 continue

@@ -20,7 +20,7 @@ from adaptry.storage.catalog.webhook_deliveries import ClaimBounds, ClaimedDeliv
 from adaptry.storage.webhooks.messages import body_of, headers_of
 from adaptry.storage.webhooks.tries import EXPIRY, GONE, MOST_TRIES, next_try
 
-_SECONDS = 5.0  # for a try, from looking the name up to the end of the answer
+_SECONDS = 5.0  # per attempt, from the name look-up to the end of the response
 _ANSWER_BYTES = 64 << 10
 LEASE = timedelta(seconds=60)
 """After this time, another process may send a message whose sender has not reported a result: it must have

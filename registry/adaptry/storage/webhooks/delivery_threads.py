@@ -27,8 +27,8 @@ class DeliveryThreads:
         self._at_once = at_once
         self._lock = threading.Lock()
         self._busy: dict[int, threading.Thread] = {}
-        self._hindering: set[int] = set()  # those of `_busy` that count towards the half
-        self._waiting: dict[int, bool] = {}  # in order, with whether the last try failed
+        self._hindering: set[int] = set()  # members of `_busy` that count towards the half
+        self._waiting: dict[int, bool] = {}  # in order; the value: whether the last attempt failed
         self._slow: set[int] = set()
         self._is_stopping = False
 

@@ -123,7 +123,7 @@ class BaseVisibilityContract(ContractFixtures):
         assert len(shown) == 4
         for version in shown:
             assert (version.base_status, version.base_id) == ("declared", None)
-            assert version.base_name == "org/tiny"  # as in its config
+            assert version.base_name == "org/tiny"  # the name in its config
             assert version.digest == pushed.digest
         assert [
             found.code for found in theirs.versions.detail(ref).report.findings if found.severity == "warns"

@@ -13,7 +13,7 @@ from adaptry.testing.contract.fixtures import ADA, ContractFixtures, MakeRegistr
 
 OLGA = Identity.with_role("olga", "owner", ("acme",))
 EVAN = Identity.with_role("evan", "owner", ("evil",))
-URL = "https://127.0.0.1:9/hook"  # which no server connects to, unless its operator allows it
+URL = "https://127.0.0.1:9/hook"  # servers connect to it only if their operator allows it
 
 
 class WebhooksContract(ContractFixtures):

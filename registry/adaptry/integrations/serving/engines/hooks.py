@@ -119,7 +119,7 @@ def _program_stamps(command: tuple[str, ...]) -> list[str]:
 def _regular_file(path: str) -> os.stat_result | None:
     try:
         found = Path(path).stat()
-    except (OSError, ValueError):  # most words of a command are no paths
+    except (OSError, ValueError):  # most words of a command are not paths
         return None
     return found if stat.S_ISREG(found.st_mode) else None
 

@@ -52,7 +52,7 @@ class Vllm(Engine):
             return
         if (
             response.status == 404 and response.error_message == "Not Found"
-        ):  # from its web framework: there is no such route
+        ):  # the web framework's 404: the route does not exist
             raise CheckFailed(_NO_UPDATES)
         require_success(response, f"load {name}")
 

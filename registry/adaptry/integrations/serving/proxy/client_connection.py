@@ -114,7 +114,7 @@ class ClientConnection(BaseHTTPRequestHandler):
 
     def end_answer_headers(self) -> None:
         if self.is_last_answer():
-            self.send_header("Connection", "close")  # which closes it, too
+            self.send_header("Connection", "close")  # also makes the server close it
         self.end_headers()
 
     def log_message(self, format: str, *arguments: object) -> None:

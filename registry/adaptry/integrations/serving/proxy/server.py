@@ -215,7 +215,7 @@ class _ProxyRequest(ClientConnection):
             return
         engine = self.front.engine
         for name, target in engine.routes.targets().items():
-            if target in cards or engine.can_stack:  # such an engine lists only its base
+            if target in cards or engine.can_stack:  # an engine that can stack lists only its base
                 listing["data"].append({**cards.get(target, {"object": "model"}), "id": name})
         self.send_json(status, listing)
 

@@ -55,7 +55,7 @@ log = logging.getLogger("vllm.adaptry")
 
 _CANNOT_REPORT = (PermissionDenied, NotFound, Invalid, ProtocolMismatch)
 """Errors of a report that would be the same for the next one."""
-_RETRY_SECONDS = 600.0  # after which a registry that accepts no reports is sent one again
+_RETRY_SECONDS = 600.0  # before the next report to a registry that refused one
 _THREADS = 16
 Answer = TypeVar("Answer")
 

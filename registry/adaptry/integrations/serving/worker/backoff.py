@@ -63,7 +63,7 @@ class Backoff:
     def record_crash(self, key: ServedVersion, reason: str) -> None:
         """Records that the engine ended, or stopped answering, while it loaded or tested the version."""
         pause = min(_FIRST_PAUSE * _CRASH_GROWTH ** self._attempts(key), _LONGEST_CRASH_PAUSE)
-        self._store(key, reason, pause, pending=0.0)  # only the connection may have ended
+        self._store(key, reason, pause, pending=0.0)  # perhaps only the connection ended
 
     def _record(self, key: ServedVersion, reason: str, pause: float, pending: float | None = None) -> None:
         self._store(key, reason, min(pause * 2 ** self._attempts(key), _LONGEST_PAUSE), pending)

@@ -37,7 +37,8 @@ def load_bundle(
     progress: Progress = no_progress,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
-    """Applies everything in the bundle. Its aliases are unauthenticated claims, so move only with `aliases`.
+    """Applies everything in the bundle. Its aliases are unauthenticated claims, so they are moved only with
+    `aliases`.
 
     Raises `InvalidBundle` before any change, `ProtocolMismatch`, `NotFound`, `Unavailable`; refused actions
     are in `failures`.

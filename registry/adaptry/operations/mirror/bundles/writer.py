@@ -1,4 +1,4 @@
-"""Creates a bundle: streams versions and all they need from a registry into one atomic file.
+"""Creates a bundle: streams versions, and everything they need, from a registry into one file, atomically.
 
 Bundles are reproducible: the same versions with the same metadata give the same bytes.
 """

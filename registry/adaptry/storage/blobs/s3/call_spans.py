@@ -1,4 +1,4 @@
-"""A span for each call of a bucket's API, retries included, by botocore's own events."""
+"""A span for each call of a bucket's API, including retries, made from botocore's own events."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ _SPAN = "adaptry_span"  # in botocore's context of a call
 
 
 def trace_calls(client: Any) -> None:
-    """Call it before other handlers are registered, since a handler that raises an error ends the call.
-    (`Any`: boto3 creates its clients at run time, and passes untyped arguments to handlers.)
+    """Registers the spans. Call it before other handlers are registered, since a handler that raises an error
+    ends the call. (`Any`: boto3 creates its clients at run time, and passes untyped arguments to handlers.)
     """
     client.meta.events.register("before-call.s3", _begin)
     client.meta.events.register("after-call.s3", _end)

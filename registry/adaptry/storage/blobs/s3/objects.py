@@ -135,7 +135,7 @@ class S3Objects:
         return self.etag(key) == etag
 
     def age(self, key: str) -> float | None:
-        """Seconds since it was written, by the server's clock; None if there is no such object."""
+        """Seconds since the object was written, by the server's clock; None if it does not exist."""
         with translated_errors(self.location):
             try:
                 found = self._head(key)

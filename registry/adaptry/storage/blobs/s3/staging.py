@@ -1,7 +1,8 @@
 """An open staging: bytes are collected in memory up to a segment, which is written to the bucket once it is
 full or the staging is closed.
 
-Bytes that clients wrote by presigned URL are copied to a key that only we can write before they are hashed.
+Bytes that clients wrote by presigned URL are copied, before they are hashed, to a key that only we can write
+to.
 """
 
 from __future__ import annotations

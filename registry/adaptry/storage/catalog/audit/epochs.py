@@ -44,7 +44,7 @@ class Timeline:
 
 
 def timeline(tx: Transaction) -> Timeline:
-    """The timeline in the rows. If rows and events disagree (see `problems`), the events count."""
+    """The timeline in the rows. If rows and events disagree (see `problems`), the events take precedence."""
     rows = tx.exec(select(EpochRow).order_by(col(EpochRow.number))).all()
     found = tx.exec(
         select(EventRow.seq, EventRow.at).where(EventRow.kind == RESTORED).order_by(col(EventRow.seq))

@@ -1,4 +1,4 @@
-"""Evidence against events: every added value is in a row, unchanged, and every withdrawal in both."""
+"""Evidence against events: every added value must be in a row, unchanged, and every withdrawal in both."""
 
 from __future__ import annotations
 

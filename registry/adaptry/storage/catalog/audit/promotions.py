@@ -1,4 +1,4 @@
-"""Decisions of moves against events: each record is the one whose digest the event of the move has."""
+"""Decisions on moves against events: the event of each move has the digest of the decision's record."""
 
 from __future__ import annotations
 

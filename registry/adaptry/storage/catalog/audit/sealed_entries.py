@@ -1,6 +1,7 @@
 """Entries of the audit log, each compared with the hash that it was sealed with.
 
-Whether one was removed, or replaced with its hash, `operations.audit_verification` finds by the signed roots.
+Removed entries, and entries replaced together with their hash, are detected by
+`operations.audit_verification` from the signed roots.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reads the audit log: pages by time and conditions, sealed entries in order, checkpoints.
 
-A page is flat however long the log is: each of its conditions that has an index is followed from where the
-last page ended, newest or oldest first; where several values will do (`alias.*`, several namespaces), each is
-followed by itself, and the results are merged.
+The cost of a page does not depend on the length of the log: each condition that has an index is followed from
+where the last page ended, newest or oldest first. If several values match (`alias.*`, several namespaces),
+each is followed separately, and the results are merged.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ each batch is sealed in one transaction, which reads the log's size and writes t
 
 Signing follows in a transaction of its own. If the process dies in between, the next one signs the same tree.
 
-Anyone who can write to the database can remove the last entries together with the checkpoints that
-cover them; what is left is a log that was once signed. A process remembers how far the log went, so this is
-found while it runs; afterwards, only by a checkpoint that was kept elsewhere.
+Anyone who can write to the database can remove the last entries together with the checkpoints that cover
+them; the rest is a log that was once signed. A process remembers the length of the log, so it detects this
+while it runs; afterwards, only a checkpoint that was kept elsewhere shows it.
 """
 
 from __future__ import annotations
