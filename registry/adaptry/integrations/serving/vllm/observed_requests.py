@@ -1,4 +1,4 @@
-"""Observes requests with adapters in vLLM's front end: their beginning, and their status and tokens at the end.
+"""Observes requests with adapters in vLLM's front end: when each begins, and with which status it ends.
 
 vLLM's own metrics name adapters only while requests are running, and have no counters for each adapter. Its
 output processor, in the process where the plugin runs, begins and ends every request, so we wrap three of its
