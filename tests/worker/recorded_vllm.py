@@ -27,10 +27,14 @@ class LoRARequest:
 
 
 class OutputProcessor:
-    """Where requests end (v1/engine/output_processor.py)."""
+    """Where requests begin and end (v1/engine/output_processor.py)."""
 
     def __init__(self) -> None:
         self.request_states: dict[Any, Any] = {}
+
+    def add_request(self, request: Any, prompt: str | None, parent: Any, index: int, queue: Any) -> None:
+        """The engine gets the request after this."""
+        self.request_states[request.request_id] = request
 
     def abort_requests(self, request_ids: list[Any], internal: bool) -> None:
         for one in request_ids:
@@ -53,6 +57,7 @@ class EngineClient:
     held: dict[int, str] = field(default_factory=dict)
     refuses: str | None = None
     output_processor: OutputProcessor = field(default_factory=OutputProcessor)
+    errored: bool = False
 
     @property
     def vllm_config(self) -> Any:
@@ -110,11 +115,13 @@ class Models:
     def begin(self, name: str) -> Callable[..., None]:
         """A request under way with what `name` means now; call what is given when it ends, or is aborted."""
         processor, key = self.engine_client.output_processor, object()
-        processor.request_states[key] = SimpleNamespace(
+        request = SimpleNamespace(
+            request_id=key,
             lora_request=self.lora_requests[name],
             prompt_len=3,
             stats=SimpleNamespace(num_generation_tokens=2),
         )
+        processor.add_request(request, None, None, 0, None)
 
         def end(reason: str = "stop") -> None:
             if reason == "abort":

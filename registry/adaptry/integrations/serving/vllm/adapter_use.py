@@ -8,7 +8,7 @@ from datetime import datetime
 from adaptry.core.digest import Digest
 from adaptry.core.refs import AdapterName
 from adaptry.integrations.serving.vllm.draining_adapters import ResolvedAdapter
-from adaptry.integrations.serving.vllm.finished_requests import FinishedRequest
+from adaptry.integrations.serving.vllm.observed_requests import FinishedRequest
 from adaptry.integrations.serving.worker.adapter_traffic import AdapterTraffic
 from adaptry.integrations.serving.worker.loaded_version import LoadedVersion
 
@@ -25,6 +25,9 @@ class AdapterUse:
     ) -> None:
         self._loaded, self._clock, self._now = loaded, clock, now
         self._traffic = AdapterTraffic()
+
+    def note_started(self, lora_id: int) -> None:
+        """A request is counted at its end."""
 
     def note_finished(self, request: FinishedRequest) -> None:
         """Counts a request that has ended."""

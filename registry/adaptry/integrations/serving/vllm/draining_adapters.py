@@ -27,7 +27,7 @@ from adaptry.integrations.serving.vllm.engine import InProcessVllm
 class ResolvedAdapter:
     """What was loaded for a requested name: one version (`parts` has one), or several, stacked in the folder
     of `stack_key`. `request`: its `LoRARequest`. `used_at` and `retired_at` are times of the resolver's
-    clock. (`Any`: vLLM's.)"""
+    clock. `has_answered`: a request for it has succeeded. (`Any`: vLLM's.)"""
 
     name: str
     target: StackRef
@@ -38,6 +38,7 @@ class ResolvedAdapter:
     stack_key: str | None = None
     last_used: datetime | None = None
     retired_at: float = 0.0
+    has_answered: bool = False
 
     @property
     def digests(self) -> tuple[Digest, ...]:

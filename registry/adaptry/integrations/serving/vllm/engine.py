@@ -93,6 +93,11 @@ class InProcessVllm:
         slots = getattr(config, "max_loras", None)
         return slots if isinstance(slots, int) else None
 
+    @property
+    def is_dead(self) -> bool:
+        """Whether the engine has ended; this process ends soon."""
+        return bool(getattr(self.models.engine_client, "errored", False))
+
     def is_resolving(self, name: str) -> bool:
         """Whether a request waits until `name` is loaded."""
         return bool(self.models.lora_resolver_lock[name].locked())

@@ -28,6 +28,7 @@ from adaptry.integrations.serving.compatibility import (
 from adaptry.integrations.serving.served_base import identify_served_base
 from adaptry.integrations.serving.vllm.draining_adapters import LeaseRefCounts, ResolvedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
+from adaptry.integrations.serving.vllm.load_trials import LoadTrials
 from adaptry.integrations.serving.vllm.lookup import RefLookup
 from adaptry.integrations.serving.vllm.names import loaded_name, numbered_name
 from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
@@ -49,11 +50,13 @@ class AdapterPreparation:
         lookup: RefLookup,
         leases: LeaseRefCounts,
         free_space: Callable[[InProcessVllm], None],
+        trials: LoadTrials,
     ) -> None:
         self._config = config
         self._lookup = lookup
         self._leases = leases
         self._free_space = free_space
+        self._trials = trials
         self._load_counts: Counter[str] = Counter()
         self._profiling: asyncio.Task[EngineProfile] | None = None
 
@@ -65,11 +68,12 @@ class AdapterPreparation:
         target: StackRef,
         versions: Sequence[VersionInfo],
     ) -> ResolvedAdapter:
-        """The request that makes vLLM load the versions of the target's parts under `name`. Through the
-        result, the caller owns the leases on the folders.
+        """The request that makes vLLM load the versions of the target's parts under `name`, recorded in the
+        journal of loads. Through the result, the caller owns the leases on the folders.
 
         Raises `CheckFailed` for another base, an adapter that this engine does not serve as trained, or a
-        stack that would not be exact; `Unavailable` and `StorageFull`.
+        stack that would not be exact; `CrashPause` for one with which the engine has ended repeatedly;
+        `Unavailable` and `StorageFull`.
         """
         profile = await asyncio.shield(self.profile_engine(vllm, worker))
         for version in versions:
@@ -88,13 +92,14 @@ class AdapterPreparation:
                 self._leases.acquire_stack(key)
                 failure.callback(self._leases.release_stack, key)
                 folder = await self._make_room_for(vllm, worker.run(self._stack, name, stack, profile))
+            trial = await self._trials.begin(worker, name, parts, key)
             failure.pop_all()
         label = loaded_name(name, target, [part.digest for part in parts])
         self._load_counts[label] += 1
         request = self._config.make_request(
             numbered_name(label, self._load_counts[label]), vllm.new_id(), str(folder)
         )
-        return ResolvedAdapter(
+        trial.adapter = ResolvedAdapter(
             name,
             target,
             tuple(parts),
@@ -103,6 +108,7 @@ class AdapterPreparation:
             since=self._config.now(),
             stack_key=key,
         )
+        return trial.adapter
 
     def _stack(self, name: str, stack: Stack, profile: EngineProfile) -> Path:
         """The folder of several adapters as one."""

@@ -24,9 +24,13 @@ class NameProblems:
         self._record(name, error.message)
         return not is_known
 
-    def record_outdated(self, name: str, error: AdaptryError) -> None:
-        """The name still has its previous version, because the current one cannot be prepared."""
-        self._record(name, f"the previous version is still served: {error.message}")
+    def record_outdated(self, name: str, error: AdaptryError) -> bool:
+        """The name still has its previous version, because the current one cannot be prepared. Returns False
+        if that is its latest problem already."""
+        reason = f"the previous version is still served: {error.message}"
+        is_known = self._reasons.get(name) == reason
+        self._record(name, reason)
+        return not is_known
 
     def resolve(self, name: str) -> None:
         self._reasons.pop(name, None)

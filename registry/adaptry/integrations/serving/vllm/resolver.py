@@ -32,11 +32,12 @@ from adaptry.integrations.serving.vllm.draining_adapters import (
     ResolvedAdapter,
 )
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
-from adaptry.integrations.serving.vllm.finished_requests import watch_finished
 from adaptry.integrations.serving.vllm.foreign_adapters import ForeignAdapters
 from adaptry.integrations.serving.vllm.idle_adapters import name_to_unload
+from adaptry.integrations.serving.vllm.load_trials import LoadTrials, suspects_last
 from adaptry.integrations.serving.vllm.lookup import UNREACHABLE, RefLookup
 from adaptry.integrations.serving.vllm.names import PLUGIN_ANSWER, PLUGIN_PROBE, parse_model_name
+from adaptry.integrations.serving.vllm.observed_requests import observe_requests
 from adaptry.integrations.serving.vllm.pinned_names import keep_loaded, require_slots
 from adaptry.integrations.serving.vllm.preparation import AdapterPreparation
 from adaptry.integrations.serving.vllm.problems import NameProblems
@@ -67,9 +68,8 @@ class AdapterResolver:
         self._foreign = ForeignAdapters()
         self._leases = LeaseRefCounts(config.cache)
         self._draining = DrainingAdapters(self._leases, config.linger, config.clock)
-        self.use: AdapterUse = AdapterUse(
-            lambda: (*self._names.values(), *self._draining.adapters), config.clock, config.now
-        )
+        self._trials = LoadTrials(self._loaded)
+        self.use: AdapterUse = AdapterUse(self._loaded, config.clock, config.now)
         """The usage of the loaded versions."""
         self._space = CacheSpace(
             config, self._names, self._draining, lambda vllm, name: self._drain(vllm, name, self._names[name])
@@ -78,6 +78,9 @@ class AdapterResolver:
         self._listener = EventListener(config.registry)
         self._worker: VllmWorker | None = None
 
+    def _loaded(self) -> tuple[ResolvedAdapter, ...]:
+        return (*self._names.values(), *self._draining.adapters)
+
     def start(self, vllm: InProcessVllm) -> VllmWorker:
         """Starts reporting and refreshing on the running event loop. Idempotent. Raises `Conflict` if another
         engine of this machine has the configured name; `Invalid` for more pinned names than slots;
@@ -85,8 +88,7 @@ class AdapterResolver:
         if self._worker is None:
             self.require_slots(vllm)
             self._worker = self._make_worker(vllm)
-            if not watch_finished(vllm.models.engine_client, self.use.note_finished):
-                log.warning("requests are not counted, because this version of vLLM ends them differently")
+            observe_requests(vllm.models.engine_client, (self.use, self._trials))
             log.info("reporting to the registry as %s", self._worker.identity.name)
             self._preparation.profile_engine(vllm, self._worker)
         self._start_refreshing(vllm)
@@ -127,7 +129,7 @@ class AdapterResolver:
 
     @functools.cached_property
     def _preparation(self) -> AdapterPreparation:
-        return AdapterPreparation(self._config, self.lookup, self._leases, self._space.free)
+        return AdapterPreparation(self._config, self.lookup, self._leases, self._space.free, self._trials)
 
     def _make_worker(self, vllm: InProcessVllm) -> VllmWorker:
         config, loop = self._config, asyncio.get_running_loop()
@@ -229,6 +231,7 @@ class AdapterResolver:
         names = [name for name, loaded in self._names.items() if not about or loaded.adapters & set(about)]
         await asyncio.gather(*(self._refresh_name(vllm, name) for name in names))
         self.use.note_in_use(vllm.ids_in_use())
+        await self._trials.settle(vllm, worker)
         await self._report(worker)
         self._drain_withdrawn(vllm, worker)
         await self._draining.unload_drained(vllm)
@@ -238,12 +241,12 @@ class AdapterResolver:
             await worker.prove_recalls()
         except UNREACHABLE as error:
             self.lookup.note_failure(error)
-        await self._preload(vllm)
+        await self._preload(vllm, worker)
 
-    async def _preload(self, vllm: InProcessVllm) -> None:
+    async def _preload(self, vllm: InProcessVllm, worker: VllmWorker) -> None:
         """Requests each pinned or preloaded name that is not loaded. A refused one is tried again when its
         refusal is no longer cached."""
-        for name in (*self._config.pin, *self._config.preload):
+        for name in suspects_last(worker, (*self._config.pin, *self._config.preload)):
             is_requested = vllm.is_resolving(name) and name not in self._own_requests  # it may wait for long
             if name not in vllm.loaded and not is_requested:
                 await self._find_refusal(vllm, name)
@@ -267,17 +270,14 @@ class AdapterResolver:
             return
         try:
             newer = await self._load_newer(vllm, name, loaded)
-        except UNREACHABLE as error:
+        except AdaptryError as error:
             last_known = self.lookup.last_known
             known = map(last_known.find, loaded.target.refs)
-            if all(one is None or last_known.is_fresh(one) for one in known):
-                log.warning("%s is not refreshed: %s", name, error.message)
-                if not self.lookup.is_away:
-                    self._problems.record_outdated(name, error)
+            is_fresh = all(one is None or last_known.is_fresh(one) for one in known)
+            if isinstance(error, UNREACHABLE) and is_fresh:
+                if self.lookup.is_away or self._problems.record_outdated(name, error):
+                    log.warning("%s is not refreshed: %s", name, error.message)
                 return
-            self._refuse(name, error)
-            self._drain(vllm, name, loaded)
-        except AdaptryError as error:
             self._refuse(name, error)
             self._drain(vllm, name, loaded)
         else:
@@ -378,7 +378,7 @@ class AdapterResolver:
     async def _refresh_forever(self, vllm: InProcessVllm) -> None:
         worker = self.start(vllm)
         async with keep_reporting(lambda: self._report(worker), self._config.report_interval):
-            await self._preload(vllm)
+            await self._preload(vllm, worker)
             while True:
                 changed = await self._listener.wait(_MAX_WAIT)
                 if changed:

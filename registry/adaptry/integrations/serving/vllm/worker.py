@@ -32,6 +32,7 @@ from adaptry.integrations.serving.cache.cache import Cache
 from adaptry.integrations.serving.engines import EngineAdapter
 from adaptry.integrations.serving.vllm.lookup import UNREACHABLE
 from adaptry.integrations.serving.worker.backoff import Backoff, ServedVersion
+from adaptry.integrations.serving.worker.load_journal import CrashPause, LoadJournal
 from adaptry.integrations.serving.worker.name_claim import claim_name
 from adaptry.integrations.serving.worker.recall_executor import RecallExecutor
 from adaptry.integrations.serving.worker.report_sender import ReportSender
@@ -112,6 +113,9 @@ class VllmWorker:
         self._claim = claim_name(cache.root, "vllm", name)
         self.identity: WorkerIdentity = WorkerIdentity(self._claim.name, "vllm", max_age=max_age)
         self._state_file = StateFile(self._claim.state_path)
+        self.journal: LoadJournal = LoadJournal(
+            self._claim.state_path.with_name(f"loads-{self.identity.name}.json")
+        )
         self._version, self._base = version, base[:256] if base else None
         self._base_id: Digest | None = None
         self._snapshot = snapshot
@@ -171,7 +175,8 @@ class VllmWorker:
         """Records why the version of a rollout could not be served under the ref: that stops the rollout.
         Returns whether there was one to be stopped."""
         assignment = self.rollout_assignment(ref)
-        if assignment is None or isinstance(error, UNREACHABLE):
+        is_transient = isinstance(error, UNREACHABLE) and not isinstance(error, CrashPause)
+        if assignment is None or is_transient:
             return False
         self._backoff.record_failure((str(ref), assignment.digest), error.message)
         return True

@@ -44,6 +44,11 @@ class FailureRecord:
     counts_from: float = -math.inf
 
 
+def crash_pause(attempts: int) -> float:
+    """Seconds to wait after the `attempts`th attempt (from 1) during which the engine ended."""
+    return float(min(_FIRST_PAUSE * _CRASH_GROWTH ** (attempts - 1), _LONGEST_CRASH_PAUSE))
+
+
 class Backoff:
     """Records failures, and decides when a version may be retried. `clock` returns seconds."""
 
@@ -62,8 +67,8 @@ class Backoff:
 
     def record_crash(self, key: ServedVersion, reason: str) -> None:
         """Records that the engine ended, or stopped answering, while it loaded or tested the version."""
-        pause = min(_FIRST_PAUSE * _CRASH_GROWTH ** self._attempts(key), _LONGEST_CRASH_PAUSE)
-        self._store(key, reason, pause, pending=0.0)  # perhaps only the connection ended
+        pause = crash_pause(self._attempts(key) + 1)
+        self._store(key, reason, pause, pending=0.0)  # only the connection may have ended
 
     def _record(self, key: ServedVersion, reason: str, pause: float, pending: float | None = None) -> None:
         self._store(key, reason, min(pause * 2 ** self._attempts(key), _LONGEST_PAUSE), pending)
