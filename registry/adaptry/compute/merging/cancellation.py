@@ -1,4 +1,4 @@
-"""Updates that cancel each other in a merge, as A and -A do: what is left of them is rounding.
+"""Updates that cancel each other in a merge, as A and -A do: only rounding errors remain.
 
 Plain LoRAs are compared by their values, from their factors. Other changes cancel if the weights of each
 adapter's sum to 0. A merge of one adapter is not examined.

@@ -149,7 +149,7 @@ def _listener(id: int, links: Collection[str]) -> _Listener | None:
 
 
 def _read_process(id: int) -> EngineProcess | None:
-    """None if it has ended, is another user's, or sees other folders than this process."""
+    """None if it has ended, is another user's, or sees different folders than this process."""
     folder = _PROC / str(id)
     with contextlib.suppress(OSError, ValueError, IndexError):
         if any(
