@@ -1,7 +1,7 @@
 """The process of an engine that runs on this machine, found by its listening socket (Linux).
 
-It shows what an engine does not report: its working directory, from which it reads a relative path, and when
-it was started. Another process may listen in its place (a tunnel, a load balancer, a container's proxy), so a
+It shows what an engine does not report: the working directory, which a relative path starts from, and the
+start time. Another process may listen in its place (a tunnel, a load balancer, a container's proxy), so a
 process counts as the engine only if it started when the engine reports, or its command names the engine's
 model.
 
