@@ -101,7 +101,7 @@ def measure(made: Generated, scratch: Path, rounds: int, *, is_brief: bool) -> N
 
 def require_same(name: str, files: Files, expected: Files) -> None:
     if files != expected:
-        sys.exit(f"{name}: other files than the command's: {files} and {expected}")
+        sys.exit(f"{name}: different files than the command's: {files} and {expected}")
 
 
 def remove(registry: LocalRegistry, files: Files) -> None:

@@ -69,6 +69,12 @@ INSTEAD = {
     "files of samples": "samples files",
     "differ only in capitals": "differ only in case",
     "differs only in capitals": "differs only in case",
+    "also if": "even if, including if",
+    "another base than": "a different base than, a base other than",
+    "another model than": "a different model than",
+    "other bytes than": "different bytes than",
+    "other files than": "different files than",
+    "other values than": "different values than, values other than",
 }
 PHRASE = re.compile("|".join(rf"\b{re.escape(phrase)}\b" for phrase in INSTEAD))
 

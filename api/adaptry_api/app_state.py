@@ -267,7 +267,8 @@ class AppState:
 
     def sending_webhooks(self) -> AbstractContextManager[None]:
         """Sends to webhooks during the block, if the registry's rows and files are all in its folder. In an
-        organisation's deployment, the runners send instead; they may be in another network than the servers.
+        organisation's deployment, the runners send instead; they may be in a different network than the
+        servers.
         """
         return (
             sending_webhooks(self.catalog, self._webhook_connector) if self._sends_webhooks else nullcontext()

@@ -290,6 +290,6 @@ class EventBroadcaster:
 
 
 def _note_result(read: asyncio.Task[EventBatch]) -> None:
-    """Marks the error of a read as handled, also if every listener that waited for it is gone."""
+    """Marks the error of a read as handled, even if every listener that waited for it is gone."""
     if not read.cancelled():
         read.exception()

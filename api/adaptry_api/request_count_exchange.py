@@ -1,6 +1,6 @@
 """Exchanges counts of requests, by name, with the other processes of a registry.
 
-No request waits for this. One thread of its own writes at most every tenth of a second, while some name is
+No request waits for this. A separate thread writes at most every tenth of a second, while some name is
 due. If the database is slow, locked or away, each process continues with its own counts: limits then hold for
 each process alone, and no request is refused because of the database.
 """

@@ -1,4 +1,4 @@
-"""Threads for routes that may wait long, so that all others always have threads of their own.
+"""Threads for routes that may wait long, so that they never take the threads of all other routes.
 
 The catalog has one writer at a time, so routes that write may wait, each in its thread, for as long as
 another process holds the lock. Searches may be slow, above all those whose database is busy. In one pool,
@@ -70,7 +70,8 @@ def tenant_of(scope: Scope) -> str:
     caller's own: that of a service account, or the user. So strangers never use up a namespace's threads.
 
     Rights by a pattern, such as `*`, do not count: they cover any name, so a caller could be as many tenants
-    as it requests names. A user has another key than a namespace of the same name, which may be a stranger's.
+    as it requests names. A user's key differs from that of a namespace of the same name, which may belong to
+    someone else.
     """
     identity = cast(Identity, scope.get("state", {}).get("identity", ANONYMOUS))
     namespace = unquote(scope.get("path_params", {}).get("namespace", ""))  # the Hub's path, as sent

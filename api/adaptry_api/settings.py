@@ -48,7 +48,7 @@ class ServerSettings:
     share the folder `upload_spool`, which holds pieces of Hub clients' uploads. By default, all three are in
     `data`.
 
-    `allow_outgoing` are the networks (CIDR blocks) to which the server may send requests of its own although
+    `allow_outgoing` are the networks (CIDR blocks) to which the server itself may send requests although
     they are not public; `ca_bundle` is a file of certificates that it trusts there. With
     `send_webhooks`, a server whose catalog is in `data` sends to webhooks; with PostgreSQL, runners do.
 

@@ -67,7 +67,7 @@ def print_refusal(registry: Registry, ref: Ref, alias: str, condition: str | Non
 
 def _warn(versions: Versions, name: AdapterName, move: AliasMoveResult) -> None:
     """Warns about a version that is deprecated, was pushed although its checks failed, changes nothing, or is
-    for another base than the one before it.
+    for a different base than the one before it.
     """
     detail = versions.detail(Ref.of_revision(name, move.alias.digest))
     print_state_warning(detail.version)

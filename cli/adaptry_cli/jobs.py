@@ -286,7 +286,7 @@ def retry(registry: Registry, job: str, as_json: bool) -> None:
     """Queue a failed or cancelled job again; finished parts are kept.
 
     Only the job's submitter and administrators may do this, since the job has its submitter's rights. Others
-    submit the same task as a job of their own.
+    submit the same task as their own job.
     """
     found = registry.jobs.retry(job)
     print_done(

@@ -293,7 +293,7 @@ def _print_usage_error(error: click.ClickException) -> int:
 
 
 def _print_disk_full(error: OSError) -> int:
-    """Reports a full disk as an error and not as a bug, also if stdout is a file on it."""
+    """Reports a full disk as an error and not as a bug, even if stdout is a file on that disk."""
     _discard_stdout()
     _print_error(
         f"no space left {f'for {error.filename}' if error.filename else 'where the output goes'}; free some"

@@ -99,7 +99,7 @@ def test_bytes_that_are_not_contiguous_are_refused() -> None:
 
 def test_one_stream_cannot_take_two_pieces_at_once() -> None:
     stream = Sha256Stream()
-    with pytest.raises(ValueError, match="stream of its own"):
+    with pytest.raises(ValueError, match="its own stream"):
         update_together([(stream, b"a"), (stream, b"b")])
 
 

@@ -411,7 +411,7 @@ def test_a_changed_embedding_beside_its_update_goes_into_the_base(tmp_path: Path
     changed = with_embedding(tmp_path / "changed", "F32", random_tensor((32, 16), 14)[2])
     verdict = judged(changed, "llama.cpp", base)
     assert verdict.outcome == "not_as_trained"
-    assert "by other values than the base's" in verdict.findings[0].reason
+    assert "by values that differ from the base's" in verdict.findings[0].reason
     assert exported(changed, "llama.cpp", tmp_path / "out", base).format == "checkpoint"
 
 

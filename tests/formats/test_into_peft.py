@@ -192,7 +192,7 @@ def test_kohyas_file_for_another_part_is_refused_by_name(tmp_path: Path) -> None
     base = unet(tmp_path / "unet", width=16)
     told = run("merge", kohya(tmp_path / "out"), "--base", base, "-o", tmp_path / "merged")
     assert told.exit_code == 1
-    assert "is for another model than this base" in told.output
+    assert "is for a different model than this base" in told.output
 
 
 def test_a_part_of_a_diffusers_file_is_taken_by_its_name(tmp_path: Path) -> None:

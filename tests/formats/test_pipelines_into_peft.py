@@ -94,7 +94,7 @@ def test_missing_information_is_requested_by_option(corpus: Path, tmp_path: Path
     told = refusal("convert", corpus / "sd-dora", "--base", corpus / "sd" / "text_encoder", "-o", made)
     assert "drops a text encoder's magnitudes" in told
     told = refusal("convert", corpus / "sd-kohya", "--base", corpus / "flux" / "transformer", "-o", made)
-    assert "is for another model than this base" in told
+    assert "is for a different model than this base" in told
     assert not made.exists()
 
 

@@ -77,7 +77,7 @@ def _area(area: str, *rows: tuple[str, str, str, str, str, str]) -> tuple[Refusa
 
 PUBLISH = _area(
     "ID tokens of CI jobs",
-    ("signed with `none`, an HMAC, or another algorithm than RS256 and ES256", GRANT, ID_TOKENS,
+    ("signed with `none`, an HMAC, or an algorithm other than RS256 and ES256", GRANT, ID_TOKENS,
      "if algorithm not in ALGORITHMS:", "if False:",
      PUBLISHING + "test_unsigned_tokens_and_those_signed_with_a_shared_secret_are_refused"),
     ("claims changed after signing", GRANT, ID_TOKENS,

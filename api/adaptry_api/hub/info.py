@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from adaptry.core.identity import Identity
 from adaptry_api.auth_policy import AnswerInMemory, answered_quickly
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Revision, revision_in
-from adaptry_api.hub.quick import INFO, plain
+from adaptry_api.hub.quick_requests import INFO, plain
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.snapshot_cache import FindSnapshot, snapshot_lookup
 from adaptry_api.hub.snapshots import CachedAnswer, RepositoryDetails, Snapshot

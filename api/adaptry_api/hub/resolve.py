@@ -17,7 +17,7 @@ from adaptry_api.app_state import AppState
 from adaptry_api.auth_policy import AnswerInMemory, answered_quickly, app_state_of
 from adaptry_api.downloads import bytes_response, response_without_reading
 from adaptry_api.hub.addresses import Path, Revision, path_in, revision_in
-from adaptry_api.hub.quick import FILE, plain
+from adaptry_api.hub.quick_requests import FILE, plain
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.small_files import small_file
 from adaptry_api.hub.snapshot_cache import FindSnapshot, SnapshotLookup, file_of, snapshot_lookup

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse
 from adaptry.core.identity import Identity
 from adaptry_api.auth_policy import AnswerInMemory, answered_quickly
 from adaptry_api.hub.addresses import MODELS, ONE_WORD, Path, Revision, next_link, path_in, revision_in
-from adaptry_api.hub.quick import TREE, plain
+from adaptry_api.hub.quick_requests import TREE, plain
 from adaptry_api.hub.refusals import hub_router
 from adaptry_api.hub.snapshot_cache import FindSnapshot, cached, snapshot_lookup
 from adaptry_api.hub.snapshots import CachedAnswer, Snapshot

@@ -79,7 +79,7 @@ async def authorize_request(
 
 
 def _model(document: object) -> str:
-    """Raises `Invalid`, also if an engine that ignores case could take another model."""
+    """Raises `Invalid`, for example if an engine that ignores case could use a different model."""
     names = document if isinstance(document, dict) else {}
     if any(key != "model" and key.casefold() == "model" for key in names):
         raise Invalid("the request has two keys `model` that differ only in upper and lower case")

@@ -74,7 +74,7 @@ def link_external_user(
 
 
 def _require_provider(state: AppState, issuer: str) -> None:
-    """Raises `Invalid` for another issuer than the server's, whose users could not sign in."""
+    """Raises `Invalid` for an issuer other than the server's, since its users could not sign in."""
     if state.openid_provider is None:
         raise Invalid(
             "users cannot sign in here: the server has no identity provider; start it with --sso-issuer"

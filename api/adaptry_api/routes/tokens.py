@@ -81,8 +81,8 @@ def revoke_token(
 def report_leaked_token(request: Request, body: LeakedTokenRequest) -> Response:
     """Revoke a leaked token.
 
-    Anyone who finds a token may call this, without a token of their own. The response is always the same, so
-    that it does not reveal whether the text was a token.
+    Anyone who finds a token may call this, without having their own token. The response is always the same,
+    so that it does not reveal whether the text was a token.
     """
     tokens.revoke_own_token(app_state_of(request).catalog, body.token)
     app_state_of(request).authenticator.clear_cache()

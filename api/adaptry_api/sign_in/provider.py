@@ -121,7 +121,9 @@ class OpenIdProvider:
         except AdaptryError as error:
             raise Unconfirmed(error.message, self._sealed(newest)) from error
         if user.subject != subject:
-            raise Unauthenticated("the identity provider returned another user than the one that signed in")
+            raise Unauthenticated(
+                "the identity provider returned a different user than the one that signed in"
+            )
         return user
 
     def _answer_to_code(self, form: Mapping[str, str]) -> dict[str, Any]:
@@ -190,7 +192,7 @@ class OpenIdProvider:
             info = self._user_info(answer)
             if info.get("sub") != subject:
                 raise Unauthenticated(
-                    "the identity provider returned another user than the one that signed in"
+                    "the identity provider returned a different user than the one that signed in"
                 )
             claims = {**info, **claims}
         groups = claims.get(name)

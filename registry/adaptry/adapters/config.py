@@ -122,7 +122,9 @@ class AdapterConfig:
         return tuple(value)
 
     def pattern_values(self, key: str) -> Mapping[str, Any]:
-        """`rank_pattern` and the like, in file order: the order in which PEFT tries them."""
+        """`rank_pattern` or another mapping of patterns, in file order, which is the order in which PEFT
+        tries them.
+        """
         value = self.fields.get(key) or {}
         if not isinstance(value, dict):
             raise InvalidConfig(f"adapter_config.json: {key} must map patterns to values")
@@ -250,8 +252,8 @@ class AdapterConfig:
         return PatternMatcher(mappings, self.whole_patterns)
 
     def value_for(self, key: str, name: str, default: Any) -> Any:
-        """The value of `rank_pattern` or another pattern (`key`) for the module `name`: that of the first
-        pattern that matches, as PEFT resolves it. (`Any`: JSON.)
+        """The value of `rank_pattern` or another mapping (`key`) for the module `name`: the value of the
+        first pattern that matches, as PEFT resolves it. (`Any`: JSON.)
 
         Raises `InvalidConfig` if a pattern that may come first was refused, and `Unavailable` if patterns
         could not be matched now.
@@ -262,13 +264,13 @@ class AdapterConfig:
 
     def rank_for(self, name: str, default: int) -> int:
         """The rank that `rank_pattern` gives the module `name`. Raises what `value_for` raises, and
-        `InvalidConfig` for a value that is no rank.
+        `InvalidConfig` for a value that is not a rank.
         """
         return check_rank(self.value_for("rank_pattern", name, default), "a value of rank_pattern")
 
     def alpha_for(self, name: str, default: float) -> float:
         """The alpha that `alpha_pattern` gives the module `name`. Raises what `value_for` raises, and
-        `InvalidConfig` for a value that is no number.
+        `InvalidConfig` for a value that is not a number.
         """
         value = self.value_for("alpha_pattern", name, default)
         if value is None:

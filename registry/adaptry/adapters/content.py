@@ -129,7 +129,7 @@ class FolderContent(Content):
 
 
 def open_file_state(file: io.FileIO) -> tuple[int, int]:
-    """Its size in bytes and the time of its last change in ns, which differ after someone wrote to it."""
+    """Its size in bytes and the time of its last change in ns, to detect that someone wrote to it."""
     state = os.fstat(file.fileno())
     return state.st_size, state.st_mtime_ns
 

@@ -33,7 +33,7 @@ _DIGITS = re.compile(r"(\d+)")
 
 @dataclass(frozen=True, slots=True)
 class AdapterPlace:
-    """A folder that may hold an adapter; with `file`, that one file in it."""
+    """A folder that may hold an adapter; with `file`, only that file in it."""
 
     folder: Path
     file: str | None = None
@@ -92,7 +92,7 @@ def search_tree(root: Path) -> FolderTree:
 
 
 def natural_key(path: Path) -> tuple[tuple[str | int, ...], ...]:
-    """A sort key in which numbers count as numbers."""
+    """A sort key that compares numbers in names as numbers."""
     return tuple(
         tuple(int(part) if number % 2 else part for number, part in enumerate(_DIGITS.split(name)))
         for name in path.parts

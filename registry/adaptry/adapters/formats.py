@@ -153,11 +153,9 @@ def is_adapter_file(path: str) -> bool:
 
 
 def detect_format(names: Iterable[str]) -> AdapterFormat | None:
-    """The format of an adapter with these files, recognised by the name of its weights; None if there is
-    none.
-
-    If two formats use one name, the keys inside decide (`layouts.format_by_keys`). Files in subfolders, such
-    as checkpoints of a training, are not part of it.
+    """The format of an adapter with these files, recognised by the name of its weights; None if no format
+    matches. If two formats use the same name, the keys in the file decide (`layouts.format_by_keys`). Files
+    in subfolders, such as checkpoints of a training, are not part of it.
     """
     present = {name for name in names if "/" not in name}
     for format in FORMATS.values():

@@ -1,6 +1,6 @@
 """Reads a text from the head of a GGUF file, without the gguf package.
 
-`adaptry export` records in the file for which engine it prepared the adapter (`PREPARED_FOR`), so that a
+`adaptry export` records in the file the engine that it prepared the adapter for (`PREPARED_FOR`), so that a
 worker, which has neither the package nor torch, can tell its files from those of a plain converter.
 """
 

@@ -173,7 +173,7 @@ def _fits_with_head(
 
 
 def _by_module(names: Mapping[str, str]) -> Mapping[str, str]:
-    """The modules of parameters: of other names, with those of their own."""
+    """The modules of parameters: of other names, and their own modules."""
     return {
         other.rpartition(".")[0]: own.rpartition(".")[0]
         for other, own in names.items()
@@ -206,7 +206,7 @@ def _has_clip_tower(facts: Mapping[str, Any]) -> bool:
 
 
 def _with_vision_model(name: str) -> str:
-    """The name on disk under which PEFT accepts an adapter's tensor: it looks for the removed part, also if
+    """The name on disk under which PEFT accepts an adapter's tensor: it looks for the removed part, even if
     the checkpoint lacks it.
     """
     rest = name.removeprefix(_TOWER)

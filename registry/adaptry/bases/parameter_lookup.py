@@ -108,7 +108,7 @@ class ParameterNames:
         return LookupResult()
 
     def _is_head(self, path: str) -> bool:
-        """Whether the module `path`, which has no weight of its own on disk, is this model's output head.
+        """Whether the module `path`, which has no separate weight on disk, is this model's output head.
 
         A name that other modules have as well counts only if the base has its bias or neighbours: BERT's
         `cls.predictions.decoder` has the neighbour `cls.predictions.transform`. Whisper's has neither.

@@ -42,7 +42,7 @@ HEADS: Mapping[str, str] = {
     "whisper": "proj_out",
     "xlnet": "lm_loss",
 }
-"""Output heads with other names than `lm_head`, by type of model."""
+"""Output heads with names other than `lm_head`, by type of model."""
 LANGUAGE_MODEL = re.compile(
     r".+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration|ForSpeechToText|MTModel|DoubleHeadsModel)"
 )
@@ -88,7 +88,7 @@ def _stack_copies(
 
 
 def _other_head(shapes: Mapping[str, tuple[int, ...]], facts: Mapping[str, Any]) -> list[str]:
-    """The head with a name of its own, if the class has it in any case, or its neighbours are stored."""
+    """The head with its own name, if the class always has it, or if its neighbours are stored."""
     head = HEADS.get(str(facts.get("model_type") or ""))
     if head is None:
         return []

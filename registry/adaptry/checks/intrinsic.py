@@ -87,7 +87,7 @@ def check_intrinsic(adapter: Adapter, as_parameters: Collection[str] = ()) -> It
 
 
 def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
-    """Missing and unknown fields, and values with another meaning than in training."""
+    """Missing and unknown fields, and values whose meaning differs from that in training."""
     needed = ("r", "lora_alpha") if spec.method == "lora" else ()
     missing = [key for key in needed if config.fields.get(key) is None]
     if spec.method == "lora" and not (

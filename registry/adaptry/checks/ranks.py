@@ -75,7 +75,7 @@ def _modules_scaled_to_zero(spec: Spec, field: str) -> Iterator[Finding]:
     silent = [each for each in spec.modules if abs(each.scale) < _LEAST_SCALE]
     if silent:
         paths = [each.path for each in silent]
-        has_magnitudes = any("magnitude" in each.tensors for each in silent)  # DoRA applies them all the same
+        has_magnitudes = any("magnitude" in each.tensors for each in silent)  # DoRA applies them anyway
         has_others = len(silent) < len(spec.modules) or bool(spec.extras) or has_magnitudes
         yield build_finding(
             "modules_scaled_to_zero" if has_others else "scale_zero",

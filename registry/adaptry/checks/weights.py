@@ -185,7 +185,7 @@ def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> tu
 
 
 def tensors_by_role(tensors: Mapping[str, str]) -> Mapping[str, str]:
-    """The names of tensors by PEFT's roles, also in the layouts of other tools."""
+    """The names of tensors by PEFT's roles, including those in other tools' layouts."""
     return {_ROLES.get(role, _without_lycoris(role)): name for role, name in tensors.items()}
 
 

@@ -153,8 +153,9 @@ class Identity:
 
     @property
     def may_administer(self) -> bool:
-        """Whether the caller is an administrator: every action, also on principals and on data without a
-        namespace."""
+        """Whether the caller is an administrator, who may do every action, including those on principals and
+        on data without a namespace.
+        """
         granted = any(one.is_administration for one in self.grants)
         limit = self.limit
         return granted and (limit is None or (limit.allows_somewhere("admin") and limit.includes_everything))

@@ -89,7 +89,7 @@ def update_together(pieces: Sequence[tuple[Sha256Stream, Bytes]]) -> None:
     Raises `ValueError` if a stream occurs twice, and `BufferError` if bytes are not contiguous.
     """
     if len({id(stream) for stream, _ in pieces}) < len(pieces):
-        raise ValueError("each piece needs a stream of its own")
+        raise ValueError("each piece needs its own stream")
     views: list[_BufferView] = []
     try:
         for _, data in pieces:

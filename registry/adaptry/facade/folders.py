@@ -70,7 +70,7 @@ def import_folder(
         is registered.
 
     Raises:
-        NotFound: there is no such folder, or no adapter in it; in a dry run also if there is no registry.
+        NotFound: there is no such folder, or no adapter in it, or, in a dry run, no registry.
         InvalidRef: a malformed namespace.
         Unauthenticated, Unavailable, StorageFull.
     """

@@ -178,7 +178,7 @@ def _base(context: JobContext, key: str) -> HfCheckpoint:
 
 
 def _is_divided(task: MergeTask, context: JobContext, plan: MergePlan) -> bool:
-    """Whether each weight file is a piece of its own: if the result is large, and if torch or a GPU computes
+    """Whether each weight file is a separate piece: if the result is large, and if torch or a GPU computes
     it, since then several files at once could need too much memory.
     """
     if task.divide or plan.size > _ONE_PIECE_LIMIT or context.device != "cpu":

@@ -1,4 +1,4 @@
-"""The scratch folder of a runner's steps, which is removed when the runner ends, also by a crash.
+"""The scratch folder of a runner's steps, which is removed when the runner ends, even by a crash.
 
 A killed runner cannot clean up. The next runner on the machine removes folders that no process holds a lock
 on. Needs a POSIX system (flock), as runners do.

@@ -95,7 +95,7 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class CheckRequest:
-    """Options of a check. `base`: another base than its own; `other_base`: that may be another model;
+    """Options of a check. `base`: a base other than its own; `other_base`: it may be a different model;
     `weights`: whether to read the weights, for NaN, infinite values and modules that change nothing. None:
     those of a folder are read; for a version, the findings of its push are used.
     """
@@ -171,7 +171,7 @@ def _report(
     other_base: bool,
     warn: Warn,
 ) -> CheckReport:
-    """The findings against a base; one more if it is another model than the adapter's own."""
+    """The findings against a base; one more if it is a different model than the adapter's own base."""
     from adaptry.checks import check, sort_findings
     from adaptry.checks.base.identity import check_same_base
 

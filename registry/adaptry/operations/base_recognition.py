@@ -114,7 +114,7 @@ class BaseRecogniser:
         """The base to claim for an adapter from this machine: the given base, else the base in its config.
 
         Raises what `named` and `trained_on` raise; `CheckFailed` if the config leads to a folder on this
-        machine with another model than the given one, unless `is_forced`.
+        machine with a different model than the given one, unless `is_forced`.
         """
         if given is None:
             return self.trained_on(adapter)
@@ -126,8 +126,8 @@ class BaseRecogniser:
 
     def _base_of_config(self, adapter: Adapter, given: RecognisedBase) -> RecognisedBase | None:
         """The base in the folder that the config names, None if it leads to none or to several. Raises
-        `CheckFailed` if it is another model than the given one: nothing else shows this mistake, since models
-        of one family have equal shapes. A config with the name of another registered base is a finding
+        `CheckFailed` if it is a different model than the given one: nothing else shows this mistake, since
+        models of one family have equal shapes. A config with the name of another registered base is a finding
         (`base_name_differs`).
         """
         from adaptry.bases.fingerprinting.match import match_bases

@@ -59,9 +59,9 @@ class Grants(ABC):
 
     @abstractmethod
     def set_member(self, namespace: str, change: MemberChange) -> NamespaceMembers:
-        """Sets or removes a member's role. The result has the first members. Raises `NotFound` (also if the
-        principal to remove is not a member), `PermissionDenied`, `Invalid`, and `Conflict` if a caller who is
-        not an administrator would leave the namespace without an owner.
+        """Sets or removes a member's role. The result has the first members. Raises `NotFound` (for example,
+        if the principal to remove is not a member), `PermissionDenied`, `Invalid`, and `Conflict` if a caller
+        who is not an administrator would leave the namespace without an owner.
         """
 
     @abstractmethod

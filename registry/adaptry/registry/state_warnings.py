@@ -31,6 +31,6 @@ def withdrawn_error(version: VersionInfo) -> Withdrawn:
 
 
 def require_usable(version: VersionInfo) -> None:
-    """Raises `Withdrawn`, whoever the caller is, if nothing may be derived from the version."""
+    """Raises `Withdrawn`, for every caller, if nothing may be derived from the version."""
     if version.state in WITHDRAWN:
         raise withdrawn_error(version)

@@ -56,7 +56,7 @@ def decide(
     """Approves or denies the program that shows this code, for the signed-in user.
 
     Raises `NotFound` for an unknown code, `PermissionDenied` for a user who may not
-    create tokens of their own.
+    create their own tokens.
     """
     now = now or datetime.now(UTC)
     letters = "".join(one for one in user_code.upper() if one.isalpha())

@@ -39,9 +39,9 @@ def invite(
 
 
 def accept(catalog: Catalog, code: str, name: str, now: datetime | None = None) -> CreatedToken:
-    """Exchanges a code for a token of its user, valid for 90 days. Of several callers, one succeeds.
-
-    Raises `Unauthenticated` for a code that is unknown, used, replaced or expired, with one sentence for all.
+    """Exchanges a code for a token of its user, valid for 90 days. If several callers try, only one succeeds.
+    Raises `Unauthenticated` for a code that is unknown, used, replaced or expired, with the same message in
+    all cases.
     """
     now = now or datetime.now(UTC)
     with catalog.write() as tx:

@@ -49,8 +49,8 @@ def exchange(
 ) -> CreatedToken:
     """A token for the job's publisher of the adapter, valid for 15 minutes. `facts` go into the audit log.
 
-    Raises `Unauthenticated` if the adapter has no publisher for the job, with one sentence whether there is
-    such an adapter or not, and if the ID token was used before.
+    Raises `Unauthenticated` if the adapter has no publisher for the job, with the same message whether the
+    adapter exists or not, and if the ID token was used before.
     """
     now = now or datetime.now(UTC)
     with catalog.write() as tx:

@@ -37,7 +37,7 @@ class Message:
 class Receiver:
     """It answers with `status`, and redirects to `location` if that is set, once `gate` is open.
 
-    `connections` counts what was accepted, also if no request followed.
+    `connections` counts accepted connections, even if no request followed.
     """
 
     url: str

@@ -9,7 +9,7 @@ from threading import Event, Lock
 
 
 class FairSlots:
-    """`slots` in total, of which one tenant holds at most all but one (or the only one). Safe for many
+    """`slots` in total; one tenant can hold all but one of them (or the only one). Safe for many
     threads.
     """
 

@@ -20,7 +20,9 @@ _LAST_SECONDS = 1.0  # for the tensors that arrived last; a client's request mus
 
 
 class GrowingFileInspection:
-    """Inspects the open file `descriptor` on `thread`; which must stay open until `result` has returned."""
+    """Inspects the open file `descriptor` on `thread`. The file must stay open until `result` has
+    returned.
+    """
 
     def __init__(
         self, inspector: Inspector, thread: ThreadPoolExecutor, descriptor: int, tenant: str
@@ -65,7 +67,7 @@ class GrowingFileInspection:
         return WeightsInspection(found) if is_complete else None
 
     def cancel(self) -> None:
-        """Drops the requests that have not begun."""
+        """Drops the requests that have not been started."""
         for request in self._requests:
             request.cancel()
 

@@ -1,5 +1,4 @@
-"""Numpy's compiled functions without its Python modules, whose import takes most of the time of importing
-numpy, and 9 MB.
+"""Numpy's compiled functions without its Python modules, which take 9 MB and most of numpy's import time.
 
 Numpy does not promise that this works. If it does not, or numpy is older than 2, all of numpy is imported.
 """

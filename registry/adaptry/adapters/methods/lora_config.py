@@ -41,7 +41,7 @@ _PRESENT_TRAITS = {
 _INITS = ("pissa", "olora", "corda", "lora_ga", "loftq")
 _ORTHOGONAL = "orthogonal"  # before training, its factors are not zero, but their product is
 TRAITS = frozenset([*_FLAG_TRAITS.values(), *_PRESENT_TRAITS.values(), *_INITS, _ORTHOGONAL])
-"""The traits of a LoRA, such as `dora`, which papers and people call methods of their own."""
+"""The traits of a LoRA, such as `dora`, which papers and people call separate methods."""
 SUBTRACTING = frozenset([*_INITS, "kasa"])
 """The traits of initialisations that removed something from the base, so that factors of zeros change it."""
 _LEFT_BASES = {

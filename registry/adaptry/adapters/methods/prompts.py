@@ -27,7 +27,9 @@ def size_without_modules(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def submodules(config: AdapterConfig) -> int:
-    """The number of stacks that get the prompt: 2 in an encoder-decoder, whose rows follow one another."""
+    """The number of stacks that get the prompt: 2 in an encoder-decoder; the rows of the second follow those
+    of the first.
+    """
     key = "num_transformer_submodules"
     return 1 if config.fields.get(key) is None else config.rank(key)
 

@@ -23,9 +23,9 @@ class RowChange:
     """`apply(rows, first)` changes the rows [first, first + n) of a weight: [n, in] as stored, which must not
     be written to, to [n, in] in the same dtype.
 
-    `depth` is the largest inner dimension of its matrix products: BLAS may sum deep products of a block in
-    another order than those of the whole. A block is a multiple of `unit` rows and begins at one, or it lies
-    within a unit.
+    `depth` is the largest inner dimension of its matrix products: BLAS may sum deep products of a block in a
+    different order than those of the whole. A block is a multiple of `unit` rows and begins at one, or it
+    lies within a unit.
     """
 
     apply: Callable[[Tensor, int], Tensor]

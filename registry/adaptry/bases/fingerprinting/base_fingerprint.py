@@ -114,8 +114,8 @@ def _is_tied(checkpoint: HfCheckpoint, weights: list[str], copies: frozenset[str
     """Whether input embedding and output head are one weight, according to the config, else to the files.
 
     Configs omit the field if it has their class's default, which differs between classes. A head that is
-    stored with other values than the embedding is a separate weight, whatever the config says: transformers 5
-    loads it as one.
+    stored with values that differ from the embedding's is a separate weight, whatever the config says:
+    transformers 5 loads it as one.
     """
     written = checkpoint.config.get("tie_word_embeddings")
     has_own_head = not copies and any(is_output_head(name) for name in weights)

@@ -82,7 +82,7 @@ def match_quantised(
 
 
 def count_names(names: Sequence[str]) -> str:
-    """The first name, and how many more there are."""
+    """The first name, and the number of further names."""
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return f"{names[0]}{more}"
 

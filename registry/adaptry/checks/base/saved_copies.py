@@ -40,7 +40,7 @@ def check_copies(adapter: Adapter, base: BaseRecord | None) -> Iterator[Finding]
         if extra.extra.target in adapted and _is_changed(adapter, extra, base)
     ]
     if changed:
-        reason = f"{shorten_names(changed)} in the file has other values than in the base"
+        reason = f"{shorten_names(changed)} in the file has values that differ from the base's"
         yield build_finding("saved_copy_differs", reason, changed)
 
 

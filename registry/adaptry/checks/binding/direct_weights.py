@@ -1,4 +1,4 @@
-"""Modules that a model uses in another way than PEFT's layers expect.
+"""Modules that a model uses in a way that PEFT's layers do not expect.
 
 PEFT's layers change what a module returns when it is called. Some models read a module's weight themselves,
 so that the adapted model answers as if it had not been adapted; only a merge changes the weight. In some
@@ -50,7 +50,7 @@ their weights to a kernel. Other models have modules of these names that are not
 _CALLED_CONVOLUTION = "ple.conv1d"
 """Qwen4's, which no kernel computes, since it is dilated."""
 _SHARED = frozenset(["shared", "model.shared", "led.shared"])
-"""The embedding of encoder-decoders. Both stacks call modules of their own, whose weights are tied to it."""
+"""The embedding of encoder-decoders. Both stacks call their own modules, whose weights are tied to it."""
 _SHARED_BY_TYPE = {"prophetnet": frozenset(["word_embeddings", "prophetnet.word_embeddings"])}
 
 _LEARNED_POSITIONS = (
@@ -157,7 +157,7 @@ def bypassed_rows(
 
 def is_unused_copy(facts: Mapping[str, Any], extra: ExtraTarget) -> bool:
     """Whether it is a copy of a module that the model never calls: PEFT puts it in the module's place, so the
-    weight itself stays as it is, also in a merge. A copy with more rows shows a resized vocabulary.
+    weight itself is unchanged, even in a merge. A copy with more rows shows a resized vocabulary.
     """
     path = extra.extra.target.removesuffix(".weight")
     is_same = extra.extra.kind == "module" and extra.extra.shape == extra.weight.shape

@@ -19,7 +19,7 @@ from adaptry.core.lazy_dataclass import dataclass
 @dataclass(frozen=True, slots=True)
 class ExpertTargets:
     """`modules` and `parameters` replace the config's `target_modules` and `target_parameters`. `fused` are
-    the parameters all of whose matrices `target_modules` selected. `halves` are matrices that it selects
+    the parameters for which `target_modules` selected every matrix. `halves` are matrices that it selects
     without the others of their parameter, which PEFT refuses.
     """
 

@@ -1,7 +1,7 @@
-"""Models whose config says in memory that embedding and head are tied, whatever the file says.
+"""Models whose config in memory ties embedding and head, whatever the file says.
 
 transformers sets `tie_word_embeddings` in the configs of T5's family, but does not tie a head for which the
-checkpoint has weights of its own, as FLAN-T5's has. PEFT reads only the config: it gives the rows of tokens
+checkpoint has separate weights, as FLAN-T5's does. PEFT reads only the config: it gives the rows of tokens
 that an adapter trains in the embedding to the head too.
 """
 

@@ -1,7 +1,7 @@
 """Adapters that PEFT merges, but whose unmerged model raises an error when it is called.
 
 PEFT's layer for a parameter takes the place of the parameter's module, whose other attributes some models
-read. Its OFT layer takes an input with four dimensions for a convolution's, also in a linear module.
+read. Its OFT layer treats an input with four dimensions as a convolution's, even in a linear module.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def refused_starts(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
     """A sentence for the first module whose kind PEFT cannot initialise as `init_lora_weights` says."""
     config = model.adapter.config
     if config.peft_type != "LORA":
-        return  # AdaLoRA has initialisations of its own
+        return  # AdaLoRA has its own initialisations
     start = lora_variant(config).initialisation
     for target in module_map.placed if start.startswith((*_OF_WEIGHTS, "eva")) else ():
         if (why := _reason(start, target, model)) is not None:

@@ -93,10 +93,10 @@ def stored_transposed(subject: CheckSubject, runtime: Runtime) -> ConditionMatch
 
 
 def base_known(condition: Condition) -> Condition:
-    """The condition, if the base's record is known."""
+    """`condition`, tested only if the base's record is known."""
     return lambda subject, runtime: condition(subject, runtime) if subject.base else None
 
 
 def base_unknown(condition: Condition) -> Condition:
-    """The condition, if the base's record is unknown."""
+    """`condition`, tested only if the base's record is unknown."""
     return lambda subject, runtime: None if subject.base else condition(subject, runtime)

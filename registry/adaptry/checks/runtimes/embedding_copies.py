@@ -39,7 +39,7 @@ def copied_as(likeness: Likeness) -> Condition:
 _SENTENCES: dict[Likeness, str] = {
     "equal": "it replaces {}",
     "rounded": "it replaces {} by a rounded copy",
-    "different": "it replaces {} by other values than the base's",
+    "different": "it replaces {} by values that differ from the base's",
 }
 
 

@@ -196,7 +196,7 @@ def other_method(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | No
 
 
 def unknown_method(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """A config whose method is unknown, with the factors of a LoRA: what it computes with them is unknown."""
+    """A config with an unknown method and the factors of a LoRA: how the method uses them is unknown."""
     declared = _undeclared_method(subject)
     if declared is None or declared.lower() in METHODS:
         return None

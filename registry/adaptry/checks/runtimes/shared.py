@@ -130,7 +130,7 @@ def copied_embeddings(source: str) -> tuple[RuntimeRule, ...]:
     rules: tuple[tuple[Likeness, Effect, str, str], ...] = (
         ("equal", "needs", "a copy of an embedding with its update", repairs.DROP_COPIES),
         ("rounded", "changes", "a rounded copy of an embedding with its update", repairs.DROP_COPIES),
-        ("different", "changes", "an embedding with other values than the base's, with its update",
+        ("different", "changes", "an embedding whose values differ from the base's, with its update",
          repairs.MERGE),
     )  # fmt: skip
     return tuple(

@@ -1,4 +1,4 @@
-"""Applies an elementwise method in other coordinates than the model's.
+"""Applies an elementwise method in coordinates other than the model's.
 
 Methods that first align the updates (KnOTS, Core Space) pass the small, aligned matrices to an inner method,
 which treats them like any updates, with its own parameters.

@@ -15,7 +15,7 @@ def joint_norm(norms: Iterable[float | None]) -> float:
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the values that are not None; None if there are none."""
+    """The mean of the values that are not None; None if all are."""
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if there else None
 

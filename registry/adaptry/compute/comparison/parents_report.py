@@ -1,6 +1,6 @@
 """How the inputs of a combination agree, before it is made: sign conflicts and shared subspaces by module.
 
-Inputs count without the weights of the recipe. One that is not a sum of factors is left out and named.
+Inputs count without the weights of the recipe. A parent that is not a sum of factors is left out and named.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Measures the updates of an adapter, and the distance between two, as values that a registry stores.
 
-Everything is computed in float64, one module at a time: from the factors, where the method has them. Of a
+Everything is computed in float64, one module at a time: from the factors, where the method has them. For a
 dense update with more than `FULL_SIDE` rows and columns, only the largest singular values are computed, by
-iteration, so that a module takes seconds and not minutes.
+iteration, so that a module takes seconds instead of minutes.
 """
 
 from __future__ import annotations

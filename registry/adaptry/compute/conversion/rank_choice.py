@@ -20,7 +20,7 @@ from adaptry.core.lazy_dataclass import dataclass
 @dataclass(frozen=True, slots=True, repr=False)
 class RankPlan:
     """For each rank, the share of the energy ‖Δ‖² of the adapter `label` that it keeps over all modules, and
-    the module of which it keeps least.
+    the module of which it keeps the smallest share.
     """
 
     label: str

@@ -84,7 +84,7 @@ def prepare_export(
 
     Without a runtime, a format that belongs to one engine is repaired for that engine; other formats are
     written without repairs. A checkpoint needs no repairs, since merging handles everything. Raises `Invalid`
-    for an unknown format, `CheckFailed` for another base than the adapter's own, unless the options allow it.
+    for an unknown format, `CheckFailed` for a base other than the adapter's own, unless the options allow it.
     """
     chosen = get_export_format(format) if format else None
     engine = chosen.engine if chosen else None

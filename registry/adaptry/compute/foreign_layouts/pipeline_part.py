@@ -57,7 +57,7 @@ def placed_part(
         declared = {_CLASSES.get(str(name)) for name in base.facts.get("architectures") or ()}
         fitting = [each for each in fitting if each.part in declared] or fitting
     if not fitting:
-        raise CheckFailed(f"{label} is for another model than this base: {placed[0].lacks}")
+        raise CheckFailed(f"{label} is for a different model than this base: {placed[0].lacks}")
     if len(fitting) > 1:
         raise CheckFailed(
             f"{label} has {' and '.join(each.part for each in fitting)}, and the base could be either: choose"

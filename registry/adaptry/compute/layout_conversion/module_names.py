@@ -34,7 +34,7 @@ class LoadedNames:
     def rename(self, parameter: str, disk: str, to: LayoutVersion) -> str:
         """The name of `parameter`, which is the tensor `disk` of the base, in the layout.
 
-        A part of a fused parameter has no module of its own in transformers 5; the caller handles that case.
+        A part of a fused parameter has no separate module in transformers 5; the caller handles that case.
         """
         memory = self.by_part[disk].name if disk in self.by_part else disk
         old, new = _old_spelling(disk), _new_spelling(memory)

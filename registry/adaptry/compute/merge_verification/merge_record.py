@@ -47,7 +47,7 @@ def check_inputs(record: MergeRecord, inputs: Sequence[WeightedAdapter]) -> None
 
 
 def check_base(record: MergeRecord, plan: MergePlan) -> None:
-    """Raises `CheckFailed` if the base is not the one that was merged into."""
+    """Raises `CheckFailed` if the merge was into a different base."""
     if plan.base != record.base:
         raise CheckFailed(
             f"{plan.checkpoint.folder} is the base {plan.base.brief}, but the merge was into"

@@ -67,7 +67,7 @@ class Verification(_Value):
 
     @property
     def error(self) -> float:
-        """‖found − expected‖ / ‖found − base‖ over all tensors with a second pass; 0 if there are none."""
+        """‖found − expected‖ / ‖found − base‖ over all tensors with a second pass; 0 without such tensors."""
         change = sum(verdict.change for verdict in self.tensors)
         wrong = sum(verdict.wrong for verdict in self.tensors)
         return _relative(wrong, change)

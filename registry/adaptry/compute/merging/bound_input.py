@@ -103,7 +103,7 @@ def bind_inputs(
     """Binds the adapters to the checkpoint with the record `base`. `other_base` allows adapters of another
     base.
 
-    Raises `CheckFailed`, and `Unsupported`, also if one of several inputs extends the vocabulary.
+    Raises `CheckFailed`, and `Unsupported`, for example if one of several inputs extends the vocabulary.
     """
     shapes = {
         name: TensorShape(dtype=info.dtype, shape=info.shape) for name, info in checkpoint.tensors.items()

@@ -1,4 +1,4 @@
-"""Updates that cancel each other in a merge, as A and -A do: what is left of them is rounding.
+"""Updates that cancel each other in a merge, as A and -A do: only rounding errors remain.
 
 Plain LoRAs are compared by their values, from their factors. Other changes cancel if the weights of each
 adapter's sum to 0. A merge of one adapter is not examined.
@@ -37,7 +37,7 @@ from adaptry.core.errors import CheckFailed
 def check_cancellation(plan: MergePlan) -> MergePlan:
     """The plan, with a note if the updates cancel each other in some weights. Reads the factors if an input
     has a negative weight, otherwise those of the first weight (an adapter can be another one's negative).
-    Of methods that form updates densely, it computes the smallest weight, and the others only if that is 0.
+    For methods that form updates densely, it computes the smallest weight, and the others only if that is 0.
     Raises `CheckFailed` if the updates cancel in every weight, `InvalidWeights`.
     """
     adapted = [tensor for tensor in plan.changed_tensors if tensor.is_adapted]

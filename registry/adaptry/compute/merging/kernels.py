@@ -1,4 +1,4 @@
-"""Chooses the kernels of a merge, once, by what is installed and requested."""
+"""Chooses the kernels of a merge once, according to what is installed and requested."""
 
 from __future__ import annotations
 

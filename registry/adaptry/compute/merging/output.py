@@ -68,7 +68,7 @@ class OutputWriter:
             raise
 
     def hash_in_background(self) -> None:
-        """Computes the hash in another thread from now on, a few buffers behind."""
+        """Computes the hash in another thread from now on, a few buffers behind the writer."""
         if self._hash is not None:
             self._background = _Background(self._hash)
 

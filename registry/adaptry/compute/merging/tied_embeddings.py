@@ -188,7 +188,7 @@ class TiedSides:
             )
 
     def check_bias(self, entry: BoundInput, module: ModuleSpec) -> None:
-        """Raises `Unsupported` if a tied head's update changes its bias, which has no weight of its own."""
+        """Raises `Unsupported` if a tied head's update changes its bias, which has no separate weight."""
         method = METHODS[entry.adapter.spec.method]
         has_bias = not self._checkpoint.tensors.keys().isdisjoint((f"{module.path}.bias", self._ties.bias))
         if has_bias and method.bias is not None and method.changes_bias(module):

@@ -64,7 +64,7 @@ def is_supported(dtype: str) -> bool:
 
 
 def compile_once(compile: Callable[..., Program]) -> Callable[..., Program]:
-    """Like `functools.cache`. Of several threads that need the same program, one compiles it."""
+    """Like `functools.cache`. If several threads need the same program, one compiles it."""
     programs, lock = cache(compile), threading.Lock()
 
     def program(*kind: Hashable) -> Program:

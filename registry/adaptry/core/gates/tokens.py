@@ -26,7 +26,7 @@ _INSTEAD = {
     "\u2019": "write straight quotation marks: '",
     "&": "write &&",
     "|": "write ||",
-    ";": "join conditions by &&, or write them on lines of their own",
+    ";": "join conditions by &&, or write them on separate lines",
     "#": "conditions have no comments; use the policy's `description`",
 }
 

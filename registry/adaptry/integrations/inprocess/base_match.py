@@ -63,7 +63,7 @@ def _file_stamps(folder: Path) -> FileStamps:
 
 
 def _files_of(model: Module) -> Path | None:
-    """The folder that transformers read the model from, also in the hub's cache."""
+    """The folder that transformers read the model from; it may be in the hub's cache."""
     name = getattr(getattr(model, "config", None), "_name_or_path", None)
     if not isinstance(name, str) or not name:
         return None

@@ -77,7 +77,7 @@ def load(
         name: With `into`: the adapter's name in the model.
         hotswap: With `into`: replaces the weights of the loaded adapter called `name` in place.
         trainable: With `into`: loads the adapter for further training.
-        other_base: With `into`: allows a model of another base than the version's. Otherwise, the files that
+        other_base: With `into`: allows a model of a different base. Otherwise, the files that
             the model was read from are compared with the version's base by content.
         cache: Where files are kept by digest. None: the user's worker cache.
 

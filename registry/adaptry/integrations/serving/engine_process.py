@@ -1,7 +1,7 @@
 """The process of an engine that runs on this machine, found by its listening socket (Linux).
 
-It shows what an engine does not report: its working directory, from which it reads a relative path, and when
-it was started. Another process may listen in its place (a tunnel, a load balancer, a container's proxy), so a
+It shows what an engine does not report: the working directory, which a relative path starts from, and the
+start time. Another process may listen in its place (a tunnel, a load balancer, a container's proxy), so a
 process counts as the engine only if it started when the engine reports, or its command names the engine's
 model.
 
@@ -149,7 +149,7 @@ def _listener(id: int, links: Collection[str]) -> _Listener | None:
 
 
 def _read_process(id: int) -> EngineProcess | None:
-    """None if it has ended, is another user's, or sees other folders than this process."""
+    """None if it has ended, is another user's, or sees different folders than this process."""
     folder = _PROC / str(id)
     with contextlib.suppress(OSError, ValueError, IndexError):
         if any(

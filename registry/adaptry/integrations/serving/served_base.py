@@ -1,7 +1,7 @@
 """Identifies the base that an engine serves, by the fingerprint of its weights.
 
 A path or a name does not identify the weights. The fingerprint reads headers and a few short samples of each
-tensor, once. A folder that changed after the engine started may have other weights than the engine has.
+tensor, once. A folder that changed after the engine started may have weights that the engine does not have.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def _folder(model: str, revision: str | None) -> Path:
 
 def _changed_since(folder: Path, started_at: float) -> Path | None:
     """What was written, renamed or replaced of a folder since then, or of the links that lead to it. A file's
-    ctime shows it, also if its mtime was kept. A name on a Hub is no folder, and its files never change."""
+    ctime shows it, even if its mtime was kept. A name on a Hub is not a folder, and its files never change.
+    """
     since = started_at + START_SECONDS
     links = [path for path in (folder, *folder.parents) if path.is_symlink()]
     files = [path for path in folder.glob("*") if path.name == CONFIG or path.name.endswith(_WEIGHTS)]

@@ -168,7 +168,7 @@ class AdaptryCallback(TrainerCallback):
         self._outbox = None
 
     def _push_command(self, folder: Path) -> str:
-        """The command that pushes a folder from another place than the training's working directory."""
+        """The command that pushes a folder, for use outside the training's working directory."""
         words = ["adaptry", "push", str(folder), str(self.name)]
         base: object = self._base
         if isinstance(base, BaseClaim):

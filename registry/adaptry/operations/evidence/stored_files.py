@@ -42,7 +42,7 @@ def iter_stored_file(
         yield chunk
     if hasher.hexdigest() != entry.sha256.hex:
         raise DigestMismatch(
-            f"the {part} of evidence {id} arrived with other bytes than were stored; try again"
+            f"the {part} of evidence {id} arrived with different bytes than were stored; try again"
         )
 
 

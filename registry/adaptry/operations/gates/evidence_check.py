@@ -82,7 +82,7 @@ def _unconfirmed_pairs(
             yield f"the samples of evidence {found[fact].id} cannot be read: {error.message}"
             return
     if pair(paired.vs, scored[0], scored[1]) != paired:
-        yield f"the samples of {paired.metric} in the registry give other differences than the record has"
+        yield f"the samples of {paired.metric} in the registry do not give the differences in the record"
 
 
 def _scores(evidence: Evidence, one: EvidenceInfo) -> dict[str, float]:

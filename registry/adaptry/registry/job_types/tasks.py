@@ -75,7 +75,7 @@ class _FromOne(JobTask):
 
 class MergeTask(_FromSeveral):
     """`adaptry merge`, whose result is stored as a new base with the name `to`. `divide`: each weight file is
-    computed by a step of its own, even if the result is small. Without it, one step computes all files of a
+    computed by a separate step, even if the result is small. Without it, one step computes all files of a
     result of at most 4 GiB.
     """
 

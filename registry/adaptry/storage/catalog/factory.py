@@ -63,7 +63,7 @@ def locate_catalog(folder: Path, url: str | None = None) -> CatalogLocation:
     if known is None and (folder / FILE).is_file():
         # That catalog knows its files: with another one they would have no owner.
         raise Conflict(
-            f"the registry in {folder} has a catalog of its own; move it: "
+            f"the registry in {folder} has its own catalog; move it: "
             f"adaptry migrate --from sqlite:{folder} --to {place}"
         )
     return CatalogLocation(folder, address)

@@ -86,7 +86,9 @@ def _summarise(tx: Transaction, version: int, metric: str, value: float) -> None
 
 
 def is_logged() -> sa.ColumnElement[bool]:
-    """Of rows that were logged as metrics; the others are values of a file (`catalog.evidence`)."""
+    """The condition that a row was logged as a metric; other rows are values from a file
+    (`catalog.evidence`).
+    """
     return sm.col(orm.MetricRow.file_digest).is_(None)
 
 

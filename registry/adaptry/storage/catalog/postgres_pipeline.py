@@ -263,7 +263,7 @@ class Pipeline:
             self._on_loop = None
 
     def _flush(self) -> None:
-        while self._libpq.flush():  # the server reads what is left while it answers
+        while self._libpq.flush():  # the server reads the rest while it answers
             require_thread()
             self._waiting.poll(10)
             self._libpq.consume_input()

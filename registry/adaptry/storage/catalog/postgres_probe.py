@@ -49,7 +49,7 @@ class SnapshotProbe:
             raise ConnectionError(str(error)) from error
 
     def answers(self) -> list[str]:
-        """The answers that have arrived, perhaps none. Does not block."""
+        """The answers that have arrived so far; may be empty. Does not block."""
         found = []
         try:
             self._libpq.flush()

@@ -22,7 +22,7 @@ _SHOWN = 200
 
 
 def alias_generation(tx: Transaction, adapter: AdapterRecord, alias: str) -> int:
-    """The generation of an alias, also of a removed one; 0 if it never existed."""
+    """The generation of an alias, even of a removed one; 0 if it never existed."""
     row = tx.get(AliasRow, (adapter.key, alias))
     return row.generation if row else 0
 

@@ -54,7 +54,9 @@ def decode_rights(name: str, text: str) -> Identity:
 
 
 def rights_of_name(tx: Transaction, name: str) -> Identity | None:
-    """The current rights of the principal of that name; None if there is none, as in a folder."""
+    """The current rights of the principal of that name; None if there is no such principal, as in a
+    folder.
+    """
     found = find(tx, name)
     return Identity(name, current_grants(tx, found.key), principal=found.key) if found else None
 

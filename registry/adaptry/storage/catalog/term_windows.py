@@ -32,8 +32,8 @@ _NEWEST_FIRST = Order((_LISTED,), is_descending=True)
 
 @dataclass(frozen=True, slots=True)
 class TermWindows:
-    """The versions that have one of `terms`. Of the `_SAMPLE` newest keys up to
-    `newest`, `hits` have such a term.
+    """The versions that have one of `terms`. Among the `_SAMPLE` newest keys up to `newest`, `hits` have such
+    a term.
     """
 
     terms: tuple[int, ...]

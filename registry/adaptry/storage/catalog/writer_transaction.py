@@ -25,7 +25,7 @@ Driver: TypeAlias = "sqlite3.Connection | PostgresWriter"
 class WriterTransaction:
     """Has the methods of a `Session`. The session and prepared statements see each other's changes.
 
-    `connect` gives SQLAlchemy's view of the same connection. The session makes a savepoint of its own.
+    `connect` gives SQLAlchemy's view of the same connection. The session makes its own savepoint.
     """
 
     def __init__(self, driver: Driver, connect: Callable[[], Connection]) -> None:

@@ -31,7 +31,7 @@ class CatalogMoveResult:
 def move_catalog(folder: Path, url: str, progress: Progress = no_progress) -> CatalogMoveResult:
     """Moves the catalog of the registry in `folder` to the empty PostgreSQL database at `url`.
 
-    Every row is read back and compared before the commit, and every file of a row must exist. Raises
+    Every row is read back and compared before the commit, and every file that a row names must exist. Raises
     `NotFound` (no registry there), `Conflict` (moved before; the database has a catalog), `Invalid`,
     `Unavailable`.
     """

@@ -137,7 +137,7 @@ class Engine(ABC):
         raise CheckFailed(f"a worker does not restart {self.name}")
 
     def deselect_adapters(self) -> None:
-        """Makes requests that select no adapter get the base's answers, also if others restarted the engine.
+        """Makes requests that select no adapter get the base's answers, even if others restarted the engine.
         Raises `CheckFailed`, `Unavailable`."""
         return
 

@@ -1,7 +1,7 @@
 """llama.cpp: the server loads adapters as GGUF files at its start, and identifies them by number.
 
 A new or changed name therefore restarts the server with all files (listed in the file `ADAPTRY_ADAPTERS`).
-Afterwards all scales are 0, also if others restarted the server (`deselect_adapters`): a request selects its
+Afterwards all scales are 0, even if others restarted the server (`deselect_adapters`): a request selects its
 adapters (`"lora": [{"id": 0, "scale": 1.0}]`) by the numbers that `GET /lora-adapters` shows for the paths
 that the state file has under their names. The proxy does that for clients, which name them in `model`.
 """

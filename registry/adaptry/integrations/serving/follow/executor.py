@@ -29,7 +29,7 @@ def version_label(version: VersionInfo) -> str:
 
 
 def trial_name(version: VersionInfo) -> str:
-    """The name under which a version is tested before it gets the name that it is served under."""
+    """The name under which a version is tested before it gets its public name."""
     return str(Ref(version.name, ByDigest(version.digest.hex[:12])))
 
 

@@ -1,7 +1,7 @@
 """The names that a worker does not serve as desired, with the reasons, most serious first.
 
 A report has room for a limited number of problems. A name whose requests fail, because the engine has no
-version of it, comes before one that has another version than the desired one. A name without a slot comes
+version of it, comes before one that has a version, but not the desired one. A name without a slot comes
 last: it was requested less recently than those that have one, and nothing is broken.
 """
 

@@ -196,13 +196,13 @@ class Reconciler:
         self._watcher.next_changes(0.0)
 
     def _list_checked(self) -> tuple[EngineAdapter, ...]:
-        """The loaded adapters. If the engine serves another base than the one they were checked for, this
+        """The loaded adapters. If the engine no longer serves the base that they were checked for, this
         worker's are unloaded first, and loaded again if they fit."""
         inspection = self._inspection
         loaded = inspection.list_adapters(is_registry_down=self.is_registry_down)
         is_done = True
         if inspection.is_base_changed and (plan := plan_actions((), self._actual(loaded), None)).actions:
-            self._deps.log("the engine serves another base than before; its adapters are checked again")
+            self._deps.log("the engine serves a different base than before; its adapters are checked again")
             is_done = self._execute(plan)
             loaded = self._deps.engine.list_adapters()
         if is_done and not self.is_registry_down:

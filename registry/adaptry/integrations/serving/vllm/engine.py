@@ -118,8 +118,9 @@ class InProcessVllm:
         await self.models.engine_client.remove_lora(number)
 
     async def find_refusal(self, name: str) -> BaseException | None:
-        """Resolves a name as a request would. Returns the error with which it is refused; None if it is
-        resolved or simply unknown."""
+        """Resolves a name as a request would. Returns the error to refuse it with; None if it is resolved or
+        simply unknown.
+        """
         try:
             await self.models.resolve_lora(name)
         except Exception as error:  # noqa: BLE001  any refusal is the response to the request

@@ -2,7 +2,7 @@
 uses.
 
 Clients may request any number of names: a version has several, and a stack one for each choice of weights. So
-the number of loaded names is limited, and that of stacks further, since each has files of its own.
+the number of loaded names is limited, and the number of stacks further, since each has its own files.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class RefLookup:
     def note_failure(self, error: AdaptryError) -> None:
         """Records that a call, made anywhere, found the registry away."""
         if isinstance(error, Unauthenticated) and not error.message.startswith(_TOKEN_REFUSED):
-            error = Unauthenticated(f"{_TOKEN_REFUSED}{error.message}")  # clients have tokens of their own
+            error = Unauthenticated(f"{_TOKEN_REFUSED}{error.message}")  # clients have their own tokens
         if self._failure is None:
             span = _hours(self.last_known.max_age)
             log.warning(

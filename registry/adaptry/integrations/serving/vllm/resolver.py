@@ -333,7 +333,7 @@ class AdapterResolver:
             self._draining.add(self._names.pop(name))
 
     def _drain_withdrawn(self, vllm: InProcessVllm, worker: VllmWorker) -> None:
-        """Removes the names of versions that the registry withdrew, also of those that others loaded."""
+        """Removes the names of versions that the registry withdrew, including those that others loaded."""
         for name, loaded in list(self._names.items()):
             if worker.withdrawn.keys() & set(loaded.digests) and vllm.loaded.get(name) is loaded.request:
                 self._drain(vllm, name, loaded)

@@ -3,7 +3,7 @@
 A version is recorded before it is loaded, so that after a crash the worker still knows which adapters it may
 have loaded. Its path is recorded after the load, so that a load that failed is never listed. With the file,
 an engine that restarts empty is filled again even while the registry is down. Clients of an engine that has
-no adapter names of its own read the file too (`names`: name → path).
+no adapter names themselves read the file too (`names`: name → path).
 """
 
 from __future__ import annotations

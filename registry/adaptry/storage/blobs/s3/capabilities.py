@@ -34,7 +34,7 @@ def find_missing_capabilities(location: S3Location) -> tuple[str, ...]:
     try:
         objects.put(name, data)
         if objects.read(name, 100, 1000)[0] != data[100:1100]:
-            raise Unavailable(f"{location} returns other bytes than were written; use another server")
+            raise Unavailable(f"{location} returns different bytes than were written; use another server")
         missing = []
         if objects.create(name, b"again") or objects.size(name) != _SIZE:
             missing.append("it ignores If-None-Match: two concurrent senders of one upload do the work twice")

@@ -286,7 +286,7 @@ def _checked(data: bytes, answer: Any, start: int, length: int) -> tuple[bytes, 
     whole = str(answer.get("ContentRange", "")).rpartition("/")[2]
     if not whole.isdigit() or len(data) != min(length, int(whole) - start):
         raise Unavailable(
-            "the blob server returned another range than requested; it cannot be used for blobs"
+            "the blob server returned a different range than requested; it cannot be used for blobs"
         )
     return data, int(whole)
 

@@ -91,7 +91,7 @@ def count_unsealed(tx: Transaction) -> int:
 
 
 def is_in(tx: Transaction, seq: int, namespaces: Sequence[str] | None) -> bool:
-    """Whether there is such an entry, in one of the namespaces."""
+    """Whether a matching entry exists in one of the namespaces."""
     query = select(AuditEntryRow.namespace).where(_seq == seq)
     found = tx.exec(query).all()
     return bool(found) and (namespaces is None or found[0] in namespaces)

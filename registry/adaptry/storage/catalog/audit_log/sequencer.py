@@ -5,7 +5,7 @@ sealed next, so that a transaction that commits late, with an earlier key, is ne
 keys have no meaning. One process at a time does this, while its lease lasts. Nothing depends on the lease:
 each batch is sealed in one transaction, which reads the log's size and writes the next.
 
-Signing follows in a transaction of its own. If the process dies in between, the next one signs the same tree.
+Signing follows in a separate transaction. If the process dies in between, the next one signs the same tree.
 
 Anyone who can write to the database can remove the last entries together with the checkpoints that cover
 them; the rest is a log that was once signed. A process remembers the length of the log, so it detects this

@@ -32,7 +32,7 @@ class PolicyRow(Row, table=True):
 
 
 class ApprovalRow(Row, table=True):
-    """Somebody's consent to a move: from the alias's generation (0: it never existed) to a version."""
+    """A principal's approval of a move from the alias's generation (0: it never existed) to a version."""
 
     __tablename__ = "approvals"
     __table_args__ = (Index("ix_approvals_version", "version_id"),)

@@ -35,9 +35,9 @@ class StoredUseRow(Row, table=True):
 
 
 class RequestUseRow(Row, table=True):
-    """Requests of a name, as the registry's processes share them: the time, in seconds since 1970, at which
-    all are paid for, and what the last charge added to it. Lost counts begin again, so PostgreSQL does not
-    log the table, and SQLite has it in a file of its own (`sqlite_counters`).
+    """Requests of a name, as the registry's processes share them: the time, in seconds since 1970, when all
+    of them will be paid for, and how much the last charge added to it. Lost counts begin again, so PostgreSQL
+    does not log the table, and SQLite has it in a separate file (`sqlite_counters`).
     """
 
     __tablename__ = "request_use"
