@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from adaptry.operations.sources import find_base
 from adaptry_cli.arguments import (
     BASE,
     DTYPE,
     FOLDER,
     INPUT,
     METHOD,
+    parse_named,
     parse_parameters,
     require_usage,
     validate_options,
@@ -24,7 +22,6 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener
 from adaptry_cli.derive_output import (
     OutputTarget,
-    open_named_parent,
     output_options,
     require_destination,
     with_recipe_output,
@@ -41,6 +38,7 @@ from adaptry_cli.out import (
 )
 from adaptry_cli.parent_report import ReportTarget, report_options, write_and_report
 from adaptry_cli.tables import print_table
+from adaptry_cli.warnings import warn
 
 if TYPE_CHECKING:
     from adaptry.compute.combining.plan import CombinePlan
@@ -97,7 +95,8 @@ if TYPE_CHECKING:
     "--base",
     metavar="NAME|DIR|ID",
     type=BASE,
-    help="The base of inputs whose base is not registered, such as GGUF or kohya files.",
+    help="The base of inputs whose base the registry does not know. Default: their own, if it is identified"
+    " by its content.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
 @click.option("--methods", "is_listing", is_flag=True, help="List the methods and their parameters.")
@@ -141,17 +140,18 @@ def run_combine(
 ) -> None:
     """Combines the recipe's inputs and reports the result, or prints the plan for a dry run.
 
-    `base`: the base of inputs whose base is not registered.
+    `base`: the base of inputs whose base the registry does not know.
     """
     from adaptry.compute.combining.combine import build_combined_adapter
     from adaptry.compute.combining.plan import plan_combination
+    from adaptry.operations.combine_sources import open_parents
 
     if not dry_run:
         require_destination(target)
     with progress() as bars:
-        known = functools.cache(lambda: find_base(connected, base).record if base else None)
-        parents = [open_named_parent(connected, entry.source, bars, known) for entry in recipe.inputs]
-        parents = [replace(parent, base=parent.base or known()) for parent in parents]
+        named = [(parse_named(entry.source), entry.source) for entry in recipe.inputs]
+        sources = [(source, text if isinstance(source, Path) else None) for source, text in named]
+        parents = open_parents(connected, sources, base, note=print_err, warn=warn, progress=bars)
     decided = plan_combination(recipe, parents)
     if dry_run:
         _print_plan(decided, as_json)

@@ -24,11 +24,11 @@ def inspect_tree(root: Path, as_json: bool) -> int | None:
     """Prints a row for each adapter below `root`; returns how many cannot be read, or None if no folder below
     it has an adapter.
     """
-    scan = scan_folder(root)
-    if all(adapter.path == root for adapter in scan.adapters):
+    scan = scan_tree(root)
+    if scan is None:
         return None
     if as_json:
-        print_json(_json_of_scan(scan))
+        print_json(json_of_scan(scan))
     else:
         print_table(
             _COLUMNS,
@@ -37,11 +37,25 @@ def inspect_tree(root: Path, as_json: bool) -> int | None:
             cut=("adapter", "targets", "base", "notes"),
             drop=("parameters", "format", "size", "targets"),
         )
+    unread = print_problems(scan)
+    print_err(_summary(scan))
+    return unread
+
+
+def scan_tree(root: Path) -> FolderScan | None:
+    """The adapters below `root`; None if no folder below it has one."""
+    scan = scan_folder(root)
+    return None if all(adapter.path == root for adapter in scan.adapters) else scan
+
+
+def print_problems(scan: FolderScan) -> int:
+    """Names the adapters that cannot be read, and the folders that were not searched; returns how many
+    adapters cannot be read.
+    """
     for adapter in scan.adapters:
         if adapter.error is not None:
             print_err(f"error: {error_text(adapter.path, adapter.error)}")
     print_unsearched(scan.unsearched)
-    print_err(_summary(scan))
     return sum(adapter.error is not None for adapter in scan.adapters)
 
 
@@ -118,7 +132,7 @@ def _summary(scan: FolderScan) -> str:
     return f"{', '.join(facts)}; to store them: adaptry import {where} --to NAMESPACE"
 
 
-def _json_of_scan(scan: FolderScan) -> dict[str, Any]:
+def json_of_scan(scan: FolderScan) -> dict[str, Any]:
     """(`Any`: JSON.)"""
     return {
         "folder": str(scan.root),

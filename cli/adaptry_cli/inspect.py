@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from adaptry.adapters.spec import Spec
 from adaptry.core.errors import AdaptryError, NotFound, Unsupported
 from adaptry.operations.sources import OpenedAdapter, open_input, version_base
 from adaptry.registry.records import TensorInspection
@@ -22,6 +24,9 @@ from adaptry_cli.several import error_json, for_each, source_text
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.verdicts import facts_of_verdicts, json_of_verdicts
 from adaptry_cli.version_text import facts_of_spec, json_of_spec, row_of_tensor
+
+if TYPE_CHECKING:
+    from adaptry.operations.folder_scan import FolderScan
 
 
 @command()
@@ -46,8 +51,9 @@ def inspect(
     With --weights, the registry inspects a version's weights now if that was not done when it was pushed.
 
     With several adapters, prints one row for each. If DIR is not itself an adapter, such as ./runs, this
-    includes all adapters in the folders below it, from any supported tool; the rows show which of them have
-    the same weights, and which have only zero updates. The exit code is 1 if one of them cannot be read.
+    includes all adapters in the folders below it, from any supported tool; for a single DIR, the rows show
+    which of them have the same weights, and which have only zero updates. The exit code is 1 if one of them
+    cannot be read.
     """
     if len(sources) > 1:
         require_usage(not weights, "--weights lists the tensors of one adapter: inspect them one by one")
@@ -67,32 +73,63 @@ def inspect(
 
 
 def _inspect_several(connected: RegistryOpener, sources: Sequence[Source], as_json: bool) -> int:
-    """Prints a row for each adapter; returns how many cannot be read."""
-    rows, listed, unread = [], [], 0
-    for source, found in for_each(sources, lambda source: open_input(connected, source).adapter.spec):
+    """Prints a row for each adapter, also for those in folder trees; returns how many cannot be read."""
+    rows: list[tuple[str, ...]] = []
+    listed, unread = [], 0
+    for source, found in for_each(sources, lambda source: _spec_or_scan(connected, source)):
         name = source_text(source)
         if isinstance(found, AdaptryError):
             unread += 1
             listed.append(error_json(source, found))
             print_err(f"error: {name}: {found.message}")
-            continue
-        listed.append({"adapter": name, **json_of_spec(found)})
-        rows.append(
-            (
-                name,
-                method_title(found.method),
-                ", ".join(map(str, found.ranks)),
-                f"{len(found.modules):,}",
-                f"{found.parameters:,}",
-                found.base_name or "not named",
-            )
-        )
+        elif isinstance(found, Spec):
+            listed.append({"adapter": name, **json_of_spec(found)})
+            modules = len(found.modules)
+            rows.append(_row(name, found.method, found.ranks, modules, found.parameters, found.base_name))
+        else:
+            from adaptry_cli.folder_inspection import json_of_scan, print_problems
+
+            listed.append({"adapter": name, **json_of_scan(found)})
+            unread += print_problems(found)
+            rows += [
+                _row(source_text(one.path), one.method, one.ranks, one.modules, one.parameters, one.base_name)
+                for one in found.adapters
+                if one.error is None
+            ]
     if as_json:
         print_json(listed)
     elif rows:
         columns = ("adapter", "method", "rank", "modules", "parameters", "base")
         print_table(columns, rows, right=("rank", "modules", "parameters"))
     return unread
+
+
+def _spec_or_scan(connected: RegistryOpener, source: Source) -> Spec | FolderScan:
+    """An adapter's spec, or the adapters below a folder that is none. Raises as `open_input`."""
+    try:
+        return open_input(connected, source).adapter.spec
+    except (NotFound, Unsupported):
+        if not isinstance(source, Path) or not source.is_dir():
+            raise
+        from adaptry_cli.folder_inspection import scan_tree
+
+        scan = scan_tree(source)
+        if scan is None:
+            raise
+        return scan
+
+
+def _row(
+    name: str, method: str, ranks: Sequence[int], modules: int, parameters: int, base_name: str | None
+) -> tuple[str, ...]:
+    return (
+        name,
+        method_title(method),
+        ", ".join(map(str, ranks)),
+        f"{modules:,}",
+        f"{parameters:,}",
+        base_name or "not named",
+    )
 
 
 def _inspect_one(

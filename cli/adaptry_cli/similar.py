@@ -60,7 +60,9 @@ def similar(
         found = find(connected(), parent, key, limit=limit, above=above, progress=bars)
     for note in found.notes:
         print_err(f"note: {note}")
-    if found.by_weights_only:
+    if found.uncompared is not None:
+        print_err(f"only versions with exactly the same weights are found: {found.uncompared}")
+    elif found.by_weights_only:
         print_err(
             f"{format_count(found.by_weights_only, 'version')} compared by weights digest only:"
             " not plain LoRAs"
@@ -74,8 +76,9 @@ def similar(
             right=("cosine", "norm ratio", "shared modules"),
         )
     else:
+        missing = "similar adapter" if found.uncompared is None else "version with the same weights"
         print_err(
-            f"no similar adapter among {format_count(found.looked_at, 'version')} of"
+            f"no {missing} among {format_count(found.looked_at, 'version')} of"
             f" {base_title(connected().bases, key)}"
         )
     if found.likely_more:

@@ -46,7 +46,8 @@ from adaptry_cli.renamed_option import RenamedOption
     "--base",
     metavar="NAME|DIR|ID",
     type=BASE,
-    help="The base of inputs whose base is not registered, such as GGUF or kohya files.",
+    help="The base of inputs whose base the registry does not know. Default: their own, if it is identified"
+    " by its content.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan; write nothing.")
 @report_options

@@ -179,3 +179,20 @@ def kohya(file: Path, seed: int) -> None:
     write_safetensors(
         file, {f"{module}.{role}": random_tensor(shape, seed) for role, shape in factors.items()}
     )
+
+
+def test_the_adapters_of_several_trees_are_rows_of_one_table(run, answer, tmp_path: Path) -> None:
+    tiny_lora(tmp_path / "runs" / "tone")
+    tiny_lora(tmp_path / "more" / "facts", seed=2)
+    (tmp_path / "empty").mkdir()
+    tiny_lora(tmp_path / "out")
+
+    told = run("inspect", "./runs", "./more", "./out")
+    refused = run("inspect", "./runs", "./empty", code=1)
+
+    rows = [line.split()[0] for line in told.stdout.splitlines()[1:]]
+    assert rows == ["./runs/tone", "./more/facts", "./out"]
+    assert "./runs/tone" in refused.stdout
+    assert "error: ./empty: empty has no adapter" in refused.stderr
+    trees = answer("inspect", "./runs", "./more")
+    assert [[one["path"] for one in tree["adapters"]] for tree in trees] == [["tone"], ["facts"]]

@@ -36,3 +36,12 @@ def test_a_job_without_a_suitable_runner_shows_why_it_waits(run) -> None:
 def test_a_runner_with_less_memory_than_any_step_takes_does_not_start(run) -> None:
     told = run("work", "--memory", "1B", code=2).stderr
     assert "each needs at least 64 MiB" in told
+
+
+@pytest.mark.slow
+def test_a_runner_with_a_device_that_torch_cannot_use_does_not_start(run) -> None:
+    pytest.importorskip("torch")
+    for device in ("hpu", "xpu"):
+        told = run("work", "--device", device, "--device", "cpu", "--once", code=2).stderr
+        assert f"torch cannot use the device '{device}' here" in told
+        assert f"without --device {device}" in told

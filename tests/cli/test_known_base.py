@@ -243,3 +243,35 @@ def test_a_registered_base_may_have_the_name_of_a_folder_here(run, base: Path, o
     result = run("convert", "./out", "--rank", "2", "-o", "./converted")
 
     assert "base: org/tiny, the registered base that the config of ./out names" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["combine", "stack"])
+def test_adapters_are_combined_for_the_base_that_their_configs_name(
+    run, tmp_path: Path, command: str
+) -> None:
+    tiny_base(tmp_path / "other", seed=5)
+    tiny_lora(Path("one"), base_name="./base")
+    tiny_lora(Path("two"), base_name="./base", seed=2)
+    tiny_lora(Path("elsewhere"), base_name="./other", seed=3)
+
+    result = run(command, "./one", "./two", "-o", "./both")
+    refused = run(command, "./one", "./elsewhere", "-o", "./mixed", code=1)
+
+    assert "base: ./base, the model that the config of ./one names" in result.stderr
+    assert "assumed, not checked" not in result.stderr
+    assert "./elsewhere is for the base" in refused.stderr and "--other-base" in refused.stderr
+
+
+@pytest.mark.slow
+def test_a_combination_that_needs_a_base_says_why_it_is_not_known(run) -> None:
+    pytest.importorskip("gguf")
+    tiny_lora(Path("out"), base_name="./base")
+    run("export", "./out", "--format", "gguf", "-o", "./lora")
+    (file,) = Path("lora").glob("*.gguf")
+
+    refused = run("combine", f"./{file}", "./out", "-o", "./both", code=1).stderr
+    run("combine", f"./{file}", "./out", "--base", "./base", "-o", "./both")
+
+    assert "names are only in the base: " in refused
+    assert refused.count("--base BASE") == 1

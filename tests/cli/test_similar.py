@@ -70,3 +70,15 @@ def test_the_base_folder_of_a_config_is_recognised(run, base: Path) -> None:
     run("push", "./trained", "acme/tone")
 
     assert "acme/tone@1" in run("similar", "./trained").stdout
+
+
+def test_an_adapter_whose_updates_are_not_compared_is_named_with_its_conversion(run, answer) -> None:
+    run("push", "./out", "acme/tone")
+    tiny_lora(Path("dora"), config={"use_dora": True})
+
+    result = run("similar", "./dora")
+
+    assert "only versions with exactly the same weights are found: dora" in result.stderr
+    assert "`adaptry convert ./dora" in result.stderr
+    assert "not plain LoRAs" not in result.stderr
+    assert answer("similar", "./out")["uncompared"] is None

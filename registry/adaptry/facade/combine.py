@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
-from dataclasses import replace as with_fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -23,10 +21,8 @@ from adaptry.facade.progress_bars import ShowProgress, shown_progress
 from adaptry.facade.python_errors import python_errors
 from adaptry.facade.registries import RegistryLike, lazily_opened
 from adaptry.facade.warnings import warn
-from adaptry.operations.sources import find_base, open_parent
 
 if TYPE_CHECKING:
-    from adaptry.adapters.base_record import BaseRecord
     from adaptry.compute.combining.plan import CombinePlan
     from adaptry.operations.derived_output import DerivedResult
 
@@ -124,7 +120,8 @@ def combine(
         whole_weights: The input whose whole weights (`modules_to_save`, biases and
             `trainable_token_indices`) are kept, if those of several inputs differ; by its name. `"none"`
             leaves them out.
-        base: The base of inputs whose base is not registered: a folder, a name or an id.
+        base: The base of inputs whose base the registry does not know: a folder, a name or an id. None:
+            their own, if it is identified by its content.
         other_base: Allows adapters that were trained on different bases.
         metrics, alias, force_reason: As in `push`, for the resulting version.
         replace: Replaces an adapter in the folder `to`.
@@ -259,20 +256,15 @@ def _combined(
     from adaptry.compute.combining.combine import build_combined_adapter
     from adaptry.compute.combining.plan import plan_combination
     from adaptry.compute.recipes.combine import CombineRecipe
+    from adaptry.operations.combine_sources import open_parents
     from adaptry.operations.derived_output import write_result
 
     named = parse_inputs(inputs)
     recipe = validated(CombineRecipe, inputs=tuple(entry for _, entry in named), **fields)
     with lazily_opened(registry, create=target is not None) as connected, shown_progress(progress) as bars:
-
-        @functools.cache
-        def known() -> BaseRecord | None:
-            return None if base is None else find_base(connected, parse_base(base)).record
-
-        opened = [
-            open_parent(connected, source, gguf_base=known, warn=warn, progress=bars) for source, _ in named
-        ]
-        parents = [with_fields(parent, base=parent.base or known()) for parent in opened]
+        given = None if base is None else parse_base(base)
+        sources = [(source, None) for source, _ in named]
+        parents = open_parents(connected, sources, given, warn=warn, progress=bars)
         plan = plan_combination(recipe, parents)
         if target is None:
             return plan

@@ -25,6 +25,7 @@ from adaptry.core.failpoints import reach
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.outgoing_requests.connector import GuardedConnector
 from adaptry.jobs.capacity import CapacityLimiter
+from adaptry.jobs.devices import require_devices
 from adaptry.jobs.engine import WorkflowEngine, database_url
 from adaptry.jobs.ipc import RegistryLocation
 from adaptry.jobs.liveness import LivenessMonitor
@@ -91,8 +92,10 @@ def run_jobs(
 ) -> None:
     """Runs jobs until `stop` is set. The process should exit then: engine threads wait for abandoned steps.
 
-    Raises `Unavailable`, `MissingDependency`, and the errors of opening a registry, before it takes any job.
+    Raises `Invalid` (a device that torch cannot use), `Unavailable`, `MissingDependency`, and the errors of
+    opening a registry, before it takes any job.
     """
+    require_devices(settings.devices)
     folder = Path(settings.location.folder)
     registry = open_local(
         folder,

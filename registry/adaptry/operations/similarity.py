@@ -99,7 +99,7 @@ class _SimilaritySearch:
 
     def run(self, versions: Sequence[VersionInfo], limit: int, above: float) -> SimilarAdapters:
         weights = self.subject.adapter.weights_digest()
-        mine = self._subject_signature()
+        mine, uncompared = self._subject_updates()
         signatures = self._signatures(versions) if mine else {}
         same = [version for version in versions if version.weights == weights]
         likely = self._candidates(mine, signatures, [v for v in versions if v.weights != weights], above)
@@ -112,14 +112,16 @@ class _SimilaritySearch:
             looked_at=len(versions),
             by_weights_only=len(by_weights),
             likely_more=len(near[limit:]) + len(same) + len(likely) - len(looked),
+            uncompared=uncompared,
             notes=self._notes(),
         )
 
-    def _subject_signature(self) -> AdapterDeltas | None:
+    def _subject_updates(self) -> tuple[AdapterDeltas | None, str | None]:
+        """The subject's updates, or the reason why only the digest of its weights can be compared."""
         try:
-            return open_adapter_deltas(self.subject)
-        except (Unsupported, CheckFailed):
-            return None
+            return open_adapter_deltas(self.subject), None
+        except (Unsupported, CheckFailed) as error:
+            return None, error.message
 
     def _candidates(
         self,

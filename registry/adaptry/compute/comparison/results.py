@@ -164,11 +164,12 @@ class SimilarAdapters(_Figures):
 
     `looked_at` is the number of versions examined; `by_weights_only`, how many of these could be compared
     only by digest; `likely_more`, how many versions above the threshold by their signatures were cut off by
-    the limit.
+    the limit. `uncompared`: why the adapter itself, and so every version, was compared only by digest.
     """
 
     found: tuple[SimilarAdapter, ...]
     looked_at: int
     by_weights_only: int = Field(ge=0)
     likely_more: int = Field(ge=0)
+    uncompared: str | None = None
     notes: tuple[str, ...] = ()

@@ -264,18 +264,9 @@ def _torch(room: int) -> MergeKernel:
 def _on_device(device: str) -> KernelChoice:
     if not _has("torch"):
         raise MissingDependency(_TORCH_REMEDY)
-    import torch
-
     from adaptry.compute.tensors.device_kernel import BLOCK as DEVICE_BLOCK
     from adaptry.compute.tensors.device_kernel import DeviceKernel
+    from adaptry.compute.tensors.usable_device import require_usable_device
 
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise Invalid(f"torch cannot use the device {device!r} here: {_first_sentence(error)}") from error
+    require_usable_device(device)
     return KernelChoice((device,), DEVICE_BLOCK, (lambda room: DeviceKernel(room, device),))
-
-
-def _first_sentence(error: Exception) -> str:
-    """The first sentence of a torch error, which continues with a list of its build options."""
-    return str(error).splitlines()[0].split(". ")[0][:200]

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from adaptry.adapters.content import FolderContent
 from adaptry.core.digest import Digest
-from adaptry.core.errors import CheckFailed, Conflict, NotFound, PermissionDenied
+from adaptry.core.errors import CheckFailed, Conflict, NotFound, PermissionDenied, Withdrawn
+from adaptry.core.lifecycle import WITHDRAWN
 from adaptry.core.manifest import Manifest
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.refs import AdapterName, Ref
@@ -24,7 +25,7 @@ from adaptry.operations.transfer.files import hash_file, store_or_hash
 from adaptry.operations.transfer.retry import DEFAULT_RETRY, RetryPolicy
 from adaptry.registry.interface import Registry
 from adaptry.registry.records import PushOptions, PushResult, VersionInfo
-from adaptry.registry.state_warnings import require_usable
+from adaptry.registry.state_warnings import require_usable, withdrawn_error
 
 if TYPE_CHECKING:
     from adaptry.adapters.adapter import Adapter
@@ -137,8 +138,12 @@ def pull(
     and `Withdrawn` if the version is quarantined or revoked, unless `include_withdrawn`.
     """
     detail = registry.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
-    if not include_withdrawn:
-        require_usable(detail.version)
+    if not include_withdrawn and detail.version.state in WITHDRAWN:
+        refused = withdrawn_error(detail.version)
+        raise Withdrawn(
+            f"{refused.message}; they can get them with `adaptry pull {detail.version.label}"
+            " --include-withdrawn`"
+        )
     target = Path(folder).expanduser()
     if _holds(target, detail.manifest, progress):
         return detail.version
