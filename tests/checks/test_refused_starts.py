@@ -17,9 +17,9 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from tests.checks.peft_oracle import save_trained
-from tests.methods import zoo
+from tests.methods import experts, zoo
 from tests.methods.families import FAMILIES
-from tests.methods.peft_comparison import ask_us
+from tests.methods.peft_comparison import ask_peft, ask_us, verdict, write
 
 from adaptry.bases.model_classes import cannot_generate, is_known_type
 
@@ -63,6 +63,37 @@ def test_an_initialisation_that_peft_cannot_compute_of_a_parameter_is_reported(
     config = peft.LoraConfig(r=4, target_modules=[], target_parameters=[target])
     theirs, ours = is_refused(family, config, start, tmp_path)
     assert ours is theirs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start", STARTS)
+@pytest.mark.parametrize(
+    "targets",
+    [
+        {"target_modules": ["w1", "w2", "w3"]},
+        {"target_modules": ["gate"]},
+        {"target_modules": [], "target_parameters": ["gate.weight"]},
+    ],
+    ids=["experts", "router", "parameter"],
+)
+def test_an_initialisation_of_experts_and_routers_is_computed_or_refused_as_by_peft(
+    targets: dict[str, list[str]], start: str, tmp_path: Path
+) -> None:
+    family = experts.FAMILIES["mixtral"]
+    base = family.save(tmp_path / "base", torch.float32)
+    names = targets["target_modules"] or ["gate"]
+    tensors = experts.factors(base, lambda path: 2 if path.rpartition(".")[2] in names else 0)
+    if "target_parameters" in targets:
+        tensors = {name.replace("block_sparse_moe", "mlp"): value for name, value in tensors.items()}
+    fields = {"peft_type": "LORA", "r": 2, "lora_alpha": 5, "init_lora_weights": start, **targets}
+    adapter = write(tmp_path / "tone", tensors, {**fields, "task_type": "CAUSAL_LM"})
+
+    ours = ask_us(base, adapter, tmp_path / "merged")
+
+    assert verdict(family, ask_peft(family, base, adapter), ours) is None
+    assert bool(ours.folder) is not (
+        start in ("corda", "lora_ga", "mica", "pissa_niter_4") or bool(ours.blocked)
+    )
 
 
 @pytest.mark.slow

@@ -228,4 +228,4 @@ def _is_no_merge(theirs: ByPeft, ours: ByUs) -> bool:
     is_told = "merg" in theirs.error or "not support" in theirs.error
     # Its merge may fail on a module without tensors, which does nothing: ours leaves that weight alone.
     is_idle = any(told.startswith("layers_uncovered") for told in ours.told)
-    return ours.is_unsupported or (theirs.is_served and (is_told or is_idle))
+    return theirs.is_served and (ours.is_unsupported or is_told or is_idle)

@@ -162,6 +162,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "layers", {"target_modules": ["grouped"]}, {}, "a grouped convolution, for which PEFT"),
     "biases of an attention": (
         "layers", {"target_modules": ["heads"], "lora_bias": True}, {}, "train with lora_bias=False"),
+    "a transposed attention": (
+        "layers", {"target_modules": ["heads"]}, {"fan_in_fan_out": True}, "PEFT transposes the update of"),
     "biases the base has not": (
         "llama", {"target_modules": ["down_proj"], "lora_bias": True}, {},
         "has no model.layers.0.mlp.down_proj.bias"),

@@ -50,3 +50,20 @@ def test_names_with_the_adapters_are_read_as_peft_reads_them(
     has_one_part = all(re.search(rf"{INSIDE.pattern}$", name) for name in tensors)
     assert theirs.takes_all is (has_one_part or not is_last)
     assert bool(ours.blocked) is not theirs.takes_all
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["shira", "prompt_tuning", "p_tuning", "prefix_tuning"])
+def test_names_with_the_adapters_that_peft_does_not_find_are_blocked(method: str, tmp_path: Path) -> None:
+    case = next(case for case in cases(dtypes=["fp32"]) if (case.method, case.family) == (method, "llama"))
+    made = make(case, tmp_path / "corpus")
+    tensors = load_file(made.adapter / "adapter_model.safetensors")
+    config = json.loads((made.adapter / "adapter_config.json").read_text())
+    named = {f"{name}.default": value for name, value in tensors.items()}
+    adapter = write(tmp_path / "adapter", named, config)
+
+    theirs = ask_peft(FAMILIES["llama"], made.base, adapter)
+
+    assert theirs.unexpected or (theirs.error and not theirs.is_served)
+    assert ask_us(made.base, adapter, tmp_path / "merged").blocked
+    assert not ask_us(made.base, made.adapter, tmp_path / "plain").blocked

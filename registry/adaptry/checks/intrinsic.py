@@ -226,10 +226,12 @@ def _contradicted(adapter: Adapter, names: Sequence[str]) -> Finding | None:
 def _why_dropped(spec: Spec, names: Sequence[str]) -> str:
     if not names:
         return "they belong to modules, but the file has none"
-    example = names[0]
+    example, method = names[0], METHODS[spec.method]
     if all(name.startswith(PREFIX * 2) for name in names):
         return f"names begin with {PREFIX} twice ({example})"
     if not any(name.startswith(PREFIX) for name in names):
+        if (wanted := list(filter(str.isidentifier, method.shared))) and not method.key_patterns:
+            return f"PEFT looks for {', '.join(wanted)}, not for {example}"
         return f"names do not begin with {PREFIX} ({example})"
     if spec.method != "lora":
         return f"they do not form a complete module ({shorten_names(fold_layer_numbers(names))})"

@@ -32,7 +32,9 @@ def _first_rank(config: AdapterConfig) -> int:
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
-    common_number(rank, up, shapes["E"][0])
+    rank_of_diagonal, columns = shapes["E"]
+    common_number(rank, up, rank_of_diagonal)
+    common_number(1, columns)
     if rank > _first_rank(config):
         raise ValueError("there are more ranks than the initial rank")
     return ModuleSize(rank, fan_in, fan_out, "flat")

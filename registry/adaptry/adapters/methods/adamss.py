@@ -38,9 +38,12 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     """`newB` has a column for each input, and one more if the base has a bias."""
     rank, columns = shapes["newB"]
     clusters = [role.removeprefix("B.") for role in shapes if role.startswith("B.")]
-    if any(shapes[f"A.{cluster}"] != (shapes[f"B.{cluster}"][1], rank) for cluster in clusters):
-        raise ValueError("the shapes of the factors do not match")
-    fan_out = sum(shapes[f"B.{cluster}"][0] for cluster in clusters)
+    fan_out = 0
+    for cluster in clusters:
+        rows, own_rank = shapes[f"B.{cluster}"]
+        if shapes[f"A.{cluster}"] != (own_rank, rank):
+            raise ValueError("the shapes of the factors do not match")
+        fan_out += rows
     return ModuleSize(common_number(rank, min(config.rank(default=100), fan_out, columns)), 0, fan_out)
 
 

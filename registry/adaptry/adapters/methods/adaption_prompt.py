@@ -8,7 +8,8 @@ from adaptry.adapters.methods.method import Method, ModuleSize, Shapes, common_n
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     _, _, hidden = shapes["prompt"]
-    common_number(1, *shapes["gate"])
+    (gates,) = shapes["gate"]
+    common_number(1, gates)
     return ModuleSize(0, hidden, hidden, "block")
 
 

@@ -30,8 +30,9 @@ _LANES = 8
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
-    common_number(fan_in, *shapes["w_norm"])
-    common_number(1, *shapes["lambda"])
+    (norms,), (strengths,) = shapes["w_norm"], shapes["lambda"]
+    common_number(fan_in, norms)
+    common_number(1, strengths)
     return ModuleSize(trained_rank(config, common_number(rank, up)), fan_in, fan_out)
 
 

@@ -27,8 +27,8 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
         raise ValueError("no basis has its width")
     for role, shape in shapes.items():
         is_wrong = role.startswith("s_size.") and shape != (2,)
-        if is_wrong or (role.startswith("s_indices.") and shape[:1] != (2,)):
-            raise ValueError(f"{role} has the shape {list(shape)}, but its first dimension must be 2")
+        if is_wrong or (role.startswith("s_indices.") and (len(shape) != 2 or shape[0] != 2)):
+            raise ValueError(f"{role} has the shape {list(shape)}, but should have 2 rows of numbers")
     return ModuleSize(0, fan_in, 0)
 
 

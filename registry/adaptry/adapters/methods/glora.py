@@ -38,9 +38,9 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     for path in "ABCDE":
         shape = shapes.get(f"path.{path}.X") or shapes.get(f"path.{path}.zeros")
         if shape is None:
-            up, down = shapes[f"path.{path}.Xd"], shapes[f"path.{path}.Xu"]
-            ranks.append(trained_rank(config, common_number(up[1], down[0])))
-            shape = (up[0], down[1])
+            (first, up), (down, last) = shapes[f"path.{path}.Xd"], shapes[f"path.{path}.Xu"]
+            ranks.append(trained_rank(config, common_number(up, down)))
+            shape = (first, last)
         if shape == (1,) and _form(config, path) == "constant":
             continue
         if path in "DE":

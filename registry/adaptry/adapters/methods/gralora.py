@@ -40,9 +40,10 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if rank % blocks:
         raise ValueError(f"a rank of {rank} cannot be divided among {blocks} blocks")
     if hybrid := _hybrid_rank(config):
-        common_number(hybrid, shapes["A_general"][0], shapes["B_general"][1])
-        common_number(fan_in * blocks, shapes["A_general"][1])
-        common_number(fan_out * blocks, shapes["B_general"][0])
+        (down, inputs), (outputs, up) = shapes["A_general"], shapes["B_general"]
+        common_number(hybrid, down, up)
+        common_number(fan_in * blocks, inputs)
+        common_number(fan_out * blocks, outputs)
     return ModuleSize(rank, fan_in * blocks, fan_out * blocks)
 
 

@@ -25,6 +25,8 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     is_embedding = "embedding_A" in shapes
     down, up = (shapes[f"embedding_{role}" if is_embedding else role] for role in ("A", "B"))
     rank = common_number(down[0], up[1])
+    if len(down) != len(up):
+        raise ValueError("one of its factors has more dimensions than the other")
     if is_embedding:
         return ModuleSize(rank, down[1], up[0], "embedding")
     return ModuleSize(rank, down[1], up[0], "conv" if len(down) > 2 else "linear")

@@ -51,11 +51,12 @@ def _right(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if "w2" in shapes:
         fan_out, fan_in, *kernel = shapes["w2"]
         return ModuleSize(min(fan_out, fan_in), fan_in, fan_out, "conv" if kernel else "flat")
-    first, second = shapes["w2_a"], shapes["w2_b"]
     if "t2" in shapes:
-        rank = trained_rank(config, common_number(first[0], second[0], *shapes["t2"][:2]))
-        return ModuleSize(rank, second[1], first[1], "conv")
-    return ModuleSize(trained_rank(config, common_number(first[1], second[0])), second[1], first[0], "flat")
+        (first, fan_out), (second, fan_in) = shapes["w2_a"], shapes["w2_b"]
+        rank = trained_rank(config, common_number(first, second, *shapes["t2"][:2]))
+        return ModuleSize(rank, fan_in, fan_out, "conv")
+    (fan_out, first), (second, fan_in) = shapes["w2_a"], shapes["w2_b"]
+    return ModuleSize(trained_rank(config, common_number(first, second)), fan_in, fan_out, "flat")
 
 
 def factorisation(dimension: int, factor: int) -> tuple[int, int]:

@@ -307,7 +307,7 @@ class Method:
         """The role of a tensor that all modules share, or None. Its name may end with the adapter's, like
         those of modules; PEFT drops names with that part elsewhere.
         """
-        stem = name.removesuffix(_LAST_NAME)
+        stem = name.removesuffix(_LAST_NAME) if self.key_patterns else name  # not those of prompts
         name = name if "." in stem else stem
         for pattern, role in self.shared.items():
             if match := re.fullmatch(pattern, name):

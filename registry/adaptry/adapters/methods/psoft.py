@@ -23,8 +23,11 @@ def _is_on(config: AdapterConfig, key: str) -> bool:
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    shape = shapes["R"]
-    rank = side_of(shape[0]) if _is_on(config, "psoft_orth") else shape[1]
+    if _is_on(config, "psoft_orth"):
+        (angles,) = shapes["R"]
+        rank = side_of(angles)
+    else:
+        (_, rank) = shapes["R"]
     for role in ("vector_a", "vector_b"):
         if _is_on(config, f"psoft_mag_{role[-1]}") and shapes[role] != (rank,):
             raise ValueError("the length of the vectors differs from the width of the rotation")

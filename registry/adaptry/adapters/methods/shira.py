@@ -27,11 +27,17 @@ if TYPE_CHECKING:
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     dimensions, count = shapes["indices"]
     common_number(2, dimensions)
-    common_number(count, *shapes["weight"])
+    (values,) = shapes["weight"]
+    common_number(count, values)
     return ModuleSize(0, 0, 0)
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
+    if module.tensors["indices"].endswith(".default"):
+        return (
+            "has its positions under a name with the adapter's, which PEFT drops, and computes positions"
+            " itself (remove .default from the tensors' names)"
+        )
     (count,), wanted = shapes["weight"], config.rank(default=32) * (weight.fan_out + weight.fan_in)
     if count == wanted:
         return None

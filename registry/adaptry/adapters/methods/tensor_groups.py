@@ -84,7 +84,9 @@ def contradiction(
         except (KeyError, IndexError):
             continue
         except ValueError as error:
-            return f"{path}: {error}"
+            has_other_dimensions = "values to unpack" in str(error)
+            why = "a tensor has more or fewer dimensions than PEFT's" if has_other_dimensions else error
+            return f"{path}: {why}"
     return None
 
 

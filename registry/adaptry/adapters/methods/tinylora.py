@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     (rank, fan_in), (fan_out, up) = shapes["A"], shapes["B"]
     common_number(min(config.rank("r", 2), fan_in, fan_out), rank, up)
-    vectors = [shape[0] for role, shape in shapes.items() if role.startswith("v.")]
-    common_number(config.rank("u", 64), shapes["v.0"][0], *vectors)
+    for vector in [shapes["v.0"], *(shape for role, shape in shapes.items() if role.startswith("v."))]:
+        (length,) = vector
+        common_number(config.rank("u", 64), length)
     if is_projection_saved(config):
         common_number(rank, *shapes["P"][1:])
         common_number(config.rank("u", 64), shapes["P"][0])

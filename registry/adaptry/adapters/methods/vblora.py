@@ -37,7 +37,8 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if config.flag("save_only_topk_weights"):
         (rank, tiles_in, chosen), (tiles_out, up, again) = shapes["A_choices"], shapes["B_choices"]
         for side in "AB":
-            common_number(config.rank("topk", 2), chosen, again, shapes[f"{side}_weights"][2] + 1)
+            (_, _, weighted) = shapes[f"{side}_weights"]
+            common_number(config.rank("topk", 2), chosen, again, weighted + 1)
     else:
         (rank, tiles_in, logits), (tiles_out, up, again) = shapes["A"], shapes["B"]
         common_number(vectors, logits, again)

@@ -69,13 +69,13 @@ def vera(name: str, title: str, rows_per_rank: int) -> Method:
     """The method VeRA, or PVeRA, whose down has two rows for each column of up: means, then log variances."""
 
     def module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-        (length,) = shapes["d"]
+        (length,), (fan_out,) = shapes["d"], shapes["b"]
         rank = trained_rank(config, length // rows_per_rank, 256)
         common_number(length, rows_per_rank * rank)
         if is_projection_saved(config):
             columns = shapes["B"][1] if "B" in shapes else rank
             common_number(length, shapes["A"][0], rows_per_rank * columns)
-        return ModuleSize(rank, 0, shapes["b"][0])
+        return ModuleSize(rank, 0, fan_out)
 
     def factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
         """up = diag(b)·B [out, r] and down = diag(d)·A [r, in], from the corner of the shared matrices that

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.bases.module_map import ModuleMap, TargetTensor
+from adaptry.checks.binding.expert_factors import modules_as_parameters, transformers5_path
 from adaptry.checks.binding.loaded_model import LoadedModel, bare_path
 
 _OF_WEIGHTS = ("pissa", "corda", "olora", "mica", "orthogonal", "lora_ga")
@@ -23,15 +24,20 @@ def refused_starts(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
     if config.peft_type != "LORA":
         return  # AdaLoRA has its own initialisations
     start = lora_variant(config).initialisation
-    for target in module_map.placed if start.startswith((*_OF_WEIGHTS, "eva")) else ():
-        if (why := _reason(start, target, model)) is not None:
+    if not start.startswith((*_OF_WEIGHTS, "eva")):
+        return
+    as_parameters = modules_as_parameters(model)
+    for target in module_map.placed:
+        is_parameter = target.module.kind == "parameter" or target.module.path in as_parameters
+        if (why := _reason(start, target, model, is_parameter=is_parameter)) is not None:
             yield f"init_lora_weights is {start!a}, {why} ({bare_path(target.module.path)})"
             return
 
 
-def _reason(start: str, target: TargetTensor, model: LoadedModel) -> str | None:
-    if target.module.kind == "parameter":
-        is_weight = f"{bare_path(target.module.path)}.weight" in model.names.parameters
+def _reason(start: str, target: TargetTensor, model: LoadedModel, *, is_parameter: bool) -> str | None:
+    if is_parameter:
+        path = transformers5_path(bare_path(target.module.path))
+        is_weight = f"{path}.weight" in model.names.parameters
         if start == "eva" or (is_weight and not start.startswith(("corda", "mica"))):
             return None
         return "which PEFT cannot compute for parameters"

@@ -22,6 +22,11 @@ def require_lora(label: str, bound: BoundAdapter, variant: LoraVariant, rows: Ro
         grown = (rows.get(target.tensor, shape[0]), *shape[1:])
         _check_module(label, bound.adapter, target, variant, grown)
         _check_start(label, target, variant, grown)
+        if target.module.kind == "attention" and bound.adapter.config.flag("fan_in_fan_out"):
+            raise Unsupported(
+                f"{label}: fan_in_fan_out is set, for which PEFT transposes the update of"
+                f" {target.module.path}, unless it adapts a linear layer before it: merge it with PEFT"
+            )
     return tuple(_notes(label, variant, bound.module_map))
 
 
@@ -88,7 +93,10 @@ def _fits(target: TargetTensor, down: tuple[int, ...], shape: tuple[int, ...]) -
 
 def _check_start(label: str, target: TargetTensor, variant: LoraVariant, shape: tuple[int, ...]) -> None:
     """Raises `Unsupported` for a variant on a kind of layer for which PEFT does not define it."""
-    is_matrix = target.orientation in ("linear", "conv1d") and target.module.kind == "linear"
+    is_weight = len(shape) == 2 and target.weight.name.endswith(".weight")  # of the module that PEFT reads
+    is_matrix = (target.orientation in ("linear", "conv1d") and target.module.kind == "linear") or (
+        target.orientation == "parameter" and is_weight
+    )
     is_embedding = target.module.kind == "embedding"
     name = variant.removed
     if name is not None and not is_matrix and (name == "KaSA" or not is_embedding):
