@@ -29,7 +29,8 @@ class DirectBodies(HttpToolsProtocol):
     _to_skip = 0  # unread bytes of the previous body
 
     def data_received(self, data: bytes) -> None:
-        # Skipping does not extend the connection's keep-alive time, so a rest that takes longer is cut off.
+        # Skipping does not extend the connection's keep-alive time, so a remainder that takes longer is cut
+        # off.
         if self._to_skip:
             skipped = min(self._to_skip, len(data))
             self._to_skip -= skipped

@@ -126,7 +126,7 @@ class EventTexts:
         if len(text) <= _LARGEST_BATCH:  # a larger one is what one listener missed
             if len(self._batches) >= _BATCHES:
                 self._batches.clear()
-            self._batches[id(batch)] = batch, text  # while it is here, no other has its `id`
+            self._batches[id(batch)] = batch, text  # keeps the object alive, so that no other has its `id`
         return text
 
     def _of_event(self, event: Event) -> str:

@@ -184,7 +184,7 @@ def runner_process(
     try:
         yield
     finally:
-        process.communicate()  # closes its input, which ends it
+        process.communicate()  # closing its input ends it
 
 
 def _end_at_eof(stop: threading.Event) -> None:

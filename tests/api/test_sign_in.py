@@ -384,7 +384,7 @@ def test_groups_of_another_user_are_not_taken(tmp_path: Path, browser: Browser) 
             server.registry().sso.map_group(ProviderGroupRequest(claim="staff", group="company"))
             provider = Provider(issuer, server)
             refused = provider.sign_in(browser, sub="00mine", groups=None)
-            assert refused.status == 401 and "returned another user" in refused.text
+            assert refused.status == 401 and "returned a different user" in refused.text
             issuer.user_info = {"sub": "00mine", "groups": ["staff"]}
             assert provider.sign_in(browser, sub="00mine", groups=None).status == 303
 

@@ -114,8 +114,8 @@ def test_the_page_shows_the_differences_and_its_json_equals_them(team: Server) -
 
 def test_fewer_than_two_versions_are_asked_for_more_and_more_than_six_are_refused(team: Server) -> None:
     browser = Browser(team)
-    assert "Choose two versions" in browser.get("/-/compare").body.decode()
-    assert "Choose two versions" in browser.get(f"/-/compare?ref={TONE}@5&ref=").body.decode()
+    assert "Choose two or more versions" in browser.get("/-/compare").body.decode()
+    assert "Choose two or more versions" in browser.get(f"/-/compare?ref={TONE}@5&ref=").body.decode()
     assert browser.get("/-/compare?" + "&".join([f"ref={TONE}@5"] * 7)).status == 400
     assert browser.get("/-/compare?ref=nonsense").status == 400
 

@@ -25,7 +25,7 @@ _NAMES = frozenset(
 _MAY_BE_NULL = frozenset(
     [
         *("fan_in_fan_out", "inference_mode", "loftq_config", "runtime_config"),
-        *("encoder_hidden_size", "token_dim"),  # PEFT takes the model's
+        *("encoder_hidden_size", "token_dim"),  # PEFT uses the model's value
     ]
 )
 """Without an effect if they are null."""

@@ -20,7 +20,7 @@ _USUAL = {"seed": 0, "dtype": "F32"}
 
 
 def summarise_recipe(recipe: Mapping[str, Any] | None) -> str:
-    """Operation, method, weights, then other words and numbers; empty if there is no recipe. (`Any`:
+    """The operation, method and weights, then other words and numbers; empty without a recipe. (`Any`:
     JSON.)
     """
     if not recipe:

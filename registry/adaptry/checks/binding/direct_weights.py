@@ -105,7 +105,7 @@ def refused_module(method: str, model_type: str, selected: Iterable[str]) -> str
 def bypassed_modules(
     facts: Mapping[str, Any], adapted: Iterable[tuple[str, Sequence[int]]]
 ) -> tuple[str, ...]:
-    """The paths of these adapted modules (with their weights' shapes) that the model never calls."""
+    """The paths of the given adapted modules (with their weights' shapes) that the model never calls."""
     types = model_types(facts)
     if facts.get("quantization"):
         types = tuple(kind for kind in types if kind not in _CALLED_IF_QUANTISED)

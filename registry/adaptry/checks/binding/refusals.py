@@ -265,7 +265,7 @@ def _modules_without_token_rows(model: LoadedModel, module_map: ModuleMap) -> It
         if len(shape) != 2 or model.classes.is_conv1d(path) or _is_router(model, path):
             yield f"the config selects {name}, in which PEFT cannot train token rows"
             return
-        if shape[0] <= last and weight not in held:  # a missing row of those is found elsewhere
+        if shape[0] <= last and weight not in held:  # missing rows of these are reported elsewhere
             yield f"the config trains row {last:,} of {name}, which has {format_count(shape[0], 'row')}"
             return
 

@@ -126,7 +126,7 @@ def page(
 
 def last_of_alias(tx: Transaction, adapter: AdapterRecord, alias: str) -> records.Event | None:
     """The last move or removal of an alias; None if it never existed."""
-    named = f"%{encode_value(alias)}%".replace("_", "!_")  # no other wildcard can be in an alias
+    named = f"%{encode_value(alias)}%".replace("_", "!_")  # an alias can contain no other wildcard
     asked = {"adapter": adapter.key, "before": cursors.BIG_INTEGER, "named": named}
     while rows := run_select(tx, _moves, asked):
         for row in rows:

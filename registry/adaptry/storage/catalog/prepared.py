@@ -97,9 +97,9 @@ class PreparedReads:
             raise self._translate_error(error) or error from error
 
     def kept(self, kind: str) -> dict[Any, Any]:
-        """A place for values that were computed from this snapshot. What an earlier transaction put there is
-        in it only if no process has committed since, so that its snapshot is the same one. Raises the errors
-        of `Catalog.read`.
+        """A place for values that were computed from this snapshot. Values of an earlier transaction are
+        still there only if no process has committed since, because the snapshot is then the same. Raises the
+        errors of `Catalog.read`.
 
         (`Any`: keys and values of this kind.)
         """

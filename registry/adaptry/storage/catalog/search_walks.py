@@ -129,7 +129,7 @@ class ByColumn:
                 if len(found) >= count:
                     return window_of(found, count)
             after = None
-        if self.ranges:  # no version without a value is in a range
+        if self.ranges:  # versions without a value are in no range
             return Window(found, len(found), None)
         after_key = [] if after is None else [beyond(_KEY, after.key, is_descending)]
         has_none = predicate(_has_no_value, self.column)

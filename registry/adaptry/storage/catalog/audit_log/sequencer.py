@@ -1,9 +1,9 @@
 """The sequencer: numbers the entries of the log, and signs its checkpoints.
 
-An entry is sealed when it has a number and the hash of its line. Whatever is committed without a number is
-sealed next, so that a transaction that commits late, with an earlier key, is never passed over; gaps between
-keys have no meaning. One process at a time does this, while its lease lasts. Nothing depends on the lease:
-each batch is sealed in one transaction, which reads the log's size and writes the next.
+An entry is sealed when it has a number and the hash of its line. All committed entries without a number are
+sealed next, so a transaction that commits late, with an earlier key, is never skipped; gaps between keys have
+no meaning. One process at a time does this, while its lease lasts. Nothing depends on the lease: each batch
+is sealed in one transaction, which reads the log's size and writes the next.
 
 Signing follows in a separate transaction. If the process dies in between, the next one signs the same tree.
 
