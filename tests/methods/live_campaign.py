@@ -178,8 +178,11 @@ def _verdict(kind: str, base: Path, adapter: Path, theirs: Live, ours: ByUs) -> 
         return "refused", theirs.error
     if theirs.dropped:
         return "dropped", str(theirs.dropped[:3])
-    if ours.folder is None or theirs.after is None:
-        is_told = ours.is_unsupported or theirs.after is None or "new_head" in said
+    if theirs.after is None:
+        return None
+    if ours.folder is None:
+        is_nan = "infinite or NaN" in ours.refusal and not bool(theirs.after.isfinite().all())
+        is_told = ours.is_unsupported or "new_head" in said or is_nan
         return None if is_told else ("blocked", f"it is fine, and not merged: {ours.refusal}")
     try:
         merged = _outputs(zoo.load(kind, ours.folder))

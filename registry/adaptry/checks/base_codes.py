@@ -220,6 +220,13 @@ BASE_CODES: Mapping[str, FindingCode] = {
         "merge into the base it was quantised from (`--base-copy original`) or, where bitsandbytes quantised"
         " it, into its dequantised weights (`--base-copy dequantised`)",
     ),
+    "quantised_refused": FindingCode(
+        "warns",
+        "PEFT cannot use the unmerged adapter on this quantised base: it raises an error, or changes"
+        " nothing.",
+        "serve it on the base in 16 or 32 bits, or merge it into that (`--base-copy original` or `--base-copy"
+        " dequantised`)",
+    ),
     "tied_embeddings": FindingCode(
         "warns",
         "The adapter changes an embedding that is also the output head: the unmerged adapter changes one"
