@@ -173,6 +173,42 @@ def test_a_worker_that_reports_appears_on_the_open_fleet_page_by_itself(page: Pa
     page.get_by_text("gpu-9").wait_for()
 
 
+def test_the_focus_survives_the_replacement_of_a_part(page: Page, team: Server) -> None:
+    page.goto(f"{team.url}/-/fleet")
+    link = page.locator("section[aria-labelledby=workers] a").first
+    link.focus()
+    address = link.get_attribute("href")
+    team.registry().workers.report(WorkerReport(worker="gpu-00", engine="sglang", residents=()))
+    page.get_by_text("gpu-00").wait_for()
+    assert page.evaluate("document.activeElement.getAttribute('href')") == address
+
+    page.goto(f"{team.url}/{TONE}")
+    page.get_by_role("link", name="Show the verdict of every engine").focus()
+    page.get_by_text("Served as trained by").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Fit to engines"
+
+
+def test_no_action_of_the_audit_log_is_broken_within_a_word(page: Page, team: Server) -> None:
+    page.set_viewport_size({"width": 320, "height": 720})
+    page.goto(f"{team.url}/-/activity")
+    widths = page.evaluate(
+        """[...document.querySelectorAll("td .action")].map((cell) => {
+          const whole = document.createElement("span");
+          whole.className = "mono nowrap";
+          whole.style.cssText = "position: absolute; white-space: nowrap";
+          cell.parentElement.append(whole);
+          const widest = Math.max(...cell.textContent.split(/(?<=[._])/).map((part) => {
+            whole.textContent = part;
+            return whole.getBoundingClientRect().width;
+          }));
+          whole.remove();
+          return [cell.textContent, widest, cell.getBoundingClientRect().width];
+        })"""
+    )
+    assert widths
+    assert [text for text, widest, width in widths if widest > width + 1] == []
+
+
 def test_the_keyboard_alone_creates_and_revokes_a_token_with_confirmation(page: Page, team: Server) -> None:
     page.keyboard.press("g")
     page.keyboard.press("s")

@@ -22,6 +22,7 @@ from adaptry.registry.access import TokenRequest
 from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.app import create_app
+from adaptry_api.pages.card import render_card
 from adaptry_api.pages.page_routes import PageRoute
 from adaptry_api.pages.security import CONTENT_SECURITY_POLICY
 from adaptry_api.settings import ServerSettings
@@ -303,6 +304,12 @@ def test_scripts_in_a_card_description_or_tag_never_run(start: Callable[..., Ser
     assert not re.search(r"<img[^>]*evil", text)
     assert "{{ 7 * 7 }}" in text
     assert "\u202e" not in text
+
+
+def test_the_headings_of_a_card_skip_no_level() -> None:
+    html = render_card(b"# A\n### B\n## C\n##### D\n# E\n", {})
+    assert re.findall(r"<h(\d)>(\w)", html) == [("3", "A"), ("4", "B"), ("4", "C"), ("5", "D"), ("3", "E")]
+    assert re.findall(r"<(h\d)>", render_card(b"### A\n###### B\n", {})) == ["h3", "h4"]
 
 
 @pytest.mark.slow

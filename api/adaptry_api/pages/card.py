@@ -6,7 +6,7 @@ parser, so that neither step alone has to be perfect. Images are shown only if t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -14,27 +14,28 @@ from adaptry.core.readme_head import README_HEAD
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+    from markdown_it.token import Token
 
 MAX_CARD: Final = 256 << 10
 """Maximum size in bytes of a README that is rendered."""
 _TEXT: Final = ("p", "br", "hr", "strong", "em", "del", "s", "code", "pre", "blockquote", "a", "img")
 _BLOCKS: Final = ("h3", "h4", "h5", "h6", "ul", "ol", "li", "table", "thead", "tbody", "tr", "th", "td")
 _ATTRIBUTES: Final = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"start"}}
-_HEADINGS: Final = {"h1": "h3", "h2": "h4", "h3": "h5", "h4": "h6", "h5": "h6", "h6": "h6"}
+_TOP: Final = 3  # level of the card's first headings: the page's own is 1, the panel's is 2
 
 
 def render_card(readme: bytes, images: Mapping[str, str]) -> str:
     """The README without its YAML head, as HTML for the inside of a page.
 
-    `images` maps paths of the version's files to addresses. Headings are two levels down, below the page's.
+    `images` maps paths of the version's files to addresses. Headings are below the page's, and skip no level.
     """
     import nh3  # a server whose pages no one opens never needs it
 
     text = readme[:MAX_CARD].decode("utf-8", "replace")
     head = README_HEAD.match(text)
     tokens = _markdown().parse(text[head.end() :] if head else text)
+    _nest_headings(tokens)
     for token in tokens:
-        token.tag = _HEADINGS.get(token.tag, token.tag)
         for inner in token.children or ():
             if inner.type == "image":
                 source = images.get(str(inner.attrs.get("src", "")).removeprefix("./"))
@@ -51,6 +52,20 @@ def render_card(readme: bytes, images: Mapping[str, str]) -> str:
         url_schemes={"https", "http", "mailto"},
         link_rel="noopener noreferrer nofollow",
     )
+
+
+def _nest_headings(tokens: Sequence[Token]) -> None:
+    """Gives each heading the level below the heading that contains it: a README may begin with any level, and
+    skip some, but readers with a screen reader then look for the missing ones.
+    """
+    containing: list[str] = []
+    for token in tokens:
+        if token.type == "heading_open":
+            while containing and containing[-1] >= token.tag:
+                containing.pop()
+            containing.append(token.tag)
+        if token.type in ("heading_open", "heading_close"):
+            token.tag = f"h{min(_TOP + len(containing) - 1, 6)}"
 
 
 @cache

@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from urllib.parse import quote
 
+from markupsafe import Markup, escape
+
 from adaptry.core.display import escape_controls, format_count, format_number, format_size
 from adaptry.core.refs import AdapterName
 
 _JOINERS = "\u200c\u200d"
 _JOINER = re.compile(f"([{_JOINERS}])")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_NAME_PART = re.compile(r"[._](?=.)")
 _STEPS = ((60, "s"), (3600, "min"), (86_400, "h"), (86_400 * 30, "d"))
 _SIZES = (1, 60, 3600, 86_400)
 
@@ -86,6 +89,11 @@ def brief_text(value: object) -> str:
     return _DIGEST.sub(lambda found: found[0][: len("sha256:") + 12], text)
 
 
+def breakable_name(name: str) -> Markup:
+    """`alias.<wbr>moved`: a line may end after a dot or an underscore."""
+    return Markup(_NAME_PART.sub(lambda found: f"{found[0]}<wbr>", str(escape(name))))
+
+
 def pair(value: str) -> tuple[str, str]:
     """A choice whose label is its value."""
     return value, value
@@ -104,5 +112,6 @@ FILTERS: Mapping[str, Callable[..., object]] = {
     "adapter_url": adapter_url,
     "plain": plain_text,
     "brief": brief_text,
+    "breakable": breakable_name,
     "pair": pair,
 }

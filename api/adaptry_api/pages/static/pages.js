@@ -48,6 +48,35 @@ document.addEventListener("keydown", (event) => {
   isGoing = event.key === "g";
 });
 
+/* When a part of the page is replaced, the keyboard stays on the same control, or goes to the part's heading. */
+const focused = new WeakMap();
+
+function sameControls(part, control) {
+  const key = (one) => [one.tagName, one.id, one.getAttribute("href"), one.name, one.getAttribute("aria-label"),
+    one.matches("button, summary") ? one.textContent.trim() : ""].join("\n");
+  const wanted = key(control);
+  return [...part.querySelectorAll(control.tagName)].filter((one) => key(one) === wanted);
+}
+
+document.addEventListener("htmx:before:swap", ({ target }) => {
+  const control = document.activeElement;
+  focused.delete(target);
+  if (control === target || !target.contains(control)) return;
+  const place = sameControls(target, control).indexOf(control);
+  focused.set(target, { control, place, heading: control.closest("[aria-labelledby]")?.getAttribute("aria-labelledby") });
+});
+
+document.addEventListener("htmx:after:swap", ({ target }) => {
+  const before = focused.get(target);
+  if (!before || before.control.isConnected || document.activeElement !== document.body) return;
+  let next = sameControls(target, before.control)[before.place];
+  if (!next) {
+    next = document.getElementById(before.heading) ?? target.querySelector("h2, h3") ?? document.querySelector("h1");
+    next.tabIndex = -1;
+  }
+  next.focus({ preventScroll: true });
+});
+
 /* Completion of the query: the browser's own list, filled with what the last word can become. */
 const search = document.getElementById("search");
 const queries = document.createElement("datalist");
