@@ -16,7 +16,7 @@ from adaptry.integrations.serving.vllm.draining_adapters import ResolvedAdapter
 from adaptry.integrations.serving.vllm.engine import InProcessVllm
 from adaptry.integrations.serving.vllm.observed_requests import FinishedRequest
 from adaptry.integrations.serving.vllm.worker import VllmWorker
-from adaptry.integrations.serving.worker.load_journal import LoadAttempt, LoadJournal
+from adaptry.integrations.serving.worker.load_journal import LoadAttempt
 
 
 @dataclass(slots=True, eq=False)
@@ -40,13 +40,13 @@ class LoadTrials:
     def __init__(self, loaded: Callable[[], Iterable[ResolvedAdapter]]) -> None:
         self._loaded = loaded
         self._running: list[Trial] = []
-        self._journal: LoadJournal | None = None
+        self._worker: VllmWorker | None = None
 
     async def begin(
         self, worker: VllmWorker, name: str, parts: Sequence[CachedAdapter], stack_key: str | None
     ) -> Trial:
         """Begins a trial before vLLM loads the parts under the name. Raises as `LoadJournal.begin`."""
-        self._journal = worker.journal
+        self._worker = worker
         trial = Trial(_key(parts, stack_key), _attempt(name, parts))
         self._running.append(trial)  # `settle` ends it if this task is cancelled
         try:
@@ -59,19 +59,22 @@ class LoadTrials:
     def note_started(self, lora_id: int) -> None:
         """Called before a request for the adapter with this id is sent to the engine."""
         for one in self._loaded():
-            if one.lora_id != lora_id or one.has_answered or self._journal is None:
+            if one.lora_id != lora_id or one.has_answered or self._worker is None:
                 continue
             if not any(trial.adapter is one for trial in self._running):
                 trial = Trial(_key(one.parts, one.stack_key), _attempt(one.name, one.parts), one)
                 self._running.append(trial)
-                self._journal.note_first_request(trial.key, trial.attempt)
+                self._worker.journal.note_first_request(trial.key, trial.attempt)
 
     def note_finished(self, request: FinishedRequest) -> None:
-        """Called when a request for an adapter has ended."""
-        if request.status == 200:
-            for one in self._loaded():
-                if one.lora_id == request.lora_id:
-                    one.has_answered = True
+        """Called when a request for an adapter has ended. Its success is recorded at once: otherwise, another
+        adapter that ends the engine a moment later would make this one wait too."""
+        if request.status != 200 or self._worker is None:
+            return
+        for one in self._loaded():
+            if one.lora_id == request.lora_id and not one.has_answered:
+                one.has_answered = True
+                self._worker.begin(self._worker.journal.succeed, _key(one.parts, one.stack_key))
 
     async def settle(self, vllm: InProcessVllm, worker: VllmWorker) -> None:
         """Records which trials are over."""
@@ -81,11 +84,8 @@ class LoadTrials:
         over = [trial for trial in self._running if trial.is_over(vllm, in_use)]
         self._running = [trial for trial in self._running if trial not in over]
         running = {trial.key for trial in self._running}
-        for trial in over:
-            if trial.adapter is not None and trial.adapter.has_answered:
-                await worker.run(worker.journal.succeed, trial.key)
-            elif trial.key not in running:
-                await worker.run(worker.journal.end, trial.key)
+        for key in {trial.key for trial in over} - running:
+            await worker.run(worker.journal.end, key)
 
 
 def suspects_last(worker: VllmWorker, names: Iterable[str]) -> list[str]:

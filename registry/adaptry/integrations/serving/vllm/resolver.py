@@ -250,6 +250,7 @@ class AdapterResolver:
             is_requested = vllm.is_resolving(name) and name not in self._own_requests  # it may wait for long
             if name not in vllm.loaded and not is_requested:
                 await self._find_refusal(vllm, name)
+                await self._trials.settle(vllm, worker)  # the next one may end the engine
         await keep_loaded(self._config.pin, self._names, vllm)
 
     async def _report(self, worker: VllmWorker) -> None:
@@ -290,8 +291,7 @@ class AdapterResolver:
         worker = self.start(vllm)
         assignment = rollout_assignment(worker, loaded.name, ref) if ref else None
         if ref and assignment and assignment.digest == loaded.digests[0]:
-            label = loaded.parts[0].version.label
-            reason = f"vLLM no longer has {label}, or did not load it; see its log"
+            reason = f"vLLM no longer has {loaded.parts[0].version.label}, or did not load it; see its log"
             worker.note_rollout_failure(ref, Conflict(reason))
 
     async def _load_newer(

@@ -158,6 +158,10 @@ class VllmWorker:
         """Records which base the engine serves, for the next reports."""
         self._base_id = id
 
+    def begin(self, call: Callable[..., object], *arguments: object) -> None:
+        """Begins a blocking call on one of the worker's threads."""
+        self._threads.submit(call, *arguments)
+
     async def run(self, call: Callable[..., Answer], *arguments: object) -> Answer:
         """Runs a blocking call on one of the worker's threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
