@@ -27,9 +27,11 @@ _CODES = ("I8", "U8")
 def refused_by_quantised_layers(
     adapter: Adapter, base: BaseRecord, placed: Iterable[TargetTensor]
 ) -> Iterator[tuple[str, list[str]]]:
-    """Why PEFT cannot use it unmerged, as a sentence without a full stop, with the paths of its modules."""
-    library, _, kind = str(base.facts.get("quantization")).partition(" ")
-    if library != "bitsandbytes" or adapter.format is not PEFT:
+    """Why PEFT cannot use an adapter unmerged on a base that bitsandbytes quantised, as a sentence without a
+    full stop, with the paths of its modules.
+    """
+    _, _, kind = str(base.facts.get("quantization")).partition(" ")
+    if adapter.format is not PEFT:
         return
     paths = [bare_path(each.module.path) for each in placed if base.tensors[each.tensor].dtype in _CODES]
     method = adapter.spec.method
