@@ -16,12 +16,13 @@ from types import FrameType
 
 import click
 
-from adaptry.core.errors import Invalid, MissingDependency
+from adaptry.core.errors import Invalid, MissingDependency, ProtocolMismatch
 from adaptry.registry.job_types.records import DEVICES, RunnerInfo
 from adaptry_cli.arguments import require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import folder_of
 from adaptry_cli.durations import DURATION
+from adaptry_cli.exit_codes import exit_code
 from adaptry_cli.number_options import DecimalNumber, WholeNumber
 from adaptry_cli.out import format_count, format_size, json_option, print_err, print_json_line, print_out
 from adaptry_cli.sizes import SIZE
@@ -156,12 +157,17 @@ def work(
         signal.signal(number, request_stop)
     if until_eof:
         threading.Thread(target=_end_at_eof, args=(stop,), daemon=True).start()
-    with exporting_telemetry("adaptry-runner"):
-        run_jobs(settings, stop, lambda runner: _announce(runner, as_json))
+    code = 0
+    try:
+        with exporting_telemetry("adaptry-runner"):
+            run_jobs(settings, stop, lambda runner: _announce(runner, as_json))
+    except ProtocolMismatch as error:
+        print_err(f"error: {error.message}")
+        code = exit_code(error)
     # Threads of the engine still wait for steps that were given up: they have nothing to save.
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)
+    os._exit(code)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,30 @@ def test_a_process_that_dies_again_and_again_fails_its_job_and_no_other(
     assert failed.state == "failed"
     assert failed.error is not None
     assert "killed by SIGKILL" in failed.error.message
+
+
+def test_a_runner_whose_database_a_newer_program_upgraded_ends_and_leaves_its_job_to_a_new_one(
+    busy: LocalRegistry, data: Path
+) -> None:
+    older = RunnerProcess(data)
+    wait_until(lambda: len(busy.jobs.runners()) == 1, "the runner to register")
+    schema = _replace_schema(data, "9999")
+    job = busy.jobs.submit(MERGE)
+
+    with pytest.raises(AssertionError, match="start this runner again: the database was upgraded"):
+        older.wait()
+
+    assert busy.jobs.get(job.id).is_open
+    _replace_schema(data, schema)
+    assert RunnerProcess(data, "--once").wait() == 0
+    assert ended_once(busy, job.id)[0] == "done"
+
+
+def _replace_schema(data: Path, schema: str) -> str:
+    with closing(sqlite3.connect(data / "catalog.sqlite")) as database, database:
+        (was,) = database.execute("SELECT version_num FROM alembic_version").fetchone()
+        database.execute("UPDATE alembic_version SET version_num = ?", (schema,))
+    return str(was)
 
 
 def test_a_step_that_never_ends_fails_its_job_after_the_jobs_limit(busy: LocalRegistry, data: Path) -> None:

@@ -15,6 +15,7 @@ from tests.pages.sample_registry import BASE, TONE
 from adaptry.adapters.adapter import open_dir
 from adaptry.core.refs import AdapterName
 from adaptry.operations.transfer import push
+from adaptry.registry.access import TokenRequest
 from adaptry.registry.job_types.records import JobOrder
 from adaptry.registry.records import AdapterEdit, PushOptions
 from adaptry.registry.workers import ResidentReport, WorkerReport
@@ -189,6 +190,9 @@ def test_the_focus_survives_the_replacement_of_a_part(page: Page, team: Server) 
 
 
 def test_no_action_of_the_audit_log_is_broken_within_a_word(page: Page, team: Server) -> None:
+    user = TokenRequest(name="quality.assurance.office", role="admin", namespaces=("*",))
+    auditor = team.registry(team.registry().tokens.create(user).secret)
+    auditor.principals.create("user", "someone.new")
     page.set_viewport_size({"width": 320, "height": 720})
     page.goto(f"{team.url}/-/activity")
     widths = page.evaluate(

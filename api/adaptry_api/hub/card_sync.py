@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from adaptry.core.errors import PermissionDenied
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.registry.adapters import Adapters
@@ -26,8 +27,10 @@ _LONGEST = 4096
 
 def sync_card(
     registry: Registry, name: AdapterName, before: Manifest, committed: CommitResult, caches: HubCaches
-) -> None:
-    """Applies the card. Idempotent, so that a commit may be sent again."""
+) -> list[str]:
+    """Applies the card. Idempotent, so that a commit may be sent again. Returns warnings: callers who may
+    push, and not add evidence, as CI jobs, get no metrics. The commit is made, so that is no error.
+    """
     after = registry.commits.tree(name, committed.commit.digest)
     old, new = _card(registry.files, name, before, caches), _card(registry.files, name, after, caches)
     if before.file(README) != after.file(README):
@@ -40,8 +43,12 @@ def sync_card(
         version = Ref(name, Number(number))
         have = registry.versions.get(version).metrics
         fresh = {metric: value for metric, value in metrics.items() if have.get(metric) != value}
-        if fresh:
-            registry.metrics.log(version, fresh)
+        try:
+            if fresh:
+                registry.metrics.log(version, fresh)
+        except PermissionDenied as error:
+            return [f"metrics of the README were not logged ({', '.join(fresh)}): {error.message}"]
+    return []
 
 
 def _update_details(adapters: Adapters, name: AdapterName, old: Card, new: Card) -> None:

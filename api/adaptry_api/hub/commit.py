@@ -41,18 +41,19 @@ async def commit(
     refuse_pull_request(create_pr)
     size = content_length(request, MAX_BODY)
 
-    def take(pieces: Iterator[bytes]) -> tuple[CommitResult, Mapping[str, str | None]]:
+    def take(pieces: Iterator[bytes]) -> tuple[CommitResult, Mapping[str, str | None], list[str]]:
         require_writer(reader.registry, reader.identity, name)
         branch = require_branch(reader.registry.commits, name, revision)
         chosen = _filter_of(reader.registry.commits, name, branch)
         wanted = drop_excluded_files(read_operations(require_length(pieces, size)), chosen)
         committed, before = apply_commit(reader.registry, name, branch, wanted)
+        without = []
         if branch == MAIN:
-            sync_card(reader.registry, name, before, committed, reader.caches)
-        return committed, chosen.excluded
+            without = sync_card(reader.registry, name, before, committed, reader.caches)
+        return committed, chosen.excluded, without
 
     async with app_state_of(request).uploads.slot((name.namespace,)) as threads:
-        committed, unwanted = await stream_body(request, take, threads, None)
+        committed, unwanted, without = await stream_body(request, take, threads, None)
     body = {
         "success": True,
         "commitOid": committed.commit.id,
@@ -62,6 +63,7 @@ async def commit(
     response = JSONResponse(body)
     add_warnings(response, "left-out", left_out_warnings(unwanted))
     add_warnings(response, "checks", finding_warnings(committed))
+    add_warnings(response, "metrics", without)
     return response
 
 

@@ -15,7 +15,7 @@ from adaptry.core.refs import AdapterName
 _JOINERS = "\u200c\u200d"
 _JOINER = re.compile(f"([{_JOINERS}])")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_NAME_PART = re.compile(r"[._](?=.)")
+_NAME_PART = re.compile(r"[._@](?=.)")
 _STEPS = ((60, "s"), (3600, "min"), (86_400, "h"), (86_400 * 30, "d"))
 _SIZES = (1, 60, 3600, 86_400)
 
@@ -90,7 +90,7 @@ def brief_text(value: object) -> str:
 
 
 def breakable_name(name: str) -> Markup:
-    """`alias.<wbr>moved`: a line may end after a dot or an underscore."""
+    """`alias.<wbr>moved`: a line may end after a dot, an underscore or an `@`."""
     return Markup(_NAME_PART.sub(lambda found: f"{found[0]}<wbr>", str(escape(name))))
 
 

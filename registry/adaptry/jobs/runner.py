@@ -90,7 +90,8 @@ def run_jobs(
     stop: threading.Event,
     announce: Callable[[RunnerInfo], None] = lambda runner: None,
 ) -> None:
-    """Runs jobs until `stop` is set. The process should exit then: engine threads wait for abandoned steps.
+    """Runs jobs until `stop` is set. The process should exit then, and after `ProtocolMismatch` (a newer
+    Adaptry upgraded the database): engine threads wait for abandoned steps.
 
     Raises `Invalid` (a device that torch cannot use), `Unavailable`, `MissingDependency`, and the errors of
     opening a registry, before it takes any job.
@@ -177,8 +178,12 @@ class _RunnerLoop:
         self._last_purge: float | None = None
 
     def run_until(self, stop: threading.Event, poll: float) -> None:
-        """Does the periodic work every `poll` seconds until `stop` is set."""
+        """Does the periodic work every `poll` seconds until `stop` is set. Raises `ProtocolMismatch` if a
+        newer Adaptry upgraded the database.
+        """
         while not stop.wait(poll):
+            if self._steps.newer_database is not None:
+                raise self._steps.newer_database
             try:
                 if self._settings.once and not has_unfinished_jobs(self._steps.catalog):
                     return

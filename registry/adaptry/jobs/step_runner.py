@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from adaptry.core import tracing
-from adaptry.core.errors import AdaptryError, Conflict, Unavailable
+from adaptry.core.errors import AdaptryError, Conflict, ProtocolMismatch, Unavailable
 from adaptry.core.failpoints import reach
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.jobs.capacity import CapacityLimiter
@@ -68,6 +68,8 @@ class StepRunner:
     children: set[StepProcess] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     stopping: threading.Event = field(default_factory=threading.Event)
+    newer_database: ProtocolMismatch | None = None
+    """Set once a step could not open the catalog, which a newer Adaptry upgraded: the runner must end."""
 
     def run_step(self, id: str, step: str, memory: int) -> dict[str, Any]:
         """Runs a step unless it has a result already. Returns the result; `{"fault": …}` if the step failed,
@@ -195,6 +197,9 @@ class StepRunner:
             return _Failure.unavailable(f"the step {request.step} failed: {child.exit_reason}", tries=_DEATHS)
         if outcome.code == Conflict.code and not self._is_ours(request):
             return None
+        if outcome.code == ProtocolMismatch.code and (newer := self._newer_database()):
+            self.newer_database = newer
+            threading.Event().wait()  # a runner of the new version takes the step over from this one
         return _Failure(outcome, _TRIES, 1.0) if outcome.code == Unavailable.code else _Failure(outcome)
 
     def _record_result(self, request: StepRequest, outcome: StepResult) -> dict[str, Any]:
@@ -224,6 +229,17 @@ class StepRunner:
         except Conflict:
             return False
         return True
+
+    def _newer_database(self) -> ProtocolMismatch | None:
+        """The error of opening the catalog; None if the mismatch is with another registry."""
+        try:
+            self.catalog.schema()
+        except ProtocolMismatch as error:
+            return ProtocolMismatch(
+                f"{error.message}, and start this runner again: the database was upgraded while it was"
+                " running. Runners of the new version take over its jobs"
+            )
+        return None
 
     def _device(self, needs: JobNeeds) -> str:
         return needs.device if needs.device in self.devices else "cpu"

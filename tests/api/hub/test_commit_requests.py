@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from adaptry.core.refs import AdapterName, Number, Ref
+from adaptry.registry.access import TokenRequest
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry_api.testing import RawResponse, Server
 from adaptry_cli.main import main
@@ -96,6 +97,24 @@ def test_metrics_of_a_later_card_are_logged_for_the_existing_version(
     server.registry().metrics.log(Ref(NAME, Number(1)), {"accuracy": 0.8})
     put(server, {README: card + b"Once more.\n"})
     assert server.registry().versions.get(Ref(NAME, Number(1))).metrics == {"accuracy": 0.8}
+
+
+def test_a_commit_by_a_caller_who_may_only_push_leaves_out_the_cards_metrics_with_a_warning(
+    server: Server, files: dict[str, bytes]
+) -> None:
+    """CI jobs publish with such tokens."""
+    limits = TokenRequest(name="ci", principal="root", permissions=("push",), resources=("acme",))
+    token = server.registry().tokens.create(limits).secret
+    index = b"model-index:\n- results:\n  - metrics: [{type: accuracy, value: 0.5}]\n"
+    body = lines({**files, README: CARD.replace(b"license", index + b"license", 1)})
+
+    answer = send(server, body, token=token)
+
+    assert answer.status == 200, answer.json
+    assert "metrics of the README were not logged (accuracy)" in answer.headers["X-HF-Warning"]
+    assert server.registry().versions.get(Ref(NAME, Number(1))).metrics == {}
+    assert send(server, body).status == 200
+    assert server.registry().versions.get(Ref(NAME, Number(1))).metrics == {"accuracy": 0.5}
 
 
 def test_repeating_a_commit_returns_the_same_commit(server: Server, files: dict[str, bytes]) -> None:
