@@ -20,7 +20,6 @@ from adaptry.checks.binding.direct_weights import (
 )
 from adaptry.checks.binding.live_errors import live_errors
 from adaptry.checks.binding.loaded_model import bare_path
-from adaptry.checks.binding.quantised_layers import refused_by_quantised_layers
 from adaptry.checks.binding.rows_without_bias import heads_without_bias
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import (
@@ -90,9 +89,12 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
     if bound.precision_loss is not None:
         yield build_finding("merge_differs", bound.precision_loss)
     yield from _used_otherwise(bound)
-    for why, paths in refused_by_quantised_layers(bound.adapter, bound.base, bound.module_map.placed):
-        names = shorten_names(fold_layer_numbers(paths))
-        yield build_finding("quantised_refused", f"{names}: {why}", paths)
+    if str(bound.base.facts.get("quantization")).startswith("bitsandbytes"):
+        from adaptry.checks.binding.quantised_layers import refused_by_quantised_layers  # few bases need it
+
+        for why, paths in refused_by_quantised_layers(bound.adapter, bound.base, bound.module_map.placed):
+            names = shorten_names(fold_layer_numbers(paths))
+            yield build_finding("quantised_refused", f"{names}: {why}", paths)
     if bound.unlisted:
         targets = [extra.extra.target for extra in bound.unlisted]
         yield build_finding(
