@@ -14,10 +14,15 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("torch")
+
+from safetensors.torch import load_file, save_file
+
 from adaptry import open_dir
 from adaptry.bases.fingerprinting import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks import check
+from adaptry.checks.weights import check_weights
 from adaptry.core.errors import Unsupported
 from adaptry.operations.transfer import pull, push
 from adaptry.storage.connect import open_local
@@ -99,3 +104,39 @@ def pulled(adapters: list[Path], folder: Path) -> list[Path]:
         push(registry, open_dir(adapter), f"acme/tone-{number}")
         pull(registry, f"acme/tone-{number}", folder / f"{number}")
     return [folder / f"{number}" for number in range(len(adapters))]
+
+
+def edited(source: Path, folder: Path, part: str) -> Path:
+    """A copy whose tensors with `part` in their names are zeros."""
+    shutil.copytree(source, folder)
+    tensors = load_file(folder / "adapter.safetensors")
+    zeroed = {name: tensor * 0 if part in name else tensor for name, tensor in tensors.items()}
+    save_file(zeroed, folder / "adapter.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("model", ["bert", "llama"])
+def test_a_bottleneck_whose_second_layer_is_zero_changes_nothing_and_is_found(
+    model: str, corpus: Path, tmp_path: Path
+) -> None:
+    kinds = ("seq_bn", "par_bn", "compacter", "gated", "learned_scaling")
+    idle = [edited(corpus / f"{model}-{kind}", tmp_path / kind, "adapter_up.") for kind in kinds]
+    active = edited(corpus / f"{model}-seq_bn", tmp_path / "active", "adapter_up.weight")
+
+    first, *others, changed = LIBRARY.run("answers", corpus, model, *idle, active)
+
+    assert all(other == first for other in others)
+    assert changed != first
+    assert {found.code for folder in idle for found in check_weights(open_dir(folder))} == {"untrained"}
+    assert check_weights(open_dir(active)) == []
+
+
+def test_a_lora_with_two_ranks_is_refused_by_the_library_and_blocked(corpus: Path, tmp_path: Path) -> None:
+    folder = edited(corpus / "llama-lora", tmp_path / "lora", "nothing")
+    tensors = load_file(folder / "adapter.safetensors")
+    name = next(name for name in tensors if name.endswith("lora_B"))
+    save_file({**tensors, name: tensors[name].repeat(1, 2)}, folder / "adapter.safetensors")
+
+    with pytest.raises(AssertionError, match="size mismatch"):
+        LIBRARY.run("answers", corpus, "llama", folder)
+    assert any(found.severity == "blocks" for found in check(open_dir(folder), None).findings)

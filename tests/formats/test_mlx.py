@@ -78,3 +78,25 @@ def test_a_config_of_another_rank_is_found_and_refused_by_mlx(corpus: Path, tmp_
     assert "rank_mismatch" in codes(folder, corpus / "llama")
     (answer,) = LIBRARY.run("answers", "llama", folder)
     assert "does not match" in answer["refused"]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"num_layers": 1},
+        {"lora_parameters": {"rank": 4, "scale": 20.0, "dropout": 0.0, "keys": ["self_attn.q_proj"]}},
+    ],
+    ids=["of fewer layers", "of other modules"],
+)
+def test_a_config_that_does_not_select_all_modules_is_found_and_refused_by_mlx(
+    fields: dict[str, object], corpus: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    source = corpus / "llama-lora"
+    (folder / "adapters.safetensors").write_bytes((source / "adapters.safetensors").read_bytes())
+    config = json.loads((source / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, **fields}))
+    assert "loader_refuses" in codes(folder, corpus / "llama")
+    (answer,) = LIBRARY.run("answers", "llama", folder)
+    assert "not an adapter parameter" in answer["refused"]

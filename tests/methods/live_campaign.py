@@ -182,7 +182,8 @@ def _verdict(kind: str, base: Path, adapter: Path, theirs: Live, ours: ByUs) -> 
         return None
     if ours.folder is None:
         is_nan = "infinite or NaN" in ours.refusal and not bool(theirs.after.isfinite().all())
-        is_told = ours.is_unsupported or "new_head" in said or is_nan
+        is_idle = "[untrained]" in ours.refusal and _is_close(theirs.after, theirs.before)
+        is_told = ours.is_unsupported or "new_head" in said or is_nan or is_idle
         return None if is_told else ("blocked", f"it is fine, and not merged: {ours.refusal}")
     try:
         merged = _outputs(zoo.load(kind, ours.folder))

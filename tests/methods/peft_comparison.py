@@ -109,8 +109,11 @@ def _is_shuffled(family: Family, base: Path, adapter: Path, merged: State) -> bo
 def _merged_by_peft(family: Family, base: Path, adapter: Path, seed: int) -> ByPeft:
     with warnings.catch_warnings(action="ignore"):
         torch.manual_seed(seed)
+        model = family.load(base)
+        if hasattr(model.config, "use_cache"):
+            model.config.use_cache = False  # X-LoRA asks its users to set it
         try:
-            live = peft.PeftModel.from_pretrained(family.load(base), adapter)
+            live = peft.PeftModel.from_pretrained(model, adapter)
             tensors = load_file(adapter / "adapter_model.safetensors")
             loaded = peft.set_peft_model_state_dict(live, tensors)
             prefix = live.base_model.prefix if hasattr(live.base_model, "prefix") else "\0"

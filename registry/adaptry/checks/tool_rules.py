@@ -5,6 +5,7 @@ The rules were found by loading files with diffusers 0.42 and mlx-lm 0.32; the t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 
 from adaptry.adapters.adapter import Adapter
@@ -14,6 +15,8 @@ from adaptry.adapters.spec import Spec
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
 from adaptry.core.report import Finding
+
+_MLX_LAYER = re.compile(r"(?:.*\.)?layers\.(?P<layer>[0-9]+)\.(?P<module>.+)")
 
 
 def with_tool_remedy(found: Finding, format: AdapterFormat) -> Finding:
@@ -76,6 +79,30 @@ def _of_mlx(adapter: Adapter, format: AdapterFormat) -> Iterator[Finding]:
         yield build_finding("config_incomplete", reason)
     declared = dict.fromkeys((module.path for module in adapter.spec.modules), adapter.config.rank())
     yield from _other_ranks(adapter.spec, format, declared)
+    yield from _not_prepared_by_mlx(adapter, parameters.get("keys"))
+
+
+def _not_prepared_by_mlx(adapter: Adapter, keys: object) -> Iterator[Finding]:
+    """mlx-lm adapts the modules `keys` of the last `num_layers` layers (0 or less: of all), and those whose
+    whole path is in `keys`. It refuses a file with tensors of others.
+    """
+    paths = [module.path for module in adapter.spec.modules]
+    found = {path: match for path in paths if (match := _MLX_LAYER.fullmatch(path))}
+    listed = {str(key) for key in keys} if isinstance(keys, list) else None
+    inside = {path: match for path, match in found.items() if listed is None or path not in listed}
+    count = adapter.config.fields.get("num_layers")
+    if type(count) is int and count > 0 and found:
+        first = max(int(match["layer"]) for match in found.values()) + 1 - count
+        if early := [path for path, match in inside.items() if int(match["layer"]) < first]:
+            reason = (
+                f"num_layers is {count:,}, but it has {shorten_names(early)}, which is in an earlier layer"
+            )
+            yield build_finding("loader_refuses", reason, early)
+    if listed is not None and (
+        others := [path for path, match in inside.items() if match["module"] not in listed]
+    ):
+        names = shorten_names(fold_layer_numbers(others))
+        yield build_finding("loader_refuses", f"keys in lora_parameters does not list {names}", others)
 
 
 def _other_ranks(spec: Spec, format: AdapterFormat, declared: Mapping[str, int]) -> Iterator[Finding]:

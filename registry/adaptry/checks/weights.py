@@ -16,7 +16,7 @@ from adaptry.adapters.inspection.files import inspect_content
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.inspection.result import TensorStatistics, WeightsInspection
 from adaptry.adapters.methods import METHODS
-from adaptry.adapters.spec import Spec
+from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
 from adaptry.checks.update_sizes import is_negligible, may_be_negligible, size_findings
@@ -48,6 +48,8 @@ _ROLES = {
     "lora_down.weight": "A", "lora_up.weight": "B", "oft_blocks": "R",
 }  # fmt: skip
 _LYCORIS = ("hada_", "lokr_")
+_OF_BOTTLENECKS = ("adapter_down.", "adapter_up.", "gate.", "phm_rule", "scaling")
+"""The beginnings of the roles of AdapterHub's bottlenecks, outside of its layers that normalise."""
 
 FindUnchanged = Callable[[], Collection[str]]
 """Finds parts of the adapter that change nothing, by reading their values (`find_unchanged_parts`)."""
@@ -123,7 +125,8 @@ def _untrained(
     idle, scaled = idle_modules(spec, inspections)
     replaced = [extra.target for extra in spec.extras]
     others = [module.path for module in spec.modules if module.path not in {*idle}]
-    if (spec.modules or replaced) and {*others} <= _possibly_idle(spec, scaled):
+    is_all_known = "invertible" not in spec.traits  # AdapterHub's further layer around the embeddings
+    if is_all_known and (spec.modules or replaced) and {*others} <= _possibly_idle(spec, scaled):
         unchanged = find_unchanged() if others or replaced else ()
         if {*others, *replaced} <= {*unchanged}:
             yield _of_untrained([*idle, *others], replaced)
@@ -164,10 +167,11 @@ def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> tu
     are one; and of those with such an update, which can change the model only by numbers that begin as the
     base's own, such as a DoRA's magnitudes.
     """
-    method = METHODS.get(spec.method)
+    method, tensors = METHODS.get(spec.method), _tensors(inspections)
+    if spec.method == "bottleneck":
+        return [module.path for module in spec.modules if _is_idle_bottleneck(module, tensors)], []
     if method is None or method.is_relative(spec.traits):
         return [], []
-    tensors = _tensors(inspections)
     zeros = {name for name, tensor in tensors.items() if tensor.is_zero}
     ones = {name for name, tensor in tensors.items() if tensor.is_one}
     idle, scaled = [], []
@@ -182,6 +186,15 @@ def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> tu
         elif method.changes_by_base_numbers(roles, none, ones):
             scaled.append(module.path)
     return idle, scaled
+
+
+def _is_idle_bottleneck(module: ModuleSpec, tensors: Mapping[str, TensorStatistics]) -> bool:
+    """Whether AdapterHub's bottleneck adds nothing: its second layer gives zeros, or its scale is zero."""
+    if not all(role.startswith(_OF_BOTTLENECKS) for role in module.tensors):
+        return False
+    second = [name for role, name in module.tensors.items() if role.startswith("adapter_up.")]
+    is_zero = all(name in tensors and tensors[name].is_zero for name in second)
+    return is_zero or (module.scale == 0 and "scaling" not in module.tensors)
 
 
 def tensors_by_role(tensors: Mapping[str, str]) -> Mapping[str, str]:

@@ -140,7 +140,9 @@ def _module(tensors: ForeignTensors, path: str, method: str, settings: AdapterCo
     shapes = tensors.shapes(path)
     match method:
         case "lora":
-            (rank, fan_in), (fan_out, _) = shapes["lora_A"], shapes["lora_B"]
+            (rank, fan_in), (fan_out, up_rank) = shapes["lora_A"], shapes["lora_B"]
+            if rank != up_rank:
+                raise ValueError(f"down to {rank}, and up from {up_rank}")
             return tensors.module(path, (rank, fan_in, fan_out), settings.number("alpha", 8) / rank)
         case "ia3":
             return tensors.module(path, (0, 0, shapes["lora_B"][0]))
