@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from adaptry.adapters.adapter import open_dir
 from adaptry.bases.fingerprinting.base_fingerprint import fingerprint
@@ -412,6 +413,31 @@ def test_vllm_accepts_what_the_class_of_the_base_accepts(
     base = record.model_copy(update={"facts": {**record.facts, "architectures": [architecture]}})
     verdict = check_runtime(adapter, parse_runtime("vllm"), base)
     assert (verdict.outcome, codes(verdict)) == (outcome, found)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "outer", "outcome"),
+    [
+        ("Olmo2ForCausalLM", "", "as_trained"),
+        ("OPTForCausalLM", "decoder.", "as_trained"),
+        ("LlamaForCausalLM", "", "not_as_trained"),
+    ],
+)
+def test_vllm_adds_the_first_part_of_names_for_some_classes(
+    tmp_path: Path, architecture: str, outer: str, outcome: str
+) -> None:
+    adapter = tiny_lora(tmp_path / "lora")
+    weights = adapter / "adapter_model.safetensors"
+    inner = {
+        name.replace("base_model.model.model.", f"base_model.model.{outer}"): value
+        for name, value in load_file(weights).items()
+    }
+    save_file(inner, weights, {"format": "pt"})
+    record = fingerprint(open_checkpoint(tiny_base(tmp_path / "base")))
+    tensors = {name.replace("model.", f"model.{outer}", 1): one for name, one in record.tensors.items()}
+    facts = {**record.facts, "architectures": [architecture]}
+    base = record.model_copy(update={"facts": facts, "tensors": tensors})
+    assert check_runtime(open_dir(adapter), parse_runtime("vllm"), base).outcome == outcome
 
 
 @pytest.mark.parametrize(

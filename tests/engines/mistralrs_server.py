@@ -112,6 +112,8 @@ class Routes(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))
+        if self.close_connection:  # the client asked for it, and may use the connection again without this
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(text)
 

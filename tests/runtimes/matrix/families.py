@@ -23,6 +23,11 @@ from .verdicts import Known, known
 Targets = tuple[Any, ...]
 _HEADS: Targets = ([*ALL, "lm_head"], [*ALL, "embed_tokens"], ["embed_tokens"], ["lm_head"], ALL)
 _TIED: Mapping[str, Any] = {"tie_word_embeddings": True}
+_OPT: Targets = (
+    ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"],
+    ["q_proj", "v_proj"],
+    ["fc1", "fc2"],
+)
 _GEMMA: Mapping[str, Any] = {**_TIED, "head_dim": 32, "query_pre_attn_scalar": 32}
 
 
@@ -51,6 +56,7 @@ FAMILIES: Mapping[str, Family] = {
     "Mistral": Family("Mistral", {"sliding_window": None}),
     "Gemma2": Family("Gemma2", _GEMMA),
     "OLMo2": Family("Olmo2", {}),
+    "OPT": Family("OPT", {"ffn_dim": 96, "word_embed_proj_dim": 64, "dropout": 0.0}, _OPT),
 }
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Set
 from types import MappingProxyType
 
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
@@ -212,16 +213,21 @@ def _undeclared_method(subject: CheckSubject) -> str | None:
     return None if declared == subject.config.peft_type else declared
 
 
-def not_in_base(read: NameReader, same: Callable[[str], str] = str) -> Condition:
+def not_in_base(
+    read: NameReader,
+    same: Callable[[str], str] = str,
+    reads_for: Callable[[BaseRecord], NameReader] | None = None,
+) -> Condition:
     """Factors that the engine reads, but for which a known base has no tensor of that name. `same` maps the
-    names that model families give a module to the engine's name.
+    names that model families give a module to the engine's name; `reads_for` is that of `RuntimeRules`.
     """
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         if subject.base is None:
             return None
         names = {name.rpartition(".")[0] for name in subject.base.tensors}
-        known = {same(read(f"{name}.lora_A.weight") or name) for name in names}
+        read_name = reads_for(subject.base) if reads_for else read
+        known = {same(read_name(f"{name}.lora_A.weight") or name) for name in names}
         unpaired = [name.partition(".lora_")[0].removeprefix(PREFIX) for name in _unpaired_factors(subject)]
         paths = [module.path for module in subject.spec.modules if module.kind in ("linear", "embedding")]
         taken = dict.fromkeys([*paths, *unpaired])

@@ -148,8 +148,9 @@ class RuntimeRules:
 
     `preconditions` come first; if one matches, no other rule is tested. `warnings` are wrong answers that
     depend on how a server is run, whatever the adapter. `start` gives its command for `ServerNeeds`. `reads`
-    extracts a module's path from a tensor's name, if that differs from PEFT; `reads_method` and
-    `reads_rank`: whether it reads `peft_type` and `r`.
+    extracts a module's path from a tensor's name, if that differs from PEFT; `reads_for` returns the function
+    for a known base, if it depends on the base. `reads_method` and `reads_rank`: whether it reads `peft_type`
+    and `r`.
     """
 
     name: str
@@ -163,6 +164,7 @@ class RuntimeRules:
     warnings: tuple[str, ...] = ()
     start: Callable[[ServerNeeds], Sequence[str]] = lambda needs: ()
     reads: NameReader | None = None
+    reads_for: Callable[[BaseRecord], NameReader] | None = None
     reads_method: bool = True
     reads_rank: bool = True
     reserves_slots: bool = False

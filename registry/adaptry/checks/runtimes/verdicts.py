@@ -31,7 +31,8 @@ def check_runtime(adapter: Adapter, runtime: Runtime, base: BaseRecord | None = 
     """
     engine = ENGINES[runtime.engine]
     adapter = adapter if engine.reads_rank else with_valid_rank(adapter)
-    view = engine_view(adapter, engine.reads, reads_method=engine.reads_method)
+    read = engine.reads_for(base) if engine.reads_for and base else engine.reads
+    view = engine_view(adapter, read, reads_method=engine.reads_method)
     subject = CheckSubject(view.adapter, base, adapter, view.renamed, view.unread)
     findings = list(_found(engine.preconditions, subject, runtime, engine))
     if not findings:

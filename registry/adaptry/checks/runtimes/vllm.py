@@ -228,7 +228,9 @@ VLLM = RuntimeRules(
             "names",
             "changes",
             "module names that are not in the base's files",
-            vllm_classes.except_tied_head(name_conditions.not_in_base(leading_prefixes)),
+            vllm_classes.except_tied_head(
+                name_conditions.not_in_base(leading_prefixes, reads_for=vllm_classes.reader_for)
+            ),
             repairs.DISK_NAMES,
             "vllm/lora/lora_model.py · check_unexpected_modules reads only the last part"
             " (vllm-project/vllm #34186, #41754, #48019)",
@@ -314,5 +316,6 @@ VLLM = RuntimeRules(
     start=_start,
     reserves_slots=True,
     reads=leading_prefixes,
+    reads_for=vllm_classes.reader_for,
     reads_method=False,
 )

@@ -66,8 +66,8 @@ class PlanExecutor:
             cached = self.cache.acquire_local(version.digest)
             if cached is None:
                 raise Unavailable(
-                    f"the files of {version_label(version)} are not on this machine, and the registry"
-                    " cannot be reached"
+                    f"the files of {version_label(version)} are missing or damaged on this machine, and the"
+                    " registry cannot be reached"
                 )
             return cached.path
         require_base_match(self.registry, version, self.engine_profile.base)
