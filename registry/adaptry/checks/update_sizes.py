@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from adaptry.adapters.inspection.result import TensorStatistics
-from adaptry.adapters.methods.method import Method
 from adaptry.adapters.spec import ModuleSpec, Spec
 from adaptry.checks.codes import build_finding
 from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.core.report import Finding
+
+if TYPE_CHECKING:
+    from adaptry.adapters.methods.method import Method
 
 _FACTORS = ({"A", "B"}, {"embedding_A", "embedding_B"})
 _LARGE = 100.0
