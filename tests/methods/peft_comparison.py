@@ -110,8 +110,9 @@ def _merged_by_peft(family: Family, base: Path, adapter: Path, seed: int) -> ByP
     with warnings.catch_warnings(action="ignore"):
         torch.manual_seed(seed)
         model = family.load(base)
-        if hasattr(model.config, "use_cache"):
-            model.config.use_cache = False  # X-LoRA asks its users to set it
+        own = getattr(model, "config", None)
+        if hasattr(own, "use_cache"):
+            own.use_cache = False  # X-LoRA asks its users to set it
         try:
             live = peft.PeftModel.from_pretrained(model, adapter)
             tensors = load_file(adapter / "adapter_model.safetensors")
