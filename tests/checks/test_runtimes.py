@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from adaptry.adapters.adapter import open_dir
+from adaptry.adapters.adapter import Adapter, open_dir
+from adaptry.adapters.base_record import BaseRecord
 from adaptry.bases.fingerprinting.base_fingerprint import fingerprint
 from adaptry.bases.hf_folder import open_checkpoint
 from adaptry.checks.runtimes import ENGINES, RuntimeVerdict, check_runtime, parse_runtime
@@ -426,18 +427,67 @@ def test_vllm_accepts_what_the_class_of_the_base_accepts(
 def test_vllm_adds_the_first_part_of_names_for_some_classes(
     tmp_path: Path, architecture: str, outer: str, outcome: str
 ) -> None:
-    adapter = tiny_lora(tmp_path / "lora")
-    weights = adapter / "adapter_model.safetensors"
-    inner = {
-        name.replace("base_model.model.model.", f"base_model.model.{outer}"): value
-        for name, value in load_file(weights).items()
-    }
-    save_file(inner, weights, {"format": "pt"})
-    record = fingerprint(open_checkpoint(tiny_base(tmp_path / "base")))
-    tensors = {name.replace("model.", f"model.{outer}", 1): one for name, one in record.tensors.items()}
+    adapter = with_names(tmp_path / "lora", "base_model.model.model.", f"base_model.model.{outer}")
+    base = of_architecture(
+        tmp_path / "base", architecture, lambda name: name.replace("model.", f"model.{outer}", 1)
+    )
+    assert check_runtime(adapter, parse_runtime("vllm"), base).outcome == outcome
+
+
+def of_architecture(folder: Path, architecture: str, outer: Callable[[str], str]) -> BaseRecord:
+    """The tiny Llama's record as that of another class, with names of modules changed by `outer`."""
+    record = fingerprint(open_checkpoint(tiny_base(folder)))
+    tensors = {outer(name): one for name, one in record.tensors.items()}
     facts = {**record.facts, "architectures": [architecture]}
-    base = record.model_copy(update={"facts": facts, "tensors": tensors})
-    assert check_runtime(open_dir(adapter), parse_runtime("vllm"), base).outcome == outcome
+    return record.model_copy(update={"facts": facts, "tensors": tensors})
+
+
+def with_names(folder: Path, old: str, new: str) -> Adapter:
+    """The tiny LoRA with another beginning of its modules' names."""
+    weights = tiny_lora(folder) / "adapter_model.safetensors"
+    renamed = {name.replace(old, new): value for name, value in load_file(weights).items()}
+    save_file(renamed, weights, {"format": "pt"})
+    return open_dir(folder)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "stored", "named", "outcome"),
+    [
+        ("Qwen2_5_VLForConditionalGeneration", "model.", "model.language_model.", "as_trained"),
+        ("Qwen2_5_VLForConditionalGeneration", "model.", "model.", "as_trained"),
+        ("Qwen2_5_VLForConditionalGeneration", "model.", "language_model.model.", "as_trained"),
+        ("Qwen2_5_VLForConditionalGeneration", "model.", "language_model.", "not_as_trained"),
+        ("Gemma3ForConditionalGeneration", "language_model.model.", "model.language_model.", "as_trained"),
+        ("Gemma3ForConditionalGeneration", "language_model.model.", "model.", "not_as_trained"),
+        ("LlamaForCausalLM", "model.", "model.language_model.", "not_as_trained"),
+    ],
+)
+def test_vllm_serves_every_name_that_its_class_gives_a_module_of_the_base(
+    tmp_path: Path, architecture: str, stored: str, named: str, outcome: str
+) -> None:
+    base = of_architecture(tmp_path / "base", architecture, lambda name: name.replace("model.", stored, 1))
+    adapter = with_names(tmp_path / "lora", "base_model.model.model.", f"base_model.model.{named}")
+    assert check_runtime(adapter, parse_runtime("vllm"), base).outcome == outcome
+
+
+@pytest.mark.parametrize(
+    ("architecture", "server", "outcome"),
+    [
+        ("Qwen2_5_VLForConditionalGeneration", "vllm", "not_as_trained"),
+        ("Qwen2_5_VLForConditionalGeneration", "vllm,enable_tower_connector_lora=false", "not_as_trained"),
+        ("Qwen2_5_VLForConditionalGeneration", "vllm,enable_tower_connector_lora=true", "as_trained"),
+        ("CohereCompassForConditionalGeneration", "vllm,enable_tower_connector_lora=true", "not_as_trained"),
+        ("LlamaForCausalLM", "vllm", "as_trained"),
+    ],
+)
+def test_vllm_ignores_modules_of_a_vision_tower_unless_its_option_applies_them(
+    tmp_path: Path, architecture: str, server: str, outcome: str
+) -> None:
+    base = of_architecture(
+        tmp_path / "base", architecture, lambda name: name.replace("model.layers.", "visual.blocks.", 1)
+    )
+    adapter = with_names(tmp_path / "lora", "model.layers.", "visual.blocks.")
+    assert check_runtime(adapter, parse_runtime(server), base).outcome == outcome
 
 
 @pytest.mark.parametrize(

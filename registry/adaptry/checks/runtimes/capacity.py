@@ -7,7 +7,7 @@ GPU that holds the whole model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
@@ -79,7 +79,7 @@ def build_server_plan(
     )
     return ServerPlan(
         runtime=str(_started(engine, runtime, needs)),
-        flags=tuple(engine.start(needs)),
+        flags=(*engine.start(needs), *_switches(engine, runtime)),
         rank=needs.rank,
         slots=count,
         targets=needs.targets,
@@ -115,6 +115,13 @@ def _rank(served: Sequence[CheckSubject], engine: RuntimeRules, runtime: Runtime
 def _started(engine: RuntimeRules, runtime: Runtime, needs: ServerNeeds) -> Runtime:
     ranks = {name: str(needs.rank) for name in _RANKS if engine.option(name)}
     return Runtime(runtime.engine, runtime.version, {**runtime.options, **ranks})
+
+
+def _switches(engine: RuntimeRules, runtime: Runtime) -> Iterator[str]:
+    """The flags of the switches that were given."""
+    for option in engine.options:
+        if option.kind == "switch" and runtime.options.get(option.name) == "true":
+            yield option.flag
 
 
 def _slot_bytes(served: Sequence[CheckSubject], rank: int) -> int:

@@ -217,9 +217,11 @@ def not_in_base(
     read: NameReader,
     same: Callable[[str], str] = str,
     reads_for: Callable[[BaseRecord], NameReader] | None = None,
+    same_for: Callable[[BaseRecord], Callable[[str], str]] | None = None,
 ) -> Condition:
     """Factors that the engine reads, but for which a known base has no tensor of that name. `same` maps the
-    names that model families give a module to the engine's name; `reads_for` is that of `RuntimeRules`.
+    names that model families give a module to the engine's name, and `same_for` returns that function if it
+    depends on the base; `reads_for` is that of `RuntimeRules`.
     """
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
@@ -227,15 +229,16 @@ def not_in_base(
             return None
         names = {name.rpartition(".")[0] for name in subject.base.tensors}
         read_name = reads_for(subject.base) if reads_for else read
-        known = {same(read_name(f"{name}.lora_A.weight") or name) for name in names}
+        own = same_for(subject.base) if same_for else same
+        known = {own(read_name(f"{name}.lora_A.weight") or name) for name in names}
         unpaired = [name.partition(".lora_")[0].removeprefix(PREFIX) for name in _unpaired_factors(subject)]
         paths = [module.path for module in subject.spec.modules if module.kind in ("linear", "embedding")]
         taken = dict.fromkeys([*paths, *unpaired])
         missing = tuple(
             path
             for path in taken
-            if (same(path) not in known or (same(path) != path and same(path) in taken))
-            and _without_task(path, known) not in known
+            if (own(path) not in known or (own(path) != path and own(path) in taken))
+            and _without_task(own(path), known) not in known
             and not is_wrapped(path)
         )
         if not missing:

@@ -12,10 +12,12 @@ from adaptry.checks.runtimes import (
     shape_conditions,
     shared,
     vllm_classes,
+    vllm_towers,
 )
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes.name_readers import leading_prefixes
 from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
+from adaptry.checks.runtimes.vllm_names import names_in_vllm
 
 _RANK = RuntimeOption(
     "max_lora_rank", "--max-lora-rank", default=16, allowed=(1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -217,6 +219,24 @@ VLLM = RuntimeRules(
             "vllm/lora/model_manager.py · _match_target_modules (vllm-project/vllm #55193)",
         ),
         RuntimeRule(
+            "towers",
+            "changes",
+            "modules outside the language model of a multimodal base, if the base's class in vLLM does not"
+            " support adapters of its towers and connectors",
+            vllm_towers.ignored,
+            repairs.MERGE,
+            "vllm/lora/model_manager.py · _get_punica_wrapper",
+        ),
+        RuntimeRule(
+            "towers",
+            "changes",
+            "modules outside the language model of a multimodal base, without `enable_tower_connector_lora`",
+            vllm_towers.unless_enabled(vllm_towers.outside_language_model),
+            "start the server with --enable-tower-connector-lora, and check with"
+            " --runtime vllm,enable_tower_connector_lora=true",
+            "vllm/lora/model_manager.py · _maybe_init_mm",
+        ),
+        RuntimeRule(
             "names_unknown",
             "refuses",
             "modules whose last name is not that of any matrix of the base",
@@ -229,7 +249,9 @@ VLLM = RuntimeRules(
             "changes",
             "module names that are not in the base's files",
             vllm_classes.except_tied_head(
-                name_conditions.not_in_base(leading_prefixes, reads_for=vllm_classes.reader_for)
+                name_conditions.not_in_base(
+                    leading_prefixes, reads_for=vllm_classes.reader_for, same_for=names_in_vllm
+                )
             ),
             repairs.DISK_NAMES,
             "vllm/lora/lora_model.py · check_unexpected_modules reads only the last part"
@@ -294,6 +316,7 @@ VLLM = RuntimeRules(
         RuntimeOption("max_loras", "--max-loras", default=1),
         RuntimeOption("max_cpu_loras", "--max-cpu-loras"),
         RuntimeOption("lora_target_modules", "--lora-target-modules", "names"),
+        RuntimeOption(vllm_towers.TOWERS, "--enable-tower-connector-lora", "switch"),
     ),
     warnings=(
         (

@@ -15,6 +15,7 @@ from adaptry.checks.runtimes.conditions import last_name
 from adaptry.checks.runtimes.name_readers import NameReader, leading_prefixes
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
+from adaptry.checks.runtimes.vllm_names import architecture
 
 
 def _names(text: str) -> frozenset[str]:
@@ -140,7 +141,7 @@ transformers implements: `_create_hf_to_vllm_mapper` in `models/transformers/bas
 
 def reader_for(base: BaseRecord) -> NameReader:
     """How vLLM reads the names of an adapter for this base."""
-    renamed = RENAMED_PREFIXES.get(_architecture(base), ())
+    renamed = RENAMED_PREFIXES.get(architecture(base), ())
 
     def read(name: str) -> str | None:
         path = leading_prefixes(name)
@@ -154,13 +155,13 @@ def reader_for(base: BaseRecord) -> NameReader:
 
 def takes_no_adapters(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """A base whose class in vLLM takes no adapters. Needs the base."""
-    name = _architecture(subject.base)
+    name = architecture(subject.base)
     return ConditionMatch(f"its class {name} takes no adapters") if name in WITHOUT_ADAPTERS else None
 
 
 def unlisted_embeddings(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Updates of an embedding or of the output head that the base's class does not list. Needs the base."""
-    name = _architecture(subject.base)
+    name = architecture(subject.base)
     if name not in EMBEDDING_MODULES:
         return None
     paths = [path for path in _embeddings(subject) if last_name(path) not in EMBEDDING_MODULES[name]]
@@ -173,7 +174,7 @@ def unlisted_embeddings(subject: CheckSubject, runtime: Runtime) -> ConditionMat
 
 def unknown_embeddings(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
     """Updates of an embedding in a base whose class is unknown."""
-    if _architecture(subject.base) in {*EMBEDDING_MODULES, *WITHOUT_ADAPTERS}:
+    if architecture(subject.base) in {*EMBEDDING_MODULES, *WITHOUT_ADAPTERS}:
         return None
     paths = [module.path for module in subject.spec.modules if module.kind == "embedding"]
     if not paths:
@@ -188,7 +189,7 @@ def except_tied_head(condition: Condition) -> Condition:
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         match, base = condition(subject, runtime), subject.base
         is_tied = base is not None and base.facts.get("tie_word_embeddings") is True
-        is_made = is_tied and "lm_head" in EMBEDDING_MODULES.get(_architecture(base), ())
+        is_made = is_tied and "lm_head" in EMBEDDING_MODULES.get(architecture(base), ())
         return None if match and is_made and set(match.modules) == {"lm_head"} else match
 
     return found
@@ -200,9 +201,3 @@ def _embeddings(subject: CheckSubject) -> Sequence[str]:
         for module in subject.spec.modules
         if module.kind == "embedding" or last_name(module.path) == "lm_head"
     ]
-
-
-def _architecture(base: BaseRecord | None) -> str:
-    """The class that the base's config names; empty if it is unknown."""
-    (name, *_) = (base.facts.get("architectures") if base else None) or ("",)
-    return str(name)
