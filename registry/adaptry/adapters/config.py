@@ -55,7 +55,7 @@ _LOADER_PATHS = {"corda_config": ("cache_file", "covariance_file")}
 
 
 def _anywhere(pattern: str) -> str:
-    """A pattern of the whole names in which `pattern` is found."""
+    """A pattern that matches the whole of every name in which `pattern` is found."""
     found = _FLAGS.match(pattern)
     flags = found[0] if found else ""
     return f"{flags}(?s:.*?)(?:{pattern[len(flags) :]})(?s:.*)"
@@ -81,8 +81,8 @@ class AdapterConfig:
 
     @property
     def unknown_library(self) -> str | None:
-        """The module that `auto_mapping` names, unless it belongs to a known model library. Never imported
-        here.
+        """The module that `auto_mapping` names, unless it belongs to a known model library. It is never
+        imported here.
         """
         mapping = self.fields.get("auto_mapping")
         library = mapping.get("parent_library") if isinstance(mapping, dict) else None
@@ -191,8 +191,8 @@ class AdapterConfig:
     @cached_property
     def excluding_patterns(self) -> Mapping[str, str]:
         """Items of `modules_to_save` that are not plain names, each with a pattern of the modules that PEFT
-        does not adapt because of it. PEFT saves modules whose names end with an item, but leaves out those
-        that an item matches as a pattern.
+        does not adapt because of the item. PEFT saves modules whose names end with an item, but leaves out
+        those that an item matches as a pattern.
         """
         return {
             item: rf"(?:(^|.*\.){item}($|\..*)).*"
@@ -240,7 +240,7 @@ class AdapterConfig:
 
     @property
     def has_patterns(self) -> bool:
-        """Whether it has patterns, which are matched within a time limit, so results may vary."""
+        """Whether the config has patterns. They are matched within a time limit, so results may vary."""
         return bool(self.whole_patterns) or any(self.fields.get(key) for key in _MAPPINGS)
 
     @cached_property
@@ -361,7 +361,7 @@ def _refuse_library(mapping: object) -> None:
 
 
 def _check_count(items: Collection[str], key: str) -> None:
-    """Raises `InvalidConfig` if there are too many to match each of them with every module of a model."""
+    """Raises `InvalidConfig` if there are too many patterns to match each with every module of a model."""
     if len(items) > _MAX_NAMES:
         raise InvalidConfig(f"adapter_config.json: {key} has {len(items):,} names (at most {_MAX_NAMES})")
 

@@ -138,7 +138,7 @@ def is_weights(path: str) -> bool:
 
 def defines_adapter(path: str) -> bool:
     """Whether a file with this name, in any folder, can be the weights, the config or a further file of some
-    tool's adapter; a README or a tokenizer is only beside them.
+    tool's adapter. A README or a tokenizer cannot.
     """
     name = path.rpartition("/")[2]
     return is_weights(name) or any(
@@ -155,7 +155,7 @@ def is_adapter_file(path: str) -> bool:
 def detect_format(names: Iterable[str]) -> AdapterFormat | None:
     """The format of an adapter with these files, recognised by the name of its weights; None if no format
     matches. If two formats use the same name, the keys in the file decide (`layouts.format_by_keys`). Files
-    in subfolders, such as checkpoints of a training, are not part of it.
+    in subfolders, such as training checkpoints, are not part of the adapter.
     """
     present = {name for name in names if "/" not in name}
     for format in FORMATS.values():

@@ -1,5 +1,5 @@
-"""A diffusers pipeline as a base: the checkpoints of all its parts, with the part's name before each
-tensor's.
+"""A diffusers pipeline as a base: the checkpoints of all its parts, with the part's name in front of each
+tensor's name.
 
 LoRA files of diffusers use these names (`unet.down_blocks.0.…`, `text_encoder.…`). A pipeline can be
 fingerprinted and checked against. Nothing is merged into it, so `open_checkpoint` does not open it.
@@ -21,7 +21,7 @@ _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=8, nodes=10_000)
 
 
 def open_base_folder(folder: Path | str) -> HfCheckpoint:
-    """Opens the base in a folder, a model or a pipeline. Raises what `open_checkpoint` and `open_pipeline`
+    """Opens the base in a folder: a model or a pipeline. Raises what `open_checkpoint` and `open_pipeline`
     raise.
     """
     folder = Path(folder).expanduser()

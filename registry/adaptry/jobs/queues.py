@@ -28,8 +28,8 @@ def job_queue(queue: str) -> str:
 
 
 def runner_queues(devices: Iterable[str], tags: Iterable[str], memory: int) -> tuple[str, ...]:
-    """Every runner accepts the smallest size: a small machine runs small steps one at a time. `devices` are
-    those in addition to the processor.
+    """The queues that a runner serves. Every runner accepts the smallest size: a small machine runs small
+    steps one at a time. `devices` are those in addition to the processor.
     """
     sizes = [size for size in _SIZES if size == _SIZES[0] or size * GIB <= memory]
     return tuple(

@@ -53,7 +53,7 @@ def serve(requests: socket.socket, target: io.BufferedWriter, numpy: str = "") -
 
 
 def _receive_head(requests: socket.socket) -> tuple[bytes, list[int]]:
-    """The four bytes of a length, and the file that was sent with it, if any. Fewer bytes at the end."""
+    """The four bytes of a length, fewer at the end, and the file that was sent with it, if any."""
     head, files = b"", []
     while len(head) < 4:
         piece, more, _, _ = socket.recv_fds(requests, 4 - len(head), 1)

@@ -113,7 +113,7 @@ def merge_expert(weight: Tensor, parts: ModuleTensors, expert: FusedExpert) -> T
 
 
 def merge_bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
-    """`bias` [out] after the merge (`lora_bias`): B's bias is scaled like the update."""
+    """`bias` [out] after the merge (`lora_bias`); the bias of B is scaled like the update."""
     return (bias.float() + parts["B_bias"] * parts.module.scale).to(bias.dtype)
 
 

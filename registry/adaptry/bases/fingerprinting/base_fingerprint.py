@@ -125,7 +125,7 @@ def _is_tied(checkpoint: HfCheckpoint, weights: list[str], copies: frozenset[str
 
 
 def _tied_copies(view: LogicalView, weights: list[str], reader: Callable[[str], ReadAt]) -> frozenset[str]:
-    """Output heads that older tools stored although they are tied: copies that equal the embedding in all
+    """Output heads that older tools stored although they are tied. They equal the embedding in all
     samples.
     """
     checkpoint = view.checkpoint

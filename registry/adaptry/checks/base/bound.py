@@ -63,7 +63,7 @@ def _repeated(bound: BoundAdapter) -> Iterator[Finding]:
 
 
 def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
-    """Parts that PEFT drops, refuses or replaces."""
+    """Findings about parts that PEFT drops, refuses or replaces."""
     for refusal in bound.refusals:
         yield build_finding("peft_refuses", refusal)
     by_reason: dict[tuple[DropCause, str], list[DroppedPart]] = {}
@@ -101,7 +101,7 @@ def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
 
 
 def _used_otherwise(bound: BoundAdapter) -> Iterator[Finding]:
-    """Modules that the model does not call, or that do more than PEFT's layers expect."""
+    """Findings about modules that the model does not call, or that do more than PEFT's layers expect."""
     if bound.adapter.format is not PEFT:
         return
     places = [(bare_path(target.module.path), target.weight.shape) for target in bound.module_map.placed]

@@ -37,7 +37,7 @@ def peft_files(source: str) -> RuntimeRule:
 
 
 def other_method(source: str) -> tuple[RuntimeRule, ...]:
-    """For engines that do not read `peft_type`."""
+    """A rule for engines that do not read `peft_type`."""
     return (
         RuntimeRule(
             "method_ignored",
@@ -70,7 +70,9 @@ def prefix(source: str) -> RuntimeRule:
 
 
 def factor_shapes(source: str, *, rank: bool = True) -> tuple[RuntimeRule, ...]:
-    """For engines that refuse factors that do not fit each other, the base or (with `rank`) the config."""
+    """A rule for engines that refuse factors that do not fit each other, the base or (with `rank`) the
+    config.
+    """
     rules = (
         ("factors_differ", "factors of a module with different ranks", shape_conditions.factor_ranks_differ),
         ("shapes", "factors whose sizes differ from the base's weights", shape_conditions.unlike_base),
@@ -98,7 +100,7 @@ def only_lora(source: str) -> RuntimeRule:
 
 
 def dora(effect: Effect, source: str, *, by_file: bool = False) -> RuntimeRule:
-    """`by_file`: for engines that read the tensors and not `use_dora`."""
+    """The rule about DoRA. `by_file`: for engines that read the tensors and not `use_dora`."""
     by_trait = when.trait("dora", "it is a DoRA, whose magnitudes scale the base's weights")
     title = "DoRA's magnitudes in its file" if by_file else "DoRA"
     found = when.magnitudes_in_file if by_file else by_trait
@@ -126,7 +128,7 @@ def saved_modules(effect: Effect, source: str) -> RuntimeRule:
 
 
 def copied_embeddings(source: str) -> tuple[RuntimeRule, ...]:
-    """For engines that ignore the copy and use the base's embedding."""
+    """A rule for engines that ignore the copy and use the base's embedding."""
     rules: tuple[tuple[Likeness, Effect, str, str], ...] = (
         ("equal", "needs", "a copy of an embedding with its update", repairs.DROP_COPIES),
         ("rounded", "changes", "a rounded copy of an embedding with its update", repairs.DROP_COPIES),
@@ -169,7 +171,7 @@ def unmatched(effect: Effect, source: str) -> RuntimeRule:
 
 
 def wrapped_names(effect: Effect, source: str) -> RuntimeRule:
-    """For engines that look modules up by their complete names."""
+    """A rule for engines that look modules up by their complete names."""
     title = "names with parts that torch.compile, FSDP or checkpointing add (such as `_orig_mod`)"
     return RuntimeRule("names_wrapped", effect, title, when.wrapped, repairs.SPELL, source)
 

@@ -57,7 +57,9 @@ def is_plain(adapter: Adapter) -> bool:
 
 
 def normalise_lora(adapter: Adapter, options: ConvertOptions) -> NormalisedLora:
-    """Raises `CheckFailed` if the file does not determine which parameter it changes."""
+    """The plain form of a LoRA. Raises `CheckFailed` if the file does not determine which parameter a module
+    changes.
+    """
     modules = {site_of(adapter, module): module for module in adapter.spec.modules}
     scales = {module.scale for module in modules.values()}
     is_narrowed = options.rank is not None or options.energy is not None

@@ -61,7 +61,7 @@ def plan_ranks(parent: ParentAdapter, more: Sequence[int] = ()) -> RankPlan:
 def choose_rank(parent: ParentAdapter, allowed: Sequence[int], energy: float | None = None) -> RankPoint:
     """The smallest allowed rank that keeps the share `energy` (None: all); if none does, the largest allowed.
 
-    Raises as `plan_ranks`.
+    Raises the errors of `plan_ranks`.
     """
     found = compute_spectra(open_adapter_deltas(parent))
     return smallest_allowed_rank(found, allowed, 1.0 if energy is None else energy)

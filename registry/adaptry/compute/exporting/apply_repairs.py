@@ -123,7 +123,7 @@ def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
 
 
 def _merge_note(decided: ExportPlan) -> str:
-    """That the result is not an adapter, which a caller who names an engine expects."""
+    """A note that the result is not an adapter, which a caller who names an engine expects."""
     return (
         f"the result is a whole model, not an adapter: {decided.needs_merge[0].reason}, so the update is"
         " merged into the base's weights"

@@ -44,7 +44,7 @@ class PreparedExport:
     repaired: RepairedAdapter | None
 
     def write(self, target: Path, options: ExportOptions) -> ExportResult:
-        """Raises what the format's function raises."""
+        """Writes the files. Raises what the format's function raises."""
         return self.result(self.format.write(self.parent, target, options))
 
     def result(self, notes: tuple[str, ...]) -> ExportResult:

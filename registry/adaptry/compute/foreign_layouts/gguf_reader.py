@@ -112,7 +112,9 @@ def find_gguf(path: Path) -> Path | None:
 
 
 def read_gguf(file: Path, label: str) -> GgufLora:
-    """Raises `InvalidWeights` (not GGUF, or single factors), `Unsupported` (not a LoRA, or quantised)."""
+    """Reads the file. Raises `InvalidWeights` (not GGUF, or single factors), `Unsupported` (not a LoRA, or
+    quantised).
+    """
     gguf = import_gguf()
     content = FolderContent(file.parent, [file.name])  # opened first, to notice changes from now on
     try:

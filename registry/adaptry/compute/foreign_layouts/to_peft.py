@@ -42,8 +42,8 @@ _METHODS: Mapping[str, frozenset[str]] = {"kohya": kohya.METHODS}
 
 @dataclass(frozen=True, slots=True)
 class PeftView:
-    """The adapter as PEFT would have written it, with notes for the user. `model` is its model, if the base
-    has several.
+    """The adapter as PEFT would have written it, with notes for the user. `model` names the model that the
+    adapter belongs to, if the base has several.
     """
 
     adapter: Adapter
@@ -79,8 +79,8 @@ def parent_as_peft(parent: ParentAdapter) -> tuple[ParentAdapter, tuple[str, ...
 def convert_to_peft(
     parent: ParentAdapter, base: BaseRecord | None = None, part: str | None = None
 ) -> LazyAdapter:
-    """Another tool's `parent` in PEFT's layout. If `base` is given, PEFT loads all of it, and it is the
-    declared base of the result, unless the parent's is known.
+    """Another tool's `parent` in PEFT's layout. If `base` is given, PEFT can load the whole result onto it,
+    and it becomes the result's declared base unless the parent's base is known.
 
     Raises what `open_as_peft` raises, and `CheckFailed` if it does not fit the base.
     """

@@ -157,7 +157,9 @@ def _check_values(entry: WeightedAdapter, inspector: Inspector, tenant: str) -> 
 
 
 def _check_new(target: Path) -> None:
-    """Raises `Conflict` if the target exists: a merge never replaces a model that someone may be loading."""
+    """Raises `Conflict` if the target exists: a merge never replaces a model, since someone may be loading
+    it.
+    """
     if target.is_dir() and any(target.iterdir()):
         raise Conflict(f"{target} exists and is not empty; choose another place, or remove it first")
     require_free(target)

@@ -21,7 +21,7 @@ _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def write_side_files(plan: MergePlan, folder: Path) -> None:
-    """Everything but weights, into `folder`, which exists."""
+    """Writes everything but weights into `folder`, which must exist."""
     for path in copied_files(plan):
         shutil.copyfile(path, folder / path.name)
     for name, data in generated_files(plan).items():

@@ -1,7 +1,7 @@
 """The fastest kernel, nearly as fast as memory: one pass over W in compiled code, without torch.
 
 It supports weights that the compiled loop supports (unchanged dtype, rows with a multiple of 32 elements) and
-that it sums in BLAS' order (neither thin nor deep products, see `kernel`). Torch merges all others.
+that it sums in BLAS' order (products that are neither thin nor deep, see `kernel`). Torch merges all others.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _compiled = compile_once(CompiledFormula)  # one per formula, dtype and process;
 
 
 class LlvmKernel(MergeKernel):
-    """For the CPU; releases the interpreter lock while it computes."""
+    """The kernel for the CPU; it releases the interpreter lock while it computes."""
 
     def __init__(self, capacity: int) -> None:
         maps = mmap.mmap(-1, capacity), mmap.mmap(-1, capacity)
@@ -66,8 +66,8 @@ class LlvmKernel(MergeKernel):
 
     @staticmethod
     def supports_formula(weight: KernelWeight, formula: RowFormula) -> bool:
-        """Whether this kernel computes such a change. Only on x86 is the order known in which torch sums a
-        norm.
+        """Whether this kernel computes such a change. The order in which torch sums a norm is known only on
+        x86.
         """
         if formula.kind == "mapped":
             is_plain = weight.dtype in CONVERT and weight.source_dtype == weight.dtype

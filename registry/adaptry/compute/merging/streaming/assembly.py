@@ -1,7 +1,7 @@
 """Opens a merged model from its inputs. Everything that can fail fails here, before a weight is computed.
 
 A store names files by digest; while they are opened, they are linked into folders as loaders expect. Messages
-use the user's names of base and adapter, and never a path on this machine.
+name the base and the adapter as the user does, and never contain a path on this machine.
 """
 
 from __future__ import annotations

@@ -167,7 +167,9 @@ class VirtualCheckpoint:
         self.tallies[tally.tensor.name] = tally
 
     def _note(self, tally: ValueTally) -> None:
-        """Raises `CheckFailed` if values became infinite or NaN, and then for every later read."""
+        """Records the values' tally. Raises `CheckFailed` if values became infinite or NaN, and from then on
+        for every read.
+        """
         tensor = tally.tensor
         try:
             require_finite({tensor.name: tally.non_finite}, tensor.dtype)

@@ -61,7 +61,7 @@ class StackFolders:
         self._layout.discard_unused(part)
 
     def sizes(self) -> tuple[int, ...]:
-        """The bytes of each stack."""
+        """The size of each stack in bytes."""
         return self._layout.sizes()
 
     def _ensure_present(self, key: str, parts: Sequence[Digest], write: WriteStack) -> None:

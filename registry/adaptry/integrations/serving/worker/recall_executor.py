@@ -1,4 +1,4 @@
-"""Drops withdrawn versions, and verifies that: unloads, deletes the files, sends a request that must fail.
+"""Drops withdrawn versions, and verifies this: unloads, deletes files, sends a request that must fail.
 
 The files stay until no request uses them, because an engine reads evicted weights from there again (vLLM
 exits if the files do not exist). Once they are deleted, an engine that reloads an unloaded adapter from a
@@ -73,7 +73,7 @@ class RecallExecutor:
         self.state_file.save_if_possible()
 
     def note_state(self, version: VersionInfo) -> None:
-        """Records a recall, or unblocks a version whose recall the registry has reversed since."""
+        """Records a recall, or unblocks a version whose recall the registry has since reversed."""
         if version.state in WITHDRAWN:
             reason = state_warning(version) or "withdrawn"
             self._record(version.digest, version.name, reason, version.state_generation)
@@ -129,7 +129,7 @@ class RecallExecutor:
     def confirm_dropped(
         self, withdrawals: Sequence[Withdrawal], loaded: Sequence[EngineAdapter]
     ) -> tuple[DroppedAdapter, ...]:
-        """Which of the registry's withdrawals are verified as dropped here."""
+        """The withdrawals by the registry that are verified as dropped here."""
         unloaded = {one.digest for one in withdrawals} - {one.digest for one in loaded}
         if not self.engine.is_unload_final and not self._ensure_restarted(unloaded):
             return ()
