@@ -232,7 +232,7 @@ class AdapterConfig:
 
     @cached_property
     def whole_patterns(self) -> tuple[str, ...]:
-        """The config's patterns of whole names, all of which PEFT must be able to compile."""
+        """The config's patterns for whole names. PEFT must be able to compile all of them."""
         texts = [value for key in _WHOLE if isinstance(value := self.fields.get(key), str)]
         layers = [pattern for item, both in self.layer_patterns.items() for pattern in (item, *both)]
         searched = [pattern for both in self.searched_patterns.items() for pattern in both]
@@ -263,13 +263,13 @@ class AdapterConfig:
         return default if pattern is None else values[pattern]
 
     def rank_for(self, name: str, default: int) -> int:
-        """The rank that `rank_pattern` gives the module `name`. Raises what `value_for` raises, and
+        """The rank that `rank_pattern` gives the module `name`. Raises the errors of `value_for`, and
         `InvalidConfig` for a value that is not a rank.
         """
         return check_rank(self.value_for("rank_pattern", name, default), "a value of rank_pattern")
 
     def alpha_for(self, name: str, default: float) -> float:
-        """The alpha that `alpha_pattern` gives the module `name`. Raises what `value_for` raises, and
+        """The alpha that `alpha_pattern` gives the module `name`. Raises the errors of `value_for`, and
         `InvalidConfig` for a value that is not a number.
         """
         value = self.value_for("alpha_pattern", name, default)

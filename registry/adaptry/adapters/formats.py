@@ -20,10 +20,10 @@ class AdapterFormat:
     """The files of an adapter as one tool writes them.
 
     `config` is empty if the weights' file contains everything. `extra_files` are the tool's other files that
-    belong to the adapter. `pickle` is the name under which it writes the weights as a pickle, and `remedy`
-    says what to do about that. `save_hint` says how it saves an adapter, and `usage_hint` how it uses or
-    merges adapters that we cannot merge. `names_modules`: whether its tensors have names of a checkpoint's
-    modules, and not of a pipeline's parts.
+    belong to the adapter. `pickle` is the name under which it writes the weights as a pickle, and `remedy` is
+    the advice about such a file. `save_hint` describes how the tool saves an adapter, and `usage_hint` how it
+    uses or merges adapters that we cannot merge. `names_modules`: whether its tensors have names of a
+    checkpoint's modules, and not of a pipeline's parts.
     """
 
     name: str

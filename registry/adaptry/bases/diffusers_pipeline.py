@@ -21,8 +21,8 @@ _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=8, nodes=10_000)
 
 
 def open_base_folder(folder: Path | str) -> HfCheckpoint:
-    """Opens the base in a folder: a model or a pipeline. Raises what `open_checkpoint` and `open_pipeline`
-    raise.
+    """Opens the base in a folder: a model or a pipeline. Raises the errors of `open_checkpoint` and
+    `open_pipeline`.
     """
     folder = Path(folder).expanduser()
     return open_pipeline(folder) if (folder / INDEX).is_file() else open_checkpoint(folder)
@@ -32,7 +32,7 @@ def open_pipeline(folder: Path) -> HfCheckpoint:
     """Opens the pipeline that diffusers' `save_pretrained` wrote into `folder`.
 
     Its config has the pipeline's class, as `architectures`, and the parts' configs by name. Raises
-    `InvalidConfig`, `NotFound` if no part has weights, and what opening a part raises.
+    `InvalidConfig`, `NotFound` if no part has weights, and the errors of opening a part.
     """
     try:
         index = strictjson.loads((folder / INDEX).read_bytes(), _LIMITS, str(folder / INDEX))

@@ -151,7 +151,7 @@ def side_files(folder: Path) -> Iterator[Path]:
 def list_shard_names(present: Set[str], folder: Path, label: str, stem: str = "model") -> list[str]:
     """The names of a checkpoint's weights files among the files `present`; an index is read from `folder`.
 
-    Raises what `open_checkpoint` raises, naming the checkpoint `label`.
+    Raises the errors of `open_checkpoint`, naming the checkpoint `label`.
     """
     single = f"{stem}.safetensors"
     index = f"{single}.index.json"

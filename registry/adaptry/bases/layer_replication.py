@@ -100,7 +100,7 @@ def deeper_names(names: Iterable[str], layers: Sequence[int]) -> DeeperNames:
 def deeper_record(base: BaseRecord, layers: Sequence[int]) -> BaseRecord:
     """A record of the model with these layers of the base, for looking up names and shapes, and never stored.
 
-    Raises what `deeper_names` raises.
+    Raises the errors of `deeper_names`.
     """
     names = deeper_names(base.tensors, layers)
     tensors = {name: base.tensors[source] for name, source in names.source.items()}

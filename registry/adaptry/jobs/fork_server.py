@@ -1,9 +1,9 @@
 """`python -m adaptry.jobs.fork_server`: a warm process whose copies run the steps of jobs.
 
-It imports what steps need, and forks for each request on its standard input, a Unix socket: a new interpreter
-would need a second for imports that a fork already has, and three with torch (`--torch`). It runs no step
-itself and starts no threads, since only such a process can be forked safely (NumPy's BLAS has one, and ends
-it before a fork). It ends with the runner.
+It imports the modules that steps need, and forks for each request on its standard input, a Unix socket: a new
+interpreter would need a second for imports that a fork already has, and three with torch (`--torch`). It runs
+no step itself and starts no threads, since only such a process can be forked safely (NumPy's BLAS has one,
+and ends it before a fork). It ends with the runner.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Detects dead runners: a runner counts as dead if its counter has not changed for too long.
 
 The time is measured by the watcher's own steady clock. Wall clocks are not used, so a clock that jumps has no
-effect. A runner that was only slow loses its current steps, of which other runners have begun new attempts.
+effect. A runner that was only slow loses its current steps, since other runners have begun new attempts of
+them.
 """
 
 from __future__ import annotations

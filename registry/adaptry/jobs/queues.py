@@ -50,7 +50,7 @@ def next_of_each_namespace(jobs: Iterable[UnfinishedJob], most: int) -> Iterator
 
 
 def can_run(runner: RunnerInfo, needs: JobNeeds) -> bool:
-    """Whether a runner has what a step needs."""
+    """Whether a runner meets a step's requirements."""
     return step_queue(needs) in runner_queues(runner.devices, runner.tags, runner.memory)
 
 

@@ -23,8 +23,8 @@ _MOST_HERE = 256
 def inspect_content(
     inspector: Inspector, content: Content, tenant: str = ""
 ) -> Mapping[str, WeightsInspection]:
-    """Inspects every weights file of `content`; returns the results by path. Raises what `inspect_file`
-    raises.
+    """Inspects every weights file of `content`; returns the results by path. Raises the errors of
+    `inspect_file`.
     """
     return {
         path: inspect_file(inspector, content, path, tenant)
@@ -40,8 +40,8 @@ def inspect_file(
     tenant: str = "",
     header: SafetensorsHeader | None = None,
 ) -> WeightsInspection:
-    """Inspects one file, whose `header` may already have been read. Raises `InvalidWeights`, and what
-    `Inspector.inspect` raises.
+    """Inspects one file, whose `header` may already have been read. Raises `InvalidWeights`, and the errors
+    of `Inspector.inspect`.
     """
     header = header or read_header(content.reader(path), content.sizes[path], path)
     if (found := inspect_tiny(WeightsFile(content, path, header))) is not None:

@@ -174,7 +174,7 @@ class _Child:
     ) -> list[TensorStatistics]:
         """Measures these tensors, and prepares for a file of `expected` bytes.
 
-        Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and what `source` raises; then the child is
+        Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and the errors of `source`; then the child is
         lost.
         """
         size = sum(info.size for info in tensors.values())

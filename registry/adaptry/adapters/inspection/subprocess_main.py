@@ -28,8 +28,8 @@ _READ_AHEAD = 1 << 20
 
 
 def serve(requests: socket.socket, target: io.BufferedWriter, numpy: str = "") -> None:
-    """Answers requests until the socket closes. `numpy` is the folder of numpy if it is to be imported first;
-    otherwise it is empty.
+    """Answers requests until the socket closes. `numpy` is the folder of numpy if it should be imported
+    first; if empty, numpy is imported only when a request needs it.
     """
     stream = io.BufferedReader(socket.SocketIO(requests, "r"), _READ_AHEAD)
     measure = _with_numpy(numpy) if numpy else None

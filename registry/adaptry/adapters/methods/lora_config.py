@@ -69,7 +69,7 @@ _NEVER_MERGED = {
 
 @dataclass(frozen=True, slots=True)
 class LoraVariant:
-    """What a LoRA's config says about how its factors act, read once.
+    """How a LoRA's factors act according to its config, which is read once.
 
     `initialisation` is the name in `init_lora_weights`; empty for true and false, which need no name.
     `block_count` is that of BD-LoRA, with the parts of names of modules whose A
@@ -195,7 +195,7 @@ def _is_refused(config: AdapterConfig, key: str, name: str) -> bool:
 
 
 def pattern_problems(config: AdapterConfig) -> list[str]:
-    """Sentences that say why the config does not determine the ranks or scales of some modules."""
+    """Sentences that explain why the config does not determine the ranks or scales of some modules."""
     return [
         f"{key}: {reason}"
         for key in ("rank_pattern", "alpha_pattern")

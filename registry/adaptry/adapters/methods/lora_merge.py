@@ -1,7 +1,7 @@
 """The change that a LoRA makes to a weight or bias, with PEFT 0.21's order of operations for each variant.
 
-Every variant starts from the weight (or from what its initialisation left of it), and adds `scale · B·A` in
-the layer's shape. Variants round at different steps, which affects a fifth of all half-precision values.
+Every variant starts from the weight (or from the part that its initialisation left), and adds `scale · B·A`
+in the layer's shape. Variants round at different steps, which affects a fifth of all half-precision values.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class ModuleTensors(Protocol):
         ...
 
     def weight(self) -> Tensor:
-        """For a change of a bias: the base's weight of the module, unchanged and in its stored dtype."""
+        """The base's weight of the module, unchanged and in its stored dtype; for changes of a bias."""
         ...
 
 
@@ -366,7 +366,9 @@ def added(weight: Tensor, update: Tensor, kind: dtype | None = None) -> Tensor:
 
 
 def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[int, ...]], Tensor]:
-    """For `add_delta`: the update of a matrix from a method's factors, up @ down, transposed for a Conv1D."""
+    """The update of a matrix from a method's factors, up @ down, transposed for a Conv1D. An argument for
+    `add_delta`.
+    """
 
     def delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
         is_transposed = parts.orientation == "conv1d"

@@ -57,7 +57,8 @@ def row_change(
 ) -> RowChange | None:
     """`change` of a matrix [out, in], where `tall` are the tensors with a row for each output.
 
-    None for other orientations, and if a tensor does not fit: the change of the whole then says why.
+    None for other orientations, and if a tensor does not fit; changing the whole weight then reports the
+    reason.
     """
     if not is_matrix(parts, shape) or any(len(tensor) != shape[0] for tensor in tall.values()):
         return None

@@ -163,7 +163,7 @@ class _HashRun:
         self._done = self._reported = 0
 
     def run(self, threads: int) -> None:
-        """Hashes everything. Raises what reading raises."""
+        """Hashes everything. Raises the errors of reading."""
         self._progress("hashing", 0, self._total)
         with ThreadPoolExecutor(threads) as pool:
             working = [pool.submit(self._work, 2 * threads) for _ in range(threads)]

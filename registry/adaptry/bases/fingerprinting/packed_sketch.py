@@ -29,7 +29,9 @@ _INT8 = 127.0
 
 
 def sketch_packed_weight(packed: PackedWeight, name: str, reader: Callable[[str], ReadAt]) -> Sketch:
-    """The sketch of a packed weight, normalised name `name`. Raises `InvalidWeights` if a file is cut."""
+    """The sketch of a packed weight, normalised name `name`. Raises `InvalidWeights` if a file is
+    truncated.
+    """
     if not packed.is_bitsandbytes:
         raw = (
             base64.b64decode(sketch_tensor(reader(part.name), part.info, f"{name}\t{role}").samples)

@@ -1,4 +1,6 @@
-"""Findings about an adapter bound to its base: whether it fits, and what PEFT drops, refuses or fills in."""
+"""Findings about an adapter bound to its base: whether it fits, and which parts PEFT drops, refuses or fills
+in.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Modules that a model uses in a way that PEFT's layers do not expect.
 
-PEFT's layers change what a module returns when it is called. Some models read a module's weight themselves,
-so that the adapted model answers as if it had not been adapted; only a merge changes the weight. In some
-Mamba models PEFT refuses a few of these modules. And some modules do more than multiply or look up: they add
-an offset to positions, normalise, or return several values, while PEFT's layer computes its update from the
-input as it is.
+PEFT's layers change the result of calling a module. Some models read a module's weight themselves, so that
+the adapted model answers as if it had not been adapted; only a merge changes the weight. In some Mamba models
+PEFT refuses a few of these modules. And some modules do more than multiply or look up: they add an offset to
+positions, normalise, or return several values, while PEFT's layer computes its update from the input as it
+is.
 """
 
 from __future__ import annotations

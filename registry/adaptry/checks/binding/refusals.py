@@ -119,8 +119,8 @@ def _selected_matrices(model: LoadedModel) -> Iterator[str]:
 
 
 def _fused_targets(model: LoadedModel) -> Iterator[str]:
-    """In families whose targets PEFT converts, it raises `ValueError` if it finds one half of a fused
-    parameter, and does not use its default list.
+    """Targets that select half of a fused parameter. In families whose targets PEFT converts, it raises
+    `ValueError` if it finds one half of a fused parameter, and does not use its default list.
     """
     config, matrices = model.adapter.config, EXPERT_MATRICES[expert_family(model.model_type)]
     if config.fields.get("target_modules") is None and not config.names("target_parameters"):

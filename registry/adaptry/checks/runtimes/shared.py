@@ -193,8 +193,9 @@ def listed_bias(source: str) -> RuntimeRule:
 
 
 def variants(effect: Effect, source: str, but: tuple[str, ...] = ()) -> RuntimeRule:
-    """For engines that ignore the field (`changes`), QA-LoRA on a base without packed weights is served as
-    trained: PEFT itself applies it to GPTQ layers only (peft/tuners/lora/gptq.py).
+    """The rule about LoRA variants. For engines that ignore the field (`changes`), QA-LoRA on a base without
+    packed weights is served as trained: PEFT itself applies it to GPTQ layers only
+    (peft/tuners/lora/gptq.py).
     """
     sentences = {name: text for name, text in _VARIANTS.items() if name not in but}
     plain = {name: text for name, text in sentences.items() if name != "qalora"}
@@ -209,8 +210,9 @@ def variants(effect: Effect, source: str, but: tuple[str, ...] = ()) -> RuntimeR
 
 
 def starts_from_base(effect: Effect, source: str) -> RuntimeRule:
-    """For engines that ignore the field (`changes`), an adapter of embeddings only is served as trained: PEFT
-    initialises those in the usual way, except for LoftQ (peft/tuners/lora/layer.py · Embedding).
+    """The rule about initialisations that start from the base. For engines that ignore the field (`changes`),
+    an adapter of embeddings only is served as trained: PEFT initialises those in the usual way, except for
+    LoftQ (peft/tuners/lora/layer.py · Embedding).
     """
     title = "an initialisation that removes part of the base (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)"
     any_start, of_embeddings = (

@@ -77,7 +77,7 @@ def normalise_lora(adapter: Adapter, options: ConvertOptions) -> NormalisedLora:
 
 
 def normalisation_notes(made: NormalisedLora) -> Iterator[str]:
-    """Notes about what was folded, and where the scale is now."""
+    """Notes about the features that were folded, and where the scale is now."""
     fields = made.adapter.config.fields
     words = [
         word

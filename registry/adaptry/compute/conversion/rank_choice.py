@@ -1,4 +1,6 @@
-"""Choosing a rank for an adapter: what each would keep, and the smallest allowed one that keeps enough."""
+"""Chooses a rank for an adapter: how much each rank would keep, and the smallest allowed rank that keeps
+enough.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from adaptry.core.lazy_dataclass import dataclass
 @dataclass(frozen=True, slots=True, repr=False)
 class RankPlan:
     """For each rank, the share of the energy ‖Δ‖² of the adapter `label` that it keeps over all modules, and
-    the module of which it keeps the smallest share.
+    the module that keeps the smallest share.
     """
 
     label: str

@@ -61,7 +61,7 @@ def repair_for_runtime(
     """Yields `parent`, repaired so that `runtime` serves it as trained; it is valid during the block.
 
     Raises `CheckFailed` if a finding has no repair, if the result is still not served as trained, or if its
-    error exceeds the limit; and what the repairs raise.
+    error exceeds the limit; and the errors of the repairs.
     """
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
         yield _apply_repairs(parent, runtime, options, Path(folder))

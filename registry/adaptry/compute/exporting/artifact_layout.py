@@ -26,7 +26,7 @@ def build_artifact(parent: ParentAdapter, options: ExportOptions) -> Artifact:
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Writes the layout. Raises what `output_folder` raises."""
+    """Writes the layout. Raises the errors of `output_folder`."""
     artifact = build_artifact(parent, options)
     with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
         write_layout(artifact, folder, _TAG)

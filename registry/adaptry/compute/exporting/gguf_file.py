@@ -49,8 +49,8 @@ class GgufTensor:
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
     """Writes the file. Raises `Unsupported` (an architecture or module that llama.cpp lacks), `CheckFailed`
-    (parts that are not factors; no known base), `MissingDependency` (no gguf package), and what
-    `output_folder` raises.
+    (parts that are not factors; no known base), `MissingDependency` (no gguf package), and the errors of
+    `output_folder`.
     """
     with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
         return write_into(parent, folder, options)

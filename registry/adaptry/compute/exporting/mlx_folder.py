@@ -32,7 +32,7 @@ _LAYER = re.compile(r"(?P<before>(?:.*\.)?layers)\.(?P<number>\d+)\.(?P<key>.+)"
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
     """Writes the folder. Raises `Unsupported`, `CheckFailed` for parts that mlx-lm's LoRA cannot represent,
-    and what `output_folder` raises.
+    and the errors of `output_folder`.
     """
     layers = options.require_record("an adapter for mlx-lm").facts.get("layers")
     modules = _checked(parent)

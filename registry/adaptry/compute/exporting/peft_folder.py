@@ -13,7 +13,7 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Writes the folder. Raises what `output_folder` raises, and `Unsupported` for a layout that cannot be
+    """Writes the folder. Raises the errors of `output_folder`, and `Unsupported` for a layout that cannot be
     converted to PEFT's.
     """
     if parent.adapter.format is not PEFT:

@@ -68,7 +68,7 @@ def open_as_peft(
 
 def parent_as_peft(parent: ParentAdapter) -> tuple[ParentAdapter, tuple[str, ...]]:
     """A view of `parent` in PEFT's layout, with its base as `open_as_peft` needs it, and notes for the user.
-    Raises what `open_as_peft` raises.
+    Raises the errors of `open_as_peft`.
     """
     if parent.adapter.format is PEFT:
         return parent, ()
@@ -82,7 +82,7 @@ def convert_to_peft(
     """Another tool's `parent` in PEFT's layout. If `base` is given, PEFT can load the whole result onto it,
     and it becomes the result's declared base unless the parent's base is known.
 
-    Raises what `open_as_peft` raises, and `CheckFailed` if it does not fit the base.
+    Raises the errors of `open_as_peft`, and `CheckFailed` if it does not fit the base.
     """
     made = open_as_peft(parent.adapter, parent.label, base, part)
     notes = made.notes

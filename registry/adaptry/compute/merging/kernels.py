@@ -148,7 +148,7 @@ class ThreadKernels:
         self.buffer = memoryview(bytearray(BLOCK))  # for copied bytes
 
     def is_streamed(self, tensor: OutputTensor) -> bool:
-        """As in `KernelChoice`."""
+        """Like `KernelChoice.is_streamed`."""
         return self._choice.is_streamed(tensor)
 
     def begin_kernel(self, tensor: OutputTensor, base: ShardReader) -> MergeKernel:

@@ -1,7 +1,7 @@
 """The files of a merged checkpoint other than weights: config, index, tokenizer, licence.
 
-They are copied from the base, except for what the merge changes: the dtype, the tie between embeddings and
-output head, and the map of tensors to files.
+They are copied from the base, except for the fields that the merge changes: the dtype, the tie between
+embeddings and output head, and the map of tensors to files.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def plan_merge(
     larger vocabulary. `base_copy` chooses the copy, if one is quantised. `base_evidence` is the evidence that
     the base is the original of the named one. `rounding`: see `peft_rounding`. Raises `Unsupported` (a method
     or variant that cannot be merged, a base that cannot be dequantised here) and `CheckFailed` (modules or
-    shapes that do not fit, no chosen copy); each error names what, where and the remedy.
+    shapes that do not fit, no chosen copy); each error names the problem, the place and the remedy.
     """
     view = open_logical_view(checkpoint)
     chosen, notes = choose_copy(view, inputs, base_copy, base_evidence)

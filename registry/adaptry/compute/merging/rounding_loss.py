@@ -32,7 +32,7 @@ _SPARSE = ("shira", "supertuning", "adamss", "waveft")
 @dataclass(frozen=True, slots=True)
 class ChangedElements:
     """How many `elements` the adapted weights have, how many of them `changed`, and the names of the weights
-    of whose update most was `lost`.
+    that `lost` most of their update.
     """
 
     elements: int = 0

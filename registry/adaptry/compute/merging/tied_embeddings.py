@@ -96,8 +96,8 @@ class TiedSides:
         return path == self._ties.input
 
     def check_rows(self, entry: BoundInput, tensor: str) -> None:
-        """Raises `Unsupported` for rows of several users of a tied `tensor`, one of which is the model's own
-        input embedding: PEFT's live adapter and its merge then differ.
+        """Raises `Unsupported` for rows of several users of a tied `tensor`, if one of these is the model's
+        own input embedding: PEFT's live adapter and its merge then differ.
         """
         held = [each for each in entry.module_map.extras if each.extra.kind == "token_rows"]
         if self._ties.input and sum(each.tensor == tensor for each in held) > 1:

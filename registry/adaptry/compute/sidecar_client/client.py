@@ -50,7 +50,7 @@ class ComputeClient:
         return self._process.pid if self._process else None
 
     def describe(self, inputs: ModelInputs) -> ModelDescription:
-        """The merged model's description. Raises what opening it raises (`CheckFailed`, `Unsupported`,
+        """The merged model's description. Raises the errors of opening it (`CheckFailed`, `Unsupported`,
         `NotFound` …), and `Unavailable`."""
         for _ in range(_DEATHS):
             try:

@@ -236,7 +236,7 @@ class CompiledFormula:
     normalised, and `normalise` computes the result from it. If the formula takes rows of W in float32
     (mapped, rotated), `widen` converts them, and `narrow` converts the result of a mapped one. `times`
     multiplies rows of W if the formula is projected (see `product_ir`). `tally` finds the largest magnitude
-    of a result, and counts what differs from W.
+    of a result, and counts the elements that differ from W.
     """
 
     def __init__(self, kind: FormulaKind, dtype: str) -> None:

@@ -161,8 +161,9 @@ def _passes(matrix: Tensor) -> Iterator[_Passes]:
 
 
 def _iterate(passes: _Passes, dtype: torch.dtype, block: Tensor, rank: int, most: int) -> tuple[Tensor, bool]:
-    """Orthonormal columns [in, k] from k orthonormal ones, the first `rank` of which span the right singular
-    vectors; and whether these are known to keep enough energy. The basis grows to at most `most` columns.
+    """Orthonormal columns [in, k], computed from k orthonormal ones; the first `rank` span the right singular
+    vectors. Also returns whether these are known to keep enough energy. The basis grows to at most `most`
+    columns.
     """
     columns = block.shape[1]
     basis, images = block, []

@@ -80,7 +80,9 @@ class EngineBackend(PolicyBackend):
 
 
 class WorkerBackend(PolicyBackend):
-    """Relies on workers that follow the alias `served_as` and report to the registry what they serve."""
+    """Relies on workers that follow the alias `served_as` and report the versions that they serve to the
+    registry.
+    """
 
     def __init__(self, registry: Registry, served_as: str) -> None:
         self._registry, self._served_as = registry, served_as

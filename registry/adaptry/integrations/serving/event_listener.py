@@ -49,8 +49,8 @@ class EventListener:
 
     async def wait(self, seconds: float) -> frozenset[AdapterName]:
         """Waits up to `seconds` for new events. Returns the adapters that they are about, which may include
-        others of the subscribed namespaces. The result is empty after a timeout, or if it is unknown what
-        changed."""
+        others of the subscribed namespaces. The result is empty after a timeout, or if the changed adapters
+        are unknown."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):  # unlike wait_for, it never swallows a cancellation
                 await self._has_news.wait()

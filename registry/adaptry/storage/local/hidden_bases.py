@@ -1,4 +1,4 @@
-"""Versions as readers see them who may not see their base: as declared, with the findings that need no base.
+"""Versions as shown to readers who may not see their base: as declared, with findings that need no base.
 
 The check against a base is stored once, for everyone who may see that base. Others get the same result as if
 the base were not registered, so its existence is not revealed.

@@ -155,6 +155,6 @@ class Ingestion:
 def _advance(
     inspecting: GrowingFileInspection | None, weights: StreamingWeightsDigest, staged: StagedBlob
 ) -> None:
-    """Continues the inspection with what has been written, once the header is known."""
+    """Continues the inspection with the bytes that have been written, once the header is known."""
     if inspecting and weights.header:
         inspecting.advance(weights.header, staged.offset)

@@ -53,7 +53,7 @@ class OpenRevision:
 def open_revision(
     context: RegistryContext, name: AdapterName, revision: Digest, paths: Collection[str] | None = None
 ) -> OpenRevision:
-    """One revision, of which only these files will be read (by default, any files). Raises `NotFound`."""
+    """One revision. Only these files will be read from it (by default, any files). Raises `NotFound`."""
     with context.catalog.read_prepared() as tx:
         adapter = context.readable_adapter(tx, name)
         tree = context.tree_of(tx, adapter, revision)

@@ -54,7 +54,7 @@ _ROLES: Mapping[str, str] = {
 
 
 class LocalRegistry(Registry):
-    """`LocalRegistry(RegistryContext(catalog, blobs, identity))`; `open_local` opens the one in a folder.
+    """`LocalRegistry(RegistryContext(catalog, blobs, identity))`; `open_local` opens one in a folder.
 
     A role is imported when it is first used: most commands need one or two of them, and importing all
     takes a third of a second.

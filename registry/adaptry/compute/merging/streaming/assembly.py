@@ -30,7 +30,7 @@ def open_merged_model(inputs: ModelInputs, scratch: Path) -> VirtualCheckpoint:
     """The merged model: its weights, and the record that a merge writes.
 
     The record has no digests of files and no release of Adaptry, so equal bytes have equal names. `scratch`
-    is a work folder. Raises what `plan` raises, and `NotFound` if the base is in none of its folders.
+    is a work folder. Raises the errors of `plan`, and `NotFound` if the base is in none of its folders.
     """
     with tempfile.TemporaryDirectory(dir=scratch, prefix="opening-") as links:
         try:

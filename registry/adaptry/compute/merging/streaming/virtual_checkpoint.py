@@ -68,8 +68,8 @@ class VirtualCheckpoint:
     ) -> None:
         """`adapter`: the digest of the merged revision; `made`: additional files; `scratch`: a work folder.
 
-        Raises `MissingDependency` or `Invalid` if a tensor needs a kernel that is not available, and what
-        opening files raises.
+        Raises `MissingDependency` or `Invalid` if a tensor needs a kernel that is not available, and the
+        errors of opening files.
         """
         kernels.check(plan.changed_tensors)
         self.plan = plan

@@ -120,7 +120,7 @@ class Engine(ABC):
         """Like `select_adapter`, for several adapters with their weights. Only if `can_stack`.
 
         Raises `NotFound` for a name that is neither a loaded adapter nor, if it is the only one, the base;
-        `Unavailable` and `CheckFailed` if the engine does not answer, or no longer has what was loaded.
+        `Unavailable` and `CheckFailed` if the engine does not answer, or no longer has the loaded adapters.
         """
         raise CheckFailed(f"{self.name} answers a request with one adapter only")
 

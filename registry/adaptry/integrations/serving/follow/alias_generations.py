@@ -29,7 +29,7 @@ class AliasGenerations:
 
     def current(self, answered: Mapping[str, VersionInfo]) -> dict[str, VersionInfo]:
         """The versions that the refs select: those that the registry `answered`, or the previous versions of
-        refs for which the registry is behind. Raises what the registry raises."""
+        refs for which the registry is behind. Raises the errors of the registry."""
         before = self.state_file.state.meant
         refused: dict[str, str] = {}
         for name, version in answered.items():

@@ -53,8 +53,8 @@ class EngineInspection:
     def list_adapters(self, *, is_registry_down: bool) -> tuple[EngineAdapter, ...]:
         """The adapters of the inspected engine. While the registry is down, the profile may stay unknown.
 
-        Raises what `probe` and `inspect` raise. After they have once succeeded, a different engine counts as
-        `Unavailable`: until the known engine is back, anything may answer in its place, and that does not
+        Raises the errors of `probe` and `inspect`. After they have once succeeded, a different engine counts
+        as `Unavailable`: until the known engine is back, anything may answer in its place, and that does not
         make an option of this worker wrong.
         """
         try:

@@ -1,4 +1,4 @@
-"""`adaptry follow`: keeps an engine's loaded adapters equal to what the registry's aliases point at.
+"""`adaptry follow`: keeps an engine's loaded adapters equal to the versions of the registry's aliases.
 
 Each pass compares the desired state (`desired_state`) with the actual state (what the engine lists), plans
 actions (`plan`), reports the planned loads to the registry (`reporter`) and executes them (`executor`);

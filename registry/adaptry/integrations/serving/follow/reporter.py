@@ -1,4 +1,6 @@
-"""Reports what the engine has loaded, is about to load and failed to serve, for `adaptry follow`."""
+"""Reports the versions that the engine has loaded, is about to load and failed to serve, for `adaptry
+follow`.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _SLOWER = 2.0  # times its slowest answer
 
 
 class UnansweredLoads:
-    """The versions with such a load, and the names that they may get."""
+    """The versions with an unanswered load, and the names that they may get."""
 
     def __init__(self, engine: Engine, backoff: Backoff) -> None:
         self._engine = engine

@@ -1,7 +1,8 @@
 """Resolves refs for this worker, and reports each version to the registry before it is loaded.
 
-The reply to a report can change what a ref means here: through a recall, or through a rollout in which this
-worker takes part. So the registry knows of every version that is served, and no withdrawn version is loaded.
+The reply to a report can change the version that a ref selects here: through a recall, or through a rollout
+in which this worker takes part. So the registry knows of every version that is served, and no withdrawn
+version is loaded.
 """
 
 from __future__ import annotations

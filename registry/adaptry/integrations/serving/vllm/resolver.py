@@ -222,8 +222,8 @@ class AdapterResolver:
         return target.single is not None and worker.note_rollout_failure(target.single, error)
 
     async def refresh(self, vllm: InProcessVllm, about: Collection[AdapterName] = ()) -> None:
-        """Refreshes every loaded name, or those of the adapters `about`; reports; unloads what is drained,
-        proves recalls, loads names that are to be preloaded, and keeps the pinned ones in the engine."""
+        """Refreshes every loaded name, or those of the adapters `about`; reports; unloads drained adapters,
+        proves recalls, loads names that should be preloaded, and keeps the pinned ones in the engine."""
         worker = self.start(vllm)
         with contextlib.suppress(*UNREACHABLE):
             await worker.run(self.lookup.probe)

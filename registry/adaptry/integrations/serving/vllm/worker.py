@@ -1,4 +1,4 @@
-"""The worker in vLLM: reports to the registry what the engine has, and proves recalls.
+"""The worker in vLLM: reports the engine's adapters to the registry, and proves recalls.
 
 Like `adaptry follow`, it reports a version before it is loaded, and gets recalls and rollout assignments in
 return. Blocking calls run on its own threads; a lock keeps reports and recalls in order. If the token may not
