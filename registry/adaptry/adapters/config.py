@@ -214,7 +214,7 @@ class AdapterConfig:
         """
         if _PLAIN_NAME.fullmatch(key) is not None:
             return re.search(key, name) is not None
-        # The first call raises an error for a key that only becomes a pattern by what surrounds it.
+        # The first call raises an error for a key that is a valid pattern only with the text around it.
         return self.patterns.matches(key, name) or self.patterns.matches(self.searched_patterns[key], name)
 
     @cached_property

@@ -25,8 +25,8 @@ from adaptry.storage.catalog.jobs import rank_of
 VERSION = "1"  # workflows of another version are left to runners of that version
 _PATIENCE = 0.05  # seconds between two checks whether a step is done, for each job supervised here
 _PAUSE = 1.0  # seconds between tries to reach an unreachable catalog
-_STORED = {"needs", "priority", "submitted_at"}  # of a job, in DBOS's tables
-Json = dict[str, Any]  # what steps come to
+_STORED = {"needs", "priority", "submitted_at"}  # fields of a job that DBOS's tables hold
+Json = dict[str, Any]  # the results of steps
 Answer = TypeVar("Answer")
 
 

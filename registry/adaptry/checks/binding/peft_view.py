@@ -40,7 +40,7 @@ def _with_feedforward_modules(adapter: Adapter, model_type: str) -> Adapter:
     names = default_feedforward_modules(model_type)
     if names is None or adapter.config.fields.get(_FEEDFORWARD) is not None:
         return adapter
-    # As a pattern, since a list must be part of target_modules, to which PEFT does not hold its own names.
+    # As a pattern: PEFT requires a list to be part of target_modules, except for its own default names.
     pattern = f".*(?:{'|'.join(map(re.escape, names))})" if names else []
     return replace(adapter, config=AdapterConfig({**adapter.config.fields, _FEEDFORWARD: pattern}))
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-# The first two would else be imported by a thread of `check_inputs`: see `compile_ahead`.
+# The first two would otherwise be imported by a thread of `check_inputs`: see `compile_ahead`.
 from adaptry.adapters.inspection import plain_norms, tensor_measurement  # noqa: F401
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.output_folder import output_folder, require_free

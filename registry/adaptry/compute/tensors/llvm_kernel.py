@@ -150,7 +150,7 @@ class LlvmKernel(MergeKernel):
             return None
         change.program.tally(self._from, self._to, self._merged, ctypes.addressof(self._tally))
         largest, changed = self._tally
-        is_base = self._start is None  # or the adapter's rows are where the base's were
+        is_base = self._start is None  # otherwise the adapter's rows replaced W's
         return BlockTally(largest < INFINITY[change.weight.dtype], changed if is_base else None)
 
     def _combine_pairs(self, change: _Change, first: int, rows: int) -> None:
@@ -188,7 +188,7 @@ def product(up: NDArray[np.float32], down: NDArray[np.float32]) -> NDArray[np.fl
     columns = -(-down.shape[1] // WIDTH) * WIDTH
     weight = KernelWeight("F32", "F32", len(up), columns)
     kernel = LlvmKernel(4 * len(up) * columns)
-    np.frombuffer(kernel.source, np.float32)[:] = -0.0  # changes no number that is added
+    np.frombuffer(kernel.source, np.float32)[:] = -0.0  # adding -0.0 changes no number
     padded = np.pad(down, ((0, 0), (0, columns - down.shape[1])))
     numbers = FormulaArrays(((up, padded),))
     kernel.begin_formula(weight, RowFormula("sum", len(down), lambda: numbers))

@@ -32,7 +32,7 @@ def listening_now() -> list[ListeningSocket] | None:
     """The listening sockets by netlink; None if the kernel does not answer the query."""
     try:
         return [one for family in (socket.AF_INET, socket.AF_INET6) for one in _dump(family)]
-    except (OSError, AttributeError, struct.error):  # AttributeError: no Linux
+    except (OSError, AttributeError, struct.error):  # AttributeError: not Linux
         return None
 
 

@@ -92,7 +92,7 @@ class LocalBases(Bases):
         check_identity(record)
         with self.context.write() as tx:
             # Bytes without an owner may be gone, or in deletion: check them in this transaction, which
-            # excludes deletion go.
+            # excludes a concurrent deletion.
             if any(pending_deletes.is_deleting(tx, entry.sha256) for entry in files_):
                 raise Unavailable("some of these files are being deleted; try again in a moment")
             require_all_undamaged(tx, {entry.path: entry.sha256 for entry in files_})

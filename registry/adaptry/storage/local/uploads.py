@@ -239,7 +239,7 @@ class LocalUploads(Uploads):
             with self.context.write() as tx:
                 self._require_writing(tx, owner)
                 ingestion.add_ownership(tx, stored)
-        except Unavailable:  # a sweep has them, or had them: the caller's other way waits and tries again
+        except Unavailable:  # a sweep deletes or deleted them: the caller's other path tries again
             return None
         return {path: file.digest for path, file in stored.items()}
 

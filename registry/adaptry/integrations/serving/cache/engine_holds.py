@@ -121,7 +121,7 @@ def hold(layout: CacheLayout, digest: Digest, engine: EngineAddress, version: st
             return
         except (FileNotFoundError, FileExistsError) as error:
             # Another process removes the folder with its last hold: before the file is created, or while
-            # `mkdir` looks whether what exists is a folder.
+            # `mkdir` checks whether the existing path is a folder.
             if attempt == _TRIES - 1:
                 raise write_error(error, path) from error
         except OSError as error:

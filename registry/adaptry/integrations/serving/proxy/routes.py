@@ -49,7 +49,7 @@ class RouteTable:
     def end(self, targets: Sequence[str]) -> None:
         with self._changed:
             self._running.subtract(targets)
-            self._running = +self._running  # without zeros
+            self._running = +self._running  # drops counts of zero
             self._changed.notify_all()
 
     @contextmanager

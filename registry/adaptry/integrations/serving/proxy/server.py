@@ -51,7 +51,7 @@ _NOT_PASSED_ON = frozenset(("host", "content-length", "content-type", "accept-en
 _MAX_LISTING = 16 << 20
 _LONGEST_NAME = 1024
 _SUSPENDED = 120.0  # seconds that a request waits for a name that is being replaced
-_STOPPING = 30.0  # seconds that answers under way have left when the proxy stops
+_STOPPING = 30.0  # seconds that answers in progress have left when the proxy stops
 _PART = 1 << 16
 
 
