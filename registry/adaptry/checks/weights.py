@@ -162,9 +162,9 @@ def _possibly_idle(spec: Spec, scaled: Collection[str]) -> set[str]:
 
 
 def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> tuple[list[str], list[str]]:
-    """The paths of the modules that leave the model as it is, since their update is zero or their multipliers
-    are one; and the paths of those with such an update that can change the model only by numbers that begin
-    as the base's own, such as a DoRA's magnitudes.
+    """Two lists of paths: of the modules that leave the model as it is, since their update is zero or their
+    multipliers are one; and of the modules with such an update that can change the model only by numbers that
+    begin as the base's own, such as a DoRA's magnitudes.
     """
     method = METHODS.get(spec.method)
     if method is None or method.is_relative(spec.traits):

@@ -241,7 +241,7 @@ def _store_side_files(
     changed: int | None,
     elements: ChangedElements | None,
 ) -> Iterator[FileEntry]:
-    """Stores all files except the weights, and the merge record."""
+    """Stores the merge record, and all files except the weights."""
     merged = model.merged
     kernels = choose_kernels(context.device).names
     noted = build_merge_record(

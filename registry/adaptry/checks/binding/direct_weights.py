@@ -142,7 +142,7 @@ def bypassed_rows(
     facts: Mapping[str, Any], trained: Mapping[str, tuple[int, ...]], method: str
 ) -> tuple[str, ...]:
     """The embeddings, among those at these paths (with their trained rows), that the model never calls. If a
-    model reads the weight, PEFT's layer for rows beside another method returns the trained values, but
+    model reads the weight, PEFT's layer for rows next to another method returns the trained values, but
     TRAINABLE_TOKENS does not. PEFT ties no rows of an embedding if the head has others.
     """
     types, is_alone = model_types(facts), method == "trainable_tokens"

@@ -1,4 +1,4 @@
-"""The modules that a config selects beside those in the file, and why PEFT refuses to load an adapter.
+"""The modules that a config selects but the file lacks, and why PEFT refuses to load an adapter.
 
 Each reason was observed in PEFT 0.21: an exception of `PeftModel.from_pretrained`, whose cause is given here,
 as far as config, names and shapes show it.

@@ -1,4 +1,4 @@
-"""Conditions on the copies of whole embeddings that PEFT saves beside an update of them.
+"""Conditions on the copies of whole embeddings that PEFT saves next to an update of them.
 
 PEFT loads the copy; most engines ignore it and use the base's embedding. The copy's values decide whether
 that is the same (`copied_weights`): a verdict reads no other weights.

@@ -136,7 +136,7 @@ def read_gguf(file: Path, label: str) -> GgufLora:
 
 def _base_name(name: str | None, url: str | None) -> str | None:
     """The base by a name under which it can be loaded: the repository's, or a path. llama.cpp's converter
-    writes a title instead (`Model` for `org/model`), beside the repository's address if there is one.
+    writes a title instead (`Model` for `org/model`), next to the repository's address, if there is one.
     """
     if url and (found := _REPOSITORY.fullmatch(url)):
         return found[1]

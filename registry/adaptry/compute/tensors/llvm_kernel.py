@@ -315,7 +315,7 @@ class _Change:
 
 
 def _in_tiles(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Blocks [n, b, b] as blocks of 32 with zeros beside them, which change no sum."""
+    """Blocks [n, b, b] as blocks of 32 padded with zeros, which change no sum."""
     count, side, _ = blocks.shape
     each = WIDTH // side
     wider = np.zeros((count // each, each, side, each, side), np.float32)

@@ -1,8 +1,8 @@
 """The callback for transformers' Trainer: pushes saved checkpoints, and releases the final model as a
 version.
 
-Only the first process of a training pushes, without blocking the training: an `Outbox` does. Failed pushes
-are logged, at the end with the location of their files.
+Only the first process of a training run pushes, through an `Outbox`, so that training is not blocked. Failed
+pushes are logged, at the end with the location of their files.
 """
 
 from __future__ import annotations
@@ -63,12 +63,12 @@ class AdaptryCallback(TrainerCallback):
     checkpoints. `keep_last` and `best` select the checkpoints to keep. `release` selects the model that
     becomes a version: "last", the model as the Trainer leaves it (its best with `load_best_model_at_end`);
     "best", the best checkpoint by `best`; None, none. It gets the metrics that were measured at its step, and
-    `alias`. `resumed` is the adapter that the training resumed from, which becomes its parent. At the end,
-    the callback waits up to `patience` seconds for pending pushes; `released` is then the version's ref, or
-    None. `base` is the base that is trained on, if the model's config does not identify it: a folder, or a
+    `alias`. `resumed` is the adapter from which the training run resumed, which becomes its parent. At the
+    end, the callback waits up to `patience` seconds for pending pushes; `released` is then the version's ref,
+    or None. `base` is the base that is trained on, if the model's config does not identify it: a folder, or a
     name or id in the registry.
 
-    Raises `Invalid` and `InvalidRef` for invalid arguments; later errors never stop a training.
+    Raises `Invalid` and `InvalidRef` for invalid arguments; later errors never stop the training run.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The runs of a training in a registry: their checkpoints, each a draft on its own branch, `RUN.step-N`.
+"""Training runs in a registry: their checkpoints, each a draft on its own branch, `RUN.step-N`.
 
 A checkpoint's metrics are in its commit's message, since registry metrics belong to versions. Dropping a
 checkpoint drops its branch; its commit keeps its id.

@@ -31,7 +31,7 @@ def drop_abandoned(
     """Drops the abandoned session of a namespace or principal that was idle longest; False if there is none.
 
     Sessions for files of `direct_from` bytes or more may receive bytes by presigned URL (None: none). Safe
-    beside other processes: the staging is locked, and its row checked again, before either is deleted.
+    while other processes run: the staging is locked, and its row is checked again, before either is deleted.
     """
     with catalog.read() as tx:
         idle = files.sessions_idle_since(tx, subject, now - IDLE)
