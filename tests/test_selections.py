@@ -30,11 +30,11 @@ def test_a_test_runs_in_one_of_the_two_quicker_selections_unless_it_is_heavy(mar
 
 
 @pytest.mark.parametrize("marks", ALL, ids=lambda marks: "+".join(sorted(marks)) or "none")
-def test_everything_runs_every_test(marks: set[str]) -> None:
+def test_make_test_all_runs_every_test(marks: set[str]) -> None:
     assert selects("test-all", marks)
 
 
-def test_continuous_integration_runs_both() -> None:
+def test_continuous_integration_runs_the_quick_and_the_slow_tests() -> None:
     text = (ROOT / ".ci" / "run").read_text()
     commands = re.findall(r"^(?:exec )?make (\S+)(?: WORKERS=\d+)?$", text, re.MULTILINE)
     assert commands == ["test", "test-slow"]

@@ -74,7 +74,7 @@ def test_the_installed_command_starts(installed: Path) -> None:
     assert "push" in run(installed, sys.executable, str(installed / "bin" / "adaptry"), "--help")
 
 
-def test_an_installed_registry_makes_its_tables(installed: Path, home: Path) -> None:
+def test_an_installed_registry_creates_its_tables(installed: Path, home: Path) -> None:
     code = "import adaptry; print(adaptry.__file__); print(adaptry.connect().adapters.list().items)"
     place, listed = run(installed, sys.executable, "-c", code).splitlines()
     assert place.startswith(str(installed))

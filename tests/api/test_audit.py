@@ -95,7 +95,7 @@ def test_a_denied_commit_of_a_hub_client_is_recorded(server: Server) -> None:
     assert (entry.action, entry.what) == ("branch.create", "acme/tone@draft")
 
 
-def test_a_change_with_a_bad_token_or_none_is_recorded_and_a_look_without_any_is_not(server: Server) -> None:
+def test_a_change_without_a_valid_token_is_recorded_and_a_read_without_a_token_is_not(server: Server) -> None:
     before = len(denied_by(server, ANONYMOUS.name))
     for method, token in (
         ("GET", None),

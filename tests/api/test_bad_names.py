@@ -96,7 +96,7 @@ def test_a_manifest_cannot_name_such_a_file(server: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ATTACKS, ids=short)
-def test_no_such_file_is_ever_read(server: Server, digest: Digest, path: str) -> None:
+def test_no_file_at_a_dangerous_path_is_ever_read(server: Server, digest: Digest, path: str) -> None:
     url = f"/api/v1/adapters/acme/tone/revisions/{digest}/files/"
     for spelled in (quote(path, safe=""), quote(quote(path, safe=""), safe="")):
         answer = server.call("GET", url + spelled)
@@ -106,7 +106,7 @@ def test_no_such_file_is_ever_read(server: Server, digest: Digest, path: str) ->
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name not in NAMES_OF_ADAPTERS], ids=short)
 @pytest.mark.parametrize("form", ["{}/tone", "acme/{}"])
-def test_no_adapter_can_have_such_a_name(server: Server, name: str, form: str) -> None:
+def test_no_adapter_can_have_a_dangerous_name(server: Server, name: str, form: str) -> None:
     made = server.call("POST", "/api/v1/adapters", {"name": form.format(name)})
     assert_problem(made, 422, "invalid")
     asked = server.call("GET", "/api/v1/adapters/" + form.format(quote(name, safe="")))

@@ -170,7 +170,7 @@ def test_an_answer_of_another_server_does_not_show_what_exists(status: int) -> N
         HttpRegistry(server.url).adapters.get(NAME)
 
 
-def test_a_response_cut_off_within_its_head_counts_as_none(server: Server) -> None:
+def test_a_response_that_is_cut_off_within_its_headers_does_not_count(server: Server) -> None:
     port = int(server.url.rpartition(":")[2])
     with run_proxy(FaultProxy("127.0.0.1", port)) as proxy:
         proxy.arm(ProxyFault("close", after=60), times=None)

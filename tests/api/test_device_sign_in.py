@@ -84,7 +84,7 @@ def test_a_program_gets_one_token_after_its_user_approved_it(
     assert poll(server, begun["device_code"]).json["error"] == "expired_token"
 
 
-def test_a_denied_program_gets_none(server: Server, browser: Browser) -> None:
+def test_a_denied_program_gets_no_token(server: Server, browser: Browser) -> None:
     begun = begin(server)
     assert decide(browser, server, begun["user_code"], "deny") == 200
     assert poll(server, begun["device_code"]).json["error"] == "access_denied"

@@ -133,7 +133,7 @@ def test_a_client_that_stops_reading_is_dropped(
         until(lambda: open_descriptors(blob(server, weights)), (0).__eq__)
 
 
-def test_a_client_that_did_not_read_the_answer_before_is_dropped(
+def test_a_client_that_did_not_read_the_previous_answer_is_dropped(
     server: Server, path: str, weights: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = direct_files.DirectFiles._send_file

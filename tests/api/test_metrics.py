@@ -39,7 +39,7 @@ def test_metrics_have_stable_names_labels_and_values() -> None:
     assert values == {}
 
 
-def test_two_apps_in_one_process_count_apart() -> None:
+def test_two_apps_in_one_process_count_separately() -> None:
     one, other = RequestMetrics(), RequestMetrics()
     one.record("GET", "/x", 200, 0.03, 5, 7)
     assert "/x" not in other.render()

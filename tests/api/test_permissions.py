@@ -387,7 +387,7 @@ def test_grants_of_others_are_not_visible(server: Server) -> None:
     assert [one.name for one in theirs.principals.list().items] == ["nosy"]
 
 
-def test_names_of_principals_and_groups_differ_in_more_than_capitals(server: Server) -> None:
+def test_names_of_principals_and_groups_differ_in_more_than_case(server: Server) -> None:
     for path, fields in (("/api/v1/principals", {"kind": "user"}), ("/api/v1/groups", {})):
         assert server.call("POST", path, {**fields, "name": "pia"}).status == 201
         twin, again = (server.call("POST", path, {**fields, "name": name}) for name in ("Pia", "pia"))

@@ -109,7 +109,7 @@ def test_a_longer_debt_is_not_stored(tmp_path: Path) -> None:
     assert ahead < LONGEST_DEBT + 1.0
 
 
-def test_requests_count_from_when_they_were_sent(catalogs: list[Catalog]) -> None:
+def test_requests_count_from_the_time_at_which_they_were_sent(catalogs: list[Catalog]) -> None:
     found = catalogs[0].charge_requests([RequestCharge(WHO, 3600.0, 50.0)])[WHO]
     assert found < -3000.0
 

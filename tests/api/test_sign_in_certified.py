@@ -143,7 +143,7 @@ def members(server: Server) -> tuple[str, ...]:
     return server.registry().principals.groups().items[0].members
 
 
-def test_a_user_signs_in_is_confirmed_and_leaves(
+def test_a_user_signs_in_is_confirmed_and_signs_out(
     server: Server, provider: CertifiedProvider, browser: Browser
 ) -> None:
     answer = sign_in_at_provider(browser, server.url)

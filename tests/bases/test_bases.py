@@ -116,7 +116,7 @@ def test_a_stored_base_opens_without_its_folder(registry: Registry, tmp_path: Pa
     assert open_base(registry, "org/tiny", cache=tmp_path / "cache").folder == opened.folder
 
 
-def test_storing_again_is_no_error_and_sends_nothing(registry: Registry, tmp_path: Path) -> None:
+def test_storing_a_blob_again_raises_no_error_and_sends_nothing(registry: Registry, tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tiny_base(tmp_path / "base"))
     first = register_base(registry, checkpoint, NAME, store=True)
     told: list[str] = []

@@ -49,7 +49,7 @@ def test_one_changed_byte_changes_the_root(tmp_path: Path) -> None:
     assert roots_of(tmp_path / "base").exact != before.exact
 
 
-def test_a_bfloat16_base_has_one_root_for_both(tmp_path: Path) -> None:
+def test_the_exact_and_canonical_roots_of_a_bfloat16_base_are_equal(tmp_path: Path) -> None:
     roots = roots_of(tiny_base(tmp_path / "base", dtype="BF16"))
     assert roots.exact == roots.canon
 

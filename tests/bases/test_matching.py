@@ -57,7 +57,7 @@ def perturbed(by: float) -> Callable[[tuple[float, ...]], bytes]:
     )
 
 
-def test_the_same_base_is_the_same_where_sampled_and_exact_once_all_was_read(tmp_path: Path) -> None:
+def test_a_base_matches_itself_by_samples_and_exactly_once_everything_was_read(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base")
     assert match_bases(record_of(base), record_of(base)).level == "same_weights"
     assert match_bases(record_of(base, full=True), record_of(base, full=True)).level == "exact"
@@ -84,7 +84,7 @@ def test_two_casts_of_a_third_copy_are_probable_and_not_claimed(tmp_path: Path) 
     assert "probably" in found.evidence
 
 
-def test_a_light_fine_tune_is_no_cast(tmp_path: Path) -> None:
+def test_a_light_fine_tune_is_not_a_cast(tmp_path: Path) -> None:
     wide = record_of(tiny_base(tmp_path / "wide"))
     tuned = record_of(mapped(tiny_base(tmp_path / "tuned"), "F32", perturbed(1e-3)))
     assert match_bases(wide, tuned).level == "same_shapes"

@@ -107,7 +107,7 @@ def test_a_layer_missing_from_the_file_is_a_warning(tmp_path: Path) -> None:
     assert finding.severity == "warns"
 
 
-def test_a_deliberately_omitted_layer_is_no_finding(tmp_path: Path) -> None:
+def test_a_deliberately_omitted_layer_gives_no_finding(tmp_path: Path) -> None:
     assert (
         found(tmp_path, base(tmp_path, layers=4), layers=3, config={"layers_to_transform": [0, 1, 2]}) == {}
     )

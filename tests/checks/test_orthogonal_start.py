@@ -51,7 +51,9 @@ def test_an_adapter_saved_before_training_is_found(tmp_path: Path, fields: dict[
 
 @pytest.mark.parametrize("rate", [1e-2, 1e-5])
 @pytest.mark.parametrize("factor", ["lora_A", "lora_B", "lora_"])
-def test_an_adapter_after_one_step_of_training_is_not(tmp_path: Path, rate: float, factor: str) -> None:
+def test_an_adapter_after_one_step_of_training_gives_no_finding(
+    tmp_path: Path, rate: float, factor: str
+) -> None:
     model = adapted()
     trained = [parameter for name, parameter in model.named_parameters() if factor in name]
     step = torch.optim.AdamW(trained, lr=rate)

@@ -344,7 +344,7 @@ def test_rows_of_an_input_embedding_that_is_tied_itself_are_refused(
     ],
     indirect=["base"],
 )
-def test_a_weight_under_a_name_that_only_other_models_have_is_not_taken_for_a_tied_one(
+def test_a_weight_under_a_name_that_only_other_models_have_is_not_mistaken_for_a_tied_weight(
     base: tuple[str, Any], key: str, tmp_path: Path
 ) -> None:
     kind, model = base

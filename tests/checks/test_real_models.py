@@ -144,7 +144,7 @@ def test_a_cast_made_with_torch_is_recognised(tmp_path: Path, dtype: str) -> Non
     assert wide.architecture == narrow.architecture
 
 
-def test_a_perturbation_of_a_thousandth_is_no_cast(tmp_path: Path) -> None:
+def test_a_perturbation_of_a_thousandth_is_not_a_cast(tmp_path: Path) -> None:
     model = llama()
     before = saved(model, tmp_path / "before")
     with torch.no_grad():

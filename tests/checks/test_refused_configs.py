@@ -89,7 +89,7 @@ _LATER = {
 
 
 @pytest.mark.parametrize("method", sorted(kind.name for kind in PEFT_TYPE_TO_CONFIG_MAPPING))
-def test_a_config_is_refused_where_peft_raises(method: str) -> None:
+def test_a_config_is_refused_if_peft_raises_an_error(method: str) -> None:
     wrong = []
     for fields in _generated(method, 150):
         theirs, ours = _ask_peft(fields), _ask_us(fields)

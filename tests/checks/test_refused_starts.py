@@ -105,7 +105,7 @@ def test_an_initialisation_of_experts_and_routers_is_computed_or_refused_as_by_p
     ],
 )
 @pytest.mark.parametrize("task", ["CAUSAL_LM", "SEQ_2_SEQ_LM"])
-def test_a_task_for_which_a_model_must_generate_text_is_refused_for_those_that_cannot(
+def test_a_task_that_needs_generated_text_is_refused_for_models_that_cannot_generate(
     task: str, kind: str, target: str, tmp_path: Path
 ) -> None:
     base = zoo.save(kind, tmp_path / "base")

@@ -122,7 +122,7 @@ def test_an_ignored_alpha_of_a_module_is_reported(tmp_path: Path, engine: str) -
     assert "3 times too weak" in finding.reason and "2 modules" in finding.reason
 
 
-def test_a_pattern_that_changes_nothing_is_no_finding(tmp_path: Path) -> None:
+def test_a_pattern_that_changes_nothing_gives_no_finding(tmp_path: Path) -> None:
     assert judged(tmp_path, "llama.cpp", config={"alpha_pattern": {"q_proj": 8}}).outcome == "as_trained"
 
 
@@ -573,7 +573,7 @@ def test_ollama_accepts_few_architectures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["vllm@0.20", "vllm@1.0", "lmdeploy@0.1"])
-def test_a_verdict_by_rules_of_another_version_states_that(tmp_path: Path, runtime: str) -> None:
+def test_a_verdict_states_that_its_rules_are_for_another_version(tmp_path: Path, runtime: str) -> None:
     found = judged(tmp_path, runtime)
     assert (found.outcome, codes(found)) == ("as_trained", {"rules_of_another_version"})
 

@@ -67,7 +67,7 @@ def test_a_copy_saved_while_merged_is_found_since_peft_applies_the_update_twice(
 
 @pytest.mark.parametrize("fields", [{}, {"use_dora": True}, {"init_lora_weights": "pissa"}], ids=str)
 @pytest.mark.parametrize("targets", TARGETS, ids=str)
-def test_the_copy_of_an_unmerged_model_is_the_base_s(
+def test_the_copy_of_an_unmerged_model_equals_the_base(
     base: Path, tmp_path: Path, targets: list[str], fields: dict[str, Any]
 ) -> None:
     trained = train(base, tmp_path / "tone", target_modules=targets, **{"lora_alpha": 8, **fields})

@@ -299,7 +299,7 @@ def test_a_malformed_tokenizer_gives_a_warning(record: BaseRecord, tmp_path: Pat
         assert [one.code for one in check(open_dir(adapter), record).findings] == ["tokenizer_unreadable"]
 
 
-def test_the_vocabulary_and_the_template_are_no_part_of_a_bases_id(
+def test_the_vocabulary_and_the_template_are_not_part_of_a_bases_id(
     record: BaseRecord, tmp_path: Path
 ) -> None:
     plain = fingerprint(open_checkpoint(tiny_base(tmp_path / "plain", vocab=VOCAB)))

@@ -56,7 +56,7 @@ def test_one_infinity_is_found(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
-def test_the_largest_number_is_no_infinity_but_too_large(tmp_path: Path, dtype: str) -> None:
+def test_the_largest_number_is_too_large_but_not_infinite(tmp_path: Path, dtype: str) -> None:
     expected = "updates_large" if dtype == "F16" else "updates_overflow"
     assert codes(tmp_path, dtype, LARGE[dtype]) == [expected]
 
@@ -65,7 +65,7 @@ def test_an_adapter_whose_factors_are_all_zero_is_untrained(tmp_path: Path) -> N
     assert codes(tmp_path, "F32", zeros=(0, 1)) == ["untrained"]
 
 
-def test_some_factors_of_zeros_are_a_warning(tmp_path: Path) -> None:
+def test_some_factors_of_zeros_give_a_warning(tmp_path: Path) -> None:
     assert codes(tmp_path, "F32", zeros=(0,)) == ["modules_untrained"]
 
 

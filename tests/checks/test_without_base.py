@@ -59,7 +59,7 @@ def test_a_custom_model_class_is_reported_without_an_error(tmp_path: Path, libra
 
 
 @pytest.mark.parametrize("library", ["transformers.models.llama.modeling_llama", "torchvision.models.resnet"])
-def test_a_model_class_of_a_known_library_is_no_finding(tmp_path: Path, library: str) -> None:
+def test_a_model_class_of_a_known_library_gives_no_finding(tmp_path: Path, library: str) -> None:
     mapping = {"base_model_class": "Net", "parent_library": library}
     findings = lora(tmp_path, config={"task_type": None, "auto_mapping": mapping})
 
@@ -270,7 +270,7 @@ def test_an_unknown_method_from_a_peft_that_does_not_have_it_is_refused(tmp_path
 
 
 @pytest.mark.parametrize("kind", [None, 3])
-def test_a_method_that_is_no_text_is_refused(tmp_path: Path, kind: object) -> None:
+def test_a_method_that_is_not_text_is_refused(tmp_path: Path, kind: object) -> None:
     with pytest.raises(InvalidConfig, match="peft_type"):
         check(open_dir(tiny_lora(tmp_path, config={"peft_type": kind})), None)
 

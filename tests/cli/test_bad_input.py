@@ -45,7 +45,7 @@ def test_a_base_model_is_refused_as_an_adapter_with_the_right_command(run, base:
     assert "adaptry base add" in run("push", "./base", "acme/tone", code=3).stderr
 
 
-def test_a_pickle_is_refused_with_the_line_that_converts_it(run, out: Path) -> None:
+def test_a_pickle_is_refused_with_the_command_that_converts_it(run, out: Path) -> None:
     (out / "adapter_model.safetensors").rename(out / "adapter_model.bin")
 
     refused = run("push", "./out", "acme/tone", code=2)

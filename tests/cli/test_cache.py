@@ -85,7 +85,7 @@ def test_the_environment_sets_the_caches_folder_and_size(
     run("cache", "path", "acme/tone", code=2)
 
 
-def test_a_folder_that_is_no_cache_stays_empty(run: Run, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_cache_stays_empty(run: Run, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for words in (("ls",), ("gc",)):
         run("cache", *words, "--cache", "./empty")

@@ -286,7 +286,7 @@ def test_a_push_is_checked_against_a_folder_with_a_base_that_is_not_registered(
 
 
 @pytest.mark.usefixtures("bases")
-def test_a_push_names_no_other_model_than_the_folder_in_the_config(run, tmp_path: Path) -> None:
+def test_a_push_names_only_the_model_in_the_folder_of_the_config(run, tmp_path: Path) -> None:
     """The two bases have equal shapes. A path that leads nowhere on this machine is no contradiction."""
     tiny_lora(tmp_path / "local", base_name="./base", seed=3)
     tiny_lora(tmp_path / "away", base_name="/data/base", seed=3)
@@ -326,7 +326,7 @@ def test_no_file_is_made_with_another_model_than_the_folder_in_the_config(
 
 
 @pytest.mark.usefixtures("bases")
-def test_a_version_is_exported_for_no_other_model_than_its_own(run) -> None:
+def test_a_version_is_exported_only_for_its_own_model(run) -> None:
     run("push", "./out", "acme/tone", "--base", "org/tiny")
     refused = run("export", "acme/tone", "--for", "llama.cpp", "--base", "./other", "-o", "./made", code=1)
     assert "acme/tone@1 is for the base org/tiny" in refused.stderr and "--other-base" in refused.stderr

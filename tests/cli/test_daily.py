@@ -125,7 +125,7 @@ def test_diff_shows_the_changes_between_two_versions(run, answer) -> None:
     assert answer("diff", "./out", "acme/tone@1") == []
 
 
-def test_diff_shows_both_versions_also_where_one_has_nothing(run) -> None:
+def test_diff_shows_both_versions_even_where_one_has_nothing(run) -> None:
     run("push", "./out", "acme/tone")
     run("push", "./out", "acme/copy", "--metric", "accuracy=0.9")
 

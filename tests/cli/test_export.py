@@ -65,7 +65,7 @@ def test_an_adapter_that_must_be_merged_is_exported_to_a_folder_only(run: Run, t
     assert "a model cannot be a version of an adapter" in refused.stderr
 
 
-def test_a_result_that_is_no_adapter_is_announced(run: Run, tmp_path: Path) -> None:
+def test_a_result_that_is_not_an_adapter_is_announced(run: Run, tmp_path: Path) -> None:
     shape = open_checkpoint(tiny_base(tmp_path / "base")).tensors["lm_head.weight"].shape
     extra = {"base_model.model.lm_head.weight": random_tensor(shape, 3)}
     tiny_lora(tmp_path / "head", extra=extra, config={"modules_to_save": ["lm_head"]})

@@ -314,7 +314,7 @@ def test_every_folder_argument_must_begin_like_a_path(run, out: Path, base: Path
     assert "a folder is written ./DIR" in run("push", "nowhere", "acme/tone", code=2).stderr
 
 
-def test_a_base_that_is_a_folder_here_gets_the_spellings_of_both(run, out: Path, base: Path) -> None:
+def test_a_base_name_that_is_also_a_folder_shows_both_spellings(run, out: Path, base: Path) -> None:
     unknown = run("merge", "./out", "--base", "base", "-o", "merged", code=3).stderr
     ambiguous = run("check", "./out", "--base", "base", code=2).stderr
 

@@ -43,7 +43,7 @@ def test_a_registry_follows_another(run, answer) -> None:
     assert answer(*HERE, "mirror", "--from", "./there")["updated"] == ["acme/tone@1"]
 
 
-def test_a_dry_mirror_makes_no_registry(run, tmp_path: Path) -> None:
+def test_a_dry_run_of_a_mirror_creates_no_registry(run, tmp_path: Path) -> None:
     run("--registry", "./there", "push", "./out", "acme/tone")
     assert "copy acme/tone@1" in run("--registry", "./new", "mirror", "--from", "./there", "--dry-run").stdout
     assert not Path("new").exists()

@@ -57,7 +57,7 @@ for command in {[*budgets]!r}:
         assert int(count) <= budget, line
 
 
-def test_ctrl_c_while_the_program_is_loading_is_no_traceback() -> None:
+def test_ctrl_c_while_the_program_is_loading_prints_no_traceback() -> None:
     script = """
 import sys
 class Interrupted:

@@ -69,7 +69,7 @@ def test_the_input_whose_saved_modules_were_kept_is_named(run, answer) -> None:
 
 
 @pytest.mark.usefixtures("parents")
-def test_versions_that_no_recipe_file_makes_say_why(run) -> None:
+def test_versions_that_no_recipe_file_can_make_state_the_reason(run) -> None:
     pytest.importorskip("torch")
     assert "not derived from another adapter" in run("lineage", "acme/tone", "--recipe", code=2).stderr
     run("resize", "acme/tone", "--rank", "2", "-o", "acme/small")

@@ -106,7 +106,9 @@ def test_a_restored_version_is_unchanged_and_in_the_history(run: Run, answer: As
         (),
     ],
 )
-def test_a_restore_of_neither_shows_how_to_restore_both(run: Run, words: tuple[str, ...]) -> None:
+def test_a_restore_of_neither_a_version_nor_a_backup_shows_how_to_restore_both(
+    run: Run, words: tuple[str, ...]
+) -> None:
     run("revoke", "acme/tone@2", "--reason", "it leaks addresses")
     said = run("restore", *words, code=2 if words != ("./backup.tar",) else 3).stderr
     assert "adaptry restore NAME@VERSION --reason TEXT" in said

@@ -176,7 +176,7 @@ def settled(name: str, updates: list[Factors]) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["slerp", "nuslerp"])
 @given(updates=drawn, share=st.floats(0.05, 0.95))
 @settings(max_examples=25, deadline=None)
-def test_from_the_other_end_the_arc_is_the_same(name: str, updates: list[Factors], share: float) -> None:
+def test_the_arc_is_the_same_from_either_end(name: str, updates: list[Factors], share: float) -> None:
     one, other = updates[:2]
     if name == "slerp":
         there, back = combine(name, [one, other], t=share), combine(name, [other, one], t=1 - share)

@@ -297,7 +297,7 @@ def test_the_order_of_the_adapters_does_not_matter(updates: list[Factors], name:
 
 @settings(deadline=None, max_examples=20)
 @given(drawn, st.sampled_from(SUMS))
-def test_with_all_elements_it_is_the_weighted_sum(updates: list[Factors], name: str) -> None:
+def test_the_result_with_all_elements_is_the_weighted_sum(updates: list[Factors], name: str) -> None:
     weights = [1.0 - place for place in range(len(updates))]
     expected = sum(
         (dense(each) * weight for each, weight in zip(updates, weights, strict=True)), torch.zeros(1)
@@ -325,7 +325,7 @@ def test_a_longer_update_gives_a_longer_result(updates: list[Factors], name: str
 
 @settings(deadline=None, max_examples=10)
 @given(drawn, st.sampled_from(ELECTIONS))
-def test_one_adapter_with_all_elements_is_itself(updates: list[Factors], name: str) -> None:
+def test_combining_one_adapter_with_all_elements_returns_it(updates: list[Factors], name: str) -> None:
     near(made(name, updates[:1], [1.0], density=1.0), dense(updates[0]), 1e-5)
 
 

@@ -86,7 +86,7 @@ def test_a_parent_without_a_module_has_no_figure_there(lora, combined) -> None:
     assert module.cosines[1] == pytest.approx(1.0)
 
 
-def test_an_adapter_and_itself_never_conflict_and_overlap_wholly(lora, combined) -> None:
+def test_an_adapter_never_conflicts_with_itself_and_overlaps_completely(lora, combined) -> None:
     found = combined((lora("a"), 1.0), (lora("again"), 0.5))
 
     assert found.conflict == 0

@@ -122,7 +122,7 @@ def test_hidden_adapters_are_not_found(registry, lora, home: Path) -> None:
     theirs.close()
 
 
-def test_an_adapter_is_read_once_and_its_signature_kept(registry, lora, mixed, home: Path) -> None:
+def test_an_adapter_is_read_once_and_its_signature_is_cached(registry, lora, mixed, home: Path) -> None:
     a, b = lora("a"), lora("b", seed=2)
     push(
         registry, mixed("half", a, b, 1.0).adapter, "acme/half"

@@ -117,7 +117,7 @@ def test_factors_and_a_dense_update_of_one_weight_are_compared(tmp_path: Path) -
         assert there[name].cosine == pytest.approx(cosine(a, b), abs=1e-4)
 
 
-def test_of_a_large_dense_update_only_the_largest_singular_values_are_computed(
+def test_only_the_largest_singular_values_of_a_large_dense_update_are_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measured = Measured(tmp_path, "ia3")

@@ -106,7 +106,7 @@ def test_all_conditions_of_a_grant_must_hold() -> None:
     assert not is_allowed(grants, "alias.move", alias="stage", now=NOON)
 
 
-def test_a_grant_on_a_namespace_is_about_no_other() -> None:
+def test_a_grant_on_a_namespace_applies_to_no_other_namespace() -> None:
     grants = [grant("maintainer", "acme"), grant("viewer", "team-*")]
 
     assert is_allowed(grants, "push", "acme/tone")
@@ -115,7 +115,7 @@ def test_a_grant_on_a_namespace_is_about_no_other() -> None:
     assert not is_allowed(grants, "read", "evil/tone")
 
 
-def test_a_grant_on_adapters_by_name_is_about_no_others() -> None:
+def test_a_grant_on_adapters_by_name_applies_to_no_other_adapters() -> None:
     grants = [grant("maintainer", "acme/tone-*"), grant("viewer", "acme/voice")]
 
     assert is_allowed(grants, "push", "acme/tone-2")

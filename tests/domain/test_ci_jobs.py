@@ -60,7 +60,7 @@ def test_a_gitlab_job_that_may_run_foreign_code_is_refused(changes: dict[str, An
         read_job("gitlab", GITLAB | changes)
 
 
-def test_a_tag_with_the_name_of_a_branch_is_no_branch() -> None:
+def test_a_tag_with_the_name_of_a_branch_is_not_a_branch() -> None:
     tag = "refs/tags/main"
     of_github = GITHUB | {"ref": tag, "workflow_ref": GITHUB["workflow_ref"].replace("refs/heads/main", tag)}
     of_gitlab = GITLAB | {"ref_path": tag, "ci_config_ref_uri": f"gitlab.com/acme/models/train//a.yml@{tag}"}

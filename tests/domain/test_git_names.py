@@ -35,13 +35,13 @@ def test_a_new_name_that_people_would_take_for_a_version_or_an_id_is_refused(nam
             parse(name)
 
 
-def test_v0_is_a_name_like_others() -> None:
+def test_v0_is_an_ordinary_name() -> None:
     assert parse_alias("v0") == parse_branch("v0") == parse_tag("v0") == "v0"
     assert Ref.parse("acme/tone@v0") == Ref(AdapterName("acme", "tone"), Label("v0"))
 
 
 @pytest.mark.parametrize("name", ["v0", "v01", "v1234567890", "V1", "ABCDEF0"])
-def test_such_a_name_of_an_older_registry_can_still_be_used(name: str) -> None:
+def test_an_ambiguous_name_of_an_older_registry_can_still_be_used(name: str) -> None:
     assert parse_stored_alias(name) == name
     assert Ref.parse(f"acme/tone@{name}") == Ref(AdapterName("acme", "tone"), Label(name))
 

@@ -79,7 +79,9 @@ def test_a_long_header_that_is_wrong_is_refused_for_the_same_reason(
             read(raw, 8 + len(raw), "it", ADAPTER_LIMITS)
 
 
-def test_failing_to_start_a_process_is_unavailable_and_not_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_to_start_a_process_raises_unavailable_and_gives_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail(*_: object, **__: object) -> bytes:
         raise ProcessFailed("the process could not be started: no fork")
 

@@ -152,7 +152,7 @@ def test_re2_matches_patterns_that_never_end_in_re(monkeypatch: pytest.MonkeyPat
         assert first_match({pattern: 1, "q_proj": 2}, [LONG]) == {LONG: 2}
 
 
-def test_the_second_is_shared_by_all_patterns_of_an_adapter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_patterns_of_an_adapter_share_one_second(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(re2_patterns, "_re2", lambda: None)
     given: list[float] = []
 
@@ -188,7 +188,9 @@ def test_two_values_for_one_module_are_disputed() -> None:
     assert matcher.disputed("alpha_pattern", "v") == ()
 
 
-def test_failing_to_start_a_process_is_unavailable_and_not_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_to_start_a_process_raises_unavailable_and_gives_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail(*_: object, **__: object) -> bytes:
         raise ProcessFailed("the process could not be started: no fork")
 

@@ -35,7 +35,7 @@ def test_only_unambiguous_names_can_be_created(text: str) -> None:
     assert parse_hub_revision(f"refs/tags/{name}") == HubRevisionName(name, "tag")
 
 
-def test_a_word_of_digits_is_a_version_before_it_is_an_id() -> None:
+def test_a_word_of_digits_is_read_as_a_version_before_an_id() -> None:
     assert parse_hub_revision("1234567") == HubRevisionName("1234567", number=1234567, prefix="1234567")
     assert parse_hub_revision("v12") == HubRevisionName("v12", number=12)
     assert parse_hub_revision("refs/tags/v12") == HubRevisionName("v12", "tag", number=12)

@@ -162,12 +162,12 @@ def test_a_written_key_and_checkpoint_are_read_back() -> None:
         LogCheckpoint(NAME, 1, bytes(32)).sign(SEED) + "more\n",
     ],
 )
-def test_a_text_that_is_no_checkpoint_is_invalid(note: str) -> None:
+def test_a_text_that_is_not_a_checkpoint_is_invalid(note: str) -> None:
     with pytest.raises(Invalid):
         LogCheckpoint.verify(note, VerifierKey(NAME, ed25519.public_key(SEED)))
 
 
-def test_another_key_or_another_text_is_no_valid_signature() -> None:
+def test_a_signature_is_invalid_for_another_key_or_text() -> None:
     note = LogCheckpoint(NAME, 12, bytes(32)).sign(SEED)
     for text, key in (
         (note, VerifierKey(NAME, ed25519.public_key(bytes(32)))),

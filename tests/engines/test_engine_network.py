@@ -33,7 +33,7 @@ def port_of(engine: FakeEngine) -> int:
 
 
 @pytest.mark.parametrize("after", [0, 20, 60, 100, 200])
-def test_an_answer_that_is_cut_off_anywhere_is_an_engine_that_does_not_answer(
+def test_an_answer_that_is_cut_off_anywhere_counts_as_no_answer_of_the_engine(
     scene: Scene, engine: FakeEngine, after: int
 ) -> None:
     first, second = scene.publish(1), scene.publish(2)

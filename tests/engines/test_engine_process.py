@@ -129,7 +129,7 @@ def test_a_base_folder_that_is_replaced_while_the_engine_runs_does_not_change_wh
 
 
 @pytest.mark.parametrize("is_worker_new", [False, True])
-def test_setting_the_clock_is_no_restart_of_the_engine(
+def test_setting_the_clock_does_not_look_like_a_restart_of_the_engine(
     scene: Scene, start: Start, monkeypatch: pytest.MonkeyPatch, is_worker_new: bool
 ) -> None:
     """The kernel then states another time for the boot of the machine, and so for the start of the engine."""

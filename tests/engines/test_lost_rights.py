@@ -130,7 +130,9 @@ def test_a_name_that_is_watched_itself_is_reported_before_many_that_a_pattern_lo
 
 
 @pytest.mark.parametrize("is_renamed", [False, True])
-def test_an_adapter_that_was_deleted_or_renamed_is_no_lost_right(scene: Scene, is_renamed: bool) -> None:
+def test_an_adapter_that_was_deleted_or_renamed_is_not_reported_as_a_lost_right(
+    scene: Scene, is_renamed: bool
+) -> None:
     """A name that a pattern matched is forgotten; one that is watched itself is reported as missing."""
     engine = scene.engine()
     scene.alias(scene.publish(1, OTHER))

@@ -41,7 +41,7 @@ def series(worker: Reconciler, name: str, **labels: str) -> float | None:
     return found[0] if found else None
 
 
-def test_a_worker_is_ready_once_the_engine_has_what_the_aliases_say_and_as_long_as_it_answers(
+def test_a_worker_is_ready_once_the_engine_has_the_versions_of_the_aliases_and_as_long_as_it_answers(
     scene: Scene,
 ) -> None:
     scene.alias(scene.publish(1))

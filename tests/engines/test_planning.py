@@ -74,7 +74,7 @@ def carried_out(
 
 
 @given(wanted_sets, had_sets, slot_counts, st.sets(digests, max_size=2))
-def test_a_plan_ends_where_it_should_and_never_needs_more_than_the_slots(
+def test_a_plan_reaches_the_desired_state_within_the_slots(
     wanted: list[DesiredAdapter], had: list[ActualAdapter], slots: int | None, withdrawn: set[Digest]
 ) -> None:
     made = plan_actions(wanted, had, slots, withdrawn)

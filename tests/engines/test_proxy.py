@@ -149,7 +149,7 @@ def test_a_llamacpp_restarted_by_others_answers_for_no_missing_adapter(
     assert ask(scene) == (200, 1)
 
 
-def test_two_names_of_one_version_need_it_once(scene: Scene) -> None:
+def test_two_names_of_one_version_load_it_only_once(scene: Scene) -> None:
     first = scene.publish(1)
     scene.alias(first)
     scene.alias(first, "next")

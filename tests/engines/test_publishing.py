@@ -169,7 +169,7 @@ def test_followers_are_waited_for(scene: Scene, model: Any) -> None:
     publisher.drain(timeout=60)
 
 
-def test_a_policy_claims_no_other_model_than_the_folder_that_it_was_loaded_from(
+def test_a_policy_claims_only_the_model_in_the_folder_from_which_it_was_loaded(
     scene: Scene, model: Any
 ) -> None:
     """The two have equal shapes. The folder is read once."""
@@ -213,7 +213,7 @@ def test_a_policy_that_could_not_be_saved_is_published_by_the_next_try(scene: Sc
     assert publisher.publish(model, 1).version.number == 1
 
 
-def test_an_engine_that_is_down_costs_no_version(scene: Scene, model: Any, tmp_path: Path) -> None:
+def test_an_engine_that_is_down_makes_no_version_fail(scene: Scene, model: Any, tmp_path: Path) -> None:
     fake = scene.engine("vllm")
     publisher = Publisher(
         scene.registry, POLICY, engines=[Vllm(EngineClient(fake.url))], cache=Cache(tmp_path / "cache")
@@ -226,7 +226,7 @@ def test_an_engine_that_is_down_costs_no_version(scene: Scene, model: Any, tmp_p
     assert list(fake.names()) == ["acme/policy@1"]
 
 
-def test_versions_held_by_an_engine_stay_cached_after_the_training(
+def test_versions_held_by_an_engine_stay_cached_after_the_training_run(
     scene: Scene, model: Any, tmp_path: Path
 ) -> None:
     engine, cache = scene.engine("vllm"), Cache(tmp_path / "engines")

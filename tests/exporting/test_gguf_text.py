@@ -53,7 +53,7 @@ SOUGHT = entry(b"sought", 8, struct.pack("<Q", 5) + b"found")
     ],
     ids=["texts", "numbers", "long text", "array over the limit", "cut text", "zeros"],
 )
-def test_a_file_that_claims_more_than_it_has_has_no_text(tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_claims_more_bytes_than_it_has_gives_no_text(tmp_path: Path, data: bytes) -> None:
     with (tmp_path / "some.gguf").open("wb") as file:
         file.write(HEAD + data)
         if data != SOUGHT[:-1]:

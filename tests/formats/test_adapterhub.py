@@ -68,7 +68,7 @@ def test_every_tensor_of_its_adapters_is_described_and_fits_its_base(case: str, 
 
 
 @pytest.mark.parametrize("model", ["bert", "llama"])
-def test_pulled_back_they_are_loaded_by_the_library_and_answer_as_before(
+def test_adapters_that_are_pulled_back_are_loaded_by_the_library_and_answer_as_before(
     model: str, corpus: Path, tmp_path: Path
 ) -> None:
     before = [corpus / case for case in of(model)]

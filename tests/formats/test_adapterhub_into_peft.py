@@ -55,7 +55,9 @@ def test_peft_merges_what_is_converted_as_the_library_does(case: str, corpus: Pa
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_merging_the_file_is_what_the_library_merges(case: str, corpus: Path, tmp_path: Path) -> None:
+def test_merging_the_file_gives_the_weights_that_the_library_merges(
+    case: str, corpus: Path, tmp_path: Path
+) -> None:
     found = merged(corpus / case, base_of(corpus, case), tmp_path / "merged")
     weights = load_file(base_of(corpus, case) / "model.safetensors")
     assert_same(found, load_file(corpus / f"{case}.safetensors"), weights)

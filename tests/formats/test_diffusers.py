@@ -104,7 +104,7 @@ def test_a_pipelines_adapter_fits_only_that_pipeline(case: str, corpus: Path) ->
 
 
 @pytest.mark.parametrize("pipeline", WAYS)
-def test_pulled_back_it_is_loaded_and_makes_the_same_step(
+def test_an_adapter_that_is_pulled_back_is_loaded_and_makes_the_same_step(
     pipeline: str, corpus: Path, told: dict[str, Any], tmp_path: Path
 ) -> None:
     registry = open_local(tmp_path / "registry")

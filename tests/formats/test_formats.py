@@ -115,7 +115,7 @@ def test_a_kohya_file_without_alphas_is_reported_unless_alpha_equals_rank(
 
 
 @pytest.mark.parametrize("alpha", [math.nan, math.inf])
-def test_an_alpha_that_is_no_number_is_refused(alpha: float, tmp_path: Path) -> None:
+def test_an_alpha_that_is_not_a_number_is_refused(alpha: float, tmp_path: Path) -> None:
     with pytest.raises(InvalidWeights, match=r"to_q\.alpha is (nan|inf)"):
         open_dir(kohya(tmp_path / "out", alpha=alpha))
 
@@ -195,7 +195,7 @@ def test_metadata_of_another_rank_than_the_factors_is_blocked(tmp_path: Path) ->
     assert "rank_mismatch" in codes(open_dir(diffusers(tmp_path, {"lora_adapter_metadata": fields})))
 
 
-def test_metadata_that_is_no_config_is_refused_by_its_own_name(tmp_path: Path) -> None:
+def test_metadata_that_is_not_a_config_is_refused_by_its_own_name(tmp_path: Path) -> None:
     folder = diffusers(tmp_path, {"lora_adapter_metadata": json.dumps({"unet.r": "four"})})
     with pytest.raises(InvalidConfig, match="lora_adapter_metadata, of unet: r must be"):
         open_dir(folder)

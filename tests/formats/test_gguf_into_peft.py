@@ -105,7 +105,7 @@ def merged(source: Path, base: Path, target: Path) -> dict[str, torch.Tensor]:
     return load_file(target / "model.safetensors")
 
 
-def test_a_gguf_is_merged_as_what_is_converted_of_it(llama: Path, tmp_path: Path) -> None:
+def test_a_gguf_is_merged_like_its_conversion(llama: Path, tmp_path: Path) -> None:
     adapter = trained(llama, tmp_path / "lora", target_modules="all-linear", lora_alpha=6)
     file = exported(adapter, llama, tmp_path / "gguf") / "adapter.gguf"
     back = converted(file, tmp_path / "back", "--base", llama)

@@ -39,7 +39,7 @@ def codes(adapter: Path, base: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("model", WAYS)
-def test_pulled_back_it_answers_as_before_at_the_scales_of_its_spec(
+def test_an_adapter_that_is_pulled_back_answers_as_before_at_the_scales_of_its_spec(
     model: str, corpus: Path, tmp_path: Path
 ) -> None:
     registry = open_local(tmp_path / "registry")

@@ -57,7 +57,7 @@ def test_peft_merges_what_is_converted_as_mlx_fuses_it(
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_merging_mlxs_files_is_what_mlx_fuses(
+def test_merging_mlxs_files_gives_the_weights_that_mlx_fuses(
     way: str, corpus: Path, weights: dict[str, Any], tmp_path: Path
 ) -> None:
     found = merged(corpus / f"llama-{way}", corpus / "llama", tmp_path / "merged")

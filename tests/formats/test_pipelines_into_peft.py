@@ -65,7 +65,9 @@ def test_peft_merges_what_is_converted_as_diffusers_fuses_it(case: str, part: st
 
 
 @pytest.mark.parametrize(("case", "part"), CASES)
-def test_merging_the_file_is_what_diffusers_fuses(case: str, part: str, corpus: Path, tmp_path: Path) -> None:
+def test_merging_the_file_gives_the_weights_that_diffusers_fuses(
+    case: str, part: str, corpus: Path, tmp_path: Path
+) -> None:
     folder = corpus / case.partition("-")[0] / part
     found = merged(corpus / case, folder, tmp_path / "merged")
     assert_same(found, weights_of(corpus / f"{case}-fused" / part), weights_of(folder))
@@ -73,7 +75,7 @@ def test_merging_the_file_is_what_diffusers_fuses(case: str, part: str, corpus: 
     assert config == json.loads((folder / "config.json").read_text())
 
 
-def test_a_dora_of_a_unet_stays_one(corpus: Path, tmp_path: Path) -> None:
+def test_a_dora_of_a_unet_stays_a_dora(corpus: Path, tmp_path: Path) -> None:
     found = merged(corpus / "sd-dora", corpus / "sd" / "unet", tmp_path / "merged")
     assert_same(found, weights_of(corpus / "sd-dora-fused" / "unet"), weights_of(corpus / "sd" / "unet"))
 

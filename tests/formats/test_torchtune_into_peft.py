@@ -67,7 +67,7 @@ def by_torchtune(source: Path, base: Path, reorders: bool) -> Weights:
 @pytest.mark.parametrize(
     ("model", "reorders"), [("llama", True), ("mistral", True), ("qwen2", False)], ids=str
 )
-def test_a_merge_is_torchtunes_on_each_model(model: str, reorders: bool, tmp_path: Path) -> None:
+def test_a_merge_equals_torchtunes_on_each_model(model: str, reorders: bool, tmp_path: Path) -> None:
     base, source = base_of(tmp_path / "base", model), torchtune(tmp_path / "out")
     wanted = by_torchtune(source, base, reorders)
     assert_same(merged(source, base, tmp_path / "merged"), wanted, load_file(base / "model.safetensors"))

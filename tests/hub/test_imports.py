@@ -101,7 +101,7 @@ def test_an_imported_adapter_becomes_a_version_with_its_origin(
 
 
 @pytest.mark.heavy
-def test_the_same_commit_again_is_the_same_version(
+def test_a_repeated_commit_is_the_same_version(
     request: pytest.FixtureRequest, hub: HttpRegistry, site: Site, run: Run
 ) -> None:
     name = filled(hub, site, f"acme/{named(request)}", "first")

@@ -271,7 +271,7 @@ def test_a_version_stored_under_older_rules_gains_todays_findings_and_keeps_ever
     assert verify(registry.catalog, registry.blobs) == ()
 
 
-def test_an_inspection_of_an_older_server_is_made_again_and_the_report_follows(
+def test_an_inspection_by_an_older_server_is_repeated_and_the_report_is_updated(
     registry: LocalRegistry, tmp_path: Path
 ) -> None:
     name = AdapterName.parse("acme/scaled")

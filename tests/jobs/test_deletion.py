@@ -120,7 +120,7 @@ def test_a_job_of_a_revoked_token_is_not_begun_and_has_the_reason(registry: Loca
     assert "revoked" in seen.error.message
 
 
-def test_a_step_at_work_changes_nothing_once_its_token_is_revoked(registry: LocalRegistry) -> None:
+def test_a_running_step_changes_nothing_once_its_token_is_revoked(registry: LocalRegistry) -> None:
     theirs, revoke = with_token(registry)
     job = theirs.jobs.submit(VERIFY).id
     with registry.catalog.write() as tx:
@@ -133,7 +133,7 @@ def test_a_step_at_work_changes_nothing_once_its_token_is_revoked(registry: Loca
         job_steps.require_current(tx, job, "start", begun.attempt)
 
 
-def test_a_job_at_work_ends_when_its_token_is_revoked(registry: LocalRegistry, tmp_path: Path) -> None:
+def test_a_running_job_ends_when_its_token_is_revoked(registry: LocalRegistry, tmp_path: Path) -> None:
     theirs, revoke = with_token(registry)
     job = theirs.jobs.submit(VERIFY).id
     with start_runner(tmp_path / "data", armed="stop:child.opened") as started:

@@ -32,7 +32,7 @@ def test_an_urgent_job_is_done_before_many_that_wait_and_none_of_them_has_a_thre
     assert len(busy.jobs.list("queued", limit=200).items) > MANY // 2
 
 
-def test_jobs_of_other_namespaces_are_done_before_hundreds_that_one_submitted_earlier(
+def test_jobs_of_other_namespaces_run_before_hundreds_of_earlier_jobs_of_one_namespace(
     busy: LocalRegistry, data: Path
 ) -> None:
     push(busy, open_dir(tiny_lora(data / "other", hidden=32, seed=2)), "rival/tone")

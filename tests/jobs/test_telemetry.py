@@ -68,7 +68,7 @@ def collecting() -> Iterator[Collector]:
 
 
 @pytest.mark.heavy
-def test_a_step_and_what_its_process_does_are_one_trace(busy: LocalRegistry, data: Path) -> None:
+def test_a_step_and_its_process_are_in_one_trace(busy: LocalRegistry, data: Path) -> None:
     busy.jobs.submit(MERGE)
     with collecting() as collector:
         environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}

@@ -228,7 +228,7 @@ def test_a_config_with_old_names_blocks_and_is_converted(
     assert all(torch.equal(again[name], weight) for name, weight in by_peft.items())
 
 
-def test_old_names_of_tensors_alone_are_no_finding(tmp_path: Path) -> None:
+def test_old_names_of_tensors_alone_give_no_finding(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = llava()
     base = saved(model, tmp_path / "base")

@@ -283,7 +283,9 @@ def renamed(folder: Path, old: str, new: str) -> Path:
     return folder
 
 
-def test_half_of_the_keys_wrong_is_refused_in_a_model_with_adapters(model: Any, make: MakeAdapter) -> None:
+def test_a_file_with_half_of_its_keys_wrong_is_refused_in_a_model_with_adapters(
+    model: Any, make: MakeAdapter
+) -> None:
     placed = adaptry.load(make(1), into=model)
     before = answers(placed.model)
     with pytest.raises(CheckFailed, match=r"match nothing|no values"):

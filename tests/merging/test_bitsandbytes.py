@@ -132,7 +132,9 @@ def test_eight_bits_are_dequantised_as_bitsandbytes_does_it(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_merge_is_pefts_into_what_transformers_dequantises(tmp_path: Path, kind: str, variant: str) -> None:
+def test_a_merge_equals_pefts_into_the_weights_that_transformers_dequantises(
+    tmp_path: Path, kind: str, variant: str
+) -> None:
     original, copy = quantised(tmp_path, LLAMA, kind)
     adapter = trained(copy, tmp_path / "tone", target_modules=["q_proj", "down_proj"], **VARIANTS[variant])
     result, wanted = merged_here(copy, adapter, tmp_path / "merged"), merged_by_library(copy, adapter)

@@ -193,7 +193,7 @@ def test_an_adapter_without_a_module_would_change_nothing(tmp_path: Path) -> Non
     assert error.message == "PEFT refuses to load ./tone: the config selects no module (target_modules)"
 
 
-def test_a_base_of_another_width_is_not_the_one_it_was_trained_on(tmp_path: Path) -> None:
+def test_a_base_of_another_width_is_not_the_adapters_base(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base", hidden=32)
 
     error = refusal(base, tiny_lora(tmp_path / "tone"))
@@ -205,7 +205,7 @@ def test_a_base_of_another_width_is_not_the_one_it_was_trained_on(tmp_path: Path
     )
 
 
-def test_a_base_of_fewer_layers_is_not_the_one_it_was_trained_on(tmp_path: Path) -> None:
+def test_a_base_with_fewer_layers_is_not_the_adapters_base(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base", layers=1)
 
     error = refusal(base, tiny_lora(tmp_path / "tone"))

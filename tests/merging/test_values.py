@@ -177,7 +177,7 @@ def test_a_merge_that_changed_nothing_is_reported(kernel: str, tmp_path: Path) -
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
-def test_a_cast_alone_is_no_change(tmp_path: Path) -> None:
+def test_a_cast_alone_does_not_count_as_a_change(tmp_path: Path) -> None:
     base = tiny_base(tmp_path / "base", hidden=32)
     adapter = tiny_lora(tmp_path / "tone", hidden=32)
 

@@ -198,7 +198,7 @@ def test_another_adapter_is_refuted(base: Path, adapter: Path, make_adapter: Mak
     assert {verdict.hint for verdict in result.failed} == {"it is not a multiple of the update"}
 
 
-def test_adapters_merged_in_turn_are_proved_as_the_same_but_for_roundings(
+def test_adapters_merged_in_turn_are_proved_equal_except_for_rounding(
     base: Path, adapter: Path, make_adapter: Make, tmp_path: Path
 ) -> None:
     second = make_adapter(base, "second", seed=2, r=4, lora_alpha=4, target_modules=["q_proj"])

@@ -146,7 +146,7 @@ def _under_the_old_name(tensors: dict[str, Any]) -> None:
         tensors[name.replace("miss_", "bone_")] = tensors.pop(name)
 
 
-def test_a_miss_that_multiplies_needs_its_base_and_is_no_lora(tmp_path: Path) -> None:
+def test_a_miss_that_multiplies_needs_its_base_and_is_not_a_lora(tmp_path: Path) -> None:
     adapter = open_dir(pair_of(tmp_path, "miss bat").adapter)
     method = METHODS["miss"]
     assert method.needs_base_for(adapter.config)

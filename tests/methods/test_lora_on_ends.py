@@ -80,7 +80,7 @@ def test_tied_weights_that_were_trained_separately_are_untied(tmp_path: Path) ->
     assert any("a separate head" in note for note in record.notes)
 
 
-def test_an_embedding_that_more_than_a_head_is_tied_to_stays_with_peft(tmp_path: Path) -> None:
+def test_an_embedding_that_is_tied_to_more_than_a_head_is_left_to_peft(tmp_path: Path) -> None:
     base = save_base(tmp_path / "base", "t5")
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))

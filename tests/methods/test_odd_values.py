@@ -62,7 +62,7 @@ def test_an_odd_value_is_judged_as_by_peft(method: str, tmp_path: Path) -> None:
         ("p_tuning", "token_dim", None),
     ],
 )
-def test_a_value_that_peft_ignores_or_completes_is_no_finding(
+def test_a_value_that_peft_ignores_or_completes_gives_no_finding(
     method: str, field: str, value: object, tmp_path: Path
 ) -> None:
     case = next(one for one in cases([method], dtypes=["fp32"]) if one.family == "llama")

@@ -135,7 +135,7 @@ def test_a_boft_with_more_butterfly_factors_than_its_config_declares_is_blocked(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ["C", "D", "E"])
-def test_a_glora_one_of_whose_bias_paths_is_longer_than_the_weights_side_is_blocked(
+def test_a_glora_with_a_bias_path_longer_than_the_weights_side_is_blocked(
     path: str, tmp_path: Path, corpus: Path
 ) -> None:
     (wanted,) = [one for one in cases(dtypes=["fp32"]) if str(one) == "glora-plain-llama-fp32"]

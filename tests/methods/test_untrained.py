@@ -164,7 +164,7 @@ def test_a_check_with_the_base_finds_rows_of_embeddings_that_were_not_trained(co
     assert "untrained" in {finding.code for finding in found.findings}
 
 
-def test_a_dora_of_which_only_the_magnitudes_were_trained_is_merged(tmp_path: Path) -> None:
+def test_a_dora_whose_magnitudes_alone_were_trained_is_merged(tmp_path: Path) -> None:
     def train(model: Any) -> None:  # (`Any`: PEFT is not typed.)
         for name, parameter in model.named_parameters():
             if "magnitude" in name:

@@ -56,7 +56,7 @@ FAULTS = (
     AccessFault(
         "some grant must allow the action", CORE + "decision.py",
         "one.allows(action, target.namespace, target.name)]", "True]",
-        DOMAIN + "test_a_grant_on_adapters_by_name_is_about_no_others",
+        DOMAIN + "test_a_grant_on_adapters_by_name_applies_to_no_other_adapters",
     ),
     AccessFault(
         "the conditions of a grant must hold", CORE + "decision.py",
@@ -81,7 +81,7 @@ FAULTS = (
     AccessFault(
         "a grant is about its resource", CORE + "grants.py",
         "(action in self.actions and self.resource.covers(namespace, name))", "(action in self.actions)",
-        DOMAIN + "test_a_grant_on_adapters_by_name_is_about_no_others",
+        DOMAIN + "test_a_grant_on_adapters_by_name_applies_to_no_other_adapters",
     ),
     AccessFault(
         "a token is limited to its resources", CORE + "grants.py",
@@ -107,12 +107,12 @@ FAULTS = (
     AccessFault(
         "a resource is about its namespaces", CORE + "resources.py",
         "if not fnmatchcase(namespace, self.namespaces):", "if False:",
-        DOMAIN + "test_a_grant_on_a_namespace_is_about_no_other",
+        DOMAIN + "test_a_grant_on_a_namespace_applies_to_no_other_namespace",
     ),
     AccessFault(
         "a grant on names is not one on the namespace", CORE + "resources.py",
         "(name is not None and matches(name, self.names))", "(name is None or matches(name, self.names))",
-        DOMAIN + "test_a_grant_on_adapters_by_name_is_about_no_others",
+        DOMAIN + "test_a_grant_on_adapters_by_name_applies_to_no_other_adapters",
     ),
     AccessFault(
         "a negated condition is negated", CORE + "conditions.py",

@@ -116,7 +116,7 @@ def test_the_page_shows_the_stored_figures_and_its_json_has_each_module(measured
     assert text.count("<polyline") == 2 * 7
 
 
-def test_a_version_compared_with_itself_is_at_no_distance(measured: Server) -> None:
+def test_a_version_compared_with_itself_has_distance_zero(measured: Server) -> None:
     page = Browser(measured).get(f"/-/compare/weights?ref={TRANSLATOR}@1&ref={TRANSLATOR}@1&format=json").json
     assert page["versions"][1]["distance"]["distance"] == 0
     assert page["to_measure"] == []
@@ -236,7 +236,9 @@ def test_a_distance_has_no_value_where_the_first_version_has_no_update() -> None
     assert found == {("model.layers.0", "block.kind0"): 0.5, ("model.layers.0", "block.kind1"): None}
 
 
-def test_versions_of_other_shapes_and_withheld_files_are_no_error_of_the_page(embedded_team: Server) -> None:
+def test_versions_of_other_shapes_and_withheld_files_cause_no_error_on_the_page(
+    embedded_team: Server,
+) -> None:
     browser = Browser(embedded_team)
     assert browser.get(f"/-/compare/weights?ref={TONE}@4&ref={LEGAL}").status == 200
     reader = Browser(embedded_team, embedded_team.token("wilma", "viewer", ("acme",)))

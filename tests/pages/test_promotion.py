@@ -175,7 +175,7 @@ def test_a_rollback_to_a_revoked_version_names_an_earlier_good_one(scene: Promot
     assert "to move it to any earlier version" not in seen_by_reader
 
 
-def test_looking_for_the_last_move_stops_after_so_many_events(scene: PromotionScene) -> None:
+def test_the_search_for_the_last_move_stops_after_a_limited_number_of_events(scene: PromotionScene) -> None:
     olga = scene.person("olga")
     olga.post(f"{scene.alias}/override", scene.fields(3, reason="a demonstration"))
     registry, three = scene.server.registry(), scene.versions[2]

@@ -71,7 +71,7 @@ def test_an_error_that_no_rename_explains_stays_an_error(
     assert [Browser(server).get(address).status for address in missing] == [404] * 3
 
 
-def test_adapters_that_exchanged_their_names_are_found_by_these(
+def test_adapters_that_exchanged_names_are_found_by_their_new_names(
     start: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start()

@@ -57,13 +57,13 @@ def test_signing_out_ends_the_session(team: Server) -> None:
     assert browser.get("/").status == 303
 
 
-def test_a_session_is_no_credential_for_the_rest_interface_or_the_hub_protocol(team: Server) -> None:
+def test_a_session_is_not_a_credential_for_the_rest_interface_or_the_hub_protocol(team: Server) -> None:
     browser = Browser(team)
     for address in ("/api/v1", "/api/v1/adapters/acme/support-tone", "/api/models/acme/support-tone"):
         assert browser.get(address).status == 401, address
 
 
-def test_a_changed_cookie_is_no_session(team: Server) -> None:
+def test_a_changed_cookie_is_not_a_session(team: Server) -> None:
     browser = Browser(team)
     assert browser.cookie
     browser.cookie = browser.cookie[:-2] + ("AA" if not browser.cookie.endswith("AA") else "BB")

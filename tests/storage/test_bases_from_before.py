@@ -18,7 +18,9 @@ STRANGER = Identity.with_role("stranger", "reader", ("elsewhere",))
 OWNER = Identity.with_role("owner", "reader", ("org",))
 
 
-def test_bases_from_before_are_internal_and_new_ones_are_private(folder: Path, tmp_path: Path) -> None:
+def test_bases_of_an_older_registry_are_internal_and_new_ones_are_private(
+    folder: Path, tmp_path: Path
+) -> None:
     registry = open_local(folder)
     old = register_base(
         registry, open_checkpoint(tiny_base(tmp_path / "old")), ("org/tiny", "gpt2"), cache=tmp_path

@@ -86,7 +86,7 @@ def test_a_black_hole_keeps_the_connection_silent(proxy: FaultProxy) -> None:
             client.recv(1)
 
 
-def test_connections_are_refused_until_it_is_healed(proxy: FaultProxy) -> None:
+def test_connections_are_refused_until_the_proxy_is_disarmed(proxy: FaultProxy) -> None:
     proxy.arm(ProxyFault("refuse"), times=None)
     for _ in range(3):
         with pytest.raises(ConnectionError), closing(connect(proxy)) as client:

@@ -98,7 +98,7 @@ def registry(old: Path) -> Iterator[LocalRegistry]:
         yield opened
 
 
-def test_names_that_differ_only_in_capitals_stay_reachable(registry: LocalRegistry) -> None:
+def test_names_that_differ_only_in_case_stay_reachable(registry: LocalRegistry) -> None:
     capital = AdapterName.parse("Acme/Tone")
     assert [str(info.name) for info in registry.adapters.list().items] == ["Acme/Tone", "acme/tone"]
     assert registry.adapters.get(capital).versions == 0
@@ -113,7 +113,7 @@ def test_names_that_differ_only_in_capitals_stay_reachable(registry: LocalRegist
     assert not [text for text in reasons if "invalid value" in text or "cannot be read" in text]
 
 
-def test_a_name_is_found_in_any_capitals_and_a_twin_only_in_its_own(registry: LocalRegistry) -> None:
+def test_a_name_is_found_in_any_case_and_a_twin_only_in_its_own_case(registry: LocalRegistry) -> None:
     def leads_to(name: str) -> str | None:
         return canonical_id(registry, LOCAL, name)
 
@@ -149,7 +149,7 @@ def test_workers_loaded_versions_and_schedules_are_kept(registry: LocalRegistry)
     registry.jobs.unschedule("nightly")
 
 
-def test_doctor_lists_names_that_differ_only_in_capitals(old: Path) -> None:
+def test_doctor_lists_names_that_differ_only_in_case(old: Path) -> None:
     shown = CliRunner().invoke(main, ["doctor", "--registry", str(old)]).output
     for line in (
         "namespaces that differ only in case: Acme, acme",

@@ -97,7 +97,7 @@ def test_values_of_all_kinds_are_stored_as_given(catalog: Catalog) -> None:
     assert manifest == b'\0\\"\xff'
 
 
-def test_an_update_of_no_row_counts_none(catalog: Catalog) -> None:
+def test_an_update_without_rows_counts_no_changes(catalog: Catalog) -> None:
     with catalog.write() as tx:
         assert count_changed(tx, adapter_statements.more_downloads, {"key": 1, "count": 1}) == 0
         assert run_select(tx, adapter_statements.next_number, {"key": 1}) == []

@@ -169,6 +169,6 @@ def test_files_known_to_be_damaged_are_not_pulled_plainly(
         lazy.files.read(TONE, version.digest, version.files[0].path)
 
 
-def test_a_download_of_no_version_is_counted_nowhere(lazy: LazyRegistry) -> None:
+def test_a_download_without_a_version_is_not_counted(lazy: LazyRegistry) -> None:
     with pytest.raises(NotFound):
         lazy.versions.count_download(Ref.parse("acme/tone@9"))

@@ -126,7 +126,7 @@ def test_a_stolen_refresh_token_is_detected_at_the_next_refresh(catalog: Catalog
         refresh(catalog, thief.refresh_token, CLIENT, NOW)
 
 
-def test_of_many_exchanges_at_once_only_one_programs_tokens_remain(catalog: Catalog) -> None:
+def test_only_one_programs_tokens_remain_after_many_exchanges_at_once(catalog: Catalog) -> None:
     first = approved(catalog)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: refresh(catalog, first.refresh_token, CLIENT, NOW), range(4)))
@@ -209,7 +209,9 @@ def test_a_refresh_token_belongs_to_the_program_that_began(catalog: Catalog) -> 
     assert works(catalog, refresh(catalog, first.refresh_token, CLIENT, NOW).access.secret)
 
 
-def test_a_refresh_token_is_no_access_token_and_an_access_token_refreshes_nothing(catalog: Catalog) -> None:
+def test_a_refresh_token_is_not_an_access_token_and_an_access_token_refreshes_nothing(
+    catalog: Catalog,
+) -> None:
     first = approved(catalog)
     assert not works(catalog, first.refresh_token)
     with pytest.raises(Unauthenticated):

@@ -61,7 +61,7 @@ def test_a_decomposition_equals_that_of_the_dense_update(
 
 
 @pytest.mark.parametrize("batch", EXPERTS, ids=["matrix", "experts"])
-def test_bases_give_the_update_back(batch: tuple[int, ...]) -> None:
+def test_orthonormal_bases_reproduce_the_update(batch: tuple[int, ...]) -> None:
     update = drawn(40, 24, 4, seed=1, batch=batch)
     left, core, right = orthonormal_bases(update)
     torch.testing.assert_close(left @ core @ right, dense(update), rtol=0, atol=1e-12)
@@ -151,7 +151,7 @@ def test_rows_and_columns_have_inner_products(batch: tuple[int, ...]) -> None:
     torch.testing.assert_close(columns, product.sum(-2), rtol=1e-12, atol=1e-12)
 
 
-def test_a_share_of_the_energy_asks_for_the_smallest_rank_that_keeps_it() -> None:
+def test_a_share_of_the_energy_selects_the_smallest_rank_that_keeps_it() -> None:
     values = torch.tensor([2.0, 1.0, 1.0, 0.0], dtype=torch.float64)
     assert [rank_for(values, share) for share in (0.5, 4 / 6, 0.7, 5 / 6, 1.0)] == [1, 1, 2, 2, 3]
     assert rank_for(torch.stack([values, torch.ones(4, dtype=torch.float64)]), 1.0) == 4

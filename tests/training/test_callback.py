@@ -141,7 +141,7 @@ def test_the_model_that_the_trainer_went_back_to_gets_its_own_metrics(
     assert detail.version.metrics["eval_loss"] == logged[2]
 
 
-def test_a_training_resumes_from_a_checkpoint_and_records_it(
+def test_a_training_run_resumes_from_a_checkpoint_and_records_it(
     registry: Registry, train: Train, tmp_path: Path
 ) -> None:
     train(AdaptryCallback(registry, TONE, run="first", release=None))
@@ -167,7 +167,7 @@ def test_a_loaded_version_can_be_trained_on(registry: Registry, train: Train) ->
     assert registry.versions.detail(Ref.parse("acme/tone@2")).manifest.parents == (placed.version.digest,)
 
 
-def test_an_unreachable_registry_does_not_stop_a_training(
+def test_an_unreachable_registry_does_not_stop_a_training_run(
     train: Train, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     callback = AdaptryCallback("http://127.0.0.1:9", "acme/tone", run="alone", patience=0.1, retry=0.01)
@@ -180,7 +180,7 @@ def test_an_unreachable_registry_does_not_stop_a_training(
     assert load_file(folder / "adapter_model.safetensors")
 
 
-def test_a_full_disk_does_not_stop_a_training(
+def test_a_full_disk_does_not_stop_a_training_run(
     registry: Registry,
     train: Train,
     tmp_path: Path,
@@ -255,7 +255,7 @@ def test_commits_of_other_branches_are_not_checkpoints(registry: Registry, tmp_p
     assert [(each.run, each.step, dict(each.metrics)) for each in found] == [("mine", 3, {})]
 
 
-def test_a_training_on_a_base_folder_is_bound_to_that_base(
+def test_a_training_run_on_a_base_folder_is_bound_to_that_base(
     registry: Registry,
     train: Train,
     tmp_path: Path,
@@ -292,7 +292,7 @@ def test_a_training_on_a_base_folder_is_bound_to_that_base(
     require_base_match(registry, registry.versions.get(Ref.parse("acme/tone@1")), served)
 
 
-def test_a_training_claims_no_other_model_than_the_folder_that_it_loaded(
+def test_a_training_run_claims_only_the_model_in_the_folder_that_it_loaded(
     registry: Registry,
     train: Train,
     tmp_path: Path,

@@ -63,7 +63,7 @@ def test_a_fault_is_reported_and_blocks_nothing(tmp_path: Path) -> None:
     shutil.rmtree(left.folder.parent)
 
 
-def test_a_folder_may_be_deleted_once_it_is_given(tmp_path: Path) -> None:
+def test_a_folder_may_be_deleted_once_it_is_enqueued(tmp_path: Path) -> None:
     folder = tiny_lora(tmp_path / "lora")
     data, seen = (folder / "adapter_model.safetensors").read_bytes(), []
     outbox = Outbox(lambda text: None)

@@ -63,7 +63,7 @@ def test_an_alias_that_never_moved_cannot_go_back(tones: LocalRegistry) -> None:
         promotion.rollback(tones, TONE, "staging")
 
 
-def test_an_alias_that_was_removed_and_set_again_has_moved_nowhere_since(tones: LocalRegistry) -> None:
+def test_an_alias_that_was_removed_and_set_again_has_not_moved_since(tones: LocalRegistry) -> None:
     promotion.promote(tones, FIRST, "prod")
     tones.aliases.remove(TONE, "prod", promotion.promote(tones, SECOND, "prod").alias.generation)
     promotion.promote(tones, FIRST, "prod")

@@ -149,7 +149,7 @@ def test_a_restart_during_a_load_delays_nothing_and_is_forgotten_when_the_versio
     asyncio.run(test())
 
 
-def test_of_two_versions_that_may_have_ended_the_engine_one_is_tried_at_a_time(
+def test_two_versions_that_may_have_ended_the_engine_are_tried_one_at_a_time(
     bench: Bench, publish: Publish
 ) -> None:
     poison, _ = publish(), publish(seed=2, name="acme/facts")

@@ -17,7 +17,7 @@ def loaded_as(model: str) -> str:
 
 
 @pytest.mark.parametrize("model", [EXACT, f"acme/tone@sha256:{DIGEST.hex}"])
-def test_a_version_that_is_asked_for_by_its_digest_is_loaded_under_exactly_that_name(model: str) -> None:
+def test_a_version_that_is_requested_by_its_digest_is_loaded_under_exactly_that_name(model: str) -> None:
     assert numbered_name(loaded_as(model), 1) == model
 
 

@@ -232,7 +232,7 @@ def test_a_version_that_cannot_be_reported_is_not_loaded(bench: Bench, publish: 
     asyncio.run(test())
 
 
-def test_a_moved_alias_is_reported_with_what_drains(bench: Bench, publish: Publish) -> None:
+def test_a_moved_alias_is_reported_with_the_adapters_that_drain(bench: Bench, publish: Publish) -> None:
     first, second = publish(seed=1), publish(seed=2)
     seen_at = bench.registry.there.aliases.move(TONE, "prod", first.digest, None)
 

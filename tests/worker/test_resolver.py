@@ -265,7 +265,7 @@ def test_another_base_of_the_same_shapes_is_refused(
     assert cache.entries() == ()
 
 
-def test_the_same_base_elsewhere_and_in_other_files_is_the_same(
+def test_a_base_in_another_folder_and_other_files_is_the_same_base(
     registry: LocalRegistry, base: Path, cache: Cache, publish: Publish, tmp_path: Path
 ) -> None:
     publish()

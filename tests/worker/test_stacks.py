@@ -180,7 +180,7 @@ def test_a_stack_that_the_cache_has_no_room_for_waits_until_an_idle_adapter_has_
     asyncio.run(test())
 
 
-def test_a_stack_that_is_no_exact_sum_or_too_wide_is_refused_with_the_reason(
+def test_a_stack_that_is_not_an_exact_sum_or_is_too_wide_is_refused_with_the_reason(
     bench: Bench, both: tuple[VersionInfo, VersionInfo], tmp_path: Path
 ) -> None:
     wide = push(bench.registry, open_dir(tiny_lora(tmp_path / "wide", rank=15)), "acme/wide").version

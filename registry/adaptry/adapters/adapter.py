@@ -36,8 +36,8 @@ as much.
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter in a folder, a registry or a store. `left_out` maps files of its folder that are not part of
-    it to the reasons.
+    """An adapter in a folder, a registry or a store. `left_out` maps each file of the folder that is not part
+    of the adapter to the reason.
     """
 
     content: Content
@@ -48,7 +48,7 @@ class Adapter:
 
     @cached_property
     def spec(self) -> Spec:
-        """Its method, modules and ranks, from config and header."""
+        """The adapter's method, modules and ranks, from its config and header."""
         return LAYOUTS[self.format.name].describe(self.config, self.header)
 
     @property
@@ -70,7 +70,7 @@ class Adapter:
         return result
 
     def with_content(self, content: Content) -> Adapter:
-        """The same adapter with other content, which has the same config and header."""
+        """The same adapter with other content that has the same config and header."""
         other = copy(self)
         vars(other).update(content=content, spec=self.spec, _derived=self._derived)
         return other
@@ -141,8 +141,8 @@ def open_content(content: Content, left_out: Mapping[str, str] | None = None) ->
 
 def open_known(content: Content) -> Adapter:
     """The same as `open_content`, for programs that open many adapters. Versions of an adapter usually differ
-    only in the values of their weights. So data derived from a small config and header is cached, for
-    adapters that have the same ones.
+    only in the values of their weights. So data derived from a small config and header is cached and shared
+    by adapters with the same ones.
     """
     if detect_format(content.sizes) is PEFT and not any(
         name.endswith(".safetensors") and name != WEIGHTS for name in content.sizes
@@ -158,8 +158,8 @@ def open_known(content: Content) -> Adapter:
 
 @lru_cache(maxsize=_KEPT)
 def _of_shape(config: bytes, head: bytes, size: int) -> Adapter | None:
-    """The adapter with this config and this head of a weights file of `size` bytes, without its content; None
-    if the derived data may not be cached. Raises the errors of `open_content`, and those of deriving its
+    """The adapter with this config and this beginning of a weights file of `size` bytes, without its content;
+    None if the derived data may not be cached. Raises the errors of `open_content` and those of deriving the
     spec.
     """
     header = read_header(lambda offset, length: head[offset : offset + length], size, WEIGHTS)

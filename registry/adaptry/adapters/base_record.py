@@ -34,15 +34,16 @@ class TensorShape(_Value):
 class Sketch(_Value):
     """Up to 256 sampled elements of one tensor, as stored bytes in base64 (dtype from the base's tensors).
 
-    For a weight that bitsandbytes packed: two float32 for each element, between which its value was.
+    For a weight that bitsandbytes packed: two float32 numbers for each element, the bounds of its original
+    value.
     """
 
     samples: str
 
 
 class Vocabulary(_Value):
-    """A tokenizer's ids: the vocabulary's `size`, a digest for each block of 1,024 ids, the ids of `added`
-    tokens.
+    """A tokenizer's ids: the `size` of its vocabulary, a digest for each block of 1,024 ids, the ids of
+    `added` tokens.
 
     The digests are `adaptry.bases.fingerprinting.vocabulary.block_digests`.
     """
@@ -75,8 +76,8 @@ class BaseRecord(_Value):
 
     The keys of `tensors` and `sketches` are names on disk. `facts` are the config fields that matter
     (model_type, heads, vocabulary, tying, …). The tokenizer and the chat template are not part of the id, and
-    older records have no `vocabulary`, `tokenization` or `chat_template`. `file_hashes` are (path, size,
-    sha256) if its weights are stored.
+    older records have no `vocabulary`, `tokenization` or `chat_template`. `file_hashes` lists (path, size,
+    sha256) if the base's weights are stored.
     """
 
     id: Digest

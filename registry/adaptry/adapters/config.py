@@ -55,7 +55,7 @@ _LOADER_PATHS = {"corda_config": ("cache_file", "covariance_file")}
 
 
 def _anywhere(pattern: str) -> str:
-    """A pattern of the whole names in which `pattern` is found."""
+    """A pattern that matches the whole of every name in which `pattern` is found."""
     found = _FLAGS.match(pattern)
     flags = found[0] if found else ""
     return f"{flags}(?s:.*?)(?:{pattern[len(flags) :]})(?s:.*)"
@@ -81,8 +81,8 @@ class AdapterConfig:
 
     @property
     def unknown_library(self) -> str | None:
-        """The module that `auto_mapping` names, unless it belongs to a known model library. Never imported
-        here.
+        """The module that `auto_mapping` names, unless it belongs to a known model library. It is never
+        imported here.
         """
         mapping = self.fields.get("auto_mapping")
         library = mapping.get("parent_library") if isinstance(mapping, dict) else None
@@ -191,8 +191,8 @@ class AdapterConfig:
     @cached_property
     def excluding_patterns(self) -> Mapping[str, str]:
         """Items of `modules_to_save` that are not plain names, each with a pattern of the modules that PEFT
-        does not adapt because of it. PEFT saves modules whose names end with an item, but leaves out those
-        that an item matches as a pattern.
+        does not adapt because of the item. PEFT saves modules whose names end with an item, but leaves out
+        those that an item matches as a pattern.
         """
         return {
             item: rf"(?:(^|.*\.){item}($|\..*)).*"
@@ -214,7 +214,7 @@ class AdapterConfig:
         """
         if _PLAIN_NAME.fullmatch(key) is not None:
             return re.search(key, name) is not None
-        # The first call raises an error for a key that only becomes a pattern by what surrounds it.
+        # The first call raises an error for a key that is a valid pattern only with the text around it.
         return self.patterns.matches(key, name) or self.patterns.matches(self.searched_patterns[key], name)
 
     @cached_property
@@ -232,7 +232,7 @@ class AdapterConfig:
 
     @cached_property
     def whole_patterns(self) -> tuple[str, ...]:
-        """The config's patterns of whole names, all of which PEFT must be able to compile."""
+        """The config's patterns for whole names. PEFT must be able to compile all of them."""
         texts = [value for key in _WHOLE if isinstance(value := self.fields.get(key), str)]
         layers = [pattern for item, both in self.layer_patterns.items() for pattern in (item, *both)]
         searched = [pattern for both in self.searched_patterns.items() for pattern in both]
@@ -240,7 +240,7 @@ class AdapterConfig:
 
     @property
     def has_patterns(self) -> bool:
-        """Whether it has patterns, which are matched within a time limit, so results may vary."""
+        """Whether the config has patterns. They are matched within a time limit, so results may vary."""
         return bool(self.whole_patterns) or any(self.fields.get(key) for key in _MAPPINGS)
 
     @cached_property
@@ -263,13 +263,13 @@ class AdapterConfig:
         return default if pattern is None else values[pattern]
 
     def rank_for(self, name: str, default: int) -> int:
-        """The rank that `rank_pattern` gives the module `name`. Raises what `value_for` raises, and
+        """The rank that `rank_pattern` gives the module `name`. Raises the errors of `value_for`, and
         `InvalidConfig` for a value that is not a rank.
         """
         return check_rank(self.value_for("rank_pattern", name, default), "a value of rank_pattern")
 
     def alpha_for(self, name: str, default: float) -> float:
-        """The alpha that `alpha_pattern` gives the module `name`. Raises what `value_for` raises, and
+        """The alpha that `alpha_pattern` gives the module `name`. Raises the errors of `value_for`, and
         `InvalidConfig` for a value that is not a number.
         """
         value = self.value_for("alpha_pattern", name, default)
@@ -361,7 +361,7 @@ def _refuse_library(mapping: object) -> None:
 
 
 def _check_count(items: Collection[str], key: str) -> None:
-    """Raises `InvalidConfig` if there are too many to match each of them with every module of a model."""
+    """Raises `InvalidConfig` if there are too many patterns to match each with every module of a model."""
     if len(items) > _MAX_NAMES:
         raise InvalidConfig(f"adapter_config.json: {key} has {len(items):,} names (at most {_MAX_NAMES})")
 

@@ -30,10 +30,10 @@ class Content(ABC):
 
     @abstractmethod
     def read(self, path: str, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on; fewer only at the end of the file."""
+        """Up to `length` bytes, starting at `offset`; fewer only at the end of the file."""
 
     def chunks(self, path: str, start: int = 0) -> Iterator[bytes]:
-        """The file from `start` on, in pieces of at most 1 MiB."""
+        """The file from position `start` to its end, in pieces of at most 1 MiB."""
         size = self.sizes[path]
         while start < size:
             piece = self.read(path, start, min(CHUNK, size - start))
@@ -47,8 +47,8 @@ class Content(ABC):
         return nullcontext(None)
 
     def check_unchanged(self) -> None:
-        """Raises `Invalid` if someone wrote to a file that was read, so that what was read may be a mixture
-        of two versions. Files outside a folder cannot change.
+        """Raises `Invalid` if a file was written to after it was read: the data read may mix two versions.
+        Files outside a folder cannot change.
         """
         return
 
@@ -129,7 +129,7 @@ class FolderContent(Content):
 
 
 def open_file_state(file: io.FileIO) -> tuple[int, int]:
-    """Its size in bytes and the time of its last change in ns, to detect that someone wrote to it."""
+    """The file's size in bytes and the time of its last change in ns, to detect later writes."""
     state = os.fstat(file.fileno())
     return state.st_size, state.st_mtime_ns
 
@@ -154,7 +154,7 @@ def open_regular(path: Path) -> io.FileIO:
 
 
 def read_at(file: io.FileIO) -> ReadAt:
-    """Positional reads. Without `pread` (on Windows) they seek, so only one thread may read a file."""
+    """Reads at a position. Without `pread` (on Windows) it seeks, so only one thread may read a file."""
     if hasattr(os, "pread"):
         return lambda offset, length: os.pread(file.fileno(), length, offset)
 

@@ -88,7 +88,9 @@ def raise_no_adapter(folder: Path, names: set[str]) -> NoReturn:
 
 
 def raise_is_file(file: Path) -> NoReturn:
-    """Raises `Unsupported` for a file of another tool, with its conversion, else `NotFound`."""
+    """Raises `Unsupported` for another tool's file, with the command that converts it; otherwise
+    `NotFound`.
+    """
     for pattern, what in _ELSEWHERE:
         if pattern.fullmatch(file.name):
             _refuse_other_tool(file, what)

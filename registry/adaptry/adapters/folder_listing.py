@@ -98,7 +98,9 @@ def require_own_file(path: Path) -> None:
 
 
 def _why_no_image(path: Path, kept: list[str]) -> str | None:
-    """Why an image is left out; None if it is kept. A README without an image is better than no version."""
+    """Why an image is left out; None if it is kept. Storing a README without its images is better than
+    storing no version.
+    """
     if sum(map(is_image, kept)) >= MAX_IMAGES:
         return f"more than {MAX_IMAGES} images"
     with open_regular(path) as file:

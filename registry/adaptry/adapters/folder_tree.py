@@ -1,8 +1,9 @@
 """Searches a folder tree for adapters: the folders, and the single files, that may hold one.
 
-Only names are read, and the heads of GGUF files. Folders that begin with a dot and those of programs are left
-out. Links to folders are not followed, so that a loop ends; the files of a Hugging Face cache are links, and
-are read by `folder_listing`. Every folder that was not searched is listed with the reason.
+Only names and the headers of GGUF files are read. Folders whose names begin with a dot and folders of
+programs are left out. Links to folders are not followed, so loops are harmless; the files of a Hugging Face
+cache are links, and are read by `folder_listing`. Every folder that was not searched is listed with the
+reason.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class FolderTree:
 
 
 def search_tree(root: Path) -> FolderTree:
-    """Searches `root` and the folders in it. An unreadable folder is listed, and raises no error."""
+    """Searches `root` and the folders in it. Unreadable folders are listed and raise no error."""
     places: list[AdapterPlace] = []
     unsearched: list[UnsearchedFolder] = []
     waiting = [(root, 0)]
@@ -107,8 +108,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _places_in(folder: Path, names: set[str]) -> Iterator[AdapterPlace]:
-    """The adapters that files with these names may be. Files under a name that the user chose are adapters of
-    their own, unless the folder is the adapter of a tool that uses other names.
+    """The adapters that the files with these names may contain. A file with a name that the user chose is an
+    adapter of its own, unless the folder is the adapter of a tool that uses other names.
     """
     format = detect_format(names)
     if (

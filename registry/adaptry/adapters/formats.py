@@ -20,10 +20,10 @@ class AdapterFormat:
     """The files of an adapter as one tool writes them.
 
     `config` is empty if the weights' file contains everything. `extra_files` are the tool's other files that
-    belong to the adapter. `pickle` is the name under which it writes the weights as a pickle, and `remedy`
-    says what to do about that. `save_hint` says how it saves an adapter, and `usage_hint` how it uses or
-    merges adapters that we cannot merge. `names_modules`: whether its tensors have names of a checkpoint's
-    modules, and not of a pipeline's parts.
+    belong to the adapter. `pickle` is the name under which it writes the weights as a pickle, and `remedy` is
+    the advice about such a file. `save_hint` describes how the tool saves an adapter, and `usage_hint` how it
+    uses or merges adapters that we cannot merge. `names_modules`: whether its tensors have names of a
+    checkpoint's modules, and not of a pipeline's parts.
     """
 
     name: str
@@ -138,7 +138,7 @@ def is_weights(path: str) -> bool:
 
 def defines_adapter(path: str) -> bool:
     """Whether a file with this name, in any folder, can be the weights, the config or a further file of some
-    tool's adapter; a README or a tokenizer is only beside them.
+    tool's adapter. A README or a tokenizer cannot.
     """
     name = path.rpartition("/")[2]
     return is_weights(name) or any(
@@ -155,7 +155,7 @@ def is_adapter_file(path: str) -> bool:
 def detect_format(names: Iterable[str]) -> AdapterFormat | None:
     """The format of an adapter with these files, recognised by the name of its weights; None if no format
     matches. If two formats use the same name, the keys in the file decide (`layouts.format_by_keys`). Files
-    in subfolders, such as checkpoints of a training, are not part of it.
+    in subfolders, such as training checkpoints, are not part of the adapter.
     """
     present = {name for name in names if "/" not in name}
     for format in FORMATS.values():

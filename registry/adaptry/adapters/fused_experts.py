@@ -23,7 +23,7 @@ _FUSED = (
 
 @dataclass(frozen=True, slots=True)
 class FusedExpert:
-    """One expert's share of fused factors: the `index`th of `count`.
+    """One expert's share of the fused factors, number `index` of `count`.
 
     `parameter` is the fused parameter in memory. `rows` are the rows of the expert's matrix that a tensor on
     disk holds.

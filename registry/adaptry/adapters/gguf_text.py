@@ -1,7 +1,7 @@
-"""Reads a text from the head of a GGUF file, without the gguf package.
+"""Reads a text from the header of a GGUF file, without the gguf package.
 
-`adaptry export` records in the file the engine that it prepared the adapter for (`PREPARED_FOR`), so that a
-worker, which has neither the package nor torch, can tell its files from those of a plain converter.
+`adaptry export` records in the file for which engine it prepared the adapter (`PREPARED_FOR`). This lets a
+worker, which has neither the package nor torch, tell these files from those of a plain converter.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _HEAD = 4 << 20
 
 
 def read_gguf_text(file: Path, key: str) -> str | None:
-    """The text under `key`; None without it, if the file is not GGUF, or if its metadata do not end in its
-    first 4 MiB. Raises `OSError`.
+    """The text under `key`; None if the key is missing, the file is not GGUF, or the metadata extend beyond
+    the first 4 MiB. Raises `OSError`.
     """
     with file.open("rb") as opened:
         stream = BytesIO(opened.read(_HEAD))

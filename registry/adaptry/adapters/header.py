@@ -1,8 +1,8 @@
 """The header of a safetensors file, parsed strictly: its tensors and their positions.
 
 It is stricter than the reference parser: no duplicate names, unknown fields or wrong offsets, and limits on
-rank, dimensions, count and size. The reference accepts whatever this parser accepts, which a fuzz test
-checks. Weights are never read here. A child process reads headers over 32 KiB (`header_process`).
+rank, dimensions, count and size. The reference accepts everything that this parser accepts; a fuzz test
+checks this. Weights are never read here. A child process reads headers over 32 KiB (`header_process`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _NAME = lazy_pattern(r"[\x21-\x7e]{1,512}")
 
 @dataclass(frozen=True, slots=True)
 class HeaderLimits:
-    """Limits on a header. Those of adapters are tight; bases have wider ones."""
+    """Limits on a header. Adapters have tight limits, bases wider ones."""
 
     size: int
     tensors: int
@@ -182,7 +182,9 @@ def _are_naturals(value: object) -> bool:
 
 
 def _check_tiling(tensors: Mapping[str, TensorInfo], start: int, size: int, what: str) -> None:
-    """The tensors must cover the data exactly once: gaps and overlaps can hide a second file in the first."""
+    """Checks that the tensors cover the data exactly once: gaps and overlaps can hide a second file in the
+    first.
+    """
     position = start
     for name, info in tensors.items():
         if info.start != position:

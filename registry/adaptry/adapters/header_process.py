@@ -2,9 +2,9 @@
 read.
 
 Checking a header of 12 MiB (an adapter of 256 experts in 58 layers has 89,088 tensors) takes three seconds of
-processor time and 100 MiB. If a server did so itself, all other clients would wait. The child checks it like
-`parse_header`, with limits on time and memory, and answers in columns: texts as their lengths and one block
-of UTF-8, numbers as arrays in native byte order. Standard library only.
+processor time and 100 MiB. If a server did this in its own process, all other clients would wait. The child
+checks it like `parse_header`, with limits on time and memory, and answers in columns: texts as their lengths
+and one block of UTF-8, numbers as arrays in native byte order. Standard library only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _SLOTS = ProcessSlots(running=2, waiting=8, patience=120.0)
 
 
 def parse_in_child(raw: bytes, size: int, label: str, limits: HeaderLimits) -> SafetensorsHeader:
-    """Like `parse_header`. Raises `Unavailable` if no process can be started, or it crashed."""
+    """Like `parse_header`. Raises `Unavailable` if no process can be started, or if it crashed."""
     mib = len(raw) // _MIB + 1
     bounds = ProcessLimits(
         4.0 + 2.0 * mib, (256 + 64 * mib) * _MIB, answer=2 * len(raw) + 128 * limits.tensors

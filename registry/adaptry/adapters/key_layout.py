@@ -1,7 +1,7 @@
-"""The layout of an adapter's file, where libraries changed it: recognised from the names alone.
+"""The layout of an adapter's file, if libraries have changed it: recognised from the names alone.
 
 Two things changed. transformers 5 (with PEFT 0.19 and later) holds the experts of a layer in one parameter;
-before, each expert was a separate module. And it uses other names in memory for parts of some models. Most
+before, each expert was a separate module. It also uses other names in memory for parts of some models. Most
 adapters are the same in both layouts, and have no entry here.
 """
 

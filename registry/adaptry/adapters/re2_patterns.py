@@ -1,9 +1,8 @@
 """Matches patterns with RE2 where it agrees with `re`: in time linear in the name's length, for any pattern.
 
 RE2 is optional. Most constructs of `re` have the same meaning in RE2, some are refused, and a few have
-another meaning. The last are not passed to RE2, nor is any non-ASCII text, for which `\\w`, `\\d`, `\\b` and
-case differ. `tests/domain/test_patterns.py` compares the two engines on thousands of generated
-patterns.
+another meaning. These are not passed to RE2. Neither is any non-ASCII text, for which `\\w`, `\\d`, `\\b` and
+case differ. `tests/domain/test_patterns.py` compares the two engines on thousands of generated patterns.
 """
 
 from __future__ import annotations

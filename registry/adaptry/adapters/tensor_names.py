@@ -97,7 +97,7 @@ def input_embedding(names: Iterable[str]) -> str | None:
 def normalised(names: Iterable[str]) -> Mapping[str, str]:
     """Each name without the task model's prefix and in its current spelling.
 
-    First parts that all weights except the heads share (`model`, `transformer`, `bert`) are dropped
+    Leading parts that all weights except the heads share (`model`, `transformer`, `bert`) are dropped
     repeatedly: `GPT2Model` and `GPT2LMHeadModel` write the same weights without and with them.
     """
     names = list(names)
@@ -111,7 +111,7 @@ def normalised(names: Iterable[str]) -> Mapping[str, str]:
 
 
 def _owner(name: str) -> str:
-    """The last part of the name of a parameter's module: `wte` of `transformer.wte.weight`."""
+    """The last part of the name of the module that has the parameter: `wte` of `transformer.wte.weight`."""
     return name.rpartition(".")[0].rpartition(".")[2]
 
 

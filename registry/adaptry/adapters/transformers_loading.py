@@ -17,8 +17,8 @@ from adaptry.core.lazy_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LoadedTensor:
-    """A tensor under its name in memory, with its shape there. `parts` are the tensors on disk that form
-    it.
+    """A tensor under its name in memory, with its shape there. `parts` are the tensors on disk from which it
+    is made.
     """
 
     name: str

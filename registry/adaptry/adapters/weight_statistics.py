@@ -39,15 +39,15 @@ class ModuleStatistics(_Figures):
 
 
 class WeightStatistics(_Figures):
-    """The updates of all modules: `norm` of them as one vector, and each."""
+    """The updates of all modules: the `norm` over all of them as one vector, and the figures of each."""
 
     norm: float
     modules: tuple[ModuleStatistics, ...]
 
 
 class ModulePairDistance(_Figures):
-    """One module of two adapters: ‖Δ₁ − Δ₂‖, and the cosine of the angle between them (None: one is 0 or has
-    no update there).
+    """One module of two adapters: ‖Δ₁ − Δ₂‖, and the cosine of the angle between them (None: one of the two
+    is 0, or one adapter has no update there).
     """
 
     module: str
@@ -56,7 +56,9 @@ class ModulePairDistance(_Figures):
 
 
 class WeightDistance(_Figures):
-    """Two adapters, in either order: the figures over all modules as one vector, and for each."""
+    """The distance between two adapters, the same in either order: over all modules as one vector, and for
+    each module.
+    """
 
     distance: float = Field(ge=0)
     cosine: float | None
@@ -64,12 +66,14 @@ class WeightDistance(_Figures):
 
 
 class MeasuredWeights(_Figures):
-    """What is stored of a version: its statistics, and its distance from another one. None: not measured."""
+    """The measurements stored for a version: its statistics, and its distance from another version. None: not
+    measured.
+    """
 
     statistics: WeightStatistics | None = None
     distance: WeightDistance | None = None
 
 
 def values_per_module(modules: int) -> int:
-    """Number of singular values kept for each module, if there are this many modules."""
+    """The number of singular values kept for each module of an adapter with this many modules."""
     return max(1, min(MAX_SINGULAR_VALUES, MAX_KEPT_VALUES // max(1, modules)))

@@ -33,7 +33,7 @@ class LinearClasses:
         self._types = frozenset(_model_types(facts))
 
     def is_conv1d(self, path: str) -> bool | None:
-        """Whether the module at `path` is a `Conv1D`; None if nothing shows it."""
+        """Whether the module at `path` is a `Conv1D`; None if that cannot be determined."""
         if self._types & _MODELS:
             return path.rpartition(".")[2] in _MODULES
         if self._types and all(map(is_known_type, self._types)):
@@ -49,7 +49,7 @@ class LinearClasses:
         return any(True in answers for answers in self._by_name.values())
 
     def _by_bias(self, path: str) -> bool | None:
-        """Whether the module is a `Conv1D`, by its own parameters; None if they do not show it."""
+        """Whether the module is a `Conv1D`, by its own parameters; None if these do not determine it."""
         weight, bias = self._shape_of(f"{path}.weight"), self._shape_of(f"{path}.bias")
         if weight is None or len(weight) != 2 or bias is None or len(bias) != 1:
             return False
@@ -61,7 +61,9 @@ class LinearClasses:
 
     @cached_property
     def _by_name(self) -> Mapping[str, frozenset[bool]]:
-        """Whether modules whose parameters show it are a `Conv1D`, by the last part of their names."""
+        """By the last part of a module's name: whether such modules are a `Conv1D`, for those whose
+        parameters determine it.
+        """
         found: dict[str, set[bool]] = {}
         for name in self._names:
             path, _, parameter = name.rpartition(".")
@@ -79,7 +81,7 @@ def is_named_conv1d(path: str, model_type: str) -> bool:
 
 
 def _model_types(facts: Mapping[str, Any]) -> Iterator[str]:
-    """The type of the model and of its parts."""
+    """The types of the model and of its parts."""
     for part in (facts, *facts.values()):
         if isinstance(part, Mapping) and isinstance(kind := part.get("model_type"), str):
             yield kind

@@ -1,5 +1,5 @@
-"""A diffusers pipeline as a base: the checkpoints of all its parts, with the part's name before each
-tensor's.
+"""A diffusers pipeline as a base: the checkpoints of all its parts, with the part's name in front of each
+tensor's name.
 
 LoRA files of diffusers use these names (`unet.down_blocks.0.…`, `text_encoder.…`). A pipeline can be
 fingerprinted and checked against. Nothing is merged into it, so `open_checkpoint` does not open it.
@@ -21,8 +21,8 @@ _LIMITS = strictjson.JsonLimits(size=1 << 20, depth=8, nodes=10_000)
 
 
 def open_base_folder(folder: Path | str) -> HfCheckpoint:
-    """Opens the base in a folder, a model or a pipeline. Raises what `open_checkpoint` and `open_pipeline`
-    raise.
+    """Opens the base in a folder: a model or a pipeline. Raises the errors of `open_checkpoint` and
+    `open_pipeline`.
     """
     folder = Path(folder).expanduser()
     return open_pipeline(folder) if (folder / INDEX).is_file() else open_checkpoint(folder)
@@ -32,7 +32,7 @@ def open_pipeline(folder: Path) -> HfCheckpoint:
     """Opens the pipeline that diffusers' `save_pretrained` wrote into `folder`.
 
     Its config has the pipeline's class, as `architectures`, and the parts' configs by name. Raises
-    `InvalidConfig`, `NotFound` if no part has weights, and what opening a part raises.
+    `InvalidConfig`, `NotFound` if no part has weights, and the errors of opening a part.
     """
     try:
         index = strictjson.loads((folder / INDEX).read_bytes(), _LIMITS, str(folder / INDEX))

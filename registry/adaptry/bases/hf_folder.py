@@ -55,8 +55,8 @@ class HfCheckpoint:
         return sum(info.size for info in self.tensors.values())
 
     def check_unchanged(self) -> None:
-        """Raises `Invalid` if a shard was written to or replaced since, so that what was read may be a
-        mixture of two models.
+        """Raises `Invalid` if a shard was written to or replaced after it was opened: the data read may mix
+        two models.
         """
         for name, before in self.states.items():
             if file_state(self.folder / name) != before:
@@ -73,8 +73,8 @@ class HfCheckpoint:
 
 
 def weights_stem(config: Mapping[str, Any]) -> str:
-    """The beginning of the names of weights files, which differs for a part of a pipeline: diffusers saves
-    it, and its config names a class. (`Any`: JSON.)
+    """The beginning of the names of weights files. It differs for a part of a diffusers pipeline, whose
+    config names a class. (`Any`: JSON.)
     """
     return "diffusion_pytorch_model" if isinstance(config.get("_class_name"), str) else "model"
 
@@ -151,7 +151,7 @@ def side_files(folder: Path) -> Iterator[Path]:
 def list_shard_names(present: Set[str], folder: Path, label: str, stem: str = "model") -> list[str]:
     """The names of a checkpoint's weights files among the files `present`; an index is read from `folder`.
 
-    Raises what `open_checkpoint` raises, naming the checkpoint `label`.
+    Raises the errors of `open_checkpoint`, naming the checkpoint `label`.
     """
     single = f"{stem}.safetensors"
     index = f"{single}.index.json"

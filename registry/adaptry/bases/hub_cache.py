@@ -1,6 +1,6 @@
 """Copies of a model in the cache of Hugging Face's Hub clients on this machine, found by repository name.
 
-A repository's content can change, so a name shows nothing about a copy: callers compare its fingerprint. Only
+A repository's content can change, so its name does not identify a copy: callers compare the fingerprint. Only
 a commit identifies the content of a snapshot.
 """
 
@@ -17,7 +17,7 @@ _COMMIT = lazy_pattern(r"[0-9a-f]{40}")
 
 
 def hub_snapshots(name: str, environ: Mapping[str, str] = os.environ) -> tuple[Path, ...]:
-    """The folders of `name`'s snapshots, the most recent first; none if it is no repository's name.
+    """The folders of `name`'s snapshots, the most recent first; empty if it is not the name of a repository.
 
     Source: huggingface_hub's `constants.py` (the folder) and "Understand caching" (its contents).
     """

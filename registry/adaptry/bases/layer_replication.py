@@ -1,7 +1,7 @@
 """Layer replication: the tensor names of a deeper model whose layers are copies of a base's.
 
 An adapter trained on such a model (`layer_replication`) uses its layer numbers. This module maps a base's
-names to that model's: a tensor of a layer appears once under each of the layer's new numbers.
+names to those of the deeper model: a tensor of a layer appears once under each of the layer's new numbers.
 """
 
 from __future__ import annotations
@@ -98,9 +98,9 @@ def deeper_names(names: Iterable[str], layers: Sequence[int]) -> DeeperNames:
 
 
 def deeper_record(base: BaseRecord, layers: Sequence[int]) -> BaseRecord:
-    """A record of the model with these layers of the base, for looking up names and shapes; never stored.
+    """A record of the model with these layers of the base, for looking up names and shapes, and never stored.
 
-    Raises what `deeper_names` raises.
+    Raises the errors of `deeper_names`.
     """
     names = deeper_names(base.tensors, layers)
     tensors = {name: base.tensors[source] for name, source in names.source.items()}

@@ -1,7 +1,7 @@
 """The folders of bases on this machine: a small file of id → folders, so that a merge needs only a name.
 
-The file is only a cache. Code that opens a folder from it computes the fingerprint first, and after a loss or
-damage, `adaptry base add` adds the folder again. A base may have several folders, the most recent first.
+The file is only a cache. Code that opens a folder from it first computes the fingerprint. If the file is lost
+or damaged, `adaptry base add` adds a folder again. A base may have several folders, the most recent first.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def record_path(cache: Path, base: Digest, folder: Path) -> None:
 
 
 def find_paths(cache: Path, base: Digest) -> tuple[Path, ...]:
-    """Recorded folders of `base`, the most recent first. The caller checks what they contain now."""
+    """Recorded folders of `base`, the most recent first. The caller must check their current contents."""
     return tuple(Path(folder) for folder in _read(cache).get(str(base), []))
 
 

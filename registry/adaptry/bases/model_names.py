@@ -2,7 +2,7 @@
 
 They may differ from the names in a checkpoint: transformers renames some families' tensors at load, and a
 model with a head has the bare model as an attribute. PEFT looks up an adapter's tensor under exactly one
-name, and drops it if that does not exist. So these rules are exact and not tolerant.
+name, and drops it if that does not exist. So these rules are exact, not tolerant.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def model_names(
 
 
 def _unstored(parameters: Iterable[str], model_type: str, body: str) -> list[str]:
-    """The names of parameters that the model has, and that no checkpoint of it stores."""
+    """The names of parameters that the model has but that no checkpoint of it stores."""
     names = list(parameters) if model_type in _UNSTORED else []
     around = f"{body}." if any(name.startswith(f"{body}.") for name in names) else ""
     return [
@@ -173,7 +173,7 @@ def _fits_with_head(
 
 
 def _by_module(names: Mapping[str, str]) -> Mapping[str, str]:
-    """The modules of parameters: of other names, and their own modules."""
+    """Maps the modules in the parameters' other names to the parameters' own modules."""
     return {
         other.rpartition(".")[0]: own.rpartition(".")[0]
         for other, own in names.items()
@@ -226,7 +226,7 @@ def _tied_head(facts: Mapping[str, Any], model_type: str) -> _Shapes:
 
 
 def _loaded_with_head(task: str | None, model_class: str | None) -> bool | None:
-    """Whether the model is loaded with a head; None if the config does not determine it."""
+    """Whether the model is loaded with a head; None if the config does not determine this."""
     if task in _TASKS_WITH_HEAD:
         return True
     return has_head(model_class) if model_class else None

@@ -132,9 +132,9 @@ def place(
 ) -> ModuleMap:
     """Maps the modules of `spec` to a base with these tensors on disk and these config facts (`Any`: JSON).
 
-    Shapes determine the orientation, and which of several parameters is meant; the checks test whether they
-    fit. `fan_in_fan_out` is the adapter's setting. PEFT ignores it and looks at the module's class, but
-    saves the class in it, so it is a hint if the base does not show the class.
+    Shapes determine the orientation, and which of several parameters is meant. Whether the shapes fit is
+    tested by the checks. `fan_in_fan_out` is the adapter's setting. PEFT ignores it and looks at the module's
+    class, but saves the class in it, so it is a hint if the base does not show the class.
     """
     names = ParameterNames(tensors, facts)
     placed: list[TargetTensor] = []
@@ -188,7 +188,7 @@ def orientation_of(
 def _place_module(
     module: ModuleSpec, names: ParameterNames, is_replicated: bool, fan_in_fan_out: bool
 ) -> list[TargetTensor] | MissingReason:
-    """The module's tensors, or why it has none."""
+    """The tensors of the module, or the reason why it has none."""
     if is_replicated:
         return MissingReason(
             "renumbered", "layer_replication renumbers the layers, so its names differ from the base's"
@@ -256,7 +256,9 @@ def _whole_or_each(
 def _each_expert(
     module: ModuleSpec, path: str, folder: str, names: ParameterNames, parameter: str | None = None
 ) -> list[TargetTensor]:
-    """An entry for each tensor under `folder` of a parameter of `path` with the module's width."""
+    """An entry for each tensor under `folder` that belongs to a parameter of `path` with the module's
+    width.
+    """
     sides = (module.fan_out, module.fan_in)
     return [
         TargetTensor(

@@ -1,4 +1,4 @@
-"""The module names of a UNet in Stable Diffusion's original code, for those in diffusers' blocks.
+"""Maps module names of diffusers' UNet to those in Stable Diffusion's original code.
 
 sd-scripts trains SDXL with that code, so its files have `input_blocks_4_1_…` for
 `down_blocks.1.attentions.0.…`. The numbers follow from the number of layers per block (diffusers'

@@ -65,7 +65,7 @@ class LookupResult:
 
 
 class ParameterNames:
-    """The names of a base's tensors on disk and, by transformers, in memory."""
+    """The names of a base's tensors on disk, and in memory as transformers loads it."""
 
     def __init__(self, tensors: Mapping[str, TensorShape], facts: Mapping[str, Any]) -> None:
         """(`Any`: the base's facts are JSON.)"""
@@ -128,7 +128,7 @@ class ParameterNames:
 
     @cached_property
     def _parts(self) -> frozenset[str]:
-        """Every dotted prefix of every name, with and without its first word."""
+        """Every dotted prefix of every name, both with and without the name's first part."""
         return frozenset(
             ".".join(parts[start:end])
             for parts in (name.split(".") for name in self.tensors)
@@ -190,7 +190,7 @@ class ParameterNames:
 
     @cached_property
     def _longer(self) -> Mapping[str, tuple[str, ...]]:
-        """Every dotted suffix of every name, with the names that end in it."""
+        """Every dotted suffix of every name, with the names that end with it."""
         ends: dict[str, tuple[str, ...]] = {}
         for name in self.tensors:
             parts = name.split(".")

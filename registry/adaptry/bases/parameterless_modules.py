@@ -78,7 +78,7 @@ _NUMBER = re.compile(r"(?<=\.)\d+(?=\.|$)")
 
 
 def parameterless_modules(model_type: str, modules: Iterable[str]) -> Iterator[str]:
-    """The paths of such modules in the model with `modules`, of which each is beside others."""
+    """The paths of such modules in the model with `modules`, each of which is next to others."""
     body = f"{body_attribute(model_type)}."
     ends: dict[str, list[str]] = {}
     for name in PARAMETERLESS.get(model_type, ()):

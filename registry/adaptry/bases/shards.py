@@ -19,7 +19,7 @@ CHUNK = 1 << 20
 
 
 class Shards:
-    """A context manager that closes the files at its end."""
+    """The open files. Use it as a context manager, which closes them at its end."""
 
     def __init__(self, checkpoint: HfCheckpoint, names: Iterable[str] | None = None) -> None:
         """Opens the files `names`, by default all. Raises `NotFound`, and `Invalid` if one cannot be read."""

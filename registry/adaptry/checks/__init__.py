@@ -1,4 +1,4 @@
-"""Checks: problems of an adapter, by itself and on its base, found before anyone loads it.
+"""Checks: problems of an adapter, alone and on its base, found before anyone loads it.
 
 They are pure functions of headers, config and the base's record. `check` reads no weights
 (`weights.check_weights` does). It does not raise for problems: it returns findings, with remedies.
@@ -42,8 +42,8 @@ def check(
 ) -> CheckReport:
     """All findings about `adapter`, most serious first; with `base`, also whether it fits that base.
 
-    `base_name` is the base's name, if it is known; `other_names` are its other names and those of bases with
-    the same weights. `bound` is the result of binding the adapter to `base`, if the caller has it. Raises
+    `base_name` is the base's name, if known; `other_names` are its other names and those of bases with the
+    same weights. `bound` is the result of binding the adapter to `base`, if the caller has it. Raises
     `InvalidConfig` only if the config contradicts itself so that no spec can be derived.
     """
     if base is not None:

@@ -1,8 +1,8 @@
 """Finds modules of a LoRA whose two factors cancel, as PEFT's "orthogonal" initialisation makes them.
 
-No factor is zero, but B·A is, up to rounding, so the adapter changes nothing until one of them is trained. A
-step of training changes every row of a factor, so a few elements of B·A show it. Only float32 and float64 are
-precise enough: rounded to fewer bits, the factors no longer cancel.
+Neither factor is zero, but B·A is, up to rounding, so the adapter changes nothing until one of them is
+trained. A training step changes every row of a factor, so a few elements of B·A show it. Only float32 and
+float64 are precise enough: rounded to fewer bits, the factors no longer cancel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ are up to 2⁻²¹; one step of training at a learning rate of 1e-5 gives 2⁻¹
 
 
 def modules_that_cancel(adapter: Adapter) -> frozenset[str]:
-    """The paths of the modules whose factors cancel, in all elements of a sample."""
+    """The paths of the modules whose factors cancel, judged by a sample of elements."""
     if "orthogonal" not in adapter.spec.traits or adapter.format is not PEFT:
         return frozenset()
     read = adapter.content.reader(adapter.format.weights)
@@ -55,7 +55,7 @@ def _is_cancelling(read: Callable[[int, int], bytes], a: TensorInfo, b: TensorIn
 
 
 def _samples(rows: int, columns: int) -> Iterator[tuple[int, int]]:
-    """Places that are spread over the matrix, the same ones each time."""
+    """Places that are spread over the matrix, always the same ones."""
     random = Random(0)
     for _ in range(_SAMPLES):
         yield random.randrange(rows), random.randrange(columns)

@@ -19,8 +19,8 @@ _SIGNED_ZEROS = b"\x00\x80"
 
 
 def modules_that_cancel(adapter: Adapter) -> frozenset[str]:
-    """The paths of the modules whose reflections cancel. With `apply_GS` none do: PEFT makes the second
-    vector of a pair orthogonal to the first, which leaves only the rounding of their difference.
+    """The paths of the modules whose reflections cancel. With `apply_GS`, none are found: PEFT makes the
+    second vector of a pair orthogonal to the first, which leaves only the rounding of their difference.
     """
     if adapter.spec.method != "hra" or adapter.format is not PEFT or adapter.config.flag("apply_GS"):
         return frozenset()
@@ -48,7 +48,7 @@ def _is_cancelling(adapter: Adapter, info: TensorInfo) -> bool:
 
 
 def _blocks_of_rows(adapter: Adapter, info: TensorInfo, row: int) -> Iterator[bytes]:
-    """The first row alone, then the others."""
+    """The first row alone, then the other rows in blocks."""
     read = adapter.content.reader(adapter.format.weights)
     at, size = info.start, row
     while at < info.end:

@@ -1,7 +1,7 @@
 """The codes of findings about an adapter by itself: severity, meaning and remedy.
 
 Those about an adapter on a base are in `base_codes`. Findings take their severity and remedy from these
-tables, and the page `docs/checks.md` its text. Codes are stable: scripts depend on them.
+tables, and `docs/checks.md` is generated from them. Codes are stable: scripts depend on them.
 """
 
 from __future__ import annotations

@@ -126,8 +126,8 @@ def saved_inner_module(method: str, ends: tuple[str, ...], paths: Iterable[str])
 def base_layers_without_tensors(
     ends: tuple[str, ...], paths: Iterable[str], parameters: Container[str], tensors: Container[str]
 ) -> Iterator[str]:
-    """The parameters of saved `base_layer` modules that the file lacks. `paths` are those of PEFT's layers,
-    `parameters` those of the model, `tensors` those of the file.
+    """The parameters of saved `base_layer` modules that are missing from the file. `paths` are those of
+    PEFT's layers, `parameters` those of the model, `tensors` those of the file.
     """
     for path in paths:
         if not f"{path}.{BASE_LAYER}".endswith(ends):

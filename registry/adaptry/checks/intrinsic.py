@@ -87,7 +87,9 @@ def check_intrinsic(adapter: Adapter, as_parameters: Collection[str] = ()) -> It
 
 
 def _config(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
-    """Missing and unknown fields, and values whose meaning differs from that in training."""
+    """Findings about missing and unknown fields, and about values whose meaning differs from that in
+    training.
+    """
     needed = ("r", "lora_alpha") if spec.method == "lora" else ()
     missing = [key for key in needed if config.fields.get(key) is None]
     if spec.method == "lora" and not (
@@ -121,7 +123,7 @@ def _peft_version(spec: Spec) -> tuple[int, int]:
 
 
 def _is_of_known_peft(spec: Spec) -> bool:
-    """Whether a PEFT wrote it whose methods are all known here."""
+    """Whether it was written by a version of PEFT whose methods are all known here."""
     return (0, 0) < _peft_version(spec) <= _NEWEST_PEFT
 
 
@@ -203,7 +205,7 @@ def _role_names(roles: Iterable[str]) -> list[str]:
 
 
 def _is_empty(adapter: Adapter) -> bool:
-    """Whether no tensor would be used. Shared tensors belong to modules, unless the file names no modules."""
+    """Whether no tensor would be used. Shared tensors count only if the file names no modules."""
     spec, method = adapter.spec, METHODS[adapter.spec.method]
     is_whole = bool(spec.shared) and not (method.key_patterns and method.names_modules(adapter.config))
     return not (spec.modules or spec.extras or is_whole)
@@ -253,8 +255,8 @@ def _integers(adapter: Adapter) -> Iterator[Finding]:
 
 
 def _whole_numbers(spec: Spec) -> set[str]:
-    """Tensors that should have whole numbers: a method's positions and choices, the counter of a
-    BatchNorm.
+    """Findings about tensors that should have whole numbers: a method's positions and choices, the counter of
+    a BatchNorm.
     """
     roles = METHODS[spec.method].integer_roles
     owners = (spec.shared, *(module.tensors for module in spec.modules))
@@ -293,8 +295,9 @@ def _without_tensors(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
 
 
 def _adapted_and_saved(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
-    """PEFT saves modules whose names end with an item of modules_to_save, also within a word, but adapts all
-    but those that it finds as a whole word: it raises an error for the rest.
+    """Modules that PEFT would both adapt and save. It saves modules whose names end with an item of
+    modules_to_save, even within a word. It exempts from adaptation only those that end with the item as a
+    whole word, and raises an error for the rest.
     """
     ends = config.saved_modules
     wrong = [
@@ -316,7 +319,7 @@ def _saved_inside_layers(config: AdapterConfig, spec: Spec) -> Iterator[Finding]
         return
     from adaptry.checks.inner_modules import saved_inner_module  # few adapters save modules
 
-    whole = ["*"] if spec.shared else []  # all modules of the model, by a file that names none
+    whole = ["*"] if spec.shared else []  # a file that names no modules means all of them
     paths = [module.path for module in spec.modules] or whole
     inner = saved_inner_module(spec.method, config.saved_modules, paths)
     if inner is not None:
@@ -331,7 +334,7 @@ def _is_one_of(path: str, ends: Iterable[str]) -> bool:
 
 
 def _ends_one(name: str, reversed_paths: list[str]) -> bool:
-    """Whether one of the paths, which are reversed and sorted, is `name` or ends with it."""
+    """Whether one of the paths is `name` or ends with it. The paths are reversed and sorted."""
     sought = f".{name}"[::-1]
     place = bisect_left(reversed_paths, sought)
     return place < len(reversed_paths) and reversed_paths[place].startswith(sought)

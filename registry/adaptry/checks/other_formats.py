@@ -34,8 +34,8 @@ def check_other_format(adapter: Adapter) -> Iterator[Finding]:
 
 
 def as_mlx_renaming(found: Finding) -> Finding:
-    """The finding, as a renaming if it is about MLX's names of experts, which only MLX's copies of a model
-    have.
+    """The finding, reported as a renaming if it is about MLX's names of experts, which only MLX's copies of a
+    model have.
     """
     if found.code != "module_missing" or not all(".switch_mlp." in path for path in found.modules):
         return found
@@ -85,7 +85,7 @@ def _integers(adapter: Adapter) -> Iterator[Finding]:
 
 
 def _transposed_factors(spec: Spec, format: AdapterFormat) -> Iterator[Finding]:
-    """A rank larger than the weight's sides is a sign of transposed factors."""
+    """A finding if a rank is larger than the weight's sides, a sign of transposed factors."""
     modules = [module for module in spec.modules if module.fan_in and module.kind != "parameter"]
     if spec.method == "lora" and modules and all(m.rank > max(m.fan_in, m.fan_out) for m in modules):
         first = modules[0]

@@ -54,7 +54,7 @@ def check_ranks_and_scales(adapter: Adapter, as_parameters: Collection[str] = ()
 
 
 def _single_scale(adapter: Adapter) -> Iterator[Finding]:
-    """For methods that multiply all updates by one field of the config."""
+    """A finding about a scale of zero, for methods that multiply all updates by one field of the config."""
     config, field = adapter.config, _SCALES.get(adapter.spec.method)
     if field == "alpha" and config.fields.get("alpha_pattern"):
         yield from _modules_scaled_to_zero(adapter.spec, "alpha")
@@ -119,7 +119,7 @@ def _ranks(adapter: Adapter, as_parameters: Collection[str]) -> Iterator[Finding
 
 
 def _declared_ranks(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
-    """For methods with a single `r`: the scale depends on it, so a different value gives a different
+    """Findings for methods with a single `r`: the scale depends on it, so a different value gives a different
     adapter.
     """
     of_config = config.fields.get("r", DEFAULT_RANKS.get(spec.method))

@@ -262,7 +262,7 @@ def _of_lora(config: AdapterConfig) -> Iterator[str]:
 
 
 def _of_adalora(config: AdapterConfig) -> Iterator[str]:
-    """Its config class is LoRA's with further fields."""
+    """The conditions of AdaLoRA, whose config class is LoRA's with further fields."""
     yield from _of_lora(config)
     fields = config.fields
     if fields.get("use_dora"):
@@ -282,7 +282,7 @@ def _of_adalora(config: AdapterConfig) -> Iterator[str]:
 
 
 def _of_ia3(fields: Mapping[str, Any]) -> Iterator[str]:
-    """(`Any`, here and below: JSON.)"""
+    """The conditions of IA3. (`Any`, here and below: JSON.)"""
     inner, targets = fields.get("feedforward_modules"), fields.get("target_modules")
     if isinstance(inner, list) and isinstance(targets, list):
         others = [name for name in inner if name not in targets]

@@ -1,7 +1,7 @@
 """Values inside the mappings of a LoRA's config (`eva_config`, `kasa_config`, …) that PEFT 0.21 refuses.
 
-PEFT makes a dataclass of each mapping, and its `__post_init__` raises an error. PEFT drops unknown keys,
-except those of `monteclora_config`.
+PEFT makes a dataclass of each mapping, and the dataclass's `__post_init__` raises an error. PEFT drops
+unknown keys, except those of `monteclora_config`.
 """
 
 from __future__ import annotations

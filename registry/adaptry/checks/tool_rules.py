@@ -1,4 +1,4 @@
-"""What a tool's own loader drops, changes or refuses: a function and a table entry for each tool.
+"""Parts that a tool's own loader drops, changes or refuses: a function and a table entry for each tool.
 
 The rules were found by loading files with diffusers 0.42 and mlx-lm 0.32; the tests repeat this.
 """

@@ -118,7 +118,9 @@ def _tensors(inspections: Mapping[str, WeightsInspection]) -> dict[str, TensorSt
 def _untrained(
     spec: Spec, inspections: Mapping[str, WeightsInspection], find_unchanged: FindUnchanged
 ) -> Iterator[Finding]:
-    """Most methods begin with a factor of zeros, or with multipliers of one, so that nothing changes."""
+    """Findings about untrained modules: most methods begin with a factor of zeros, or with multipliers of
+    one, so that nothing changes.
+    """
     if not spec.modules and not spec.extras and _is_idle_vector(spec, _tensors(inspections)):
         yield build_finding("untrained", "all modules share one vector, and it is zero", [])
         return
@@ -141,7 +143,7 @@ def _untrained(
 
 
 def _is_idle_vector(spec: Spec, tensors: Mapping[str, TensorStatistics]) -> bool:
-    """Whether the shared tensors are all that the file has (a Uni-LoRA), and change nothing."""
+    """Whether the file has only shared tensors (a Uni-LoRA), and these change nothing."""
     method = METHODS.get(spec.method)
     return method is not None and is_negligible(method, spec.shared, tensors)
 
@@ -163,9 +165,9 @@ def _possibly_idle(spec: Spec, scaled: Collection[str]) -> set[str]:
 
 
 def idle_modules(spec: Spec, inspections: Mapping[str, WeightsInspection]) -> tuple[list[str], list[str]]:
-    """The paths of the modules that leave the model as it is, since their update is zero or their multipliers
-    are one; and of those with such an update, which can change the model only by numbers that begin as the
-    base's own, such as a DoRA's magnitudes.
+    """Two lists of paths: of the modules that leave the model as it is, since their update is zero or their
+    multipliers are one; and of the modules with such an update that can change the model only by numbers that
+    begin as the base's own, such as a DoRA's magnitudes.
     """
     method, tensors = METHODS.get(spec.method), _tensors(inspections)
     if spec.method == "bottleneck":

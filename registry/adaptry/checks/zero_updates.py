@@ -19,9 +19,9 @@ _ONES = {"F64": b"\0\0\0\0\0\0\xf0\x3f", "F32": b"\0\0\x80\x3f", "F16": b"\0\x3c
 
 
 def has_zero_updates(adapter: Adapter) -> bool:
-    """Whether no module has an update, as before the first step of a training. False if the values of its
-    tensors do not show it, as for a PiSSA, and for an adapter without modules. Weights that the adapter
-    replaces, and a DoRA's magnitudes, may change the model nevertheless.
+    """Whether no module has an update, as before the first training step. False if the values of its tensors
+    do not show it, as for PiSSA, and for an adapter without modules. Weights that the adapter replaces, and a
+    DoRA's magnitudes, may change the model nevertheless.
     """
     method = METHODS.get(adapter.spec.method)
     if method is None or not adapter.spec.modules or method.is_relative(adapter.spec.traits):
@@ -58,7 +58,7 @@ def _constant_value(adapter: Adapter, name: str) -> int | None:
 
 
 def _value_of(data: bytes, one: bytes | None) -> int | None:
-    """The same of some of its bytes; None if there are none."""
+    """The same for some of the tensor's bytes; None if there are none."""
     if data and not any(data):
         return 0
     return 1 if data and one and data == one * (len(data) // len(one)) else None

@@ -7,7 +7,7 @@ from adaptry.core.errors import MissingDependency
 
 def require_torch(purpose: str) -> None:
     """Raises `MissingDependency`, which begins with `purpose`, if torch is not installed. If torch is
-    installed but cannot be imported, its own error is raised: installing it would not help.
+    installed but cannot be imported, torch's own error is raised, because installing it would not help.
     """
     try:
         import torch  # noqa: F401

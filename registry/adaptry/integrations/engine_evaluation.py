@@ -2,8 +2,9 @@
 
 lm-eval sends its requests to a relay in this process, which passes them on to the engine. Answers state their
 version in the header `X-Adaptry-Model` (`adaptry follow --proxy`) or as their `model` (the plugin for vLLM,
-or an adapter that was loaded under its ref by digest). An engine that repeats any name that it receives, or
-serves its base under every name, proves nothing, so a name that does not exist is requested first.
+or an adapter that was loaded under its ref by digest). The answers of an engine that repeats any name that it
+receives, or serves its base under every name, prove nothing, so a name that does not exist is requested
+first.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class EngineRelay(BackgroundServer):
         return (409, _error(why.message)) if why else (200, answer.data)
 
     def _mismatch(self, answer: urllib3.BaseHTTPResponse) -> CheckFailed | Conflict | None:
-        """Why an answer is not proved to be of the version."""
+        """Why an answer is not proved to come from the version."""
         stated = answer.headers.get(_ANSWERED_BY) or _model_of(answer.data)
         ref = stated_ref(stated)
         if ref is None or not isinstance(ref.selector, ByDigest):
@@ -147,7 +148,7 @@ class _RelayRequest(BaseHTTPRequestHandler):
             self._answer(502, _error(error.message))
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """lm-eval logs its own requests."""
+        """Logs nothing, because lm-eval logs its own requests."""
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -163,7 +164,8 @@ def checked_engine(
 ) -> Iterator[tuple[EvaluatedModel, EngineRelay]]:
     """The model as lm-eval evaluates it through a relay.
 
-    Raises as `EngineRelay.require_version`, and `Conflict` if lm-eval failed because an answer was refused.
+    Raises the errors of `EngineRelay.require_version`, and `Conflict` if lm-eval failed because an answer was
+    refused.
     """
     with EngineRelay(model, digest, api_key) as relay:
         relay.require_version()
@@ -182,7 +184,7 @@ def stated_ref(model: str | None) -> Ref | None:
 
 
 def _another(digest: Digest) -> Digest:
-    """A digest that no version has."""
+    """A digest that belongs to no version."""
     return Digest(f"{int(digest.hex, 16) ^ ((1 << 256) - 1):064x}")
 
 

@@ -32,7 +32,7 @@ _SLOTS = re.compile(r'^vllm:lora_requests_info\{[^}]*max_lora="(\d{1,6})"', re.M
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """A server's own description. `models`: names and places of its models; `adapters`: the loaded ones;
-    `started_at`: when it started (Unix time), if that is known; `base_id`: the base that it was found to
+    `started_at`: when it started (Unix time), if that is known; `base_id`: the base that it has been found to
     serve since then; `folder`: its working directory, if it is known and on this machine."""
 
     runtime: Runtime
@@ -50,7 +50,9 @@ class _Server:
     headers: Mapping[str, str]
 
     def text(self, path: str) -> str | None:
-        """The response to `GET path`; None unless it succeeds. Raises `Unavailable` (unreachable server)."""
+        """The response to `GET path`; None if it is not a success. Raises `Unavailable` (unreachable
+        server).
+        """
         try:
             answer = self.pool.request(
                 "GET",

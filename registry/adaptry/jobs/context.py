@@ -1,4 +1,6 @@
-"""The context a job step runs in: the registry as its submitter, a scratch folder, a log and progress."""
+"""The context in which a job step runs: the registry as its submitter, a scratch folder, a log and
+progress.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _PATIENCE = 300.0  # seconds; the first use of a GPU may compile kernels
 
 
 def require_devices(devices: Sequence[str]) -> None:
-    """Raises `Invalid` or `MissingDependency`, with what to do, unless torch can compute on each device."""
+    """Raises `Invalid` or `MissingDependency`, with a remedy, unless torch can compute on each device."""
     others = [device for device in dict.fromkeys(devices) if device != "cpu"]
     if not others:
         return

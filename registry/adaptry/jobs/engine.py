@@ -148,7 +148,7 @@ class WorkflowEngine:
         return len(lost)
 
     def purge(self, before: datetime, unknown: Callable[[set[str]], set[str]]) -> None:
-        """Deletes the records of workflows that ended before `before`, for jobs that are `unknown`."""
+        """Deletes the records of workflows that ended before `before`, whose jobs are `unknown`."""
         kept = 0
         while True:
             with _database_errors():

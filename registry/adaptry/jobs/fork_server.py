@@ -1,9 +1,9 @@
 """`python -m adaptry.jobs.fork_server`: a warm process whose copies run the steps of jobs.
 
-It imports what steps need, and forks for each request on its standard input, a Unix socket: a new interpreter
-would need a second for imports that a fork already has, and three with torch (`--torch`). It runs no step
-itself and starts no threads, since only such a process can be forked safely (NumPy's BLAS has one, and ends
-it before a fork). It ends with the runner.
+It imports the modules that steps need, and forks for each request on its standard input, a Unix socket: a new
+interpreter would need a second for imports that a fork already has, and three with torch (`--torch`). It runs
+no step itself and starts no threads, since only such a process can be forked safely (NumPy's BLAS has one,
+and ends it before a fork). It ends with the runner.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def _import_libraries(with_torch: bool) -> None:
-    """Does what every step would do before its own work: imports, SQLAlchemy's look at the tables, and, if
+    """Does what every step would otherwise do first: imports, SQLAlchemy's inspection of the tables and, if
     the libraries are installed, compiling the loop that merges a LoRA into weights of the usual dtype.
     """
     from sqlalchemy.orm import configure_mappers
@@ -107,7 +107,7 @@ class _Server:
                     return
 
     def _fork(self) -> bool:
-        """Takes one request. Whether the runner is still there."""
+        """Handles one request. Returns whether the runner is still there."""
         text, descriptors, _, _ = socket.recv_fds(self._runner, _LONGEST, PIPES + 1)
         if not text:
             return False
@@ -132,7 +132,7 @@ class _Server:
 
 
 def _become_step(variables: dict[str, str], pipes: Sequence[int]) -> NoReturn:
-    """Runs the step in this copy, which has nothing of the server's but its memory."""
+    """Runs the step in this copy, which shares nothing with the server but its memory."""
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         for number, descriptor in enumerate(pipes):
@@ -151,7 +151,9 @@ def _become_step(variables: dict[str, str], pipes: Sequence[int]) -> NoReturn:
 
 
 def _close_all_but(first: int) -> None:
-    """Closes every descriptor from `first` on. They are listed: a limit of a billion would take minutes."""
+    """Closes every descriptor from `first` on. They are listed first: trying all up to a limit of a billion
+    would take minutes.
+    """
     for descriptor in [int(each.name) for each in Path("/proc/self/fd").iterdir()]:
         if descriptor >= first:
             with suppress(OSError):  # the directory's own descriptor

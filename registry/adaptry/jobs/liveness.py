@@ -1,7 +1,8 @@
-"""Detects dead runners: a runner counts as dead if its counter has not changed for long enough.
+"""Detects dead runners: a runner counts as dead if its counter has not changed for too long.
 
 The time is measured by the watcher's own steady clock. Wall clocks are not used, so a clock that jumps has no
-effect. A runner that was only slow loses its current steps, of which other runners have begun new attempts.
+effect. A runner that was only slow loses its current steps, since other runners have begun new attempts of
+them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class LivenessMonitor:
         self._seen: dict[str, tuple[int, float]] = {}
 
     def find_dead(self, beats: Mapping[str, int], now: float) -> frozenset[str]:
-        """The runners, among those with these counts now, whose count has not changed for too long."""
+        """The runners, among those with these current counts, whose count has not changed for too long."""
         self._seen = {
             id: self._seen[id] if id in self._seen and self._seen[id][0] == count else (count, now)
             for id, count in beats.items()

@@ -57,8 +57,8 @@ _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
 
 
 def start(task: MergeTask, context: JobContext) -> StepResult:
-    """Pins the inputs, plans, and returns the pieces: one for all weight files of a small result, otherwise
-    one for each file. Invalid merges fail here.
+    """Pins the inputs, plans, and returns the pieces: for a small result one piece with all weight files,
+    otherwise one piece for each file. Invalid merges fail here.
     """
     pinned = [(str(_pinned(context, text)), weight) for text, weight in map(split_weight, task.inputs)]
     base = context.registry.bases.get(task.base)
@@ -170,8 +170,8 @@ def _open_model(task: MergeTask, context: JobContext, pinned: list[Any], base: s
 
 
 def _base(context: JobContext, key: str) -> HfCheckpoint:
-    """Its stored files, if it has any: a local copy may be divided into files differently, and each step
-    computes one file."""
+    """The stored files of the base, if it has any: a local copy may be divided into files differently, and
+    each step computes one file."""
     is_stored = context.registry.bases.get(key).is_stored
     kept = data_folder() / "cache" / "stored" if is_stored else None
     return open_base(context.registry, key, cache=kept, progress=context.progress)
@@ -219,7 +219,7 @@ def _computed_files(
     context: JobContext, plan: MergePlan
 ) -> tuple[tuple[FileEntry, ...], int | None, ChangedElements | None]:
     """The weight files that the pieces have stored, the number of changed weights, and the counts of their
-    elements; None for what a piece of an older release did not count.
+    elements; None for values that a piece of an older release did not count.
     """
     results = context.previous_results
     names = [f"piece-{number}" for number in range(1, len(plan.files) + 1)]
@@ -241,7 +241,7 @@ def _store_side_files(
     changed: int | None,
     elements: ChangedElements | None,
 ) -> Iterator[FileEntry]:
-    """Stores all files except the weights, and the merge record."""
+    """Stores the merge record, and all files except the weights."""
     merged = model.merged
     kernels = choose_kernels(context.device).names
     noted = build_merge_record(
@@ -303,7 +303,7 @@ class _MergeProgress:
         self._is_stopped = False
 
     def follow(self, computed: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """The same bytes of one of the files. Raises `_Stopped`."""
+        """Yields the chunks of one file unchanged. Raises `_Stopped`."""
         for data in computed:
             yield data
             with self._lock:
@@ -320,8 +320,8 @@ class _MergeProgress:
 def _computed_ahead(
     computed: Iterator[bytes | memoryview], context: JobContext, kernels: tuple[str, ...]
 ) -> Iterator[bytes | memoryview]:
-    """The same bytes. As long as the step may use a second processor, it computes each piece while the caller
-    stores and hashes the one before.
+    """Yields the chunks unchanged. As long as the step may use a second processor, it computes each chunk
+    while the caller stores and hashes the previous one.
     """
     with ThreadPoolExecutor(1, initializer=compute_on_one_thread, initargs=(kernels,)) as pool:
         upcoming: Future[bytes | memoryview | None] | None = None

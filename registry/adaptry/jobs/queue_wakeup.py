@@ -28,7 +28,7 @@ class QueueWakeup:
         self._seen = threading.local()
 
     def wake(self) -> None:
-        """Lets every queue thread check for work soon, also one that is checking now."""
+        """Makes every queue thread check for work soon, even a thread that is checking now."""
         with self._changed:
             self._calls += 1
             self._changed.notify_all()

@@ -28,8 +28,8 @@ def job_queue(queue: str) -> str:
 
 
 def runner_queues(devices: Iterable[str], tags: Iterable[str], memory: int) -> tuple[str, ...]:
-    """Every runner accepts the smallest size: a small machine runs small steps one at a time. `devices` are
-    those in addition to the processor.
+    """The queues that a runner serves. Every runner accepts the smallest size: a small machine runs small
+    steps one at a time. `devices` are those in addition to the processor.
     """
     sizes = [size for size in _SIZES if size == _SIZES[0] or size * GIB <= memory]
     return tuple(
@@ -50,7 +50,7 @@ def next_of_each_namespace(jobs: Iterable[UnfinishedJob], most: int) -> Iterator
 
 
 def can_run(runner: RunnerInfo, needs: JobNeeds) -> bool:
-    """Whether a runner has what a step needs."""
+    """Whether a runner meets a step's requirements."""
     return step_queue(needs) in runner_queues(runner.devices, runner.tags, runner.memory)
 
 

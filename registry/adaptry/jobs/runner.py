@@ -1,5 +1,5 @@
-"""`adaptry work`: a runner, one process that runs jobs and sends to webhooks; any number of runners share a
-registry.
+"""`adaptry work`: a runner, one process that runs jobs and sends messages to webhooks; any number of runners
+share a registry.
 
 It sends heartbeats, enqueues waiting jobs with the workflow engine, runs steps in processes as its capacity
 allows, kills those that are cancelled, and requeues the steps of runners that died.
@@ -56,13 +56,13 @@ often.
 
 @dataclass(frozen=True, slots=True)
 class RunnerSettings:
-    """`devices` are the accelerators it can use besides the CPU. After `lease` seconds without a heartbeat,
-    other runners take its work over; every `poll` seconds it looks for work (None: `POLL_SQLITE` or
-    `POLL_POSTGRESQL`). With `once` it ends when no job is open. Jobs that ended longer than `keep` ago are
+    """`devices` are the accelerators that it can use in addition to the CPU. After `lease` seconds without a
+    heartbeat, other runners take its work over; every `poll` seconds it looks for work (None: `POLL_SQLITE`
+    or `POLL_POSTGRESQL`). With `once` it ends when no job is open. Jobs that ended longer than `keep` ago are
     purged by any runner.
 
-    `memory` is the limit in bytes for all its steps together; 0 is all of the machine's. Raises `Invalid` if
-    it is too little for any step. `connector` sends messages to webhooks; None sends none.
+    `memory` is the limit in bytes for all its steps together; 0 means all of the machine's memory. Raises
+    `Invalid` if it is too little for any step. `connector` sends messages to webhooks; None sends none.
     """
 
     location: RegistryLocation
@@ -208,7 +208,9 @@ class _RunnerLoop:
             self._purge()
 
     def _purge(self) -> None:
-        """Purges jobs that ended long ago: rows first, so that a later purge finds the engine's leftovers."""
+        """Purges jobs that ended long ago: deletes their rows first, so that a later purge finds leftovers in
+        the engine.
+        """
         catalog, before = self._steps.catalog, datetime.now(UTC) - self._settings.keep
         while True:
             with catalog.write() as tx:
@@ -227,8 +229,8 @@ class _RunnerLoop:
         """Enqueues new jobs with the engine. Jobs are submitted to the catalog only; enqueuing is idempotent.
 
         The engine runs jobs of the same priority in the order in which it receives them. So it receives only
-        the next few of each namespace: the jobs of one with hundreds do not delay those of others for hours.
-        At most `_AT_ONCE` per round, so that many jobs do not delay the heartbeat.
+        the next few of each namespace; otherwise a namespace with hundreds of jobs would delay the others for
+        hours. At most `_AT_ONCE` per round, so that many jobs do not delay the heartbeat.
         """
         with self._steps.catalog.read() as tx:
             slots = sum(each.concurrency for each in runners.every(tx))

@@ -20,8 +20,8 @@ _PREFIX = "adaptry-work-"
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new folder among the system's temporary ones, gone at the end of the block. Raises `OSError` where
-    none can be made."""
+    """A new folder among the system's temporary files, removed at the end of the block. Raises `OSError` if
+    none can be created."""
     _sweep()
     place, descriptor = _made()
     try:

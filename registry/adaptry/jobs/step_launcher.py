@@ -1,8 +1,8 @@
 """Starts the processes of steps: copies of a warm process on Linux, else new interpreters.
 
 There are two warm processes, each started when a step first needs it: only one of them has imported torch,
-which takes seconds and several hundred megabytes that a merge can do without. If a warm process has ended, or
-cannot be started, the step gets a new interpreter, which is only slower.
+which takes seconds and several hundred megabytes that a merge can do without. If a warm process has ended or
+cannot be started, the step gets a new interpreter, which is slower but otherwise the same.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _CAN_FORK = hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
 
 
 class LaunchedProcess(Protocol):
-    """A running process, as `subprocess.Popen` has it."""
+    """A running process, with the interface of `subprocess.Popen`."""
 
     pid: int
     returncode: int | None
@@ -78,7 +78,9 @@ class StepLauncher:
         return new_interpreter(self._environ | variables)
 
     def warm_up(self) -> None:
-        """Starts the warm process without torch, so that its imports run beside the caller's work."""
+        """Starts the warm process without torch, so that its imports run in parallel with the caller's
+        work.
+        """
         if _CAN_FORK:
             with suppress(OSError):  # the first step tries again
                 self._plain.start()
@@ -99,12 +101,12 @@ class _WarmProcess:
         self._is_closed = False
 
     def start(self) -> None:
-        """Starts the server, unless it runs; does not wait for its imports. Raises `OSError`."""
+        """Starts the server, unless it is running; does not wait for its imports. Raises `OSError`."""
         with self._lock:
             self._running()
 
     def fork(self, variables: Mapping[str, str]) -> LaunchedProcess:
-        """Raises `OSError`; the next call tries with another server."""
+        """Forks the server. Raises `OSError`; the next call then tries with another server."""
         with self._lock:
             server = self._running()
             try:
@@ -131,7 +133,7 @@ class _WarmProcess:
 
 
 def new_interpreter(environ: Mapping[str, str]) -> LaunchedProcess:
-    """A step's process from scratch. Raises `Unavailable`."""
+    """A new interpreter for a step. Raises `Unavailable`."""
     try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "adaptry.jobs.step_process_main"],
@@ -148,7 +150,9 @@ def new_interpreter(environ: Mapping[str, str]) -> LaunchedProcess:
 
 
 def step_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that locate installed software and open the stores; no other secrets of the runner."""
+    """The variables that locate installed software and open the stores; no other secrets of the runner are
+    included.
+    """
     return {
         name: value
         for name, value in variables.items()
@@ -160,7 +164,7 @@ class _ForkServer:
     """`adaptry.jobs.fork_server` in a process; used by one thread at a time."""
 
     def __init__(self, environ: Mapping[str, str], options: Sequence[str]) -> None:
-        """Raises `OSError`."""
+        """Starts the server. Raises `OSError`."""
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(_PATIENCE)
         with theirs, ExitStack() as stack:
@@ -206,7 +210,7 @@ class _ForkServer:
         self._process.kill()
 
     def close(self) -> None:
-        """Its end of the socket closes, which ends the server, though not its copies."""
+        """Closes this end of the socket, which ends the server but not its copies."""
         self._socket.close()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(1)
@@ -233,8 +237,8 @@ class _ForkedProcess:
                 signal.pidfd_send_signal(self.handle, signal.SIGKILL)
 
     def wait(self) -> int | None:
-        """The exit status, as from `Popen.wait`; None if the server was killed and the status is unknown.
-        Called once.
+        """The exit status, as from `Popen.wait`; None if the server was killed and the status is unknown. It
+        may be called only once.
         """
         code = os.read(self.status, 16)
         self.returncode = int(code) if code else None

@@ -43,7 +43,7 @@ class StepProcess:
 
     @classmethod
     def start(cls, request: StepRequest, launcher: StepLauncher) -> StepProcess:
-        """Raises `Unavailable` if no process can be started."""
+        """Starts the process. Raises `Unavailable` if no process can be started."""
         process = launcher.start(request.scratch, request.kind in TORCH_KINDS)
         child = cls(request, process)
         assert process.stdin is not None

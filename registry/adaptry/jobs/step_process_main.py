@@ -84,7 +84,7 @@ def _run_step(request: StepRequest, pipe: _RunnerPipe, processors: Processors) -
 
 
 class _RunnerPipe:
-    """Sends messages to the runner. `names` are the fields that sentences name instead of options."""
+    """Sends messages to the runner. `names` are the fields that error messages name instead of options."""
 
     def __init__(self, out: TextIO) -> None:
         self.names = ArgumentNames({})

@@ -42,7 +42,9 @@ GONE: Mapping[str, Any] = {"gone": True}
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """Why a try failed, the number of tries allowed for that reason, and the seconds before the second."""
+    """The reason why a try failed, the number of tries allowed for that reason, and the number of seconds
+    before the second try.
+    """
 
     fault: JobFailure
     tries: int = 1
@@ -55,7 +57,7 @@ class _Failure:
 
 @dataclass(slots=True)
 class StepRunner:
-    """Runs steps on this runner, and has their shared state."""
+    """Runs steps on this runner, and holds their shared state."""
 
     runner: str
     catalog: Catalog
@@ -118,7 +120,9 @@ class StepRunner:
                 child.cancel()
 
     def _try_step(self, id: str, step: str) -> dict[str, Any] | _Failure:
-        """Begins the next attempt and runs it in a process. Returns the result, or why the attempt failed."""
+        """Begins the next attempt and runs it in a process. Returns the result, or the reason why the attempt
+        failed.
+        """
         reach("runner.before_begin")
         with self.catalog.write() as tx:
             begun = job_steps.begin_attempt(tx, id, step, self.runner, _now())
@@ -152,7 +156,7 @@ class StepRunner:
         return outcome or dict(GONE)
 
     def _run_traced(self, request: StepRequest) -> StepResult | _Failure | None:
-        """The same as `_run_process`, in a span that the process's own spans are part of."""
+        """The same as `_run_process`, in a tracing span that contains the process's own spans."""
         attributes = {"adaptry.job.kind": request.kind, "adaptry.job.step": request.step.partition("-")[0]}
         with tracing.span("job step", attributes, seconds=tracing.STEP_SECONDS) as span:
             span.detail({"adaptry.job": request.job, "adaptry.job.attempt": request.attempt})
@@ -162,7 +166,9 @@ class StepRunner:
             return outcome
 
     def _run_process(self, request: StepRequest) -> StepResult | _Failure | None:
-        """Runs the process. Returns its result, or why it failed; None if the step was cancelled."""
+        """Runs the process. Returns its result, or the reason why it failed; None if the step was
+        cancelled.
+        """
         log = _ProgressLog(self.catalog, request)
         child = StepProcess.start(request, self.launcher)
         with self.lock:
@@ -216,7 +222,9 @@ class StepRunner:
         return result
 
     def _divide_processors(self) -> None:
-        """Called with the lock, when a step has begun or ended."""
+        """Divides the processors among the running steps. The caller holds the lock; call it when a step has
+        begun or ended.
+        """
         if self.children:
             count = max(1, (os.cpu_count() or 1) // len(self.children))
             for child in self.children:

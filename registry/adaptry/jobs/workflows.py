@@ -25,8 +25,8 @@ from adaptry.storage.catalog.jobs import rank_of
 VERSION = "1"  # workflows of another version are left to runners of that version
 _PATIENCE = 0.05  # seconds between two checks whether a step is done, for each job supervised here
 _PAUSE = 1.0  # seconds between tries to reach an unreachable catalog
-_STORED = {"needs", "priority", "submitted_at"}  # of a job, in DBOS's tables
-Json = dict[str, Any]  # what steps come to
+_STORED = {"needs", "priority", "submitted_at"}  # fields of a job that DBOS's tables hold
+Json = dict[str, Any]  # the results of steps
 Answer = TypeVar("Answer")
 
 
@@ -52,11 +52,13 @@ class Workflows:
 
     @property
     def poll_interval(self) -> float:
-        """Seconds between two polls of a step's result. Grows with the jobs here: each poll is a query."""
+        """Seconds between two polls of a step's result. It grows with the number of jobs here, since each
+        poll is a query.
+        """
         return _PATIENCE * max(1, len(self.active_ids))
 
     def is_open(self, id: str) -> Json | None:
-        """The job if it is open, else None; called from its workflow."""
+        """The job if it is open, else None. Call it from the job's workflow."""
         return self._is_open(id)
 
     def _job(self, id: str, attempt: int) -> None:
@@ -84,7 +86,9 @@ class Workflows:
 
     @contextmanager
     def _marked_active(self) -> Iterator[None]:
-        """Marks the workflow as active in the block, to notice those assigned to us but not running."""
+        """Marks the workflow as active in the block, to notice workflows that are assigned to us but not
+        running.
+        """
         here = str(DBOS.workflow_id)
         self.active_ids.add(here)
         try:
@@ -93,7 +97,7 @@ class Workflows:
             self.active_ids.discard(here)
 
     def _register(self) -> None:
-        """Registers the workflows with DBOS, which accepts functions but no methods."""
+        """Registers the workflows with DBOS, which accepts functions but not methods."""
         work = self._work
 
         @DBOS.step(name="is_open")

@@ -111,7 +111,9 @@ class BlobContract:
             with pytest.raises(NotFound):
                 look(absent)
 
-    def test_a_deleted_blob_does_not_exist_and_deleting_again_is_no_error(self, blobs: BlobStore) -> None:
+    def test_a_deleted_blob_does_not_exist_and_deleting_it_again_raises_no_error(
+        self, blobs: BlobStore
+    ) -> None:
         digest = put(blobs, HELLO)
         blobs.delete(digest)
         blobs.delete(digest)

@@ -47,7 +47,7 @@ def announce_all(server: Server, count: int, token: str = "admin") -> RawRespons
     return answer
 
 
-def test_a_long_training_fits_into_a_branch(server: Server) -> None:
+def test_a_long_training_run_fits_into_a_branch(server: Server) -> None:
     assert MAX_TREE >= 64 * 12 * 4
     answer = announce_all(server, MAX_TREE)
     assert answer.status == 200

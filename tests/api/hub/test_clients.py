@@ -78,7 +78,7 @@ api.create_commit(name, [CommitOperationAdd("README.md", b"x")], commit_message=
         assert words in text
 
 
-def test_without_a_token_the_message_is_to_set_one(
+def test_the_message_without_a_token_is_to_set_one(
     start: Callable[..., Server], folder: Path, tmp_path: Path
 ) -> None:
     """On a server that lets everyone read public adapters."""

@@ -155,7 +155,7 @@ def test_a_commits_id_always_means_the_same_bytes(
     assert read(server, WEIGHTS, commit).body == before
 
 
-def test_a_commit_that_would_have_other_bytes_now_is_absent(server: Server, version: Digest) -> None:
+def test_a_commit_whose_bytes_would_be_different_now_is_absent(server: Server, version: Digest) -> None:
     commit = info(server)["sha"]
     other = commit[:24] + "0" * 16
 

@@ -161,7 +161,7 @@ def requests(site: Site) -> list[tuple[str, str, str, dict[str, str]]]:
     ]
 
 
-def test_the_quick_answer_of_each_request_equals_fastapi_s(site: Site) -> None:
+def test_the_quick_answer_of_each_request_equals_fastapis(site: Site) -> None:
     seen = set()
     for method, url, token, headers in requests(site):
         expected = site.ask(site.plain, method, url, token, **headers)

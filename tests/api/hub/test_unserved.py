@@ -119,7 +119,7 @@ answer = [
     assert done.exit_code == 0, done.output
 
 
-def test_an_upload_to_a_name_that_is_no_branch_suggests_only_what_works(
+def test_an_upload_to_a_name_that_is_not_a_branch_suggests_only_working_commands(
     server: Server, tmp_path: Path
 ) -> None:
     create(server)

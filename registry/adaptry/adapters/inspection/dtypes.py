@@ -27,7 +27,9 @@ ONES: Mapping[str, bytes] = {
 
 
 def _e4m3(code: int) -> float:
-    """The 8-bit format without infinities: bias 7, one NaN for each sign (OCP 8-bit Floating Point, 1.0)."""
+    """The 8-bit format without infinities: exponent bias 7, one NaN for each sign (OCP 8-bit Floating Point,
+    1.0).
+    """
     sign, exponent, mantissa = code >> 7, code >> 3 & 15, code & 7
     if exponent == 15 and mantissa == 7:
         return float("nan")

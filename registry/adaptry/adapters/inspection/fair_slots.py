@@ -9,9 +9,7 @@ from threading import Event, Lock
 
 
 class FairSlots:
-    """`slots` in total; one tenant can hold all but one of them (or the only one). Safe for many
-    threads.
-    """
+    """`slots` in total; one tenant can hold all but one of them (or the only one). Thread-safe."""
 
     def __init__(self, slots: int) -> None:
         self._lock = Lock()
@@ -38,7 +36,7 @@ class FairSlots:
                 self._grant()
 
     def _granted_or_withdrawn(self, tenant: str, turn: Event) -> bool:
-        """Whether a slot was granted at the last moment; if not, the request is withdrawn."""
+        """Whether a slot was granted at the last moment; otherwise withdraws the request."""
         with self._lock:
             if turn.is_set():
                 return True

@@ -23,7 +23,9 @@ _MOST_HERE = 256
 def inspect_content(
     inspector: Inspector, content: Content, tenant: str = ""
 ) -> Mapping[str, WeightsInspection]:
-    """Inspects every weights file of `content`; results by path. Raises what `inspect_file` raises."""
+    """Inspects every weights file of `content`; returns the results by path. Raises the errors of
+    `inspect_file`.
+    """
     return {
         path: inspect_file(inspector, content, path, tenant)
         for path in content.sizes
@@ -38,8 +40,8 @@ def inspect_file(
     tenant: str = "",
     header: SafetensorsHeader | None = None,
 ) -> WeightsInspection:
-    """Inspects one file, whose `header` may have been read. Raises `InvalidWeights`, and what
-    `Inspector.inspect` raises.
+    """Inspects one file, whose `header` may already have been read. Raises `InvalidWeights`, and the errors
+    of `Inspector.inspect`.
     """
     header = header or read_header(content.reader(path), content.sizes[path], path)
     if (found := inspect_tiny(WeightsFile(content, path, header))) is not None:
@@ -102,8 +104,8 @@ def inspect_tiny(file: WeightsFile) -> WeightsInspection | None:
 
 
 def _after_header(content: Content, path: str, start: int) -> Iterator[bytes]:
-    """The file from `start` on. It is read from its beginning, since the cache of a remote store keeps whole
-    files.
+    """The file from `start` on. The file is read from its beginning, since the cache of a remote store keeps
+    whole files.
     """
     for chunk in content.chunks(path):
         skipped = min(start, len(chunk))

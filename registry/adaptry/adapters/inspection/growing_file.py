@@ -38,7 +38,9 @@ class GrowingFileInspection:
         self._requests: list[Future[WeightsInspection]] = []
 
     def advance(self, header: SafetensorsHeader, written: int) -> None:
-        """Requests the tensors that end before the position `written`, if they are worth a request or all."""
+        """Requests the tensors that end before the position `written`, if they are worth a request or are the
+        last ones.
+        """
         if self._header is None:
             self._header, self._to_come = header, iter(header.tensors.items())
             self._next = next(self._to_come, None)

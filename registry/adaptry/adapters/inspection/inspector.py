@@ -45,8 +45,8 @@ class InspectorBusy(Unavailable):
 class Inspector:
     """Inspects files' tensors, with at most `processes` children at once, which tenants take in turn.
 
-    Safe for many threads. Children start on demand. They end after 5 seconds without work, on `close`, and
-    when this process ends for any reason. `started` is a child that is already running.
+    Thread-safe. Children start on demand. They end after 5 seconds without work, on `close`, and when this
+    process ends for any reason. `started` is a child that is already running.
     """
 
     def __init__(self, processes: int | None = None, started: InspectionProcess | None = None) -> None:
@@ -81,7 +81,7 @@ class Inspector:
     def _guarded(
         self, ask: Callable[[], list[TensorStatistics]], tenant: str, patience: float
     ) -> list[TensorStatistics]:
-        """In the tenant's turn, with the errors of `inspect`."""
+        """Runs in the tenant's turn, and raises the errors of `inspect`."""
         try:
             with self._slots.hold(tenant, patience):
                 return ask()
@@ -174,7 +174,7 @@ class _Child:
     ) -> list[TensorStatistics]:
         """Measures these tensors, and prepares for a file of `expected` bytes.
 
-        Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and what `source` raises; then the child is
+        Raises `ProcessFailed`, `ProcessTimeout`, `CorruptData`, and the errors of `source`; then the child is
         lost.
         """
         size = sum(info.size for info in tensors.values())
@@ -226,7 +226,7 @@ class _Child:
         return answer if len(answer) == length else None
 
     def _received(self, length: int) -> bytes:
-        """The next bytes of the answer; fewer if the process ended."""
+        """The next bytes of the answer; fewer if the process has ended."""
         assert self._process.stdout
         source = self._process.stdout.fileno()
         ready = select.poll()
@@ -264,7 +264,9 @@ class _Child:
         return ProcessFailed("the process ended without an answer")
 
     def _wait_for_end(self) -> None:
-        """Waits briefly for a process whose pipes are closed, so that the exit code is not that of a kill."""
+        """Waits briefly for a process whose pipes are closed, so that its exit code is not that of a later
+        kill.
+        """
         try:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
@@ -273,7 +275,7 @@ class _Child:
 
 
 def _batches(tensors: Mapping[str, TensorInfo]) -> Iterator[Mapping[str, TensorInfo]]:
-    """Splits the tensors into the requests of a file."""
+    """Splits a file's tensors into requests."""
     items = iter(tensors.items())
     while batch := dict(islice(items, MOST_TENSORS)):
         yield batch

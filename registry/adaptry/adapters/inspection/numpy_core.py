@@ -32,7 +32,9 @@ def use_compiled_numpy(folder: str) -> None:
 
 
 def _seterr(*, all: Literal["ignore"]) -> None:
-    """By default, the compiled functions report overflow as Python's warnings."""
+    """Stands in for `numpy.seterr`: by default, the compiled functions report overflow as Python's
+    warnings.
+    """
     warnings.simplefilter(all, RuntimeWarning)
 
 

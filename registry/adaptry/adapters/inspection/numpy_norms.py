@@ -1,8 +1,8 @@
 """Counts and norms of blocks of numbers with numpy. Only the measuring process imports it, for large files.
 
-It agrees with `plain_norms`: counts exactly, norms to a relative 1e-12 (a sum of at most 2^16 squares in
-float64). Buffers are allocated once, since new pages for each block would cost more than the arithmetic. So
-only one thread may use it at a time. It uses only compiled functions (`numpy_core`).
+Its results agree with `plain_norms`: counts exactly, norms within a relative 1e-12 (a sum of at most 2^16
+squares in float64). Buffers are allocated once, since new pages for each block would cost more than the
+arithmetic. So only one thread may use it at a time. It uses only compiled functions (`numpy_core`).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def _decoded(dtype: str, data: bytes) -> Sequence[float]:
 
 
 def _widened(low: bytes, high: bytes) -> Sequence[float]:
-    """Numbers of bfloat16, from their low and high bytes: the upper halves of float32 numbers."""
+    """Bfloat16 numbers, given their low and high bytes, which are the upper halves of float32 numbers."""
     wide = bytearray(4 * len(low))
     wide[2::4], wide[3::4] = low, high
     return _array("f", wide)

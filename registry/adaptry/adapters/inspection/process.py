@@ -19,8 +19,8 @@ _LONGEST_ANSWER = 16 << 20
 class InspectionProcess:
     """A process that measures weights, and the socket for its requests (see `protocol`).
 
-    If at least `LARGE` bytes are `expected`, it imports numpy before it reads a request. It ends when the
-    socket is closed. Raises `ProcessFailed` if it cannot be started.
+    If `expected` is at least `LARGE` bytes, the process imports numpy before it reads a request. It ends when
+    the socket is closed. Raises `ProcessFailed` if it cannot be started.
     """
 
     def __init__(self, expected: int = 0) -> None:

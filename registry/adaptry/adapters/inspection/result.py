@@ -13,11 +13,11 @@ INSPECTION = 1
 
 @dataclass(frozen=True, slots=True)
 class TensorStatistics:
-    """One tensor: how many elements are NaN or infinite, and the Euclidean norm of the others.
+    """Statistics of one tensor: how many elements are NaN or infinite, and the Euclidean norm of the others.
 
     `norm` is None for dtypes whose values have no magnitude (integers, booleans, packed weights), and if it
-    exceeds a float64. `is_zero`: it has elements, and all are zero. `is_one`: it has elements, and all are 1;
-    False in results that were stored before this was measured.
+    is too large for a float64. `is_zero`: it has elements, and all are zero. `is_one`: it has elements, and
+    all are 1; False in results that were stored before this was measured.
     """
 
     nan: int
@@ -43,7 +43,7 @@ class WeightsInspection:
 
     @property
     def norm(self) -> float | None:
-        """The norm of all tensors that have one, taken as one vector."""
+        """The norm of all tensors that have one, as if they were one vector."""
         norms = [tensor.norm for tensor in self.tensors.values() if tensor.norm is not None]
         norm = math.hypot(*norms)
         return norm if norms and math.isfinite(norm) else None

@@ -28,8 +28,8 @@ _READ_AHEAD = 1 << 20
 
 
 def serve(requests: socket.socket, target: io.BufferedWriter, numpy: str = "") -> None:
-    """Answers requests until the socket closes. `numpy` is the folder of numpy if it is to be imported first;
-    otherwise it is empty.
+    """Answers requests until the socket closes. `numpy` is the folder of numpy if it should be imported
+    first; if empty, numpy is imported only when a request needs it.
     """
     stream = io.BufferedReader(socket.SocketIO(requests, "r"), _READ_AHEAD)
     measure = _with_numpy(numpy) if numpy else None
@@ -53,7 +53,7 @@ def serve(requests: socket.socket, target: io.BufferedWriter, numpy: str = "") -
 
 
 def _receive_head(requests: socket.socket) -> tuple[bytes, list[int]]:
-    """The four bytes of a length, and the file that was sent with it, if any. Fewer bytes at the end."""
+    """The four bytes of a length, fewer at the end, and the file that was sent with it, if any."""
     head, files = b"", []
     while len(head) < 4:
         piece, more, _, _ = socket.recv_fds(requests, 4 - len(head), 1)

@@ -27,7 +27,7 @@ class ShortFile(Exception):
 
 
 def measure_tensor(source: Source, dtype: str, size: int, measure: Measure) -> MeasuredTensor:
-    """Measures the next `size` bytes, which are a tensor of that dtype. Raises `ShortFile`."""
+    """Measures the next `size` bytes, which are a tensor of this dtype. Raises `ShortFile`."""
     width = WIDTHS.get(dtype)
     if width is None:
         is_zero = size > 0

@@ -29,7 +29,7 @@ MethodSettings = Mapping[str, Any]
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """The config as written, with the base in PEFT's field. Raises `InvalidConfig`."""
+    """The config as written, with the base's name in PEFT's field. Raises `InvalidConfig`."""
     fields = dict(parse_config(data).fields)
     version = fields.get("version")
     if not isinstance(fields.get("config"), dict) or not str(version).startswith(_VERSION):
@@ -43,7 +43,7 @@ def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfi
 
 
 def describe(config: AdapterConfig, header: SafetensorsHeader) -> Spec:
-    """The modules that the adapter changes, by the library's names. A union (MAM, UniPELT) has several
+    """The modules that the adapter changes, under the library's names. A union (MAM, UniPELT) has several
     methods.
     """
     settings: MethodSettings = config.fields["config"]
@@ -116,7 +116,7 @@ def _tokens(tensors: ForeignTensors, members: Mapping[str, MethodSettings]) -> i
 
 
 def _modules(tensors: ForeignTensors, members: Mapping[str, MethodSettings]) -> Iterator[ModuleSpec]:
-    """The complete modules. Tensors of incomplete modules become unclaimed."""
+    """Only complete modules. The tensors of incomplete ones become unclaimed."""
     for path, roles in tensors.modules.items():
         method = _method_of(roles)
         if method not in members and len(members) == 1:
@@ -158,7 +158,7 @@ def _module(tensors: ForeignTensors, path: str, method: str, settings: AdapterCo
 
 
 def _bottleneck(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int]:
-    """(width, inputs, outputs) of two Linear layers, or of Compacter's factors of them."""
+    """(width, inputs, outputs) of two Linear layers, or of the factors that Compacter has instead."""
     down = next(role for role in sorted(shapes) if re.fullmatch(r"adapter_down\.\d\.(weight|W_left|W)", role))
     stem = down.rpartition(".")[0]
     if "adapter_up.weight" in shapes:

@@ -41,8 +41,9 @@ def is_key(name: str) -> bool:
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """The config, with `metadata`: each part's LoraConfig under the part's name (`unet.r`), or None if the
-    file has none; and `alphas`: those stored as tensors, by module. Raises `InvalidConfig`, `InvalidWeights`.
+    """The config, with `metadata` (each part's LoraConfig under the part's name, as in `unet.r`; None if the
+    file has none) and `alphas` (those stored as tensors, by module). Raises `InvalidConfig`,
+    `InvalidWeights`.
     """
     alphas = {
         _path(match["path"]): read_scalar(name, info, read)
@@ -131,7 +132,7 @@ def _parsed(written: str) -> Mapping[str, Any]:
 
 
 def _path(written: str) -> str:
-    """A module's current name: formerly, attention processors owned the factors, and `to_out` was not a
+    """A module's current name. Formerly, attention processors owned the factors, and `to_out` was not a
     list.
     """
     path = written.replace(".processor.", ".")
@@ -149,8 +150,8 @@ def _modules(tensors: ForeignTensors, config: AdapterConfig) -> Iterator[ModuleS
 
 
 def _scale(path: str, rank: int, config: AdapterConfig) -> float:
-    """The scale as in `_create_lora_config`: from the metadata, else the alphas, else 1. If only some modules
-    have an alpha, the others get the most frequent one of their part.
+    """The scale, as in `_create_lora_config`: from the metadata, else from the alphas, else 1. If only some
+    modules have an alpha, the others get the most frequent one of their part.
     """
     part, _, inside = path.partition(".")
     if config.fields["metadata"] is not None:

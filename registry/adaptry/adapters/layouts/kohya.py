@@ -1,4 +1,4 @@
-"""kohya's sd-scripts and LyCORIS: one file of any name, module paths with `_` for `.`, `ss_*` metadata.
+"""kohya's sd-scripts and LyCORIS: one file of any name, module paths with `_` for `.`, and `ss_*` metadata.
 
 The original path cannot be recovered without the model's list of names, so modules keep the names of the
 file. The scale is alpha/rank, where alpha is a tensor of each module, or the rank if the tensor is missing.
@@ -103,7 +103,7 @@ def _rank(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def _is_without(module: ModuleSpec, alphas: Mapping[str, float], config: AdapterConfig) -> bool:
-    """Whether a module has no alpha, and the metadata does not say that it was trained with its rank."""
+    """Whether a module has no alpha and the metadata does not say that it was trained with alpha = rank."""
     return module.path not in alphas and _number(config.fields.get("ss_network_alpha")) != module.rank
 
 

@@ -13,7 +13,7 @@ from adaptry.core.lazy_dataclass import dataclass
 @dataclass(frozen=True, slots=True)
 class AdapterLayout:
     """`config` parses the config from its file's bytes (empty if the tool writes none) and the weights'
-    header; it reads settings that are tensors from the weights' file. It raises `InvalidConfig`,
+    header; it reads settings that are tensors from the weights' file. It raises `InvalidConfig` and
     `InvalidWeights`. `describe` derives the spec from config and header.
     """
 

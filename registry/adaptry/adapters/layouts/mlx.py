@@ -22,8 +22,8 @@ _SCALE = 20.0  # mlx-lm's default
 
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
-    """The config as written, with PEFT's fields for rank, scale and base. Raises `InvalidConfig`, also for
-    full fine-tunes.
+    """The config as written, with PEFT's fields for rank, scale and base. Raises `InvalidConfig`, including
+    for full fine-tunes.
     """
     fields = dict(parse_config(data).fields)
     kind = fields.get("fine_tune_type", "lora")

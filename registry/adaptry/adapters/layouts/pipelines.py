@@ -1,7 +1,7 @@
 """One file for a pipeline of diffusion models, in diffusers' or kohya's layout, recognised by its keys.
 
-The file's name does not distinguish them: people upload kohya's files under diffusers' name, and diffusers'
-files under names that they choose.
+The file's name does not distinguish the two: people upload kohya's files under diffusers' name, and
+diffusers' files under names that they choose.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from adaptry.core.errors import InvalidWeights
 
 def config(data: bytes, header: SafetensorsHeader, read: ReadAt) -> AdapterConfig:
     """The config according to the layout of the keys. Raises `InvalidWeights` if the keys match neither
-    layout, and what that layout raises.
+    layout, and the errors of that layout.
     """
     if not any(kohya.is_key(name) or diffusers.is_key(name) for name in header.tensors):
         example = next(iter(header.tensors), "none")

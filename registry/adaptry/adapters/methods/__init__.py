@@ -75,7 +75,7 @@ METHODS: Mapping[str, Method] = LazyTable(
 
 
 def describe(config: AdapterConfig, tensors: Mapping[str, TensorInfo]) -> Spec:
-    """The spec of an adapter. Raises `InvalidConfig` if the config contradicts itself."""
+    """The spec of an adapter. Raises `InvalidConfig` if the adapter's config contradicts itself."""
     if not config.peft_type or not config.peft_type.replace("_", "").isalnum():
         raise InvalidConfig("adapter_config.json has no peft_type: is this an adapter that PEFT wrote?")
     name = config.peft_type.lower()

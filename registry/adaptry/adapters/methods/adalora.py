@@ -45,8 +45,8 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
 
 
 def _up_and_down(parts: ModuleTensors) -> tuple[Tensor, Tensor]:
-    """The factors [out, r] and [r, in] in float32. Those that PEFT cuts to size at load pass through the
-    base's dtype, as they do there.
+    """The factors [out, r] and [r, in] in float32. Factors that PEFT cuts to size at load pass through the
+    base's dtype, as in PEFT.
     """
     import torch
 
@@ -99,7 +99,9 @@ def _is_cut(parts: ModuleTensors | ModuleArrays) -> bool:
 
 
 def _kept(config: AdapterConfig, path: str) -> object:
-    """The module's entry in `rank_pattern`: whether each rank remains. The keys are parameters here."""
+    """The module's entry in `rank_pattern`: for each rank, whether it remains. The keys are names of
+    parameters here.
+    """
     for name, kept in config.pattern_values("rank_pattern").items():
         if pattern_path(name) == path:
             return kept
@@ -107,19 +109,21 @@ def _kept(config: AdapterConfig, path: str) -> object:
 
 
 def pattern_path(name: str) -> str:
-    """The module of a key in `rank_pattern`. PEFT removes the adapter's name and the parameter's."""
+    """The module of a key in `rank_pattern`. PEFT removes the names of the adapter and of the parameter."""
     return ".".join(name.split(".")[: -2 if "default" in name else -1])
 
 
 def _empty_roles(config: AdapterConfig, path: str) -> frozenset[str]:
-    """All of a module from which training removed every rank."""
+    """All roles of a module from which training removed every rank."""
     kept = _kept(config, path)
     is_removed = isinstance(kept, list) and bool(kept) and not any(kept)
     return frozenset({"A", "B", "E"}) if is_removed else frozenset()
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """PEFT makes each module with the initial rank, cuts it by `rank_pattern`, and then loads the tensors."""
+    """Why PEFT cannot load the factors: it makes each module with the initial rank, cuts it by
+    `rank_pattern`, and then loads the tensors.
+    """
     kept, rank = _kept(config, module.path), _first_rank(config)
     if kept is None:
         by = "init_r"

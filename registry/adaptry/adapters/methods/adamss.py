@@ -65,7 +65,8 @@ def _check_installed() -> None:
 def _rows(weight: Tensor, parts: ModuleTensors, count: int) -> list[Tensor]:
     """The row numbers of each of the `count` clusters of `weight` [out, in or in + 1], fp32.
 
-    Raises `MissingDependency` (no scikit-learn), and `InvalidWeights` if they differ from the file's.
+    Raises `MissingDependency` (no scikit-learn), and `InvalidWeights` if the directions differ from those in
+    the file.
     """
     import torch
 

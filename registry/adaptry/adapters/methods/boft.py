@@ -49,7 +49,9 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """Why PEFT cannot load the outputs' factors: a column for a matrix, a row for a convolution."""
+    """Why PEFT cannot load the outputs' factors: they must be a column for a matrix, a row for a
+    convolution.
+    """
     expected = (1, weight.fan_out) if weight.kernel else (weight.fan_out, 1)
     return None if shapes["s"] == expected else f"has boft_s of {list(shapes['s'])}, not {list(expected)}"
 

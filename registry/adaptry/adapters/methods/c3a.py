@@ -44,8 +44,8 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
 
 
 def _circulant(kernel: Tensor) -> Tensor:
-    """The matrix [out, in] of the kernel [m, n, size], as the convolution of every unit vector: by FFT, in
-    PEFT's order of operations. The vectors are transformed in batches, which limits the memory.
+    """The matrix [out, in] of the kernel [m, n, size], as the convolution of every unit vector, computed by
+    FFT in PEFT's order of operations. The vectors are transformed in batches, which limits the memory.
     """
     import torch
     from torch.fft import fft, ifft
@@ -66,7 +66,9 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """Without a Fourier transform: element (i, j) of a block is element (j − i) mod `size` of its kernel."""
+    """Computed without a Fourier transform: element (i, j) of a block is element (j − i) mod `size` of its
+    kernel.
+    """
     blocks, columns, size = parts.shape("kernel")
     if (blocks * size, columns * size) != shape:
         return None

@@ -37,7 +37,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _strengths(parts: ModuleTensors) -> Tensor:
-    """The factor [r] of each rank: λ divided by the rank and by the norms of its two vectors."""
+    """The factor of each rank [r]: λ divided by the rank and by the norms of the rank's two vectors."""
     import torch
 
     down, up = parts["A"], parts["B"]
@@ -63,7 +63,9 @@ def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """A diagonal matrix multiplies each column of B by one number, and the norms are summed as torch does."""
+    """The update as a formula: a diagonal matrix multiplies each column of B by one number, and the norms are
+    summed in torch's order.
+    """
     if (parts.shape("B")[0], parts.shape("A")[1]) != shape or parts.shape("w_norm") != shape[1:]:
         return None
     is_column = parts.module.rank == 1  # torch then reads B like a row

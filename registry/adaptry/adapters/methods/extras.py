@@ -56,8 +56,8 @@ def extra_weight(key: str, name: str, info: TensorInfo, config: AdapterConfig) -
 
 
 def is_duplicate_of_saved(key: str, tensors: Mapping[str, TensorInfo], config: AdapterConfig) -> bool:
-    """Whether `key` repeats a module of `modules_to_save`, or one that is tied to it, that the file has under
-    its own name.
+    """Whether `key` repeats a module of `modules_to_save`, or a module tied to one, that the file also has
+    under its own name.
 
     PEFT writes the whole wrapper if the vocabulary was resized, and all biases in it with `bias="all"`, but
     reads only the module's name back.
@@ -85,7 +85,7 @@ def extra_traits(extras: list[ExtraWeight]) -> list[str]:
 
 
 def token_rows(config: AdapterConfig, target: str) -> tuple[int, ...]:
-    """The rows of `target` that a file's token rows replace, in their order.
+    """The rows of `target` that a file's token rows replace, in the order of the token rows.
 
     In PEFT, a list applies to the input embedding; the keys of a mapping are ends of an embedding's name;
     TRAINABLE_TOKENS has `token_indices`. A head that is tied to the embedding has the embedding's rows.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def coefficients(shapes: Shapes, config: AdapterConfig, default: int) -> ModuleSize:
-    """The size of a module whose number of coefficients the config declares. They do not determine its
-    sides.
+    """The size of a module whose number of coefficients the config declares. The coefficients do not
+    determine its sides.
     """
     (count,) = shapes["spectrum"]
     known = (
@@ -46,7 +46,9 @@ def too_many_coefficients(
 
 
 def more_than_elements(weight: WeightSides, config: AdapterConfig, default: int) -> str | None:
-    """Why PEFT raises: it draws a different element for each coefficient, and there are too few elements."""
+    """Why PEFT raises an error: it draws a different element for each coefficient, and the weight has too
+    few.
+    """
     count = config.fields.get("n_frequency", default)
     elements = weight.fan_out * weight.fan_in
     if config.pattern_values("n_frequency_pattern") or type(count) is not int or count <= elements:

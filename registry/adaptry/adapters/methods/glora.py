@@ -31,8 +31,8 @@ _DEFAULT_FORMS = {"config_D_E": "constant"}
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    """The sides, of which every path has one or both, also an absent path of zeros; a path of one number has
-    none. Each has exactly the shape that PEFT loads.
+    """The sides of the weight: every path has one or both, even an absent path of zeros; a path of one number
+    has none. Each path has exactly the shape that PEFT loads.
     """
     ranks, outputs, inputs = [0], list[int](), list[int]()
     for path in "ABCDE":
@@ -79,14 +79,14 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 
 
 def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
-    """Of A and B: a product's left factor has a row for each output, and so has a matrix or a column."""
+    """The change by rows: in A and B, left factors, matrices and columns have a row for each output."""
     tall = [f"path.{path}.{role}" for path in "AB" for role in ("Xd", "X", "zeros")]
     is_short = [role for role in tall if role in parts and parts[role].shape[:1] != shape[:1]]
     return by_rows(_weight, *(role for role in tall if role not in is_short))(parts, shape)
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """Both paths as products: a vector, a number or zero is a product of rank one."""
+    """The change with both paths as products: a vector, a number or zero is a product of rank one."""
     ranks = [_path_rank(parts, path, shape) for path in "AB"]
     if 0 in ranks:
         return None

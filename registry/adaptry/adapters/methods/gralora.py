@@ -84,7 +84,7 @@ def _delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """As one product with zeros between the blocks, and the general one."""
+    """The update as one product, with zeros between the blocks, plus the general LoRA."""
     (blocks, width, rank), height = parts.shape("A"), parts.shape("B")[2]
     if (blocks * height, blocks * width) != shape or rank % blocks:
         return None

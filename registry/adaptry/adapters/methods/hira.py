@@ -78,7 +78,7 @@ METHOD = Method(
     weight=_weight,
     rows=by_rows(_weight, "B"),
     formula=_formula,
-    # torch 2.15 chooses the algorithm of such a convolution by whether it has one thread.
+    # torch 2.15 uses another algorithm for such a convolution if it has only one thread.
     tolerance="bit-equal; on convolutions with fewer than 16 inputs, only with the same number of threads",
     needs_base=True,
 )

@@ -58,7 +58,8 @@ def _weight(weight: Tensor, parts: ModuleTensors) -> Tensor:
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     """W − (W·U)·(T·Uᵀ), the compact form of a chain of reflections (Schreiber and Van Loan, 1989).
 
-    With `apply_GS`, torch is needed: its rounding determines the orthogonal vectors of nearly equal columns.
+    With `apply_GS`, torch is needed, because its rounding determines the orthogonal vectors of nearly equal
+    columns.
     """
     fan_in, rank = parts.shape("u")
     if parts.config.flag("apply_GS") or fan_in != shape[1]:

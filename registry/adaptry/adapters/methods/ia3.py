@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def is_feedforward(config: AdapterConfig, path: str) -> bool:
-    """Whether `feedforward_modules` has the module: as in PEFT, a list of name ends, or a pattern for the
-    whole name. Raises `InvalidConfig`, `Unavailable`.
+    """Whether `feedforward_modules`, which is a list of name endings or a pattern for the whole name, selects
+    the module as in PEFT. Raises `InvalidConfig` and `Unavailable`.
     """
     feedforward = config.fields.get("feedforward_modules")
     if isinstance(feedforward, str):
@@ -37,7 +37,7 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """Whether the vector has PEFT's shape: a column, or a row if it scales inputs or a convolution."""
+    """Why the vector does not have PEFT's shape: a column, or a row if it scales inputs or a convolution."""
     shape, scales_inputs = shapes["l"], is_feedforward(config, module.path)
     width = weight.fan_in if scales_inputs else weight.fan_out
     sides = (1, width) if scales_inputs or len(shape) > 2 else (width, 1)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def scale(config: AdapterConfig, module: ModuleSpec) -> float:
-    """α/r, each from its pattern, as for PEFT's LyCORIS methods."""
+    """α/r, each from its own pattern, as in PEFT's LyCORIS methods."""
     rank = config.rank_for(module.path, config.rank())
     return config.alpha_for(module.path, config.number("alpha", 8)) / rank
 
@@ -88,7 +88,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
     """up [out, r²] and down [r², in]: each column of one product's factor times each column of the other's.
-    If r² exceeds the weight's shorter side, the update itself and an identity.
+    If r² exceeds the weight's shorter side, they are the update itself and an identity.
     """
     import torch
 

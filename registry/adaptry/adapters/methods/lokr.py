@@ -60,7 +60,7 @@ def _right(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def factorisation(dimension: int, factor: int) -> tuple[int, int]:
-    """`factorization` of PEFT and LyCORIS: two numbers whose product is `dimension`, the first near
+    """Like `factorization` in PEFT and LyCORIS: two numbers whose product is `dimension`, the first near
     `factor`.
     """
     if factor > 0 and dimension % factor == 0:
@@ -76,7 +76,9 @@ def factorisation(dimension: int, factor: int) -> tuple[int, int]:
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """Why the factors differ from those into which PEFT cuts this weight, in size or in being factored."""
+    """Why the factors differ from those into which PEFT cuts this weight, in size or because one is factored
+    and the other is not.
+    """
     factor = config.fields.get("decompose_factor", -1)
     if type(factor) is not int:
         return f"is cut by a decompose_factor of {str(factor)[:20]}"
@@ -124,7 +126,7 @@ _weight = add_delta(_delta)
 
 
 def _rows(parts: ModuleTensors, shape: tuple[int, ...]) -> RowChange | None:
-    """Each row of w1 gives a unit of rows, one for each row of w2."""
+    """The change by rows: each row of w1 gives one row of the update for each row of w2."""
     if not is_matrix(parts, shape):
         return None
     left, right = _matrices(parts)

@@ -69,7 +69,7 @@ _NEVER_MERGED = {
 
 @dataclass(frozen=True, slots=True)
 class LoraVariant:
-    """What a LoRA's config says about how its factors act, read once.
+    """How a LoRA's factors act according to its config, which is read once.
 
     `initialisation` is the name in `init_lora_weights`; empty for true and false, which need no name.
     `block_count` is that of BD-LoRA, with the parts of names of modules whose A
@@ -96,7 +96,9 @@ class LoraVariant:
 
     @property
     def subtracts_from_base(self) -> bool:
-        """Whether its initialisation removed a part from the base's weights, recomputable or not."""
+        """Whether its initialisation removed a part from the base's weights, whether or not it can be
+        computed again.
+        """
         return self.is_kasa or self.initialisation.startswith(("pissa", "olora"))
 
     @property
@@ -105,7 +107,9 @@ class LoraVariant:
 
     @property
     def lora_form(self) -> LoraForm | None:
-        """How it can be written as a plain LoRA: a DoRA, which scales whole rows, only approximately."""
+        """How the variant can be written as a plain LoRA: DoRA, which scales whole rows, only
+        approximately.
+        """
         if self.is_dora:
             return "approximate"
         return "given_base" if self.subtracts_from_base else None
@@ -127,8 +131,8 @@ class LoraVariant:
         return not (self.depends_on_base or self.is_bdlora) and self.initialisation != "mica"
 
     def roles(self, kind: ModuleKind) -> frozenset[str]:
-        """The roles of a module's tensors in PEFT, which replaces missing ones by initial values and drops
-        others, except for samplers and projections from training.
+        """The roles that a module's tensors have in PEFT. It gives missing ones their initial values and
+        drops all others, except samplers and projections used in training.
         """
         names = {"embedding_A", "embedding_B"} if kind == "embedding" else {"A", "B"}
         if self.is_dora:
@@ -141,7 +145,7 @@ class LoraVariant:
 
 
 def lora_variant(config: AdapterConfig) -> LoraVariant:
-    """Raises `InvalidConfig` for an invalid number of blocks."""
+    """The variant that the config describes. Raises `InvalidConfig` for an invalid number of blocks."""
     init, settings = config.fields.get("init_lora_weights"), config.fields.get("use_bdlora")
     variant = _unblocked(
         init.lower() if isinstance(init, str) else "",
@@ -167,8 +171,8 @@ def _unblocked(initialisation: str, is_dora: bool, has_bias: bool, is_kasa: bool
 
 
 def scale_of(config: AdapterConfig, name: str, times: int = 1) -> tuple[float, float, int]:
-    """(scale, alpha, rank by config) for a module's `name`: α/r, or α/√r with rsLoRA (arXiv 2312.03732).
-    Without a pattern for it, alpha and rank are `times` the config's.
+    """(scale, alpha, rank by config) for a module's `name`: α/r, or α/√r with rsLoRA (arXiv 2312.03732). If
+    no pattern matches the module, alpha and rank are `times` the config's.
 
     If a pattern was refused, the default applies, and the trait `pattern_refused` records it. Raises
     `InvalidConfig` for a value that is not a valid rank or number, and `Unavailable` if patterns could not be
@@ -191,7 +195,7 @@ def _is_refused(config: AdapterConfig, key: str, name: str) -> bool:
 
 
 def pattern_problems(config: AdapterConfig) -> list[str]:
-    """Sentences that say why the config does not determine the ranks or scales of some modules."""
+    """Sentences that explain why the config does not determine the ranks or scales of some modules."""
     return [
         f"{key}: {reason}"
         for key in ("rank_pattern", "alpha_pattern")
@@ -221,7 +225,7 @@ def lora_traits(config: AdapterConfig, modules: list[ModuleSpec], extras: list[E
 
 
 def _is_set(config: AdapterConfig, key: str) -> bool:
-    """Whether the config uses a feature. An empty mapping of settings stands for their defaults."""
+    """Whether the config uses a feature. An empty mapping of settings means the default settings."""
     value = config.fields.get(key)
     has_settings = key.endswith("_config") or key == "use_bdlora"
     return value is not None if has_settings else bool(value)

@@ -1,4 +1,4 @@
-"""The weight to which a LoRA's update is added: the base's, or what the initialisation left of it.
+"""The weight to which a LoRA's update is added: the base's, or the part that the initialisation left.
 
 PiSSA (arXiv 2404.02948), OLoRA (2406.01775) and KaSA (2412.06071) remove part of a weight from the base
 before training. PEFT removes it again whenever it loads such an adapter, and so do we, with the same

@@ -1,7 +1,7 @@
 """The change that a LoRA makes to a weight or bias, with PEFT 0.21's order of operations for each variant.
 
-Every variant starts from the weight (or from what its initialisation left of it), and adds `scale · B·A` in
-the layer's shape. Variants round at different steps, which affects a fifth of all half-precision values.
+Every variant starts from the weight (or from the part that its initialisation left), and adds `scale · B·A`
+in the layer's shape. Variants round at different steps, which affects a fifth of all half-precision values.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def merge_expert(weight: Tensor, parts: ModuleTensors, expert: FusedExpert) -> T
 
 
 def merge_bias(bias: Tensor, parts: ModuleTensors) -> Tensor:
-    """`bias` [out] after the merge (`lora_bias`): B's bias is scaled like the update."""
+    """`bias` [out] after the merge (`lora_bias`); the bias of B is scaled like the update."""
     return (bias.float() + parts["B_bias"] * parts.module.scale).to(bias.dtype)
 
 

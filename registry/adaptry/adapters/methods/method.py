@@ -101,7 +101,7 @@ class ModuleTensors(Protocol):
         ...
 
     def weight(self) -> Tensor:
-        """For a change of a bias: the base's weight of the module, unchanged and in its stored dtype."""
+        """The base's weight of the module, unchanged and in its stored dtype; for changes of a bias."""
         ...
 
 
@@ -287,8 +287,8 @@ class Method:
         return None
 
     def _spellings(self, key: str) -> tuple[str, ...]:
-        """The key, and without the adapter's name if that follows the part of a layer that the method adds:
-        PEFT accepts the names in the adapted model's own `state_dict` too, and drops all others.
+        """The key, and the key without the adapter's name if that follows the part of a layer that the method
+        adds: PEFT also accepts the names in the adapted model's own `state_dict`, and drops all others.
         """
         if ".default" not in key:
             return (key,)
@@ -358,7 +358,7 @@ def add_delta(
 
 
 def added(weight: Tensor, update: Tensor, kind: dtype | None = None) -> Tensor:
-    """`weight` as float32, or `kind`, plus `update`: a new tensor, in the memory of the conversion."""
+    """`weight` as float32, or `kind`, plus `update`: a new tensor, in the conversion's memory."""
     wide = weight.float() if kind is None else weight.to(kind)
     if wide is weight or update.dtype != wide.dtype or update.shape != wide.shape:
         return wide + update
@@ -366,7 +366,9 @@ def added(weight: Tensor, update: Tensor, kind: dtype | None = None) -> Tensor:
 
 
 def factor_product(factors: FactorsFunction) -> Callable[[ModuleTensors, tuple[int, ...]], Tensor]:
-    """For `add_delta`: the update of a matrix from a method's factors, up @ down, transposed for a Conv1D."""
+    """The update of a matrix from a method's factors, up @ down, transposed for a Conv1D. An argument for
+    `add_delta`.
+    """
 
     def delta(parts: ModuleTensors, shape: tuple[int, ...]) -> Tensor:
         is_transposed = parts.orientation == "conv1d"
@@ -390,7 +392,7 @@ def common_number(*numbers: int) -> int:
 
 
 def trained_rank(config: AdapterConfig, rank: int, default: int = 8) -> int:
-    """`rank`, if it is the config's rank (else PEFT's default) or in `rank_pattern`. Raises `ValueError`."""
+    """`rank`, if the config (or PEFT's default) or `rank_pattern` has it. Raises `ValueError` otherwise."""
     if rank != config.rank(default=default) and rank not in config.pattern_values("rank_pattern").values():
         declared = config.rank(default=default)
         raise ValueError(f"the tensors have rank {rank}, but the config declares {declared}")

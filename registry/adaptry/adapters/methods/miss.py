@@ -128,7 +128,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
 
 
 def _factors(parts: ModuleTensors, fan_out: int, fan_in: int) -> tuple[Tensor, Tensor]:
-    """up [fan_out, r] and down [r, fan_in]: repeated identities, whose product with up repeats the block."""
+    """up [fan_out, r] and down [r, fan_in]: repeated identities, so that the product repeats the block."""
     import torch
 
     rank = parts.module.rank

@@ -45,8 +45,8 @@ def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
 
 
 def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight: WeightSides) -> str | None:
-    """Why PEFT cannot load the numbers: it makes blocks of the size that the config declares, or as many, or
-    takes the nearest number that divides the width.
+    """Why PEFT cannot load the numbers: it uses the block size or the number of blocks in the config, or the
+    nearest number that divides the width.
     """
     is_table = "embedding_R" in shapes
     found = shapes["embedding_R" if is_table else "R"]
@@ -62,7 +62,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
 
 
 def _nearest_divisor(width: int, wanted: int) -> int:
-    """`adjust_oft_parameters` of PEFT."""
+    """Like `adjust_oft_parameters` in PEFT."""
     if wanted >= width:
         return width
     above = next(number for number in range(wanted, width + 1) if width % number == 0)
@@ -107,7 +107,7 @@ def _rotation(numbers: Tensor, config: AdapterConfig, width: int) -> Tensor:
 
 
 def _near_identity(rotated: Tensor, eps: float) -> Tensor:
-    """COFT: each block scaled down to a norm of at most ε/√blocks."""
+    """COFT: scales each block down to a norm of at most ε/√blocks."""
     import torch
 
     limit = eps * 1 / torch.sqrt(torch.tensor(rotated.shape[0]))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def on_matrix(change: ChangeFunction) -> ChangeFunction:
-    """`change`, applied to the weight as [out, in]: Conv1D is transposed, kernels are flattened to [out,
+    """Applies `change` to the weight as [out, in]: a Conv1D is transposed, kernels are flattened to [out,
     in·k…].
     """
 

@@ -53,7 +53,9 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
 
 
 def _resolved(rank: object, least: int) -> int:
-    """A share of the smaller side if it is a fraction of at most 1; half of it by default."""
+    """The effective rank: a share of the smaller side if it is a fraction of at most 1; half of that side by
+    default.
+    """
     if not isinstance(rank, int | float):
         return least // 2
     share = least * rank if isinstance(rank, float) and 0 < rank <= 1 else rank

@@ -7,8 +7,8 @@ from adaptry.adapters.methods.lora_config import lora_variant
 
 
 def plain_reason(adapter: Adapter) -> str | None:
-    """Why a LoRA's factors alone are not its update, as the end of a sentence about it ("is DoRA, …"); None
-    if they are.
+    """Why a LoRA's factors alone are not its update, as the end of a sentence ("is DoRA, …"); None if they
+    are.
     """
     spec = adapter.spec
     if spec.method != "lora":

@@ -73,7 +73,7 @@ def _scale(config: AdapterConfig, module: ModuleSpec) -> float:
 
 
 def _sparse(drawn: Tensor, sparsity: float) -> Tensor:
-    """-1 and 1 for the extremes of a uniform draw, 0 for the rest."""
+    """−1 and 1 for the extremes of a uniform draw, 0 for all other values."""
     import torch
 
     signs = torch.zeros(drawn.shape)
@@ -133,7 +133,7 @@ are added in float64.
 
 
 def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
-    """Only for adapters whose files contain the random bases."""
+    """The update as a formula; only for adapters whose files contain the random bases."""
     if not is_projection_saved(parts.config) or min(shape) != parts.shape("gamma")[1]:
         return None
     if parts.shape("B")[0] < max(shape) or parts.shape("A")[2] < min(shape):

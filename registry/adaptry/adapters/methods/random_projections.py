@@ -1,7 +1,7 @@
 """Random matrices that a method draws again from a seed if its file does not have them.
 
-They depend on torch's generator, which so far gives the same numbers on every CPU but does not guarantee it,
-and on the largest of all adapted matrices, not on one module only.
+They depend on torch's generator, which so far gives the same numbers on every CPU without guaranteeing it.
+They also depend on the largest of all adapted matrices, not on one module only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DRAWN = 1 << 20
 
 
 def is_projection_saved(config: AdapterConfig) -> bool:
-    """Whether the file has the projections: as in PEFT, unless the config says that it does not."""
+    """Whether the file has the projections. As in PEFT, it does unless the config says that it does not."""
     return config.fields.get("save_projection") is not False
 
 
@@ -68,7 +68,7 @@ def largest_of(weights: Iterable[WeightSides]) -> tuple[int, int]:
 def positions(
     parts: ModuleTensors, count: int, fan_out: int, fan_in: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """`drawn_positions` as tensors."""
+    """The positions of `drawn_positions`, as tensors."""
     import torch
 
     rows, columns = drawn_positions(parts.config, count, fan_out, fan_in)
@@ -90,7 +90,7 @@ def _first_of_permutation(seed: int, count: int, size: int) -> NDArray[np.int64]
 
     torch shuffles from the front, so the first `count` draws are enough. If `size` is at least 2³²/20, torch
     uses an inside-out shuffle: draw i is the position of number i, and the number at that position moves to
-    position i. That needs all draws.
+    position i. This needs all draws.
     """
     import numpy as np
 

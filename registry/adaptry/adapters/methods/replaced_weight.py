@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def after_replacement(base_at_load: BaseAtLoad, own: Tensor, stored: Tensor, changed: Tensor) -> Tensor:
-    """The new weight, in the dtype of `stored`. `own`: the file's weight; `stored`: the base's; `changed`:
+    """The new weight, in the dtype of `stored`. `own` is the file's weight, `stored` the base's, `changed`
     the base's after the method's change. All have the same shape.
     """
     if base_at_load == "weight":

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def side_of(numbers: int) -> int:
-    """The side of a skew matrix with `numbers` numbers above its diagonal. Raises `ValueError` if there is
-    none.
+    """The side of a skew matrix with `numbers` numbers above its diagonal. Raises `ValueError` if no side
+    fits.
     """
     side = (1 + math.isqrt(1 + 8 * numbers)) // 2
     if side * (side - 1) // 2 != numbers:
@@ -58,8 +58,8 @@ def cayley(matrix: Tensor, sign: int = -1) -> Tensor:
 
 
 def cayley_neumann(matrix: Tensor, terms: int) -> Tensor:
-    """The rotation [n, n] with the series I + 2Q + 2Q² + … + Qᵗ⁻¹ instead of the inverse. Since PEFT 0.18 the
-    last term counts once.
+    """The rotation [n, n], computed by the series I + 2Q + 2Q² + … + Qᵗ⁻¹ instead of the inverse. Since PEFT
+    0.18, the last term counts once.
     """
     import torch
 
@@ -88,7 +88,7 @@ def skew_arrays(numbers: Floats) -> Floats:
 
 
 def cayley_neumann_arrays(parts: ModuleArrays, matrices: Floats, terms: int) -> Floats:
-    """`cayley_neumann` without torch, of [blocks, n, n]; doubling is exact, so it needs no order."""
+    """`cayley_neumann` without torch, of [blocks, n, n]; doubling is exact, so its order does not matter."""
     import numpy as np
 
     count, side, _ = matrices.shape

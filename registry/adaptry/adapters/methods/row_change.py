@@ -1,8 +1,8 @@
 """Changes of a matrix in blocks of its rows, so that a merge never holds a whole weight.
 
 A method that changes each row of a weight on its own says which of its tensors have a row for each row of the
-weight. A block is changed by the method's own function, given those rows of the weight and of the tensors, so
-every element is computed by the same operations as in the whole weight.
+weight. A block is changed by the method's own function, which gets only these rows of the weight and of the
+tensors, so every element is computed by the same operations as in the whole weight.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class RowChange:
     """`apply(rows, first)` changes the rows [first, first + n) of a weight: [n, in] as stored, which must not
-    be written to, to [n, in] in the same dtype.
+    be written to, into [n, in] in the same dtype.
 
     `depth` is the largest inner dimension of its matrix products: BLAS may sum deep products of a block in a
     different order than those of the whole. A block is a multiple of `unit` rows and begins at one, or it
@@ -57,7 +57,8 @@ def row_change(
 ) -> RowChange | None:
     """`change` of a matrix [out, in], where `tall` are the tensors with a row for each output.
 
-    None for other orientations, and if a tensor does not fit: the change of the whole then says why.
+    None for other orientations, and if a tensor does not fit; changing the whole weight then reports the
+    reason.
     """
     if not is_matrix(parts, shape) or any(len(tensor) != shape[0] for tensor in tall.values()):
         return None

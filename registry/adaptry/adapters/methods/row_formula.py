@@ -119,7 +119,7 @@ class ModuleArrays(Protocol):
     def __contains__(self, role: str) -> bool: ...
 
     def __getitem__(self, role: str) -> NDArray[Any]:
-        """The tensor of a role, also a shared one: floats in float32, and integers unchanged."""
+        """The tensor of a role, including a shared one: floats in float32, and integers unchanged."""
         ...
 
     def rows(self, role: str, first: int, last: int) -> NDArray[Any]:

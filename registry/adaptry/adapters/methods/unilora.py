@@ -52,7 +52,7 @@ def _factor(parts: ModuleTensors, side: str) -> Tensor:
 
 
 def _require_within(parts: ModuleTensors | ModuleArrays, lowest: int, highest: int, count: int) -> None:
-    """Raises `InvalidWeights`."""
+    """Checks that the indices are within range. Raises `InvalidWeights` otherwise."""
     if lowest < 0 or highest >= count:
         raise InvalidWeights(f"{parts.module.path} has indices outside the adapter's {count} values")
 

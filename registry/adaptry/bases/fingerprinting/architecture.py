@@ -119,7 +119,7 @@ def _rope_kind(written: Mapping[str, Any], theta: Any, part: Any) -> dict[str, A
 
 
 def _first(config: Mapping[str, Any], words: tuple[str, ...], kind: Any) -> Any:
-    """The first of `words` with a value of `kind` (a type or a union of them)."""
+    """The value of the first of `words` whose value is of `kind` (a type or a union of types)."""
     for word in words:
         value = config.get(word)
         if isinstance(value, kind) and not isinstance(value, bool):

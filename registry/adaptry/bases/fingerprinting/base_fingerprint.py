@@ -1,7 +1,7 @@
 """Computes a base's fingerprint from its headers, its config, and a few short reads of each tensor.
 
-The id covers only what is the same in every file format of a model. Names are normalised, buffers are
-dropped, the copy of a tied head counts as the embedding, a quantised weight and its scales count as one
+The id covers only properties that are the same in every file format of a model. Names are normalised, buffers
+are dropped, the copy of a tied head counts as the embedding, a quantised weight and its scales count as one
 weight, and config fields have one spelling. The rest is hashed as canonical JSON. So a base keeps its id if
 it is resharded, renamed or saved by another version.
 """
@@ -125,7 +125,7 @@ def _is_tied(checkpoint: HfCheckpoint, weights: list[str], copies: frozenset[str
 
 
 def _tied_copies(view: LogicalView, weights: list[str], reader: Callable[[str], ReadAt]) -> frozenset[str]:
-    """Output heads that older tools stored although they are tied: copies that equal the embedding in all
+    """Output heads that older tools stored although they are tied. They equal the embedding in all
     samples.
     """
     checkpoint = view.checkpoint

@@ -1,4 +1,4 @@
-"""A chat template's identity: the text of the default template, in whichever file it is."""
+"""A chat template's identity: the text of the default template, whichever file contains it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 
 
 def template_digest(template: str) -> Digest:
-    """The digest of a template, without line ends and space around the text, which differ between tools."""
+    """The digest of a template, without line endings and surrounding white space, which differ between
+    tools.
+    """
     return Digest.of("\n".join(template.splitlines()).strip().encode())
 
 

@@ -67,7 +67,9 @@ def full_hashes(
 
 
 def _stored(checkpoint: HfCheckpoint, record: BaseRecord) -> dict[str, TensorShape]:
-    """The tensors on disk that form the record's tensors; for a quantised weight, all packed tensors."""
+    """The tensors on disk that make up the record's tensors; for a quantised weight, all its packed
+    tensors.
+    """
     packed = open_logical_view(checkpoint).packed
     stored = {name: tensor for name, tensor in record.tensors.items() if name not in packed}
     for part in (part for weight in packed.values() for part in weight.parts.values()):
@@ -78,7 +80,7 @@ def _stored(checkpoint: HfCheckpoint, record: BaseRecord) -> dict[str, TensorSha
 def _ranges(
     checkpoint: HfCheckpoint, stored: Mapping[str, TensorShape], files: bool, threads: int
 ) -> list[ShardRange]:
-    """The ranges to hash, of the largest shard first."""
+    """The ranges to hash, starting with those of the largest shard."""
     sizes = {shard: (checkpoint.folder / shard).stat().st_size for shard in checkpoint.shards}
     tensors = {shard: _tensors(checkpoint, shard, stored) for shard in sizes}
     weights = sum(tensor.end - tensor.start for tensor in chain.from_iterable(tensors.values()))
@@ -114,7 +116,7 @@ def _tensors(checkpoint: HfCheckpoint, shard: str, stored: Mapping[str, TensorSh
 
 
 def _groups(tensors: Sequence[RangeTensor]) -> Iterator[list[RangeTensor]]:
-    """Adjacent tensors, until they have some MiB together."""
+    """Groups of adjacent tensors, each of some MiB."""
     group: list[RangeTensor] = []
     for tensor in tensors:
         if group and (group[-1].end != tensor.start or tensor.end - group[0].start > _GROUP):
@@ -161,7 +163,7 @@ class _HashRun:
         self._done = self._reported = 0
 
     def run(self, threads: int) -> None:
-        """Hashes everything. Raises what reading raises."""
+        """Hashes everything. Raises the errors of reading."""
         self._progress("hashing", 0, self._total)
         with ThreadPoolExecutor(threads) as pool:
             working = [pool.submit(self._work, 2 * threads) for _ in range(threads)]
@@ -198,7 +200,7 @@ class _HashRun:
                 self._progress(f"hashing {taken.shard}", self._done, self._total)
 
     def _take(self, ahead: int) -> ShardRange | None:
-        """Of the next `ahead` ranges, the one with the most bytes left; None at the end."""
+        """The range with the most bytes left among the next `ahead` ones; None at the end."""
         with self._changed:
             while self._left and not self._is_stopped:
                 free = [each for each in self._left[:ahead] if each not in self._busy]

@@ -29,7 +29,9 @@ _INT8 = 127.0
 
 
 def sketch_packed_weight(packed: PackedWeight, name: str, reader: Callable[[str], ReadAt]) -> Sketch:
-    """The sketch of a packed weight, normalised name `name`. Raises `InvalidWeights` if a file is cut."""
+    """The sketch of a packed weight, normalised name `name`. Raises `InvalidWeights` if a file is
+    truncated.
+    """
     if not packed.is_bitsandbytes:
         raw = (
             base64.b64decode(sketch_tensor(reader(part.name), part.info, f"{name}\t{role}").samples)
@@ -120,7 +122,7 @@ def _int8_ranges(packed: PackedWeight, read: _Read) -> Callable[[int], Range]:
 
 
 def _steps(table: tuple[float, ...]) -> list[Range]:
-    """For each code, the values from −1 to 1 that are nearest to its own."""
+    """For each code, the interval of values from −1 to 1 that are nearest to the code's value."""
     ordered = sorted(set(table))
     middles = [(low + high) / 2 for low, high in itertools.pairwise(ordered)]
     bounds = [min(-1.0, ordered[0]), *middles, max(1.0, ordered[-1])]

@@ -88,7 +88,7 @@ def count_names(names: Sequence[str]) -> str:
 
 
 def _are_equal(mine: SampledWeight, other: SampledWeight) -> bool:
-    """Bit for bit, or after a cast."""
+    """Whether the values are equal, bit for bit or after a cast."""
     return bool(find_cast(mine.tensor.dtype, mine.sketch.samples, other.tensor.dtype, other.sketch.samples))
 
 

@@ -79,8 +79,8 @@ class ShardRange:
         return self._end - self._at
 
     def read_piece(self) -> tuple[int, list[HashedPart]]:
-        """Reads the next bytes; returns how many bytes are to be hashed, apart from conversions, and all
-        parts. They are valid until the next call, and must be hashed before `end_piece`.
+        """Reads the next bytes; returns the number of bytes to hash, not counting conversions, and all parts.
+        The parts are valid until the next call, and must be hashed before `end_piece`.
 
         Raises `InvalidWeights` if the file has become shorter.
         """

@@ -20,7 +20,9 @@ _RUN = 16
 
 
 def sketch_tensor(read: ReadAt, info: TensorInfo, name: str) -> Sketch:
-    """The sampled elements of the tensor at `info`, whose normalised name is `name`; all if up to 256."""
+    """The sampled elements of the tensor at `info`, whose normalised name is `name`; all elements if there
+    are at most 256.
+    """
     data = b"".join(_exactly(read, start, end - start, name) for start, end in sample_runs(info, name))
     return Sketch(samples=base64.b64encode(data).decode("ascii"))
 

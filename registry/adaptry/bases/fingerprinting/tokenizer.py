@@ -1,4 +1,5 @@
-"""A tokenizer's identity: tokenizers with the same identity give the same tokens, whatever wrote their files.
+"""A tokenizer's identity: tokenizers with the same identity give the same tokens, whichever tool wrote the
+files.
 
 It covers `tokenizer.json` without the fields that do not change tokens (truncation, padding), with merges in
 one of their two spellings. A SentencePiece model without `tokenizer.json` is identified by its bytes.
@@ -23,7 +24,9 @@ _STEPS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 
 
 def tokenizer_digest(folder: Path) -> Digest | None:
-    """The digest of the tokenizer in a model's folder; None if the folder has no tokenizer that we read."""
+    """The digest of the tokenizer in a model's folder; None if the folder has no tokenizer in a format that
+    we read.
+    """
     if (folder / _FAST).is_file():
         if (folder / _FAST).stat().st_size > _MAX_SIZE:
             return None

@@ -23,7 +23,7 @@ _SHOWN = 8
 
 def find_example(ours: bytes, bases: bytes) -> dict[str, Any] | None:
     """A `text`, and its tokens by our tokenizer and the base's, as JSON; None if none was found. If the
-    tokens are the same, their ids follow in brackets. Raises what the library raises.
+    tokens are the same, their ids follow in brackets. Raises the library's errors.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:

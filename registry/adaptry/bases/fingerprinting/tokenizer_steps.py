@@ -24,7 +24,7 @@ _WHOLE = "A"
 
 def steps_of(document: Any) -> dict[str, str]:
     """A digest for each step: `model` (its kind, options and merges), `normalizer`, `pre_tokenizer` and
-    `special_tokens` (which are put around a text). (`Any`: JSON.) Raises `Invalid`.
+    `special_tokens` (those put around a text). (`Any`: JSON.) Raises `Invalid`.
     """
     try:
         normalizer = _sequence(document.get("normalizer"), "normalizers")

@@ -95,8 +95,9 @@ def _by_id(vocabulary: Mapping[str, int]) -> Tokens:
 
 
 def answer(data: bytes, size: str, depth: str, nodes: str, lengths: str, known: str) -> bytes:
-    """Like `compare`, for the files in `data`, which follow one another with these `lengths`, and `known`, as
-    JSON. For a `tokenizer.json` the result also has its `steps`, and the flags of its `added` tokens.
+    """Like `compare`, for the files in `data`, which are concatenated and have these `lengths`, and for
+    `known`, as JSON. For a `tokenizer.json` the result also has its `steps`, and the flags of its `added`
+    tokens.
     """
     limits = strictjson.JsonLimits(int(size), int(depth), int(nodes))
     tokens: Tokens = {}

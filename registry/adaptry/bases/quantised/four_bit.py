@@ -1,4 +1,4 @@
-"""The state that bitsandbytes writes with 4-bit codes, parsed strictly: an inconsistent one is not
+"""The state that bitsandbytes writes with 4-bit codes, parsed strictly: an inconsistent state is not
 recognised.
 
 `quant_state.bitsandbytes__nf4` is a tensor of bytes that hold a JSON object (bitsandbytes

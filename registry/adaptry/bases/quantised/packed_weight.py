@@ -63,5 +63,5 @@ class PackedWeight:
 
     @property
     def is_bitsandbytes(self) -> bool:
-        """Whether its values can be computed here, exactly like in its library."""
+        """Whether its values can be computed here, exactly as bitsandbytes does."""
         return self.method.startswith("bitsandbytes")

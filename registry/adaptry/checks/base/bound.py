@@ -1,4 +1,6 @@
-"""Findings about an adapter bound to its base: whether it fits, and what PEFT drops, refuses or fills in."""
+"""Findings about an adapter bound to its base: whether it fits, and which parts PEFT drops, refuses or fills
+in.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ def _repeated(bound: BoundAdapter) -> Iterator[Finding]:
 
 
 def _unlike_file(bound: BoundAdapter) -> Iterator[Finding]:
-    """Parts that PEFT drops, refuses or replaces."""
+    """Findings about parts that PEFT drops, refuses or replaces."""
     for refusal in bound.refusals:
         yield build_finding("peft_refuses", refusal)
     by_reason: dict[tuple[DropCause, str], list[DroppedPart]] = {}
@@ -107,7 +109,7 @@ def _refused_by_quantised_layers(bound: BoundAdapter) -> Iterator[Finding]:
 
 
 def _used_otherwise(bound: BoundAdapter) -> Iterator[Finding]:
-    """Modules that the model does not call, or that do more than PEFT's layers expect."""
+    """Findings about modules that the model does not call, or that do more than PEFT's layers expect."""
     if bound.adapter.format is not PEFT:
         return
     places = [(bare_path(target.module.path), target.weight.shape) for target in bound.module_map.placed]

@@ -35,9 +35,9 @@ def weights_of_base(adapter: Adapter, base: BaseRecord | None) -> frozenset[str]
 
 
 def compare_with_base(adapter: Adapter, extra: ExtraTarget, base: BaseRecord) -> Likeness | None:
-    """How a weight of the adapter compares with the one of the base that it replaces: whether PEFT, which
-    casts it to the base's dtype, loads the same values. None if their shapes differ, or if the record has no
-    such weight, as in the repeated layers of a deeper model.
+    """How a weight of the adapter compares with the base's weight that it replaces: whether PEFT, which casts
+    the weight to the base's dtype, loads the same values. None if their shapes differ, or if the record has
+    no such weight, as in the repeated layers of a deeper model.
     """
     info, stored = adapter.tensors.get(extra.extra.tensor), base.tensors.get(extra.tensor)
     sketch = base.sketches.get(extra.tensor)

@@ -121,7 +121,7 @@ def _shapes(adapter: Adapter, placement: ModuleMap, base: BaseRecord) -> Iterato
 
 
 def _with_all_inputs(adapter: Adapter, placed: TargetTensor, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """`shape`; for a grouped convolution, with the inputs of all groups."""
+    """`shape`, or for a grouped convolution the shape with the inputs of all groups."""
     if placed.module.kind != "conv" or adapter.spec.method != "lora" or len(shape) < 3:
         return shape
     from adaptry.adapters.methods.grouped_convolution import count_groups  # for convolutions only
@@ -130,7 +130,7 @@ def _with_all_inputs(adapter: Adapter, placed: TargetTensor, shape: tuple[int, .
 
 
 def _other_experts(adapter: Adapter, placed: TargetTensor) -> str | None:
-    """Why the number of experts differs: the factors of all experts are concatenated, so their width gives
+    """Why the number of experts differs: the factors of all experts are concatenated, so their width shows
     it.
     """
     if placed.orientation != "parameter" or (placed.expert is None and len(placed.weight.shape) != 3):
@@ -193,7 +193,7 @@ def _sides(placed: TargetTensor, shape: tuple[int, ...]) -> tuple[int, int] | No
 
 
 def _blocks(placement: ModuleMap, base: BaseRecord) -> Iterator[Finding]:
-    """An update of a part of the model must be as wide as the hidden states."""
+    """Findings about updates of whole parts of the model, which must be as wide as the hidden states."""
     hidden = (base.facts.get("text_config") or base.facts).get("hidden_size")
     wrong = [module for module in placement.blocks if hidden not in (None, module.fan_in)]
     if wrong:
@@ -245,7 +245,7 @@ def _is_embedding(extra: ExtraWeight) -> bool:
 
 
 def _tokens(adapter: Adapter, placement: ModuleMap) -> Iterator[Finding]:
-    """Trained token rows must exist in the base's embedding, and have its width."""
+    """Findings about trained token rows, which must exist in the base's embedding and have its width."""
     rows = [placed for placed in placement.extras if placed.extra.kind == "token_rows"]
     largest = max(_indices(adapter.config.token_indices), default=-1)
     brought = {

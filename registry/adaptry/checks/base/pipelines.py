@@ -67,7 +67,7 @@ def check_pipeline_fit(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
 
 
 def _is_of_another(module: ModuleSpec, adapter: Adapter, weights: _Shapes, base: BaseRecord) -> bool:
-    """If the base is one part of a pipeline: whether the module belongs to another part."""
+    """Whether the base is one part of a pipeline, and the module belongs to another part."""
     if _is_pipeline(base):
         return False
     prefixes = {_prefix(each.path) for each in adapter.spec.modules if each.path in weights}

@@ -24,7 +24,7 @@ _UNEVEN = ("gemma4",)
 
 
 def check_prompt(adapter: Adapter, base: BaseRecord | None) -> Iterator[Finding]:
-    """Findings about a prompt's shape by the config and, with `base`, by the width or number of layers. None
+    """Findings about a prompt's shape by the config and, with `base`, by the width or number of layers. Empty
     for other methods.
     """
     if adapter.spec.method not in _PROMPTS | _PREFIXES:
@@ -70,7 +70,7 @@ def _by_base(adapter: Adapter, base: BaseRecord) -> Iterator[Finding]:
 
 
 def _of_all_layers(facts: Mapping[str, Any]) -> int | None:
-    """How many numbers the keys and values of one token have, if the base's facts determine it. (`Any`:
+    """The number of elements in the keys and values of one token, if the base's facts determine it. (`Any`:
     JSON.)
     """
     counts = [facts.get(fact) for fact in ("layers", "kv_heads", "head_dim")]

@@ -1,4 +1,4 @@
-"""Compares the copy of an embedding that PEFT saves with an update of it with the base's own.
+"""Compares the copy of an embedding, which PEFT saves next to an update of it, with the base's embedding.
 
 PEFT loads the copy, and adds the update to it. Training leaves the copy as it is in the base. Other values
 are those of another model, or of one that was saved while the adapter was merged: then its update is applied

@@ -24,8 +24,8 @@ _CODES = frozenset(["tokenization_differs", "tokenizer_differs"])
 def with_example(
     findings: Iterable[Finding], adapter: Adapter, base: BaseRecord, folders: Iterable[Path]
 ) -> tuple[Finding, ...]:
-    """The findings, with a text that becomes different tokens for one about a tokenizer, if such a text is
-    found. `folders` may contain the base; one is used only if its tokenizer matches the record.
+    """The findings; one about a tokenizer gets a text that becomes different tokens, if such a text is found.
+    `folders` may contain the base; a folder is used only if its tokenizer matches the record.
     """
     findings = tuple(findings)
     if not any(found.code in _CODES for found in findings):

@@ -1,10 +1,10 @@
 """Modules that a model uses in a way that PEFT's layers do not expect.
 
-PEFT's layers change what a module returns when it is called. Some models read a module's weight themselves,
-so that the adapted model answers as if it had not been adapted; only a merge changes the weight. In some
-Mamba models PEFT refuses a few of these modules. And some modules do more than multiply or look up: they add
-an offset to positions, normalise, or return several values, while PEFT's layer computes its update from the
-input as it is.
+PEFT's layers change the result of calling a module. Some models read a module's weight themselves, so that
+the adapted model answers as if it had not been adapted; only a merge changes the weight. In some Mamba models
+PEFT refuses a few of these modules. And some modules do more than multiply or look up: they add an offset to
+positions, normalise, or return several values, while PEFT's layer computes its update from the input as it
+is.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ _UNLIKE_PEFT: Mapping[str, tuple[str, ...]] = {
 
 
 def model_types(facts: Mapping[str, Any]) -> tuple[str, ...]:
-    """The types of a model and of its parts. (`Any`: a base's facts, or a config, are JSON.)"""
+    """The types of a model and its parts. (`Any`: a base's facts, or a config, are JSON.)"""
     parts = (facts, *facts.values())
     kinds = (part.get("model_type") for part in parts if isinstance(part, Mapping))
     return tuple(kind for kind in kinds if isinstance(kind, str))
@@ -92,7 +92,7 @@ def is_as_peft_expects(path: str, types: Sequence[str], shape: Sequence[int]) ->
 
 
 def refused_module(method: str, model_type: str, selected: Iterable[str]) -> str | None:
-    """Why PEFT refuses a module at one of these paths, which the config selects, if it does."""
+    """Why PEFT refuses a module that the config selects, at one of these paths; None if it does not."""
     if method not in _REFUSING_METHODS or model_type not in _REFUSING_MODELS:
         return None
     path = next((path for path in selected if path.rpartition(".")[2] in _REFUSED), None)
@@ -113,7 +113,7 @@ def bypassed_modules(
 
 
 def modules_unlike_peft(facts: Mapping[str, Any], adapted: Iterable[str]) -> tuple[str, ...]:
-    """The paths of these adapted modules for which PEFT's unmerged adapter computes something else than a
+    """The paths of these adapted modules for which PEFT's unmerged adapter computes something other than a
     merge, or raises an error.
     """
     types = model_types(facts)
@@ -126,9 +126,9 @@ def is_shared_embedding(path: str, types: Sequence[str]) -> bool:
 
 
 def bypassed_attentions(linears: Mapping[str, str], tensors: Container[str]) -> tuple[str, ...]:
-    """The paths of those adapted linear modules, with the names of their weights, that are the output
-    projection of torch's `MultiheadAttention`. It reads their weight. PEFT adapts it with effect if the
-    config selects the attention itself.
+    """The paths of the adapted linear modules (with the names of their weights) that are the output
+    projection of torch's `MultiheadAttention`, which reads their weight directly. PEFT's adaptation has an
+    effect only if the config selects the attention itself.
     """
     end = ".out_proj.weight"
     return tuple(
@@ -141,8 +141,8 @@ def bypassed_attentions(linears: Mapping[str, str], tensors: Container[str]) -> 
 def bypassed_rows(
     facts: Mapping[str, Any], trained: Mapping[str, tuple[int, ...]], method: str
 ) -> tuple[str, ...]:
-    """Those of the embeddings at these paths, with their trained rows, that the model never calls. PEFT's
-    layer for rows beside another method gives their values to a model that reads the weight, but
+    """The embeddings, among those at these paths (with their trained rows), that the model never calls. If a
+    model reads the weight, PEFT's layer for rows next to another method returns the trained values, but
     TRAINABLE_TOKENS does not. PEFT ties no rows of an embedding if the head has others.
     """
     types, is_alone = model_types(facts), method == "trainable_tokens"

@@ -38,8 +38,9 @@ def transformers5_path(path: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ExpertMatrix:
-    """One matrix of one expert. `parameter` is the one into which PEFT fuses it, `last` the last one of its
-    module, and `beside` are the names of all matrices of one expert that are fused into it.
+    """One matrix of one expert. `parameter` is the parameter into which PEFT fuses it, `last` the last
+    parameter of its module, and `beside` are the names of all matrices of one expert that are fused into
+    `parameter`.
     """
 
     index: int
@@ -50,7 +51,9 @@ class ExpertMatrix:
 
 
 def expert_matrix(path: str, model_type: str) -> ExpertMatrix | None:
-    """None if the module is not an expert's, or PEFT does not convert this family."""
+    """The matrix of an expert at this path; None if the module is not an expert's, or PEFT does not convert
+    this family.
+    """
     matrices, found = EXPERT_MATRICES.get(expert_family(model_type), {}), _ONE_EXPERT.fullmatch(path)
     fused = matrices.get(found["name"]) if found else None
     if found is None or fused is None:
@@ -82,7 +85,7 @@ def _with_parameter_scale(model: LoadedModel, target: TargetTensor) -> TargetTen
 
 
 def _router_parameter(model: LoadedModel, path: str) -> str | None:
-    """The parameter as which PEFT adapts a router; None for other modules."""
+    """The parameter that PEFT adapts for a router; None for other modules."""
     name = f"{transformers5_path(path)}.weight"
     is_router = name.rpartition(".mlp.")[2] == EXPERT_MATRICES.get(expert_family(model.model_type), {}).get(
         "gate"
@@ -171,7 +174,7 @@ def _router_problem(model: LoadedModel, path: str, rank: int) -> str | None:
 
 
 def _mixed_dtypes(parameter: str, dtypes: set[str]) -> str | None:
-    """torch promotes no float8 when it joins tensors."""
+    """Why PEFT cannot join the factors: torch does not promote float8 when it concatenates tensors."""
     if len(dtypes) == 1 or not any(dtype.startswith("F8") for dtype in dtypes):
         return None
     (name,) = fold_layer_numbers([parameter])

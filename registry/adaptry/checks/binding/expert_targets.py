@@ -32,7 +32,9 @@ class ExpertTargets:
 def expert_targets(
     targets: ModuleTargets, listed: object, parameters: Iterable[str], names: ModelNames, model_type: str
 ) -> ExpertTargets | None:
-    """None if PEFT keeps the config's targets. `listed` and `parameters` are the fields of the config."""
+    """The targets; None if PEFT keeps those of the config. `listed` and `parameters` are the fields of the
+    config.
+    """
     matrices = EXPERT_MATRICES.get(expert_family(model_type))
     if matrices is None:
         return None

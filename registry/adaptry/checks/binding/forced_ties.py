@@ -1,4 +1,4 @@
-"""Models whose config in memory ties embedding and head, whatever the file says.
+"""Models whose config in memory ties embedding and head, whatever is in the file.
 
 transformers sets `tie_word_embeddings` in the configs of T5's family, but does not tie a head for which the
 checkpoint has separate weights, as FLAN-T5's does. PEFT reads only the config: it gives the rows of tokens

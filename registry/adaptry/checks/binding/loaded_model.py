@@ -39,8 +39,8 @@ class LoadedModel:
 
     @property
     def chosen_class(self) -> str | None:
-        """A sentence, if only the names in the file show whether the model has a head, and the base was saved
-        as the other kind.
+        """A sentence if only the names in the file show whether the model has a head, and the base was saved
+        as the other kind; otherwise None.
         """
         if self.names.chosen_with_head is None:
             return None
@@ -74,7 +74,7 @@ class LoadedModel:
 
     @property
     def _has_other_head(self) -> bool:
-        """Whether it has a head of another name or no head. (The checkpoint stores nothing of a head.)"""
+        """Whether it has a head of another name or no head. (The checkpoint stores no tensor of a head.)"""
         is_encoder = self.saved_class.endswith("EncoderModel")
         return is_encoder or bool(has_head(self.saved_class) and is_known_type(self.model_type))
 
@@ -91,7 +91,7 @@ class LoadedModel:
 
 
 def load_model(adapter: Adapter, base: BaseRecord) -> LoadedModel:
-    """Raises `InvalidConfig` where a pattern of the config is refused, `Unavailable`."""
+    """The model. Raises `InvalidConfig` if a pattern of the config is refused, and `Unavailable`."""
     spec, config = adapter.spec, adapter.config
     model_type = str(base.facts.get("model_type") or "")
     model_class = _model_class(config)

@@ -106,8 +106,8 @@ def _other_numbers(model: LoadedModel, target: TargetTensor, own: str) -> str | 
 
 
 def _dropped_parameter(model: LoadedModel, target: TargetTensor) -> DroppedPart | None:
-    """PEFT wraps a module once for each of its parameters that the config targets, and names the factors of
-    the outermost without `base_layer`.
+    """Why PEFT drops the factors of a parameter. It wraps a module once for each of its parameters that the
+    config targets, and names the factors of the outermost wrapper without `base_layer`.
     """
     path = bare_path(target.module.path)
     own = [name for name in model.names.parameters if name.rpartition(".")[0] == path]
@@ -123,7 +123,9 @@ def _dropped_parameter(model: LoadedModel, target: TargetTensor) -> DroppedPart 
 
 
 def _dropped_as_other_layer(model: LoadedModel, target: TargetTensor) -> DroppedPart | None:
-    """A LoRA's factors have other names on an embedding than on a matrix."""
+    """Why PEFT drops factors of another kind of layer: they have other names on an embedding than on a
+    matrix.
+    """
     module = target.module
     is_known = (
         body_attribute(model.model_type) != ""
@@ -298,7 +300,9 @@ def _dropped_rows(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | None
 
 
 def _selects_rows(model: LoadedModel, placed: ExtraTarget) -> bool:
-    """Whether TRAINABLE_TOKENS trains rows of it: by default, and if it is tied to the embedding, it does."""
+    """Whether TRAINABLE_TOKENS trains rows of it: it does by default, and if the module is tied to the
+    embedding.
+    """
     is_default = model.adapter.config.fields.get("target_modules") is None
     path = placed.extra.target.rpartition(".")[0]
     is_tied = placed.tied or (path == HEAD and model.is_head_forced)
@@ -315,7 +319,7 @@ def _has_token_adapter(model: LoadedModel, placed: ExtraTarget) -> bool:
 
 
 def _is_adapted(model: LoadedModel, path: str) -> bool:
-    """Whether PEFT wraps the module, and so holds its weights as `base_layer`."""
+    """Whether PEFT wraps the module, and therefore holds its weights as `base_layer`."""
     if model.adapter.spec.method == "trainable_tokens":
         is_default = model.adapter.config.fields.get("target_modules") is None
         return is_embedding(path) if is_default else model.targets.names(path)

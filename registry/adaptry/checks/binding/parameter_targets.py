@@ -10,7 +10,7 @@ from adaptry.checks.finding_text import fold_layer_numbers, format_count
 
 
 def unknown_parameters(model: LoadedModel) -> tuple[str, ...]:
-    """The items of a LoRA's `target_parameters` that are no parameters of the model. PEFT only warns if it
+    """The items of a LoRA's `target_parameters` that are not parameters of the model. PEFT only warns if it
     finds none of them, and if the config also selects modules.
     """
     listed = model.adapter.config.names("target_parameters")
@@ -21,7 +21,7 @@ def unknown_parameters(model: LoadedModel) -> tuple[str, ...]:
 
 
 def parameters_of_other_dimensions(model: LoadedModel) -> Iterator[str]:
-    """PEFT adapts parameters with two or three dimensions."""
+    """Targeted parameters that PEFT cannot adapt: it adapts those with two or three dimensions."""
     for name, shape in model.names.parameters.items():
         if shape and len(shape) not in (2, 3) and model.targets.includes_parameter(name):
             dimensions = format_count(len(shape), "dimension")

@@ -1,9 +1,9 @@
 """An adapter as PEFT reads it on a base, if that differs from its files.
 
 For families whose names transformers converts, PEFT converts a LoRA's names in the same way. It removes its
-prefix before and adds it afterwards, so it also reads names without the prefix. It removes the adapter's
-name. If it would then give experts the factors of others, the names stay as they are. For an IA3 whose config
-has no `feedforward_modules`, it uses those of the base's architecture.
+prefix before that and adds it afterwards, so it also reads names without the prefix. It removes the adapter's
+name. If PEFT would then give experts the factors of other experts, the names are left as they are. For an IA3
+whose config has no `feedforward_modules`, it uses those of the base's architecture.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _with_feedforward_modules(adapter: Adapter, model_type: str) -> Adapter:
     names = default_feedforward_modules(model_type)
     if names is None or adapter.config.fields.get(_FEEDFORWARD) is not None:
         return adapter
-    # As a pattern, since a list must be part of target_modules, to which PEFT does not hold its own names.
+    # As a pattern: PEFT requires a list to be part of target_modules, except for its own default names.
     pattern = f".*(?:{'|'.join(map(re.escape, names))})" if names else []
     return replace(adapter, config=AdapterConfig({**adapter.config.fields, _FEEDFORWARD: pattern}))
 

@@ -1,7 +1,7 @@
 """Methods that PEFT cannot use on weights that bitsandbytes quantised, since it reads them as plain numbers.
 
-A LoRA's layers know these weights. Most other methods use the layer for an `nn.Linear`, of which the layers
-of bitsandbytes are subclasses. Observed with PEFT 0.21 and bitsandbytes 0.50, for weights in 4 and 8 bits.
+A LoRA's layers know these weights. Most other methods use the layer for an `nn.Linear`, since the layers of
+bitsandbytes are subclasses of it. Observed with PEFT 0.21 and bitsandbytes 0.50, for weights in 4 and 8 bits.
 """
 
 from __future__ import annotations

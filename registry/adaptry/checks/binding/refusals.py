@@ -1,4 +1,4 @@
-"""The modules that a config selects beside those in the file, and why PEFT refuses to load an adapter.
+"""The modules that a config selects but the file lacks, and why PEFT refuses to load an adapter.
 
 Each reason was observed in PEFT 0.21: an exception of `PeftModel.from_pretrained`, whose cause is given here,
 as far as config, names and shapes show it.
@@ -112,15 +112,15 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
 
 
 def _selected_matrices(model: LoadedModel) -> Iterator[str]:
-    """The paths of the modules with a weight that the config selects."""
+    """The paths of the modules that have a weight and that the config selects."""
     for path in model.names.holders_of("weight", 2):
         if model.reason_not_adapted(path) is None or model.targets.includes_parameter(f"{path}.weight"):
             yield path
 
 
 def _fused_targets(model: LoadedModel) -> Iterator[str]:
-    """In families whose targets PEFT converts, it raises `ValueError` if it finds one half of a fused
-    parameter, and does not use its default list.
+    """Targets that select half of a fused parameter. In families whose targets PEFT converts, it raises
+    `ValueError` if it finds one half of a fused parameter, and does not use its default list.
     """
     config, matrices = model.adapter.config, EXPERT_MATRICES[expert_family(model.model_type)]
     if config.fields.get("target_modules") is None and not config.names("target_parameters"):
@@ -131,13 +131,13 @@ def _fused_targets(model: LoadedModel) -> Iterator[str]:
 
 
 def _adapted(model: LoadedModel) -> list[str]:
-    """The modules that the config makes PEFT adapt, among those with a matrix."""
+    """The modules with a matrix that the config makes PEFT adapt."""
     return [path for path in model.names.holders_of("weight", 2) if model.reason_not_adapted(path) is None]
 
 
 def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
-    """PEFT adapts layers that have a matrix, or any weight, and raises an error for any other module that it
-    selects.
+    """Selected modules for which PEFT raises an error: it adapts only layers that have a matrix, or any
+    weight.
     """
     method = model.adapter.spec.method
     if method == "osf" or model.targets.is_free or model.targets.is_all_linear:
@@ -174,7 +174,7 @@ def _is_router(model: LoadedModel, path: str) -> bool:
 
 
 def _targeted_twice(model: LoadedModel) -> Iterator[str]:
-    """PEFT does not adapt a parameter of a module that it adapts."""
+    """Parameters of modules that PEFT also adapts themselves, which it refuses."""
     if model.adapter.spec.method != "lora" or not model.targets.parameters:
         return
     for path in model.names.holders_of("weight", 2):
@@ -210,7 +210,7 @@ def _rows_of_input(model: LoadedModel) -> Iterator[str]:
 
 
 def _adapted_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
-    """PEFT trains rows of a plain embedding only, and raises an error for one that it adapts (TypeError) or
+    """Embeddings whose rows PEFT cannot train: it raises an error for one that it also adapts (TypeError) or
     saves whole (KeyError).
     """
     if model.adapter.spec.method == "trainable_tokens":
@@ -224,8 +224,8 @@ def _adapted_rows(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
 
 
 def _rows_inside_dora(model: LoadedModel, module_map: ModuleMap) -> Iterator[str]:
-    """PEFT also trains the rows in a head that is tied to the embedding, inside of the head's update. DoRA
-    reads the head's bias, an attribute that the layer for the rows does not have.
+    """PEFT also trains the rows in a head that is tied to the embedding, inside the head's update. DoRA reads
+    the head's bias, an attribute that the layer for the rows does not have.
     """
     if "dora" not in model.adapter.spec.traits or not _held(module_map):
         return
@@ -271,7 +271,7 @@ def _modules_without_token_rows(model: LoadedModel, module_map: ModuleMap) -> It
 
 
 def _ranks_of_no_module(model: LoadedModel) -> Iterator[str]:
-    """PEFT looks up the module of each key in AdaLoRA's `rank_pattern`."""
+    """Keys of AdaLoRA's `rank_pattern` without a module: PEFT looks up the module of each."""
     paths = map(pattern_path, model.adapter.config.pattern_values("rank_pattern"))
     if lost := [
         path
@@ -293,7 +293,9 @@ def _shared_vectors(model: LoadedModel) -> Iterator[str]:
 
 
 def _empty_tensors(adapter: Adapter) -> Iterator[str]:
-    """Shards of DeepSpeed ZeRO-3 that were not gathered before saving, or tensors that were cut off."""
+    """Empty tensors: shards of DeepSpeed ZeRO-3 that were not gathered before saving, or tensors that were
+    cut off.
+    """
     empty_roles = METHODS[adapter.spec.method].empty_roles
     complete = {
         module.tensors[role]

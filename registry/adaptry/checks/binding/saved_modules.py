@@ -92,7 +92,9 @@ def _around(path: str) -> Iterator[str]:
 
 
 def _without_tensors(adapter: Adapter, names: ModelNames) -> Iterator[str]:
-    """PEFT reads every parameter of a saved module from the file, and fails if one is missing."""
+    """Parameters of saved modules that the file lacks: PEFT reads each of them, and fails if one is
+    missing.
+    """
     lost = sorted(
         parameter
         for parameter in (*names.parameters, *names.tied)

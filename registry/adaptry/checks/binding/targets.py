@@ -104,8 +104,8 @@ def _texts(value: object) -> frozenset[str]:
 
 
 class ModuleTargets:
-    """The modules that a config selects. Raises `InvalidConfig` if one of its patterns is refused,
-    `Unavailable`.
+    """The modules that a config selects. Raises `InvalidConfig` if one of the config's patterns is refused,
+    and `Unavailable`.
     """
 
     def __init__(self, config: AdapterConfig, method: str, facts: Mapping[str, Any]) -> None:
@@ -140,7 +140,7 @@ class ModuleTargets:
         return not self.is_free and not self._targets and not self.parameters
 
     def replaced_by(self, modules: Iterable[str], parameters: frozenset[str]) -> ModuleTargets:
-        """The same with other `target_modules` and `target_parameters`."""
+        """The same selection with other `target_modules` and `target_parameters`."""
         changed = copy(self)
         changed._targets, changed._is_default = list(modules), False
         changed._ends, changed.parameters = frozenset(modules), parameters
@@ -198,7 +198,9 @@ class ModuleTargets:
         return excluded is not None and not self._excluded.isdisjoint(dotted_suffixes(path))
 
     def _saved_around(self, path: str) -> str | None:
-        """The item of modules_to_save that is the path, or contains it, or that matches it as a pattern."""
+        """The item of modules_to_save that names the module or one around it, or that matches its path as a
+        pattern.
+        """
         if not self._saved:
             return None
         for item, pattern in self._config.excluding_patterns.items():

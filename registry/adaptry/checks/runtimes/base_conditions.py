@@ -58,7 +58,8 @@ def other_vocabulary(subject: CheckSubject, runtime: Runtime) -> ConditionMatch 
 
 
 def added_tokens(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Tokens of `added_tokens.json` that are not in the base's vocabulary; any token, if the base is unknown.
+    """Tokens of `added_tokens.json` that are not in the base's vocabulary; all its tokens, if the base is
+    unknown.
 
     Tools copy this file from the base's tokenizer.
     """

@@ -75,7 +75,9 @@ def _lists_nothing(subject: CheckSubject) -> bool:
 
 
 def unclaimed_by_peft(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """`unclaimed`, except for whole weights that PEFT loads because the base has a parameter of that name."""
+    """Like `unclaimed`, except for whole weights that PEFT loads because the base has a parameter of that
+    name.
+    """
     if subject.bound is None or subject.bound.adapter.format is not PEFT:
         return unclaimed(subject, runtime)
     loaded = {extra.extra.tensor for extra in subject.bound.module_map.extras}
@@ -113,7 +115,7 @@ def selects_nothing(subject: CheckSubject, runtime: Runtime) -> ConditionMatch |
 
 
 def targets_unfit(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Selected modules that are not matrices: norms, blocks, attentions."""
+    """Selected modules that are not matrices, such as norms, blocks or attentions."""
     model = _loaded_model(subject)
     if model is None or _is_all_linear(subject):
         return None
@@ -182,7 +184,7 @@ def saved_without_tensors(subject: CheckSubject, runtime: Runtime) -> ConditionM
 
 
 def refused_otherwise(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Anything else that makes PEFT raise an error; evaluated again after the two above are repaired."""
+    """Any other reason for which PEFT raises an error; evaluated again after the two above are repaired."""
     bound = subject.bound
     if bound is None or not bound.refusals:
         return None

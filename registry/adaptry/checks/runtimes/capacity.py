@@ -60,7 +60,7 @@ class ServerPlan(BaseModel):
 def build_server_plan(
     subjects: Mapping[str, CheckSubject], runtime: Runtime, slots: int | None = None
 ) -> ServerPlan:
-    """The plan for adapters by name. `slots` is how many are in use at once (by default all).
+    """The plan for adapters by name. `slots` is the number in use at once (by default all).
 
     Raises `CheckFailed` if none of them would be served as trained.
     """

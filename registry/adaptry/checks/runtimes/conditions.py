@@ -26,7 +26,7 @@ _NAMED_INSIDE = re.compile(r".+\.lora_(?:(?:A|B)\.[^.]+\.weight|embedding_(?:A|B
 
 
 def other_files(*taken: str) -> Condition:
-    """Files in a format other than those in `taken`."""
+    """Files in a format that is not in `taken`."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         format = subject.adapter.format
@@ -355,7 +355,7 @@ def _peft_version(subject: CheckSubject) -> tuple[int, ...] | None:
 
 
 def _ratio(served: float, trained: float) -> float | None:
-    """How many times too strong it is; None if it is right."""
+    """The factor by which it is too strong; None if it is right."""
     if math.isclose(served, trained, rel_tol=1e-6):
         return None
     return served / trained if trained else math.inf

@@ -1,6 +1,6 @@
 """Conditions on differences between a config and its file: in modules, ranks and parameters.
 
-PEFT uses the file where it can. Engines that use the config refuse what the config does not list.
+PEFT uses the file where it can. Engines that use the config refuse anything that the config does not list.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Rules of diffusers: LoRA and LoKr for parts of a pipeline, in its layout, kohya's and others that it
-converts.
+"""Rules of diffusers: LoRA and LoKr for parts of a pipeline, in diffusers' own layout, kohya's, and others
+that it converts.
 """
 
 from __future__ import annotations

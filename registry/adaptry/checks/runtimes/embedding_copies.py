@@ -1,4 +1,4 @@
-"""Conditions on the copies of whole embeddings that PEFT saves beside an update of them.
+"""Conditions on the copies of whole embeddings that PEFT saves next to an update of them.
 
 PEFT loads the copy; most engines ignore it and use the base's embedding. The copy's values decide whether
 that is the same (`copied_weights`): a verdict reads no other weights.
@@ -23,7 +23,7 @@ def copied(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
 
 def copied_as(likeness: Likeness) -> Condition:
     """Copies whose sampled values compare in this way with the base's. A copy that cannot be compared counts
-    as equal: the base is unknown, or has another number of tokens, which other rules find.
+    as equal: the base is unknown, or has another number of tokens, which other rules report.
     """
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
@@ -44,7 +44,7 @@ _SENTENCES: dict[Likeness, str] = {
 
 
 def _compared(subject: CheckSubject) -> dict[str, Likeness]:
-    """Each copy's target, with how it compares."""
+    """The target of each copy, and the result of comparing the copy with it."""
     found: dict[str, Likeness] = {
         extra.target: "equal" for extra in subject.spec.extras if is_embedding_copy(extra)
     }

@@ -20,7 +20,7 @@ def target_text(*taken: str) -> Condition:
 
 
 def initialised(*words: str) -> Condition:
-    """One of these initialisations, which the engine refuses or does not repeat."""
+    """One of these initialisations, which the engine refuses or does not reproduce."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         value = subject.config.fields.get("init_lora_weights")

@@ -19,7 +19,7 @@ _LAYER = re.compile(r"layers\.(\d+)\.")
 
 
 def not_in_its_layers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """Modules of a layer that a known base lacks, or with a name that this layer lacks."""
+    """Modules of a layer that a known base does not have, or with a name that this layer does not have."""
     if subject.base is None:
         return None
     known = {_place(name.rpartition(".")[0]) for name in subject.base.tensors}

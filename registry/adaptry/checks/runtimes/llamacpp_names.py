@@ -32,6 +32,6 @@ _IN_LAYER = re.compile(r"(?P<layer>model\.layers\.\d+\.)(?P<name>.+)")
 
 
 def first_alias(path: str) -> str:
-    """A module's path with the first of its names."""
+    """The module's path, with its name replaced by the first equivalent name in the table."""
     match = _IN_LAYER.fullmatch(path)
     return match["layer"] + _FIRST.get(match["name"], match["name"]) if match else path

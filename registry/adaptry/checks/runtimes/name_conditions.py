@@ -84,7 +84,9 @@ def is_kept_copy(name: str) -> bool:
 
 
 def unpaired_factors(*, of: Set[str] | None = None, but: Set[str] = frozenset()) -> Condition:
-    """Factors without their counterpart, of modules with the last names `of` (or all), except `but`."""
+    """Factors without their counterpart, of modules whose last name is in `of` (or of all modules), except
+    `but`.
+    """
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         names = [name for name in subject.spec.unclaimed if is_unpaired_factor(name)]
@@ -99,7 +101,7 @@ def unpaired_factors(*, of: Set[str] | None = None, but: Set[str] = frozenset())
 
 
 def unpaired_a_with_scale(*, of: Set[str]) -> Condition:
-    """`lora_A` without `lora_B`, of modules with the last names `of`, if the config's scale is not 1: the
+    """`lora_A` without `lora_B`, of modules whose last name is in `of`, if the config's scale is not 1: the
     engine multiplies the missing factor by it.
     """
     unpaired = unpaired_factors(of=of)
@@ -143,7 +145,7 @@ def other_prefix(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | No
 
 
 def factor_names_differ(*ignored: str) -> Condition:
-    """Modules whose factors have names that differ in more than the factor and the parts `ignored`, which the
+    """Modules whose factors' names differ in more than the factor and the parts in `ignored`, which the
     engine removes before it compares names.
     """
 
@@ -197,7 +199,7 @@ def other_method(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | No
 
 
 def unknown_method(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
-    """A config with an unknown method and the factors of a LoRA: how the method uses them is unknown."""
+    """A config with an unknown method and the factors of a LoRA: it is unknown how the method uses them."""
     declared = _undeclared_method(subject)
     if declared is None or declared.lower() in METHODS:
         return None

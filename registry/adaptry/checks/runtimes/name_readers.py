@@ -1,5 +1,5 @@
-"""How each engine extracts a module's path from a factor's name. It may accept prefixes that PEFT does not,
-and misread names that PEFT accepts.
+"""How each engine extracts a module's path from a factor's name. An engine may accept prefixes that PEFT does
+not, and may misread names that PEFT accepts.
 """
 
 from __future__ import annotations

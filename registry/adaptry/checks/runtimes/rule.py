@@ -125,7 +125,7 @@ class RuntimeOption:
             raise Invalid(f"{self.name} must be one of {', '.join(map(str, self.allowed))}, not {value}")
 
     def smallest_from(self, wanted: int) -> int | None:
-        """The smallest accepted number that is not below `wanted`; None if all are below it."""
+        """The smallest accepted number that is at least `wanted`; None if there is none."""
         if not self.allowed:
             return wanted
         return next((number for number in self.allowed if number >= wanted), None)
@@ -143,8 +143,8 @@ class ServerNeeds:
 @dataclass(frozen=True, slots=True)
 class RuntimeRules:
     """The rules of an engine. `source_version` is the version or commit of the source that was read, and
-    `latest` that version as numbers (empty if only a commit is known). `tested_against` says what the rules
-    are tested against, for the page.
+    `latest` that version as numbers (empty if only a commit is known). `tested_against` names the program
+    with which the rules are tested, for the page.
 
     `preconditions` come first; if one matches, no other rule is tested. `warnings` are wrong answers that
     depend on how a server is run, whatever the adapter. `start` gives its command for `ServerNeeds`. `reads`

@@ -35,7 +35,7 @@ class Runtime:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `Invalid` with the grammar."""
+        """The runtime in `text`. Raises `Invalid` with the grammar."""
         head, *rest = text[: _LONGEST + 1].strip().split(",")
         found = _HEAD.fullmatch(head.strip().lower())
         if found is None or len(text) > _LONGEST:
@@ -53,12 +53,12 @@ class Runtime:
         return cls(found["engine"], parse_version(version) if version else None, options)
 
     def number(self, option: str) -> int | None:
-        """A limit among its options; None if it was not given."""
+        """The value of a limit; None if that option was not given."""
         value = self.options.get(option)
         return None if value is None else int(value)
 
     def names(self, option: str) -> frozenset[str] | None:
-        """Names among its options; None if they were not given."""
+        """The names in an option; None if that option was not given."""
         value = self.options.get(option)
         return None if value is None else frozenset(value.split("+"))
 
@@ -68,7 +68,7 @@ class Runtime:
 
 
 def parse_version(text: str) -> Version:
-    """`0.33` as numbers that compare."""
+    """`0.33` as a tuple of numbers, which can be compared."""
     return tuple(int(part) for part in text.split("."))
 
 

@@ -37,7 +37,7 @@ def peft_files(source: str) -> RuntimeRule:
 
 
 def other_method(source: str) -> tuple[RuntimeRule, ...]:
-    """For engines that do not read `peft_type`."""
+    """A rule for engines that do not read `peft_type`."""
     return (
         RuntimeRule(
             "method_ignored",
@@ -70,7 +70,9 @@ def prefix(source: str) -> RuntimeRule:
 
 
 def factor_shapes(source: str, *, rank: bool = True) -> tuple[RuntimeRule, ...]:
-    """For engines that refuse factors that do not fit each other, the base or (with `rank`) the config."""
+    """A rule for engines that refuse factors that do not fit each other, the base or (with `rank`) the
+    config.
+    """
     rules = (
         ("factors_differ", "factors of a module with different ranks", shape_conditions.factor_ranks_differ),
         ("shapes", "factors whose sizes differ from the base's weights", shape_conditions.unlike_base),
@@ -98,7 +100,7 @@ def only_lora(source: str) -> RuntimeRule:
 
 
 def dora(effect: Effect, source: str, *, by_file: bool = False) -> RuntimeRule:
-    """`by_file`: for engines that read the tensors and not `use_dora`."""
+    """The rule about DoRA. `by_file`: for engines that read the tensors and not `use_dora`."""
     by_trait = when.trait("dora", "it is a DoRA, whose magnitudes scale the base's weights")
     title = "DoRA's magnitudes in its file" if by_file else "DoRA"
     found = when.magnitudes_in_file if by_file else by_trait
@@ -126,7 +128,7 @@ def saved_modules(effect: Effect, source: str) -> RuntimeRule:
 
 
 def copied_embeddings(source: str) -> tuple[RuntimeRule, ...]:
-    """For engines that ignore the copy and use the base's embedding."""
+    """A rule for engines that ignore the copy and use the base's embedding."""
     rules: tuple[tuple[Likeness, Effect, str, str], ...] = (
         ("equal", "needs", "a copy of an embedding with its update", repairs.DROP_COPIES),
         ("rounded", "changes", "a rounded copy of an embedding with its update", repairs.DROP_COPIES),
@@ -169,7 +171,7 @@ def unmatched(effect: Effect, source: str) -> RuntimeRule:
 
 
 def wrapped_names(effect: Effect, source: str) -> RuntimeRule:
-    """For engines that look modules up by their complete names."""
+    """A rule for engines that look modules up by their complete names."""
     title = "names with parts that torch.compile, FSDP or checkpointing add (such as `_orig_mod`)"
     return RuntimeRule("names_wrapped", effect, title, when.wrapped, repairs.SPELL, source)
 
@@ -191,8 +193,9 @@ def listed_bias(source: str) -> RuntimeRule:
 
 
 def variants(effect: Effect, source: str, but: tuple[str, ...] = ()) -> RuntimeRule:
-    """For engines that ignore the field (`changes`), QA-LoRA on a base without packed weights is served as
-    trained: PEFT itself applies it to GPTQ layers only (peft/tuners/lora/gptq.py).
+    """The rule about LoRA variants. For engines that ignore the field (`changes`), QA-LoRA on a base without
+    packed weights is served as trained: PEFT itself applies it to GPTQ layers only
+    (peft/tuners/lora/gptq.py).
     """
     sentences = {name: text for name, text in _VARIANTS.items() if name not in but}
     plain = {name: text for name, text in sentences.items() if name != "qalora"}
@@ -207,8 +210,9 @@ def variants(effect: Effect, source: str, but: tuple[str, ...] = ()) -> RuntimeR
 
 
 def starts_from_base(effect: Effect, source: str) -> RuntimeRule:
-    """For engines that ignore the field (`changes`), an adapter of embeddings only is served as trained: PEFT
-    initialises those in the usual way, except for LoftQ (peft/tuners/lora/layer.py · Embedding).
+    """The rule about initialisations that start from the base. For engines that ignore the field (`changes`),
+    an adapter of embeddings only is served as trained: PEFT initialises those in the usual way, except for
+    LoftQ (peft/tuners/lora/layer.py · Embedding).
     """
     title = "an initialisation that removes part of the base (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)"
     any_start, of_embeddings = (

@@ -1,4 +1,6 @@
-"""Rules of TGI: LoRAX's code, with a fixed list of modules, and adapters that are given at start."""
+"""Rules of TGI: LoRAX's code, with a fixed list of modules, and adapters that are named when the server
+starts.
+"""
 
 from __future__ import annotations
 

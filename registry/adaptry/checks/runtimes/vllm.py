@@ -1,4 +1,6 @@
-"""Rules of vLLM. Many of its checks go by name: tensors with a wrong prefix are accepted without effect."""
+"""Rules of vLLM. Many of its checks use names only: tensors with a wrong prefix are accepted without
+effect.
+"""
 
 from __future__ import annotations
 

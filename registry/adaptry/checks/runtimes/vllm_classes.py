@@ -1,8 +1,8 @@
-"""What the classes of vLLM's models accept, by the base's architecture: adapters at all (`SupportsLoRA`), and
-updates of the embedding table and the output head (`embedding_modules`).
+"""The features that vLLM's model classes support, by the base's architecture: adapters at all
+(`SupportsLoRA`), and updates of the embedding table and the output head (`embedding_modules`).
 
-Read from the classes themselves in vLLM 0.32. Without an entry here, vLLM has no such class, or it could not
-be imported.
+Read from the classes themselves in vLLM 0.32. If an architecture has no entry here, vLLM has no class for it,
+or the class could not be imported.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ def unknown_embeddings(subject: CheckSubject, runtime: Runtime) -> ConditionMatc
 
 
 def except_tied_head(condition: Condition) -> Condition:
-    """The condition, unless it only concerns an output head that the base's class makes from the embedding
-    table: the base's files have nothing under its name."""
+    """The condition, unless it concerns only an output head that the base's class creates from the embedding
+    table. Such a head has no tensor of its own in the base's files."""
 
     def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
         match, base = condition(subject, runtime), subject.base

@@ -17,8 +17,8 @@ _SAME = ("exact", "same_weights", "cast")
 def check_one_base(parents: Sequence[ParentAdapter], other_base: bool) -> list[str]:
     """Notes about the parents' bases.
 
-    Raises `CheckFailed` if two are known to have different bases, unless `other_base` allows it, and if PEFT
-    would not load all of one onto its base.
+    Raises `CheckFailed` if two parents are known to have different bases, unless `other_base` allows this,
+    and if PEFT would not load every part of a parent onto its base.
     """
     notes: list[str] = []
     for parent in parents:

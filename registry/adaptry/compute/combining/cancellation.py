@@ -52,7 +52,7 @@ def is_cancelled(plan: CombinePlan, planned: PlannedSite, energy: float) -> bool
 
 
 def refuse_cancelled(modules: Callable[[], Iterator[ComputedModule]]) -> Iterator[ComputedModule]:
-    """The modules. Raises `CheckFailed` after the last one if the energy of each is 0."""
+    """Passes the modules on. Raises `CheckFailed` after the last one if the energy of each is 0."""
     is_empty = True
     for module in modules():
         is_empty = is_empty and module.figures.get("energy") == 0.0

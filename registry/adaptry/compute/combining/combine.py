@@ -37,7 +37,7 @@ def build_combined_adapter(plan: CombinePlan) -> LazyAdapter:
 
 
 def recorded_recipe(plan: CombinePlan) -> Json:
-    """The recipe stored with the result: everything that determines its values, with inputs by digest."""
+    """The recipe stored with the result: everything that determines its values, with the inputs' digests."""
     recipe = plan.recipe
     kept = recipe.model_dump(
         mode="json", exclude={"inputs", "output", "modules", "whole_weights", "other_base"}

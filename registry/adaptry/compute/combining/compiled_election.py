@@ -60,7 +60,9 @@ def _numbers(fuse: Election, bounds: Sequence[float], divisor: float = 1.0) -> N
 def _elected(
     updates: Sequence[DenseRows], fuse: Election, numbers: NDArray[np.float32], seeds: Sequence[int]
 ) -> Tensor:
-    """`seeds`: of the generators that decide what is kept; none if magnitudes do."""
+    """The elected rows. `seeds` are those of the generators that decide what is kept; empty if magnitudes
+    decide.
+    """
     from adaptry.compute.tensors.election_ir import ElectionKind, compiled_election
     from adaptry.compute.tensors.twister_ir import UniformNumbers
 

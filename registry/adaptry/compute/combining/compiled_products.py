@@ -35,7 +35,7 @@ def product_blocks(up: Tensor, down: Tensor) -> Iterator[NDArray[np.float32]]:
     weight = KernelWeight("F32", "F32", up.shape[1], down.shape[2])
     row_bytes = 4 * weight.columns
     kernel = LlvmKernel(block_buffer_size(weight.rows, row_bytes))
-    np.frombuffer(kernel.source, np.float32)[:] = -0.0  # changes no number that is added
+    np.frombuffer(kernel.source, np.float32)[:] = -0.0  # adding -0.0 changes no number
     for tall, wide in zip(up, down, strict=True):
         kernel.begin_formula(weight, _product(tall, wide))
         for first, count in row_blocks(weight.rows, row_bytes):

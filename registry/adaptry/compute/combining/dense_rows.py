@@ -81,8 +81,8 @@ class DenseRows:
         return [DenseRows(up, down) for up, down in pairs]
 
     def small_blocks(self) -> Iterator[Tensor]:
-        """All elements in order, in smaller blocks if compiled code computes them, each valid until the next
-        one.
+        """All elements in order, in smaller blocks if compiled code computes them, each valid until the
+        next.
         """
         if not can_compile(self.up, self.down):
             return self.blocks()

@@ -95,7 +95,7 @@ def translate_mergekit(document: Mapping[str, Any], label: str) -> dict[str, Any
 
 
 def _sources(document: Mapping[str, Any], what: str) -> dict[str, Mapping[str, Any]]:
-    """The adapters, each with its parameters; the base among the models is skipped."""
+    """The adapters, each with its parameters; the base is skipped if it is listed among the models."""
     models = document.get("models")
     if not isinstance(models, list) or not models:
         raise Invalid(f"{what}: models is a list, as in [{{model: org/model+acme/tone}}]")
@@ -179,7 +179,9 @@ def _linear_weights(
     settings: Mapping[str, Mapping[str, Any]],
     what: str,
 ) -> dict[str, float]:
-    """Our linear has no parameters: mergekit's parameters are applied to the weights."""
+    """The weights for our `linear`, which has no parameters: mergekit's parameters are applied to the
+    weights.
+    """
     total = sum(weights.values())
     if not parameters["normalize"]:
         if "lambda" not in method.parameters and abs(total - 1.0) > 1e-9:
@@ -195,7 +197,7 @@ def _linear_weights(
 
 
 def _alike(name: str, default: object, settings: Mapping[str, Mapping[str, Any]], what: str) -> Any:
-    """The common value of all models. (`Any`: YAML.) Raises `Unsupported` if they differ."""
+    """The value that all models have in common. (`Any`: YAML.) Raises `Unsupported` if the models differ."""
     values = [given.get(name, default) for given in settings.values()]
     if any(value != values[0] for value in values):
         raise Unsupported(

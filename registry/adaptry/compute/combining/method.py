@@ -60,7 +60,7 @@ class MethodParameter:
 @dataclass(frozen=True, slots=True)
 class PeftReplay:
     """Further inputs on which a reproduced program's bits depend: whether its layer stores the weight
-    transposed, the `kernel` of a convolution, and its only generator.
+    transposed, the `kernel` of a convolution, and its single random generator.
     """
 
     is_transposed: bool = False

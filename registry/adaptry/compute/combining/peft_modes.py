@@ -1,6 +1,6 @@
 """PEFT-compatible methods: the types of `PeftModel.add_weighted_adapter`, for migration and comparison.
 
-The result is what PEFT 0.21 computes in float32 on a CPU, bit for bit, with its quirks.
+The result equals that of PEFT 0.21 in float32 on a CPU, bit for bit, including its quirks.
 """
 
 from __future__ import annotations

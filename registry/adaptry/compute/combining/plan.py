@@ -1,4 +1,4 @@
-"""The plan of a combination, made before weights are read: sites, inputs at each, method, ranks, costs.
+"""The plan of a combination, made before weights are read: sites, the inputs at each, method, ranks, costs.
 
 Inputs that do not fit together fail here. The plan is a value that can be printed; `build_combined_adapter`
 makes a lazy adapter from it.
@@ -206,7 +206,7 @@ def _patterns(recipe: CombineRecipe, names: Sequence[str]) -> dict[str, ModuleOv
 
 
 def _holders(updates: Sequence[AdapterDeltas]) -> dict[WeightSite, list[int]]:
-    """The inputs at each site. Raises `CheckFailed` if two have different shapes for one name."""
+    """The inputs at each site. Raises `CheckFailed` if two inputs have different shapes for the same site."""
     holders: dict[WeightSite, list[int]] = {}
     by_key: dict[str, tuple[WeightSite, str]] = {}
     for place, each in enumerate(updates):

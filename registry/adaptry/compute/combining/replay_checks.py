@@ -47,8 +47,8 @@ def check_replay(recipe: CombineRecipe, parents: Sequence[ParentAdapter], method
 
 
 def check_site(site: WeightSite, method: CombineMethod, rank: int) -> None:
-    """Raises `CheckFailed` if PEFT's decomposition of this module raises, or gives factors of a lower rank
-    than the config, which PEFT cannot load.
+    """Raises `CheckFailed` if PEFT's decomposition of this module raises an error, or gives factors of a
+    lower rank than the config, which PEFT cannot load.
     """
     if method.delta_form != "dense":
         return

@@ -30,7 +30,7 @@ _TINY = 1e-7  # smaller sums of magnitudes give no factor, as in mergekit
 
 
 def keep_all(block: Tensor) -> Tensor:
-    """The block itself, [rows, in] in any dtype; not a copy."""
+    """The block itself, [rows, in] in any dtype, and not a copy."""
     return block
 
 
@@ -46,7 +46,9 @@ class MagnitudeThreshold:
 
 @dataclass(frozen=True, slots=True)
 class RandomMask:
-    """A pruning that keeps each element with a probability, and may divide it by that."""
+    """A pruning that keeps each element with a probability, and may divide the element by that
+    probability.
+    """
 
     generator: Generator
     density: float
@@ -89,7 +91,7 @@ def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
 
 
 def drop_at_random(generator: Generator, density: float, *, is_divided: bool = False) -> PruneFunction:
-    """Keeps each element with probability `density`, and may divide it by that."""
+    """Keeps each element with probability `density`, and may divide it by `density`."""
     return keep_all if density >= 1 else RandomMask(generator, density, is_divided)
 
 

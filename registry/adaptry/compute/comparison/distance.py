@@ -56,7 +56,7 @@ class _SiteDistance:
 
 
 class UpdatedSites(Protocol):
-    """An adapter, and the sites of its updates."""
+    """An adapter and the sites of its updates."""
 
     @property
     def parent(self) -> ParentAdapter: ...

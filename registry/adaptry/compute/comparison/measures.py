@@ -71,8 +71,8 @@ def subspace_overlaps(one: Subspaces, other: Subspaces) -> tuple[float, float] |
     """The share of the smaller subspace that lies in the larger: (columns, rows), each 0 to 1.
 
     The mean squared cosine of the principal angles, ‖Q_1ᵀ Q_2‖² / min(r_1, r_2) (Björck and Golub 1973); for
-    experts, the mean over those that both change. None if an update is 0. Random subspaces of [out, in] have
-    about max(r_1, r_2) / out and max(r_1, r_2) / in.
+    experts, the mean over the experts that both adapters change. None if an update is 0. Random subspaces of
+    [out, in] have about max(r_1, r_2) / out and max(r_1, r_2) / in.
     """
     smaller = torch.minimum(one.rank, other.rank)
     if not bool((smaller > 0).any()):

@@ -42,7 +42,7 @@ class Signature(BaseModel):
 
     @classmethod
     def of(cls, updates: AdapterDeltas) -> Self:
-        """Reads every weight once, one site at a time."""
+        """The signature of an adapter. Reads every weight once, one site at a time."""
         total = torch.zeros(SKETCH_WIDTH, dtype=torch.float64)
         energy = 0.0
         for site in updates.modules:

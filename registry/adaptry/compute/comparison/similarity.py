@@ -12,8 +12,8 @@ from adaptry.core.lazy_dataclass import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """`cosine` of the angle between the updates of all modules (None: one is 0), `ratio` of the second norm
-    to the first, and the number of modules that both change.
+    """`cosine` of the angle between the updates of all modules (None: one update is 0), `ratio` of the second
+    norm to the first, and the number of modules that both change.
     """
 
     cosine: float | None
@@ -22,7 +22,7 @@ class Similarity:
 
 
 def measure_similarity(one: AdapterDeltas, other: AdapterDeltas) -> Similarity:
-    """Computed in float64; only the factors of one site are in memory."""
+    """The similarity, computed in float64; only the factors of one site are in memory."""
     shared = [site for site in one.modules if site in other.modules]
     product = sum(inner_product(one.factors(site), other.factors(site)) for site in shared)
     norms = _norm(one), _norm(other)

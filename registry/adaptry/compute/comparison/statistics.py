@@ -35,7 +35,7 @@ Update = Factors | Tensor
 
 
 def measure_statistics(updates: AdapterUpdates, progress: Progress = no_progress) -> WeightStatistics:
-    """Raises `InvalidWeights` if an update is not finite."""
+    """The statistics of an adapter's updates. Raises `InvalidWeights` if an update is not finite."""
     sites = sorted(updates.modules, key=lambda site: site.key)
     kept = values_per_module(len(sites))
     size, modules = updates.parent.adapter.spec.size, []
@@ -49,8 +49,8 @@ def measure_statistics(updates: AdapterUpdates, progress: Progress = no_progress
 def measure_weight_distance(
     one: AdapterUpdates, other: AdapterUpdates, progress: Progress = no_progress
 ) -> WeightDistance:
-    """Modules that only one adapter changes count with its norm. Raises as `measure_statistics`, and
-    `CheckFailed` if a module has different shapes in the two.
+    """The distance between two adapters. Modules that only one of them changes count with their norm. Raises
+    the errors of `measure_statistics`, and `CheckFailed` if a module has different shapes in the two.
     """
     both = one, other
     check_shapes(*both)
@@ -94,7 +94,9 @@ def _statistics(key: str, rank: int, update: Update, kept: int) -> ModuleStatist
 
 
 def _singular_values(update: Update, rank: int, kept: int) -> tuple[Tensor, bool]:
-    """In float64, descending, and whether they are all; for experts, those of all of them."""
+    """The singular values in float64, descending, and whether these are all of them; for experts, the values
+    of all experts.
+    """
     if isinstance(update, Factors):
         return decompose(update, rank=0).values.flatten().sort(descending=True).values, True
     if min(update.shape) <= FULL_SIDE:
@@ -121,7 +123,7 @@ def _compared(one: Update, other: Update) -> tuple[float, float]:
 
 
 def _rows_of_both(one: Update, other: Update) -> Iterator[tuple[Tensor, Tensor]]:
-    """Some rows of both at a time, in float64."""
+    """Blocks of rows of both updates, in float64."""
     height = one.up.shape[-2] if isinstance(one, Factors) else one.shape[0]
     width = one.down.shape[-1] if isinstance(one, Factors) else one.shape[1]
     step = max(1, _AT_ONCE // width)

@@ -49,7 +49,7 @@ class AdapterUpdates(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LoraUpdates:
-    """Those of a plain LoRA."""
+    """The updates of a plain LoRA."""
 
     deltas: AdapterDeltas
 
@@ -70,7 +70,7 @@ class LoraUpdates:
 
 @dataclass(frozen=True, slots=True)
 class MethodUpdates:
-    """Those of another method."""
+    """The updates of another method."""
 
     deltas: MethodDeltas
     changes: dict[WeightSite, ChangedWeight]
@@ -100,8 +100,9 @@ class MethodUpdates:
 
 
 def open_updates(parent: ParentAdapter, base: ConversionBase | None = None) -> AdapterUpdates:
-    """Raises `Unsupported` (the method does not change weights, a layout of another tool, or a weight that is
-    too large) and `CheckFailed` (the adapter does not fit the base, or needs it), each with a remedy.
+    """Opens the updates. Raises `Unsupported` (the method does not change weights, a layout of another tool,
+    or a weight that is too large) and `CheckFailed` (the adapter does not fit the base, or needs it), each
+    with a remedy.
     """
     parent = parent_as_peft_reads(parent, base.record if base else None)
     if plain_reason(parent.adapter) is None:

@@ -191,7 +191,7 @@ class _ComputedModules:
 
 
 def refuse_without_weights(parent: ParentAdapter, base: ConversionBase | None) -> None:
-    """Raises `CheckFailed` if the updates depend on the base's weights, and these are not there."""
+    """Raises `CheckFailed` if the updates depend on the base's weights, and these are not available."""
     if needs_base_weights(parent) and (base is None or base.checkpoint is None):
         title = METHODS[parent.adapter.spec.method].title
         is_lora = parent.adapter.spec.method == "lora"

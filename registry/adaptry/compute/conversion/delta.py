@@ -44,7 +44,7 @@ class MethodDeltas:
         before = self._before(changed) if needs_base_weights(self.parent) else torch.zeros(changed.shape)
         try:
             after = self._after(method, before, changed)
-        except (LookupError, RuntimeError, ValueError) as error:  # torch's words
+        except (LookupError, RuntimeError, ValueError) as error:  # torch's message
             raise InvalidWeights(
                 f"the tensors of {self.parent.label} for {changed.module.path} do not fit its weight"
                 f" ({error});"

@@ -57,7 +57,9 @@ def is_plain(adapter: Adapter) -> bool:
 
 
 def normalise_lora(adapter: Adapter, options: ConvertOptions) -> NormalisedLora:
-    """Raises `CheckFailed` if the file does not determine which parameter it changes."""
+    """The plain form of a LoRA. Raises `CheckFailed` if the file does not determine which parameter a module
+    changes.
+    """
     modules = {site_of(adapter, module): module for module in adapter.spec.modules}
     scales = {module.scale for module in modules.values()}
     is_narrowed = options.rank is not None or options.energy is not None
@@ -75,7 +77,7 @@ def normalise_lora(adapter: Adapter, options: ConvertOptions) -> NormalisedLora:
 
 
 def normalisation_notes(made: NormalisedLora) -> Iterator[str]:
-    """Notes about what was folded, and where the scale is now."""
+    """Notes about the features that were folded, and where the scale is now."""
     fields = made.adapter.config.fields
     words = [
         word

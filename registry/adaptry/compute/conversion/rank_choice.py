@@ -1,4 +1,6 @@
-"""Choosing a rank for an adapter: what each would keep, and the smallest allowed one that keeps enough."""
+"""Chooses a rank for an adapter: how much each rank would keep, and the smallest allowed rank that keeps
+enough.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from adaptry.core.lazy_dataclass import dataclass
 @dataclass(frozen=True, slots=True, repr=False)
 class RankPlan:
     """For each rank, the share of the energy ‖Δ‖² of the adapter `label` that it keeps over all modules, and
-    the module of which it keeps the smallest share.
+    the module that keeps the smallest share.
     """
 
     label: str
@@ -61,7 +63,7 @@ def plan_ranks(parent: ParentAdapter, more: Sequence[int] = ()) -> RankPlan:
 def choose_rank(parent: ParentAdapter, allowed: Sequence[int], energy: float | None = None) -> RankPoint:
     """The smallest allowed rank that keeps the share `energy` (None: all); if none does, the largest allowed.
 
-    Raises as `plan_ranks`.
+    Raises the errors of `plan_ranks`.
     """
     found = compute_spectra(open_adapter_deltas(parent))
     return smallest_allowed_rank(found, allowed, 1.0 if energy is None else energy)

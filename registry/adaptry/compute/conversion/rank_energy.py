@@ -31,7 +31,7 @@ class Spectrum:
 
 @dataclass(frozen=True, slots=True)
 class RankPoint:
-    """The share that a rank keeps over all modules, and the module of which it keeps the smallest share."""
+    """The share that a rank keeps over all modules, and the module that keeps the smallest share."""
 
     rank: int
     kept: float

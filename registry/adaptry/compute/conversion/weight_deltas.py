@@ -104,7 +104,7 @@ def sides_of(changes: Sequence[ChangedWeight]) -> Mapping[str, tuple[int, int]]:
 
 
 def _placement(parent: ParentAdapter, base: ConversionBase) -> ModuleMap:
-    """The places of the modules. With a record only, headers are compared, like in a check."""
+    """The places of the modules. If there is only a record, headers are compared, as in a check."""
     adapter, label = parent.adapter, parent.label
     if base.checkpoint is not None:
         entry = WeightedAdapter(adapter, 1.0, label)  # the base was already checked

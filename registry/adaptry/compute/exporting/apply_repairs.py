@@ -61,7 +61,7 @@ def repair_for_runtime(
     """Yields `parent`, repaired so that `runtime` serves it as trained; it is valid during the block.
 
     Raises `CheckFailed` if a finding has no repair, if the result is still not served as trained, or if its
-    error exceeds the limit; and what the repairs raise.
+    error exceeds the limit; and the errors of the repairs.
     """
     with tempfile.TemporaryDirectory(prefix="adaptry-") as folder:
         yield _apply_repairs(parent, runtime, options, Path(folder))
@@ -123,7 +123,7 @@ def _verdict_notes(decided: ExportPlan) -> tuple[str, ...]:
 
 
 def _merge_note(decided: ExportPlan) -> str:
-    """That the result is not an adapter, which a caller who names an engine expects."""
+    """A note that the result is not an adapter, which a caller who names an engine expects."""
     return (
         f"the result is a whole model, not an adapter: {decided.needs_merge[0].reason}, so the update is"
         " merged into the base's weights"

@@ -16,7 +16,7 @@ _TAG = "latest"
 
 
 def build_artifact(parent: ParentAdapter, options: ExportOptions) -> Artifact:
-    """Without a base with a fingerprint and without a given subject, the artifact has no subject."""
+    """Builds the artifact. It has no subject unless one is given or the base has a fingerprint."""
     is_own = options.record is not None and options.subject is None
     base = base_artifact(options.record, options.base_name) if options.record and is_own else None
     name = parent.label if parent.revision else None  # the path of a folder is private
@@ -26,7 +26,7 @@ def build_artifact(parent: ParentAdapter, options: ExportOptions) -> Artifact:
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises what `output_folder` raises."""
+    """Writes the layout. Raises the errors of `output_folder`."""
     artifact = build_artifact(parent, options)
     with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
         write_layout(artifact, folder, _TAG)

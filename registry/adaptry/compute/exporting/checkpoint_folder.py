@@ -12,7 +12,9 @@ from adaptry.compute.recipes.merge import MergeRecipe, RecipeInput
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises what merging raises, and `CheckFailed` if the base's weights are not on this machine."""
+    """Writes the checkpoint. Raises the errors of merging, and `CheckFailed` if the base's weights are not on
+    this machine.
+    """
     checkpoint = options.require_weights(f"merging {parent.label}")
     recipe = MergeRecipe(
         base=options.base_name or str(checkpoint.folder),

@@ -44,7 +44,7 @@ class PreparedExport:
     repaired: RepairedAdapter | None
 
     def write(self, target: Path, options: ExportOptions) -> ExportResult:
-        """Raises what the format's function raises."""
+        """Writes the files. Raises the errors of the format's function."""
         return self.result(self.format.write(self.parent, target, options))
 
     def result(self, notes: tuple[str, ...]) -> ExportResult:
@@ -62,8 +62,8 @@ def export(
     runtime: Runtime | None = None,
     format: str | None = None,
 ) -> ExportResult:
-    """Writes `parent` to the folder `target`, after `prepare_export`. Raises what repairs and the format
-    raise, and `CheckFailed` if a weight is NaN or infinite.
+    """Writes `parent` to the folder `target`, after `prepare_export`. Raises the errors of repairs and the
+    format, and `CheckFailed` if a weight is NaN or infinite.
     """
     warnings = _check_values(parent)
     with prepare_export(parent, options, runtime=runtime, format=format) as found:

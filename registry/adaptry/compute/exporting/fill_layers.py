@@ -47,7 +47,9 @@ def fill_packed_modules(parent: ParentAdapter, runtime: Runtime, options: Export
 
 
 def _filled(parent: ParentAdapter, lacking: Mapping[str, tuple[ModuleSpec, int]]) -> LazyAdapter:
-    """`lacking`: by path, a module with the same inputs and type, and the number of outputs."""
+    """The adapter with zero factors for `lacking`, which has by path a module with the same inputs and type,
+    and the number of outputs.
+    """
     adapter = parent.adapter
     lazy = rewrite_adapter(parent, {"operation": "fill"}, _targets(adapter.spec.modules, lacking))
     rank = adapter.config.rank()

@@ -48,8 +48,9 @@ class GgufTensor:
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported` (an architecture or module that llama.cpp lacks), `CheckFailed` (parts that are
-    not factors; no known base), `MissingDependency` (no gguf package), and what `output_folder` raises.
+    """Writes the file. Raises `Unsupported` (an architecture or module that llama.cpp lacks), `CheckFailed`
+    (parts that are not factors; no known base), `MissingDependency` (no gguf package), and the errors of
+    `output_folder`.
     """
     with output_folder(target, replace=options.may_replace, sources=[parent.adapter.content]) as folder:
         return write_into(parent, folder, options)
@@ -208,5 +209,5 @@ def _factors(
 
 
 def interleave_halves(up: Tensor, heads: int) -> Tensor:
-    """Interleaves the two halves of each head's rows: [heads·d, r] in, the same shape out."""
+    """Interleaves the two halves of each head's rows: from [heads·d, r] to the same shape."""
     return up.reshape(heads, 2, up.shape[0] // heads // 2, -1).swapaxes(1, 2).reshape(up.shape)

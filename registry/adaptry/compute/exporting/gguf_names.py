@@ -68,7 +68,9 @@ class GgufTarget:
 
 
 def architecture_of(facts: Mapping[str, Any], label: str) -> GgufArchitecture:
-    """Raises `Unsupported`, with the list of architectures, for an unknown one. (`Any`: JSON.)"""
+    """The architecture of a base. Raises `Unsupported`, with the list of architectures, if it is unknown.
+    (`Any`: JSON.)
+    """
     model = facts.get("model_type")
     found = ARCHITECTURES.get(str(model))
     if found is None:

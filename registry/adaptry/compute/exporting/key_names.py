@@ -65,7 +65,7 @@ def rename_to_loaded(parent: ParentAdapter, runtime: Runtime, options: ExportOpt
 
 
 def _loaded_paths(bound: BoundAdapter) -> dict[str, str]:
-    """The intended names of modules, by the names that PEFT would drop."""
+    """Maps the names that PEFT would drop to the intended names of the modules."""
     return {
         dropped.path: dropped.intended
         for dropped in bound.dropped

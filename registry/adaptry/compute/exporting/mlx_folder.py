@@ -31,8 +31,8 @@ _LAYER = re.compile(r"(?P<before>(?:.*\.)?layers)\.(?P<number>\d+)\.(?P<key>.+)"
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for parts that mlx-lm's LoRA cannot represent, and what
-    `output_folder` raises.
+    """Writes the folder. Raises `Unsupported`, `CheckFailed` for parts that mlx-lm's LoRA cannot represent,
+    and the errors of `output_folder`.
     """
     layers = options.require_record("an adapter for mlx-lm").facts.get("layers")
     modules = _checked(parent)

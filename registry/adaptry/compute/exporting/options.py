@@ -51,7 +51,7 @@ class ExportOptions:
         return self.record
 
     def require_weights(self, what: str) -> HfCheckpoint:
-        """The base's files. Raises `CheckFailed` if they are not found, and what opening them raises."""
+        """The base's files. Raises `CheckFailed` if they are not found, and the errors of opening them."""
         if self.open_weights is None:
             raise CheckFailed(
                 f"{what} needs the base's weights: pass the base with --base (a folder, or the name of a"

@@ -13,8 +13,8 @@ from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
 
 
 def write(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises what `output_folder` raises, and `Unsupported` for a layout that cannot be converted to
-    PEFT's.
+    """Writes the folder. Raises the errors of `output_folder`, and `Unsupported` for a layout that cannot be
+    converted to PEFT's.
     """
     if parent.adapter.format is not PEFT:
         adapter = convert_to_peft(parent, options.record, options.part)

@@ -52,8 +52,8 @@ class PipelineModule:
 
 
 def write_diffusers(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for anything but a plain LoRA of a pipeline, and what
-    `output_folder` raises.
+    """Writes diffusers' file. Raises `Unsupported`, `CheckFailed` for anything but a plain LoRA of a
+    pipeline, and the errors of `output_folder`.
     """
     modules = _placed(parent, options)
     names = [f"{each.path}.lora_{role}.weight" for each in modules for role in "AB"]
@@ -67,8 +67,8 @@ def write_diffusers(parent: ParentAdapter, target: Path, options: ExportOptions)
 
 
 def write_kohya(parent: ParentAdapter, target: Path, options: ExportOptions) -> tuple[str, ...]:
-    """Raises `Unsupported`, `CheckFailed` for anything but a plain LoRA of a UNet and its text encoders, and
-    what `output_folder` raises.
+    """Writes kohya's file. Raises `Unsupported`, `CheckFailed` for anything but a plain LoRA of a UNet and
+    its text encoders, and the errors of `output_folder`.
     """
     modules = _placed(parent, options)
     parts = {each.part for each in modules}

@@ -30,7 +30,7 @@ def kohya_name(path: str, parts: Iterable[str]) -> str:
 
 def diffusers_names(names: Iterable[str], base: Iterable[str], label: str) -> Mapping[str, str]:
     """Diffusers' name for each of kohya's `names`, from the names of the base's tensors. Raises `CheckFailed`
-    for the first that the base does not have.
+    for the first name that the base does not have.
     """
     known = {}
     for tensor in base:

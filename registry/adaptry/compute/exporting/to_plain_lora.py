@@ -35,7 +35,7 @@ def convert_to_lora(parent: ParentAdapter, runtime: Runtime, options: ExportOpti
 
 def fold_scales(parent: ParentAdapter, runtime: Runtime, options: ExportOptions) -> LazyAdapter:
     """Folds each module's scale into its `lora_B` if scales differ, so that `lora_alpha / r` is the same for
-    all.
+    all modules.
     """
     return convert(
         parent, ConvertOptions(other_base=options.other_base), options.conversion_base(reading=False)

@@ -28,7 +28,9 @@ def config_of(plan: ExtractPlan, base_name: str | None) -> Json:
 
 
 def _short(paths: set[str], modules: Iterable[str]) -> list[str]:
-    """Last names if all modules with that name are meant (engines expect these), full paths otherwise."""
+    """Last names if all modules with that name are selected (engines expect last names), full paths
+    otherwise.
+    """
     others = {path.rpartition(".")[2] for path in modules if path not in paths}
     return sorted(
         {

@@ -1,6 +1,6 @@
 """Finds the weights that training changed: compares both checkpoints' bytes up to the first difference.
 
-An unchanged weight is read only once; of a changed one, little is read here.
+An unchanged weight is read only once, and a changed one only up to the first difference.
 """
 
 from __future__ import annotations

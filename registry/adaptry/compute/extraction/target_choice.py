@@ -133,7 +133,9 @@ class TargetChooser:
         return TargetChoice(weight, "nothing", reason=reason)
 
     def _whole(self, weight: WeightPair) -> TargetChoice:
-        """By modules_to_save, which copies the module: for one with submodules, it would copy all of them."""
+        """A choice of modules_to_save, which copies the module: if it has submodules, all of them would be
+        copied.
+        """
         if not weight.path or weight.path in self._owners:
             return TargetChoice(
                 weight,

@@ -21,7 +21,7 @@ _HEAD = "model_head.safetensors"
 
 
 def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> PeftAdapter:
-    """Raises `Unsupported` for anything but a sum of factors."""
+    """The description of the LoRA in PEFT's terms. Raises `Unsupported` for anything but a sum of factors."""
     adapter = entry.adapter
     for module in adapter.spec.modules:
         _refuse(module, entry)

@@ -23,8 +23,8 @@ _ROLES = {
 
 
 def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> PeftAdapter:
-    """Raises `CheckFailed` if the part is not determined, or the base is not that part, and `Unsupported` if
-    PEFT behaves differently from diffusers.
+    """The description of the part's LoRA in PEFT's terms. Raises `CheckFailed` if the part is not determined,
+    or the base is not that part, and `Unsupported` if PEFT behaves differently from diffusers.
     """
     parts: dict[str, list[ModuleSpec]] = {}
     for module in entry.adapter.spec.modules:

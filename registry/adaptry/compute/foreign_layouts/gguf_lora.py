@@ -59,7 +59,7 @@ def convert_gguf_to_peft(file: Path, label: str, base: BaseRecord | None) -> Laz
 
 
 def open_gguf_as_peft(file: Path, label: str, base: BaseRecord | None) -> Adapter:
-    """A view of `file` in PEFT's layout. Raises what `convert_gguf_to_peft` raises, but does not check that
+    """A view of `file` in PEFT's layout. Raises the errors of `convert_gguf_to_peft`, but does not check that
     PEFT can load it onto the base.
     """
     known = _require_base(base, label)

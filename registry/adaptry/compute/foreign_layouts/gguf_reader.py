@@ -112,7 +112,9 @@ def find_gguf(path: Path) -> Path | None:
 
 
 def read_gguf(file: Path, label: str) -> GgufLora:
-    """Raises `InvalidWeights` (not GGUF, or single factors), `Unsupported` (not a LoRA, or quantised)."""
+    """Reads the file. Raises `InvalidWeights` (not GGUF, or single factors), `Unsupported` (not a LoRA, or
+    quantised).
+    """
     gguf = import_gguf()
     content = FolderContent(file.parent, [file.name])  # opened first, to notice changes from now on
     try:
@@ -134,7 +136,7 @@ def read_gguf(file: Path, label: str) -> GgufLora:
 
 def _base_name(name: str | None, url: str | None) -> str | None:
     """The base by a name under which it can be loaded: the repository's, or a path. llama.cpp's converter
-    writes a title instead (`Model` for `org/model`), beside the repository's address if there is one.
+    writes a title instead (`Model` for `org/model`), next to the repository's address, if there is one.
     """
     if url and (found := _REPOSITORY.fullmatch(url)):
         return found[1]

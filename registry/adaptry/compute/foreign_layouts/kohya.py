@@ -41,8 +41,8 @@ METHODS = frozenset(_ROLES)
 
 
 def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> PeftAdapter:
-    """Raises `CheckFailed` without a base, or if it is not the chosen part, and `Unsupported` for anything
-    but factors and alphas.
+    """The description of the part's adapter in PEFT's terms. Raises `CheckFailed` without a base, or if the
+    base is not the chosen part, and `Unsupported` for anything but factors and alphas.
     """
     if base is None:
         raise CheckFailed(
@@ -82,7 +82,7 @@ def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> 
 
 def _spell(prefix: str, paths: Sequence[str]) -> Iterable[tuple[str, str]]:
     """The possible names: sd-scripts always writes CLIP's `text_model`, which newer versions of transformers
-    dropped, and a UNet's modules under diffusers' names (SD 1.5) or the original ones (SDXL).
+    dropped, and it writes a UNet's modules under diffusers' names (SD 1.5) or the original ones (SDXL).
     """
     named = [(path, name) for path in paths for name in _names(prefix, path)]
     for path, name in (*named, *(original_names(paths) if prefix == "lora_unet" else ())):

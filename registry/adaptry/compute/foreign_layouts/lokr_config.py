@@ -28,8 +28,8 @@ class LokrConfig:
 
 
 def lokr_config(entry: ForeignInput, modules: Sequence[ModuleSpec], weights: _Shapes) -> LokrConfig:
-    """`weights` has the shape of the weight of each module. Raises `Unsupported` if no config makes PEFT
-    divide them like this.
+    """The config of a LoKr. `weights` has the shape of each module's weight. Raises `Unsupported` if no
+    config makes PEFT divide them like this.
     """
     tensors = entry.adapter.tensors
     shapes = {
@@ -68,8 +68,8 @@ def _cuts_so(factor: int, left: Mapping[str, tuple[int, int]], weights: _Shapes)
 
 
 def _rank(shapes: _Shapes, left: tuple[int, int], weight: tuple[int, ...]) -> int:
-    """The rank of the factored matrices; if neither is factored, the smallest for which PEFT does not factor
-    w2.
+    """The rank of the factored matrices; if neither is factored, the smallest rank for which PEFT does not
+    factor w2.
     """
     for role in ("lokr_w2_b", "lokr_w1_b"):
         if role in shapes:

@@ -18,7 +18,9 @@ _EMBEDDING = {"lora_a": "lora_embedding_A", "lora_b": "lora_embedding_B"}
 
 
 def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> PeftAdapter:
-    """Raises `Unsupported` if PEFT cannot do the same as mlx-lm, and `CheckFailed` if the base is needed."""
+    """The description of the adapter in PEFT's terms. Raises `Unsupported` if PEFT cannot do the same as
+    mlx-lm, and `CheckFailed` if the base is needed.
+    """
     spec, label = entry.adapter.spec, entry.label
     is_dora = "dora" in spec.traits
     for module in spec.modules:

@@ -53,7 +53,8 @@ class PeftModule:
 @dataclass(frozen=True, slots=True)
 class PeftAdapter:
     """The whole adapter. `fields` are fields of the config that differ between adapters of the `method`.
-    `notes` are sentences for the user. `model` is its model, if the base has several.
+    `notes` are sentences for the user. `model` names the model that the adapter belongs to, if the base has
+    several.
     """
 
     modules: tuple[PeftModule, ...]

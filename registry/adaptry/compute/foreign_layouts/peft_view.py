@@ -33,7 +33,7 @@ class ViewedTensor:
 
 
 class ViewContent(Content):
-    """The two files, made of those of `source`, if they are a folder's. The last tensor is cached, since
+    """The two virtual files, plus the files of `source` if it is a folder. The last tensor is cached, since
     readers request a tensor in pieces.
     """
 
@@ -84,8 +84,8 @@ class ViewContent(Content):
 
 
 def view(adapter: Adapter, lora: PeftAdapter, label: str) -> Adapter:
-    """`adapter` as PEFT would have written it. Raises `Unsupported` if PEFT would read other scales, ranks or
-    modules, and `CheckFailed` if there are no modules.
+    """A view of `adapter` as PEFT would have written it. Raises `Unsupported` if PEFT would read other
+    scales, ranks or modules, and `CheckFailed` if there are no modules.
     """
     if not lora.modules:
         raise CheckFailed(f"{label} updates no module, so there is nothing to convert to PEFT's layout")
@@ -99,7 +99,9 @@ def view(adapter: Adapter, lora: PeftAdapter, label: str) -> Adapter:
 
 
 def checked(made: Adapter, lora: PeftAdapter, label: str) -> Adapter:
-    """`made`, if PEFT reads it like `lora`: a pattern for one module may match another's name."""
+    """Returns `made` if PEFT reads it like `lora`. It may not, since a pattern for one module may match
+    another module's name.
+    """
     meant = {module.path: module for module in lora.modules}
     found = {module.path: module for module in made.spec.modules}
     odd = [

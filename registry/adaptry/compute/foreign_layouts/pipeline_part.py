@@ -45,8 +45,8 @@ def placed_part(
     part: str | None,
     label: str,
 ) -> PlacedPart:
-    """The part of the file (`modules`, by part) that the base is, with names there. Raises `CheckFailed` if
-    it is not a part, or could be two.
+    """The part of the file (`modules`, by part) to which the base corresponds, with the names in the base.
+    Raises `CheckFailed` if the base corresponds to no part, or possibly to two.
     """
     if part is not None and part not in modules:
         raise CheckFailed(f"{label} has no part {part[:40]}, only {', '.join(modules)}")
@@ -86,8 +86,8 @@ def left_out(modules: Mapping[str, Sequence[ModuleSpec]], chosen: str, label: st
 
 
 def _model_of(base: BaseRecord, part: str, label: str) -> BaseRecord:
-    """The base itself if it is one model, else the part of the pipeline. Raises `CheckFailed` if there is
-    none.
+    """The base itself if it is a single model, else the part of the pipeline. Raises `CheckFailed` if there
+    is none.
     """
     if _PIPELINE not in str(base.facts.get("model_type")):
         return base

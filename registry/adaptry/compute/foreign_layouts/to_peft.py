@@ -42,8 +42,8 @@ _METHODS: Mapping[str, frozenset[str]] = {"kohya": kohya.METHODS}
 
 @dataclass(frozen=True, slots=True)
 class PeftView:
-    """The adapter as PEFT would have written it, with notes for the user. `model` is its model, if the base
-    has several.
+    """The adapter as PEFT would have written it, with notes for the user. `model` names the model that the
+    adapter belongs to, if the base has several.
     """
 
     adapter: Adapter
@@ -68,7 +68,7 @@ def open_as_peft(
 
 def parent_as_peft(parent: ParentAdapter) -> tuple[ParentAdapter, tuple[str, ...]]:
     """A view of `parent` in PEFT's layout, with its base as `open_as_peft` needs it, and notes for the user.
-    Raises what `open_as_peft` raises.
+    Raises the errors of `open_as_peft`.
     """
     if parent.adapter.format is PEFT:
         return parent, ()
@@ -79,10 +79,10 @@ def parent_as_peft(parent: ParentAdapter) -> tuple[ParentAdapter, tuple[str, ...
 def convert_to_peft(
     parent: ParentAdapter, base: BaseRecord | None = None, part: str | None = None
 ) -> LazyAdapter:
-    """Another tool's `parent` in PEFT's layout. If `base` is given, PEFT loads all of it, and it is the
-    declared base of the result, unless the parent's is known.
+    """Another tool's `parent` in PEFT's layout. If `base` is given, PEFT can load the whole result onto it,
+    and it becomes the result's declared base unless the parent's base is known.
 
-    Raises what `open_as_peft` raises, and `CheckFailed` if it does not fit the base.
+    Raises the errors of `open_as_peft`, and `CheckFailed` if it does not fit the base.
     """
     made = open_as_peft(parent.adapter, parent.label, base, part)
     notes = made.notes

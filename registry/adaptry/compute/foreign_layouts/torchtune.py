@@ -20,8 +20,8 @@ _AS_THEY_ARE = frozenset(["qwen2"])
 
 
 def describe(entry: ForeignInput, base: BaseRecord | None, part: str | None) -> PeftAdapter:
-    """Raises `CheckFailed` (no base, which determines the order of rows; no scale), `Unsupported` (a model
-    whose layout in torchtune is unknown here).
+    """The description of the adapter in PEFT's terms. Raises `CheckFailed` (no base, which determines the
+    order of rows; no scale), `Unsupported` (a model whose layout in torchtune is unknown here).
     """
     missing = [key for key in ("r", "lora_alpha") if key not in entry.adapter.config.fields]
     if missing:
@@ -62,7 +62,7 @@ def _is_reordered(base: BaseRecord, label: str) -> bool:
 
 
 def _refuse_fused(entry: ForeignInput, base: BaseRecord) -> None:
-    """Raises `Unsupported` if torchtune adapts a part of a weight that PEFT adapts as one."""
+    """Raises `Unsupported` if torchtune adapts a part of a weight that PEFT can only adapt as a whole."""
     names = {name.rpartition(".")[0].rpartition(".")[2] for name in base.tensors}
     for module in entry.adapter.spec.modules:
         last = module.path.rpartition(".")[2]
@@ -85,7 +85,9 @@ def _renamed(module: ModuleSpec, base: BaseRecord | None, label: str) -> list[Re
 
 
 def _order(module: ModuleSpec, heads: int, label: str) -> tuple[int, ...]:
-    """For each row of transformers, the row of torchtune: for each head the even rows, then the odd ones."""
+    """The row of torchtune for each row of transformers: in each head, the even rows and then the odd
+    ones.
+    """
     if not heads or module.fan_out % (2 * heads):
         raise CheckFailed(
             f"{label}: {module.path} has {module.fan_out:,} outputs, which is not a multiple of the base's"

@@ -73,7 +73,9 @@ def convert_layout(parent: ParentAdapter, base: BaseRecord, to: LayoutVersion) -
 
 
 def _without_dropout(adapter: Adapter) -> Adapter:
-    """The adapter without a value with which PEFT refuses fused experts, and which the conversion resets."""
+    """The adapter without its dropout, with which PEFT would refuse fused experts. The conversion
+    resets it.
+    """
     if not adapter.config.fields.get("lora_dropout"):
         return adapter
     return replace(adapter, config=AdapterConfig({**adapter.config.fields, "lora_dropout": 0.0}))

@@ -115,7 +115,9 @@ def convert_modules(
 
 
 def _renamed(target: TargetTensor, weights: LoadedNames, to: LayoutVersion) -> ConvertedModule:
-    """A module that stays one; for the whole parameter if its experts are stored separately."""
+    """A module that remains a single one; it is for the whole parameter if its experts are stored
+    separately.
+    """
     module = target.module
     experts = target.expert.count if target.expert else 1
     path = module.path
@@ -144,7 +146,7 @@ def _put_together(name: str, parts: list[TargetTensor], weights: LoadedNames) ->
 
 
 def _nested(fused: list[ConvertedModule]) -> list[ConvertedModule]:
-    """The parameters of one module, each with as many `base_layer` as PEFT adds."""
+    """The parameters of one module, each with as many `base_layer` parts in its path as PEFT adds."""
     by_path: dict[str, list[ConvertedModule]] = {}
     for module in fused:
         by_path.setdefault(module.path, []).append(module)

@@ -20,8 +20,8 @@ LAYOUTS: tuple[LayoutVersion, ...] = ("transformers4", "transformers5")
 
 @dataclass(frozen=True, slots=True)
 class LoadedNames:
-    """A base's weights by name on disk, with the parameter in memory in transformers 5 that each is, or is
-    part of.
+    """A base's weights by name on disk, each with the parameter of transformers 5 in memory that it is, or is
+    a part of.
     """
 
     by_part: Mapping[str, LoadedTensor]
@@ -48,8 +48,8 @@ class LoadedNames:
 
 
 def _with_prefix_of(name: str, known: str, target: str) -> str | None:
-    """`target`, with the prefix added or removed by which `name` differs from `known`; None if they differ
-    otherwise.
+    """`target`, with the prefix added or removed that distinguishes `name` from `known`; None if these differ
+    in anything else.
     """
     if name == known:
         return target

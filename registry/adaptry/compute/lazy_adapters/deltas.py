@@ -50,7 +50,9 @@ class AdapterDeltas:
 
 
 def open_adapter_deltas(parent: ParentAdapter) -> AdapterDeltas:
-    """Raises `Unsupported`, `CheckFailed`, with a remedy, unless the adapter is a sum of factors."""
+    """Opens the updates of an adapter. Raises `Unsupported`, `CheckFailed`, with a remedy, unless the adapter
+    is a sum of factors.
+    """
     adapter, label = parent.adapter, parent.label
     if adapter.format is not PEFT:
         raise Unsupported(
@@ -83,7 +85,9 @@ def _remedy(parent: ParentAdapter) -> str:
 
 
 def _convert_command(parent: ParentAdapter, ending: str) -> str:
-    """The command that converts an adapter; the result is beside it, with an ending in its name."""
+    """The command that converts an adapter; the result is written next to it, with a suffix added to the
+    name.
+    """
     label = parent.label
     if parent.revision is not None:
         return f"`adaptry convert {label} -o {label.partition('@')[0]}-{ending}`"

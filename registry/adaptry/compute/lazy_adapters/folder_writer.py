@@ -64,8 +64,8 @@ def write_adapter(
 ) -> ComputeResult:
     """Computes the adapter into the folder `target`, which appears complete or not at all.
 
-    Raises `MissingDependency` (no torch), what `output_folder` raises, and what the adapter's own `compute`
-    raises.
+    Raises `MissingDependency` (no torch), the errors of `output_folder`, and the errors of the adapter's own
+    `compute`.
     """
     require_torch("this needs torch")
     with output_folder(target, replace=replace) as folder:
@@ -73,8 +73,8 @@ def write_adapter(
 
 
 def write_adapter_into(adapter: LazyAdapter, folder: Path, progress: Progress = no_progress) -> ComputeResult:
-    """Writes the adapter's files into an empty folder that the caller manages. Raises what `compute` raises,
-    and `Invalid` if a file of a parent changed in the meantime.
+    """Writes the adapter's files into an empty folder that the caller manages. Raises the errors of
+    `compute`, and `Invalid` if a file of a parent changed in the meantime.
     """
     require_torch("this needs torch")
     figures: list[ModuleFigures] = []

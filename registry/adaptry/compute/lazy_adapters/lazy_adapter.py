@@ -29,8 +29,8 @@ Json: TypeAlias = dict[str, Any]
 @dataclass(frozen=True, slots=True)
 class ParentAdapter:
     """An adapter from which another is derived: the user's name for it, its revision if a registry has it,
-    and its base, if that is known, with its registered name. `written` is the adapter as in its files, if
-    `adapter` is what PEFT reads of them.
+    and its base with the registered name, if the base is known. `written` is the adapter as in its files, if
+    `adapter` is the view of them that PEFT has.
     """
 
     adapter: Adapter
@@ -49,7 +49,7 @@ class ParentAdapter:
         return self.base_name or (self.base.id.brief if self.base else "no base")
 
     def recipe_entry(self) -> Json:
-        """Its identification in a recipe: its revision, else the digests of its weights and config."""
+        """How a recipe identifies it: its revision, else the digests of its weights and config."""
         if self.revision is not None:
             return {"revision": str(self.revision)}
         adapter = self.written or self.adapter

@@ -52,7 +52,7 @@ def add_rounding_error(
 
 
 def check_values(update: Delta, label: str) -> Delta:
-    """`update` as read from a file. Raises `InvalidWeights` if it has NaN or infinity."""
+    """Checks an `update` that was read from a file. Raises `InvalidWeights` if it has NaN or infinity."""
     if not _is_finite(update):
         raise InvalidWeights(
             f"{label} has NaN or infinite values, so it cannot be used:"
@@ -77,5 +77,7 @@ def _is_finite(update: Factors | Tensor) -> bool:
 
 
 def _has_finite_values(values: Tensor) -> bool:
-    """The extremes of values with a NaN are NaN. `isfinite` of every value takes ten times as long."""
+    """Whether all values are finite. If one is NaN, the minimum and maximum are NaN. Calling `isfinite` on
+    every value takes ten times as long.
+    """
     return not values.numel() or all(bool(extreme.isfinite()) for extreme in values.aminmax())

@@ -1,4 +1,4 @@
-"""Selects the parent whose whole weights (saved modules, biases, token rows) a result gets.
+"""Selects the parent from which a result gets its whole weights (saved modules, biases, token rows).
 
 Two heads cannot be added. If only one parent has whole weights, or all have the same bytes, they are copied
 unchanged; otherwise the caller chooses a parent, or none.
@@ -46,7 +46,8 @@ _TOKENIZER = (
 @dataclass(frozen=True, slots=True)
 class WholeWeights:
     """The whole weights of a result: tensors of `adapter` by their names in the result's file, the config's
-    fields about them, and the tokenizer that belongs to them. `label` is the user's name of `adapter`.
+    fields about these tensors, and the tokenizer that belongs to them. `label` is the user's name of
+    `adapter`.
     """
 
     adapter: Adapter | None = None
@@ -76,8 +77,8 @@ NO_WHOLE_WEIGHTS = WholeWeights()
 def choose_whole_weights(parents: Sequence[ParentAdapter], choice: str | None = None) -> WholeWeights:
     """The whole weights of a result derived from `parents`.
 
-    `choice` is the label of a parent, `none` to leave them out, or None if there is no choice to make. Raises
-    `CheckFailed` if several parents have different ones and none is chosen, or if the choice is not a parent.
+    `choice` is the label of a parent, `none` to leave them out, or None for no choice. Raises `CheckFailed`
+    if several parents have different ones and none is chosen, or if the choice is not a parent.
     """
     bringing = [parent for parent in parents if parent.adapter.spec.extras]
     if choice == DROP:
@@ -107,8 +108,8 @@ def choose_whole_weights(parents: Sequence[ParentAdapter], choice: str | None = 
 def place_beside(whole: WholeWeights, sites: Sequence[WeightSite], task: object) -> WholeWeights:
     """The whole weights of a result that also has LoRAs at `sites`, for a model of the type `task`.
 
-    A LoRA moves the module's own parameters into `base_layer`, and PEFT ignores a bias with the name that it
-    had before. Raises `CheckFailed` if a site is in a module that is saved whole: PEFT ignores its LoRA.
+    A LoRA moves the module's own parameters into `base_layer`, and PEFT ignores a bias under its previous
+    name. Raises `CheckFailed` if a site is in a module that is saved whole: PEFT ignores its LoRA.
     """
     if whole.adapter is None:
         return whole

@@ -1,8 +1,8 @@
 """Diagnoses a tensor that differs from the merge: other roundings, another scale, or something else.
 
 `found − base` is fitted by the adapters' updates (least squares, float64). If the residual is only rounding,
-the factors show what happened: 0 nothing was applied, 2 applied twice, −1 the wrong sign, 1/√r rsLoRA treated
-as plain LoRA.
+the factors show what happened: 0 means that nothing was applied, 2 that it was applied twice, −1 the wrong
+sign, 1/√r rsLoRA treated as plain LoRA.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def diagnose(
     found: Shards,
     labels: dict[int, str],
 ) -> TensorVerdict:
-    """`counted` with its error and the kind of difference. `labels` are the user's names by adapter `id`."""
+    """Completes the verdict `counted` with the error and the kind of difference. `labels` are the user's
+    names by adapter `id`.
+    """
     if not {pair.expected.dtype, pair.expected.source.dtype} <= PLAIN_FLOATS:
         return counted.model_copy(update={"state": "differs", "hint": _UNTOUCHED})
     try:

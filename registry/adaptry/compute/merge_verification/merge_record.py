@@ -1,4 +1,6 @@
-"""Reads a merged checkpoint's `adaptry_merge.json`, and checks that the inputs are those that it names."""
+"""Reads a merged checkpoint's `adaptry_merge.json`, and checks that the inputs are those that the record
+names.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ _LIMITS = strictjson.JsonLimits(size=16 << 20, depth=16, nodes=500_000)
 
 
 def read_merge_record(folder: Path) -> MergeRecord:
-    """Raises `NotFound` if the record is missing, and `InvalidConfig` if it is not a valid record."""
+    """Reads the record. Raises `NotFound` if the record is missing, and `InvalidConfig` if it is not a valid
+    record.
+    """
     path = folder / RECORD_FILE
     if not path.is_file():
         raise NotFound(f"{folder} has no {RECORD_FILE} with its inputs: pass them with --base and --adapter")
@@ -33,9 +37,7 @@ def read_merge_record(folder: Path) -> MergeRecord:
 
 
 def check_inputs(record: MergeRecord, inputs: Sequence[WeightedAdapter]) -> None:
-    """Raises `CheckFailed` if an adapter is no longer the merged one: a name may have moved; digests do
-    not.
-    """
+    """Raises `CheckFailed` if an adapter is no longer the merged one: names can move, digests cannot."""
     for named, entry in zip(record.inputs, inputs, strict=True):
         found = entry.adapter.weights_digest()
         if found != named.weights:

@@ -1,4 +1,4 @@
-"""The second pass over a tensor: sums over its blocks, and a diagnosis from them."""
+"""The second pass over a tensor: sums over its blocks, and a diagnosis based on these sums."""
 
 from __future__ import annotations
 
@@ -143,7 +143,9 @@ def _word(dtype: torch.dtype) -> str:
 
 
 def _is_within_a_sum(block: ValueBlock, found: Tensor, eps: float) -> bool:
-    """Whether all elements differ by at most another order of summation and the rounding to the dtype."""
+    """Whether every difference can be explained by another order of summation and the rounding to the
+    dtype.
+    """
     if block.reach is None:
         return False
     exact = block.stored.double() + sum(delta.double() for delta in block.deltas)

@@ -1,4 +1,6 @@
-"""Blocks of values of a tensor that differs: the found values, the base, each adapter's update, the sum."""
+"""Blocks of values of a tensor that differs: the found values, the base's, each adapter's update, and the
+expected sum.
+"""
 
 from __future__ import annotations
 

@@ -48,8 +48,8 @@ class TensorVerdict(_Value):
 
 
 class Verification(_Value):
-    """The verdicts in the order of the base's files; `config`: differences of the configs; `notes` of the
-    plan.
+    """The verdicts in the order of the base's files; `config`: differences of the configs; `notes`: those of
+    the plan.
     """
 
     tensors: tuple[TensorVerdict, ...]

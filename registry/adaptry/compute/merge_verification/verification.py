@@ -1,7 +1,7 @@
 """The pass over a checkpoint: computes each tensor like a merge, and compares instead of writing.
 
-Equal means bit for bit what `adaptry merge` writes, in the checkpoint's dtype. Each thread has a few rows of
-a weight in memory. Tensors that differ are then examined again, one at a time.
+Equal means the same bits that `adaptry merge` writes, in the checkpoint's dtype. Each thread has a few rows
+of a weight in memory. Tensors that differ are then examined again, one at a time.
 """
 
 from __future__ import annotations
@@ -39,12 +39,11 @@ def verify(
     threads: int | None = None,
     progress: Progress = no_progress,
 ) -> Verification:
-    """Whether `checkpoint` is what `plan` would write, except for names, files and dtypes.
+    """Whether `checkpoint` equals the result of `plan`, except for names, files and dtypes.
 
     `tolerance`: allowed difference of a computed element, in units in the last place of its dtype.
-    `is_measuring`: compute errors also for tensors within it, if adapters change them. Raises
-    `MissingDependency` (torch is needed and missing), `InvalidWeights` (a file that is truncated while it is
-    read).
+    `is_measuring`: also compute the errors of adapted tensors that are within it. Raises `MissingDependency`
+    (torch is needed and missing), `InvalidWeights` (a file that is truncated while it is read).
     """
     facts = fingerprint(checkpoint).facts
     expected = facts_of_merge(plan)
@@ -71,7 +70,7 @@ def verify(
 
 
 def _recast(pair: TensorPair) -> TensorPair | None:
-    """The pair with its expected tensor, in the found dtype if possible; None if they cannot be compared."""
+    """The pair, with its expected tensor in the found dtype if possible; None if they cannot be compared."""
     tensor, info = pair.expected, pair.location.info
     if info.shape != tensor.shape:
         return None

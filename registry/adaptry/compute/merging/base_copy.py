@@ -23,7 +23,7 @@ _DTYPES: Mapping[str, Dtype] = {"float32": "F32", "float16": "F16", "bfloat16": 
 
 
 class BaseCopy(BaseModel):
-    """The copy of the base that is merged into, and the reason as a sentence."""
+    """The copy of the base into which adapters are merged, and the reason as a sentence."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -37,7 +37,7 @@ def choose_copy(
     requested: BaseCopyKind | None,
     base_evidence: str = "",
 ) -> tuple[BaseCopy | None, list[str]]:
-    """The copy to merge into, and notes; None if nothing is quantised. `base_evidence` is the evidence that
+    """The copy to merge into (None if nothing is quantised), and notes. `base_evidence` is the evidence that
     this base is the original of the named one, if there is any.
 
     Raises `CheckFailed` if several copies are possible and `requested` does not choose one, or chooses a

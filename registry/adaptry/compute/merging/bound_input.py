@@ -39,7 +39,7 @@ _TOLD = frozenset(
 @dataclass(frozen=True, slots=True)
 class BoundInput:
     """`entry` bound to the base, the tensors to which it adds rows, and notes: parts that the config declares
-    and the file lacks, and effects of its variant on the result.
+    but the file lacks, and effects of the adapter's variant on the result.
     """
 
     entry: WeightedAdapter
@@ -72,7 +72,7 @@ class BoundInput:
 
 @dataclass(frozen=True, slots=True)
 class BoundInputs:
-    """All inputs of a merge, in their order, and the base with the layers that they replicate."""
+    """All inputs of a merge, in their order, and the base, with layers replicated as the inputs declare."""
 
     inputs: tuple[BoundInput, ...]
     checkpoint: HfCheckpoint
@@ -131,7 +131,7 @@ def _require(
     resize_vocab: bool,
     other_base: bool,
 ) -> BoundInput:
-    """The input, if it can be merged into `checkpoint`."""
+    """The input. Raises an error unless it can be merged into `checkpoint`."""
     require_complete(entry.label, bound)
     rows = new_rows(entry.label, bound.module_map, checkpoint, resize_vocab)
     require_places(entry.label, bound, checkpoint)

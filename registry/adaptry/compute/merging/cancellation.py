@@ -35,10 +35,10 @@ from adaptry.core.errors import CheckFailed
 
 
 def check_cancellation(plan: MergePlan) -> MergePlan:
-    """The plan, with a note if the updates cancel each other in some weights. Reads the factors if an input
-    has a negative weight, otherwise those of the first weight (an adapter can be another one's negative).
-    For methods that form updates densely, it computes the smallest weight, and the others only if that is 0.
-    Raises `CheckFailed` if the updates cancel in every weight, `InvalidWeights`.
+    """The plan, with a note if the updates cancel each other in some weights. Reads all factors if an input
+    has a negative weight, otherwise only those of the first weight (one adapter can be the negative of
+    another). For methods that form updates densely, computes the smallest weight first, and the others only
+    if its update is 0. Raises `CheckFailed` if the updates cancel in every weight, `InvalidWeights`.
     """
     adapted = [tensor for tensor in plan.changed_tensors if tensor.is_adapted]
     if len(plan.inputs) < 2 or not adapted:
@@ -62,7 +62,7 @@ def check_cancellation(plan: MergePlan) -> MergePlan:
 
 
 class _Identities:
-    """What an adapter is: its weights by digest, and its config."""
+    """The identity of each adapter: the digest of its weights, and its config."""
 
     def __init__(self) -> None:
         self._known: dict[int, str] = {}  # by the id of a view, which the plan holds
@@ -144,7 +144,7 @@ def _is_formed_densely(tensor: OutputTensor) -> bool:
 
 
 def _are_weights_cancelled(changes: Sequence[WholeChange], identities: _Identities) -> bool:
-    """Whether the weights of each adapter's changes sum to 0."""
+    """Whether the weights of the changes by each adapter sum to 0."""
     weights = [change.weight for change in changes]
     if not changes or (min(weights) >= 0 and any(weights)) or (max(weights) <= 0 and any(weights)):
         return not changes

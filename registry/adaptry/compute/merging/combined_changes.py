@@ -124,8 +124,8 @@ def _placed(entry: BoundInput, site: WeightSite) -> TargetTensor:
 
 
 def _check_alone(inputs: Sequence[BoundInput]) -> None:
-    """Raises `CheckFailed` if several inputs replace a weight, or one replaces and another updates it: only a
-    single replacement has a meaning.
+    """Raises `CheckFailed` if several inputs replace a weight, or one replaces and another updates it: a
+    replacement only makes sense alone.
     """
     changed = {target.tensor for entry in inputs for target in entry.module_map.placed}
     seen: dict[str, str] = {}

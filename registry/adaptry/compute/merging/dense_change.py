@@ -27,7 +27,9 @@ _CACHE_LINE = 64
 
 
 def merge_dense_tensor(tensor: OutputTensor, sink: TensorSink, tally: ValueTally | None = None) -> None:
-    """`tally` counts changed values. Raises `InvalidWeights` if a change does not fit the tensor."""
+    """Writes the changed tensor. `tally` counts changed values. Raises `InvalidWeights` if a change does not
+    fit the tensor.
+    """
     import torch
 
     def read_bias() -> Tensor | None:
@@ -110,8 +112,8 @@ def _merge_whole(
 
 
 def _working_dtype(stored: torch.dtype, tensor: OutputTensor) -> torch.dtype:
-    """The dtype in which the base's values are changed: as stored; as float32 if the result's dtype differs,
-    so that the sum is rounded once.
+    """The dtype in which the base's values are changed: the stored dtype, or float32 if the result's dtype
+    differs, so that the sum is rounded only once.
     """
     import torch
 
@@ -123,7 +125,7 @@ def _working_dtype(stored: torch.dtype, tensor: OutputTensor) -> torch.dtype:
 
 @contextlib.contextmanager
 def _fitting(tensor: OutputTensor) -> Iterator[None]:
-    """Raises `InvalidWeights` for torch's errors for tensors that do not fit together."""
+    """Converts torch's errors about tensors that do not fit together into `InvalidWeights`."""
     try:
         yield
     except (LookupError, RuntimeError, ValueError) as error:
@@ -142,7 +144,7 @@ def _require_shape(result: Tensor, shape: tuple[int, ...], tensor: OutputTensor)
 
 
 def read_base_weight(reader: ShardReader, place: BaseTensor) -> Tensor:
-    """The base's tensor at `place`; if it is packed, dequantised and rounded to its dtype in the result."""
+    """The base's tensor at `place`; a packed one is dequantised and rounded to its dtype in the result."""
     from adaptry.compute.tensors.adapter_tensors import DTYPES
 
     if place.packed is None:
@@ -158,8 +160,8 @@ def _bytes(tensor: Tensor) -> memoryview:
 
 
 def _read(reader: ShardReader, shard: str, info: TensorInfo) -> Tensor:
-    """A tensor of a file, as far from a cache line in memory as in the file. transformers maps files, and the
-    order in which MKL sums a matrix times a vector depends on where the matrix begins.
+    """Reads a tensor of a file to memory with the same alignment to cache lines as in the file. transformers
+    maps files, and the order in which MKL sums a matrix times a vector depends on where the matrix begins.
     """
     import torch
 

@@ -33,8 +33,8 @@ _CONFIGS = ("text_config", "vision_config", "llm_config")
 
 
 def dequantised_view(view: LogicalView, int8_dtype: str) -> HfCheckpoint:
-    """The checkpoint as if dequantised: shapes and dtypes of the result, with the positions of the codes in
-    files.
+    """The checkpoint as if it were dequantised: shapes and dtypes of the result, with the positions of the
+    codes in files.
 
     Four-bit weights get the dtype that they were quantised from, eight-bit ones `int8_dtype` (as in
     safetensors).
@@ -111,7 +111,7 @@ def _from_int8(parts: Mapping[str, Tensor]) -> Tensor:
 
 
 def _scaled(values: Tensor, scales: Tensor, block: int) -> Tensor:
-    """Each block of `values` [n] times its scale; the last block may be short. In place."""
+    """Each block of `values` [n] times its scale; the last block may be short. Works in place."""
     whole = values.numel() // block
     values[: whole * block].view(-1, block).mul_(scales[:whole].view(-1, 1))
     if whole * block < values.numel():

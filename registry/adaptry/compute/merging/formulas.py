@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def formula_of(tensor: OutputTensor) -> RowFormula | None:
-    """The formula of a tensor's only change, from headers; None if it has other changes, or no formula."""
+    """The formula of a tensor's only change, derived from headers; None if it has other changes, or no
+    formula.
+    """
     if len(tensor.changes) != 1 or tensor.packed is not None or tensor.rows is not None:
         return None
     (change,) = tensor.changes
@@ -74,7 +76,7 @@ def _of_method(change: MethodChange, tensor: OutputTensor) -> RowFormula | None:
 
 
 def _of_replacement(change: Replacement, shape: tuple[int, ...]) -> RowFormula | None:
-    """The adapter's own weight, read in the same blocks."""
+    """Replaces the weight by the adapter's own, read in the same blocks."""
     from adaptry.compute.tensors.stored_array import FLOATS, as_array
 
     info = change.adapter.tensors[change.tensor]
@@ -95,7 +97,7 @@ def _of_replacement(change: Replacement, shape: tuple[int, ...]) -> RowFormula |
 
 
 def _of_rows(change: RowReplacement, shape: tuple[int, ...]) -> RowFormula | None:
-    """Some rows of the adapter's, which are few, in place of the base's."""
+    """Replaces some rows of the base by the adapter's, which are few."""
     from adaptry.compute.tensors.stored_array import FLOATS, as_array
 
     info, places = change.adapter.tensors[change.tensor], change.rows

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class ShardReader(Protocol):
-    """The base's files."""
+    """Reads the base's files."""
 
     def read(self, shard: str, into: memoryview, at: int) -> None:
         """Fills `into` from a position of the file `shard`. Raises `InvalidWeights` if it is too short."""

@@ -124,8 +124,8 @@ class KernelChoice:
 
 def compute_on_one_thread(kernels: Iterable[str]) -> None:
     """From now on, numpy in this process and torch in this thread compute on one thread, if these kernels use
-    them; more threads would change bits. Each thread must call this, because MKL does not apply the limit
-    that another thread set. Names may be followed by a version.
+    them; with more threads, some bits would change. Each thread must call this, because MKL does not apply
+    the limit that another thread set. Names may be followed by a version.
     """
     kernels = tuple(kernels)
     if any(kernel.startswith("llvm") for kernel in kernels):
@@ -148,7 +148,7 @@ class ThreadKernels:
         self.buffer = memoryview(bytearray(BLOCK))  # for copied bytes
 
     def is_streamed(self, tensor: OutputTensor) -> bool:
-        """As in `KernelChoice`."""
+        """Like `KernelChoice.is_streamed`."""
         return self._choice.is_streamed(tensor)
 
     def begin_kernel(self, tensor: OutputTensor, base: ShardReader) -> MergeKernel:
@@ -206,8 +206,8 @@ def kernel_weight(tensor: OutputTensor) -> KernelWeight:
 
 
 def choose_kernels(device: str = "cpu", kernel: str = "auto") -> KernelChoice:
-    """`kernel` is auto, torch or llvm. Raises `MissingDependency` with the command that installs it,
-    `Invalid`.
+    """`kernel` is auto, torch or llvm. Raises `MissingDependency` (with the command that installs the kernel)
+    and `Invalid`.
     """
     if device != "cpu":
         return _on_device(device)
@@ -228,7 +228,7 @@ def choose_kernels(device: str = "cpu", kernel: str = "auto") -> KernelChoice:
 
 def compile_ahead(pool: Executor, checkpoint: HfCheckpoint, device: str, kernel: str) -> None:
     """Compiles the loop that the merge of a LoRA into most of these weights needs in `pool`, while a merge is
-    planned. If the plan needs another one, this one is not used.
+    planned. If the plan needs another loop, this one is not used.
 
     The caller's thread imports the compiler. If another thread imported it meanwhile, Ctrl-C could leave the
     interpreter's import lock with this thread (CPython acquires it outside of its `try`), and both would wait

@@ -68,7 +68,7 @@ class OutputTensor:
 
     @property
     def is_copy(self) -> bool:
-        """Whether its bytes are copied from the base."""
+        """Whether its bytes are copied unchanged from the base."""
         is_plain = not self.is_adapted and self.packed is None
         return is_plain and (self.dtype == self.source.dtype or not self.source.numel)
 

@@ -1,4 +1,6 @@
-"""Requirements on a LoRA's factors for a merge: the shapes of its weights, layers that its variant has."""
+"""Requirements on a LoRA's factors for a merge: the shapes of its weights, and the layers that its variant
+supports.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
-# The first two would else be imported by a thread of `check_inputs`: see `compile_ahead`.
+# The first two would otherwise be imported by a thread of `check_inputs`: see `compile_ahead`.
 from adaptry.adapters.inspection import plain_norms, tensor_measurement  # noqa: F401
 from adaptry.adapters.inspection.inspector import Inspector
 from adaptry.adapters.output_folder import output_folder, require_free
@@ -70,10 +70,10 @@ def merge(
 ) -> MergeRecord:
     """Writes the merged checkpoint to `target`, including `adaptry_merge.json`.
 
-    `base_evidence` is as in `plan_recipe`. Nothing is written unless everything fits. Raises what
-    `plan_merge` raises, `MissingDependency` (no torch), `Conflict` (something is at `target`),
-    `InvalidWeights` (a file that became shorter since), `Invalid` (one that changed since),
-    `CheckFailed` (values that became infinite or NaN), `StorageFull`, `Unavailable`.
+    `base_evidence` is as in `plan_recipe`. Nothing is written unless everything fits. Raises the errors of
+    `plan_merge`, `MissingDependency` (no torch), `Conflict` (something is at `target`), `InvalidWeights` (a
+    file that became shorter since), `Invalid` (one that changed since), `CheckFailed` (values that became
+    infinite or NaN), `StorageFull`, `Unavailable`.
     """
     _check_new(target)
     entries = [source.weighted for source in sources]
@@ -108,8 +108,8 @@ def merge(
 def plan_recipe(
     recipe: MergeRecipe, checkpoint: HfCheckpoint, sources: Sequence[MergeSource], base_evidence: str = ""
 ) -> MergePlan:
-    """The plan of a recipe whose base and inputs are open. `base_evidence` is the evidence that the base is
-    the original of the one that the recipe names, if there is any
+    """The plan of a recipe whose base and inputs are open. `base_evidence` is the evidence that this base is
+    the original of the base that the recipe names, if there is any
     (`adaptry.operations.quantised_variants.open_original`).
     """
     return plan_merge(
@@ -157,7 +157,9 @@ def _check_values(entry: WeightedAdapter, inspector: Inspector, tenant: str) -> 
 
 
 def _check_new(target: Path) -> None:
-    """Raises `Conflict` if the target exists: a merge never replaces a model that someone may be loading."""
+    """Raises `Conflict` if the target exists: a merge never replaces a model, since someone may be loading
+    it.
+    """
     if target.is_dir() and any(target.iterdir()):
         raise Conflict(f"{target} exists and is not empty; choose another place, or remove it first")
     require_free(target)

@@ -1,7 +1,7 @@
 """The files of a merged checkpoint other than weights: config, index, tokenizer, licence.
 
-They are copied from the base, except for what the merge changes: the dtype, the tie between embeddings and
-output head, and the map of tensors to files.
+They are copied from the base, except for the fields that the merge changes: the dtype, the tie between
+embeddings and output head, and the map of tensors to files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 def write_side_files(plan: MergePlan, folder: Path) -> None:
-    """Everything but weights, into `folder`, which exists."""
+    """Writes everything but weights into `folder`, which must exist."""
     for path in copied_files(plan):
         shutil.copyfile(path, folder / path.name)
     for name, data in generated_files(plan).items():

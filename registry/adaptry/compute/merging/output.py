@@ -68,7 +68,7 @@ class OutputWriter:
             raise
 
     def hash_in_background(self) -> None:
-        """Computes the hash in another thread from now on, a few buffers behind the writer."""
+        """Hashes in another thread from now on, a few buffers behind the writer."""
         if self._hash is not None:
             self._background = _Background(self._hash)
 
@@ -125,7 +125,9 @@ class OutputWriter:
         os.close(self._target)
 
     def _copy_in_kernel(self, shard: str, at: int, end: int, shift: int) -> int:
-        """The position that the operating system's copy reached: `end`, or `at` if it is not supported."""
+        """The position that the operating system's copy reached: `end`, or `at` if copying in the operating
+        system is not supported.
+        """
         if not hasattr(os, "copy_file_range"):
             return at
         try:

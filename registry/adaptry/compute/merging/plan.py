@@ -104,7 +104,7 @@ def plan_merge(
     larger vocabulary. `base_copy` chooses the copy, if one is quantised. `base_evidence` is the evidence that
     the base is the original of the named one. `rounding`: see `peft_rounding`. Raises `Unsupported` (a method
     or variant that cannot be merged, a base that cannot be dequantised here) and `CheckFailed` (modules or
-    shapes that do not fit, no chosen copy); each error names what, where and the remedy.
+    shapes that do not fit, no chosen copy); each error names the problem, the place and the remedy.
     """
     view = open_logical_view(checkpoint)
     chosen, notes = choose_copy(view, inputs, base_copy, base_evidence)
@@ -147,7 +147,7 @@ def plan_merge(
 
 
 def _require_castable(checkpoint: HfCheckpoint, dtype: Dtype) -> None:
-    """Raises `Unsupported` if a weight that is to be cast to `dtype` has a special float dtype."""
+    """Raises `Unsupported` if a weight that must be cast to `dtype` has a special float dtype."""
     floats = [(name, info.dtype) for name, info in checkpoint.tensors.items() if info.dtype in FLOATS]
     odd = next(((name, own) for name, own in floats if own not in PLAIN_FLOATS), None)
     if odd:
@@ -155,7 +155,9 @@ def _require_castable(checkpoint: HfCheckpoint, dtype: Dtype) -> None:
 
 
 def _changes(bound: BoundInputs, method: MethodChoice | None, other_base: bool) -> ChangeSet:
-    """The changes of all inputs: each its own for a weighted sum, or those that the method makes of them."""
+    """The changes of all inputs: for a weighted sum, the changes of each input; otherwise the combined
+    changes that the method computes.
+    """
     sides = TiedSides(bound.checkpoint, find_tied_names(bound.checkpoint))
     entries = bound.inputs if method is None else [own.whole_weights for own in bound.inputs]
     sided = [with_sides(entry, sides) for entry in entries]

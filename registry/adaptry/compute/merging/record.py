@@ -25,8 +25,8 @@ RECORD_FILE = "adaptry_merge.json"
 
 
 class MergedInput(BaseModel):
-    """An input adapter: the user's name, its weight, and the digests of its weights and config (which some
-    tools store in the weights' file).
+    """An input adapter: the user's name, its weight, and the digests of its weights and config (some tools
+    store the config in the weights' file).
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -44,7 +44,7 @@ class MergeRecord(BaseModel):
     of tensors that adapters change, and `changed` the number of those whose values differ from the base's.
     `elements` is the number of their elements, `changed_elements` the number of those that differ, and
     `lost_to_rounding` the names of the tensors whose update was mostly lost when it was rounded to the
-    result's dtype. (None: it was not counted.)
+    result's dtype. (None: not counted.)
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
@@ -107,7 +107,9 @@ def build_merge_record(
     weights: Sequence[Digest] | None = None,
     elements: ChangedElements | None = None,
 ) -> MergeRecord:
-    """Builds the record. `weights`: the adapters' digests; if None, their weights are read for them."""
+    """Builds the record. `weights`: the adapters' digests; if None, they are computed by reading the
+    weights.
+    """
     if weights is None:
         weights = [entry.named.weights_digest() for entry in plan.inputs]
     inputs = tuple(

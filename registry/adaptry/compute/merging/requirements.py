@@ -50,8 +50,8 @@ def require_places(label: str, bound: BoundAdapter, checkpoint: HfCheckpoint) ->
 
 
 def require_shapes(label: str, bound: BoundAdapter, checkpoint: HfCheckpoint, rows: RowCounts) -> None:
-    """Raises `CheckFailed`, `InvalidConfig`, `Unsupported` unless all parts fit their weights. `rows` are
-    those of tensors that grow.
+    """Raises `CheckFailed`, `InvalidConfig`, `Unsupported` unless all parts fit their weights. `rows` has the
+    new number of rows of each growing tensor.
     """
     for extra in bound.module_map.extras:
         _check_extra(label, extra, checkpoint, rows)
@@ -61,7 +61,7 @@ def require_shapes(label: str, bound: BoundAdapter, checkpoint: HfCheckpoint, ro
 
 
 def check_base(entry: WeightedAdapter, base: BaseRecord, folder: Path, other_base: bool) -> list[str]:
-    """Notes if `base`, which is in `folder`, is not the adapter's base, which shapes do not show.
+    """Notes if `base`, which is in `folder`, is not the adapter's own base. Shapes alone do not show this.
 
     Raises `CheckFailed` unless the two are copies of the same weights, or `other_base` allows it.
     """
@@ -146,7 +146,9 @@ def _check_bias(label: str, bound: BoundAdapter, target: TargetTensor, checkpoin
 
 
 def _check_extra(label: str, extra: ExtraTarget, checkpoint: HfCheckpoint, rows: RowCounts) -> None:
-    """Raises unless a full weight has the shape of the replaced one, and token rows its width."""
+    """Raises an error unless a full weight has the shape of the weight that it replaces, and token rows have
+    its width.
+    """
     shape, base = extra.extra.shape, checkpoint.tensors[extra.tensor].shape
     base = (rows.get(extra.tensor, base[0]), *base[1:]) if base else base
     is_rows = extra.extra.kind == "token_rows"

@@ -32,7 +32,7 @@ _SPARSE = ("shira", "supertuning", "adamss", "waveft")
 @dataclass(frozen=True, slots=True)
 class ChangedElements:
     """How many `elements` the adapted weights have, how many of them `changed`, and the names of the weights
-    whose update was mostly `lost`.
+    that `lost` most of their update.
     """
 
     elements: int = 0
@@ -74,8 +74,8 @@ def is_lost(tensor: OutputTensor, changed: int) -> bool:
 
 
 def _updated_elements(tensor: OutputTensor) -> int:
-    """The number of elements with an update other than zero; 0 if the changes are such that most of the
-    updates may be zero.
+    """The number of elements with an update other than zero; 0 if the kind of change allows most of the
+    update to be zero.
     """
     leaves = [leaf for change in tensor.changes for leaf in _leaves(change)]
     updates = [*tensor.updates, *(leaf for leaf in leaves if isinstance(leaf, LoraDelta))]

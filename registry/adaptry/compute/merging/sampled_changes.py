@@ -20,7 +20,8 @@ _MOST = 128
 
 def sample_changes(plan: MergePlan) -> ChangedElements:
     """The counts of the merged blocks, and the names of the weights whose update would mostly be lost.
-    Weights that are not merged in blocks are left out. Empty if nothing can be merged here.
+    Weights that are not merged in blocks are left out. The result is empty if nothing can be merged on this
+    machine.
     """
     found = ChangedElements()
     try:

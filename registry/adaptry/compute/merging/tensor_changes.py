@@ -132,7 +132,7 @@ def _replacing(entry: BoundInput, extra: ExtraTarget) -> WholeChange:
 
 
 def _append(steps: list[WholeChange], change: WholeChange, method: Method) -> None:
-    """Adds a method's change of a weight, which a step before may have replaced."""
+    """Adds a method's change of a weight, which a previous step may have replaced."""
     match steps:
         case [*_, Replacement() as own] if method.base_at_load is not None:
             steps[-1] = ChangeFromBase(own, change, method.base_at_load, change.weight)
@@ -141,7 +141,7 @@ def _append(steps: list[WholeChange], change: WholeChange, method: Method) -> No
 
 
 def _joined(was: TensorChanges, steps: list[WholeChange], entry: BoundInput) -> TensorChanges:
-    """`was` plus one adapter's steps: streamed if all of them can be, else as one whole change."""
+    """The changes `was` plus one adapter's steps: streamed if all steps can be, else as one whole change."""
     streamed = [step for step in steps if isinstance(step, StreamedChange)]
     if len(streamed) == len(steps) and not was.changes:
         updates = [replace(step.update, scale=step.update.scale * step.weight) for step in streamed]

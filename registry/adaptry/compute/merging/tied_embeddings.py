@@ -88,16 +88,16 @@ class TiedSides:
 
     @property
     def gives_rows(self) -> bool:
-        """Whether PEFT gives rows that it trains in the embedding to the head too."""
+        """Whether PEFT also gives the head the rows that it trains in the embedding."""
         return self._ties.gives_rows
 
     def is_input(self, path: str) -> bool:
-        """Whether the module is the model's own input embedding, although another one holds the weight."""
+        """Whether the module is the model's own input embedding, although another module holds the weight."""
         return path == self._ties.input
 
     def check_rows(self, entry: BoundInput, tensor: str) -> None:
-        """Raises `Unsupported` for rows of several users of a tied `tensor`, one of which is the model's own
-        input embedding: PEFT's live adapter and its merge then differ.
+        """Raises `Unsupported` for rows of several users of a tied `tensor`, if one of these is the model's
+        own input embedding: PEFT's live adapter and its merge then differ.
         """
         held = [each for each in entry.module_map.extras if each.extra.kind == "token_rows"]
         if self._ties.input and sum(each.tensor == tensor for each in held) > 1:
@@ -107,7 +107,7 @@ class TiedSides:
             )
 
     def has_rows_of_head(self, entry: BoundInput, but: tuple[int, ...]) -> bool:
-        """Whether the input has other rows for a stored head than `but`, the embedding's: PEFT then ties
+        """Whether the input's rows for a stored head differ from `but`, the embedding's: PEFT then ties
         neither.
         """
         held = (extra for extra in entry.module_map.extras if extra.extra.kind == "token_rows")
@@ -149,7 +149,7 @@ class TiedSides:
         return TiedSide(tensor, f"{self._ties.head}.weight")
 
     def _check_untying(self, entry: BoundInput, path: str, is_head: bool) -> None:
-        """Raises `Unsupported` if the name is unknown under which the result could have this side
+        """Raises `Unsupported` if it is unknown under which name the result would have this side
         separately.
         """
         ties, model_type = self._ties, self._checkpoint.config.get("model_type")

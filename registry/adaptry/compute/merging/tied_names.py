@@ -28,11 +28,11 @@ _HEADLESS = (
 class TiedNames:
     """`head`: the path of the output head, None if unknown. `bias`: the tensor its bias is tied to.
 
-    `copies`: paths of further users of the embedding that are untied with the head. `input`: the one of them
-    that is the model's own input embedding, whose rows PEFT gives to all others. `is_several`: whether
+    `copies`: paths of further users of the embedding that are untied with the head. `input`: the path, among
+    these, of the model's own input embedding, whose rows PEFT gives to all others. `is_several`: whether
     embeddings with other names share it. `has_head`: whether the base's model has a head. `config`: the
-    fields of the untied model's config. `gives_rows`: whether PEFT gives the rows that it trains in the
-    embedding to the head too; it sees only ties that the config itself states, and not those of its parts.
+    fields of the untied model's config. `gives_rows`: whether PEFT also gives the head the rows that it
+    trains in the embedding; it sees only ties that the config itself states, and not those of its parts.
     """
 
     head: str | None = "lm_head"

@@ -1,8 +1,8 @@
 """Whether a merge of an adapter would leave its base as it is, found without writing anything.
 
 For methods whose tensors begin as parts of the base's weight, only this shows whether they were trained. The
-smallest weights are merged first, and the first that changes ends it, so for a trained adapter little is
-computed.
+smallest weights are merged first, and the first one that changes ends the search, so little is computed for a
+trained adapter.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ of 8,192 products differ by less."""
 
 def leaves_base_unchanged(adapter: Adapter, base: BaseRecord, checkpoint: HfCheckpoint) -> bool:
     """Whether no weight of `checkpoint`, whose record is `base`, would change, within rounding in float32 and
-    exactly in other dtypes. False if it cannot be merged there.
+    exactly in other dtypes. False if the adapter cannot be merged into it.
     """
     try:
         plan = plan_merge(checkpoint, [WeightedAdapter(adapter, 1.0, "the adapter", base)])
@@ -50,7 +50,7 @@ def _keeps_its_form(tensor: OutputTensor) -> bool:
 
 
 class _Changed(Exception):
-    """A weight changes."""
+    """Raised when a weight changes."""
 
 
 class _Comparison:

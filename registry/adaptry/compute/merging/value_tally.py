@@ -52,7 +52,7 @@ class ValueTally:
         known: BlockTally | None = None,
     ) -> None:
         """Counts a run of the result's bytes. `read_source` returns the base's bytes for the same elements;
-        they are fewer if the result has more rows than the base. `known`: what the kernel counted.
+        they are fewer if the result has more rows than the base. `known`: the kernel's own counts, if any.
         """
         dtype = self.tensor.dtype
         if known is None:

@@ -27,7 +27,7 @@ def is_larger_vocabulary(extra: ExtraTarget, checkpoint: HfCheckpoint) -> bool:
 
 
 def new_rows(label: str, module_map: ModuleMap, checkpoint: HfCheckpoint, is_asked: bool) -> RowCounts:
-    """The rows of each growing tensor. Raises `CheckFailed` if this was not requested, or only one side
+    """The rows of each growing tensor. Raises `CheckFailed` if this was not requested, or if only one side
     grows.
     """
     rows = {

@@ -58,8 +58,8 @@ def refuse_unmergeable(entry: WeightedAdapter) -> None:
 
 
 def seen_as_peft(entry: WeightedAdapter, base: BaseRecord) -> tuple[WeightedAdapter, tuple[str, ...]]:
-    """`entry` in PEFT's layout, which merging needs, and notes. Raises what `open_as_peft` and
-    `refuse_unmergeable` raise, and `MissingDependency` (a package of its method).
+    """The input `entry` in PEFT's layout, which merging needs, and notes. Raises the errors of `open_as_peft`
+    and `refuse_unmergeable`, and `MissingDependency` (a package of its method).
     """
     refuse_unmergeable(entry)
     if entry.adapter.format is PEFT:

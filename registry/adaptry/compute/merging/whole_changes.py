@@ -1,4 +1,4 @@
-"""Changes of a tensor by everything but plain LoRAs: of the whole, in memory, or of blocks of its rows.
+"""Changes of a tensor by everything but plain LoRAs, applied to the whole tensor or to blocks of its rows.
 
 Each change takes the base's weight and returns a new one with the same shape and dtype. Several changes of
 one weight are each computed from the base's values, and their differences are summed in float32, so the
@@ -161,8 +161,8 @@ class RowReplacement:
 
 @dataclass(frozen=True, slots=True)
 class ChangeFromBase:
-    """A method's change beside a weight that replaces the base's, for a method with a part that is computed
-    from the base's weight (`Method.base_at_load`).
+    """A method's change next to a weight that replaces the base's, for methods that compute a part from the
+    base's weight (`Method.base_at_load`).
     """
 
     replacement: Replacement
@@ -239,7 +239,7 @@ def row_changes(
 
 
 def joined_rows(each: Sequence[RowChange], apply: Callable[[Tensor, int], Tensor]) -> RowChange:
-    """`apply`, which makes these changes, for blocks that suit all of them."""
+    """The function `apply`, which makes these changes, for blocks that suit all of them."""
     return RowChange(apply, max(change.depth for change in each), math.lcm(*(change.unit for change in each)))
 
 

@@ -1,4 +1,4 @@
-"""The recipe of a combination: adapters, weights, method. It is written as YAML, or given by options."""
+"""The recipe of a combination: adapters, weights, method. It is written as YAML or given as options."""
 
 from __future__ import annotations
 

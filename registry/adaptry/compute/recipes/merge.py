@@ -82,7 +82,7 @@ class MergeRecipe(BaseModel):
 
 
 def parse_dtype(text: str) -> Dtype:
-    """`bfloat16`, `bf16`, … as safetensors' name. Raises `Invalid`."""
+    """The safetensors name of `bfloat16`, `bf16`, …. Raises `Invalid`."""
     try:
         return DTYPE_NAMES[text.lower()]
     except KeyError:

@@ -50,7 +50,7 @@ class ComputeClient:
         return self._process.pid if self._process else None
 
     def describe(self, inputs: ModelInputs) -> ModelDescription:
-        """The merged model's description. Raises what opening it raises (`CheckFailed`, `Unsupported`,
+        """The merged model's description. Raises the errors of opening it (`CheckFailed`, `Unsupported`,
         `NotFound` …), and `Unavailable`."""
         for _ in range(_DEATHS):
             try:
@@ -65,8 +65,8 @@ class ComputeClient:
     ) -> Iterator[bytes]:
         """The bytes [start, end) of a file of `model`, in order.
 
-        Close the iterator to stop early. Raises `Conflict` if the inputs are now a different model,
-        `Unavailable`, `InvalidWeights`, `StorageFull`.
+        Close the iterator to stop early. Raises `Conflict` if the inputs now give a different model, and
+        `Unavailable`, `InvalidWeights` or `StorageFull`.
         """
         if not self._streams.acquire(blocking=False):
             raise Unavailable("the server is already computing its maximum number of merged files; try again")

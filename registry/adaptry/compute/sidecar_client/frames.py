@@ -28,7 +28,7 @@ class ChannelClosed(Exception):
 
 
 def send(channel: socket.socket, kind: FrameKind, payload: bytes | bytearray | memoryview = b"") -> None:
-    """Raises `ChannelClosed`."""
+    """Sends one frame. Raises `ChannelClosed`."""
     try:
         channel.sendall(_HEAD.pack(_LETTERS[kind], len(payload)))
         channel.sendall(payload)
@@ -37,7 +37,7 @@ def send(channel: socket.socket, kind: FrameKind, payload: bytes | bytearray | m
 
 
 def receive(channel: socket.socket) -> tuple[FrameKind, bytes]:
-    """Raises `ChannelClosed`, and `Unavailable` after the socket's timeout."""
+    """Receives one frame. Raises `ChannelClosed`, and `Unavailable` after the socket's timeout."""
     letter, length = _HEAD.unpack(_exactly(channel, _HEAD.size))
     kind = _KINDS.get(letter)
     if kind is None or length > (_MAX_REQUEST if kind == "request" else MAX_FRAME):

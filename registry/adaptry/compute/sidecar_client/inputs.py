@@ -20,7 +20,7 @@ class ModelInputs(_Passed):
     """A version of an adapter, and its base.
 
     `adapter` is the version's ref for messages, `revision` its digest, and `adapter_files` has the path of
-    each file. The base must have the id `base`; it is searched in `base_folders`, in order, and then among
+    each file. The base must have the id `base`; it is looked for in `base_folders`, in order, and then among
     `base_files`. `base_name` is its name for messages.
     """
 

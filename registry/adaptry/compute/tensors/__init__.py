@@ -1,3 +1,1 @@
-"""Arithmetic on weights. Only modules in this package and packages that use it import torch, numpy or
-llvmlite.
-"""
+"""Arithmetic on weights. Only this package, and packages that use it, import torch, numpy or llvmlite."""

@@ -39,7 +39,7 @@ _compiled = compile_once(_CompiledSum)  # one per dtype and process
 def left_product(left: Floats, weight: KernelWeight, load: LoadRows, address: int) -> NDArray[np.float64]:
     """leftᵀ·W [r, in] for `left` [out, r]. W is read once, in blocks that are loaded at `address`.
 
-    Raises `InvalidWeights` if the number of rows of `left` is not that of W.
+    Raises `InvalidWeights` if `left` and W have different numbers of rows.
     """
     require_shape(left.shape, (weight.rows, left.shape[1]))
     factors = padded_ranks(left)

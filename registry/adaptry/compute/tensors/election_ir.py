@@ -24,9 +24,9 @@ _ZERO = "zeroinitializer"
 
 @dataclass(frozen=True, slots=True)
 class ElectionKind:
-    """`count` updates. `pruned` by: elements of at least a magnitude stay; or those whose random number is
-    below a limit, and are then divided if `is_divided`. `is_weighted`: whether a weight is not 1. `sign` and
-    `divide`: as the parameters of these names.
+    """`count` updates. `pruned`: which elements are kept: those of at least a magnitude, or those whose
+    random number is below a limit, which are then divided if `is_divided`. `is_weighted`: whether a weight is
+    not 1. `sign` and `divide`: as the parameters of these names.
     """
 
     count: int
@@ -39,7 +39,7 @@ class ElectionKind:
 
 
 class CompiledElection:
-    """Safe from several threads."""
+    """An election compiled for this machine. Thread-safe."""
 
     def __init__(self, kind: ElectionKind) -> None:
         self._module = CompiledModule(_Source(kind).text())
@@ -49,7 +49,7 @@ class CompiledElection:
     def run(
         self, updates: Sequence[int], words: Sequence[int], numbers: np.ndarray, target: int, count: int
     ) -> None:
-        """Addresses of each update's elements, of its random numbers if there are any, and of the result;
+        """Takes the addresses of each update's elements, of its random numbers (if any), and of the result;
         `count` is a multiple of 32. `numbers` (float32): each update's weight, each update's least magnitude
         (or, as the bits of an int32, its limit), the divisor of the kept elements, and the scale.
         """

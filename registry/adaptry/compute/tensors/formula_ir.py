@@ -232,11 +232,11 @@ end:
 
 
 class CompiledFormula:
-    """A formula compiled for this machine and one dtype; safe from several threads. `run` writes float32 if
-    the formula is normalised, and `normalise` makes the result of it. If the formula takes rows of W in
-    float32 (mapped, rotated), `widen` converts them, and `narrow` converts the result of a mapped one.
-    `times` multiplies rows of W if the formula is projected (see `product_ir`). `tally` finds the largest
-    magnitude of a result, and counts what differs from W.
+    """A formula compiled for this machine and one dtype; thread-safe. `run` writes float32 if the formula is
+    normalised, and `normalise` computes the result from it. If the formula takes rows of W in float32
+    (mapped, rotated), `widen` converts them, and `narrow` converts the result of a mapped one. `times`
+    multiplies rows of W if the formula is projected (see `product_ir`). `tally` finds the largest magnitude
+    of a result, and counts the elements that differ from W.
     """
 
     def __init__(self, kind: FormulaKind, dtype: str) -> None:
@@ -302,7 +302,9 @@ def _source(kind: FormulaKind, dtype: str, rows: int) -> str:
 
 
 def _depth(kind: FormulaKind) -> str:
-    """The number of rows of A in a tile: that of columns of B, which for a rotation is W itself."""
+    """The number of rows of A in a tile, which is the number of columns of B (for a rotation, B is W
+    itself).
+    """
     return "r" if kind == "rotated" else "stride"
 
 

@@ -75,8 +75,8 @@ class BlockTally(NamedTuple):
 
 
 class MergeKernel(ABC):
-    """Must not be shared between threads. `source` is the buffer into which the caller reads rows of W before
-    `merge_rows`."""
+    """A kernel must not be shared between threads. `source` is the buffer into which the caller reads rows of
+    W before `merge_rows`."""
 
     source: memoryview
 
@@ -106,13 +106,13 @@ class MergeKernel(ABC):
         """
 
     def tally(self) -> BlockTally | None:
-        """What is known of the values that the last `merge_rows` returned; None if nothing is."""
+        """Facts about the values that the last `merge_rows` returned; None if nothing is known."""
         return None
 
 
 def row_blocks(rows: int, row_bytes: int, block: int = BLOCK) -> Iterator[tuple[int, int]]:
-    """(first, count) of blocks of rows with about `block` bytes and nearly equal sizes; none is thin unless
-    the weight is."""
+    """(first, count) of blocks of rows with about `block` bytes and nearly equal sizes; no block is thin
+    unless the weight is."""
     most = max(2 * THIN, block // max(1, row_bytes))
     blocks = max(1, -(-rows // most))
     cuts = [rows * index // blocks for index in range(blocks + 1)]

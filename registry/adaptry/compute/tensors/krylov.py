@@ -84,7 +84,7 @@ def _is_squared_by_float32(matrix: Tensor) -> bool:
 
 
 def _first_block(width: int, rank: int, guess: Tensor | None) -> Tensor:
-    """Orthonormal columns [in, rank + spare]: near those of the guess, at most `rank`, and random ones."""
+    """Orthonormal columns [in, rank + spare]: at most `rank` that are close to the guess, and random ones."""
     known = torch.empty(width, 0) if guess is None else guess[:rank].mT
     generator = torch.Generator().manual_seed(_SEED)
     block = torch.randn(width, rank + _SPARE, dtype=torch.float64, generator=generator)
@@ -150,7 +150,7 @@ class _Passes:
 @contextmanager
 def _passes(matrix: Tensor) -> Iterator[_Passes]:
     """Each thread computes with one thread of torch: torch's own threads would wait for each other, and
-    change bits. The setting is repeated in each thread, because MKL ignores that of another one.
+    change bits. Each thread repeats the setting, because MKL ignores a setting made in another thread.
     """
     with single_torch_threads():
         if matrix.numel() < _WORTH_THREADS:
@@ -161,8 +161,9 @@ def _passes(matrix: Tensor) -> Iterator[_Passes]:
 
 
 def _iterate(passes: _Passes, dtype: torch.dtype, block: Tensor, rank: int, most: int) -> tuple[Tensor, bool]:
-    """Orthonormal columns [in, k] from k orthonormal ones, the first `rank` of which span the right singular
-    vectors; and whether these are known to keep enough energy. The basis grows to at most `most` columns.
+    """Orthonormal columns [in, k], computed from k orthonormal ones; the first `rank` span the right singular
+    vectors. Also returns whether these are known to keep enough energy. The basis grows to at most `most`
+    columns.
     """
     columns = block.shape[1]
     basis, images = block, []

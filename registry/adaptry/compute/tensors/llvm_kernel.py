@@ -1,7 +1,7 @@
 """The fastest kernel, nearly as fast as memory: one pass over W in compiled code, without torch.
 
 It supports weights that the compiled loop supports (unchanged dtype, rows with a multiple of 32 elements) and
-that it sums in BLAS' order (neither thin nor deep products, see `kernel`). Torch merges all others.
+that it sums in BLAS' order (products that are neither thin nor deep, see `kernel`). Torch merges all others.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _compiled = compile_once(CompiledFormula)  # one per formula, dtype and process;
 
 
 class LlvmKernel(MergeKernel):
-    """For the CPU; releases the interpreter lock while it computes."""
+    """The kernel for the CPU; it releases the interpreter lock while it computes."""
 
     def __init__(self, capacity: int) -> None:
         maps = mmap.mmap(-1, capacity), mmap.mmap(-1, capacity)
@@ -66,8 +66,8 @@ class LlvmKernel(MergeKernel):
 
     @staticmethod
     def supports_formula(weight: KernelWeight, formula: RowFormula) -> bool:
-        """Whether this kernel computes such a change. Only on x86 is the order known in which torch sums a
-        norm.
+        """Whether this kernel computes such a change. The order in which torch sums a norm is known only on
+        x86.
         """
         if formula.kind == "mapped":
             is_plain = weight.dtype in CONVERT and weight.source_dtype == weight.dtype
@@ -150,7 +150,7 @@ class LlvmKernel(MergeKernel):
             return None
         change.program.tally(self._from, self._to, self._merged, ctypes.addressof(self._tally))
         largest, changed = self._tally
-        is_base = self._start is None  # or the adapter's rows are where the base's were
+        is_base = self._start is None  # otherwise the adapter's rows replaced W's
         return BlockTally(largest < INFINITY[change.weight.dtype], changed if is_base else None)
 
     def _combine_pairs(self, change: _Change, first: int, rows: int) -> None:
@@ -188,7 +188,7 @@ def product(up: NDArray[np.float32], down: NDArray[np.float32]) -> NDArray[np.fl
     columns = -(-down.shape[1] // WIDTH) * WIDTH
     weight = KernelWeight("F32", "F32", len(up), columns)
     kernel = LlvmKernel(4 * len(up) * columns)
-    np.frombuffer(kernel.source, np.float32)[:] = -0.0  # changes no number that is added
+    np.frombuffer(kernel.source, np.float32)[:] = -0.0  # adding -0.0 changes no number
     padded = np.pad(down, ((0, 0), (0, columns - down.shape[1])))
     numbers = FormulaArrays(((up, padded),))
     kernel.begin_formula(weight, RowFormula("sum", len(down), lambda: numbers))
@@ -315,7 +315,7 @@ class _Change:
 
 
 def _in_tiles(blocks: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Blocks [n, b, b] as blocks of 32 with zeros beside them, which change no sum."""
+    """Blocks [n, b, b] as blocks of 32 padded with zeros, which change no sum."""
     count, side, _ = blocks.shape
     each = WIDTH // side
     wider = np.zeros((count // each, each, side, each, side), np.float32)

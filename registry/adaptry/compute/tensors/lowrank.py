@@ -70,7 +70,7 @@ class Decomposition:
         """The closest update of `rank`, with singular values split evenly between the two factors, in
         float32.
 
-        A larger rank than that of the update returns the whole update.
+        A rank larger than that of the update returns the whole update.
         """
         root = self.values[..., :rank].sqrt()
         up = self.left[..., :rank] * root.unsqueeze(-2)
@@ -116,7 +116,7 @@ def row_inner_products(one: Factors, other: Factors) -> Tensor:
 
 
 def transpose(update: Factors) -> Factors:
-    """Δᵀ: [..., in, out]."""
+    """The transposed update Δᵀ, [..., in, out]."""
     return Factors(update.down.mT, update.up.mT, update.scale)
 
 

@@ -22,7 +22,7 @@ from adaptry.core.lazy_dataclass import dataclass
 
 @dataclass(frozen=True)
 class StoredModule:
-    """The tensors of one module of one adapter; `dtype` is that of the base's weight."""
+    """The tensors of one module of one adapter; `dtype` is the dtype of the base's weight."""
 
     adapter: Adapter
     module: ModuleSpec
@@ -42,7 +42,7 @@ class StoredModule:
         return role in self._names
 
     def __getitem__(self, role: str) -> NDArray[Any]:
-        """Raises `KeyError` for a role that the module lacks, `InvalidWeights`."""
+        """The tensor of a role. Raises `KeyError` for a role that the module lacks, `InvalidWeights`."""
         info = self._info(role)
         return self._read(role, 0, info.size, info.shape)
 
@@ -62,7 +62,7 @@ class StoredModule:
         return as_array(data, info.dtype, shape)
 
     def shape(self, role: str) -> tuple[int, ...]:
-        """Raises `KeyError` for a role that the module lacks."""
+        """The shape of a role's tensor. Raises `KeyError` for a role that the module lacks."""
         return self._info(role).shape
 
     def multiplies(self, up: tuple[int, ...], down: tuple[int, ...]) -> bool:

@@ -60,7 +60,7 @@ def _by_householder(columns: Tensor) -> Basis:
 
 
 def _by_gram(columns: Tensor) -> Basis | None:
-    """None if it would not be exact enough for a member of the batch."""
+    """A basis by the Gram method; None if it would not be exact enough for a member of the batch."""
     if columns.shape[-2] < columns.shape[-1]:
         return None
     first, *others = (block.mT @ block for block in _widened(columns))

@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 
 
 class PackedFactors:
-    """Not safe for several threads. `up` and `down` hold the factors of the last call."""
+    """The packed factors of the last call, in `up` and `down`. Not thread-safe."""
 
     def __init__(self) -> None:
         self.up: Floats = np.empty(0, np.float32)
@@ -53,7 +53,7 @@ class PackedFactors:
 
 
 def require_shape(found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
-    """Raises `InvalidWeights`, since compiled code trusts the shapes."""
+    """Raises `InvalidWeights` if the shape is not the expected one, since compiled code trusts shapes."""
     if found != wanted:
         raise InvalidWeights(
             f"an adapter's tensor has shape {list(found)}, but its weight needs {list(wanted)}"

@@ -146,16 +146,16 @@ DECLARE_FMA = "declare <32 x float> @llvm.fma.v32f32(<32 x float>, <32 x float>,
 
 
 def times_source(dtype: str) -> str:
-    """@times(W, F, S, rows, tiles, ld, r): S += W·Fᵀ, with W [rows, ld] of the dtype, of which the first
-    32·tiles columns are summed, F [r, ld] in float32 and S [rows, r] in float64.
+    """@times(W, F, S, rows, tiles, ld, r): S += W·Fᵀ, with W [rows, ld] of the dtype (the first 32·tiles
+    columns are summed), F [r, ld] in float32 and S [rows, r] in float64.
     """
     return _nested("times", dtype, _TIMES_STEP, _TIMES_FMA, lambda q: _TIMES_STORE.substitute(
         q=q, halves=_total(q)))  # fmt: skip
 
 
 def add_source(dtype: str) -> str:
-    """@add(W, F, S, tiles, rows, ld, r): S += Fᵀ·W, with W [rows, ld] of the dtype, of which 32·tiles columns
-    are summed, F [rows, r] in float32 and S [r, ld] in float64.
+    """@add(W, F, S, tiles, rows, ld, r): S += Fᵀ·W, with W [rows, ld] of the dtype (32·tiles columns are
+    summed), F [rows, r] in float32 and S [r, ld] in float64.
     """
     return _nested("add", dtype, _ADD_STEP, _ADD_FMA, lambda q: _ADD_STORE.substitute(q=q))
 

@@ -23,7 +23,9 @@ _RUN = 8 << 20  # elements that are converted to float64 at a time
 
 
 def decompose_to_rank(delta: Tensor, rank: int, seed: int) -> Decomposition:
-    """At least the first `rank` triplets of Δ [out, in] float32 (all, if no more); `tail_energy` is exact."""
+    """At least the first `rank` triplets of Δ [out, in] float32 (all of them, if there are no more);
+    `tail_energy` is exact.
+    """
     if min(delta.shape) <= max(_SMALL, 4 * (rank + OVERSAMPLING)):
         return decompose_dense(delta)
     return _projected(delta, rank + OVERSAMPLING, seed)
@@ -31,7 +33,7 @@ def decompose_to_rank(delta: Tensor, rank: int, seed: int) -> Decomposition:
 
 def decompose_to_energy(delta: Tensor, share: float, seed: int) -> tuple[Decomposition, int]:
     """A decomposition of Δ [out, in] float32, and its smallest rank that keeps this share (0 to 1) of ‖Δ‖².
-    Tries ranks 16, 32, 64, … by randomised subspace iteration (Halko et al., arXiv 0909.4061).
+    Tries the ranks 16, 32, 64, … by randomised subspace iteration (Halko et al., arXiv 0909.4061).
     """
     rank = _FIRST
     while True:

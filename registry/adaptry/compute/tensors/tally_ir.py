@@ -1,5 +1,5 @@
-"""Two facts about a merged block of stored floats, in LLVM IR, in one pass: the largest magnitude, which
-shows whether all of them are finite, and how many differ from the base's.
+"""Determines two facts about a merged block of stored floats in one pass, in LLVM IR: the largest magnitude,
+which shows whether all of them are finite, and how many differ from the base's.
 
 Without its sign, a float's bits as an integer grow with its magnitude; infinity and NaN have the largest.
 """

@@ -22,7 +22,7 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class TorchKernel(MergeKernel):
-    """For the CPU. Threads run kernels in parallel, so limit torch to one thread each
+    """The kernel for the CPU. Threads run kernels in parallel, so limit torch to one thread each
     (`single_torch_threads`)."""
 
     def __init__(self, capacity: int) -> None:
@@ -96,8 +96,8 @@ class StackedTerms:
 def stack_terms(
     terms: Sequence[LoraTerm], is_transposed: bool, device: str | torch.device = "cpu"
 ) -> StackedTerms:
-    """Stacks terms. A single term keeps its scale separate, since PEFT scales the product; several are scaled
-    and stacked."""
+    """Stacks the terms. A single term keeps its scale separate, since PEFT scales the product; several are
+    scaled and stacked."""
     ups = [_wide(term.up).to(device) for term in terms]
     downs = [_wide(term.down).to(device) for term in terms]
     if len(terms) == 1:
@@ -119,7 +119,7 @@ def single_torch_threads() -> Iterator[None]:
 
 
 def _wide(factor: StoredMatrix) -> Tensor:
-    """The factor in fp32, as PEFT holds it (`autocast_adapter_dtype`)."""
+    """The factor in fp32, in which PEFT holds it (`autocast_adapter_dtype`)."""
     stored = torch.frombuffer(bytearray(factor.data), dtype=DTYPES[factor.dtype])
     return stored.view(factor.shape).to(torch.float32)
 

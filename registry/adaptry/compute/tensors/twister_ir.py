@@ -80,8 +80,8 @@ def _compiled() -> CompiledModule:
 
 
 class UniformNumbers:
-    """The numbers that `torch.rand` draws from a new generator with this seed, each times 2²⁴. Not safe
-    for several threads.
+    """The numbers that `torch.rand` draws from a new generator with this seed, each times 2²⁴. Not
+    thread-safe.
     """
 
     def __init__(self, seed: int) -> None:

@@ -18,8 +18,8 @@ Floats = NDArray[np.float32]
 def weighted_products(ups: Floats, down: Floats, weights: Floats) -> Floats:
     """Σₙ (ups[:, n] · down) ∘ weights[n], with ups [rows, n, r], down [r, columns] and weights [n, columns].
 
-    In float32: each product is summed rank by rank, then the products term by term; so the bits are the same
-    on every processor. Raises `InvalidWeights` if the shapes do not fit.
+    Computed in float32: each product is summed rank by rank, then the products term by term; so the bits are
+    the same on every processor. Raises `InvalidWeights` if the shapes do not fit.
     """
     rows, terms, ranks = ups.shape
     columns = down.shape[1]
@@ -36,7 +36,7 @@ def weighted_products(ups: Floats, down: Floats, weights: Floats) -> Floats:
 
 
 def _in_tiles(rows: Floats, tiles: int) -> Floats:
-    """[n, columns] as [tiles, n, 32], with zeros at the end."""
+    """The matrix [n, columns] as [tiles, n, 32], with zeros at the end."""
     padded = np.pad(rows, ((0, 0), (0, tiles * WIDTH - rows.shape[1])))
     return np.ascontiguousarray(padded.reshape(len(rows), tiles, WIDTH).transpose(1, 0, 2))
 

@@ -27,7 +27,7 @@ end:
 
 
 def widen_source(dtype: str) -> str:
-    """@widen(W, O, count): `count` elements of the dtype, rounded up to 32, as float32."""
+    """@widen(W, O, count): `count` elements of the dtype, rounded up to 32, converted to float32."""
     element, widen, _ = CONVERT[dtype]
     converted = Template(widen).substitute(q="0")
     return _EACH.substitute(
@@ -36,7 +36,7 @@ def widen_source(dtype: str) -> str:
 
 
 def narrow_source(dtype: str) -> str:
-    """@narrow(W, O, count): `count` float32 numbers, rounded up to 32, in the dtype."""
+    """@narrow(W, O, count): `count` float32 numbers, rounded up to 32, converted to the dtype."""
     element, _, narrow = CONVERT[dtype]
     converted = Template(narrow).substitute(q="0")
     return _EACH.substitute(

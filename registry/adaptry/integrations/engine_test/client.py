@@ -92,7 +92,9 @@ QUERY_BY_ENGINE: Mapping[str, QueryLogprobs] = {
 
 
 def _number_in_llamacpp(target: EngineTarget) -> int:
-    """The adapter's number, given by number or part of its path; without either, of the only adapter."""
+    """The number of the adapter that the user gave by number or by part of its path; otherwise that of the
+    only adapter.
+    """
     listed = _answer(target, "GET", "/lora-adapters", None)
     numbers = {int(one["id"]): str(one.get("path", "")) for one in listed if isinstance(one, dict)}
     if target.adapter.isdecimal() and int(target.adapter) in numbers:
@@ -129,7 +131,9 @@ def _answer(target: EngineTarget, method: str, path: str, body: Mapping[str, Any
 
 
 def _at(found: Any, *path: str | int) -> Any:
-    """The value at a path in a response. Raises `Unavailable` if missing: another version or engine."""
+    """The value at a path in a response. Raises `Unavailable` if it is missing, since this is another version
+    or another engine.
+    """
     for step in path:
         try:
             found = found[step]

@@ -97,8 +97,8 @@ def compute_verdict(answers: Sequence[PromptLogprobs]) -> EngineTestResult:
 
 
 def _steps(answers: Sequence[PromptLogprobs]) -> Iterator[tuple[float, float]]:
-    """For each token that the engine returned: how far training moved its logprob, and how far the engine
-    did.
+    """For each token that the engine returned: how far training moved its logprob, and how far the engine's
+    answers moved it.
     """
     for each in answers:
         for token, odds in each.engine.items():

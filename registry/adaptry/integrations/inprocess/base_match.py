@@ -57,13 +57,13 @@ def _fingerprint(folder: Path, stamps: FileStamps) -> BaseRecord:
 
 
 def _file_stamps(folder: Path) -> FileStamps:
-    """Each file's size, inode and change time (which programs cannot set); links are followed."""
+    """Each file's size, inode and change time (which programs cannot set), following links."""
     found = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
     return tuple((name, stat.st_size, stat.st_ino, stat.st_ctime_ns) for name, stat in found)
 
 
 def _files_of(model: Module) -> Path | None:
-    """The folder that transformers read the model from; it may be in the hub's cache."""
+    """The folder that transformers read the model from; which may be in the hub's cache."""
     name = getattr(getattr(model, "config", None), "_name_or_path", None)
     if not isinstance(name, str) or not name:
         return None

@@ -73,7 +73,7 @@ def fetch_files(
 @lru_cache(maxsize=4)
 def _open_cached(folder: Path, digest: Digest) -> Adapter:
     """The view of a leased entry. Its verified files are always those of the digest, so their headers are
-    parsed once, for programs that go back and forth between a few adapters.
+    parsed once, for programs that switch between a few adapters.
     """
     return open_dir(folder)
 

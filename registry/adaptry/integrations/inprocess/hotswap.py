@@ -1,9 +1,9 @@
 """Hotswap: replaces a loaded adapter's weights by another's, under the same name, in a possibly compiled
 model.
 
-Everything is checked before anything is changed; then the weights are copied into the parameters that are
-there. Cases that PEFT's own hotswap would silently do wrongly are refused, and the model's config is updated,
-so that saving the model is correct.
+Everything is checked before anything is changed; then the weights are copied into the existing parameters.
+Cases in which PEFT's own hotswap would silently give wrong results are refused, and the model's config is
+updated, so that saving the model is correct.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def _require_compatible(present: Any, config: Any, files: FetchedFiles, name: st
 
 
 def _require_plain(files: FetchedFiles) -> None:
-    """Only factors are swapped: a head, biases or embeddings would stay those of the old adapter."""
+    """Raises an error unless the adapter has only factors. A head, biases or embeddings would remain those of
+    the old adapter.
+    """
     adapter = files.adapter
     spec = adapter.spec
     if adapter.format is not PEFT or spec.method != "lora":
@@ -95,8 +97,8 @@ def _require_plain(files: FetchedFiles) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Swap:
-    """One layer of the model, its parameters by role, the file's tensors that are copied into them (none:
-    zeros), and its new scale."""
+    """One layer of the model, its parameters by role, the file's tensors to copy into them (none: zeros), and
+    its new scale."""
 
     layer: Any  # a LoRA layer of PEFT
     parameters: Mapping[str, Parameter]
@@ -105,7 +107,7 @@ class _Swap:
 
 
 def _planned(model: Any, files: FetchedFiles, name: str, stored: TensorReader) -> list[_Swap]:
-    """A swap for each layer with an adapter `name`. Nothing is changed yet; all that could go wrong is
+    """A swap for each layer with an adapter `name`. Nothing is changed yet; everything that could go wrong is
     checked.
     """
     layers = _layers_with(model, name)
@@ -209,7 +211,9 @@ def _require_fit(parameters: Mapping[str, Parameter], module: ModuleSpec, files:
 
 @contextmanager
 def _zeros_after_an_error(swaps: Sequence[_Swap]) -> Iterator[None]:
-    """Sets the adapter to zero if the weights are copied only in part: the model answers as its base."""
+    """Sets the adapter to zero if its weights are copied only in part, so that the model answers like its
+    base.
+    """
     try:
         yield
     except Unavailable:
@@ -219,8 +223,8 @@ def _zeros_after_an_error(swaps: Sequence[_Swap]) -> Iterator[None]:
 
 
 def _copied(swap: _Swap, stored: TensorReader) -> Iterator[tuple[str, Tensor]]:
-    """The tensors that are to be read into the parameters of their shape. Copies all others: a smaller rank
-    is filled with zeros; a larger one replaces the parameters' memory.
+    """Returns the tensors to read into parameters of the same shape. Copies all others: a smaller rank is
+    filled with zeros; a larger one replaces the parameters' memory.
     """
     for role, parameter in swap.parameters.items():
         held = parameter.data
@@ -238,7 +242,9 @@ def _copied(swap: _Swap, stored: TensorReader) -> Iterator[tuple[str, Tensor]]:
 
 
 def _set_scale(scaling: Any, name: str, scale: float) -> None:
-    """A compiled model's scale is a tensor (`prepare_model_for_compiled_hotswap`), which is kept."""
+    """Sets the scale. A compiled model's scale is a tensor (`prepare_model_for_compiled_hotswap`), which is
+    kept.
+    """
     if isinstance(scaling[name], float | int):
         if scaling[name] != scale:
             scaling[name] = scale
@@ -247,7 +253,9 @@ def _set_scale(scaling: Any, name: str, scale: float) -> None:
 
 
 def _as_it_is(swaps: Sequence[_Swap], config: Any) -> Any:
-    """The new config, with the tensors' rank: they keep their size if the new adapter's are smaller."""
+    """The new config, with the rank of the model's tensors, which keep their size if those of the new adapter
+    are smaller.
+    """
     rank = max((swap.parameters["A"].shape[0] for swap in swaps), default=config.r)
     if rank == config.r or config.rank_pattern or config.alpha_pattern:
         return config

@@ -1,4 +1,4 @@
-"""`load`: an adapter into this program, as tensors or into a PEFT model."""
+"""`load`: loads an adapter into this program, as tensors or into a PEFT model."""
 
 from __future__ import annotations
 

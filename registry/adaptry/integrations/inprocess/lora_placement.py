@@ -1,7 +1,7 @@
 """Adds a plain LoRA to a PEFT model that already has LoRA layers: only tensors are added.
 
 `PeftModel.load_adapter` traverses the whole model about ten times and draws random weights that it then
-overwrites. This module has the same result after one pass, for the common case: LoRA without variants, on
+overwrites. This module gives the same result in one pass, for the common case: LoRA without variants, on
 linear layers that already have one. For all other cases `lora_placement` returns None, and the caller uses
 PEFT.
 """
@@ -116,7 +116,7 @@ def lora_placement(model: PeftModel, files: FetchedFiles, name: str) -> LoraPlac
 
 
 def _is_training(model: Module) -> bool:
-    """Whether any module is in training mode; `modules()` takes eight times as long."""
+    """Whether any module is in training mode; iterating over `modules()` would take eight times as long."""
     left = [model]
     while left:
         module = left.pop()
@@ -134,7 +134,9 @@ def _is_plain_name(name: str) -> bool:
 
 
 def _is_plain(config: Any) -> bool:
-    """Whether it describes a LoRA without any variant, also one of a later PEFT. (`Any`: PEFT's configs.)"""
+    """Whether it describes a LoRA without any variant, including variants of later versions of PEFT. (`Any`:
+    PEFT's configs.)
+    """
     from peft import LoraConfig
 
     targets = config.target_modules if type(config) is LoraConfig else None
@@ -153,8 +155,8 @@ def _is_plain(config: Any) -> bool:
 
 
 def _plain_modules(files: FetchedFiles, rank: int) -> Mapping[str, ModuleSpec] | None:
-    """The file's modules by path; None unless its tensors are the factors of linear layers, of this rank, by
-    the names that PEFT writes.
+    """The file's modules by path; None unless its tensors are the factors of linear layers, of this rank,
+    under the names that PEFT writes.
     """
     spec = files.adapter.spec
     if spec.method != "lora" or spec.extras or spec.unclaimed or spec.shared:
@@ -234,7 +236,7 @@ def _is_plain_layer(layer: Any) -> bool:
 
 
 def _has_known_state(layer: Any) -> bool:
-    """Whether we would set all that the layer keeps of an adapter."""
+    """Whether we would set everything that the layer keeps for an adapter."""
     from torch.nn import ModuleDict, ParameterDict
 
     name = next(iter(layer.lora_A), None)
@@ -273,7 +275,7 @@ def _read(
 def _linear(weight: Tensor) -> Module:
     """A frozen linear layer in evaluation mode with this weight, [out, in].
 
-    `Linear` would make another weight first, and `Module.__init__` takes longer than the rest.
+    `Linear` would first create another weight, and `Module.__init__` takes longer than the rest.
     """
     from torch.nn import Linear, Parameter
 

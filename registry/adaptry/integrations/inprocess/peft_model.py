@@ -1,5 +1,5 @@
 """Puts an adapter into a PEFT model, and checks it before and after: weights that match no module are an
-error. PEFT does the loading, except for a plain LoRA beside others.
+error. PEFT does the loading, except for a plain LoRA next to others.
 
 PEFT only warns about keys that match nothing, and the model then answers like its base. Here that raises
 `CheckFailed`, and the model is unchanged.
@@ -27,8 +27,8 @@ _PROMPT = "prompt_embeddings"
 
 
 def require_model(model: object) -> None:
-    """Raises `Invalid`, including for a model without weights: PEFT would then drop the adapter's weights
-    too, with only a warning.
+    """Raises `Invalid` if `into` is not a model, or is a model without weights: PEFT would then drop the
+    adapter's weights too, with only a warning.
     """
     from torch.nn import Module
 
@@ -82,8 +82,9 @@ def _wrapped(model: Module, files: FetchedFiles, name: str, trainable: bool) -> 
 def _loaded(
     model: PeftModel, files: FetchedFiles, name: str, trainable: bool, others: Set[str] = frozenset()
 ) -> None:
-    """`others`: parameters that the model had before. PEFT counts one of another adapter as missing if `name`
-    occurs anywhere in its path: an adapter `f` beside `default`, or `tone` beside `tone-2`.
+    """Loads the adapter, and checks that nothing is missing or left over. `others`: the parameters that the
+    model had before. PEFT counts a parameter of another adapter as missing if `name` occurs anywhere in its
+    path, as with an adapter `f` next to `default`, or `tone` next to `tone-2`.
     """
     result = model.load_adapter(str(files.folder), adapter_name=name, is_trainable=trainable)
     spare = [key for key in result.unexpected_keys if key != _PROMPT]
@@ -101,7 +102,9 @@ def _require_peft(adapter: Adapter, files: FetchedFiles) -> None:
 
 
 def _require_modules(model: Module, adapter: Adapter, files: FetchedFiles) -> None:
-    """PEFT matches names by their ends and translates old ones, so only misses are reported here."""
+    """Checks the adapter's modules. PEFT matches names by their ends and translates old ones, so only missing
+    ones are reported here.
+    """
     paths = [module.path for module in adapter.spec.modules]
     if not paths:
         return
@@ -115,7 +118,9 @@ def _require_modules(model: Module, adapter: Adapter, files: FetchedFiles) -> No
 
 
 def _require_untouched(model: Module) -> None:
-    """PEFT changes the model that it wraps, so two wrappers would use each other's adapters."""
+    """Refuses a model that PEFT has already wrapped: PEFT changes the model that it wraps, so two wrappers
+    would use each other's adapters.
+    """
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import ModulesToSaveWrapper
 

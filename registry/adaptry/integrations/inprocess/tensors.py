@@ -1,5 +1,5 @@
-"""An adapter's tensors as stored: over the mapped file (`LazyTensors`), where nothing is copied until needed,
-or read into existing memory (`TensorReader`).
+"""An adapter's tensors as stored: backed by the mapped file (`LazyTensors`), where nothing is copied until
+needed, or read into existing memory (`TensorReader`).
 
 A tensor of `LazyTensors` on the CPU is the file's own pages. Writing to one changes this process's copy of
 the page, never the file.
@@ -34,7 +34,9 @@ _VECTOR = 512  # buffers of one system call, of which Linux takes 1,024
 
 
 class LazyTensors(Mapping[str, "Tensor"]):
-    """Names in the file's order. Tensors are created on look-up, on `device`, floats as `dtype` if given."""
+    """A mapping with names in the file's order. Tensors are created on look-up, on `device`, with floats as
+    `dtype` if given.
+    """
 
     def __init__(
         self, path: Path, infos: Mapping[str, TensorInfo], device: str | device, dtype: dtype | None
@@ -120,7 +122,9 @@ class TensorReader:
             self._fill(memory, self._infos[name], name)
 
     def read_all_into(self, targets: Iterable[tuple[str, Tensor]]) -> None:
-        """`read_into` for many: tensors that follow each other in the file are read by one system call."""
+        """Like `read_into`, for many tensors: those that follow each other in the file are read by one system
+        call.
+        """
         run: list[tuple[str, memoryview]] = []
         end = -1
         for name, target in sorted(targets, key=lambda each: self._infos[each[0]].start):

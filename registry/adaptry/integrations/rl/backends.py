@@ -27,11 +27,13 @@ class PolicyBackend(ABC):
 
     @abstractmethod
     def not_up_to_date(self, version: VersionInfo) -> tuple[str, ...]:
-        """The engines that do not serve `version` yet, or may still answer from another one."""
+        """The engines that do not serve `version` yet, or may still answer from another version."""
 
 
 class EngineBackend(PolicyBackend):
-    """Loads versions into engines. Each has its own name, so a sample records which one produced it."""
+    """Loads versions into engines. Each version has its own name, so a sample records which version produced
+    it.
+    """
 
     def __init__(self, registry: Registry, engines: Sequence[Engine], cache: Cache) -> None:
         self._registry, self._engines, self._cache = registry, engines, cache
@@ -71,14 +73,16 @@ class EngineBackend(PolicyBackend):
             self._cache.release(digest)
 
     def _is_older(self, name: str, version: VersionInfo) -> bool:
-        """Whether a name is that of an older version that this publisher loaded, and not a resolver's or a
-        worker's (`acme/policy@prod`)."""
+        """Whether a name is that of an older version that this publisher loaded, and not one of a resolver or
+        a worker (`acme/policy@prod`)."""
         adapter, _, number = name.partition("@")
         return adapter == str(version.name) and number.isdigit() and name != self.model_name(version)
 
 
 class WorkerBackend(PolicyBackend):
-    """Relies on workers that follow the alias `served_as` and report to the registry what they serve."""
+    """Relies on workers that follow the alias `served_as` and report the versions that they serve to the
+    registry.
+    """
 
     def __init__(self, registry: Registry, served_as: str) -> None:
         self._registry, self._served_as = registry, served_as
@@ -87,7 +91,7 @@ class WorkerBackend(PolicyBackend):
         return self._served_as
 
     def deploy(self, version: VersionInfo) -> None:
-        """Nothing to do: the alias has moved, and workers follow it."""
+        """Does nothing: the alias has moved, and workers follow it."""
 
     def not_up_to_date(self, version: VersionInfo) -> tuple[str, ...]:
         return tuple(

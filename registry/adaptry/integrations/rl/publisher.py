@@ -48,9 +48,9 @@ class Publisher:
     """Publishes versions of `name`; `alias` names the newest.
 
     With `engines`, each version is loaded into them under its own name, from `cache`, which they must see
-    under the same path; without, workers that follow the alias (`adaptry follow`) serve it. `run` names the
-    training: with the same name, a restarted program continues the window. `base` is the base that is trained
-    on, if the model's config does not identify it. Raises `Invalid`, `InvalidRef`.
+    under the same path; without `engines`, workers that follow the alias (`adaptry follow`) serve it. `run`
+    names the training run: with the same name, a restarted program continues the window. `base` is the base
+    that is trained on, if the model's config does not identify it. Raises `Invalid`, `InvalidRef`.
     """
 
     def __init__(
@@ -143,7 +143,9 @@ class Publisher:
         return pushed.version
 
     def _move_alias(self, version: VersionInfo) -> None:
-        """The newest published version wins, even if another process moved the alias in the meantime."""
+        """Moves the alias. The newest published version wins, even if another process moved the alias in the
+        meantime.
+        """
         for _ in range(_TRIES):
             now = current_alias(self._registry.aliases, self.name, self.alias)
             if now and now.digest == version.digest:

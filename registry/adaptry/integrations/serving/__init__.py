@@ -1,4 +1,4 @@
-"""The serving side: code that runs beside or in an inference engine, with the registry over HTTP only.
+"""The serving side: code that runs next to or inside an inference engine, with the registry over HTTP only.
 
 `cache` stores adapters in folders named by digest, `engines` controls engines over HTTP, `follow` is the
 controller behind `adaptry follow`, and `vllm` is the resolver plugin for vLLM. Nothing here loads torch, SQL

@@ -21,13 +21,13 @@ _REFUSED = (
 
 
 class BackgroundServer:
-    """Listens at `host:port` (port 0: any) from its creation, and answers while the block runs. Connections
-    beyond `max_connections` get 503."""
+    """Listens at `host:port` (port 0: any free port) from its creation, and answers while the block runs.
+    Connections beyond `max_connections` get 503."""
 
     def __init__(
         self, host: str, port: int, handler: type[BaseHTTPRequestHandler], max_connections: int = 128
     ) -> None:
-        """Raises `Invalid` if the address cannot be listened at."""
+        """Raises `Invalid` if it cannot listen at the address."""
         kind = _Ipv6Server if ":" in host else _Server
         try:
             self._server = kind((host, port), handler, max_connections)
@@ -55,7 +55,7 @@ class BackgroundServer:
         self.stop()
 
     def stop(self) -> None:
-        """Accepts no further connections. Answers under way are cut off when the process ends."""
+        """Accepts no further connections. Answers in progress are cut off when the process ends."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -108,7 +108,7 @@ class _Server(ThreadingHTTPServer):
             request.close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Ignored: clients may disconnect at any time."""
+        """Ignores errors: clients may disconnect at any time."""
 
     def _start(self, target: Any, counted: _Connections, request: Any, *more: Any) -> None:
         try:

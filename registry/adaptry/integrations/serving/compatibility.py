@@ -1,6 +1,6 @@
 """Checks that an engine serves a version as trained: compares the base by content, applies engine limits.
 
-Checked before anything is loaded, because engines accept adapters that do not fit and then give wrong
+This is checked before anything is loaded, because engines accept adapters that do not fit and then give wrong
 answers.
 """
 
@@ -30,8 +30,8 @@ class EngineProfile:
 
 
 def require_base_match(registry: Registry, version: VersionInfo, base: BaseRecord) -> None:
-    """Raises `CheckFailed` unless the version was trained on these weights, or on weights that these are a
-    cast or a quantised copy of. A base that is declared but not verified does not count."""
+    """Raises `CheckFailed` unless the version was trained on these weights, or on weights of which these are
+    a cast or a quantised copy. A base that is declared but not verified does not count."""
     ref = version.label
     named = version.base_name or (version.base_id.brief if version.base_id else "no base")
     if version.base_id is None or version.base_status != "verified":
@@ -60,7 +60,7 @@ def require_compatible(cached: CachedAdapter, profile: EngineProfile) -> None:
 
 
 def require_compatible_folder(folder: Path, label: str, profile: EngineProfile) -> None:
-    """As `require_compatible`, for the adapter in a folder, which the error calls `label`."""
+    """Like `require_compatible`, for the adapter in a folder, which the error calls `label`."""
     found = check_runtime(open_dir(folder), profile.runtime, profile.base)
     if found.outcome == "as_trained":
         return

@@ -1,13 +1,13 @@
-"""The process of an engine that runs on this machine, found by its listening socket (Linux).
+"""The process of an engine that runs on this machine, found by its listening socket (on Linux).
 
-It shows what an engine does not report: the working directory, which a relative path starts from, and the
-start time. Another process may listen in its place (a tunnel, a load balancer, a container's proxy), so a
-process counts as the engine only if it started when the engine reports, or its command names the engine's
-model.
+The process shows facts that an engine does not report: the working directory, from which relative paths
+start, and the start time. Another process may listen in its place (a tunnel, a load balancer, a container's
+proxy), so a process counts as the engine only if it started when the engine reports, or its command names the
+engine's model.
 
 Each `find` asks the kernel for the listening sockets, which shows another process that begins to listen in
-front of the engine. Where only the list of all sockets is available, which can be many thousands, a process
-that was found is confirmed by its descriptor of the socket, and the list is read once a minute.
+front of the engine. If only the list of all sockets is available, which can have many thousands, a process
+that was found before is confirmed by its descriptor of the socket, and the list is read once a minute.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class _Listener:
     socket: str
 
     def is_there(self) -> bool:
-        """Whether it still runs and has the socket open."""
+        """Whether the process still runs and has the socket open."""
         with contextlib.suppress(OSError, ValueError, IndexError):
             is_open = str(self.descriptor.readlink()) == self.socket
             return is_open and _start(self.process.id) == self.process.start
@@ -84,8 +84,8 @@ class EngineProcessFinder:
         self._sockets: list[str] = []
 
     def find(self) -> EngineProcess | None:
-        """None if it runs on another machine, in another container or as another user, or the system has no
-        `/proc`."""
+        """Finds the process; None if it runs on another machine, in another container or as another user, or
+        if the system has no `/proc`."""
         is_recent = time.monotonic() - self._found_at < _FULL_FIND
         if not is_recent:
             self._addresses, self._found_at = _local_addresses(self._host), time.monotonic()
@@ -104,7 +104,7 @@ class EngineProcessFinder:
 
 
 def _local_addresses(host: str) -> set[str]:
-    """The host's addresses that are this machine's: a socket can be bound to them."""
+    """The host's addresses that belong to this machine: a socket can be bound to them."""
     found = set()
     with contextlib.suppress(OSError, UnicodeError):
         for family, kind, _, _, address in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
@@ -115,15 +115,15 @@ def _local_addresses(host: str) -> set[str]:
 
 
 def _listening(found: Iterable[ListeningSocket], addresses: Collection[str], port: int) -> list[str]:
-    """The ids of the sockets of `found` that get connections to the port at these addresses. One bound to the
-    address comes before one bound to all."""
+    """The ids of the sockets of `found` that get connections to the port at these addresses. A socket that is
+    bound to the address comes before one that is bound to all addresses."""
     bound = [(address, inode) for address, on_port, inode in found if on_port == port]
     exact = [inode for address, inode in bound if address in addresses]
     return exact or ([inode for address, inode in bound if address in _ANY] if addresses else [])
 
 
 def _oldest_listener(sockets: Collection[str]) -> _Listener | None:
-    """The process that has one of the sockets open; of a process and its forks, the first."""
+    """The process that has one of the sockets open; among a process and its forks, the first one."""
     links = {f"socket:[{inode}]" for inode in sockets}
     if not links:
         return None
@@ -138,8 +138,8 @@ def _process_ids() -> list[int]:
 
 
 def _listener(id: int, links: Collection[str]) -> _Listener | None:
-    """The process, if it has a descriptor of one of the sockets. None if it has none or has ended, is another
-    user's, or sees other folders than this process."""
+    """The process, if it has a descriptor of one of the sockets. None if it has none, has ended, belongs to
+    another user, or sees other folders than this process."""
     with contextlib.suppress(OSError):
         for descriptor in (_PROC / str(id) / "fd").iterdir():
             with contextlib.suppress(OSError):
@@ -150,7 +150,7 @@ def _listener(id: int, links: Collection[str]) -> _Listener | None:
 
 
 def _read_process(id: int) -> EngineProcess | None:
-    """None if it has ended, is another user's, or sees different folders than this process."""
+    """The process; None if it has ended, belongs to another user, or sees other folders than this process."""
     folder = _PROC / str(id)
     with contextlib.suppress(OSError, ValueError, IndexError):
         if any(
@@ -163,18 +163,20 @@ def _read_process(id: int) -> EngineProcess | None:
 
 
 def _start(id: int) -> str:
-    """As `EngineProcess.start`. Raises as `_start_ticks`."""
+    """Like `EngineProcess.start`. Raises the errors of `_start_ticks`."""
     return f"{_BOOT_ID.read_text().strip()} {id} {_start_ticks(id)}"
 
 
 def _start_ticks(id: int) -> int:
-    """Raises `OSError` without such a process, `ValueError` and `IndexError` for an unknown format."""
+    """The process's start in clock ticks. Raises `OSError` if there is no such process, `ValueError` and
+    `IndexError` for an unknown format.
+    """
     fields = (_PROC / str(id) / "stat").read_text().rpartition(")")[2].split()
     return int(fields[_START_FIELD])
 
 
 def _started_at(id: int) -> float:
-    """Unix time, by the machine's present clock. Raises as `_start_ticks`."""
+    """The start as Unix time, by the machine's current clock. Raises the errors of `_start_ticks`."""
     lines = (_PROC / "stat").read_text().splitlines()
     booted = next(float(line.split()[1]) for line in lines if line.startswith("btime "))
     return booted + _start_ticks(id) / os.sysconf("SC_CLK_TCK")

@@ -20,8 +20,8 @@ def inspect_engine(
     """The profile of a probed engine. `configured` overrides its reports; engines do not report all limits.
 
     The base is `base` if given, else the model that the engine reports: a folder on this machine, by content,
-    or a name in the registry. A relative path is that of the engine's working directory. Raises `NotFound` if
-    the base is none of these, `Invalid` if another engine runs there, `CheckFailed`.
+    or a name in the registry. A relative path starts from the engine's working directory. Raises `NotFound`
+    if the base is none of these, `Invalid` if another engine runs there, `CheckFailed`.
     """
     reported = info.runtime
     if configured is None:
@@ -60,15 +60,15 @@ def _base(registry: Registry, info: EngineInfo, configured: str | None) -> BaseR
 
 
 def _folder(info: EngineInfo, name: str) -> Path | None:
-    """The folder that a model's name means for the engine; None if that cannot be known."""
+    """The folder that the engine means by a model's name; None if this cannot be determined."""
     if Path(name).is_absolute():
         return Path(name)
     return info.folder / name if info.folder else None
 
 
 def _from_folder(registry: Registry, info: EngineInfo, folder: str) -> BaseRecord:
-    """The base that the engine read from the folder when it started. If the folder has another one now, the
-    engine still has the one that it was found to serve."""
+    """The base that the engine read from the folder when it started. If the folder has another base now, the
+    engine still has the base that it was found to serve."""
     if info.base_id is None:
         return identify_served_base(registry, folder, started_at=info.started_at)
     try:

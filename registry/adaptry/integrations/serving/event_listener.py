@@ -1,7 +1,7 @@
 """Listens to a registry's events on a thread, for code that runs on an asyncio event loop.
 
-`wait` returns the adapters with new events, or times out: a registry that is down, or has no event feed,
-sends none, so the caller must check again anyway. Only events of the subscribed namespaces are read.
+`wait` returns the adapters with new events, or times out: a registry that is down or has no event feed sends
+none, so the caller must also check from time to time. Only events of the subscribed namespaces are read.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class EventListener:
 
     async def wait(self, seconds: float) -> frozenset[AdapterName]:
         """Waits up to `seconds` for new events. Returns the adapters that they are about, which may include
-        others of the subscribed namespaces. The result is empty after a timeout, or if the changes are
-        unknown."""
+        others of the subscribed namespaces. The result is empty after a timeout, or if the changed adapters
+        are unknown."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):  # unlike wait_for, it never swallows a cancellation
                 await self._has_news.wait()

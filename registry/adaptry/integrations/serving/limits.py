@@ -14,7 +14,9 @@ from adaptry.core.lazy_dataclass import dataclass
 
 @dataclass(slots=True)
 class NegativeCache:
-    """Caches why names were refused, for `seconds`, at most `most`. Callers pass the time in seconds."""
+    """Caches the reasons why names were refused, for `seconds` seconds and at most `most` names. Callers pass
+    the time in seconds.
+    """
 
     seconds: float
     most: int = 4096

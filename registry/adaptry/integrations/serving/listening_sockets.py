@@ -1,7 +1,7 @@
 """The sockets that accept TCP connections in this network namespace (Linux).
 
 The kernel lists the listening sockets alone, however many connections a host has, to a netlink socket
-(`sock_diag(7)`). Where that is not allowed, `/proc/net/tcp` lists all sockets.
+(`sock_diag(7)`). If that is not allowed, `/proc/net/tcp` lists all sockets.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ ListeningSocket = tuple[str, int, str]
 
 
 def listening_now() -> list[ListeningSocket] | None:
-    """The listening sockets by netlink; None if the kernel does not answer that."""
+    """The listening sockets by netlink; None if the kernel does not answer the query."""
     try:
         return [one for family in (socket.AF_INET, socket.AF_INET6) for one in _dump(family)]
-    except (OSError, AttributeError, struct.error):  # AttributeError: no Linux
+    except (OSError, AttributeError, struct.error):  # AttributeError: not Linux
         return None
 
 
 def listed_sockets() -> Iterator[ListeningSocket]:
-    """The listening sockets of `/proc/net`, which has all the others too."""
+    """The listening sockets in `/proc/net`, which also lists all other sockets."""
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
         with contextlib.suppress(OSError):
             for line in (_PROC_NET / name).read_text().splitlines()[1:]:
@@ -48,7 +48,7 @@ def listed_sockets() -> Iterator[ListeningSocket]:
 
 
 def _dump(family: socket.AddressFamily) -> Iterator[ListeningSocket]:
-    """Raises `OSError`."""
+    """Queries the kernel for the sockets. Raises `OSError`."""
     body = struct.pack("=BBBBI48x", family, socket.IPPROTO_TCP, 0, 0, _LISTEN_ONLY)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _SOCK_DIAG) as kernel:
         kernel.settimeout(_SECONDS)

@@ -65,8 +65,9 @@ def _folder(model: str, revision: str | None) -> Path:
 
 
 def _changed_since(folder: Path, started_at: float) -> Path | None:
-    """What was written, renamed or replaced of a folder since then, or of the links that lead to it. A file's
-    ctime shows it, even if its mtime was kept. A name on a Hub is not a folder, and its files never change.
+    """The parts of a folder, or of the links that lead to it, that were written, renamed or replaced since
+    then. A file's ctime shows this even if its mtime was preserved. A name on a Hub is not a folder, and its
+    files never change.
     """
     since = started_at + START_SECONDS
     links = [path for path in (folder, *folder.parents) if path.is_symlink()]
@@ -78,6 +79,6 @@ def _changed_since(folder: Path, started_at: float) -> Path | None:
 
 
 def _was_renamed(folder: Path, since: float) -> bool:
-    """A new entry sets both times; a new name of the folder sets one."""
+    """Whether the folder was renamed: a new entry sets both times, a new name of the folder only one."""
     found = folder.stat()
     return found.st_ctime > since and found.st_ctime_ns != found.st_mtime_ns

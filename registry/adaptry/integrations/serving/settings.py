@@ -23,8 +23,8 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?")
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
     """Settings of workers in an engine: the base that it serves, if its files do not identify it; the seconds
-    between two refreshes of a name; the name that the worker reports under; for how long names are served as
-    they were last known while the registry is unreachable; the names that are loaded before the first request
+    between two refreshes of a name; the name under which the worker reports; the time for which last known
+    versions are served while the registry is unreachable; the names that are loaded before the first request
     (`preload`); and those that also stay in the engine (`pin`)."""
 
     base: str | None = None
@@ -85,7 +85,8 @@ def open_worker_registry(settings: AdaptrySettings) -> HttpRegistry:
 
 
 def open_worker_cache(settings: AdaptrySettings, folder: Path | None = None) -> Cache:
-    """The cache in `folder`, else in ADAPTRY_CACHE, else in the user's data folder, of ADAPTRY_CACHE_SIZE.
+    """The cache in `folder`, else ADAPTRY_CACHE, else the user's data folder, with the size
+    ADAPTRY_CACHE_SIZE.
 
     Raises `Invalid` if the size is malformed.
     """

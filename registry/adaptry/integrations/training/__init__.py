@@ -4,7 +4,7 @@ either.
     trainer.add_callback(AdaptryCallback(registry, "acme/tone", keep_last=3, best=("eval_loss", "min")))
 
 A checkpoint is a draft on its own branch, so dropping one does not affect others; the final model becomes a
-version. An unreachable registry does not stop a training.
+version. An unreachable registry does not stop the training.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The callback for transformers' Trainer: pushes saved checkpoints, and releases the final model as a
 version.
 
-Only the first process of a training pushes, without blocking the training: an `Outbox` does. Failed pushes
-are logged, at the end with the location of their files.
+Only the first process of a training run pushes, through an `Outbox`, so that training is not blocked. Failed
+pushes are logged, at the end with the location of their files.
 """
 
 from __future__ import annotations
@@ -59,15 +59,16 @@ _LIBRARIES = ("transformers", "peft", "torch")
 class AdaptryCallback(TrainerCallback):
     """Pushes each checkpoint that the Trainer saves as a draft of `name`, and the final model as a version.
 
-    `run` names the training (None: by the time); the same name again continues its checkpoints. `keep_last`
-    and `best` select the checkpoints to keep. `release` selects the model that becomes a version: "last", the
-    model as the Trainer leaves it (its best with `load_best_model_at_end`); "best", the best checkpoint by
-    `best`; None, none. It gets the metrics that were measured at its step, and `alias`. `resumed` is the
-    adapter that the training resumed from, which becomes its parent. At the end, the callback waits up to
-    `patience` seconds for pending pushes; `released` is then the version's ref, or None. `base` is the base
-    that is trained on, if the model's config does not identify it: a folder, or a name or id in the registry.
+    `run` names the training run (None: a name from the current time); using the same name again continues its
+    checkpoints. `keep_last` and `best` select the checkpoints to keep. `release` selects the model that
+    becomes a version: "last", the model as the Trainer leaves it (its best with `load_best_model_at_end`);
+    "best", the best checkpoint by `best`; None, none. It gets the metrics that were measured at its step, and
+    `alias`. `resumed` is the adapter from which the training run resumed, which becomes its parent. At the
+    end, the callback waits up to `patience` seconds for pending pushes; `released` is then the version's ref,
+    or None. `base` is the base that is trained on, if the model's config does not identify it: a folder, or a
+    name or id in the registry.
 
-    Raises `Invalid` and `InvalidRef` for invalid arguments; later errors never stop a training.
+    Raises `Invalid` and `InvalidRef` for invalid arguments; later errors never stop the training run.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class AdaptryCallback(TrainerCallback):
         self._drain_outbox(self._outbox)
 
     def _enqueue_last(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
-        """(`Any`: whatever was trained.)"""
+        """(`Any`: any kind of trained model.)"""
         step = _step_at_end(args, state)
         metrics = metrics_at_step(state.log_history, step)
         with tempfile.TemporaryDirectory(prefix="adaptry-") as place:
@@ -168,7 +169,7 @@ class AdaptryCallback(TrainerCallback):
         self._outbox = None
 
     def _push_command(self, folder: Path) -> str:
-        """The command that pushes a folder, for use outside the training's working directory."""
+        """The command that pushes a folder, for use outside the training run's working directory."""
         words = ["adaptry", "push", str(folder), str(self.name)]
         base: object = self._base
         if isinstance(base, BaseClaim):
@@ -258,7 +259,7 @@ def _is_sharded(args: TrainingArguments) -> bool:
 
 
 def _saved(model: Any, folder: Path) -> Path | None:
-    """(`Any`: whatever was trained.)"""
+    """(`Any`: any kind of trained model.)"""
     if not hasattr(model, "peft_config"):
         return None
     model.save_pretrained(folder)

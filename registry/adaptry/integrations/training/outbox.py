@@ -32,7 +32,7 @@ class PendingPush:
 
 
 class Outbox:
-    """A queue of pending pushes. A refused one is set aside; while the registry is down, they wait.
+    """A queue of pending pushes. A refused push is set aside; while the registry is down, all pushes wait.
 
     `warn` is called with each problem, from another thread. `retry` is the pause between attempts in seconds.
     """

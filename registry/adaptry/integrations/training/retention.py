@@ -14,7 +14,9 @@ BestMetric = tuple[str, Literal["min", "max"]]
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """`last` newest ones (None: all), and the best by `best`, ("eval_loss", "min") for example."""
+    """Keeps the `last` newest checkpoints (None: all), and the best by `best`, for example ("eval_loss",
+    "min").
+    """
 
     last: int | None = None
     best: BestMetric | None = None
@@ -30,7 +32,7 @@ class RetentionPolicy:
 def best_checkpoint(
     checkpoints: Sequence[TrainingCheckpoint], best: BestMetric | None
 ) -> TrainingCheckpoint | None:
-    """The best measured checkpoint, the earliest of equals; None if none was measured."""
+    """The best measured checkpoint, the earliest among equals; None if none was measured."""
     if best is None:
         return None
     metric, sense = best

@@ -1,4 +1,4 @@
-"""The runs of a training in a registry: their checkpoints, each a draft on its own branch, `RUN.step-N`.
+"""Training runs in a registry: their checkpoints, each a draft on its own branch, `RUN.step-N`.
 
 A checkpoint's metrics are in its commit's message, since registry metrics belong to versions. Dropping a
 checkpoint drops its branch; its commit keeps its id.
@@ -51,7 +51,9 @@ def new_run_name() -> str:
 
 
 def parse_run_name(text: str) -> str:
-    """Raises `InvalidRef` for a name that is not allowed in a ref, `Invalid` for one that is too long."""
+    """The name, if it is valid. Raises `InvalidRef` for a name that is not allowed in a ref, `Invalid` for
+    one that is too long.
+    """
     if len(text) > _MOST_RUN:
         raise Invalid(f"a run's name has at most {_MOST_RUN} characters, and {text[:20]}… has {len(text)}")
     return parse_alias(text)
@@ -108,7 +110,7 @@ def checkpoints(
 
 
 def _metrics_in(commit: CommitInfo) -> Mapping[str, float]:
-    """Anyone may commit to a branch, so the message may be anything."""
+    """The metrics in a commit's message. Anyone may commit to a branch, so the message may be anything."""
     try:
         metrics = json.loads(commit.message)["metrics"]
         return {str(metric): float(value) for metric, value in metrics.items()}

@@ -1,4 +1,4 @@
-"""Abandoned upload sessions, which are dropped for new ones.
+"""Abandoned upload sessions, which are dropped to make room for new ones.
 
 A client holds no lock between requests, so an idle session may still be in use. A session counts as abandoned
 if its staging is unlocked and it has been idle for `IDLE`: no request, and no bytes written by presigned URL.
@@ -28,10 +28,10 @@ kB/s.
 def drop_abandoned(
     catalog: Catalog, blobs: BlobStore, subject: QuotaSubject, now: datetime, direct_from: int | None
 ) -> bool:
-    """Drops the longest idle of the abandoned sessions in a namespace, or of a principal; False if none is.
+    """Drops the abandoned session of a namespace or principal that was idle longest; False if there is none.
 
     Sessions for files of `direct_from` bytes or more may receive bytes by presigned URL (None: none). Safe
-    beside other processes: the staging is locked, and its row checked again, before either is deleted.
+    while other processes run: the staging is locked, and its row is checked again, before either is deleted.
     """
     with catalog.read() as tx:
         idle = files.sessions_idle_since(tx, subject, now - IDLE)
@@ -44,7 +44,9 @@ def drop_abandoned(
 
 
 def _drop(catalog: Catalog, blobs: BlobStore, session: UploadSessionRecord, before: datetime) -> bool:
-    """Whether the session is gone; it stays if anything happened to it after `before`. Raises `Conflict`."""
+    """Drops the session unless anything happened to it after `before`. Returns whether it is gone. Raises
+    `Conflict`.
+    """
     with blobs.staging(session.id) as staged:
         written = blobs.last_write(session.id) if staged.offset else None
         if max(session.touched_at, written or session.touched_at) >= before:

@@ -67,8 +67,8 @@ def stored_weights_digest(tx: Reads, manifest: Manifest, adapter: Adapter) -> Di
 
 
 def find_base(tx: Transaction, scope: ReadScope, manifest: Manifest, written: str | None) -> ResolvedBase:
-    """The readable base of a revision: by id if it claims one, else by the name that it claims or that its
-    config has (`written`).
+    """The readable base of a revision: by the id that it claims, else by the name that it claims or that is
+    in its config (`written`).
 
     An unknown id stays a claim, and the name in the config is not used for it.
     """
@@ -116,8 +116,8 @@ def find_bound_base(tx: Transaction, id: Digest, manifest: Manifest, written: st
 def find_stored_base(
     tx: Transaction, manifest: Manifest, written: str | None, bound: Digest | None
 ) -> ResolvedBase:
-    """The base of a stored version, as for a caller who may read everything. `bound` is the base that it is
-    bound to.
+    """The base of a stored version, as for a caller who may read everything. `bound` is the base to which it
+    is bound.
     """
     if bound is not None:
         return find_bound_base(tx, bound, manifest, written)
@@ -126,7 +126,7 @@ def find_stored_base(
 
 def _is_no_other_model(tx: Transaction, scope: ReadScope, id: Digest, name: str) -> bool:
     """Whether the name in a config leads to the same weights (as those of a cast or a quantised copy), or to
-    no registered base and may be a folder of another machine.
+    no registered base, and may then be a folder on another machine.
     """
     from adaptry.adapters.base_record import BaseRecord  # not needed for an unknown base
     from adaptry.bases.fingerprinting.match import match_bases
@@ -155,8 +155,8 @@ def check_against_base(
     record: BaseRecord | None,
     inspections: Mapping[str, WeightsInspection],
 ) -> BaseCheck:
-    """Checks an adapter against its base; without a record, on its own. Findings from the `inspections` of
-    its weights files, by path, are part of the report, and do not affect the base status.
+    """Checks an adapter against its base; without a record, checks it alone. Findings from the `inspections`
+    of its weights files, by path, are part of the report, and do not affect the base status.
     """
     claimed_id = str(base.claimed_id) if base.claimed_id else None
     name = base.name if record else base.claimed_name or claimed_id

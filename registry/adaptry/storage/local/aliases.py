@@ -60,7 +60,7 @@ class LocalAliases(Aliases):
     def _requested(
         self, tx: Transaction, name: AdapterName, alias: str, to: Digest, request: MoveRequest
     ) -> Move:
-        """Raises `NotFound`, `PermissionDenied`."""
+        """The requested move. Raises `NotFound`, `PermissionDenied`."""
         adapter = self.context.writable_adapter(tx, name, "alias.move", alias=alias)
         if request.override is not None:
             self.context.require("policy.override", name, alias=alias)
@@ -93,7 +93,7 @@ class LocalAliases(Aliases):
 
 
 def point_alias(context: RegistryContext, tx: Transaction, move: Move) -> records.AliasInfo:
-    """Makes a move, with an event, if its policies allow it. Every move of an alias is made here.
+    """Moves an alias and records an event, if its policies allow this. Every move of an alias is made here.
 
     Raises `Conflict` for a version that aliases may not name, `InvalidRef` for a new alias with a name that
     git refuses, `CheckFailed` if conditions are not met, and the errors of `gates.decide`.

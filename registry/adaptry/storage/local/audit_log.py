@@ -131,7 +131,7 @@ class LocalAuditLog(AuditLog):
                 self._sequencer.run(self.context.clock(), waits_for_lease=False, most=most)
 
     def _namespaces(self, tx: Transaction) -> Sequence[str] | None:
-        """The namespaces that the caller reads about; None: everything. Raises `PermissionDenied`."""
+        """The namespaces about which the caller may read; None: everything. Raises `PermissionDenied`."""
         identity = self.context.identity
         if identity.may_administer:
             return None
@@ -150,6 +150,6 @@ class LocalAuditLog(AuditLog):
 
 
 def _check_range(start: int, limit: int) -> None:
-    """Raises `Invalid`."""
+    """Checks the requested range. Raises `Invalid`."""
     if not 0 <= start < 1 << 62 or not 1 <= limit <= MAX_SEALED:
         raise Invalid(f"a range begins at 0 or later, and has 1 to {MAX_SEALED} entries")

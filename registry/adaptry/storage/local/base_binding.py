@@ -60,7 +60,7 @@ class Binding:
 def bind_base(
     context: RegistryContext, name: AdapterName, revision: Digest, base: Digest
 ) -> records.VersionDetail:
-    """The same as `Versions.bind_base`."""
+    """Implements `Versions.bind_base`."""
     ref = Ref.of_revision(name, revision)
     with context.catalog.read() as tx:
         stored, _ = _bindable(context, tx, ref, base)
@@ -96,8 +96,8 @@ def derive_binding(
 
 
 def _is_bound(detail: records.VersionDetail, base: Digest) -> bool:
-    """Whether a binding would change nothing: the version is verified on the base, also under the name in its
-    config.
+    """Whether a binding would change nothing: the version is already verified on the base, under the name in
+    its config too.
     """
     is_verified = (detail.version.base_id, detail.version.base_status) == (base, "verified")
     return is_verified and not any(one.code == "base_name_differs" for one in detail.report.findings)
@@ -112,7 +112,7 @@ def _find_base(
 
 
 def _is_registered(context: RegistryContext, tx: Transaction, base: Digest) -> bool:
-    """Whether the caller can see the base here."""
+    """Whether the base is registered here and visible to the caller."""
     return bool(bases.visible_among(tx, context.read_scope(tx), [base]))
 
 

@@ -65,8 +65,8 @@ class LocalBases(Bases):
             return bases.info(tx, self.context.read_scope(tx), record.id)
 
     def store_generated_file(self, chunks: Iterable[bytes | memoryview]) -> tuple[Digest, int]:
-        """Stores bytes computed on this machine, for a base that is adopted later; returns their digest and
-        size.
+        """Stores bytes that were computed on this machine, for a base that will be adopted later; returns
+        their digest and size.
 
         They replace a copy that is marked as damaged. Raises `StorageFull`, and the errors of `chunks`.
         """
@@ -81,7 +81,7 @@ class LocalBases(Bases):
     def adopt(self, record: BaseRecord, names: tuple[str, ...], files_: tuple[FileEntry, ...]) -> BaseInfo:
         """Registers, names and stores a base that was computed on this machine and whose files are already
         stored, in one transaction, so that no reader sees it incomplete. Only for processes with direct
-        access to the stores: remote callers may not declare what a store has.
+        access to the stores: remote callers may not declare that a store has files.
 
         Raises the errors of `bases.put` and `bases.store`.
         """
@@ -92,7 +92,7 @@ class LocalBases(Bases):
         check_identity(record)
         with self.context.write() as tx:
             # Bytes without an owner may be gone, or in deletion: check them in this transaction, which
-            # excludes deletion go.
+            # excludes a concurrent deletion.
             if any(pending_deletes.is_deleting(tx, entry.sha256) for entry in files_):
                 raise Unavailable("some of these files are being deleted; try again in a moment")
             require_all_undamaged(tx, {entry.path: entry.sha256 for entry in files_})
@@ -191,7 +191,7 @@ class LocalBases(Bases):
         return merged
 
     def _store(self, tx: Transaction, id: Digest, files_: tuple[FileEntry, ...]) -> None:
-        """Does nothing if these are already its files."""
+        """Stores the files of a base. Does nothing if the base has exactly these files already."""
         known = bases.info(tx, self.context.read_scope(tx), id).stored
         if set(known) == set(files_):
             return
@@ -209,8 +209,8 @@ class LocalBases(Bases):
         return record
 
     def _resolve_pending(self, record: BaseRecord) -> None:
-        """Checks versions that declared this base again, in batches; versions pushed in the meantime saw it
-        already.
+        """Checks versions that declared this base again, in batches; versions pushed in the meantime have
+        already been checked against it.
         """
         after = 0
         while True:
@@ -263,7 +263,7 @@ def _owner(tx: Transaction, name: str) -> Digest | None:
 def _distinct_names(tx: Transaction, id: Digest, fresh: list[str]) -> list[str]:
     """The names that differ from the base's own names, and from each other, by more than case.
 
-    Raises `Conflict` for one that differs only in case from a name of another base.
+    Raises `Conflict` for a name that differs only in case from a name of another base.
     """
     found: dict[str, str] = {}
     for name in fresh:
@@ -278,7 +278,9 @@ def _distinct_names(tx: Transaction, id: Digest, fresh: list[str]) -> list[str]:
 
 
 def _check_names(names: tuple[str, ...]) -> None:
-    """Raises `Invalid`. A name that looks like an id would hide the base of that id."""
+    """Raises `Invalid` for names that are not allowed. A name that looks like an id would hide the base with
+    that id.
+    """
     if len(names) > _MOST_NAMES:
         raise Invalid(f"a base can get at most {_MOST_NAMES} names at once")
     for name in names:

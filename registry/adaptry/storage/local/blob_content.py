@@ -74,8 +74,8 @@ def check_names(manifest: Manifest) -> None:
 
 
 def check_draft(manifest: Manifest, *, with_folders: bool) -> None:
-    """The same as `check_names`, for a tree that need not be an adapter yet, and may have others in
-    folders.
+    """The same as `check_names`, for a tree that need not be an adapter yet, and may contain adapters in
+    subfolders.
     """
     top = tuple(entry for entry in manifest.files if "/" not in entry.path)
     if detect_format(entry.path for entry in top):

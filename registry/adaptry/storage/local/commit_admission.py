@@ -55,8 +55,8 @@ class _CommitRequest:
 
 @dataclass(frozen=True, slots=True)
 class _CommitPlan:
-    """The commit that a branch continues from, the version with the new weights, and whether it becomes a new
-    version.
+    """The commit from which a branch continues, the version with the new weights, and whether it becomes a
+    new version.
     """
 
     head: CommitRecord
@@ -73,7 +73,7 @@ class CommitAdmission:
     def admit(
         self, name: AdapterName, branch: str, manifest: bytes, note: CommitNote, parent: str | None = None
     ) -> CommitResult:
-        """The same as `Commits.put`."""
+        """Implements `Commits.put`."""
         if parent is not None and not is_commit_id(parent):
             raise InvalidRef(f"not the id of a commit: {parent[:80]!a} (7 to 40 hex digits)")
         request = _CommitRequest(parse_hub_revision(branch).name, Manifest.parse(manifest), note, parent)

@@ -1,4 +1,4 @@
-"""The commits role of a local registry: resolves revision names; branches, tags, and the commits they reach.
+"""The commits role of a local registry: resolves revision names; branches, tags, and their commits.
 
 Branches, tags and aliases of an adapter share their names, so that a name has one meaning.
 """
@@ -146,7 +146,9 @@ class LocalCommits(Commits):
 
 
 def _resolve_revision(tx: Reads, adapter: AdapterRecord, revision: str) -> CommitRecord:
-    """Resolves a revision name. Raises `RevisionNotFound`, `Conflict` for the beginning of several ids."""
+    """Resolves a revision name. Raises `RevisionNotFound`, `Conflict` if the name is the beginning of several
+    ids.
+    """
     revision_name = parse_hub_revision(revision)
     commit = None
     if revision == "latest":

@@ -1,5 +1,5 @@
-"""The context of every role of a local registry: the stores, the identity, and the lookups that every method
-begins with.
+"""The context of every role of a local registry: the stores, the identity, and the lookups with which every
+method begins.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class RegistryContext:
     def on_behalf_of(
         self, identity: Identity, idempotency_key: IdempotencyKey | None = None
     ) -> RegistryContext:
-        """The same stores for another identity, optionally for one request; costs nothing."""
+        """The same stores for another identity, optionally for one request; this costs nothing."""
         other = copy(self)
         other.identity, other._idempotency_key = identity, idempotency_key
         return other
@@ -136,7 +136,7 @@ class RegistryContext:
         return self.require_readable(name, adapters.find(tx, name))
 
     def resolve(self, tx: Reads, ref: Ref) -> Columns:
-        """The version that a ref selects, if it may be read. Raises `NotFound`, `Conflict` (ambiguous)."""
+        """The versions that several refs select, looked up in one statement. Otherwise like `resolve`."""
         require_value(ref)
         return self._selected(tx, ref, resolve_ref(tx, ref))
 
@@ -188,7 +188,7 @@ class RegistryContext:
         alias: str | None = None,
         state: str | None = None,
     ) -> AdapterRecord:
-        """An adapter on which the caller may do `action`, for that alias or with that new state.
+        """The adapter, if the caller may do `action` on it, for that alias or with that new state.
 
         Raises `NotFound`, or `PermissionDenied` for callers who may only read it.
         """
@@ -199,7 +199,7 @@ class RegistryContext:
     def require(
         self, action: Action, name: AdapterName, *, alias: str | None = None, state: str | None = None
     ) -> None:
-        """Raises `PermissionDenied`, whether the adapter exists or not."""
+        """Raises `PermissionDenied` if the caller lacks the right, whether or not the adapter exists."""
         require(self.identity, action, name, Facts(alias, state, self.clock()))
 
     def may(self, action: Action, name: AdapterName) -> bool:
@@ -218,8 +218,8 @@ class RegistryContext:
         return adapter
 
     def require_own_name(self, tx: Transaction, adapter: AdapterRecord) -> None:
-        """Called before the first commit of an adapter. Raises `Conflict` if a base has its name, which the
-        commit would hide.
+        """Raises `Conflict` if a base has the adapter's name, which the commit would hide. Call it before the
+        first commit of an adapter.
         """
         if shared_names.is_empty(tx, adapter.name):
             require_no_base(tx, adapter.name)
@@ -247,26 +247,26 @@ class RegistryContext:
             raise damaged_error(what, "its bytes are lost") from error
 
     def stored_size(self, digest: Digest, what: str) -> int:
-        """Raises `CorruptData` if the bytes are lost."""
+        """The size of stored bytes. Raises `CorruptData` if they are lost."""
         try:
             return self.blobs.size(digest)
         except NotFound as error:
             raise damaged_error(what, "its bytes are lost") from error
 
     def tree(self, name: AdapterName, revision: Digest) -> Manifest:
-        """The same as `Commits.tree`."""
+        """Implements `Commits.tree`."""
         with self.catalog.read_prepared() as tx:
             return self.tree_of(tx, self.readable_adapter(tx, name), revision)
 
     def tree_of(self, tx: Reads, adapter: AdapterRecord, revision: Digest) -> Manifest:
-        """The same for an adapter that may be read."""
+        """Like `tree`, for an adapter that may be read."""
         tree = commits.tree(tx, adapter, revision)
         if tree is None:
             raise no_revision(adapter.name, revision)
         return tree
 
     def require_readable(self, name: AdapterName, adapter: AdapterRecord | None) -> AdapterRecord:
-        """The adapter found under `name`. Raises `NotFound` if none was, or it may not be read."""
+        """The adapter found under `name`. Raises `NotFound` if there is none, or if it may not be read."""
         if adapter is None:
             raise NotFound(f"no adapter {name}")
         require_read(self.identity, name, adapter.visibility)
@@ -285,7 +285,7 @@ class RegistryContext:
         return access is None or access.allows(self.identity)
 
     def hide_base(self, tx: Transaction, version: VersionInfo) -> VersionInfo:
-        """The version for the caller: with its base only if they may see that."""
+        """The version as the caller may see it: with its base only if the caller may see the base."""
         if version.base_id is None:
             return version
         from adaptry.storage.local.hidden_bases import hide_bases  # only readers of versions need it
@@ -298,7 +298,9 @@ class RegistryContext:
 
 
 def require_no_base(tx: Reads, name: AdapterName) -> None:
-    """Raises `Conflict` if a base has that name: loaders request bases by name, and would get the adapter."""
+    """Raises `Conflict` if a base has that name: loaders request bases by name, and would get the adapter
+    instead.
+    """
     if found := shared_names.base_of_name(tx, name):
         raise Conflict(
             f"{found} is the name of a base, which an adapter called {name} would hide from loaders; choose"
@@ -326,7 +328,7 @@ def damaged_error(what: str, reason: str) -> CorruptData:
 
 
 def _why_none_is_active(tx: Reads, adapter: AdapterRecord) -> str:
-    """With the newest version's state, and who set it for which reason."""
+    """A message with the state of the newest version, who set it, and the reason."""
     from adaptry.registry.state_warnings import state_warning
     from adaptry.storage.catalog.shown_versions import newest_page  # no other ref needs it
 

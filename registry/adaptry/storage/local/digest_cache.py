@@ -1,8 +1,8 @@
 """Digests and inspections of weights that were computed as an upload arrived, kept until it is finished and
 its bytes are verified.
 
-Only an optimisation: bytes that are not cached, or arrived through another process, are read again on
-admission.
+This is only an optimisation: bytes that are not cached, or that arrived through another process, are read
+again on admission.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ InspectionResult = Callable[[], WeightsInspection | None]
 
 
 class IncrementalDigests:
-    """By upload session; shared by the registries of one process. Safe to use from many threads."""
+    """The digests by upload session, shared by the registries of one process. Safe to use from many
+    threads.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -44,7 +46,7 @@ class IncrementalDigests:
         return kept if kept and kept.position == offset else None
 
     def put(self, id: str, weights: StreamingWeightsDigest, offset: int) -> None:
-        """Keeps the state until the session continues at `offset`, or `take`."""
+        """Keeps the state until the session continues at `offset`, or `take` is called."""
         if weights.position != offset:
             return  # a piece was hashed but could not be written
         with self._lock:

@@ -29,7 +29,7 @@ _Key = tuple[str, str | None, str]
 
 
 class _Verdicts:
-    """Verdicts by revision, base and runtime."""
+    """A cache of verdicts by revision, base and runtime."""
 
     def __init__(self) -> None:
         self._lock, self._kept = Lock(), dict[_Key, bool]()
@@ -51,8 +51,8 @@ _VERDICTS = _Verdicts()
 def fits_test(
     context: RegistryContext, tx: Transaction, scope: ReadScope
 ) -> Callable[[Sequence[tuple[FitsTerm, bool]]], Callable[[int], bool]]:
-    """The test of a version for `fits:` terms, each with whether it is excluded. A version whose files cannot
-    be read has no verdict, so it is not found in either case. Raises `InvalidQuery` for an unknown engine.
+    """A test of versions for `fits:` terms, each with a flag that negates it. A version whose files cannot be
+    read has no verdict, so it is found in neither case. Raises `InvalidQuery` for an unknown engine.
     """
     known_bases: dict[str, BaseRecord | None] = {}
 

@@ -171,7 +171,7 @@ class LocalEvidence(Evidence):
     def _without_hidden_bases(
         self, tx: Transaction, found: tuple[EvidenceInfo, ...]
     ) -> tuple[EvidenceInfo, ...]:
-        """The same, without bases that the caller may not see."""
+        """The evidence, without bases that the caller may not see."""
         access = bases.access(tx, {item.base for item in found if item.base})
         hidden = {id for id, one in access.items() if not one.allows(self.context.identity)}
         return tuple(

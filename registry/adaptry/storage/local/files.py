@@ -1,4 +1,4 @@
-"""The files role of a local registry: whether an owner has a file, and reading it."""
+"""The files role of a local registry: checks whether an owner has a file, and reads files."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ class LocalFiles(Files):
             return None
 
     def _require_reading(self, tx: Reads, name: AdapterName) -> None:
-        """Callers who may push to a name may query it before it exists."""
+        """Raises an error unless the caller may read the adapter. Callers who may push to a name may query it
+        before it exists.
+        """
         if not self.context.may("push", name):
             adapter = adapters.find(tx, name)
             if adapter is None:

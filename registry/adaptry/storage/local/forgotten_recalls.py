@@ -27,7 +27,9 @@ def forgotten_recalls(catalog: Catalog) -> tuple[ForgottenRecall, ...]:
 def quarantine_forgotten(
     tx: Transaction, version: int, name: AdapterName, digest: Digest, now: datetime
 ) -> bool:
-    """Quarantines the version with that key, which must have a claim; False if it is already withdrawn."""
+    """Quarantines the version with that key, which must have a claim; returns False if it is already
+    withdrawn.
+    """
     claim, adapter, stored = (
         recall_claims.find(tx, name, digest),
         adapters.find(tx, name),

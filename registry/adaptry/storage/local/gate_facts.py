@@ -51,7 +51,7 @@ _OF_TASKS = ("eval", "has_metric", "noninferior", "comparable")
 @dataclass(frozen=True, slots=True)
 class Move:
     """A move of an alias from its current version to another, its actor, and the request's conditions. A
-    `policy`, as text, is tried in place of those in force.
+    `policy` (text) is tried in place of the policies in force.
     """
 
     adapter: AdapterRecord
@@ -133,7 +133,9 @@ class CatalogFacts:
 
 
 def may_approve(tx: Transaction, author: str, name: AdapterName, alias: str, now: datetime) -> bool:
-    """Whether a principal still has the right that its approval required; not if it is disabled."""
+    """Whether a principal still has the right that its approval required; false if the principal is
+    disabled.
+    """
     found = rights_of_name(tx, author)
     return found is not None and found.may("approve", name, Facts(alias=alias, now=now))
 
@@ -157,8 +159,8 @@ def runtime_verdicts(
 
 
 def _fit(adapter: Adapter, name: str, base: BaseRecord | None) -> FitFact:
-    """The verdict of a runtime. Readers of the decision may not see the base, so what is found only with its
-    record is given as a code. Raises `AdaptryError` for text that is not a runtime.
+    """The verdict of a runtime. Readers of the decision may not see the base, so findings that need its
+    record are given as codes only. Raises `AdaptryError` for text that is not a runtime.
     """
     runtime = parse_runtime(name)
     alone = check_runtime(adapter, runtime)
@@ -183,7 +185,7 @@ def base_of(
 def document_pairs(
     context: RegistryContext, conditions: Sequence[PolicyCondition], facts: GateFacts
 ) -> Iterator[PairedFact]:
-    """The comparisons by document, where both versions have samples."""
+    """The comparisons by document, for tasks with samples of both versions."""
     seen = set()
     for call in calls_of(conditions, "noninferior"):
         vs = call.text("vs")
@@ -209,7 +211,9 @@ def _paired(context: RegistryContext, vs: str, first: EvidenceFact, second: Evid
 
 
 def _scored(context: RegistryContext, one: EvidenceFact) -> ScoredEvidence:
-    """Raises `Invalid` if the samples file is too large or malformed, and `CorruptData`."""
+    """The scores in a samples file. Raises `Invalid` if the file is too large or malformed, and
+    `CorruptData`.
+    """
     assert one.samples is not None
     what = f"the samples of evidence {one.id}"
     with context.catalog.read() as tx:

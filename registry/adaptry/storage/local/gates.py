@@ -44,7 +44,7 @@ _TRIES = 8
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """Everything that a decision is made from, read in one transaction. `key` is its digest. `manifest` and
+    """Everything on which a decision is based, read in one transaction. `key` is its digest. `manifest` and
     `base` are those of the version, if a verdict of an engine is needed.
     """
 
@@ -69,16 +69,17 @@ class _NotEvaluated(Exception):
 def write_decided(
     context: RegistryContext, action: Callable[[Transaction], Result], *, is_durable: bool = True
 ) -> Result:
-    """The result of `action` in a transaction, in which no condition is evaluated: if a decision is missing,
-    nothing is changed, and `action` runs again once it is evaluated. It must not change anything else.
+    """The result of `action` in a transaction, in which no condition is evaluated. If a decision is missing,
+    nothing is changed, and `action` runs again once the decision is made. `action` must not change anything
+    else.
 
-    Raises `Unavailable` if what the conditions look at changes all the time.
+    Raises `Unavailable` if the facts of the conditions change all the time.
     """
     return _decided(context, lambda: context.write(is_durable=is_durable), action)
 
 
 def read_decided(context: RegistryContext, action: Callable[[Transaction], Result]) -> Result:
-    """The same in a transaction that only reads."""
+    """Like `write_decided`, in a transaction that only reads."""
     return _decided(context, context.catalog.read, action)
 
 
@@ -101,7 +102,7 @@ def _decided(
 
 
 def _outcome(context: RegistryContext, question: _Question) -> PromotionDecision | AdaptryError:
-    """An error is kept as well, since `action` may handle it."""
+    """The decision, or the error of evaluating it, which is stored as well because `action` may handle it."""
     try:
         return _evaluated(context, question)
     except AdaptryError as error:
@@ -172,7 +173,7 @@ def _question(context: RegistryContext, tx: Transaction, move: Move) -> _Questio
 
 
 def _policies(tx: Transaction, move: Move) -> tuple[PolicyFact, ...]:
-    """Those in force, or the one to be tried. Raises `Invalid` if that cannot be read."""
+    """The policies in force, or the one to try. Raises `Invalid` if the latter cannot be read."""
     if move.policy is not None:
         tried = Policy.parse(move.policy)
         if tried.alias != move.alias:
@@ -230,7 +231,7 @@ def _evaluated(context: RegistryContext, question: _Question) -> PromotionDecisi
 
 
 def is_rollback(tx: Transaction, move: Move) -> bool:
-    """Whether the version is the one before the last move of the alias: it goes back without conditions.
+    """Whether the version is the one before the last move of the alias: it may go back without conditions.
 
     Going forward again is a move like any other.
     """

@@ -211,7 +211,7 @@ def _facts(record: GrantRecord) -> dict[str, object]:
 
 
 def _holder(tx: Transaction, subject: Subject) -> Holder:
-    """Raises `NotFound`."""
+    """The holder of a grant. Raises `NotFound`."""
     if subject.group is not None:
         return existing_group(tx, subject.group)
     assert subject.principal is not None

@@ -1,4 +1,4 @@
-"""Versions for readers who may not see their base: as declared, with the findings that need no base.
+"""Versions as shown to readers who may not see their base: as declared, with findings that need no base.
 
 The check against a base is stored once, for everyone who may see that base. Others get the same result as if
 the base were not registered, so its existence is not revealed.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def hide_bases(tx: Reads, scope: ReadScope, versions: Sequence[VersionInfo]) -> tuple[VersionInfo, ...]:
-    """The versions as this reader may see them."""
+    """The versions, as this reader may see them."""
     return tuple(version for version, _ in _hide_bases(tx, scope, versions))
 
 
@@ -36,7 +36,7 @@ def hide_bases_in_details(
 def hide_base_in_report(
     tx: Reads, scope: ReadScope, version: VersionInfo, report: CheckReport
 ) -> tuple[VersionInfo, CheckReport]:
-    """The same for a version and the report that is stored."""
+    """Like `hide_bases`, for one version and its stored report."""
     shown, other = _hide_bases(tx, scope, [version])[0]
     return shown, other or report
 

@@ -1,4 +1,4 @@
-"""Idempotency keys: a repeated request with the same key gets the first answer and changes nothing.
+"""Idempotency keys: a repeated request with the same key gets the first answer, and changes nothing.
 
 The client chooses the key. Answers are kept for a day; a different request with the same key is an error.
 """

@@ -1,4 +1,6 @@
-"""The inbox role of a local registry: posted results, attached to the version they state or kept apart."""
+"""The inbox role of a local registry: posted results, attached to the version that they state, or kept
+apart.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ _NO_REVISION = (
 
 @dataclass(frozen=True, slots=True)
 class _Destination:
-    """The version that posted results are evidence of, or why they are kept apart."""
+    """The version for which posted results are evidence, or the reason why they are kept apart."""
 
     version: VersionRecord | None = None
     name: AdapterName | None = None
@@ -192,7 +194,7 @@ class LocalInbox(Inbox):
             return posted_files.posted_file(kept)
 
     def _may_keep(self, row: PostedFileRow) -> bool:
-        """Whether they may read the namespace, or the adapter in it that the results name."""
+        """Whether the caller may read the namespace, or the adapter in it that the results name."""
         if self.context.identity.has_namespace(row.namespace):
             return True
         if row.adapter is None or not row.adapter.startswith(f"{row.namespace}/"):
@@ -207,8 +209,8 @@ class LocalInbox(Inbox):
         return True
 
     def _require_posting(self, namespace: str) -> None:
-        """Called before a file is parsed. Raises `Unauthenticated`, and `NotFound` if the caller may neither
-        add evidence to anything nor read anything in the namespace.
+        """Checks the caller's rights before a file is parsed. Raises `Unauthenticated`, and `NotFound` if the
+        caller may neither add evidence to anything nor read anything in the namespace.
         """
         identity = self.context.identity
         if identity.is_anonymous:
@@ -220,7 +222,9 @@ class LocalInbox(Inbox):
                 raise _no_namespace(namespace, identity.name)
 
     def _stored(self, row: PostedFileRow) -> bytes:
-        """The bytes of a row that was read without them. Raises `NotFound` if it was deleted since."""
+        """The bytes of a row that was read without them. Raises `NotFound` if the row has been deleted
+        since.
+        """
         with self.context.catalog.read() as tx:
             found = posted_files.find(tx, row.id or 0)
             data = posted_files.content(found) if found else None
@@ -260,7 +264,7 @@ class LocalInbox(Inbox):
         return _Destination(version, name)
 
     def _version(self, tx: Transaction, name: AdapterName, revision: str) -> VersionRecord | None:
-        """The version of a revision, or that whose weights a commit has."""
+        """The version of a revision, or the version with the same weights as a commit."""
         try:
             return to_record(self.context.resolve(tx, Ref(name, ByDigest(revision))))
         except (NotFound, Conflict):
@@ -309,7 +313,9 @@ class LocalInbox(Inbox):
 
 
 def _git_id(data: bytes) -> str:
-    """The id that git gives these bytes: clients of the Hub do not send a file again that has it."""
+    """The id that git gives these bytes: clients of the Hub do not send a file again if the registry has this
+    id.
+    """
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
@@ -358,7 +364,7 @@ def _with_samples(
 
 
 def _require_room(tx: Transaction, namespace: str, by: str) -> None:
-    """Raises `QuotaExceeded` if too much is kept apart, this file included."""
+    """Raises `QuotaExceeded` if too much would be kept apart, including this file."""
     for of, files, size in ((by, MOST_FILES_OF_ONE, MOST_BYTES_OF_ONE), (None, MOST_FILES, MOST_BYTES)):
         count, stored = posted_files.kept_use(tx, namespace, of)
         if count > files or stored > size:

@@ -55,7 +55,8 @@ class Ingestion:
 
     def is_worthwhile(self, tx: Reads) -> bool:
         """Whether the adapter probably lacks the files; otherwise, hashing them costs less than storing them
-        again. After more training, a version has the file sizes of the one before, but other bytes.
+        again. After further training, a version's files have the same sizes as those of the previous version,
+        but other bytes.
 
         Raises `QuotaExceeded`, `Busy`.
         """
@@ -94,7 +95,7 @@ class Ingestion:
         return stored
 
     def add_ownership(self, tx: Transaction, stored: Mapping[str, StoredFile]) -> None:
-        """Makes the adapter the owner of the stored bytes. Raises as `add_owner`."""
+        """Makes the adapter the owner of the stored bytes. Raises the errors of `add_owner`."""
         add_owner(self.context, tx, self.name, {file.digest: file.size for file in stored.values()})
         for file in stored.values():
             if file.weights is not None:
@@ -154,6 +155,6 @@ class Ingestion:
 def _advance(
     inspecting: GrowingFileInspection | None, weights: StreamingWeightsDigest, staged: StagedBlob
 ) -> None:
-    """Continues the inspection with what has been written, once the header is known."""
+    """Continues the inspection with the bytes that have been written, once the header is known."""
     if inspecting and weights.header:
         inspecting.advance(weights.header, staged.offset)

@@ -59,8 +59,8 @@ def inspection_on_arrival(
     staged: StagedBlob,
     weights: StreamingWeightsDigest | None,
 ) -> Iterator[InspectionOnArrival]:
-    """Inspects the bytes that are staged in the block. Bytes not inspected at its end are inspected later,
-    while the file is flushed and the client finishes the upload.
+    """Inspects the bytes that are staged in the block. Bytes that are not inspected at its end are inspected
+    later, while the file is flushed and the client finishes the upload.
     """
     owner = session.owner
     is_worthwhile = session.size >= LARGE and staged.offset == 0 and isinstance(owner, AdapterName)

@@ -46,10 +46,10 @@ def inspect_weights(
     paths: Iterable[str] | None = None,
     headers: Headers = _NONE_READ,
 ) -> Mapping[str, WeightsInspection]:
-    """The results for the weights files of `tree` (or those at `paths`), by path; uninspected files are
-    inspected now. `headers` are those that were read.
+    """The results for the weights files of `tree` (or those at `paths`), by path; files that were not
+    inspected before are inspected now. `headers` are the headers that were already read.
 
-    Raises `Unavailable` if one cannot be inspected, `InvalidWeights`, `NotFound`, `CorruptData`.
+    Raises `Unavailable` if a file cannot be inspected, `InvalidWeights`, `NotFound`, `CorruptData`.
     """
     requested = tree.weights if paths is None else {path: tree.weights[path] for path in paths}
     with context.catalog.read_prepared() as tx:
@@ -100,7 +100,7 @@ def _inspect(
 def inspect_tensors(
     context: RegistryContext, ref: Ref, cursor: str | None = None, limit: int = 50
 ) -> Page[TensorInspection]:
-    """The same as `Versions.inspect_tensors`."""
+    """Implements `Versions.inspect_tensors`."""
     from adaptry.registry.records import Page, TensorInspection  # not needed by a push
     from adaptry.registry.tensor_listing import list_tensors
 

@@ -152,8 +152,7 @@ class LocalJobs(Jobs):
         self.context.record(tx, action, target, before=states[0], after=states[1])
 
     def _parse_order(self, order: JobOrder) -> tuple[JobOrder, str]:
-        """The task as its kind parses it, so that the displayed and the executed task are equal; and its
-        owner.
+        """The task, parsed by its kind so that the displayed and the executed task are equal, and its owner.
 
         Raises `Invalid`, `PermissionDenied`.
         """
@@ -169,12 +168,14 @@ class LocalJobs(Jobs):
         return found
 
     def _has_lost(self, result: dict[str, object]) -> bool:
-        """Whether a stored piece was garbage collected, because nothing referred to it."""
+        """Whether a stored piece of the job was garbage collected because nothing referred to it."""
         digest = result.get("sha256")
         return isinstance(digest, str) and not self.context.blobs.has(Digest.parse(digest))
 
     def _require_retrying(self, job: JobInfo, submitter: Identity) -> None:
-        """Raises `PermissionDenied`: a retried job has the rights with which it was submitted."""
+        """Raises `PermissionDenied` if the caller may not retry the job, which keeps the rights with which it
+        was submitted.
+        """
         if self.context.identity.may_retry(submitter):
             return
         again = (
@@ -191,8 +192,8 @@ class LocalJobs(Jobs):
         )
 
     def _require_asking(self, namespace: str, kind: str) -> None:
-        """Raises `PermissionDenied`: a job has its submitter's rights, so callers without the rights may not
-        submit it.
+        """Raises `PermissionDenied` if the caller may not submit the job: it runs with the caller's rights,
+        which must be sufficient.
         """
         identity = self.context.identity
         if not namespace and not identity.may_administer:
@@ -209,5 +210,5 @@ class LocalJobs(Jobs):
 
 
 def _target(name: str, namespace: str) -> AuditTarget:
-    """A job or a schedule. Only administrators may read those without a namespace."""
+    """A job or a schedule. Only administrators may read one without a namespace."""
     return AuditTarget(name, namespace or None)

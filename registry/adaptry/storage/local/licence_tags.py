@@ -1,4 +1,4 @@
-"""An adapter's licence: tags such as `license:mit`, from the README of its newest version that states one.
+"""An adapter's licence: tags such as `license:mit`, from the README of its newest version with one.
 
 Commits of Hub clients apply all tags of a README themselves.
 """
@@ -17,7 +17,7 @@ _TAG = "license:"
 
 
 def licences_in(content: Content) -> tuple[str, ...]:
-    """What the README among these files states, if there is one of reasonable size."""
+    """The licences that the README among these files states, if its size is reasonable."""
     size = content.sizes.get(_README)
     if size is None:
         return ()

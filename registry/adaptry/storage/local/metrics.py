@@ -1,4 +1,4 @@
-"""The metrics role of a local registry: values that are logged after a push, and only appended."""
+"""The metrics role of a local registry: values that are logged after a push, and never changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Revisions whose files may be read: who may read which file is decided here, for one revision or several."""
+"""Decides who may read which files of one or several revisions."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OpenRevision:
-    """A revision that the caller may see; `held`: the withheld version with its weights; `damaged`: the
-    reasons of files that are known to be damaged.
+    """A revision that the caller may see; `held`: the withheld version that has the same weights; `damaged`:
+    the reasons, by file, for files that are known to be damaged.
     """
 
     context: RegistryContext
@@ -36,7 +36,7 @@ class OpenRevision:
     damaged: Mapping[Digest, str]
 
     def read(self, path: str, start: int = 0) -> Iterator[bytes]:
-        """The same as `Files.read`."""
+        """Implements `Files.read`."""
         file = self.tree.file(path)
         if file is None:
             raise FileMissing(f"no file {path[:80]!a} in {self.name}@{self.revision.brief}")
@@ -53,7 +53,7 @@ class OpenRevision:
 def open_revision(
     context: RegistryContext, name: AdapterName, revision: Digest, paths: Collection[str] | None = None
 ) -> OpenRevision:
-    """One revision, of which these files are read; by default, any. Raises `NotFound`."""
+    """One revision. Only these files will be read from it (by default, any files). Raises `NotFound`."""
     with context.catalog.read_prepared() as tx:
         adapter = context.readable_adapter(tx, name)
         tree = context.tree_of(tx, adapter, revision)
@@ -65,7 +65,9 @@ def open_revision(
 def open_revisions(
     context: RegistryContext, revisions: Sequence[tuple[AdapterName, Digest]]
 ) -> tuple[FileReader, ...]:
-    """The same as `Files.readers`, in a number of statements that does not grow with the revisions."""
+    """Implements `Files.readers`, with a number of statements that does not grow with the number of
+    revisions.
+    """
     if len(revisions) == 1:
         return (_reader(context, *revisions[0]),)
     with context.catalog.read() as tx:
@@ -112,6 +114,6 @@ def _refuse(error: AdaptryError, path: str, start: int = 0) -> Iterator[bytes]:
 
 
 def check_start(start: int, size: int, path: str) -> None:
-    """Raises `Invalid`."""
+    """Checks the position from which to read. Raises `Invalid`."""
     if not 0 <= start <= size:
         raise Invalid(f"{path[:80]} is {size:,} bytes; it cannot be read from {start}")

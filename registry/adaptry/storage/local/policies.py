@@ -168,7 +168,7 @@ class LocalPolicies(Policies):
     def _approved(
         self, tx: Transaction, name: AdapterName, alias: str, to: Digest
     ) -> tuple[AdapterRecord, VersionRecord]:
-        """Raises `NotFound`, `PermissionDenied`, `Unsupported`."""
+        """The version to approve. Raises `NotFound`, `PermissionDenied`, `Unsupported`."""
         parse_stored_alias(alias)
         adapter = self.context.writable_adapter(tx, name, "approve", alias=alias)
         if self.context.identity.name == LOCAL.name:
@@ -179,7 +179,7 @@ class LocalPolicies(Policies):
         return adapter, to_record(self.context.resolve(tx, Ref.of_revision(name, to)))
 
     def _void_unless_counted(self, tx: Transaction, info: ApprovalInfo) -> ApprovalInfo:
-        """The approval, void if no condition counts it now."""
+        """The approval; void if no condition counts it now."""
         if info.is_void:
             return info
         version = self.context.resolve(tx, Ref(info.name, Number(info.number)))
@@ -189,7 +189,9 @@ class LocalPolicies(Policies):
         return info if is_counted else info.model_copy(update={"is_void": True})
 
     def _owner(self, tx: Transaction, scope: PolicyScope) -> PolicyOwner:
-        """Raises `NotFound` for an adapter or namespace that the caller may not see."""
+        """The owner of policies. Raises `NotFound` for an adapter or namespace that the caller may not
+        see.
+        """
         if scope.adapter is not None:
             return PolicyOwner(scope, self.context.readable_adapter(tx, scope.adapter))
         if not self.context.identity.readable_names(scope.namespace):
@@ -197,7 +199,9 @@ class LocalPolicies(Policies):
         return PolicyOwner(scope, None)
 
     def _managed(self, tx: Transaction, scope: PolicyScope, alias: str) -> PolicyOwner:
-        """Raises `NotFound`, `PermissionDenied` for callers who may not change policies there."""
+        """The owner, if the caller may change policies there. Raises `NotFound`, and `PermissionDenied` for
+        other callers.
+        """
         parse_stored_alias(alias)
         owner = self._owner(tx, scope)
         identity, facts = self.context.identity, Facts(alias, None, self.context.clock())
@@ -227,8 +231,8 @@ class LocalPolicies(Policies):
 
 
 def _check_runtimes(policy: Policy) -> tuple[str, ...]:
-    """A warning for each engine's version that its rules are not for. Raises `Invalid` for an unknown engine
-    or option: no version would ever meet the condition.
+    """A warning for each version of an engine that the engine's rules do not cover. Raises `Invalid` for an
+    unknown engine or option, because no version could meet the condition.
     """
     warnings: dict[str, None] = {}
     for condition in policy.conditions:
@@ -258,7 +262,7 @@ def _unknown_groups(tx: Transaction, policy: Policy) -> tuple[str, ...]:
 
 def _unloadable_refs(tx: Transaction, owner: PolicyOwner, policy: Policy) -> Iterator[str]:
     """A warning for each branch or tag with the alias's name: it resolves to nothing while the policy is in
-    force, because it could be moved past the policy.
+    force, because moving it could bypass the policy.
     """
     found = git_refs.owners_of(tx, policy.alias, owner.scope.namespace, owner.adapter, _MOST_REFS)
     for name, kind, written in found:
@@ -286,7 +290,7 @@ def _about(name: AdapterName, alias: str) -> AuditTarget:
 
 
 def _without_conditions(move: Move, context: RegistryContext) -> PromotionDecision:
-    """The decision if there are no conditions."""
+    """The decision for a move without conditions."""
     to, found = move.to, move.current
     return PromotionDecision(
         name=move.adapter.name,

@@ -118,7 +118,7 @@ class LocalPrincipals(Principals):
         return Page[GroupInfo](items=found[:limit], next=following)
 
     def _seen_group(self, tx: Transaction, name: str) -> GroupRecord:
-        """Raises `NotFound`, also for a group that the caller may not see."""
+        """The group. Raises `NotFound`, also for a group that the caller may not see."""
         found = existing_group(tx, name)
         if not self.context.identity.may_administer and not principals.is_in(
             tx, found, self.context.identity.name
@@ -177,7 +177,7 @@ def _target(principal: PrincipalInfo) -> AuditTarget:
 
 
 def require_administrator(context: RegistryContext, what: str) -> None:
-    """Raises `PermissionDenied`."""
+    """Raises `PermissionDenied` unless the caller is an administrator."""
     identity = context.identity
     if identity.may_administer:
         return
@@ -189,10 +189,10 @@ def require_administrator(context: RegistryContext, what: str) -> None:
 
 
 def managed_principal(context: RegistryContext, tx: Transaction, name: str, what: str) -> PrincipalRecord:
-    """A principal that the caller manages: any, for administrators; for holders of `token.manage`, a service
-    account of the namespace.
+    """A principal that the caller manages: any principal for administrators; a service account of the
+    namespace for holders of `token.manage`.
 
-    Raises `PermissionDenied`, whether the principal exists or not, and `NotFound` for administrators.
+    Raises `PermissionDenied`, whether or not the principal exists, and `NotFound` for administrators.
     """
     found = principals.find(tx, name)
     namespace = found.info.namespace if found else None
@@ -240,12 +240,12 @@ def managed_namespaces(context: RegistryContext, tx: Transaction) -> tuple[str, 
 
 
 def existing_principal(tx: Transaction, name: str) -> PrincipalRecord:
-    """Raises `NotFound`."""
+    """The principal. Raises `NotFound`."""
     return _existing(principals.find(tx, name), name)
 
 
 def existing_group(tx: Transaction, name: str) -> GroupRecord:
-    """Raises `NotFound`."""
+    """The group. Raises `NotFound`."""
     if (found := principals.find_group(tx, name)) is None:
         raise no_group(name)
     return found
@@ -269,7 +269,7 @@ def _group_info(tx: Transaction, name: str, member_limit: int | None = GROUP_MEM
 
 
 def _namespace_of(service_account: str) -> str:
-    """Raises `Invalid`."""
+    """The namespace of a service account's name. Raises `Invalid`."""
     try:
         return AdapterName.parse(service_account).namespace
     except InvalidRef as error:

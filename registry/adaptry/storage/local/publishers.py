@@ -124,7 +124,9 @@ class LocalPublishers(Publishers):
         return account
 
     def _require_managing(self, name: AdapterName) -> None:
-        """Raises `PermissionDenied`, whether the adapter exists or not."""
+        """Raises `PermissionDenied` if the caller may not manage publishers, whether or not the adapter
+        exists.
+        """
         require_value(name)
         for action in ("token.manage", "member.manage"):
             require_in_namespace(self.context, action, name.namespace)
@@ -132,7 +134,7 @@ class LocalPublishers(Publishers):
 
 
 def _check_issuer(request: IssuerRequest) -> None:
-    """Raises `Invalid`."""
+    """Checks an issuer's settings. Raises `Invalid`."""
     OutgoingUrl.parse(request.url)
     if "?" in request.url:
         raise Invalid(f"an issuer's URL must have no query: {request.url[:200]!a}")

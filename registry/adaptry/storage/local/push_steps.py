@@ -170,7 +170,7 @@ def _store(pushes: Sequence[BatchedPush]) -> None:
 def _retry_individually(
     step: Callable[[Sequence[BatchedPush]], None], pushes: Sequence[BatchedPush], error: Exception
 ) -> None:
-    """Repeats a step for each push, after all of them together failed."""
+    """Repeats a step for each push, after all of them failed together."""
     if len(pushes) == 1:
         pushes[0].advance(error)
         return

@@ -1,4 +1,4 @@
-"""Quotas of a local registry: reading, setting and removing them, and who may do so."""
+"""Quotas of a local registry: reads, sets and removes them, and decides who may do so."""
 
 from __future__ import annotations
 
@@ -73,7 +73,9 @@ class LocalQuotas(Quotas):
 
 
 def _target(subject: QuotaSubject) -> AuditTarget:
-    """A namespace's owners may read of its quota in the audit log; `*` is for administrators."""
+    """The target of a quota in the audit log. A namespace's owners may read about its quota there; `*` is for
+    administrators.
+    """
     is_namespace = subject.scope == "namespace" and subject.name != EVERY
     return AuditTarget(subject.name, subject.name if is_namespace else None)
 
@@ -83,7 +85,7 @@ def _values(subject: QuotaSubject, limits: QuotaLimits) -> dict[str, object]:
 
 
 def _require_name(tx: Transaction, subject: QuotaSubject) -> None:
-    """Raises `InvalidRef`, `NotFound` for a name that the scope cannot have."""
+    """Raises `InvalidRef` or `NotFound` for a name that is not valid in the scope."""
     if subject.name in (EVERY, files.BASES):
         return
     if subject.scope == "namespace":

@@ -79,7 +79,7 @@ def require_namespace_within(context: RegistryContext, tx: Transaction, namespac
 def limited(
     context: RegistryContext, tx: Reads, namespace: str
 ) -> Iterator[tuple[QuotaSubject, QuotaLimits]]:
-    """The namespace and the caller, if they are limited, with their limits."""
+    """The limits of the namespace and of the caller, if they have any."""
     identity = context.identity
     place = QuotaSubject("namespace", namespace)
     if identity.principal is None:
@@ -92,7 +92,7 @@ def limited(
 
 
 def _without(tx: Transaction, use: StoredUse, owner: Owner, digest: Digest) -> StoredUse:
-    """The use, without the bytes that another session has reserved for the same file."""
+    """The usage, without the bytes that another session has reserved for the same file."""
     reserved = files.reserved_bytes(tx, owner, digest)
     return StoredUse(use.bytes, use.versions, max(0, use.reserved - reserved), use.uploads)
 

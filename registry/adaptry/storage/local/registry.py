@@ -1,8 +1,8 @@
 """`LocalRegistry`: a class for each role of a registry, over the same catalog and blobs.
 
 Every method checks the identity that it acts for, then the rules, then changes stored data: bytes first, then
-rows with their event in one transaction. Safe to use from many threads, and beside other processes on the
-same folder.
+rows with their event in one transaction. Safe to use from many threads, and at the same time as other
+processes with the same folder.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _ROLES: Mapping[str, str] = {
 
 
 class LocalRegistry(Registry):
-    """`LocalRegistry(RegistryContext(catalog, blobs, identity))`; `open_local` opens the one in a folder.
+    """`LocalRegistry(RegistryContext(catalog, blobs, identity))`; `open_local` opens one in a folder.
 
     A role is imported when it is first used: most commands need one or two of them, and importing all
     takes a third of a second.
@@ -93,7 +93,7 @@ class LocalRegistry(Registry):
     def on_behalf_of(
         self, identity: Identity, idempotency_key: IdempotencyKey | None = None
     ) -> LocalRegistry:
-        """The same registry for another identity, optionally for one request; costs nothing, so a server
+        """The same registry for another identity, optionally for one request; this costs nothing, so a server
         creates one each time.
         """
         return LocalRegistry(self.context.on_behalf_of(identity, idempotency_key))

@@ -20,7 +20,7 @@ from adaptry.storage.local.context import RegistryContext
 
 
 def require_deletable(context: RegistryContext, tx: Transaction, adapter: AdapterRecord) -> None:
-    """Raises `PermissionDenied` if the adapter's policies or recalls would end with it."""
+    """Raises `PermissionDenied` if deleting the adapter would end policies or recalls."""
     if policies.has_adapter_policy(tx, adapter):
         context.require("policy.manage", adapter.name)
     for action, reason in _recalls(tx, adapter):
@@ -31,7 +31,7 @@ def require_movable(
     context: RegistryContext, tx: Transaction, adapter: AdapterRecord, to: AdapterName
 ) -> None:
     """Raises `PermissionDenied` if a policy would no longer apply under the new name, or if the caller could
-    undo a recall only there.
+    undo a recall there but not under the old name.
     """
     namespace = adapter.name.namespace
     if policies.has_adapter_policy(tx, adapter):
@@ -46,7 +46,7 @@ def require_movable(
 
 
 def _recalls(tx: Transaction, adapter: AdapterRecord) -> Iterator[tuple[Action, str]]:
-    """The right to undo each kind of recall that the adapter has, and what would be undone."""
+    """For each kind of recall that the adapter has: the right to undo it, and the recall in words."""
     withheld = states.withheld_numbers(tx, adapter)
     actions: tuple[tuple[State, Action], ...] = (("revoked", "policy.manage"), ("quarantined", "state.set"))
     for state, action in actions:
@@ -60,8 +60,8 @@ def require_admissible(
     context: RegistryContext, tx: Transaction, moved: AdapterRecord, was: AdapterName
 ) -> None:
     """Raises `PermissionDenied` if the moved adapter has something that the caller may not create under its
-    new name: visibility for everyone, an alias, a branch or tag called `prod`, or an alias that no policy of
-    the new namespace has let pass.
+    new name: visibility for everyone, an alias, a branch or tag called `prod`, or an alias that the policies
+    of the new namespace have not allowed.
     """
     if moved.visibility == "public":
         context.require("state.set", moved.name)

@@ -67,8 +67,8 @@ class StaleState(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _PreparedPush:
-    """What a push read and checked before its transaction: the data of a new version, or the `binding` of an
-    existing one that lacks its base; and the sent files that are `lacking`.
+    """The data that a push read and checked before its transaction: the data of a new version, or the
+    `binding` of an existing one that lacks its base; and the sent files that are `lacking`.
     """
 
     declared: Manifest
@@ -85,7 +85,7 @@ class RevisionAdmission:
     context: RegistryContext
 
     def admit(self, name: AdapterName, manifest: bytes, options: PushOptions) -> PushResult:
-        """The same as `Versions.put`."""
+        """Implements `Versions.put`."""
         return finish_push(self.context, name.namespace, self.steps(name, manifest, options))
 
     def steps(
@@ -95,7 +95,7 @@ class RevisionAdmission:
         options: PushOptions,
         contents: Sequence[bytes] | None = None,
     ) -> PushSteps:
-        """The steps of `Versions.put`, or with `contents`, of `Versions.put_with_files`."""
+        """The steps of `Versions.put`; with `contents`, those of `Versions.put_with_files`."""
         sent_manifest = Manifest.parse(manifest)
         check_names(sent_manifest)
         if options.alias is not None:
@@ -157,7 +157,7 @@ class RevisionAdmission:
     def _same_content(
         self, tx: Reads, adapter: AdapterRecord, declared: Manifest, options: PushOptions
     ) -> SameContent | None:
-        """The version to return instead of a new one. A base that the checks refuse is not bound by force."""
+        """The version to return instead of a new one. A base that the checks refuse is not bound."""
         same = find_same_content(tx, adapter, declared) if options.reuse else None
         return None if same and same.missing_base and options.force_reason else same
 
@@ -215,7 +215,7 @@ class RevisionAdmission:
         return PushResult(version=version, is_new=is_new, report=report)
 
     def _pushable(self, tx: Reads, name: AdapterName, options: PushOptions) -> AdapterRecord | None:
-        """The adapter, or None for one that the push creates. Raises `NotFound`, `PermissionDenied`."""
+        """The adapter, or None if the push creates it. Raises `NotFound`, `PermissionDenied`."""
         self.context.require("push", name)
         if options.metrics:
             self.context.require("evidence.add", name)
@@ -313,6 +313,6 @@ def known_version(tx: Reads, adapter: AdapterRecord, digest: Digest) -> VersionR
 
 
 def claim_files(tx: Transaction, name: AdapterName, manifest: Manifest) -> None:
-    """The same as `require_files`, in the transaction of the commit: from then on the files are needed."""
+    """Like `require_files`, in the transaction of the commit: from then on, the files are needed."""
     have = files.clear_unneeded(tx, name, [entry.sha256 for entry in manifest.files])
     require_all(have, name, manifest)

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class _OpenedAdapter:
-    """A pushed adapter, with its base and the digest of its weights as far as the catalog has them."""
+    """A pushed adapter, with its base and the digest of its weights as far as the catalog knows them."""
 
     adapter: Adapter
     base: ResolvedBase
@@ -59,7 +59,7 @@ class RevisionDerivation:
     def derive(
         self, name: AdapterName, declared: Manifest, options: PushOptions
     ) -> tuple[Admission, ResolvedBase]:
-        """The data to store, and the base that they were derived for. Raises the errors of `admit`."""
+        """The data to store, and the base for which they were derived. Raises the errors of `admit`."""
         with self.context.catalog.read_prepared() as tx:
             require_files(tx, name, declared)
             require_all_undamaged(tx, {entry.path: entry.sha256 for entry in declared.files})
@@ -154,7 +154,7 @@ def _is_wide(content: Content) -> bool:
 
 
 def require_files(tx: Reads, name: AdapterName, manifest: Manifest) -> None:
-    """Raises `NotFound` naming the missing files, `InvalidManifest` for a file of another size."""
+    """Raises `NotFound` with the names of missing files, `InvalidManifest` for a file of another size."""
     require_all(files.sizes(tx, name, [entry.sha256 for entry in manifest.files]), name, manifest)
 
 

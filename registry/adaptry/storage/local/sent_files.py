@@ -1,6 +1,6 @@
-"""The files of a small push, which come with its manifest.
+"""The files of a small push, which are sent together with its manifest.
 
-They are checked in memory, so bytes that are not admitted are never stored, and count against no quota.
+They are checked in memory, so bytes that are not admitted are never stored, and do not count towards a quota.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class SentFiles(SmallFiles):
     def verified(
         cls, context: RegistryContext, name: AdapterName, declared: Manifest, sent: Sequence[bytes]
     ) -> SentFiles:
-        """Raises `TooLarge`, `DigestMismatch`, and `InvalidManifest` if the manifest has other files."""
+        """The files, after verification. Raises `TooLarge`, `DigestMismatch`, and `InvalidManifest` if the
+        manifest has other files.
+        """
         if declared.size > MAX_SENT:
             raise TooLarge(
                 f"the files have {declared.size:,} bytes; at most {MAX_SENT >> 20} MiB are pushed in one"

@@ -1,7 +1,7 @@
 """Stores several small files of an adapter together.
 
-They are in memory, and wait for the disk together: only twice for any number of files. The caller's
-transaction records their owner, so no upload sessions are needed.
+They are in memory, and are flushed to disk together, with only two waits for any number of files. The
+caller's transaction records their owner, so no upload sessions are needed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class SmallFiles:
     data: dict[Digest, bytes]
 
     def require_free_name(self, tx: Reads) -> None:
-        """Raises `Conflict` if the adapter, which does not exist, may not have its name."""
+        """Raises `Conflict` if the adapter, which does not exist yet, may not have this name."""
         adapters.require_distinct_name(tx, self.name)
         require_no_base(tx, self.name)
 
     def lacking(self, tx: Reads) -> dict[Digest, bytes]:
-        """The files that are not stored for the adapter, or damaged. Raises `QuotaExceeded`, `Busy` and
-        `Unavailable` if they may not be.
+        """The files that are not stored for the adapter, or are damaged. Raises `QuotaExceeded`, `Busy` and
+        `Unavailable` if they may not be stored.
         """
         owned = files.sizes(tx, self.name, self.data)
         found = {digest: data for digest, data in self.data.items() if not self._is_sound(tx, owned, digest)}
@@ -42,7 +42,7 @@ class SmallFiles:
         return found
 
     def add_ownership(self, tx: Transaction, lacking: dict[Digest, bytes]) -> None:
-        """Makes the adapter the owner of the stored bytes. Raises as `add_owner`."""
+        """Makes the adapter the owner of the stored bytes. Raises the errors of `add_owner`."""
         add_owner(self.context, tx, self.name, {digest: len(data) for digest, data in lacking.items()})
 
     def _is_sound(self, tx: Reads, owned: dict[Digest, int], digest: Digest) -> bool:

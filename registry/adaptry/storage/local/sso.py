@@ -21,7 +21,7 @@ from adaptry.storage.sign_ins import is_linked
 
 @dataclass(frozen=True)
 class LocalSingleSignOn(SingleSignOn):
-    """Groups and users of an identity provider, of a local registry."""
+    """The groups and users of an identity provider in a local registry."""
 
     context: RegistryContext
 

@@ -27,7 +27,9 @@ class UploadCleanup:
         self._is_done = False
 
     def run_once(self, catalog: Catalog, blobs: BlobStore, now: datetime) -> None:
-        """Raises `Unavailable`. A full disk is ignored here: the upload itself reports it."""
+        """Drops stale uploads, the first time that it is called. Raises `Unavailable`. A full disk is ignored
+        here, because the upload itself reports it.
+        """
         with self._lock:
             if self._is_done:
                 return

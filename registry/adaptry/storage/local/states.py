@@ -1,4 +1,4 @@
-"""Changes the states of versions in a local registry: by compare-and-swap, with a reason, and recorded."""
+"""Changes the states of versions in a local registry: by compare-and-swap, with a reason and an event."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adaptry.storage.local.context import RegistryContext
 def set_state(
     context: RegistryContext, name: AdapterName, revision: Digest, change: StateChange, was: int
 ) -> VersionInfo:
-    """The same as `Versions.set_state`."""
+    """Implements `Versions.set_state`."""
     ref = Ref.of_revision(name, revision)
     with context.write() as tx:
         adapter = context.writable_adapter(tx, name, "state.set", state=change.state)

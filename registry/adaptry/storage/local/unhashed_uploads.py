@@ -1,4 +1,4 @@
-"""Uploads that begin before the client knows the digest of the file, and get it later.
+"""Uploads that begin before the client knows the digest of the file, and state it later.
 
 Until then, a session expects a digest that no file has, so it cannot be resumed by its digest. It is listed,
 limited and cleaned up like any other.
@@ -31,7 +31,7 @@ def require_worthwhile(context: RegistryContext, tx: Transaction, owner: Owner, 
 
 
 def placeholder(key: str) -> Digest:
-    """The digest that the session with this key expects until it gets the file's."""
+    """The digest that the session with this key expects until it gets the real digest of the file."""
     return Digest.of(f"upload without a digest: {key}".encode())
 
 
@@ -41,7 +41,7 @@ def is_unnamed(session: UploadSessionRecord) -> bool:
 
 
 def name(tx: Transaction, owner: Owner, digest: Digest, size: int, id: str) -> UploadSessionRecord | None:
-    """Gives the owner's session `id` its digest; None if no such session waits for one."""
+    """Gives the owner's session `id` its digest; None if no session with this id waits for a digest."""
     session = files.find_session(tx, id)
     if session is None or not is_unnamed(session):
         return None

@@ -87,7 +87,7 @@ class LocalUploads(Uploads):
     def _opened(
         self, owner: Owner, digest: Digest | None, size: int, earlier: str | None
     ) -> UploadSessionRecord | QuotaRefusal:
-        """An idle session for the same bytes, or a new one; else why there may be none."""
+        """An idle session for the same bytes, or a new one; else the reason why none may be opened."""
         from adaptry.storage.local import unhashed_uploads  # used only by servers
 
         now, key = self.context.clock(), self.context.blobs.new_key()
@@ -198,7 +198,7 @@ class LocalUploads(Uploads):
                 files.finish_session(tx, session.id, self.context.clock())
 
     def _named(self, session: UploadSessionRecord, digest: Digest) -> UploadSessionRecord:
-        """The session, which waited for this digest. Raises `Conflict`, `Unavailable`."""
+        """The session, which was waiting for this digest. Raises `Conflict`, `Unavailable`."""
         from adaptry.storage.local import unhashed_uploads
 
         with self.context.write(is_durable=False) as tx:
@@ -239,7 +239,7 @@ class LocalUploads(Uploads):
             with self.context.write() as tx:
                 self._require_writing(tx, owner)
                 ingestion.add_ownership(tx, stored)
-        except Unavailable:  # a sweep has them, or had them: the caller's other way waits and tries again
+        except Unavailable:  # a sweep deletes or deleted them: the caller's other path tries again
             return None
         return {path: file.digest for path, file in stored.items()}
 

@@ -24,7 +24,7 @@ from adaptry.storage.local.search_values import refuse_unknown_values
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What was found, in the transaction that shows it."""
+    """The search results, in the transaction that shows them."""
 
     tx: Reads
     scope: ReadScope
@@ -33,7 +33,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class VersionSearch:
-    """A search of the context's identity."""
+    """A search on behalf of the context's identity."""
 
     context: RegistryContext
     query: str
@@ -43,13 +43,13 @@ class VersionSearch:
     reverse: bool
 
     def page(self) -> Page[VersionInfo]:
-        """The same as `Versions.search`."""
+        """Implements `Versions.search`."""
         with self._find() as found:
             items = hide_bases(found.tx, found.scope, by_keys(found.tx, found.page.keys))
         return Page[VersionInfo](items=items, next=found.page.next)
 
     def json(self) -> bytes:
-        """The same as `Versions.search_json`, from the kept JSON of each version."""
+        """Implements `Versions.search_json`, from the cached JSON of each version."""
         with self._find() as found:
             items = self._encoded(found)
         return b'{"items":[%b],"next":%b}' % (b",".join(items), json.dumps(found.page.next).encode())
@@ -71,7 +71,7 @@ class VersionSearch:
             yield self._checked(_Found(reads, scope, search(reads, scope, request, now)), parsed)
 
     def _checked(self, found: _Found, query: Query) -> _Found:
-        """`found`. If it is empty, raises `InvalidQuery` for values that do not exist."""
+        """Returns `found`. If it is empty, raises `InvalidQuery` for values that do not exist."""
         if found.page.keys or found.page.next is not None or self.cursor is not None:
             return found
 

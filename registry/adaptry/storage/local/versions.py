@@ -141,7 +141,7 @@ class LocalVersions(Versions):
         return inspect_tensors(self.context, ref, cursor, limit)
 
     def weight_statistics(self, ref: Ref) -> WeightStatistics:
-        from adaptry.storage.local.weight_measurements import weight_statistics  # here and below: for pushes
+        from adaptry.storage.local.weight_measurements import weight_statistics  # no push needs it
 
         return weight_statistics(self.context, ref)
 

@@ -130,7 +130,9 @@ class LocalWebhooks(Webhooks):
             return found
 
     def _managed(self, tx: Transaction, id: int) -> WebhookInfo:
-        """Raises `NotFound`, with the same message for a webhook that the caller does not manage."""
+        """The webhook, if the caller manages it. Raises `NotFound`, with the same message for a webhook that
+        the caller does not manage.
+        """
         found = webhooks.find(tx, id, self.context.clock()) if 0 < id <= _LARGEST else None
         if found is None or not self._manages(found.info):
             raise NotFound(f"no webhook {id}; `adaptry webhook ls` shows those that you manage")
@@ -142,7 +144,7 @@ class LocalWebhooks(Webhooks):
 
 
 def _require_enabled(webhook: WebhookInfo) -> None:
-    """Raises `Conflict`."""
+    """Raises `Conflict` if the webhook is disabled."""
     if webhook.disabled_at is not None:
         raise Conflict(
             f"webhook {webhook.id} is disabled ({webhook.disabled_reason}); to enable it: adaptry webhook"

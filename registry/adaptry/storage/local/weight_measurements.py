@@ -13,7 +13,7 @@ from adaptry.storage.local.context import RegistryContext
 
 
 def weight_statistics(context: RegistryContext, ref: Ref) -> WeightStatistics:
-    """The same as `Versions.weight_statistics`."""
+    """Implements `Versions.weight_statistics`."""
     with context.catalog.read() as tx:
         digest = Digest(context.resolve(tx, ref).digest)
         found = weight_measurements.find_statistics(tx, digest)
@@ -23,7 +23,7 @@ def weight_statistics(context: RegistryContext, ref: Ref) -> WeightStatistics:
 
 
 def weight_distance(context: RegistryContext, ref: Ref, other: Ref) -> WeightDistance:
-    """The same as `Versions.weight_distance`."""
+    """Implements `Versions.weight_distance`."""
     with context.catalog.read() as tx:
         digests = [Digest(context.resolve(tx, each).digest) for each in (ref, other)]
         found = weight_measurements.find_distance(tx, *digests)
@@ -33,14 +33,14 @@ def weight_distance(context: RegistryContext, ref: Ref, other: Ref) -> WeightDis
 
 
 def measured_weights(context: RegistryContext, refs: Sequence[Ref]) -> tuple[MeasuredWeights, ...]:
-    """The same as `Versions.measured_weights`."""
+    """Implements `Versions.measured_weights`."""
     with context.catalog.read() as tx:
         digests = [Digest(columns.digest) for columns in context.resolve_all(tx, refs)]
         return tuple(weight_measurements.find_measured(tx, digests)) if digests else ()
 
 
 def is_measured(context: RegistryContext, one: Digest, other: Digest | None = None) -> bool:
-    """Whether a revision, or a pair, is measured already."""
+    """Whether a revision, or a pair of revisions, has been measured already."""
     with context.catalog.read() as tx:
         if other is None:
             return weight_measurements.find_statistics(tx, one) is not None

@@ -145,7 +145,7 @@ class LocalWorkers(Workers):
         found: Mapping[VersionKey, ReportedVersion],
         now: datetime,
     ) -> None:
-        """Quarantines versions that the registry withdrew before its restore, as the worker proves by its
+        """Quarantines versions that the registry withdrew before its restore, as the worker proves by a
         signature.
         """
         epoch = epochs.current(tx)  # read here, not by the catalog: in memory, transactions cannot be nested

@@ -32,7 +32,7 @@ class AdaptersContract(ContractFixtures):
         with pytest.raises(Conflict, match="acme/tone is taken"):
             registry.adapters.create(TONE, AdapterEdit())
 
-    def test_a_new_name_differs_from_every_other_in_more_than_capitals(
+    def test_a_new_name_differs_from_every_other_in_more_than_case(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         registry.adapters.create(TONE, AdapterEdit())
@@ -48,7 +48,7 @@ class AdaptersContract(ContractFixtures):
                     make()
         assert [str(info.name) for info in registry.adapters.list().items] == ["acme/tone", "acme/voice"]
 
-    def test_an_adapter_is_renamed_to_other_capitals(self, registry: Registry) -> None:
+    def test_an_adapter_can_be_renamed_to_its_name_in_another_case(self, registry: Registry) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         capital = AdapterName.parse("acme/Tone")
         assert registry.adapters.rename(TONE, capital).name == capital
@@ -57,7 +57,7 @@ class AdaptersContract(ContractFixtures):
         registry.adapters.delete(capital)
         registry.adapters.create(TONE, AdapterEdit())
 
-    def test_of_many_names_that_differ_only_in_capitals_one_is_created(self, registry: Registry) -> None:
+    def test_only_one_of_many_names_that_differ_only_in_case_is_created(self, registry: Registry) -> None:
         names = [AdapterName.parse(f"acme/{name}") for name in ("tone", "Tone", "TONE", "tOne")]
 
         def create(name: AdapterName) -> bool:
@@ -207,7 +207,7 @@ class AdaptersContract(ContractFixtures):
             with pytest.raises(Invalid, match="cursor does not belong"):
                 registry.adapters.list(cursor=cursor, sort=sort, reverse=reverse)
 
-    def test_a_page_of_no_or_too_many_items_is_refused(self, registry: Registry) -> None:
+    def test_a_page_of_zero_or_too_many_items_is_refused(self, registry: Registry) -> None:
         for limit in (0, 201, -1):
             with pytest.raises(Invalid, match="1 to 200"):
                 registry.adapters.list(limit=limit)

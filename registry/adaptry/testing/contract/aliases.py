@@ -39,7 +39,7 @@ class AliasesContract(ContractFixtures):
                 push(registry, lora(2), TONE, options=PushOptions(alias=alias))
         assert registry.aliases.list(TONE) == ()
 
-    def test_a_new_alias_branch_or_tag_differs_in_more_than_capitals(
+    def test_a_new_alias_branch_or_tag_differs_in_more_than_case(
         self, registry: Registry, lora: MakeLora
     ) -> None:
         digest = push(registry, lora(), TONE).version.digest

@@ -45,7 +45,7 @@ class BaseVisibilityContract(ContractFixtures):
             assert make_registry(member).bases.get("org/tiny").id == hidden.id
             assert [info.id for info in make_registry(member).bases.list().items] == [hidden.id]
 
-    def test_a_base_of_one_word_is_private_to_administrators(
+    def test_a_base_with_a_one_word_name_is_private_to_administrators(
         self, make_registry: MakeRegistry, registry: Registry, tmp_path: Path
     ) -> None:
         registry.bases.put(fingerprint(open_checkpoint(tiny_base(tmp_path / "word"))), ("gpt2",))

@@ -42,7 +42,7 @@ class BasesContract(ContractFixtures):
     def other(self, tmp_path: Path) -> BaseRecord:
         return fingerprint(open_checkpoint(tiny_base(tmp_path / "other", seed=5)))
 
-    def test_a_base_is_found_by_name_and_id_and_the_beginning_of_one(
+    def test_a_base_is_found_by_name_by_id_or_by_the_beginning_of_its_id(
         self, registry: Registry, tiny: BaseRecord
     ) -> None:
         info = registry.bases.put(tiny, ("org/tiny",))
@@ -51,7 +51,7 @@ class BasesContract(ContractFixtures):
         assert (info.model_type, info.parameters, info.dtypes) == ("llama", tiny.parameters, ("F32",))
         assert registry.bases.record(tiny.id) == tiny
 
-    def test_a_new_name_of_a_base_differs_from_every_other_in_more_than_capitals(
+    def test_a_new_name_of_a_base_differs_from_every_other_in_more_than_case(
         self, registry: Registry, tiny: BaseRecord, other: BaseRecord
     ) -> None:
         registry.bases.put(tiny, ("org/Tiny",))
@@ -199,7 +199,7 @@ class BasesContract(ContractFixtures):
         registry.bases.put(tiny, ("org/tiny",))
         assert push(registry, lora(2), TONE).version.digest == named.digest
 
-    def test_a_push_names_no_other_model_than_the_folder_in_the_config(
+    def test_a_push_names_only_the_model_in_the_folder_of_the_config(
         self, registry: Registry, lora: MakeLora, tiny: BaseRecord, other: BaseRecord, tmp_path: Path
     ) -> None:
         """The two have equal shapes. A draft is judged as a version."""

@@ -132,7 +132,7 @@ class CommitsContract(ContractFixtures):
         assert sum(isinstance(result, CommitResult) for result in results) == 1
         assert registry.adapters.get(TONE).versions == 2
 
-    def test_commits_without_a_parent_all_land(self, registry: Registry, lora: MakeLora) -> None:
+    def test_commits_without_a_parent_all_succeed(self, registry: Registry, lora: MakeLora) -> None:
         registry.adapters.create(TONE, AdapterEdit())
         drafts = [files_of(lora(seed)) for seed in range(4)]
         for files in drafts:

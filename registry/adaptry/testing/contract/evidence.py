@@ -68,7 +68,7 @@ class EvidenceContract(ContractFixtures):
         event = ada.adapters.history(TONE).items[0]
         assert (event.kind, event.number, event.detail["values"]) == ("evidence.added", 1, "2")
 
-    def test_the_same_file_again_adds_nothing_and_records_nothing(
+    def test_a_repeated_file_adds_nothing_and_records_nothing(
         self, make_registry: MakeRegistry, lora: MakeLora
     ) -> None:
         ada = make_registry(ADA)

@@ -180,7 +180,7 @@ class InboxContract(ContractFixtures):
         with pytest.raises(NotFound, match="evidence inbox NAMESPACE"):
             ada.inbox.get(kept)
 
-    def test_the_same_file_again_changes_nothing(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_a_repeated_file_changes_nothing(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         ada = make_registry(ADA)
         version = push(ada, lora(1), TONE).version
         data = lm_eval_results(f"acme/tone@{version.digest}")

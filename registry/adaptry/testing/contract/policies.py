@@ -261,9 +261,7 @@ class PoliciesContract(ContractFixtures):
         (kept,) = make_registry(RON).policies.promotions(TONE).items
         assert (kept.verdict, kept.reason, kept.by) == ("overridden", "the first version", "olga")
 
-    def test_a_move_may_bring_a_condition_of_its_own(
-        self, make_registry: MakeRegistry, lora: MakeLora
-    ) -> None:
+    def test_a_move_may_add_its_own_condition(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
         ada = make_registry(ADA)
         digest = push(ada, lora(), TONE, options=PushOptions(metrics={"accuracy": 0.5})).version.digest
         with pytest.raises(CheckFailed, match=r"accuracy is 0\.5"):
@@ -321,7 +319,9 @@ class PoliciesContract(ContractFixtures):
         with pytest.raises(Conflict, match="alias with a policy"):
             ada.commits.create_branch(TONE, "prod")
 
-    def test_other_capitals_do_not_evade_a_policy(self, make_registry: MakeRegistry, lora: MakeLora) -> None:
+    def test_another_case_of_a_name_does_not_evade_a_policy(
+        self, make_registry: MakeRegistry, lora: MakeLora
+    ) -> None:
         digest = push(make_registry(ADA), lora(), TONE).version.digest
         set_policy(make_registry(OWNER), GOOD_ENOUGH)
         theirs = make_registry(ADA)

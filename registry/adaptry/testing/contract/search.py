@@ -104,7 +104,7 @@ class SearchContract(ContractFixtures):
 
         assert {query: found(query) for query in FINDS} == FINDS
 
-    def test_a_search_as_json_is_its_page(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_search_as_json_equals_its_page(self, registry: Registry, lora: MakeLora) -> None:
         shelf(registry, lora)
         for query in ("", "base:org/tiny", "metric.accuracy>=0.9", "rank>1e300"):
             page = registry.versions.search(query, None, 2)

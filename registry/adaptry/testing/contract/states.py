@@ -75,7 +75,7 @@ class StatesContract(ContractFixtures):
         )
         assert (revoked.state, revoked.state_generation) == ("revoked", 2)
 
-    def test_the_same_change_again_changes_nothing(self, registry: Registry, lora: MakeLora) -> None:
+    def test_a_repeated_change_has_no_effect(self, registry: Registry, lora: MakeLora) -> None:
         first, _ = push_two(registry, lora)
         change = StateChange(state="yanked", reason="wrong data")
         once = registry.versions.set_state(TONE, first.digest, change, was=0)

@@ -31,7 +31,7 @@ class OciReference:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `Invalid` with the grammar."""
+        """The reference in `text`. Raises `Invalid` with the grammar."""
         found = _REFERENCE.fullmatch(text)
         if found is None:
             raise Invalid(f"not a location in an OCI registry: {text[:120]!r} (write {GRAMMAR})")

@@ -1,7 +1,7 @@
 """Opens a merged model from its inputs. Everything that can fail fails here, before a weight is computed.
 
 A store names files by digest; while they are opened, they are linked into folders as loaders expect. Messages
-use the user's names of base and adapter, and never a path on this machine.
+name the base and the adapter as the user does, and never contain a path on this machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def open_merged_model(inputs: ModelInputs, scratch: Path) -> VirtualCheckpoint:
     """The merged model: its weights, and the record that a merge writes.
 
     The record has no digests of files and no release of Adaptry, so equal bytes have equal names. `scratch`
-    is a work folder. Raises what `plan` raises, and `NotFound` if the base is in none of its folders.
+    is a work folder. Raises the errors of `plan`, and `NotFound` if the base is in none of its folders.
     """
     with tempfile.TemporaryDirectory(dir=scratch, prefix="opening-") as links:
         try:

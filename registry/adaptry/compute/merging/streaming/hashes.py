@@ -21,7 +21,7 @@ _HALF_WAY = 64  # partially read files whose hash is kept
 
 
 class FileHashCache:
-    """Safe for many threads, and for many processes that share the folder. Creates the folder."""
+    """Safe for use by many threads, and by many processes that share the folder. Creates the folder."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -79,8 +79,8 @@ class FileHashCache:
 
 
 class RunningHash:
-    """The hash of a file's first `position` bytes; the next `skip` bytes of the input are already
-    included."""
+    """The hash of a file's first `position` bytes; the next `skip` bytes of the input are already in the
+    hash."""
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()

@@ -24,7 +24,9 @@ class ModelPool:
         self._lock = threading.Lock()
 
     def get(self, inputs: ModelInputs) -> VirtualCheckpoint:
-        """The model. It is opened again if the base's files have changed. Raises what opening raises."""
+        """The model with these inputs. It is opened again if the base's files have changed. Raises the errors
+        of opening it.
+        """
         key = (inputs.base, inputs.revision, inputs.adapter, inputs.base_name)
         with self._lock:
             place = self._places.setdefault(key, _PoolEntry())

@@ -31,8 +31,8 @@ class TensorSpool:
     def __init__(
         self, base: ShardReader, folder: Path, on_made: Callable[[ValueTally], None] = lambda tally: None
     ) -> None:
-        """`on_made` is called with each tensor's tally before the tensor is read. `read` passes its errors
-        on."""
+        """`on_made` is called with each tensor's tally before the tensor is read. `read` passes on the errors
+        that it raises."""
         self._base = base
         self._on_made = on_made
         self._folder = folder

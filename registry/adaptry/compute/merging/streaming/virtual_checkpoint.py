@@ -68,8 +68,8 @@ class VirtualCheckpoint:
     ) -> None:
         """`adapter`: the digest of the merged revision; `made`: additional files; `scratch`: a work folder.
 
-        Raises `MissingDependency` or `Invalid` if a tensor needs a kernel that is not available, and what
-        opening files raises.
+        Raises `MissingDependency` or `Invalid` if a tensor needs a kernel that is not available, and the
+        errors of opening files.
         """
         kernels.check(plan.changed_tensors)
         self.plan = plan
@@ -167,7 +167,9 @@ class VirtualCheckpoint:
         self.tallies[tally.tensor.name] = tally
 
     def _note(self, tally: ValueTally) -> None:
-        """Raises `CheckFailed` if values became infinite or NaN, and then for every later read."""
+        """Records the values' tally. Raises `CheckFailed` if values became infinite or NaN, and from then on
+        for every read.
+        """
         tensor = tally.tensor
         try:
             require_finite({tensor.name: tally.non_finite}, tensor.dtype)

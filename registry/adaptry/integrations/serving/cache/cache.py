@@ -4,7 +4,7 @@
 evicted until the lease is released or the process ends. `Cache.hold` keeps it for an engine, which may read
 it again after that process has ended (`engine_holds`). The content of a digest never changes, so an engine
 that caches by path never serves an older version. One process downloads while the others wait; after a crash
-the next one resumes the partial download. A recalled version is not given out again, and its files are
+the next one resumes the partial download. A recalled version is not handed out again, and its files are
 deleted as soon as nothing may read them.
 """
 
@@ -51,7 +51,7 @@ class CachedAdapter:
 
 
 class Cache:
-    """The cache in the folder `root`, which is created. Safe for many threads, and `root` for many processes.
+    """The cache in the folder `root`, which is created. Thread-safe; many processes may share `root`.
 
     `size` is the limit in bytes; None is no limit. Leased and held entries count towards it and are never
     evicted, nor are stacks in use. A `Cache` has one lease per digest, however often it is acquired; the
@@ -115,7 +115,9 @@ class Cache:
         )
 
     def release_hold(self, digest: Digest, engine: EngineAddress) -> None:
-        """Ends an engine's hold: it no longer has the version. A recalled entry is deleted. Idempotent."""
+        """Ends an engine's hold, because the engine no longer has the version. A recalled entry is deleted.
+        Idempotent.
+        """
         engine_holds.release(self._layout, digest, engine.key)
         self._remove_if_recalled(digest)
 
@@ -139,7 +141,7 @@ class Cache:
         return tuple(digest for digest, _ in gone)
 
     def users(self) -> tuple[SpaceUser, ...]:
-        """Who keeps entries from being evicted."""
+        """The engines and processes that keep entries from being evicted."""
         return space_users(self._layout)
 
     def close(self) -> None:
@@ -179,7 +181,7 @@ class Cache:
         return recall_store.recall_reason(self._layout, digest)
 
     def has_files(self, digest: Digest) -> bool:
-        """Whether the files of a version are here, recalled or not, or a stack with its weights."""
+        """Whether the files of a version, recalled or not, or a stack with its weights are here."""
         return self._layout.entry_folder(digest).is_dir() or self.stacks.has_part(digest)
 
     def entries(self) -> tuple[CacheEntry, ...]:

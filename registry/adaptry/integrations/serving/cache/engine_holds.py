@@ -55,8 +55,8 @@ class EngineAddress:
 
 
 class EngineHold(BaseModel):
-    """A version that an engine may read again: its label, and the names it was loaded under. `boot` is the
-    boot of the machine, if the engine runs on this one."""
+    """A version that an engine may read again: its label, and the names under which it was loaded. `boot` is
+    the machine's boot id, if the engine runs on this machine."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(frozen=True)
 
@@ -99,13 +99,13 @@ class EngineHold(BaseModel):
 
     @property
     def is_over(self) -> bool:
-        """Whether the machine was restarted since, so that the engine's process is gone."""
+        """Whether the machine has been restarted since, so that the engine's process is gone."""
         boot = _boot_id()
         return not self.reads_at_start and None not in (self.boot, boot) and self.boot != boot
 
 
 def hold(layout: CacheLayout, digest: Digest, engine: EngineAddress, version: str, name: str) -> None:
-    """Holds a version for an engine that is about to load it under `name`. Durable before this returns.
+    """Holds a version for an engine that is about to load it under `name`. It is durable before this returns.
 
     Raises `StorageFull`, `Unavailable`.
     """
@@ -121,7 +121,7 @@ def hold(layout: CacheLayout, digest: Digest, engine: EngineAddress, version: st
             return
         except (FileNotFoundError, FileExistsError) as error:
             # Another process removes the folder with its last hold: before the file is created, or while
-            # `mkdir` looks whether what exists is a folder.
+            # `mkdir` checks whether the existing path is a folder.
             if attempt == _TRIES - 1:
                 raise write_error(error, path) from error
         except OSError as error:
@@ -163,7 +163,9 @@ def _holds(folder: Path) -> Iterator[tuple[str, EngineHold]]:
 
 
 def _read(path: Path) -> EngineHold | None:
-    """None if there is no file. A file that cannot be read counts as a hold of an unknown engine."""
+    """Reads a hold; None if there is no file. A file that cannot be read counts as a hold of an unknown
+    engine.
+    """
     try:
         return EngineHold.model_validate_json(path.read_bytes())
     except FileNotFoundError:

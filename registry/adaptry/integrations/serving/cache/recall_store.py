@@ -12,7 +12,9 @@ from adaptry.registry.records import VersionInfo
 
 
 def recall(layout: CacheLayout, digest: Digest, reason: str) -> None:
-    """Refuses a digest from now on; durable before this returns. Raises `StorageFull`, `Unavailable`."""
+    """Refuses a digest from now on; the recall is durable before this returns. Raises `StorageFull`,
+    `Unavailable`.
+    """
     with atomic_file(layout.recall_file(digest)) as file:
         file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {reason}".encode())
 

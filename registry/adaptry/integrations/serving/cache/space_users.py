@@ -30,7 +30,7 @@ class SpaceUser:
         return sum(entry.size for entry in self.entries) + sum(self.stacks)
 
     def sentence(self) -> str:
-        """`vllm at http://localhost:8000 may read acme/tone@3 again: 120,000 bytes`, and how to end that."""
+        """`vllm at http://localhost:8000 may read acme/tone@3 again: 120,000 bytes`, and how to end this."""
         labels = [entry.version.label for entry in self.entries]
         shown = ", ".join(labels[:_SHOWN]) + (f" and {len(labels) - _SHOWN} more" if labels[_SHOWN:] else "")
         if self.address is None:

@@ -34,7 +34,8 @@ class StackFolders:
 
     def lease(self, key: str, parts: Sequence[Digest], write: WriteStack) -> Path:
         """The folder of the stack, which `write` makes if it is missing. The lease lasts until `release`,
-        which must be called after an error too. Raises what `write` raises; `StorageFull`, `Unavailable`."""
+        which must be called after an error too. Raises the errors of `write`; `StorageFull`, `Unavailable`.
+        """
         self._lock_shared(key)
         filling = FileLock.acquire_exclusive(self._layout.fill_lock(key))
         try:
@@ -61,7 +62,7 @@ class StackFolders:
         self._layout.discard_unused(part)
 
     def sizes(self) -> tuple[int, ...]:
-        """The bytes of each stack."""
+        """The size of each stack in bytes."""
         return self._layout.sizes()
 
     def _ensure_present(self, key: str, parts: Sequence[Digest], write: WriteStack) -> None:

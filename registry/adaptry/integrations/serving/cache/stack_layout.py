@@ -25,8 +25,8 @@ _RESERVED = ".size"
 
 
 class StackMetadata(BaseModel):
-    """What a stack's folder holds: the versions it is made of, and each file's size in bytes and time of
-    change in nanoseconds.
+    """The metadata of a stack's folder: the versions that it was made from, and each file's size in bytes and
+    change time in nanoseconds.
     """
 
     parts: tuple[Digest, ...]
@@ -71,12 +71,12 @@ class StackLayout:
                 yield name, about
 
     def sizes(self) -> tuple[int, ...]:
-        """The bytes of each stack, and of those that are being made."""
+        """The size in bytes of each stack, including those that are being made."""
         made = {key: about.size for key, about in self.all()}
         return tuple((dict(self._reserved()) | made).values())
 
     def discard_unused(self, part: Digest | None = None) -> None:
-        """Deletes the stacks that no process uses; those with this part, if one is given."""
+        """Deletes the stacks that no process uses; only those with this part, if one is given."""
         for key, about in list(self.all()):
             if part is None or part in about.parts:
                 self.discard_if_unused(key)

@@ -1,7 +1,7 @@
 """NVIDIA Dynamo: one of its vLLM workers, whose system port loads and unloads adapters by name.
 
 Written from its documentation and routes (`POST` and `GET /v1/loras`, `DELETE /v1/loras/NAME`, release 1.6),
-and not run. The listing has names without paths, so the paths come from the state file. Requests go to
+but never run. The listing has names without paths, so the paths come from the state file. Requests go to
 Dynamo's frontend and not to the system port, so a loaded adapter is not tested with a request.
 """
 
@@ -40,7 +40,9 @@ class Dynamo(Engine):
         return tuple(EngineAdapter(name, self._paths.get(name, "")) for name in names)
 
     def load(self, name: str, path: Path) -> None:
-        """Dynamo keeps the adapter that a name already has, so another version needs `unload` first."""
+        """Loads an adapter. Dynamo keeps the adapter that a name already has, so `unload` must come before
+        another version.
+        """
         body = {"lora_name": name, "source": {"uri": f"file://{path}"}}
         require_success(_checked(self.client.post("/v1/loras", body, patience=600)), f"load {name}")
         self._paths[name] = str(path)
@@ -52,7 +54,7 @@ class Dynamo(Engine):
         self._paths.pop(name, None)
 
     def send_test_request(self, name: str) -> EngineResponse:
-        """Whether the name is listed, as a response."""
+        """A response that shows whether the name is listed."""
         is_loaded = any(one.name == name for one in self.list_adapters())
         return EngineResponse(200 if is_loaded else 404, "" if is_loaded else f"no adapter {name}")
 

@@ -80,17 +80,19 @@ class Engine(ABC):
         """The loaded adapters, by name. Raises `Unavailable`."""
 
     def is_prepared(self, path: Path) -> bool:
-        """Whether the engine loads a copy of the adapter in `path` that was repaired for it; makes the copy.
-        Raises `CheckFailed` if that fails, `StorageFull`, `Unavailable`."""
+        """Whether the engine loads a copy of the adapter in `path` that was repaired for it; creates this
+        copy. Raises `CheckFailed` if that fails, `StorageFull`, `Unavailable`."""
         return False
 
     @abstractmethod
     def load(self, name: str, path: Path) -> None:
-        """Raises `CheckFailed`, `Unavailable`, or `Conflict` if running requests still block it."""
+        """Loads the adapter. Raises `CheckFailed`, `Unavailable`, or `Conflict` if running requests still
+        block it.
+        """
 
     @abstractmethod
     def unload(self, name: str) -> None:
-        """Idempotent. Raises `CheckFailed`, `Unavailable`."""
+        """Unloads the adapter. Idempotent. Raises `CheckFailed`, `Unavailable`."""
 
     @abstractmethod
     def send_test_request(self, name: str) -> EngineResponse:
@@ -115,10 +117,10 @@ class Engine(ABC):
     def select_stack(
         self, body: Mapping[str, object], parts: Sequence[tuple[str, float]]
     ) -> dict[str, object]:
-        """As `select_adapter`, for several adapters with their weights. Only if `can_stack`.
+        """Like `select_adapter`, for several adapters with their weights. Only if `can_stack`.
 
         Raises `NotFound` for a name that is neither a loaded adapter nor, if it is the only one, the base;
-        `Unavailable` and `CheckFailed` if the engine does not answer, or no longer has what was loaded.
+        `Unavailable` and `CheckFailed` if the engine does not answer, or no longer has the loaded adapters.
         """
         raise CheckFailed(f"{self.name} answers a request with one adapter only")
 
@@ -184,7 +186,7 @@ def require_success(response: EngineResponse, what: str) -> None:
 
 
 def require_answer(response: EngineResponse, what: str) -> None:
-    """As `require_success`, for endpoints that every engine of the kind has. Raises `Unavailable` while the
+    """Like `require_success`, for endpoints that every engine of the kind has. Raises `Unavailable` while the
     engine starts or stops."""
     if response.status >= 500:
         raise Unavailable(f"the engine cannot {what} now: {response.error_message}")
@@ -211,7 +213,9 @@ def list_openai_adapters(client: EngineClient) -> tuple[EngineAdapter, ...]:
 
 
 def sum_metric(metrics: str, name: str, label: str = "") -> float:
-    """The sum of a metric's series in Prometheus text format; only of those with `label`, if given."""
+    """The sum of a metric's series in Prometheus text format; only those with `label` count, if it is
+    given.
+    """
     total = 0.0
     for line in metrics.splitlines():
         if line.startswith((f"{name}{{", f"{name} ")) and label in line:

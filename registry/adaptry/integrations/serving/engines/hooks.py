@@ -66,7 +66,7 @@ class OperatorCommands:
 
     def prepared_path(self, folder: Path, name: str) -> Path:
         """Where the converted file of an adapter's folder is, in the cache entry: both are evicted together.
-        Another command has another file, and so has another program under the same command."""
+        Another command has another file, and so does another program under the same command."""
         words = (*self.prepare, *_program_stamps(self.prepare))
         made_by = hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
         return folder.parent / f"{Path(name).stem}-{made_by}{Path(name).suffix}"
@@ -109,8 +109,8 @@ def parse_command(text: str | None) -> tuple[str, ...]:
 
 
 def _program_stamps(command: tuple[str, ...]) -> list[str]:
-    """What tells a command's programs from earlier ones: the size and time of its executable and of its other
-    files (a script), and the version of Adaptry, which may be run as a module."""
+    """Data that distinguish a command's programs from earlier ones: the size and time of its executable and
+    of its other files (a script), and the version of Adaptry, which may be run as a module."""
     executables = [path for word in command[:1] if (path := shutil.which(word))]
     files = map(_regular_file, (*executables, *command[1:]))
     return [__version__, *(f"{file.st_size} {file.st_mtime_ns}" for file in files if file)]

@@ -62,7 +62,7 @@ class EngineResponse:
 
 
 class EngineTimeout(Unavailable):
-    """The engine accepted a request, and did not answer it within `seconds`. It may still carry it out."""
+    """The engine accepted a request but did not answer it within `seconds`. It may still carry it out."""
 
     def __init__(self, message: str, *, seconds: float = _PATIENCE) -> None:
         super().__init__(message)

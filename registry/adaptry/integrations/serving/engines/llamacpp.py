@@ -77,12 +77,12 @@ class LlamaCpp(Engine):
             ) from error
 
     def unload(self, name: str) -> None:
-        """The adapter stays in the server's memory, at scale 0, until the restart."""
+        """Does nothing now: the adapter stays in the server's memory, at scale 0, until the restart."""
         self._files = {other: file for other, file in self._files.items() if other != name}
 
     def readable_digests(self, loaded: Sequence[EngineAdapter]) -> frozenset[Digest]:
-        """The versions of all files that the server was started with, with or without a name: it reads them
-        again if it is restarted with the same list."""
+        """The versions of all files that the server was started with, with or without a name: it reads these
+        files again if it is restarted with the same list."""
         files = (EngineAdapter("", str(one.get("path"))) for one in self._server_adapters())
         return frozenset(one.digest for one in (*files, *loaded) if one.digest is not None)
 
@@ -94,7 +94,9 @@ class LlamaCpp(Engine):
         self._set_scales({str(one.get("path")): 0.0 for one in self._server_adapters()})
 
     def deselect_adapters(self) -> None:
-        """A server that others restarted applies every adapter to requests that select none."""
+        """Sets all scales to 0: a server that others restarted applies every adapter to requests that select
+        none.
+        """
         scales = {str(one.get("path")): one.get("scale") for one in self._server_adapters()}
         quiet = {path: 0.0 if EngineAdapter("", path).digest else scale for path, scale in scales.items()}
         if quiet != scales:
@@ -129,8 +131,9 @@ class LlamaCpp(Engine):
         return {**body, "lora": [{"id": number, "scale": scale} for number, scale in scales.items()]}
 
     def _numbers(self) -> dict[str, object]:
-        """The number of each file in the server. It is requested each time: a server that another process has
-        restarted ignores numbers that it does not have, and applies all adapters if a request names none."""
+        """The number of each file in the server. The numbers are requested each time: a server that another
+        process has restarted ignores numbers that it does not have, and applies all adapters if a request
+        names none."""
         adapters = self._server_adapters(_LONGEST_STEP)
         return {str(one.get("path")): one.get("id") for one in adapters}
 

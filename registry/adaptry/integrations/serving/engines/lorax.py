@@ -46,7 +46,9 @@ class Lorax(Engine):
         self._paths[name] = str(path)
 
     def unload(self, name: str) -> None:
-        """The state file no longer lists the path; the engine keeps the adapter until it restarts."""
+        """Does nothing to the engine, which keeps the adapter until it restarts; the state file no longer
+        lists the path.
+        """
         self._paths.pop(name, None)
 
     def readable_digests(self, loaded: Sequence[EngineAdapter]) -> frozenset[Digest] | None:

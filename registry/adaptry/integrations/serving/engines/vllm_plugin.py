@@ -1,4 +1,6 @@
-"""Detects Adaptry's plugin in a vLLM: `adaptry follow` must not run beside it, since both would set names."""
+"""Detects Adaptry's plugin in a vLLM: `adaptry follow` must not run next to it, since both would set
+names.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The controller beside an engine: desired state, plan, execution, report."""
+"""The controller next to an engine: desired state, plan, execution, report."""

@@ -1,9 +1,9 @@
 """Failures of a plan's actions: which of them make a version wait for its next attempt.
 
-A version that the engine refuses, or does not answer for, waits (`backoff`). So does one during whose load or
-test the engine ended, or stopped answering at all: it would be loaded first again once the engine is back,
-and could end it in each pass, before the others are loaded. Other failures are transient: the next pass tries
-again.
+A version waits (`backoff`) if the engine refuses it or does not answer when loading it. The same applies if
+the engine ended, or stopped answering at all, during its load or test: otherwise, once the engine is back,
+this version would be loaded first again, and could end the engine in each pass before the others are loaded.
+Other failures are transient: the next pass tries again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from adaptry.registry.interface import Registry
 
 
 class ActionFailures:
-    """`transient`: the errors of the last pass that back off from no version, by name. `log` gets each
-    problem once."""
+    """`transient`: the errors of the last pass that make no version wait, by name. `log` gets each problem
+    once."""
 
     def __init__(
         self, registry: Registry, engine: Engine, backoff: Backoff, log: Callable[[str], None]
@@ -31,17 +31,19 @@ class ActionFailures:
         self.transient: dict[str, str] = {}
 
     def begin(self) -> None:
-        """Before the first action of a plan."""
+        """Call this before the first action of a plan."""
         self.transient = {}
         self._subjects = set()
 
     def end(self) -> bool:
-        """After the last action; returns whether any has failed."""
+        """Call this after the last action; returns whether any action has failed."""
         self._log.retain(self._subjects)
         return bool(self._subjects)
 
     def record(self, key: ServedVersion | None, error: AdaptryError, *, is_registry_down: bool) -> None:
-        """Records a failure of the version (`key`; None for an unload). Raises if a server is down."""
+        """Records a failure of the version (`key`; None for an unload). Raises an error if a server is
+        down.
+        """
         is_transient = isinstance(error, (Conflict, *UNREACHABLE)) and not isinstance(error, StorageFull)
         if isinstance(error, UNREACHABLE) and is_transient:
             self._require_answers(key, error, is_registry_down=is_registry_down)
@@ -57,7 +59,7 @@ class ActionFailures:
     def _require_answers(
         self, key: ServedVersion | None, error: AdaptryError, *, is_registry_down: bool
     ) -> None:
-        """Raises if the engine or the registry does not answer."""
+        """Raises an error if the engine or the registry does not answer."""
         try:
             self._engine.list_adapters()
         except UNREACHABLE:

@@ -28,8 +28,8 @@ class AliasGenerations:
     """Why the registry's answer does not count, by name, after the last `current`."""
 
     def current(self, answered: Mapping[str, VersionInfo]) -> dict[str, VersionInfo]:
-        """The versions that the refs select: those that the registry `answered`, or the previous ones of refs
-        for which it is behind. Raises what the registry raises."""
+        """The versions that the refs select: those that the registry `answered`, or the previous versions of
+        refs for which the registry is behind. Raises the errors of the registry."""
         before = self.state_file.state.meant
         refused: dict[str, str] = {}
         for name, version in answered.items():
@@ -40,7 +40,9 @@ class AliasGenerations:
         return {name: before[name] if name in refused else version for name, version in answered.items()}
 
     def _step_back(self, name: str, *, is_same: bool) -> str | None:
-        """Why the registry is behind for the alias; None if it is not. Records the alias's generation."""
+        """The reason to consider the registry behind for the alias; None if it is not. Records the alias's
+        generation.
+        """
         state = self.state_file.state
         seen = state.generations.get(name)
         if (is_same and seen is not None) or (seen is None and name not in state.ours):

@@ -1,4 +1,4 @@
-"""Keeps the cache's holds in step with what an engine has, so that no file is deleted that it may read."""
+"""Keeps the cache's holds in step with an engine's adapters, so that no file that it may read is deleted."""
 
 from __future__ import annotations
 

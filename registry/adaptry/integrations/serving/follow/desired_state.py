@@ -1,8 +1,8 @@
 """The desired state: which version each name should serve. That is the alias's version, or the version of a
-rollout that this worker is assigned to.
+rollout to which this worker is assigned.
 
-If that version has failed, the one that was served before stays desired, as long as it is not withdrawn. A
-withdrawn version is not replaced by an older one.
+If that version has failed, the version that was served before stays desired, as long as it is not withdrawn.
+A withdrawn version is not replaced by an older one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from adaptry.registry.workers import RolloutAssignment
 
 @dataclass(slots=True)
 class DesiredState:
-    """Computes what should be loaded. `assignments` are the rollouts that the registry has assigned to
-    this worker; `pinned` and `preloaded` are the names that get a slot before all others."""
+    """Computes the versions that should be loaded. `assignments` are the rollouts that the registry has
+    assigned to this worker; `pinned` and `preloaded` are the names that get a slot before all others."""
 
     registry: Registry
     state_file: StateFile

@@ -4,8 +4,8 @@ Two would unload each other's adapters, and each restart of llama.cpp would remo
 
 Until it ends, the process holds a lock in the cache's folder, so that followers with one cache notice each
 other, also in several containers. On Linux it also holds a name in the network namespace (an abstract socket,
-unix(7)): followers on one machine notice each other whatever their caches are, and in containers with
-networks of their own, `localhost` is another engine for each.
+unix(7)): followers on one machine notice each other whatever their caches are, while in containers with their
+own networks, `localhost` is a different engine for each.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from adaptry.integrations.serving.cache.engine_holds import EngineAddress
 
 
 def claim_engine(folder: Path, engine: EngineAddress) -> ExitStack:
-    """Claims an engine in an existing folder and on this machine, whatever name of this machine its address
-    has. The claim ends when the result is closed, or the process ends.
+    """Claims an engine, in an existing folder and on this machine, whichever name of this machine its address
+    uses. The claim ends when the result is closed, or the process ends.
 
     Raises `Conflict` if another living process follows it; `Unavailable`.
     """
@@ -44,8 +44,8 @@ def claim_engine(folder: Path, engine: EngineAddress) -> ExitStack:
 
 
 def _socket_with_name(name: str, engine: EngineAddress) -> socket.socket | None:
-    """A socket that has the name until it is closed; None where there are no such names. Raises `Conflict`
-    if another process has one."""
+    """A socket that has the name until it is closed; None on systems without such names. Raises `Conflict` if
+    another process has the name."""
     if sys.platform != "linux":
         return None
     with ExitStack() as stack:

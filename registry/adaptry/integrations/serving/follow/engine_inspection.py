@@ -1,9 +1,9 @@
-"""What the engine is, and which base it serves: inspected at the start, and after each outage or restart.
+"""Inspects the engine and the base that it serves: at the start, and after each outage or restart.
 
 An engine can come back between two passes with another base, under the same address and name. A restart is
-noticed by the time at which the engine started, if it reports that or its process runs on this machine, else
-by adapters that it no longer lists. While it runs, it keeps its base, whatever is in the base's folder
-meanwhile.
+noticed by the time at which the engine started, if it reports that or its process runs on this machine,
+otherwise by adapters that it no longer lists. While it runs, it keeps its base, even if the base's folder
+changes meanwhile.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class EngineInspection:
         self.profile: EngineProfile | None = None
 
     def forget(self) -> None:
-        """After an outage."""
+        """Forgets the engine after an outage."""
         self.info = self.profile = None
 
     def note_names(self, names: Collection[str]) -> None:
@@ -53,9 +53,9 @@ class EngineInspection:
     def list_adapters(self, *, is_registry_down: bool) -> tuple[EngineAdapter, ...]:
         """The adapters of the inspected engine. While the registry is down, the profile may stay unknown.
 
-        Raises what `probe` and `inspect` raise. Once they succeeded, an engine that is not what it was is
-        `Unavailable`: until it is back, anything may answer in its place, and no option of this worker is
-        wrong.
+        Raises the errors of `probe` and `inspect`. After they have once succeeded, a different engine counts
+        as `Unavailable`: until the known engine is back, anything may answer in its place, and that does not
+        make an option of this worker wrong.
         """
         try:
             loaded = self._engine.list_adapters()
@@ -86,7 +86,7 @@ class EngineInspection:
             self._state_file.state.served = self.info.models
 
     def _located(self, info: EngineInfo) -> EngineInfo:
-        """With what is known of the engine's process."""
+        """Adds the known facts about the engine's process."""
         process = self._process_finder.find()
         is_own = process is not None and process.is_engine(self._engine.started_at(), info.models)
         self._process = process if is_own else None
@@ -106,7 +106,7 @@ class EngineInspection:
 
     @property
     def _known_base(self) -> Digest | None:
-        """The base that this engine was found to serve, if it has not been started again since."""
+        """The base that this engine was found to serve, if it has not been restarted since then."""
         state = self._state_file.state
         is_same = self._start is not None and self._start == state.engine_start
         return state.base if is_same else None
@@ -123,13 +123,17 @@ class EngineInspection:
         return is_same_model and not self.is_base_changed
 
     def accept_base(self) -> None:
-        """Records that adapters are checked for this base from now on, and none is loaded that was not."""
+        """Records that adapters are checked for this base from now on, and that no loaded adapter is
+        unchecked.
+        """
         if self.base_id is not None:
             self._state_file.state.base = self.base_id
             self._state_file.state.engine_start = self._start
 
     def _is_restarted(self, names: Collection[str]) -> bool:
-        """Without a known start, only adapters that are still listed show that the process is the same."""
+        """Whether the engine was restarted. Without a known start time, only adapters that are still listed
+        show that the process is the same.
+        """
         has_names = self._names <= set(names)
         if not has_names:
             self._process_finder.forget()  # another engine may listen in front of it
@@ -139,7 +143,7 @@ class EngineInspection:
         return self._start != before if self._start is not None else not (self._names and has_names)
 
     def _current_start(self) -> float | str | None:
-        """What distinguishes this start of the engine from others: the time that it reports (Unix time), else
-        the start of its process."""
+        """A value that distinguishes this start of the engine from others: the start time that it reports
+        (Unix time), else the start of its process."""
         reported = self._engine.started_at()
         return self._process.start if reported is None and self._process else reported

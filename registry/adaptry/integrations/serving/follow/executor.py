@@ -1,7 +1,7 @@
 """Executes the actions of a plan on an engine: fetch and check the files, load the adapter, test it.
 
 If the engine cannot replace an adapter under its name, the new version is first loaded under a trial name
-beside the old one, provided a slot is free, and tested there. A version that the engine refuses therefore
+next to the old one, provided a slot is free, and tested there. A version that the engine refuses therefore
 never replaces one that works. Behind the proxy every version is loaded under its trial name, and the public
 names are routed to it.
 """

@@ -24,7 +24,7 @@ class LastUse:
             self._seen[name] = max(usage.last_used, self._seen.get(name, 0.0))
 
     def get(self, name: str) -> float | None:
-        """None if no use is known."""
+        """The last use of a name; None if none is known."""
         return self._seen.get(name)
 
     def retain(self, names: Collection[str]) -> None:

@@ -1,4 +1,4 @@
-"""Runs a reconciler: until it is stopped, or until the engine has what it should have."""
+"""Runs a reconciler: until it is stopped, or until the engine has the desired adapters."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Explains which watched names a worker does not serve because the registry does not show them to it.
 
 A registry answers alike for an adapter that was deleted and for one that the worker's token may no longer
-read, and it sends no event when a right is lost. So it is also asked whether the token may read an adapter of
-that name: if it may, there is no such adapter. A name that a pattern matched is then no problem, as if its
-alias had been removed.
+read, and it sends no event when a right is lost. So the registry is also asked whether the token may read an
+adapter of that name: if so, there is no such adapter. A name that was matched by a pattern is then not a
+problem, as if its alias had been removed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ Access = Literal["readable", "absent", "not shown"]
 
 
 class LostRefs:
-    """`problems`: the reason for each such name, until the registry shows it again; of at most 256 names,
-    those watched by name first. `log` gets each once."""
+    """`problems`: the reason for each such name, until the registry shows it again; at most 256 names,
+    beginning with those that are watched by name. `log` gets each problem once."""
 
     def __init__(
         self, registry: Registry, worker: str, watched: Sequence[RefPattern], log: Callable[[str], None]
@@ -38,8 +38,8 @@ class LostRefs:
         self.problems: dict[str, str] = {}
 
     def update(self, before: Collection[str], meant: Mapping[str, object]) -> None:
-        """Compares the names that the registry showed `before` with those that it shows now. Raises as
-        `Adapters.get`, except `NotFound` and `PermissionDenied`."""
+        """Compares the names that the registry showed `before` with those that it shows now. Raises the
+        errors of `Adapters.get`, except `NotFound` and `PermissionDenied`."""
         missing = (self._named | set(before) | self.problems.keys()) - meant.keys()
         in_order = sorted(missing, key=lambda ref: (ref not in self._named, ref))  # a pattern may lose many
         shown = in_order[:MOST_PROBLEMS]  # a report has room for no more, and each is a request
@@ -52,7 +52,7 @@ class LostRefs:
             self._asked.clear()
 
     def _reason(self, ref: str) -> str | None:
-        """Why the registry does not show the ref; None if that is no problem."""
+        """Why the registry does not show the ref; None if this is not a problem."""
         try:
             name = Ref.parse(ref).name
         except InvalidRef:
@@ -87,7 +87,7 @@ class LostRefs:
 
     def _may_read(self, name: AdapterName) -> bool:
         """Whether the worker's token may read a private adapter of that name, whether there is one or not.
-        False if that cannot be known: before the worker's first report, and from an older server."""
+        False if that is unknown: before the worker's first report, and with an older server."""
         try:
             owner = self._registry.workers.get(self._worker).owner
             question = AccessQuery(principal=owner, action="read", ref=str(name))

@@ -21,7 +21,7 @@ class MonitorServer(BackgroundServer):
     """Serves the state that `residency` returns at `host:port` (port 0: any)."""
 
     def __init__(self, host: str, port: int, residency: Callable[[], Residency]) -> None:
-        """Raises `Invalid` if the address cannot be listened at."""
+        """Raises `Invalid` if it cannot listen at the address."""
         metrics = WorkerMetrics(residency)
         super().__init__(host, port, type("MonitorRequest", (_MonitorRequest,), {"metrics": metrics}))
 
@@ -57,7 +57,7 @@ class _MonitorRequest(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Probes come every few seconds."""
+        """Logs nothing, because probes come every few seconds."""
 
     def version_string(self) -> str:
         return "adaptry"

@@ -1,4 +1,4 @@
-"""Plans the actions that lead from the actual to the desired adapters of an engine. Pure.
+"""Plans the actions that lead from the actual to the desired adapters of an engine. This is a pure function.
 
 There are never more adapters loaded than slots. A name that was never requested takes no slot from another,
 unless it is pinned or preloaded; a requested name takes the slot of the least recently used one. Withdrawn
@@ -36,7 +36,7 @@ class DesiredAdapter:
 
 @dataclass(frozen=True, slots=True)
 class ActualAdapter:
-    """What an engine has loaded under a name. `is_ours`: this worker may unload it."""
+    """The adapter that an engine has loaded under a name. `is_ours`: this worker may unload it."""
 
     served_as: str
     digest: Digest | None
@@ -121,7 +121,7 @@ def plan_actions(
 
 
 def pending_loads(plan: FollowPlan) -> dict[tuple[str, Digest], VersionInfo]:
-    """Every version that a plan loads, by the name that it is served under."""
+    """Every version that a plan loads, by the name under which it is served."""
     found: dict[tuple[str, Digest], VersionInfo] = {}
     for action in plan.actions:
         if isinstance(action, LoadAction | SwapAction):
@@ -131,7 +131,7 @@ def pending_loads(plan: FollowPlan) -> dict[tuple[str, Digest], VersionInfo]:
 
 
 def confirmed_only(plan: FollowPlan, confirmed: set[tuple[str, Digest]]) -> FollowPlan:
-    """The actions that may run while the registry is down: unloads, and loads it has confirmed before."""
+    """The actions that may run while the registry is down: unloads, and loads that it confirmed before."""
     actions = [
         action
         for action in plan.actions

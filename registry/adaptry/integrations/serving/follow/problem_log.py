@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 
 class ProblemLog:
-    """Writes one line for each change to `log`. A subject is what a problem is about, such as a name."""
+    """Writes one line for each change to `log`. The subject of a problem is, for example, a name."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log

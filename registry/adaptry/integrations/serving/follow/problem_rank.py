@@ -1,7 +1,7 @@
 """The names that a worker does not serve as desired, with the reasons, most serious first.
 
-A report has room for a limited number of problems. A name whose requests fail, because the engine has no
-version of it, comes before one that has a version, but not the desired one. A name without a slot comes
+A report has room for a limited number of problems. A name whose requests fail because the engine has no
+version of it comes before a name that has a version other than the desired one. A name without a slot comes
 last: it was requested less recently than those that have one, and nothing is broken.
 """
 
@@ -32,8 +32,8 @@ def ranked_problems(
     without_slot: Sequence[DesiredAdapter],
     slots: int,
 ) -> dict[str, str]:
-    """`problems` in order: names that the engine does not have, then those that it has; by name. Then the
-    names without a slot that have no other problem."""
+    """`problems` in order: first the names that the engine lacks, then those that it has, each sorted by
+    name. Then the names without a slot that have no other problem."""
     listed = {one.name for one in loaded}
     ranked = {name: problems[name] for name in sorted(problems, key=lambda name: (name in listed, name))}
     for one in sorted(without_slot, key=lambda one: one.served_as):

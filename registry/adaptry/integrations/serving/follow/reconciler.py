@@ -1,4 +1,4 @@
-"""`adaptry follow`: keeps an engine's loaded adapters equal to what the registry's aliases point at.
+"""`adaptry follow`: keeps an engine's loaded adapters equal to the versions of the registry's aliases.
 
 Each pass compares the desired state (`desired_state`) with the actual state (what the engine lists), plans
 actions (`plan`), reports the planned loads to the registry (`reporter`) and executes them (`executor`);
@@ -104,7 +104,9 @@ class Reconciler:
 
     @property
     def connection_error(self) -> AdaptryError | None:
-        """Why the engine or the registry did not answer in the last pass, or refused a report, if one did."""
+        """Why the engine or the registry did not answer in the last pass or refused a report; None if neither
+        happened.
+        """
         return self._engine_error or self._status.error
 
     @property
@@ -182,8 +184,8 @@ class Reconciler:
         self._deps.state_file.save_if_possible()
 
     def _check_epoch(self) -> None:
-        """After a restore of the registry, sends it recalls it may have lost, then rereads everything. If it
-        does not accept them, each later pass tries again."""
+        """After a restore of the registry, sends it the recalls that it may have lost, then rereads
+        everything. If it does not accept them, each later pass tries again."""
         epoch, state = self._watcher.epoch, self._deps.state_file.state
         if epoch is None or epoch == state.epoch:
             return
@@ -196,8 +198,8 @@ class Reconciler:
         self._watcher.next_changes(0.0)
 
     def _list_checked(self) -> tuple[EngineAdapter, ...]:
-        """The loaded adapters. If the engine no longer serves the base that they were checked for, this
-        worker's are unloaded first, and loaded again if they fit."""
+        """The loaded adapters. If the engine no longer serves the base for which they were checked, this
+        worker's adapters are unloaded first, and loaded again if they fit."""
         inspection = self._inspection
         loaded = inspection.list_adapters(is_registry_down=self.is_registry_down)
         is_done = True
@@ -251,15 +253,15 @@ class Reconciler:
         return [ActualAdapter(one.name, one.digest, self._is_ours(one.name)) for one in loaded]
 
     def _is_ours(self, name: str) -> bool:
-        """Whether this worker loaded the name, or the name matches a pattern that it watches."""
+        """Whether this worker loaded the name, or watches a pattern that matches the name."""
         return name in self._deps.state_file.state.ours or any(
             pattern.matches_ref(name) for pattern in self._patterns
         )
 
     def _execute(self, plan: FollowPlan) -> bool:
         """Executes the plan; returns whether all succeeded. Stops early if a recall arrives, or after a load
-        that the engine did not answer: aliases may have moved meanwhile. Raises if engine or registry does
-        not answer."""
+        that the engine did not answer: aliases may have moved meanwhile. Raises an error if the engine or the
+        registry does not answer."""
         deps = self._deps
         executor = PlanExecutor(
             deps.registry,

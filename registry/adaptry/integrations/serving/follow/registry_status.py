@@ -17,7 +17,9 @@ _REPORTS = "reports"
 
 
 class RegistryStatus:
-    """`is_down`: the registry failed to answer its last request. `error`: why one of this pass failed."""
+    """`is_down`: the registry failed to answer its last request. `error`: why a request of this pass
+    failed.
+    """
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log

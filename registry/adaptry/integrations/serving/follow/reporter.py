@@ -1,4 +1,6 @@
-"""Reports what the engine has loaded, is about to load and failed to serve, for `adaptry follow`."""
+"""Reports the versions that the engine has loaded, is about to load and failed to serve, for `adaptry
+follow`.
+"""
 
 from __future__ import annotations
 
@@ -30,9 +32,9 @@ NO_LOADS: Mapping[ServedVersion, VersionInfo] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class WorkerSnapshot:
-    """The actual state: what the engine is, which base it serves, what it has `loaded` (None if it does not
-    answer), the number of the newest event read, the versions about to be loaded, the recalled versions
-    dropped, and why names are not served as desired."""
+    """The actual state: the engine, the base that it serves, the adapters that it has `loaded` (None if it
+    does not answer), the number of the newest event read, the versions about to be loaded, the recalled
+    versions dropped, and why names are not served as desired."""
 
     engine: EngineInfo | None
     base_id: Digest | None
@@ -65,7 +67,7 @@ class Reporter:
         return self._sender.reply
 
     def report(self, now: WorkerSnapshot) -> None:
-        """Sends the state, unless it is unchanged and the lease is still fresh. Raises as
+        """Sends the state, unless it is unchanged and the lease is still fresh. Raises the errors of
         `Registry.report`."""
         engine_info, state = now.engine, self._state_file.state
         residents = None if now.loaded is None else self._residents(now.loaded, now.loading)
@@ -89,7 +91,9 @@ class Reporter:
         return self._sender.renewing(self._settings.lease)
 
     def resend_recalls(self, epoch: str) -> None:
-        """Sends a restored registry proofs of recalls it may have lost. Raises as `Registry.report`."""
+        """Sends a restored registry proofs of the recalls that it may have lost. Raises the errors of
+        `Registry.report`.
+        """
         identity, names = self._settings.identity, self._state_file.state.meant
         self._sender.resend_recalls(
             epoch, lambda: build_report(identity, None, None, last_event=None, names=names, residents=None)

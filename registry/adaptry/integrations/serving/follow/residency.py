@@ -19,7 +19,8 @@ from adaptry.registry.records import VersionInfo
 class Residency:
     """The state after a pass. Times are Unix times; `registry_answered_at` is None before the first answer.
 
-    `is_settled`: everything that can be served was loaded at some time since the worker's start."""
+    `is_settled`: whether everything that can be served has been loaded at some time since the worker's start.
+    """
 
     engine: str
     versions: tuple[LoadedVersion, ...] = ()
@@ -39,7 +40,7 @@ def loaded_versions(
     usage: Mapping[str, AdapterUsage],
     last_use: LastUse,
 ) -> tuple[LoadedVersion, ...]:
-    """Each version that is loaded, once. `known`: the versions of the names that this worker loaded."""
+    """Each loaded version, once. `known`: the versions of the names that this worker loaded."""
     found: dict[tuple[str, Digest], LoadedVersion] = {}
     for one in loaded:
         version = known.get(one.name)
@@ -59,7 +60,7 @@ def loaded_versions(
 
 
 def _adapter_of(served_as: str) -> str | None:
-    """The adapter of a name that others loaded."""
+    """The adapter in a name under which others loaded it; None if the name is not a ref."""
     try:
         return str(Ref.parse(served_as).name)
     except InvalidRef:

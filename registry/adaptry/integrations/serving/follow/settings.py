@@ -26,7 +26,7 @@ class FollowSettings:
 
     @property
     def most_loaded(self) -> int:
-        """The maximum number of loaded adapters: `slots`, but never more than a report has room for."""
+        """The maximum number of loaded adapters: `slots`, but at most as many as fit in a report."""
         return min(self.slots or _MOST_LOADED, _MOST_LOADED)
 
     @property

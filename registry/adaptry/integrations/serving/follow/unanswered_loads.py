@@ -1,11 +1,11 @@
-"""Loads that the engine accepted and did not answer: it may still carry them out.
+"""Loads that the engine accepted but did not answer: it may still carry them out.
 
-While an engine does not answer, it gets only a sixth of the time for each further load, so that an engine
-that works again is noticed soon: otherwise, every other new version would wait behind each load that hangs. A
-load that takes longer than that is not lost: it has failed only if the engine does not list the version after
+While an engine does not answer, it gets only a sixth of the time for each further load, so that the worker
+soon notices when the engine works again. Otherwise, all other new versions would wait behind each load that
+hangs. A load that takes longer is not lost: it has failed only if the engine does not list the version after
 the whole time. A recalled version counts as dropped only when its load is known to have ended, because it
 could be served afterwards. Engines carry out the loads and unloads of a name in order, so the answer to an
-unload, even one that finds nothing, shows that.
+unload, even one that finds nothing, shows that the load has ended.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SLOWER = 2.0  # times its slowest answer
 
 
 class UnansweredLoads:
-    """The versions with such a load, and the names that they may get."""
+    """The versions with an unanswered load, and the names that they may get."""
 
     def __init__(self, engine: Engine, backoff: Backoff) -> None:
         self._engine = engine
@@ -67,7 +67,7 @@ class UnansweredLoads:
     def without_pending(
         self, withdrawals: Sequence[Withdrawal], loaded: Sequence[EngineAdapter]
     ) -> tuple[Withdrawal, ...]:
-        """The withdrawn versions of which no load is pending in the engine."""
+        """The withdrawn versions that have no load pending in the engine."""
         return tuple(one for one in withdrawals if not self._is_pending(one.digest, loaded))
 
     def _is_pending(self, digest: Digest, loaded: Sequence[EngineAdapter]) -> bool:

@@ -23,9 +23,9 @@ _MAX_HEAD = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class ClientLimits:
-    """The maximum number of connections, and the seconds that a client has: between requests (`idle`), for a
-    request's head, for its body (plus one for each 64 KiB), to read a part of an answer, and to stop sending
-    a request that was refused."""
+    """The maximum number of connections, and the time limits of a client in seconds: between requests
+    (`idle`), for a request's head, for its body (plus one for each 64 KiB), to read a part of an answer, and
+    to stop sending a request that was refused."""
 
     connections: int = 512
     idle: float = 75.0
@@ -75,7 +75,7 @@ class ClientConnection(BaseHTTPRequestHandler):
             self.refuse_unread(431, f"the head of the request has more than {_MAX_HEAD >> 10} KiB")
 
     def handle_expect_100(self) -> bool:
-        """Asks the client for the body only when its declared size was found to be allowed."""
+        """Asks the client for the body only after its declared size was found to be allowed."""
         return True
 
     def end_headers(self) -> None:
@@ -99,7 +99,7 @@ class ClientConnection(BaseHTTPRequestHandler):
         self.refuse(status, message)
 
     def refuse(self, status: int, message: str) -> None:
-        """An error as OpenAI's API has them."""
+        """Sends an error in the format of OpenAI's API."""
         self.send_json(status, {"error": {"message": message, "type": "adaptry", "code": status}})
 
     def send_json(self, status: int, body: object) -> None:
@@ -118,7 +118,7 @@ class ClientConnection(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """The engine has a log of requests."""
+        """Logs nothing, because the engine has a log of requests."""
 
     def version_string(self) -> str:
         return "adaptry"

@@ -74,7 +74,9 @@ class ProxiedEngine(Engine):
         self.routes.end_suspensions(wanted)
 
     def unload(self, name: str) -> None:
-        """Raises `Conflict` while requests use the adapter, or other public names are routed to it."""
+        """Unloads the adapter. Raises `Conflict` while requests use the adapter, or other public names are
+        routed to it.
+        """
         targets = self.routes.targets()
         if name in targets:
             self.routes.remove(name)
@@ -125,7 +127,7 @@ class ProxiedEngine(Engine):
         return self._engine.select_stack(body, parts)
 
     def _restarting(self) -> AbstractContextManager[None]:
-        """While the block runs, the engine may restart: requests wait."""
+        """Makes requests wait while the block runs, because the engine may restart."""
         return self.routes.paused(_DRAINING) if self._engine.loads_by_restart else nullcontext()
 
     def _restore_routes(self, loaded: dict[str, EngineAdapter]) -> None:
@@ -151,7 +153,7 @@ def _is_version(wanted: EngineAdapter, one: EngineAdapter) -> bool:
 
 
 def _digest_name(adapter: EngineAdapter) -> str | None:
-    """The name that the version of a public name is loaded under; None if the name is not a ref."""
+    """The name under which the version of a public name is loaded; None if the name is not a ref."""
     try:
         name = Ref.parse(adapter.name).name
     except InvalidRef:

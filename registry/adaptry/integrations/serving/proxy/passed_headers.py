@@ -1,4 +1,6 @@
-"""Selects the headers that a proxy passes on: all but those of one connection (RFC 9110, section 7.6.1)."""
+"""Selects the headers that a proxy passes on: all except those that concern one connection (RFC 9110, section
+7.6.1).
+"""
 
 from __future__ import annotations
 

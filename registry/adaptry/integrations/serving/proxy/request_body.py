@@ -1,7 +1,7 @@
 """Reads the body of a client's request: a JSON object, within limits of size, time and memory.
 
-The name of the model is in the body, so the whole body is read before the engine gets any of it. Large bodies
-reserve their size first, since all of them together may take only a fixed amount of memory.
+The name of the model is in the body, so the whole body is read before any of it is sent to the engine. Large
+bodies reserve their size first, since all of them together may take only a fixed amount of memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LargeBodies:
 
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:
-        """Raises `Busy` if too little is left."""
+        """Reserves memory for the block. Raises `Busy` if too little is left."""
         taken = size if size > _SMALL else 0
         with self._guard:
             if taken > self._left:

@@ -1,4 +1,4 @@
-"""The adapter that each public name is routed to, and the adapters that running requests use.
+"""The adapter to which each public name is routed, and the adapters that running requests use.
 
 A request is counted in the same step in which its names are looked up. So once a name has moved, no request
 can begin with the previous adapter, and `retire` never removes an adapter that a request is about to
@@ -28,9 +28,9 @@ class RouteTable:
         self._is_paused = False
 
     def begin(self, models: Sequence[str], patience: float) -> tuple[str, ...]:
-        """Counts a request for `models`, and returns their targets, with which the caller must call `end`. A
-        name without a route is its own target. Waits up to `patience` seconds while a name is suspended, or
-        all are (`paused`).
+        """Counts a request for `models`, and returns their targets, which the caller must later pass to
+        `end`. A name without a route is its own target. Waits up to `patience` seconds while a name is
+        suspended, or all are (`paused`).
 
         Raises `Unavailable` if that lasts longer, `NotFound` if an adapter is being unloaded.
         """
@@ -49,13 +49,13 @@ class RouteTable:
     def end(self, targets: Sequence[str]) -> None:
         with self._changed:
             self._running.subtract(targets)
-            self._running = +self._running  # without zeros
+            self._running = +self._running  # drops counts of zero
             self._changed.notify_all()
 
     @contextmanager
     def paused(self, patience: float) -> Iterator[None]:
         """Lets new requests wait while the block runs. The block begins when the running requests have ended,
-        or after `patience` seconds. For one thread at a time."""
+        or after `patience` seconds. Only one thread may use it at a time."""
         with self._changed:
             self._is_paused = True
         try:
@@ -93,7 +93,7 @@ class RouteTable:
             self._changed.notify_all()
 
     def retire(self, target: str) -> bool:
-        """Admits no further requests to `target`. Returns False, with no effect, while requests use it."""
+        """Stops admitting requests to `target`. Has no effect and returns False while requests use it."""
         with self._changed:
             if self._running[target]:
                 return False

@@ -51,7 +51,7 @@ _NOT_PASSED_ON = frozenset(("host", "content-length", "content-type", "accept-en
 _MAX_LISTING = 16 << 20
 _LONGEST_NAME = 1024
 _SUSPENDED = 120.0  # seconds that a request waits for a name that is being replaced
-_STOPPING = 30.0  # seconds that answers under way have left when the proxy stops
+_STOPPING = 30.0  # seconds that answers in progress have left when the proxy stops
 _PART = 1 << 16
 
 
@@ -66,7 +66,7 @@ class ReverseProxy(BackgroundServer):
         ca_bundle: str | None = None,
         limits: ClientLimits = DEFAULT_LIMITS,
     ) -> None:
-        """Raises `Invalid` if the address cannot be listened at."""
+        """Raises `Invalid` if it cannot listen at the address."""
         self.engine = engine
         self.upstream: Upstream = Upstream(engine, ca_bundle)
         self.large_bodies: LargeBodies = LargeBodies()
@@ -89,7 +89,7 @@ class _ProxyRequest(ClientConnection):
     """The adapter that answers, for a header of the answer: not every engine's answers name it."""
 
     def is_last_answer(self) -> bool:
-        """Also if the proxy stops, or if other clients need the connection."""
+        """Like the base class, and also true if the proxy stops, or if other clients need the connection."""
         return super().is_last_answer() or self.front.is_stopping or self.front.is_crowded
 
     def do_GET(self) -> None:  # noqa: N802  BaseHTTPRequestHandler calls it
@@ -162,7 +162,9 @@ class _ProxyRequest(ClientConnection):
     def _selected(
         self, body: dict[str, object], model: str, targets: Sequence[str], weights: Sequence[float]
     ) -> dict[str, object]:
-        """The request's body for the engine, which the targets answer. Raises as `select_stack`."""
+        """The request's body, changed so that the engine answers it with the targets. Raises the errors of
+        `select_stack`.
+        """
         engine = self.front.engine
         if engine.can_stack:
             named = {**body, "model": _label(targets, weights)}
@@ -201,7 +203,7 @@ class _ProxyRequest(ClientConnection):
             self.wfile.write(b"0\r\n\r\n")
 
     def _list_models(self) -> None:
-        """The engine's listing, with the public names as further models."""
+        """Answers with the engine's listing, with the public names as further models."""
         try:
             with self.front.upstream.open("GET", "/v1/models", self._passed_headers(None), None) as answer:
                 status, data = answer.status, answer.read(_MAX_LISTING)

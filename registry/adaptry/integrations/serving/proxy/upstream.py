@@ -27,8 +27,9 @@ class Upstream:
     def open(
         self, method: str, path: str, headers: HTTPHeaderDict, body: bytes | None
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """The engine's answer, not read yet. Raises `Unavailable`. Each request has its own connection: an
-        engine may close an idle one at any moment, and closing it ends the request in the engine."""
+        """The engine's answer, which has not been read yet. Raises `Unavailable`. Each request has its own
+        connection: an engine may close an idle one at any moment, and closing it ends the request in the
+        engine."""
         with self._open_pool() as pool:
             answer = self._request(pool, method, path, headers, body)
             try:

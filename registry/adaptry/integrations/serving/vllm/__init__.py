@@ -3,7 +3,7 @@
 vLLM calls `register` in each of its processes (the entry point group `vllm.general_plugins`). Unless
 ADAPTRY_URL names a registry and VLLM_ALLOW_RUNTIME_LORA_UPDATING allows resolvers, it does nothing, so that
 installing Adaptry in an environment does not change vLLM. Importing this module imports neither vLLM nor
-anything heavy.
+other large packages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Counts the answers of the versions in this vLLM, and records when each was last used."""
+"""Counts the answers from each version in this vLLM, and records when each was last used."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from adaptry.integrations.serving.worker.loaded_version import LoadedVersion
 
 
 class AdapterUse:
-    """Counts finished requests by version, under whatever names it is loaded; each part of a stack counts.
-    `loaded` returns the adapters that are loaded or draining."""
+    """Counts finished requests by version, under whichever names a version is loaded; each part of a stack
+    counts. `loaded` returns the adapters that are loaded or draining."""
 
     def __init__(
         self,
@@ -27,7 +27,7 @@ class AdapterUse:
         self._traffic = AdapterTraffic()
 
     def note_started(self, lora_id: int) -> None:
-        """A request is counted at its end."""
+        """Does nothing: a request is counted at its end."""
 
     def note_finished(self, request: FinishedRequest) -> None:
         """Counts a request that has ended."""

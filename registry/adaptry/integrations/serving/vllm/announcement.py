@@ -1,7 +1,8 @@
 """Resolves refs for this worker, and reports each version to the registry before it is loaded.
 
-The reply to a report can change what a ref means here: by a recall, or by a rollout that this worker takes
-part in. So the registry knows of every version that is served, and no withdrawn version is loaded.
+The reply to a report can change the version that a ref selects here: through a recall, or through a rollout
+in which this worker takes part. So the registry knows of every version that is served, and no withdrawn
+version is loaded.
 """
 
 from __future__ import annotations
@@ -36,15 +37,15 @@ class LoadAnnouncer:
     async def announced(
         self, worker: VllmWorker, name: str, target: StackRef
     ) -> AsyncIterator[list[VersionInfo]]:
-        """The usable versions that the target's parts mean for this worker. While the block loads them, they
+        """The usable versions that the target's parts select on this worker. While the block loads them, they
         are reported as loading under the name."""
         async with contextlib.AsyncExitStack() as stack:
             parts = [self._announced_part(worker, name, ref) for ref in target.refs]
             yield [(await stack.enter_async_context(part)).version for part in parts]
 
     async def require_usable_parts(self, worker: VllmWorker, target: StackRef) -> None:
-        """Raises `Withdrawn` if a part is withdrawn, before any part is reported. (A proof of a recall
-        requests the name, and delays reports until the request is refused.)"""
+        """Raises `Withdrawn` if a part is withdrawn, before any part is reported. (To prove a recall, the
+        worker requests the name, and delays reports until the request is refused.)"""
         for ref in target.refs:
             await self._resolve(worker, ref, None)
 

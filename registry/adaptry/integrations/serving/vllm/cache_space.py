@@ -38,8 +38,8 @@ class CacheSpace:
         self._waiting = 0
 
     def free(self, vllm: InProcessVllm) -> None:
-        """Begins to unload the least recently used idle adapter, unless more of them are being unloaded than
-        there are requests waiting for one."""
+        """Begins to unload the least recently used idle adapter, unless more adapters are being unloaded than
+        requests wait for one."""
         if len(self._draining.idle(vllm)) > self._waiting:
             return
         if name := least_recently_used(self._config, vllm, self._names):
@@ -49,9 +49,9 @@ class CacheSpace:
     async def awaiting(
         self, vllm: InProcessVllm, prepare: Callable[[], Awaitable[ResolvedAdapter]]
     ) -> ResolvedAdapter:
-        """The result of `prepare`, which calls `free` if the cache is full: then waits until an idle adapter
-        has been unloaded, and tries again. Raises `StorageFull` if requests use, or the configuration keeps,
-        all of them, or after half a minute."""
+        """The result of `prepare`, which calls `free` if the cache is full. In that case, waits until an idle
+        adapter has been unloaded, and tries again. Raises `StorageFull` if all adapters are in use by
+        requests or kept by the configuration, or after half a minute."""
         until = self._config.clock() + _LONGEST_WAIT
         while True:
             try:

@@ -25,9 +25,9 @@ from adaptry.integrations.serving.vllm.engine import InProcessVllm
 
 @dataclass(slots=True)
 class ResolvedAdapter:
-    """What was loaded for a requested name: one version (`parts` has one), or several, stacked in the folder
-    of `stack_key`. `request`: its `LoRARequest`. `used_at` and `retired_at` are times of the resolver's
-    clock. `has_answered`: a request for it has succeeded. (`Any`: vLLM's.)"""
+    """The adapter that was loaded for a requested name: one version (`parts` has one), or several, stacked in
+    the folder of `stack_key`. `request`: its `LoRARequest`. `used_at` and `retired_at` are times of the
+    resolver's clock. `has_answered`: a request for it has succeeded. (`Any`: vLLM's.)"""
 
     name: str
     target: StackRef
@@ -108,7 +108,7 @@ class DrainingAdapters:
         return tuple(self._draining)
 
     def idle(self, vllm: InProcessVllm) -> list[ResolvedAdapter]:
-        """Those that no running request uses."""
+        """The adapters that no running request uses."""
         in_use = vllm.ids_in_use()
         return [loaded for loaded in self._draining if loaded.lora_id not in in_use]
 
@@ -123,8 +123,8 @@ class DrainingAdapters:
                     self.leases.release_all(loaded)
 
     async def unload_next(self, vllm: InProcessVllm) -> bool:
-        """Waits until the first of the idle ones may be unloaded, and unloads it unless a request uses it
-        then. Returns False if none is idle."""
+        """Waits until the first idle adapter may be unloaded, and unloads it unless a request uses it by
+        then. Returns False if no adapter is idle."""
         idle = self.idle(vllm)
         if not idle:
             return False

@@ -29,13 +29,13 @@ class InProcessVllm:
 
     @classmethod
     def current(cls) -> InProcessVllm:
-        """The vLLM that awaits the coroutine that calls this. Raises `Unsupported` for an unknown version."""
+        """The vLLM that awaits the calling coroutine. Raises `Unsupported` for an unknown version."""
         awaiting = sys._getframe(2)  # frame 1 is the coroutine that calls this; frame 2 is its awaiter
         return cls.of(awaiting.f_locals.get("self"))
 
     @classmethod
     def of(cls, models: Any) -> InProcessVllm:
-        """Raises `Unsupported` if `models` lacks attributes that we need."""
+        """Access to a vLLM. Raises `Unsupported` if `models` lacks attributes that we need."""
         missing = [name for name in _NEEDED if not hasattr(models, name)]
         if missing:
             raise Unsupported(
@@ -88,7 +88,9 @@ class InProcessVllm:
 
     @property
     def slots(self) -> int | None:
-        """How many adapters can be in one batch (`--max-loras`); None if this version does not show it."""
+        """The number of adapters that can be in one batch (`--max-loras`); None if this version does not show
+        it.
+        """
         config = getattr(getattr(self.models.engine_client, "vllm_config", None), "lora_config", None)
         slots = getattr(config, "max_loras", None)
         return slots if isinstance(slots, int) else None
@@ -118,8 +120,8 @@ class InProcessVllm:
         await self.models.engine_client.remove_lora(number)
 
     async def find_refusal(self, name: str) -> BaseException | None:
-        """Resolves a name as a request would. Returns the error to refuse it with; None if it is resolved or
-        simply unknown.
+        """Resolves a name as a request would. Returns the error with which to refuse it; None if it is
+        resolved or simply unknown.
         """
         try:
             await self.models.resolve_lora(name)

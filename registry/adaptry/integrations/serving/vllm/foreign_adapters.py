@@ -15,7 +15,9 @@ from adaptry.integrations.serving.vllm.snapshot import load_of
 
 
 class ForeignAdapters:
-    """Those whose names were removed, and which the engine still has. (`Any`: vLLM's `LoRARequest`.)"""
+    """Foreign adapters whose names were removed, but which the engine still has. (`Any`: vLLM's
+    `LoRARequest`.)
+    """
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
@@ -30,7 +32,7 @@ class ForeignAdapters:
                 self.requests.append(request)
 
     async def unload_unused(self, vllm: InProcessVllm) -> None:
-        """Unloads those that no request uses."""
+        """Unloads the adapters that no request uses."""
         for request in list(self.requests):
             if request.lora_int_id not in vllm.ids_in_use():
                 await vllm.unload(request.lora_int_id)

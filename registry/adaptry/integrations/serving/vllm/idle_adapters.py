@@ -22,8 +22,8 @@ def least_recently_used(
     *,
     only_stacks: bool = False,
 ) -> str | None:
-    """The name of `names` that was not used for longest, and that is neither in use nor pinned nor preloaded;
-    with `only_stacks`, only among stacks. None if none is idle."""
+    """The name in `names` that has been unused for the longest time, and is neither in use nor pinned nor
+    preloaded; with `only_stacks`, only stacks count. None if no name is idle."""
     in_use = vllm.ids_in_use()
     idle = [
         (loaded.used_at, name)
@@ -41,7 +41,7 @@ def name_to_unload(
     names: Mapping[str, ResolvedAdapter],
     target: StackRef,
 ) -> str | None:
-    """The name to unload before `target` is loaded; None if there is room for it, or if none is idle."""
+    """The name to unload before `target` is loaded; None if there is room for it, or if no name is idle."""
     is_stack = target.single is None
     if is_stack and sum(one.stack_key is not None for one in names.values()) >= config.most_stacks:
         return least_recently_used(config, vllm, names, only_stacks=True)

@@ -1,9 +1,9 @@
-"""Records in the worker's journal which adapters this vLLM loads or answers for the first time.
+"""Records in the worker's journal which adapters this vLLM loads, or uses for its first answer.
 
-An adapter can end vLLM's engine, and this process with it, while it is loaded or computed with. A trial of an
-adapter ends when the engine has answered a request for it, has refused to load it, or has loaded it and has
-no request for it: then the adapter's first request begins another trial. If the engine has ended, every trial
-stays in the journal, for the next process.
+An adapter can end vLLM's engine, and this process with it, while it is being loaded or used in a computation.
+A trial of an adapter ends when the engine has answered a request for it, has refused to load it, or has
+loaded it and has no request for it. In the last case, the adapter's first request begins another trial. If
+the engine has ended, every trial stays in the journal, for the next process.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class LoadTrials:
     async def begin(
         self, worker: VllmWorker, name: str, parts: Sequence[CachedAdapter], stack_key: str | None
     ) -> Trial:
-        """Begins a trial before vLLM loads the parts under the name. Raises as `LoadJournal.begin`."""
+        """Begins a trial before vLLM loads the parts under the name. Raises the errors of
+        `LoadJournal.begin`.
+        """
         self._worker = worker
         trial = Trial(_key(parts, stack_key), _attempt(name, parts))
         self._running.append(trial)  # `settle` ends it if this task is cancelled
@@ -89,7 +91,7 @@ class LoadTrials:
 
 
 def suspects_last(worker: VllmWorker, names: Iterable[str]) -> list[str]:
-    """The names; at the end those that were being loaded, or first used, when an earlier process ended."""
+    """The names, with those last that were being loaded or first used when an earlier process ended."""
     return sorted(names, key=worker.journal.is_suspect)
 
 

@@ -35,7 +35,9 @@ _TOKEN_REFUSED = "the registry refuses this engine's ADAPTRY_TOKEN: "
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """The version that a ref selects. `known` is set if it comes from an earlier answer of the registry."""
+    """The version that a ref selects. `known` is set if the version comes from an earlier answer of the
+    registry.
+    """
 
     version: VersionInfo
     known: KnownTarget | None = None
@@ -56,7 +58,7 @@ class RefLookup:
         return self._failure is not None
 
     def note_failure(self, error: AdaptryError) -> None:
-        """Records that a call, made anywhere, found the registry away."""
+        """Records that a call anywhere found that the registry does not answer."""
         if isinstance(error, Unauthenticated) and not error.message.startswith(_TOKEN_REFUSED):
             error = Unauthenticated(f"{_TOKEN_REFUSED}{error.message}")  # clients have their own tokens
         if self._failure is None:
@@ -76,8 +78,9 @@ class RefLookup:
             log.warning("the registry answers again")
 
     def resolve(self, ref: Ref) -> Resolution:
-        """Raises `NotFound`; `Unavailable` if the registry is unreachable and no known target is recent;
-        `Conflict` if it is behind; `Withdrawn` for a known version that was recalled on this machine."""
+        """The version that the ref selects. Raises `NotFound`; `Unavailable` if the registry is unreachable
+        and no known target is recent; `Conflict` if it is behind; `Withdrawn` for a known version that was
+        recalled on this machine."""
         if self._failure is not None:
             return self._last_known_target(ref, self._failure)
         try:

@@ -1,4 +1,4 @@
-"""Adapter names in vLLM: the names that clients request, and the names that adapters are loaded under.
+"""Adapter names in vLLM: the names that clients request, and the names under which adapters are loaded.
 
 If two adapters are loaded under one name, vLLM's engine ends when requests for both are in one batch (0.32
 distinguishes them by name in one place, and by id in another). Loaded names therefore contain the digest
@@ -37,7 +37,7 @@ def parse_model_name(model: str) -> StackRef | None:
 
 
 def _exact(part: str) -> str:
-    """A part of a loaded name as a ref by digest; other parts unchanged."""
+    """A part of a loaded name as a ref by digest; any other part is unchanged."""
     if match := _LOADED.fullmatch(part):
         return f"{match['name']}@sha256:{match['digest']}{match['weight'] or ''}"
     return part

@@ -2,7 +2,7 @@
 
 vLLM's own metrics name adapters only while requests are running, and have no counters for each adapter. Its
 output processor, in the process where the plugin runs, begins and ends every request, so we wrap three of its
-methods. If a version of vLLM does that in another way, it works as before, but its requests are not observed.
+methods. If a version of vLLM does this in another way, it still works, but its requests are not observed.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class RequestObserver(Protocol):
     """Something that is notified of requests, on vLLM's event loop."""
 
     def note_started(self, lora_id: int) -> None:
-        """A request for the adapter with this id will be sent to the engine."""
+        """Notifies that a request for the adapter with this id will be sent to the engine."""
 
     def note_finished(self, request: FinishedRequest) -> None:
-        """A request for an adapter has ended."""
+        """Notifies that a request for an adapter has ended."""
 
 
 def observe_requests(engine_client: Any, observers: Sequence[RequestObserver]) -> None:
@@ -98,7 +98,7 @@ def _notify(notify: Callable[[Notice], None], notice: Notice) -> None:
 
 
 def _tokens(state: Any) -> dict[str, int]:
-    """Without vLLM's statistics (`--disable-log-stats`), tokens are not counted."""
+    """The request's tokens. Without vLLM's statistics (`--disable-log-stats`), tokens are not counted."""
     completion = getattr(getattr(state, "stats", None), "num_generation_tokens", None)
     found = {"prompt_tokens": getattr(state, "prompt_len", None), "completion_tokens": completion}
     return {kind: count for kind, count in found.items() if isinstance(count, int)}

@@ -113,7 +113,7 @@ def _start_with_server(resolver: AdapterResolver) -> None:
 
 
 def _vllm_error(error: AdaptryError) -> Exception:
-    """The exception for which vLLM answers with a status and the message. Versions of vLLM without such an
+    """The exception that makes vLLM answer with a status and the message. Versions of vLLM without this
     exception answer 400."""
     graceful = getattr(exceptions, "GracefulHTTPError", None)
     if graceful is None:

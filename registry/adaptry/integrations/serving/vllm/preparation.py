@@ -111,7 +111,7 @@ class AdapterPreparation:
         return trial.adapter
 
     def _stack(self, name: str, stack: Stack, profile: EngineProfile) -> Path:
-        """The folder of several adapters as one."""
+        """The folder in which several adapters are stacked as one."""
         folder = self._config.cache.stacks.lease(
             stack.key, stack.digests, lambda empty, reserve: stack.write(empty, reserve, profile.base)
         )
@@ -154,8 +154,8 @@ class AdapterPreparation:
         )
 
     def profile_engine(self, vllm: InProcessVllm, worker: VllmWorker) -> asyncio.Task[EngineProfile]:
-        """This vLLM's profile. Started with vLLM and computed once, because the base's folder may have other
-        weights later; after an error, computed again at the next call."""
+        """This vLLM's profile. It is computed once, beginning at vLLM's start, because the base's folder may
+        have other weights later. After an error, it is computed again at the next call."""
         task = self._profiling
         if task is None or (task.done() and (task.cancelled() or task.exception())):
             task = self._profiling = asyncio.get_running_loop().create_task(self._profile(vllm, worker))
@@ -173,6 +173,8 @@ class AdapterPreparation:
 
 
 def _log_failure(task: asyncio.Task[EngineProfile]) -> None:
-    """Logs what prevents every load, before the first request for an adapter is refused for it."""
+    """Logs a problem that prevents every load, before it causes the first request for an adapter to be
+    refused.
+    """
     if not task.cancelled() and (error := task.exception()):
         log.warning("adapters are not served yet: %s", error)

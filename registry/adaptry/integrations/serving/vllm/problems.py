@@ -8,7 +8,7 @@ _MOST = 256
 
 
 class NameProblems:
-    """The latest problem of each name; of at most 256 names, since clients may request any."""
+    """The latest problem of each name, for at most 256 names, since clients may request any name."""
 
     def __init__(self) -> None:
         self._reasons: dict[str, str] = {}

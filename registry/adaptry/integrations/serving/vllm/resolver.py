@@ -105,20 +105,19 @@ class AdapterResolver:
 
     @property
     def oldest_confirmation_age(self) -> timedelta:
-        """The time since the registry confirmed the target of a served name, for the one confirmed longest
-        ago."""
+        """The longest time since the registry confirmed the target of a served name."""
         refs = (ref for loaded in self._names.values() for ref in loaded.target.refs)
         known = map(self.lookup.last_known.find, refs)
         return max((self.lookup.last_known.age(one) for one in known if one), default=timedelta())
 
     @property
     def cannot_report(self) -> str | None:
-        """Why the registry takes no reports from this worker; None if it does."""
+        """Why the registry accepts no reports from this worker; None if it does."""
         return self._worker.cannot_report if self._worker else None
 
     @functools.cached_property
     def lookup(self) -> RefLookup:
-        """Looks names up. Created at its first use, because it reads the file of last known targets."""
+        """Looks names up. It is created at its first use, because it reads the file of last known targets."""
         config = self._config
         last_known = LastKnownTargets(config.cache.root, config.known_as, config.max_age, config.now)
         return RefLookup(config.registry, config.cache, last_known)
@@ -177,7 +176,7 @@ class AdapterResolver:
         return loaded.request
 
     def _worker_name(self, vllm: InProcessVllm) -> str:
-        """The worker's name; `unnamed` if it cannot start, and tries again with the next request."""
+        """The worker's name; `unnamed` if it cannot start; it tries again with the next request."""
         try:
             return self.start(vllm).identity.name
         except AdaptryError as error:
@@ -223,8 +222,8 @@ class AdapterResolver:
         return target.single is not None and worker.note_rollout_failure(target.single, error)
 
     async def refresh(self, vllm: InProcessVllm, about: Collection[AdapterName] = ()) -> None:
-        """Refreshes every loaded name, or those of the adapters `about`; reports; unloads what is drained,
-        proves recalls, loads names that are to be preloaded, and keeps the pinned ones in the engine."""
+        """Refreshes every loaded name, or those of the adapters `about`; reports; unloads drained adapters,
+        proves recalls, loads names that should be preloaded, and keeps the pinned ones in the engine."""
         worker = self.start(vllm)
         with contextlib.suppress(*UNREACHABLE):
             await worker.run(self.lookup.probe)
@@ -244,10 +243,12 @@ class AdapterResolver:
         await self._preload(vllm, worker)
 
     async def _preload(self, vllm: InProcessVllm, worker: VllmWorker) -> None:
-        """Requests each pinned or preloaded name that is not loaded. A refused one is tried again when its
-        refusal is no longer cached."""
+        """Requests each pinned or preloaded name that is not loaded. A refused name is requested again when
+        its refusal is no longer cached."""
         for name in suspects_last(worker, (*self._config.pin, *self._config.preload)):
-            is_requested = vllm.is_resolving(name) and name not in self._own_requests  # it may wait for long
+            is_requested = (
+                vllm.is_resolving(name) and name not in self._own_requests
+            )  # it may wait for a long time
             if name not in vllm.loaded and not is_requested:
                 await self._find_refusal(vllm, name)
                 await self._trials.settle(vllm, worker)  # the next one may end the engine
@@ -355,7 +356,7 @@ class AdapterResolver:
         return isinstance(await self._find_refusal(vllm, name), Withdrawn)
 
     async def _find_refusal(self, vllm: InProcessVllm, name: str) -> BaseException | None:
-        """As `InProcessVllm.find_refusal`, for a request that no client waits for: it is not limited, and
+        """Like `InProcessVllm.find_refusal`, for a request without a waiting client, which is not limited and
         does not wait for room in the cache."""
         self._own_requests += Counter((name,))
         try:

@@ -20,13 +20,13 @@ class ResolverConfig:
     """A resolver's dependencies and settings. `version` is vLLM's, `base` the configured base
     (`identify_served_base`), `started_at` when vLLM's process started (Unix time), `worker_name` the
     configured name of the worker. `known_as` identifies the registry and the token, so that clients of one
-    token get nothing that only another token may see. `max_age` is how long names are served as last known
-    while the registry is unreachable. `preload` are names that are loaded before they are requested, and
-    `pin` names that also stay in the engine. `most_names` are loaded at once, `most_stacks` of them stacks;
-    beyond that, idle ones are unloaded. In seconds: `refresh_interval` is the shortest time between two
-    refreshes, `report_interval` the longest without a report, however long a refresh takes, `linger` how
-    long a replaced adapter stays loaded, and `refusal_ttl` how long a refusal is cached. `clock` returns
-    seconds, `now` the time of day."""
+    token get nothing that only another token may see. `max_age` is the time for which last known versions are
+    served while the registry is unreachable. `preload` are names that are loaded before they are requested,
+    and `pin` names that also stay in the engine. `most_names` are loaded at once, `most_stacks` of them
+    stacks; beyond that, idle ones are unloaded. In seconds: `refresh_interval` is the shortest time between
+    two refreshes, `report_interval` the longest without a report, however long a refresh takes, `linger` the
+    time for which a replaced adapter stays loaded, and `refusal_ttl` the time for which a refusal is cached.
+    `clock` returns seconds, `now` the time of day."""
 
     registry: Registry
     cache: Cache

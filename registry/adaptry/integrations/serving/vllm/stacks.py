@@ -29,7 +29,7 @@ class Stack:
 
     @classmethod
     def of(cls, parts: Sequence[CachedAdapter], weights: Sequence[float]) -> Stack:
-        """Raises `CheckFailed` if the weights of a version cancel out."""
+        """The stack of these parts. Raises `CheckFailed` if the weights of a version cancel out."""
         sums: dict[Digest, float] = {}
         for part, weight in zip(parts, weights, strict=True):
             sums[part.digest] = sums.get(part.digest, 0.0) + weight
@@ -50,9 +50,9 @@ class Stack:
         return hashlib.sha256(strictjson.canonical([__version__, parts])).hexdigest()[:32]
 
     def write(self, folder: Path, reserve: Callable[[int], None], base: BaseRecord) -> None:
-        """Computes the stack into an empty folder, and calls `reserve` before with the bytes that it takes at
-        most. Raises `CheckFailed`, with the part and the reason, where it would not be exactly the sum;
-        `MissingDependency`; and what `reserve` raises."""
+        """Writes the stack into an empty folder, after calling `reserve` with the maximum number of bytes
+        that it needs. Raises `CheckFailed`, with the part and the reason, if it would not be exactly the sum;
+        `MissingDependency`; and the errors of `reserve`."""
         from adaptry.compute.combining.combine import build_combined_adapter
         from adaptry.compute.combining.plan import plan_combination
         from adaptry.compute.lazy_adapters.folder_writer import write_adapter_into

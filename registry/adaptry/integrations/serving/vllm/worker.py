@@ -1,4 +1,4 @@
-"""The worker in vLLM: reports to the registry what the engine has, and proves recalls.
+"""The worker in vLLM: reports the engine's adapters to the registry, and proves recalls.
 
 Like `adaptry follow`, it reports a version before it is loaded, and gets recalls and rollout assignments in
 return. Blocking calls run on its own threads; a lock keeps reports and recalls in order. If the token may not
@@ -77,14 +77,14 @@ class EngineSnapshot:
 
 @dataclass(slots=True)
 class SnapshotEngine:
-    """The engine for a recall: a snapshot, and requests for names, which vLLM answers or refuses."""
+    """The engine as recalls use it: a snapshot, and requests for names, which vLLM answers or refuses."""
 
     is_refused: Callable[[str], bool]
     is_unload_final: bool = True
     in_use: frozenset[str] = frozenset()
 
     def restart(self) -> None:
-        """Never called: unloading is final here."""
+        """This is never called, because unloading is final here."""
 
     def names_in_use(self) -> frozenset[str]:
         return self.in_use
@@ -176,8 +176,8 @@ class VllmWorker:
         return None
 
     def note_rollout_failure(self, ref: Ref, error: AdaptryError) -> bool:
-        """Records why the version of a rollout could not be served under the ref: that stops the rollout.
-        Returns whether there was one to be stopped."""
+        """Records why the version of a rollout could not be served under the ref: this stops the rollout.
+        Returns whether there was one to stop."""
         assignment = self.rollout_assignment(ref)
         is_transient = isinstance(error, UNREACHABLE) and not isinstance(error, CrashPause)
         if assignment is None or is_transient:
@@ -280,7 +280,9 @@ class VllmWorker:
             await self.run(self._take_reply, now)
 
     def _take_reply(self, now: EngineSnapshot) -> None:
-        """Records the recalls of a reply; after a restore of the registry, sends it recalls it may lack."""
+        """Records the recalls of a reply; after a restore of the registry, sends it the recalls that it may
+        lack.
+        """
         state, reply = self._state_file.state, self.reply
         if reply.epoch and reply.epoch != state.epoch:
             self._sender.resend_recalls(

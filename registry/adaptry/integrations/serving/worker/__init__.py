@@ -1,1 +1,1 @@
-"""Code shared by all workers, in vLLM or beside an engine: reports, the state file, recalls, retries."""
+"""Code shared by all workers, in vLLM or next to an engine: reports, the state file, recalls, retries."""

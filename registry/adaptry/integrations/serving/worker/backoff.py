@@ -2,10 +2,10 @@
 
 Failures are recorded by name and digest, so another version under the same name is tried at once. The pause
 before a retry doubles with each failure, from half a minute to a quarter of an hour. After a load that the
-engine did not answer, it is at least as long as an engine has, so such loads never take most of the time. If
-the worker waited for the answer for a shorter time, the load is *pending* for the rest: the version is not
-tried again, and has not failed. After a load or test during which the engine ended, the pauses grow much
-faster, to a day: each attempt may end the engine again.
+engine did not answer, the pause is at least as long as the engine's time limit, so such loads never take most
+of the time. If the worker waited for the answer for a shorter time, the load is *pending* for the rest: the
+version is not tried again, and has not failed. After a load or test during which the engine ended, the pauses
+grow much faster, to a day: each attempt may end the engine again.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _MAX_ERROR_RATE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """Reason, number of attempts, and the time of the next retry: on the clock of `Backoff`, and for people.
-    `is_unanswered`: the engine may still load the version; it has not failed before `counts_from`, on the
-    same clock."""
+    """The reason, the number of attempts, and the time of the next retry, both on the clock of `Backoff` and
+    for people. `is_unanswered`: the engine may still load the version; it has not failed before
+    `counts_from`, on the same clock."""
 
     reason: str
     attempts: int
@@ -91,11 +91,11 @@ class Backoff:
         return key in self._failures and self._clock() < self._failures[key].counts_from
 
     def failure_reason(self, key: ServedVersion) -> str | None:
-        """Why the version failed last; None if it did not, or its attempt is pending."""
+        """The reason of the version's last failure; None if it did not fail, or if its attempt is pending."""
         return self._failures[key].reason if key in self._failures and not self.is_pending(key) else None
 
     def problem(self, key: ServedVersion) -> str | None:
-        """As `failure_reason`, with the number of failed attempts and the time of the next one."""
+        """Like `failure_reason`, with the number of failed attempts and the time of the next one."""
         if (failure := self._failures.get(key)) is None:
             return None
         when = failure.retry_date.strftime("%Y-%m-%d %H:%M:%S UTC")
@@ -116,12 +116,14 @@ class Backoff:
         self._failures.pop(key, None)
 
     def retain(self, keys: Collection[ServedVersion]) -> None:
-        """Forgets all versions but `keys`: the others are no longer desired."""
+        """Forgets all versions except `keys`, because the others are no longer desired."""
         self._failures = {key: failure for key, failure in self._failures.items() if key in keys}
         self._baselines = {key: counts for key, counts in self._baselines.items() if key in keys}
 
     def check_error_rate(self, key: ServedVersion, counts: RequestCounts | None) -> str | None:
-        """Compares the engine's counters with the version's first check. Returns why it failed, or None."""
+        """Compares the engine's counters with those at the version's first check. Returns why it failed, or
+        None.
+        """
         if counts is None:
             return None
         since = self._baselines.setdefault(key, counts)

@@ -1,9 +1,9 @@
 """The last known targets of refs, on disk: used for a limited time while the registry is unreachable.
 
 The cache's folder has one file for each registry and token, shared by their workers: a worker that starts
-while the registry is unreachable serves the versions that another one stored. The file also has the highest
-generation seen of each alias, so that a registry that is behind (a replica that lags, a copy restored from an
-old backup) is noticed. The age of a target is the time since the registry last confirmed it.
+while the registry is unreachable serves the versions that another worker stored. The file also has the
+highest generation seen of each alias, so that a registry that is behind (a replica that lags, a copy restored
+from an old backup) is noticed. The age of a target is the time since the registry last confirmed it.
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ class LastKnownTargets:
                 self._is_changed = True
 
     def age(self, known: KnownTarget) -> timedelta:
-        """How long ago the registry confirmed it; more than `max_age` if the clock was wrong then."""
+        """The time since the registry confirmed the target; more than `max_age` if the clock was wrong
+        then.
+        """
         age = self._now() - known.confirmed_at
         return max(age, timedelta()) if age > -_CLOCK_ERROR else self.max_age + _CLOCK_ERROR
 
@@ -169,7 +171,7 @@ class LastKnownTargets:
                 file.write(text.encode())
 
     def _merge(self, other: KnownTargets) -> None:
-        """The newer confirmation and the higher generation of each ref win."""
+        """Merges two states: the newer confirmation and the higher generation of each ref win."""
         mine = self._state
         for ref, meaning in other.meanings.items():
             known = mine.meanings.get(ref)
@@ -180,8 +182,8 @@ class LastKnownTargets:
         self._shrink()
 
     def _confirmed_at(self, known: KnownTarget) -> datetime:
-        """When the registry confirmed it. A time in the future comes from a wrong clock, and counts as older
-        than any other, so that the next confirmation replaces it."""
+        """The time at which the registry confirmed the target. A time in the future comes from a wrong clock,
+        and counts as older than any other time, so that the next confirmation replaces it."""
         is_possible = known.confirmed_at <= self._now() + _CLOCK_ERROR
         return known.confirmed_at if is_possible else _NEVER
 

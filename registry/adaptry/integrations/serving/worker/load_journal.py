@@ -1,10 +1,11 @@
-"""Which versions an engine is loading or answering for the first time, on disk, for a worker in its process.
+"""The journal on disk of versions that an engine loads, or answers with for the first time.
 
-Such a worker ends with its engine, so it cannot see which version ended it. It records each version before
-the load, until its first request has ended. What a new process finds there was being loaded or tested when
-the engine ended, for whatever reason. The first time, such a version is only preloaded after the others. When
-it happens again, it waits as long as after a crash that `adaptry follow` sees (`backoff.crash_pause`), and is
-then not tried together with another such version, so that it becomes clear which one ends the engine.
+A worker in the engine's process ends with it, so it cannot see which version ended the engine. It records
+each version before the load, until its first request has ended. The versions that a new process finds there
+were being loaded or tested when the engine ended, for whatever reason. The first time, such a version is only
+preloaded after the others. When this happens again, the version waits as long as after a crash that `adaptry
+follow` detects (`backoff.crash_pause`), and is then not tried together with another such version, so that it
+becomes clear which one ends the engine.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class LoadAttempt(BaseModel):
 
 
 class InterruptedLoads(BaseModel):
-    """How many attempts to load a version, or to answer the first request for it, ended with the engine, and
-    when the next one may begin."""
+    """The number of attempts to load a version, or to answer its first request, during which the engine
+    ended; and the time at which the next attempt may begin."""
 
     name: str
     attempts: int
@@ -101,7 +102,7 @@ class LoadJournal:
             self._record(key, attempt)
 
     def note_first_request(self, key: str, attempt: LoadAttempt) -> None:
-        """Records that the engine, which has loaded the version, gets its first request."""
+        """Records that the engine, which has loaded the version, now gets the first request for it."""
         with self._lock:
             self._record(key, attempt)
 
@@ -119,7 +120,9 @@ class LoadJournal:
                 self._save()
 
     def is_suspect(self, name: str) -> bool:
-        """Whether an attempt to load a version under the name was interrupted, and none has succeeded."""
+        """Whether an attempt to load a version under the name was interrupted, and no attempt has
+        succeeded.
+        """
         with self._lock:
             return any(one.name == name for one in self._state.interrupted.values())
 
@@ -152,5 +155,7 @@ class LoadJournal:
 
 
 def _pause(attempts: int) -> float:
-    """Seconds. The first interrupted attempt may have any cause, such as a restart by an operator."""
+    """The pause in seconds. The first interrupted attempt may have any cause, such as a restart by an
+    operator.
+    """
     return crash_pause(attempts - 1) if attempts > 1 else 0.0

@@ -1,4 +1,4 @@
-"""A version that an engine has loaded, and its use as far as it is known."""
+"""A version that an engine has loaded, and its usage, as far as it is known."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _try_claim(folder: Path, name: str) -> NameClaim | None:
 
 
 def _default_name(folder: Path, engine: str) -> str:
-    """The name without a number. It has a digest of the cache's folder, since other caches have other
+    """The name without a number. It contains a digest of the cache's folder, since other caches have other
     locks."""
     host = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:60].strip("-._") or "host"
     return f"{host}-{engine}-{hashlib.sha256(str(folder).encode()).hexdigest()[:6]}"

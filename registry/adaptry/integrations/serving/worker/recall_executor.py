@@ -1,10 +1,10 @@
-"""Drops withdrawn versions, and verifies that: unloads, deletes the files, sends a request that must fail.
+"""Drops withdrawn versions, and verifies this: unloads, deletes files, sends a request that must fail.
 
 The files stay until no request uses them, because an engine reads evicted weights from there again (vLLM
 exits if the files do not exist). Once they are deleted, an engine that reloads an unloaded adapter from a
-path it remembers (SGLang) finds no files; what it reloaded in between is unloaded in the next pass. A version
-is reported as dropped only if its files are deleted, the engine does not list it, no request uses it, and a
-test request for it is refused.
+path it remembers (SGLang) finds no files; an adapter that it reloaded in between is unloaded in the next
+pass. A version is reported as dropped only if its files are deleted, the engine does not list it, no request
+uses it, and a test request for it is refused.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class RecallExecutor:
         self.state_file.save_if_possible()
 
     def note_state(self, version: VersionInfo) -> None:
-        """Records a recall, or unblocks a version whose recall the registry has reversed since."""
+        """Records a recall, or unblocks a version whose recall the registry has since reversed."""
         if version.state in WITHDRAWN:
             reason = state_warning(version) or "withdrawn"
             self._record(version.digest, version.name, reason, version.state_generation)
@@ -88,7 +88,8 @@ class RecallExecutor:
 
     def _is_reversed_by(self, version: VersionInfo) -> bool:
         """Whether the version's state reverses its recall. An older state than the known one (an old backup,
-        a replica that lags) does not, nor does that of another adapter's version with the same files."""
+        a replica that lags) does not reverse it; neither does the state of another adapter's version with the
+        same files."""
         known = self.state_file.state.recall_generations.get(version.digest, -1)
         return self.withdrawn.get(version.digest) == version.name and version.state_generation > known
 
@@ -129,7 +130,7 @@ class RecallExecutor:
     def confirm_dropped(
         self, withdrawals: Sequence[Withdrawal], loaded: Sequence[EngineAdapter]
     ) -> tuple[DroppedAdapter, ...]:
-        """Which of the registry's withdrawals are verified as dropped here."""
+        """The withdrawals by the registry that are verified as dropped here."""
         unloaded = {one.digest for one in withdrawals} - {one.digest for one in loaded}
         if not self.engine.is_unload_final and not self._ensure_restarted(unloaded):
             return ()

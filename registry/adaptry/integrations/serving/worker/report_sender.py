@@ -33,7 +33,7 @@ class ReportSender:
 
     def send(self, report: WorkerReport) -> bool:
         """Sends the report, unless an identical one was sent and its lease is still fresh. Returns whether it
-        was sent. Raises as `Registry.workers.report`."""
+        was sent. Raises the errors of `Registry.workers.report`."""
         with self._lock:
             is_known = report == self._last_report and self._is_fresh(report)
             if is_known and not (self.reply.withdrawn or self.reply.turns):
@@ -45,7 +45,8 @@ class ReportSender:
     @contextlib.contextmanager
     def renewing(self, lease: int) -> Iterator[None]:
         """Until the block ends, repeats the last report on another thread before its lease ends. The report
-        has what is loaded and what is about to be, so it stays true while an engine loads something."""
+        lists the loaded versions and those about to be loaded, so it stays true while an engine loads
+        something."""
         done = Event()
         thread = Thread(target=self._renew_until, args=(done, lease / 3), name="lease", daemon=True)
         thread.start()
@@ -71,7 +72,9 @@ class ReportSender:
         return time.monotonic() - self._reported_at < report.lease / 3
 
     def resend_recalls(self, epoch: str, make_report: Callable[[], WorkerReport]) -> None:
-        """Sends a restored registry proofs of recalls it may have lost. Raises as `send`."""
+        """Sends a restored registry proofs of the recalls that it may have lost. Raises the errors of
+        `send`.
+        """
         state_file = self._recalls.state_file
         state = state_file.state
         proofs = tuple(one for one in state.proofs.values() if one.epoch != epoch)

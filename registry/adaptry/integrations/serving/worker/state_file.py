@@ -1,4 +1,4 @@
-"""A worker's state across restarts: names it has loaded, and recalled versions it has dropped.
+"""A worker's state across restarts: names that it has loaded, and recalled versions that it has dropped.
 
 A version is recorded before it is loaded, so that after a crash the worker still knows which adapters it may
 have loaded. Its path is recorded after the load, so that a load that failed is never listed. With the file,
@@ -65,8 +65,8 @@ class StateFile:
         self._written = self.state.model_dump_json()
 
     def save_if_possible(self) -> None:
-        """As `save`, but ignores write errors; the next save writes the same state. For steps that must not
-        fail because of the file."""
+        """Like `save`, but ignores write errors, for steps that must not fail because of the file; the next
+        save writes the same state."""
         with contextlib.suppress(Unavailable):
             self.save()
 

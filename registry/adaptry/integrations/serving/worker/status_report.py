@@ -1,4 +1,6 @@
-"""Builds a worker's status report: what its engine has loaded, will load, and failed to serve."""
+"""Builds a worker's status report: the versions that its engine has loaded, will load, and failed to
+serve.
+"""
 
 from __future__ import annotations
 
@@ -47,8 +49,8 @@ def loaded_residents(
     last_use: Callable[[str], float | None],
     withdrawn: Mapping[Digest, object],
 ) -> tuple[ResidentReport, ...]:
-    """A resident for each loaded adapter whose name in the registry is known. `served_since` gets those that
-    are new; `last_use` returns when a name was last used (Unix time), if that is known."""
+    """A resident for each loaded adapter whose name in the registry is known. `served_since` gets entries for
+    the new ones; `last_use` returns when a name was last used (Unix time), if that is known."""
     now = datetime.now(UTC)
     found: list[ResidentReport] = []
     for one in loaded:
@@ -121,8 +123,8 @@ def build_report(
 
 
 def _most_serious(problems: Mapping[str, str]) -> tuple[WorkerProblem, ...]:
-    """As many of the problems, which are in order, as a report has room for; the last one has the number of
-    those that were left out."""
+    """As many of the `problems`, most serious first, as fit in a report; the last entry has the number of
+    problems that were left out."""
     found = tuple(
         WorkerProblem(served_as=name[:_LONGEST_NAME], reason=reason[:2048])
         for name, reason in itertools.islice(problems.items(), MOST_PROBLEMS)
