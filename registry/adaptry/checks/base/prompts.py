@@ -35,6 +35,9 @@ def check_prompt(adapter: Adapter, base: BaseRecord | None) -> Iterator[Finding]
 
 
 def _by_config(adapter: Adapter) -> Iterator[Finding]:
+    # CPT takes the number from its prompt; null is reported with the other values of wrong types.
+    if "num_virtual_tokens" not in adapter.config.fields and adapter.spec.method != prompts.CPT.name:
+        yield build_finding("config_refused", "num_virtual_tokens is not set")
     for role, expected in _wanted(adapter.spec.method, adapter.config).items():
         tensor = adapter.spec.shared.get(role)
         if tensor is None:  # reported as `tensors_missing`

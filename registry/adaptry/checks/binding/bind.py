@@ -13,7 +13,7 @@ from dataclasses import replace
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.formats import PEFT
-from adaptry.adapters.methods import METHODS
+from adaptry.adapters.methods import METHODS, prompts
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.adapters.methods.lora_config import lora_variant
 from adaptry.adapters.spec import Spec
@@ -32,6 +32,7 @@ from adaptry.checks.binding.loaded_model import bare_path, load_model
 from adaptry.checks.binding.loaded_parts import loaded_parts
 from adaptry.checks.binding.parameter_targets import unknown_parameters
 from adaptry.checks.binding.refusals import refusals, uncovered_modules
+from adaptry.checks.binding.saved_modules import saved_in_prompt
 from adaptry.checks.binding.target_details import with_target_details
 from adaptry.core.errors import InvalidConfig, Unsupported
 
@@ -69,7 +70,7 @@ def bind(adapter: Adapter, base: BaseRecord) -> BoundAdapter:
     intended = with_target_details(found, adapter, base, variant)
     tolerant = BoundAdapter(adapter, base, intended, intended, variant=variant, layers=layers)
     if not is_loaded_by_name:
-        return tolerant
+        return replace(tolerant, refusals=_refusals_of_prompt(adapter, base))
     try:
         model = load_model(adapter, base)
         as_parameters = modules_as_parameters(model) if model.experts is not None else frozenset()
@@ -100,6 +101,16 @@ def _without_replication(spec: Spec) -> Spec:
     """The spec on the deeper model, which has the layers that its modules name."""
     traits = tuple(trait for trait in spec.traits if trait != _REPLICATION)
     return spec if traits == spec.traits else spec.model_copy(update={"traits": traits})
+
+
+def _refusals_of_prompt(adapter: Adapter, base: BaseRecord) -> tuple[str, ...]:
+    """Why PEFT refuses a soft prompt because of the modules that it saves whole."""
+    method = METHODS.get(adapter.spec.method)
+    if method is None or method.prefix != prompts.PREFIX or not adapter.config.saved_modules:
+        return ()
+    if adapter.format is not PEFT or ParameterNames(base.tensors, base.facts).is_converted:
+        return ()
+    return tuple(saved_in_prompt(load_model(adapter, base)))
 
 
 def _is_loaded_by_name(adapter: Adapter, base: BaseRecord) -> bool:

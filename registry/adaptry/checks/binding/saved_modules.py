@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from adaptry.adapters.adapter import Adapter
 from adaptry.adapters.config import AdapterConfig
 from adaptry.adapters.key_layout import SPELLINGS
+from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.extras import PREFIX
 from adaptry.bases.model_names import ModelNames
 from adaptry.checks.binding.loaded_model import LoadedModel
@@ -53,6 +54,11 @@ def saved_module_refusals(model: LoadedModel, adapted: Iterable[str]) -> Iterato
         )
 
 
+def saved_in_prompt(model: LoadedModel) -> Iterator[str]:
+    """The reason for a soft prompt, whose files have another prefix."""
+    yield from _without_tensors(model.adapter, model.names, METHODS[model.adapter.spec.method].prefix)
+
+
 def _source(config: AdapterConfig) -> str:
     modules = shorten_names(config.saved_modules)
     is_listed = bool(config.names("modules_to_save"))
@@ -91,7 +97,7 @@ def _around(path: str) -> Iterator[str]:
         yield path
 
 
-def _without_tensors(adapter: Adapter, names: ModelNames) -> Iterator[str]:
+def _without_tensors(adapter: Adapter, names: ModelNames, prefix: str = PREFIX) -> Iterator[str]:
     """Parameters of saved modules that the file lacks: PEFT reads each of them, and fails if one is
     missing.
     """
@@ -100,7 +106,7 @@ def _without_tensors(adapter: Adapter, names: ModelNames) -> Iterator[str]:
         for parameter in (*names.parameters, *names.tied)
         if adapter.config.is_saved(parameter.rpartition(".")[0])
         and not any(
-            f"{PREFIX}{name}" in adapter.tensors for name in (parameter, *_spelled_otherwise(parameter))
+            f"{prefix}{name}" in adapter.tensors for name in (parameter, *_spelled_otherwise(parameter))
         )
     )
     if lost:
