@@ -337,6 +337,13 @@ def test_the_running_engine_and_its_limits_are_detected(bench: Bench, version: s
     assert str(runtime) == f"{said},max_lora_rank=16,max_loras=2"
 
 
+def test_an_engine_that_applies_adapters_of_towers_is_detected(bench: Bench) -> None:
+    bench.models.engine_client.limits["enable_tower_connector_lora"] = True
+    runtime = InProcessVllm(bench.models).runtime("0.33.0")
+
+    assert runtime.options["enable_tower_connector_lora"] == "true"
+
+
 def test_an_unsupported_vllm_is_refused_with_the_alternative() -> None:
     class Unlike:
         async def resolve_lora(self, name: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from adaptry.checks.runtimes import Runtime
 from adaptry.checks.runtimes.runtime import parse_version
+from adaptry.checks.runtimes.vllm_towers import TOWERS
 from adaptry.core.errors import CheckFailed, Unsupported
 from adaptry.core.lazy_dataclass import dataclass
 
@@ -83,6 +84,8 @@ class InProcessVllm:
         targets = getattr(config, "target_modules", None)
         if targets:
             options["lora_target_modules"] = "+".join(sorted(targets))
+        if getattr(config, TOWERS, None) is True:
+            options[TOWERS] = "true"
         numbers = _VERSION.match(version)
         return Runtime("vllm", parse_version(numbers[0]) if numbers else None, options)
 
