@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from adaptry.checks.runtimes.vllm_classes import EMBEDDING_MODULES, RENAMED_PREFIXES, WITHOUT_ADAPTERS
-from adaptry.checks.runtimes.vllm_names import RENAMED
+from adaptry.checks.runtimes.vllm_classes import EMBEDDING_MODULES, WITHOUT_ADAPTERS
+from adaptry.checks.runtimes.vllm_names import RENAMED, RENAMED_PREFIXES
 from adaptry.checks.runtimes.vllm_towers import PARTS
 
 from .matrix.engines import ENGINES

@@ -260,7 +260,7 @@ def _of_lora(config: AdapterConfig) -> Iterator[str]:
     if config.flag("lora_bias") and config.flag("use_dora"):
         yield "lora_bias and use_dora are both set"
     if start.startswith("pissa") and (alpha := _number(fields, "lora_alpha", 8)) is not None and alpha <= 0:
-        yield f"lora_alpha is {alpha:g}, and PEFT's PiSSA computes a root of values divided by it: NaN"
+        yield f"lora_alpha is {alpha:g}, but PiSSA takes square roots of values divided by it: NaN"
 
 
 def _of_adalora(config: AdapterConfig) -> Iterator[str]:

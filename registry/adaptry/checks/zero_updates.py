@@ -58,7 +58,7 @@ def _constant_value(adapter: Adapter, name: str) -> int | None:
 
 
 def _value_of(data: bytes, one: bytes | None) -> int | None:
-    """The same for some of the tensor's bytes; None if there are none."""
+    """The same for some of the tensor's bytes; None if they are empty."""
     if data and not any(data):
         return 0
     return 1 if data and one and data == one * (len(data) // len(one)) else None

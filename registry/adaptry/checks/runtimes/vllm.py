@@ -19,7 +19,7 @@ from adaptry.checks.runtimes import (
 from adaptry.checks.runtimes import conditions as when
 from adaptry.checks.runtimes.name_readers import leading_prefixes
 from adaptry.checks.runtimes.rule import RuntimeOption, RuntimeRule, RuntimeRules, ServerNeeds
-from adaptry.checks.runtimes.vllm_names import names_in_vllm
+from adaptry.checks.runtimes.vllm_names import names_in_vllm, reader_for
 
 _RANK = RuntimeOption(
     "max_lora_rank", "--max-lora-rank", default=16, allowed=(1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -251,9 +251,7 @@ VLLM = RuntimeRules(
             "changes",
             "module names that are not in the base's files",
             vllm_classes.except_tied_head(
-                name_conditions.not_in_base(
-                    leading_prefixes, reads_for=vllm_classes.reader_for, same_for=names_in_vllm
-                )
+                name_conditions.not_in_base(leading_prefixes, reads_for=reader_for, same_for=names_in_vllm)
             ),
             repairs.DISK_NAMES,
             "vllm/lora/lora_model.py · check_unexpected_modules reads only the last part"
@@ -341,6 +339,6 @@ VLLM = RuntimeRules(
     start=_start,
     reserves_slots=True,
     reads=leading_prefixes,
-    reads_for=vllm_classes.reader_for,
+    reads_for=reader_for,
     reads_method=False,
 )

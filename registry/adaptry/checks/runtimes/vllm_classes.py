@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from adaptry.adapters.base_record import BaseRecord
 from adaptry.checks.finding_text import fold_layer_numbers, shorten_names
 from adaptry.checks.runtimes.conditions import last_name
-from adaptry.checks.runtimes.name_readers import NameReader, leading_prefixes
 from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.runtimes.vllm_names import architecture
@@ -123,34 +121,6 @@ EMBEDDING_MODULES: Mapping[str, frozenset[str]] = {
     "ExaoneForCausalLM": frozenset({"wte", "lm_head"}),
 }
 """By class, the modules besides linear layers that an adapter may update. A test compares both tables."""
-
-
-_WITHOUT_MODEL = (("layers.", "model.layers."), ("embed_tokens", "model.embed_tokens"))
-_TRANSFORMERS = """
-    ArceeForCausalLM CwmForCausalLM GlmForCausalLM HunYuanDenseV1ForCausalLM Olmo2ForCausalLM Olmo3ForCausalLM
-    OlmoForCausalLM PhiForCausalLM SeedOssForCausalLM SmolLM3ForCausalLM Starcoder2ForCausalLM
-    VaultGemmaForCausalLM
-"""
-RENAMED_PREFIXES: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "OPTForCausalLM": (("decoder.", "model.decoder."),),
-    **dict.fromkeys(_names(_TRANSFORMERS), _WITHOUT_MODEL),
-}
-"""By class, beginnings of names that vLLM replaces, also in adapters (`hf_to_vllm_mapper`; for models that
-transformers implements: `_create_hf_to_vllm_mapper` in `models/transformers/base.py`)."""
-
-
-def reader_for(base: BaseRecord) -> NameReader:
-    """How vLLM reads the names of an adapter for this base."""
-    renamed = RENAMED_PREFIXES.get(architecture(base), ())
-
-    def read(name: str) -> str | None:
-        path = leading_prefixes(name)
-        for old, new in renamed:
-            if path and path.startswith(old):
-                return new + path.removeprefix(old)
-        return path
-
-    return read
 
 
 def takes_no_adapters(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:

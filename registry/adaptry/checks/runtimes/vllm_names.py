@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from adaptry.adapters.base_record import BaseRecord
+from adaptry.checks.runtimes.name_readers import NameReader, leading_prefixes
 
 _Prefixes = tuple[tuple[str, str], ...]
 # fmt: off
@@ -196,6 +197,36 @@ _GROUPS: Iterable[tuple[str, _Prefixes]] = (
 RENAMED: Mapping[str, _Prefixes] = {name: prefixes for names, prefixes in _GROUPS for name in names.split()}
 """By class, beginnings of names with what vLLM replaces them by, one after another. Where a class replaces
 other parts of names too, that is not listed: it does so in the base's names and in the adapter's alike."""
+
+
+_WITHOUT_MODEL = (("layers.", "model.layers."), ("embed_tokens", "model.embed_tokens"))
+_TRANSFORMERS = """
+    ArceeForCausalLM CwmForCausalLM GlmForCausalLM HunYuanDenseV1ForCausalLM Olmo2ForCausalLM Olmo3ForCausalLM
+    OlmoForCausalLM PhiForCausalLM SeedOssForCausalLM SmolLM3ForCausalLM Starcoder2ForCausalLM
+    VaultGemmaForCausalLM
+"""
+RENAMED_PREFIXES: Mapping[str, _Prefixes] = {
+    "OPTForCausalLM": (("decoder.", "model.decoder."),),
+    **dict.fromkeys(_TRANSFORMERS.split(), _WITHOUT_MODEL),
+}
+"""By class, beginnings that vLLM completes: it also serves an adapter whose names lack them, which PEFT would
+drop (`hf_to_vllm_mapper`; for models that transformers implements: `_create_hf_to_vllm_mapper` in
+`models/transformers/base.py`).
+"""
+
+
+def reader_for(base: BaseRecord) -> NameReader:
+    """How vLLM reads the names of an adapter for this base."""
+    renamed = RENAMED_PREFIXES.get(architecture(base), ())
+
+    def read(name: str) -> str | None:
+        path = leading_prefixes(name)
+        for old, new in renamed:
+            if path and path.startswith(old):
+                return new + path.removeprefix(old)
+        return path
+
+    return read
 
 
 def names_in_vllm(base: BaseRecord) -> Callable[[str], str]:

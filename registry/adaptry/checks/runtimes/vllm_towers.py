@@ -162,7 +162,7 @@ def _outside(subject: CheckSubject, *, are_supported: bool) -> ConditionMatch | 
         module.path
         for module in subject.spec.modules
         if not (own := f"{in_vllm(module.path)}.").startswith(parts.language)
-        and own.startswith(parts.towers or ("\0",)) is are_supported
+        and own.startswith(parts.towers) is are_supported
     ]
     if not paths:
         return None

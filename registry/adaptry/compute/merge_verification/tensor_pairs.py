@@ -78,7 +78,7 @@ def _pair(expected: OutputTensor, tensor: str, checkpoint: HfCheckpoint) -> Tens
 
 
 def _found(names: ParameterNames, name: str) -> str:
-    """The tensor on disk for `name`; empty if there is none, or if it consists of several."""
+    """The tensor on disk for `name`; empty if it is missing or consists of several."""
     where = names.find(name)
     if where.tensor is None or len(where.tensor.parts) > 1:
         return ""

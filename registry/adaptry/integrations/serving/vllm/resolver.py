@@ -246,9 +246,8 @@ class AdapterResolver:
         """Requests each pinned or preloaded name that is not loaded. A refused name is requested again when
         its refusal is no longer cached."""
         for name in suspects_last(worker, (*self._config.pin, *self._config.preload)):
-            is_requested = (
-                vllm.is_resolving(name) and name not in self._own_requests
-            )  # it may wait for a long time
+            # A request by others may wait for a long time.
+            is_requested = vllm.is_resolving(name) and name not in self._own_requests
             if name not in vllm.loaded and not is_requested:
                 await self._find_refusal(vllm, name)
                 await self._trials.settle(vllm, worker)  # the next one may end the engine
