@@ -55,7 +55,9 @@ def count_on() -> sa.Update:
 @statement
 def key_of_name() -> Selection:
     """The row of an adapter that exists, or that was deleted or renamed."""
-    return sa.select(tables.adapters.c.id).where(tables.adapters.c.name == sa.bindparam("of_name"))
+    return sa.select(tables.adapters.c.id, tables.adapters.c.version_count).where(
+        tables.adapters.c.name == sa.bindparam("of_name")
+    )
 
 
 @statement
