@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.core.errors import PermissionDenied
+from adaptry.core.errors import Invalid, PermissionDenied
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.registry.adapters import Adapters
@@ -23,13 +23,16 @@ from adaptry_api.hub.snapshots import card_of
 
 _MOST_TAGS = 64
 _LONGEST = 4096
+_METRICS_AT_ONCE = 64
+_MOST_NAMES = 5  # in a warning, which is a header
 
 
 def sync_card(
     registry: Registry, name: AdapterName, before: Manifest, committed: CommitResult, caches: HubCaches
 ) -> list[str]:
     """Applies the card. Idempotent, so that a commit may be sent again. Returns warnings: callers who may
-    push, and not add evidence, as CI jobs, get no metrics. The commit is made, so that is no error.
+    push, and not add evidence, as CI jobs, get no metrics, nor does a version that has too many. The commit
+    is made, so that is no error.
     """
     after = registry.commits.tree(name, committed.commit.digest)
     old, new = _card(registry.files, name, before, caches), _card(registry.files, name, after, caches)
@@ -42,12 +45,14 @@ def sync_card(
     if number and metrics:
         version = Ref(name, Number(number))
         have = registry.versions.get(version).metrics
-        fresh = {metric: value for metric, value in metrics.items() if have.get(metric) != value}
-        try:
-            if fresh:
-                registry.metrics.log(version, fresh)
-        except PermissionDenied as error:
-            return [f"metrics of the README were not logged ({', '.join(fresh)}): {error.message}"]
+        fresh = [(metric, value) for metric, value in metrics.items() if have.get(metric) != value]
+        for at in range(0, len(fresh), _METRICS_AT_ONCE):
+            try:
+                registry.metrics.log(version, dict(fresh[at : at + _METRICS_AT_ONCE]))
+            except (PermissionDenied, Invalid) as error:
+                left = [metric for metric, _ in fresh[at:]]
+                names = ", ".join(left[:_MOST_NAMES]) + (", …" if len(left) > _MOST_NAMES else "")
+                return [f"metrics of the README were not logged ({names}): {error.message}"]
     return []
 
 

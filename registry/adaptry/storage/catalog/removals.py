@@ -54,7 +54,7 @@ def finish_removal(tx: Transaction, adapter: int) -> None:
 
 
 def _remove(tx: Transaction, table: sa.Table, adapter: int, most: int) -> int:
-    """Removes at most so many rows of an adapter. Returns how many it found, up to one more."""
+    """Removes at most `most` rows of an adapter. Returns how many it found, up to one more."""
     query = sa.select(table.c.id).where(table.c.adapter_id == adapter).limit(most + 1)
     keys = [row.id for row in tx.execute(query)]
     # The keys are listed: PostgreSQL could estimate that a range of them is most of the table.
