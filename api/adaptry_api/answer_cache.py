@@ -12,7 +12,7 @@ from typing import Generic, NamedTuple, TypeVar
 from adaptry.core.identity import Identity
 from adaptry_api.commit_watch import Commit, CommitWatch
 
-_MOST = 2048
+_CACHE_SIZE = 2048
 Answer = TypeVar("Answer")
 
 
@@ -26,7 +26,7 @@ class _Kept(NamedTuple, Generic[Answer]):
 class AnswerCache(Generic[Answer]):
     """Caches at most `most` responses. For use on the event loop only."""
 
-    def __init__(self, commits: CommitWatch, most: int = _MOST) -> None:
+    def __init__(self, commits: CommitWatch, most: int = _CACHE_SIZE) -> None:
         self._commits = commits
         self._most = most
         self._commit: Commit | None = None

@@ -22,7 +22,7 @@ from adaptry.core.identity import ANONYMOUS, Identity
 BELIEVED_SECONDS = 5.0
 _RENEWED_SECONDS = 1.0
 """How long before it expires a cached identity is looked up again."""
-_REMEMBERED = 4096
+_MAX_ENTRIES = 4096
 
 
 class TokenAuthenticator:
@@ -110,7 +110,7 @@ class TokenAuthenticator:
         if believed and believed[1] == identity:
             identity = believed[1]  # keep the existing object: answers are cached for it
         known.pop(key, None)  # the order is that of expiry
-        while len(known) >= _REMEMBERED:
+        while len(known) >= _MAX_ENTRIES:
             del known[next(iter(known))]
         known[key] = (now + BELIEVED_SECONDS, identity)
         return identity

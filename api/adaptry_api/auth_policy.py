@@ -200,7 +200,7 @@ class AnswerInMemory(NamedTuple):
 ImmediateAnswer = Callable[[Request, Identity], AnswerInMemory | None]
 """A function that answers from memory, without waiting for anything; None if it cannot."""
 _QUICK = "adaptry_quick_answer"
-_AT_ONCE = "adaptry_immediate_answer"
+_IMMEDIATE = "adaptry_immediate_answer"
 _PLAIN = "__adaptry_plain__"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 
@@ -219,7 +219,7 @@ def answered_quickly(
     def mark(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _QUICK, answer)
         setattr(endpoint, _PLAIN, is_plain)
-        setattr(endpoint, _AT_ONCE, at_once)
+        setattr(endpoint, _IMMEDIATE, at_once)
         return endpoint
 
     return mark
@@ -253,7 +253,7 @@ class GuardedRoute(APIRoute):
         """The answer from memory for this caller (`identity` is None if unknown). If the result is None, or
         any error is raised, the answer must be made in the usual way.
         """
-        answer: ImmediateAnswer | None = getattr(self.endpoint, _AT_ONCE, None)
+        answer: ImmediateAnswer | None = getattr(self.endpoint, _IMMEDIATE, None)
         if answer is None:
             return None
         if self._asks_who:

@@ -22,9 +22,9 @@ from adaptry.storage.catalog.audit_log.recorder import AuditTarget, entry_values
 from adaptry_api.route_actions import action_of
 
 WINDOW = timedelta(minutes=1)
-MOST = 30
+MAX_DENIALS = 30
 """Maximum number of denied requests recorded in a window."""
-MOST_OF_ONE = 10
+MAX_DENIALS_OF_ONE = 10
 """Maximum number of those for one principal."""
 _COUNTED = 24  # principals and actions that a summary names
 _REASON = "denied_because"  # in the state of a request
@@ -81,7 +81,7 @@ class DenialRecorder:
         now = self._clock()
         with self._lock:
             self._end_window(now)
-            if self._recorded.total() >= MOST or self._recorded[identity.name] >= MOST_OF_ONE:
+            if self._recorded.total() >= MAX_DENIALS or self._recorded[identity.name] >= MAX_DENIALS_OF_ONE:
                 self._suppressed[identity.name, action] += 1
                 return
             self._recorded[identity.name] += 1

@@ -22,8 +22,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from adaptry_api.direct_bodies import DirectBodies
 from adaptry_api.downloads import ZERO_COPY_SEND
 
-_AT_ONCE = 16 << 20  # bytes that a thread sends before others may use it
-_PATIENCE = 0.02  # seconds in total that a thread waits for a client to read; then the event loop waits
+_CHUNK = 16 << 20  # bytes that a thread sends before others may use it
+_TIMEOUT = 0.02  # seconds in total that a thread waits for a client to read; then the event loop waits
 
 
 class DirectFiles(DirectBodies):
@@ -60,7 +60,7 @@ class DirectFiles(DirectBodies):
         sender, sent = _Sender(self.transport.get_extra_info("socket").fileno(), file), 0
         try:
             while sent < count and not cycle.disconnected:
-                most = min(count - sent, _AT_ONCE)
+                most = min(count - sent, _CHUNK)
                 work = functools.partial(sender.send, offset + sent, most)
                 piece = await to_thread.run_sync(work, limiter=message.get("limiter"))
                 if piece is None:
@@ -130,7 +130,7 @@ def _send_some(connection: int, file: int, offset: int, count: int) -> int | Non
     """
     writable = select.poll()
     writable.register(connection, select.POLLOUT)
-    sent, patience = 0, _PATIENCE
+    sent, patience = 0, _TIMEOUT
     while sent < count:
         try:
             piece = os.sendfile(connection, file, offset + sent, count - sent)

@@ -27,15 +27,15 @@ from adaptry_api.shutdown import DrainState
 
 LOG = logging.getLogger("adaptry.api")
 
-_KEPT = 4096
+_MAX_CACHED_EVENTS = 4096
 _BATCHES = 64
-_LARGEST_BATCH = 64 << 10  # bytes
-_PAUSE = 1.0  # seconds before a failed database read is tried again
+_MAX_BATCH_BYTES = 64 << 10  # bytes
+_RETRY_DELAY = 1.0  # seconds before a failed database read is tried again
 _BATCHING_DELAY = 20e-6
 """Seconds to wait for further events after a delivery, for each listener that was woken. A burst then reaches
 the listeners in fewer, larger batches, and waking them takes about half of the event loop's time.
 """
-_LONGEST_DELAY = 1.0
+_MAX_DELAY = 1.0
 _LOOKING, _LOOKING_LOCALLY = 4, 1
 """Threads for reads of events that are not kept. With SQLite they wait for nothing but the interpreter, so
 more threads only take it from the event loop, which then takes several times as long for each request.
@@ -123,7 +123,7 @@ class EventTexts:
             return kept[1]
         end = f": at {batch.seq}\nid: {batch.seq}\n\n"
         text = ("".join(map(self._of_event, batch.items)) + end).encode()
-        if len(text) <= _LARGEST_BATCH:  # a larger one is what one listener missed
+        if len(text) <= _MAX_BATCH_BYTES:  # a larger one is what one listener missed
             if len(self._batches) >= _BATCHES:
                 self._batches.clear()
             self._batches[id(batch)] = batch, text  # keeps the object alive, so that no other has its `id`
@@ -134,7 +134,7 @@ class EventTexts:
         if kept is not None and kept[0] is event:
             return kept[1]
         text = f"id: {event.seq}\nevent: {event.kind}\ndata: {event.model_dump_json()}\n\n"
-        if len(self._kept) >= _KEPT:
+        if len(self._kept) >= _MAX_CACHED_EVENTS:
             self._kept.clear()
         self._kept[event.seq] = event, text
         return text
@@ -263,14 +263,14 @@ class EventBroadcaster:
                 except AdaptryError as error:
                     LOG.warning("events cannot be read: %s", error.message)
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._rung.wait(), _PAUSE)
+                        await asyncio.wait_for(self._rung.wait(), _RETRY_DELAY)
                     continue
                 if new_events:
                     selection = _Selection(self._kept_to, new_events, self._epoch)
                     self._keep(new_events)
                     woken = sum(map(selection.wake_if_concerned, self._waiting))
                     await asyncio.sleep(0)  # they run before this goes on
-                    await asyncio.sleep(min(woken * _BATCHING_DELAY, _LONGEST_DELAY))
+                    await asyncio.sleep(min(woken * _BATCHING_DELAY, _MAX_DELAY))
                 if len(new_events) < events.SPAN and not self._is_closed:
                     await self._rung.wait()
 
@@ -284,9 +284,9 @@ class EventBroadcaster:
     def _keep(self, new_events: Sequence[StoredEvent]) -> None:
         self._kept += new_events
         self._kept_to = new_events[-1].event.seq
-        if len(self._kept) > 2 * _KEPT:
-            self._kept_after = self._kept[-_KEPT - 1].event.seq
-            self._kept = self._kept[-_KEPT:]
+        if len(self._kept) > 2 * _MAX_CACHED_EVENTS:
+            self._kept_after = self._kept[-_MAX_CACHED_EVENTS - 1].event.seq
+            self._kept = self._kept[-_MAX_CACHED_EVENTS:]
 
 
 def _note_result(read: asyncio.Task[EventBatch]) -> None:

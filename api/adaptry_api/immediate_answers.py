@@ -28,7 +28,7 @@ from adaptry_api.quick_routes import QuickRoutes
 from adaptry_api.request_ids import RequestIds
 from adaptry_api.request_log import RequestRecord, log_request
 
-AT_ONCE = "adaptry.at_once"
+IMMEDIATE = "adaptry.at_once"
 """Key in the application's state: its `ImmediateAnswers`, or None."""
 _IGNORED_HEADERS = frozenset(
     {
@@ -48,9 +48,9 @@ _IGNORED_HEADERS = frozenset(
 """
 
 
-_MOST_REQUESTS = 4096
-_LARGEST_KEPT = 64 << 10  # bytes of a body
-_MOST_KEPT = 8 << 20  # bytes of all bodies since the last commit
+_MAX_REQUESTS = 4096
+_MAX_CACHED_BODY = 64 << 10  # bytes of a body
+_MAX_CACHED_BYTES = 8 << 20  # bytes of all bodies since the last commit
 
 
 class EncodedAnswer(NamedTuple):
@@ -146,7 +146,7 @@ class ImmediateAnswers:
         except Exception:  # noqa: BLE001  (answered in the usual way, the same error is reported)
             return None
         if fingerprint and authorization and (token := authenticator.token_key(authorization)):
-            if len(self._requests) >= _MOST_REQUESTS:
+            if len(self._requests) >= _MAX_REQUESTS:
                 self._requests.clear()
             self._requests[fingerprint] = _Request(scope["method"], key, token)
         return self._found(scope["method"], kept, request_id, began)
@@ -187,7 +187,7 @@ class ImmediateAnswers:
 
     def _keep(self, key: str, identity: Identity, kept: _Kept) -> None:
         size = len(kept.body)
-        if size <= _LARGEST_KEPT and self._kept_bytes + size <= _MOST_KEPT:
+        if size <= _MAX_CACHED_BODY and self._kept_bytes + size <= _MAX_CACHED_BYTES:
             self._kept_bytes += size
             self._answers.put(key, identity, kept, self._commit)
 

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from adaptry_api.commit_watch import Commit
 from adaptry_api.direct_files import DirectFiles
-from adaptry_api.immediate_answers import AT_ONCE, EncodedAnswer, FoundAnswer, ImmediateAnswers
+from adaptry_api.immediate_answers import IMMEDIATE, EncodedAnswer, FoundAnswer, ImmediateAnswers
 
 _TRACE = b"\r\nX-Amzn-Trace-Id: "
 _TRACE_SIZE = 36
@@ -43,7 +43,7 @@ class ImmediateProtocol(DirectFiles):
         if self._held is not None:
             self._handle_held_as_usual()
         self._fingerprint = None
-        answers = cast(ImmediateAnswers | None, self.app_state.get(AT_ONCE))
+        answers = cast(ImmediateAnswers | None, self.app_state.get(IMMEDIATE))
         if answers and self._is_between_requests and not self._to_skip:
             self._fingerprint = fingerprint(data)
             if self._fingerprint and not answers.is_confirmed:
@@ -123,7 +123,7 @@ class ImmediateProtocol(DirectFiles):
             super().on_message_complete()
 
     def _answer_at_once(self) -> bool:
-        answers = cast(ImmediateAnswers | None, self.app_state.get(AT_ONCE))
+        answers = cast(ImmediateAnswers | None, self.app_state.get(IMMEDIATE))
         method, url = self.parser.get_method(), self.url
         if answers is None or self._is_usual_only or method not in (b"GET", b"HEAD"):
             return False

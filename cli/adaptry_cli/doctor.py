@@ -35,8 +35,8 @@ from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import format_count, format_size, json_option, print_json
 from adaptry_cli.tables import print_facts
 
-_LITTLE = 1 << 30  # bytes free under which a push of any size may fail
-_SLOW = 0.25  # seconds for a flush to disk; a push needs a few
+_MIN_FREE = 1 << 30  # bytes free under which a push of any size may fail
+_SLOW_FLUSH_SECONDS = 0.25  # seconds for a flush to disk; a push needs a few
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +141,7 @@ def _folder(folder: Path) -> DoctorResult:
     found = f"{folder} is writable; a flush to disk takes {took * 1000:.1f} ms"
     if place != folder:
         found = f"{folder} does not exist yet and can be created; a flush to disk takes {took * 1000:.1f} ms"
-    if took > _SLOW:
+    if took > _SLOW_FLUSH_SECONDS:
         return DoctorResult(
             "folder", "warns", found, "the disk is slow (a network disk?): use a local disk for SQLite"
         )
@@ -151,7 +151,7 @@ def _folder(folder: Path) -> DoctorResult:
 def _space(folder: Path) -> DoctorResult:
     place = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(place).free
-    if free < _LITTLE:
+    if free < _MIN_FREE:
         return DoctorResult(
             "space",
             "warns",

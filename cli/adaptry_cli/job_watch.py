@@ -17,7 +17,7 @@ from adaptry_cli.times import format_when
 JOB_COLUMNS = ("job", "kind", "state", "progress", "namespace", "by", "submitted")
 JOB_CUT = ("by",)
 JOB_DROP = ("by", "namespace", "submitted", "kind")
-_MOST = 200
+_MAX_JOBS = 200
 _UP_AND_CLEAR = "\x1b[{lines}A\x1b[J"
 
 
@@ -45,8 +45,8 @@ def watched_jobs(registry: Registry, ids: Sequence[str]) -> tuple[JobInfo, ...]:
     """The named jobs, or all that are queued or running, newest first."""
     if ids:
         return tuple(registry.jobs.get(id) for id in ids)
-    running = registry.jobs.list("running", None, _MOST).items
-    return (*registry.jobs.list("queued", None, _MOST).items, *running)
+    running = registry.jobs.list("running", None, _MAX_JOBS).items
+    return (*registry.jobs.list("queued", None, _MAX_JOBS).items, *running)
 
 
 def watch(

@@ -23,7 +23,7 @@ from adaptry_cli.durations import DURATION
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
 
-_PAUSE = 5.0
+_RETRY_DELAY = 5.0
 """Seconds before a registry that did not answer is tried again."""
 
 
@@ -139,7 +139,7 @@ def _follow(there: Registry, here: Registry, choice: MirrorSelection, as_json: b
                     print_sync_result(followed, as_json)
         except Unavailable as error:
             print_err(f"will try again: {error.message}")
-        threading.Event().wait(_PAUSE)
+        threading.Event().wait(_RETRY_DELAY)
 
 
 def print_sync_result(followed: MirrorResult, as_json: bool) -> None:

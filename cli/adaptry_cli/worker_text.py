@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from adaptry.registry.workers import MOST_PROBLEMS, ResidentInfo, WorkerInfo
+from adaptry.registry.workers import MAX_PROBLEMS, ResidentInfo, WorkerInfo
 from adaptry_cli.times import format_when
 
 _SHOWN = 10
@@ -36,7 +36,7 @@ def state_text(worker: WorkerInfo) -> str:
 def problem_count(worker: WorkerInfo) -> str:
     """The number of problems: empty without any, and `256+` at the maximum of a report."""
     count = len(worker.problems)
-    return f"{count or ''}{'+' if count == MOST_PROBLEMS else ''}"
+    return f"{count or ''}{'+' if count == MAX_PROBLEMS else ''}"
 
 
 def offline_text(worker: WorkerInfo) -> str | None:

@@ -119,7 +119,7 @@ def test_a_token_whose_rights_change_during_its_look_up_is_not_cached() -> None:
 
 
 def test_a_full_cache_drops_the_tokens_that_were_looked_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(auth, "_REMEMBERED", 2)
+    monkeypatch.setattr(auth, "_MAX_ENTRIES", 2)
 
     async def scene() -> None:
         callers = TokenAuthenticator(lambda secret: ADA, anonymous_read=False)

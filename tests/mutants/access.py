@@ -315,7 +315,7 @@ FAULTS = (
     ),
     AccessFault(
         "a debt of requests ends", CATALOG + "request_use.py",
-        " {clock} + {LONGEST_DEBT}) RETURNING", " {clock} + 1e9) RETURNING",
+        " {clock} + {MAX_DEBT_SECONDS}) RETURNING", " {clock} + 1e9) RETURNING",
         SHARED + "test_a_longer_debt_is_not_stored",
     ),
     AccessFault(

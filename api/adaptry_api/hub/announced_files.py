@@ -27,7 +27,7 @@ slower.
 FULL_BATCHES = frozenset({100, 256})
 """Maximum batch sizes of clients: 256 files in Python, 100 in JS and in `upload_large_folder`."""
 
-_MOST = 256
+_MAX_KEYS = 256
 Key = tuple[str, ...]
 Value = TypeVar("Value")
 
@@ -45,7 +45,7 @@ class _Recent(Generic[Value]):
     def set(self, key: Key, at: float, value: Value) -> None:
         self._kept.pop(key, None)
         self._kept[key] = at, value
-        if len(self._kept) > _MOST:
+        if len(self._kept) > _MAX_KEYS:
             self._kept.popitem(last=False)
 
     def drop(self, key: Key) -> None:

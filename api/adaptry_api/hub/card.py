@@ -21,7 +21,7 @@ from adaptry.registry.records import MetricName, Tag
 
 README = "README.md"
 MAX_HEAD = 64 << 10
-_MOST_TAGS = 64
+_MAX_TAGS = 64
 _TAG = TypeAdapter[str](Tag)
 _METRIC = TypeAdapter[str](MetricName)
 
@@ -42,7 +42,7 @@ class Card:
         licence = [f"license:{text.lower()}" for text in _texts(self.data.get("license"))]
         written = dict.fromkeys([*_texts(self.data.get("tags")), *licence])
         return tuple(tag for tag in written if _is(_TAG, tag) and not tag.startswith("base_model:"))[
-            :_MOST_TAGS
+            :_MAX_TAGS
         ]
 
     @property

@@ -21,8 +21,8 @@ from adaptry_api.hub.card import README, Card
 from adaptry_api.hub.computed_cache import HubCaches
 from adaptry_api.hub.snapshots import card_of
 
-_MOST_TAGS = 64
-_LONGEST = 4096
+_MAX_TAGS = 64
+_MAX_TEXT = 4096
 
 
 def sync_card(
@@ -53,12 +53,12 @@ def sync_card(
 
 def _update_details(adapters: Adapters, name: AdapterName, old: Card, new: Card) -> None:
     info = adapters.get(name)
-    tags = tuple(dict.fromkeys([*(tag for tag in info.tags if tag not in old.tags), *new.tags]))[:_MOST_TAGS]
+    tags = tuple(dict.fromkeys([*(tag for tag in info.tags if tag not in old.tags), *new.tags]))[:_MAX_TAGS]
     description = new.data.get("description")
     was = old.data.get("description")
     is_new = isinstance(description, str) and description != was and info.description in ("", was)
     edit = AdapterEdit(
-        tags=tags if tags != info.tags else None, description=str(description)[:_LONGEST] if is_new else None
+        tags=tags if tags != info.tags else None, description=str(description)[:_MAX_TEXT] if is_new else None
     )
     if edit != AdapterEdit():
         adapters.edit(name, edit)

@@ -34,7 +34,7 @@ from adaptry_api.hub.refusals import STALE_BRANCH
 from adaptry_api.hub.uploads import store_small_files
 
 Tree = dict[str, tuple[int, Digest]]
-_TRIES = 5
+_MAX_ATTEMPTS = 5
 _NOT_HERE = "A file with this name doesn't exist"
 """The exact text matters: a client adds a hint to it."""
 
@@ -77,7 +77,7 @@ def apply_commit(
         title=commit_title(header.summary, "Upload"),
         message=header.description[:65_536],
     )
-    for _ in range(_TRIES):
+    for _ in range(_MAX_ATTEMPTS):
         head = registry.commits.get(name, f"refs/heads/{branch}")
         before = registry.commits.tree(name, head.digest)
         try:
@@ -219,7 +219,7 @@ def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation
 class _InlineFiles:
     """Stores the small files of a commit, as many at a time as are held in memory."""
 
-    _MOST, _MOST_BYTES = 128, 4 << 20
+    _MAX_FILES, _MAX_BYTES = 128, 4 << 20
 
     def __init__(self, registry: Registry, name: AdapterName) -> None:
         self._registry = registry
@@ -228,7 +228,7 @@ class _InlineFiles:
 
     def add(self, data: bytes) -> None:
         self._held.append(data)
-        if len(self._held) == self._MOST or sum(map(len, self._held)) >= self._MOST_BYTES:
+        if len(self._held) == self._MAX_FILES or sum(map(len, self._held)) >= self._MAX_BYTES:
             self.store()
 
     def store(self) -> None:

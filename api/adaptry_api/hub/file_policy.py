@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 IN_FOLDER = "in a folder, and a version has no folders; commit checkpoints to a branch"
 _SILENT = frozenset({".gitattributes", ".gitignore"})
 """Skipped without a warning: they matter only to git."""
-_MOST_NAMES = 5
+_MAX_NAMES = 5
 _DRIVE = re.compile(r"[A-Za-z]:")
 _WHOLE_PICKLE = re.compile(r"pytorch_model\b.*\.bin")
 """The weights of a whole model in formats older than safetensors; beside an adapter's weights, they are left
@@ -152,8 +152,8 @@ def nothing_stored_error(unwanted: Mapping[str, str | None]) -> Unsupported:
 
 def shorten_names(paths: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
-    shown = ", ".join(paths[:_MOST_NAMES])
-    return f"{shown} and {len(paths) - _MOST_NAMES} more" if len(paths) > _MOST_NAMES else shown
+    shown = ", ".join(paths[:_MAX_NAMES])
+    return f"{shown} and {len(paths) - _MAX_NAMES} more" if len(paths) > _MAX_NAMES else shown
 
 
 def _leads_out(path: str) -> bool:

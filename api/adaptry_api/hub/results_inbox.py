@@ -43,7 +43,7 @@ MAX_BODY = 96 << 20
 """Bytes of a commit: several files, in base64."""
 MAX_FILES = 64
 """Results files in a commit. Each is parsed in a child process."""
-_MOST_REASONS = 4
+_MAX_REASONS = 4
 _CARD = "README.md"
 _NEVER = datetime(2026, 1, 1, tzinfo=UTC)
 ROUTES = hub_router()
@@ -211,7 +211,7 @@ def _kept_warnings(posted: Iterable[PostedFile]) -> list[str]:
         f"{shorten_names(paths)} {'is' if len(paths) == 1 else 'are'} kept in the inbox: {reason}"
         for reason, paths in kept.items()
     ]
-    more = sum(map(len, list(kept.values())[_MOST_REASONS:]))
+    more = sum(map(len, list(kept.values())[_MAX_REASONS:]))
     others = (
         [
             f"{more} more files are kept in the inbox for other reasons; `adaptry evidence inbox NAMESPACE`"
@@ -220,7 +220,7 @@ def _kept_warnings(posted: Iterable[PostedFile]) -> list[str]:
         if more
         else []
     )
-    return texts[:_MOST_REASONS] + others
+    return texts[:_MAX_REASONS] + others
 
 
 def _posted(registry: Registry, namespace: str, operations: Iterator[object]) -> Iterator[PostedFile]:

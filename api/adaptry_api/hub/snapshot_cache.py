@@ -32,9 +32,9 @@ from adaptry_api.hub.snapshots import CachedAnswer, RepositoryFile, Snapshot
 from adaptry_api.quick_reads import QuickReads
 from adaptry_api.route_threads import run_in_own_threads
 
-MOST = 256
+MAX_SNAPSHOTS = 256
 """Maximum number of cached snapshots."""
-_MOST_KNOWN = 4096
+_MAX_KNOWN = 4096
 _SMALL_FILES = "small files"
 Found = TypeVar("Found")
 
@@ -62,8 +62,8 @@ class SnapshotCache:
         """None for a mirror, since its reads may query the mirrored registry."""
         if not state.quick_reads.is_available:
             return None
-        by_revision = AnswerCache[Snapshot](state.commits, MOST)
-        by_commit = AnswerCache[Snapshot](state.commits, MOST)
+        by_revision = AnswerCache[Snapshot](state.commits, MAX_SNAPSHOTS)
+        by_commit = AnswerCache[Snapshot](state.commits, MAX_SNAPSHOTS)
         return cls(by_revision, by_commit, state.commits, state.catalog, state.quick_reads)
 
     async def read(self, about: object, read: Callable[[], Found]) -> tuple[Found, Commit | None]:
@@ -119,7 +119,7 @@ class SnapshotCache:
             self.by_commit.put(_key(id, snapshot.commit), identity, snapshot, commit)
 
     def note_known(self, key: str, what: str) -> None:
-        if len(self.known) >= _MOST_KNOWN:
+        if len(self.known) >= _MAX_KNOWN:
             self.known.clear()
         self.known.add((key, what))
 

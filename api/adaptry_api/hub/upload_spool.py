@@ -32,7 +32,7 @@ MAX_SPOOL_BYTES = MAX_REVISION
 """Maximum size of one spool in bytes."""
 
 _BATCH = 1 << 20
-_MOST_PIECES = 1024  # the maximum for one writev call
+_MAX_PIECES = 1024  # the maximum for one writev call
 _FINISHED = "finished"
 _ALONE = ".alone"
 
@@ -159,7 +159,7 @@ def batches(pieces: Iterable[bytes | memoryview]) -> Iterator[list[bytes | memor
     for piece in pieces:
         batch.append(piece)
         size += len(piece)
-        if size >= _BATCH or len(batch) == _MOST_PIECES:
+        if size >= _BATCH or len(batch) == _MAX_PIECES:
             yield batch
             batch, size = [], 0
     if batch:

@@ -19,7 +19,7 @@ from adaptry.core.identity import Identity
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
 
-MOST_COUNTED = 10_000
+MAX_COUNTED = 10_000
 _PAGE = 200
 _SECONDS = 5.0
 """Maximum seconds for counting one search; then the count covers the versions read so far."""
@@ -97,7 +97,7 @@ class FacetCounter:
 
 
 def count_facets(
-    versions: Versions, q: str, clock: Callable[[], float] = time.monotonic, most: int = MOST_COUNTED
+    versions: Versions, q: str, clock: Callable[[], float] = time.monotonic, most: int = MAX_COUNTED
 ) -> FacetsPart:
     """The facets of the newest `most` matches. Raises `InvalidQuery`."""
     began, examined, cursor = clock(), 0, None

@@ -13,7 +13,7 @@ from adaptry.adapters.module_layers import NO_LAYER, in_model_order, layer_and_k
 from adaptry.adapters.weight_statistics import ModuleStatistics, WeightDistance, WeightStatistics
 from adaptry.core.lazy_dataclass import dataclass
 
-MOST_LAYERS, MOST_KINDS = 128, 24
+MAX_LAYERS, MAX_KINDS = 128, 24
 """Maximum number of rows and columns that are drawn."""
 LEVELS = 8
 """Colours of a heat map; the stylesheet has one for each."""
@@ -115,7 +115,7 @@ def find_axes(measured: Iterable[WeightStatistics]) -> Axes:
     layers = in_model_order(layer for layer, _ in places)
     kinds = in_model_order(kind for _, kind in places)
     layers.sort(key=lambda layer: layer == NO_LAYER)
-    shown, across = layers[:MOST_LAYERS], kinds[:MOST_KINDS]
+    shown, across = layers[:MAX_LAYERS], kinds[:MAX_KINDS]
     return Axes(
         tuple(shown),
         tuple(across),

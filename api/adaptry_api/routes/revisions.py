@@ -42,7 +42,7 @@ ROUTES = guarded_router(f"{protocol.PREFIX}/adapters/{{namespace}}/{{name}}/revi
 
 _HEAD = strictjson.JsonLimits(size=protocol.JSON_LIMIT)
 _MAX_BODY = MAX_SENT + protocol.JSON_LIMIT + 4 * (MAX_FILES + 1)
-_SHORT = 256 << 10
+_SMALL_BODY = 256 << 10
 """Largest body, in bytes, of a push that may be carried out in a batch with others. Such a push takes a few
 milliseconds, unless it moves an alias, which may evaluate policies.
 """
@@ -122,7 +122,7 @@ async def _push_with_files(
             return registry.versions.put_with_files(name, manifest, options, files)
 
         pushed: PushResult | None = None
-        if state.has_short_pushes and len(body) <= _SHORT and options.alias is None:
+        if state.has_short_pushes and len(body) <= _SMALL_BODY and options.alias is None:
             versions = cast(LocalVersions, registry_once(request, headers, identity, key, body).versions)
             with suppress(InspectorBusy):
                 pushed = await state.short_pushes.run(versions.pending_push(name, manifest, options, files))

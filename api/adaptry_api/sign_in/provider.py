@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LIMITS = strictjson.JsonLimits(size=1 << 18, nodes=20_000)
 _FORM = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-_MOST_GROUPS = 2000
+_MAX_GROUPS = 2000
 _SLOW, _PAUSE = 1.0, 15.0
 """If a code was not exchanged after this many seconds, further sign-ins fail immediately for a while. Only a
 few wait for the provider at once, so all others would wait for those before them."""
@@ -203,7 +203,7 @@ class OpenIdProvider:
             self.issuer,
             subject,
             tuple(one for one in proposals if isinstance(one, str)),
-            frozenset(one for one in listed[:_MOST_GROUPS] if isinstance(one, str)),
+            frozenset(one for one in listed[:_MAX_GROUPS] if isinstance(one, str)),
             self._sealed(refresh_token) if refresh_token else None,
         )
 

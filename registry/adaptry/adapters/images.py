@@ -24,7 +24,7 @@ MAX_SIDE = 16_384
 NAME = lazy_pattern(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(?:png|jpe?g|webp)", re.IGNORECASE)
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_MOST_PARTS = 10_000
+_MAX_PARTS = 10_000
 """Maximum number of chunks or segments in a file: encoders write hundreds, and each costs a step in
 Python."""
 _MARKER = lazy_pattern(rb"\xff[^\x00\xd0-\xd7]")
@@ -73,7 +73,7 @@ def _png(data: bytes) -> tuple[int, int]:
     if not data.startswith(_PNG):
         raise _Malformed("wrong signature at the beginning")
     at, size, has_data = len(_PNG), (0, 0), False
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MAX_PARTS):
         length, kind = struct.unpack_from(">I4s", data, at)
         end = at + 12 + length
         if length > len(data) or end > len(data):
@@ -104,7 +104,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     if not data.startswith(b"\xff\xd8\xff"):
         raise _Malformed("wrong signature at the beginning")
     at, size, has_scan = 2, (0, 0), False
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MAX_PARTS):
         if data[at] != 0xFF:
             raise _Malformed("extra bytes between segments")
         marker = data[at + 1]
@@ -149,7 +149,7 @@ def _webp(data: bytes) -> tuple[int, int]:
     if struct.unpack_from("<I", data, 4)[0] != len(data) - 8:
         raise _Malformed("its length differs from its header")
     at, size, has_image = 12, (0, 0), False
-    for _ in range(_MOST_PARTS):
+    for _ in range(_MAX_PARTS):
         if at >= len(data):
             break
         kind, length = struct.unpack_from("<4sI", data, at)

@@ -29,9 +29,9 @@ SECONDS = 1.0
 """Seconds of processor time for all patterns of one adapter."""
 _HERE = 0.2  # seconds of these for RE2 in this process; a child matches the rest
 _SLOTS = ProcessSlots(running=2, waiting=8)
-_LONGEST_ANSWER = 8 << 20
-_KEPT = 256  # cached answers of children
-_LARGEST_KEPT = 64 << 10
+_MAX_REPLY = 8 << 20
+_CACHE_SIZE = 256  # cached answers of children
+_MAX_CACHED_BYTES = 64 << 10
 
 _Value = TypeVar("_Value")
 
@@ -270,7 +270,7 @@ def match_in_child(queries: list[PatternQuery], names: list[str], seconds: float
         if key in _kept:
             _kept.move_to_end(key)
             return _kept[key]
-    limits = ProcessLimits(seconds, answer=_LONGEST_ANSWER)
+    limits = ProcessLimits(seconds, answer=_MAX_REPLY)
     try:
         with _SLOTS.acquire("the patterns of adapters"):
             answer = run_bounded("adaptry.adapters.pattern_process", request, limits)
@@ -280,10 +280,10 @@ def match_in_child(queries: list[PatternQuery], names: list[str], seconds: float
         raise Unavailable(f"the patterns of adapter_config.json could not be matched: {error}") from error
     lines = answer.decode("ascii").split("\n")[:-1]  # drops a truncated line
     is_final = len(lines) > len(queries) or seconds >= SECONDS - _HERE  # it had the full limit
-    if is_final and len(answer) <= _LARGEST_KEPT:
+    if is_final and len(answer) <= _MAX_CACHED_BYTES:
         with _kept_lock:
             _kept[key] = lines
-            if len(_kept) > _KEPT:
+            if len(_kept) > _CACHE_SIZE:
                 _kept.popitem(last=False)
     return lines
 

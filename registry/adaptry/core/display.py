@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-_LONGEST_LINE = 160
-_LONGEST_CELL = 300
+_MAX_LINE = 160
+_MAX_CELL = 300
 
 
 def escape_controls(text: str) -> str:
@@ -72,7 +72,7 @@ def format_metrics(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {format_number(value)}" for name, value in metrics.items())
 
 
-def shorten(text: str, longest: int = _LONGEST_CELL) -> str:
+def shorten(text: str, longest: int = _MAX_CELL) -> str:
     """`text` on one line of at most `longest` characters, with an ellipsis where it was cut."""
     text = escape_controls(text)
     return text if len(text) <= longest else text[: longest - 1] + "…"
@@ -83,7 +83,7 @@ def short_repr(value: object, *parts: str | None) -> str:
     parts are left out.
     """
     inside = ", ".join(part for part in parts if part)
-    return f"<{shorten(f'{type(value).__name__} {inside}'.rstrip(), _LONGEST_LINE)}>"
+    return f"<{shorten(f'{type(value).__name__} {inside}'.rstrip(), _MAX_LINE)}>"
 
 
 def table_text(rows: Sequence[Sequence[str]], most: int = 10) -> str:

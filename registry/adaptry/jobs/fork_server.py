@@ -59,7 +59,7 @@ _TORCH_MODULES = (
 )
 PIPES = 3
 """Descriptors of a request, for the copy: standard input, output and error. A last one is for its status."""
-_LONGEST = 1 << 16
+_MAX_REQUEST = 1 << 16
 
 
 def main() -> None:
@@ -108,7 +108,7 @@ class _Server:
 
     def _fork(self) -> bool:
         """Handles one request. Returns whether the runner is still there."""
-        text, descriptors, _, _ = socket.recv_fds(self._runner, _LONGEST, PIPES + 1)
+        text, descriptors, _, _ = socket.recv_fds(self._runner, _MAX_REQUEST, PIPES + 1)
         if not text:
             return False
         *pipes, status = descriptors

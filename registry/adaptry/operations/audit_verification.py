@@ -19,7 +19,7 @@ from adaptry.core.transparency.merkle import Peaks, leaf_hash
 from adaptry.registry.audit_log import MAX_SEALED, AuditFilter, AuditLog
 from adaptry.registry.records import Value
 
-_MOST = 100  # problems that are reported
+_MAX_PROBLEMS = 100  # problems that are reported
 
 
 class AuditReport(Value):
@@ -243,7 +243,7 @@ class _Check:
             self._add_problem(f"{note.source} is not signed with this key: {error.message}{hint}")
 
     def _add_problem(self, problem: str) -> None:
-        if len(self._problems) < _MOST and problem not in self._problems:
+        if len(self._problems) < _MAX_PROBLEMS and problem not in self._problems:
             self._problems.append(problem)
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BaseSource = BaseClaim | Path | str
 """A caller's base: a claim, a folder, or a name or id in the registry."""
 
-_LONGEST_NAME = 512
+_MAX_NAME = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def declared_base(adapter: Adapter) -> RecognisedBase:
     resolved here.
     """
     written = adapter.config.base_name
-    is_name = written is not None and not is_folder(written) and len(written) <= _LONGEST_NAME
+    is_name = written is not None and not is_folder(written) and len(written) <= _MAX_NAME
     return RecognisedBase(BaseClaim(name=written) if is_name else None, written=written)
 
 

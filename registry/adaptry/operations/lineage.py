@@ -19,7 +19,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import Value, VersionDetail, VersionInfo
 from adaptry.registry.versions import Versions
 
-MOST = 200
+MAX_NODES = 200
 """Maximum number of revisions in a tree; a truncated tree is marked."""
 KEPT = "kept_energy"
 """The metric for the share of the updates' energy that a derivation kept."""
@@ -95,12 +95,12 @@ def _branches(others: str, *, is_last: bool) -> tuple[str, str]:
     return (f"{others}└─ ", f"{others}   ") if is_last else (f"{others}├─ ", f"{others}│  ")
 
 
-def ancestor_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> LineageNode:
+def ancestor_tree(registry: Registry, ref: Ref | str, most: int = MAX_NODES) -> LineageNode:
     """The version that `ref` selects now, its parents, their parents and so on. Raises `NotFound`."""
     return _tree(registry, ref, most, lambda detail: detail.manifest.parents)
 
 
-def descendant_tree(registry: Registry, ref: Ref | str, most: int = MOST) -> LineageNode:
+def descendant_tree(registry: Registry, ref: Ref | str, most: int = MAX_NODES) -> LineageNode:
     """The version that `ref` selects now, its children, their children and so on, oldest first. Raises
     `NotFound`.
     """

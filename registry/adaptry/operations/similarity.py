@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 _PAGE = 200
-_SPARE = 10
+_EXTRA_CANDIDATES = 10
 """Versions beyond the limit that are compared exactly, since signatures order them only approximately."""
 
 
@@ -103,7 +103,7 @@ class _SimilaritySearch:
         signatures = self._signatures(versions) if mine else {}
         same = [version for version in versions if version.weights == weights]
         likely = self._candidates(mine, signatures, [v for v in versions if v.weights != weights], above)
-        looked = [*same, *likely][: limit + _SPARE]
+        looked = [*same, *likely][: limit + _EXTRA_CANDIDATES]
         found = [self._compare(mine, version, version.weights == weights) for version in looked]
         near = sorted((each for each in found if _is_near(each, above)), key=_nearness, reverse=True)
         by_weights = [v for v in versions if mine is None or v.digest in self.uncomparable]

@@ -27,7 +27,7 @@ _END = lazy_pattern(
 )
 """Names of folders in which programs save the end of a run."""
 _CACHED = "models--"
-_LONGEST = 96
+_MAX_NAME = 96
 _NOT_IN_NAMES = lazy_pattern(r"[^A-Za-z0-9._-]+")
 _REPEATED = lazy_pattern(r"-{2,}|\.{2,}")
 
@@ -116,14 +116,14 @@ def valid_name(text: str) -> str:
     if not kept:
         return _with_digest("adapter", text)
     kept = kept if kept[0].isalnum() else f"adapter{kept}"
-    if len(kept) > _LONGEST:
+    if len(kept) > _MAX_NAME:
         kept = _with_digest(kept, text)
     try:
         return AdapterName.parse(f"a/{kept}").name
     except InvalidRef:  # a device on Windows, such as nul.txt, or a reserved ending
-        return f"{kept.replace('.', '-')[: _LONGEST - 8].rstrip('-')}-adapter"
+        return f"{kept.replace('.', '-')[: _MAX_NAME - 8].rstrip('-')}-adapter"
 
 
 def _with_digest(name: str, text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{name[: _LONGEST - 9].rstrip('-.')}-{digest}"
+    return f"{name[: _MAX_NAME - 9].rstrip('-.')}-{digest}"

@@ -34,7 +34,7 @@ from adaptry.storage.local.push_steps import InspectFiles
 from adaptry.storage.local.revision_derivation import RevisionDerivation
 
 _SLOTS = ProcessSlots(running=1, waiting=8, patience=300.0)  # it may need 200 MB
-_LONGEST = 600.0
+_READ_TIMEOUT = 600.0
 """Seconds after which a process is considered hung and is ended, since others wait for it."""
 
 
@@ -67,7 +67,7 @@ class DerivationProcess:
                     input=order,
                     stdout=subprocess.PIPE,
                     check=False,
-                    timeout=_LONGEST,
+                    timeout=_READ_TIMEOUT,
                 )
             except OSError as error:
                 raise _failure(str(error)) from error

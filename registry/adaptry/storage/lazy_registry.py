@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import AdapterInfo, Page, VersionInfo
     from adaptry.storage.blobs.store import BlobStore
 
-_WAIT = 30.0  # seconds for another process that holds the database's lock
+_LOCK_TIMEOUT = 30.0  # seconds for another process that holds the database's lock
 
 
 class LazyRegistry(Registry):
@@ -200,7 +200,7 @@ def open_lazily(catalog: Path, open_whole: Callable[[], Registry]) -> Registry:
         return open_whole()
     if lock is None:  # the file is being replaced
         return open_whole()
-    readers = PreparedReaders(str(catalog), _WAIT, lambda error: None)
+    readers = PreparedReaders(str(catalog), _LOCK_TIMEOUT, lambda error: None)
     if _is_current(readers):
         return LazyRegistry(catalog, readers, lock, open_whole)
     readers.close()
@@ -218,7 +218,7 @@ def _is_current(readers: PreparedReaders) -> bool:
 
 def _writer(catalog: Path) -> sqlite3.Connection:
     """A connection whose last commits may be lost in a power failure; older ones are not."""
-    connection = sqlite3.connect(f"file:{quote(str(catalog))}?mode=rw", uri=True, timeout=_WAIT)
+    connection = sqlite3.connect(f"file:{quote(str(catalog))}?mode=rw", uri=True, timeout=_LOCK_TIMEOUT)
     connection.isolation_level = None
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA synchronous=NORMAL")

@@ -23,7 +23,7 @@ from adaptry.storage.local import LocalRegistry
 from adaptry.testing.samples import tiny_base, tiny_lora
 from adaptry.testing.warm_python import WarmPython
 
-PATIENCE = 180.0  # seconds, for a busy machine
+TIMEOUT = 180.0  # seconds, for a busy machine
 WHOLE_MERGE = JobOrder(
     kind="merge", task={"base": "org/tiny", "inputs": ["acme/tone@1"], "to": "acme/merged"}
 )
@@ -92,7 +92,7 @@ class RunnerProcess:
             start_new_session=True,  # its steps die, stop and continue with it
         )
 
-    def wait(self, patience: float = PATIENCE) -> int:
+    def wait(self, patience: float = TIMEOUT) -> int:
         """Waits for the process to end. After a timeout, the exception has its stderr."""
         try:
             _, complaint = self.process.communicate(timeout=patience)
@@ -151,7 +151,7 @@ def start_runner(
         started.kill()
 
 
-def wait_until(is_so: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+def wait_until(is_so: Callable[[], bool], what: str, patience: float = TIMEOUT) -> None:
     """Polls until `is_so`. Raises `AssertionError` after a long time."""
     deadline = time.monotonic() + patience
     while not is_so():
@@ -160,7 +160,7 @@ def wait_until(is_so: Callable[[], bool], what: str, patience: float = PATIENCE)
         time.sleep(0.1)
 
 
-def wait_for_job(registry: LocalRegistry, id: str, patience: float = PATIENCE) -> JobInfo:
+def wait_for_job(registry: LocalRegistry, id: str, patience: float = TIMEOUT) -> JobInfo:
     """The job, once it has ended."""
     wait_until(lambda: not registry.jobs.get(id).is_open, f"the end of {id}", patience)
     return registry.jobs.get(id)

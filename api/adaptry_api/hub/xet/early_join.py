@@ -33,11 +33,11 @@ from adaptry_api.hub.xet.xorb import MAX_CHUNK_BYTES, MAX_XORB_BYTES
 
 IDLE_SECONDS = 60.0
 """Seconds without another xorb or the shard after which an upload is considered abandoned."""
-_MOST = 4  # files stored early at once, with a thread each
+_MAX_RUNNING = 4  # files stored early at once, with a thread each
 _KNOWN = 64  # uploads whose xorbs are followed
 _ENDS = re.compile(rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,15})\s*\]')
 _FULL = MAX_XORB_BYTES - MAX_CHUNK_BYTES
-_places = BoundedSemaphore(_MOST)
+_places = BoundedSemaphore(_MAX_RUNNING)
 
 
 class EarlyJoins:

@@ -15,7 +15,7 @@ from adaptry_api.pages.settings.fields import text_of
 from adaptry_api.pages.settings.section import ActionResult, Confirmation, Fields, Section
 from adaptry_api.pages.settings.subject import OF_ADAPTER, OF_NAMESPACE, Visit
 
-_MOST = 100
+_MAX_POLICIES = 100
 _HISTORY = 20
 _DONE = {"set": "The policy is in force.", "remove": "The policy is removed."}
 EXAMPLE = """alias: prod
@@ -45,7 +45,9 @@ def _read(visit: Visit) -> PoliciesPage:
     scope, alias = visit.place.scope, visit.query.get("history", "")
     found = visit.registry.policies.list(scope)
     history = visit.registry.policies.history(scope, alias)[:_HISTORY] if alias else ()
-    return PoliciesPage(scope=scope, policies=found[:_MOST], history=history, may_manage=_may_manage(visit))
+    return PoliciesPage(
+        scope=scope, policies=found[:_MAX_POLICIES], history=history, may_manage=_may_manage(visit)
+    )
 
 
 def _may_manage(visit: Visit) -> bool:

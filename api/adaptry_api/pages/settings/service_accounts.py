@@ -14,8 +14,8 @@ from adaptry_api.pages.settings.section import ActionResult, Confirmation, Field
 from adaptry_api.pages.settings.subject import OF_NAMESPACE, Visit
 from adaptry_api.pages.settings.tokens import confirm_revoking, create_token, revoke_token, token_names
 
-_ON_A_PAGE = 50
-_MOST_TOKENS = 100
+_PAGE_SIZE = 50
+_MAX_TOKENS = 100
 
 
 class ServiceAccountsPage(BaseModel):
@@ -32,9 +32,9 @@ class ServiceAccountsPage(BaseModel):
 def _read(visit: Visit) -> ServiceAccountsPage:
     namespace = visit.place.namespace
     _require(visit)
-    accounts = visit.registry.principals.list(visit.cursor, _ON_A_PAGE, namespace=namespace)
+    accounts = visit.registry.principals.list(visit.cursor, _PAGE_SIZE, namespace=namespace)
     tokens = visit.registry.tokens.list(
-        None, _MOST_TOKENS, namespace=namespace, with_revoked=False, reverse=True
+        None, _MAX_TOKENS, namespace=namespace, with_revoked=False, reverse=True
     )
     return ServiceAccountsPage(
         accounts=accounts.items,

@@ -23,7 +23,7 @@ from typing import Any
 from adaptry.adapters.header import TensorInfo
 from adaptry.adapters.inspection.fair_slots import FairSlots
 from adaptry.adapters.inspection.process import LARGE, InspectionProcess, numpy_folder
-from adaptry.adapters.inspection.protocol import MOST_TENSORS, SHORT
+from adaptry.adapters.inspection.protocol import MAX_TENSORS, SHORT
 from adaptry.adapters.inspection.result import TensorStatistics, WeightsInspection
 from adaptry.core.errors import CorruptData, Unavailable
 from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, ProcessTimeout, check_exit
@@ -31,7 +31,7 @@ from adaptry.core.processes.bounded import ProcessFailed, ProcessLimits, Process
 _SECONDS = 10.0  # of processor time, for a file of any size
 _PLAIN_RATE, _NUMPY_RATE = 2 << 20, 20 << 20  # bytes per second: a tenth of the slowest that was measured
 _WALL_FACTOR = 6.0
-PATIENCE = 300.0
+TIMEOUT = 300.0
 """Seconds that a caller waits for its turn."""
 
 WeightsSource = int | Callable[[int], Iterable[bytes]]
@@ -63,7 +63,7 @@ class Inspector:
         tensors: Mapping[str, TensorInfo],
         source: WeightsSource,
         tenant: str = "",
-        patience: float = PATIENCE,
+        patience: float = TIMEOUT,
     ) -> WeightsInspection:
         """Measures every tensor once, in the order of their bytes, which are contiguous.
 
@@ -277,7 +277,7 @@ class _Child:
 def _batches(tensors: Mapping[str, TensorInfo]) -> Iterator[Mapping[str, TensorInfo]]:
     """Splits a file's tensors into requests."""
     items = iter(tensors.items())
-    while batch := dict(islice(items, MOST_TENSORS)):
+    while batch := dict(islice(items, MAX_TENSORS)):
         yield batch
 
 

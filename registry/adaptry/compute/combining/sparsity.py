@@ -22,7 +22,7 @@ from adaptry.core.lazy_dataclass import dataclass
 if TYPE_CHECKING:
     from adaptry.compute.tensors.magnitude_ir import CompiledMagnitudes
 
-AT_ONCE = 8  # elements that compiled code takes together
+LANES = 8  # elements that compiled code takes together
 BlockSource = Callable[[], Iterable[Tensor]]
 """Float32 blocks, the same each time, each valid until the next one."""
 _COARSE = 17  # bits dropped of a float32's 31: bins of a 64th of an octave
@@ -159,7 +159,7 @@ def _counted(blocks: Iterable[Tensor]) -> Tensor:
     compiled, counts = _compiled_magnitudes(), torch.zeros(1 << (31 - _COARSE), dtype=torch.int32)
     total = torch.zeros(len(counts), dtype=torch.int64)
     for block in blocks:
-        if compiled is None or block.numel() % AT_ONCE or not block.is_contiguous():
+        if compiled is None or block.numel() % LANES or not block.is_contiguous():
             total += torch.bincount(_bins(block), minlength=len(counts))
         else:
             compiled.count(block.data_ptr(), block.numel(), _COARSE, counts.data_ptr())
@@ -173,7 +173,7 @@ def _collected(blocks: Iterable[Tensor], wanted: int, count: int) -> Tensor:
     compiled, size = _compiled_magnitudes(), torch.zeros(1, dtype=torch.int64)
     found = torch.empty(count + 1)  # compiled code writes each element before it tests it
     for block in blocks:
-        if compiled is None or block.numel() % AT_ONCE or not block.is_contiguous():
+        if compiled is None or block.numel() % LANES or not block.is_contiguous():
             members = block.abs().flatten()[_bins(block) == wanted]
             found[int(size) : int(size) + len(members)] = members
             size += len(members)

@@ -28,7 +28,7 @@ from adaptry.core.progress import Progress, no_progress
 
 FULL_SIDE = 1024
 """Of a dense update whose sides are both larger, not all singular values are computed."""
-_AT_ONCE = 1 << 22
+_CHUNK = 1 << 22
 """Elements of dense updates that are compared at once."""
 
 Update = Factors | Tensor
@@ -126,7 +126,7 @@ def _rows_of_both(one: Update, other: Update) -> Iterator[tuple[Tensor, Tensor]]
     """Blocks of rows of both updates, in float64."""
     height = one.up.shape[-2] if isinstance(one, Factors) else one.shape[0]
     width = one.down.shape[-1] if isinstance(one, Factors) else one.shape[1]
-    step = max(1, _AT_ONCE // width)
+    step = max(1, _CHUNK // width)
     for start in range(0, height, step):
         rows = slice(start, start + step)
         yield _rows(one, rows), _rows(other, rows)

@@ -29,7 +29,7 @@ _OUT_OF_MEMORY = 75
 _OUT_OF_TIME = (-signal.SIGPROF, -signal.SIGXCPU)  # the child's own timer, and the kernel's limit behind it
 _SHORTEST_WAIT = 60.0
 _CHILDREN = threading.BoundedSemaphore(max(2, os.cpu_count() or 2))
-_PATIENCE = 120.0  # seconds that a caller waits for a child slot
+_TIMEOUT = 120.0  # seconds that a caller waits for a child slot
 _WALL_FACTOR = 30.0
 NICENESS = 5
 _LOWEST_PRIORITY = 19
@@ -132,7 +132,7 @@ def run_bounded(
 @contextmanager
 def child_slot() -> Iterator[None]:
     """Waits for a free child slot of this process. Raises `ProcessFailed` if none becomes free in time."""
-    if not _CHILDREN.acquire(timeout=_PATIENCE):
+    if not _CHILDREN.acquire(timeout=_TIMEOUT):
         raise ProcessFailed("all processes for such work are busy; try again")
     try:
         yield

@@ -20,7 +20,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.pagination import iter_items
 from adaptry.registry.records import VersionInfo
 
-_LONGEST_REASON = 1024
+_MAX_REASON = 1024
 _OWN_TO_A_REGISTRY = {"id", "name", "number", "base", "at", "by", "withdrawn"}
 
 
@@ -120,6 +120,6 @@ def _copy_withdrawals(
     for key, one in there.items():
         copy = here.get(key)
         if one.withdrawn is not None and copy is not None and copy.withdrawn is None:
-            evidence.withdraw(copy.id, WithdrawalRequest(reason=one.withdrawn.reason[:_LONGEST_REASON]))
+            evidence.withdraw(copy.id, WithdrawalRequest(reason=one.withdrawn.reason[:_MAX_REASON]))
             is_change = True
     return is_change

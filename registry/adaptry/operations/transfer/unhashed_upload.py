@@ -23,7 +23,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import UploadInfo
 from adaptry.registry.versions import MAX_SENT
 
-MOST = 256 << 20
+MAX_BYTES = 256 << 20
 """Size in bytes of the largest file that is sent before its digest is known: hashing it takes a fraction of a
 second, sending it again a few.
 """
@@ -46,7 +46,7 @@ def upload_unhashed(
     """
     sizes = content.sizes
     largest = max(sizes, key=sizes.__getitem__)
-    if not MAX_SENT < sizes[largest] <= MOST:
+    if not MAX_SENT < sizes[largest] <= MAX_BYTES:
         return {}
     others = sorted(sizes.keys() - {largest})
     digests: dict[str, Digest] = {}

@@ -11,7 +11,7 @@ from adaptry.core.digest import Digest
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.manifest import FileEntry
 from adaptry.registry.base_info import BaseEdit, BaseInfo
-from adaptry.registry.bases import LONGEST_KEY, Bases, unknown_base
+from adaptry.registry.bases import MAX_KEY, Bases, unknown_base
 from adaptry.registry.http.connection import VERIFY_SECONDS, Connection, api_path
 from adaptry.registry.http.paths import owner_path
 from adaptry.registry.records import Page
@@ -34,7 +34,7 @@ class HttpBases(Bases):
         return self.server.request_value(_BASE, "POST", path, body=body, again=True, patience=VERIFY_SECONDS)
 
     def get(self, key: str) -> BaseInfo:
-        if len(key) > LONGEST_KEY:  # the server refuses it, or closes the connection if it is very long
+        if len(key) > MAX_KEY:  # the server refuses it, or closes the connection if it is very long
             raise unknown_base(key)
         return self.server.request_value(_BASE, "GET", api_path("bases", "find"), query={"key": key})
 

@@ -34,7 +34,7 @@ SEND_SECONDS = 60.0
 READ_SECONDS = 60.0
 VERIFY_SECONDS = 900.0
 """Seconds that a server may be silent while it verifies or admits an upload."""
-_SENT_AT_ONCE = 128 << 10
+_SEND_BYTES = 128 << 10
 """Bytes per piece: urllib3 copies a piece to frame it, and one of this size stays in the processor's cache,
 which is four times as fast as 1 MiB.
 """
@@ -314,10 +314,8 @@ class _Source:
         try:
             for chunk in self._of_length():
                 whole = memoryview(chunk)
-                for at in range(
-                    0, len(whole), _SENT_AT_ONCE
-                ):  # never an empty piece, which would end the body
-                    yield whole[at : at + _SENT_AT_ONCE]
+                for at in range(0, len(whole), _SEND_BYTES):  # never an empty piece, which would end the body
+                    yield whole[at : at + _SEND_BYTES]
         except Exception as error:
             self.failure = error
             if self.length is not None:

@@ -10,7 +10,7 @@ from adaptry.core.errors import Invalid
 from adaptry.core.lazy_dataclass import dataclass
 
 _FIELDS = (("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("weekday", 0, 7))
-_LONGEST = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+_MAX_DAYS_OF_MONTH = (0, 31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _PART = re.compile(r"(\*|([0-9]{1,2})(?:-([0-9]{1,2}))?)(?:/([0-9]{1,2}))?")
 GRAMMAR = (
     "five fields, minute hour day month weekday (0 is Sunday), each *, 5, 1-5, */15 or a list of those,"
@@ -51,7 +51,7 @@ class Cron:
     def is_ever_due(self) -> bool:
         """Whether it can ever be due; 30 February, for example, cannot."""
         _, _, day, month, _ = self.fields
-        return self.text.split()[4] != "*" or min(day) <= max(_LONGEST[each] for each in month)
+        return self.text.split()[4] != "*" or min(day) <= max(_MAX_DAYS_OF_MONTH[each] for each in month)
 
     def last(self, after: datetime, until: datetime) -> datetime | None:
         """The latest due minute after `after` and not after `until`."""

@@ -28,7 +28,7 @@ from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, b
 _HEX = lazy_pattern(r"[0-9a-f]{64}")
 _KEY = lazy_pattern(r"[0-9a-f]{32}")
 _ASIDE = "damaged"  # the folder for damaged copies that were moved aside
-_SLOW_TO_FREE = 8 << 20  # bytes
+_MIN_BACKGROUND_FREE = 8 << 20  # bytes
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -333,7 +333,7 @@ def _freed_later(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.fstat(replaced).st_size < _SLOW_TO_FREE:
+        if os.fstat(replaced).st_size < _MIN_BACKGROUND_FREE:
             os.close(replaced)
         else:
             try:

@@ -15,7 +15,7 @@ from adaptry.core.errors import Invalid
 from adaptry.core.lazy_pattern import lazy_pattern
 
 MAX_LIMIT = 200
-_LONGEST = 512
+_MAX_LENGTH = 512
 _NUMBER = lazy_pattern(r"0|[1-9][0-9]{0,18}")
 INTEGER, BIG_INTEGER = (1 << 31) - 1, (1 << 63) - 1
 """The largest values of PostgreSQL's columns of these types."""
@@ -34,7 +34,7 @@ def decode(cursor: str, about: str) -> str:
         raise foreign() from None
     mark, place = text[:8], text[8:]
     # Unprintable characters: PostgreSQL refuses NUL in a text, and no listed name contains any of the others.
-    if len(cursor) > _LONGEST or not place or not place.isprintable() or mark != _mark(place, about):
+    if len(cursor) > _MAX_LENGTH or not place or not place.isprintable() or mark != _mark(place, about):
         raise foreign()
     return place
 

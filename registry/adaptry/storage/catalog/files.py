@@ -22,9 +22,9 @@ from adaptry.storage.catalog.version_info import Columns
 
 BASES = stored_use.BASES
 """The tenant of all bases: a reserved name, so that no namespace can use up their share."""
-_MOST_ASKED = 500
+_MAX_DIGESTS = 500
 """Maximum number of names in one statement."""
-_MOST_ALIKE = 64
+_MAX_SAME_CONTENT = 64
 """Maximum number of files of the same size that are compared with a new one."""
 
 
@@ -40,7 +40,7 @@ def _of_size() -> Selection:
     return (
         sa.select(tables.files.c.digest)
         .where(tables.files.c.owner == sa.bindparam("owner"), tables.files.c.size == sa.bindparam("size"))
-        .limit(_MOST_ALIKE)
+        .limit(_MAX_SAME_CONTENT)
     )
 
 
@@ -120,8 +120,8 @@ def stored_bytes(tx: Transaction, owners: Iterable[AdapterName]) -> dict[Adapter
     """The total size of each adapter's files."""
     names = {str(owner): owner for owner in owners}
     asked, found = list(names), dict[AdapterName, int]()
-    for start in range(0, len(asked), _MOST_ASKED):
-        some = asked[start : start + _MOST_ASKED]
+    for start in range(0, len(asked), _MAX_DIGESTS):
+        some = asked[start : start + _MAX_DIGESTS]
         query = sm.select(orm.FileRow.owner, sa.func.sum(sm.col(orm.FileRow.size))).where(
             sm.col(orm.FileRow.owner).in_(some)
         )

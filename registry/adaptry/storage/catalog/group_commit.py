@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sqlmodel import Session
 
 Result = TypeVar("Result")
-_MOST = 16  # maximum writers in one transaction: the first and other processes wait for the last
+_MAX_WRITERS = 16  # maximum writers in one transaction: the first and other processes wait for the last
 
 
 class GroupConnection(Protocol):
@@ -235,7 +235,7 @@ class GroupCommit:
         group.has_changes |= error is None
         if not group.is_lost:
             with self._lock:
-                may_continue = group.is_durable and group.is_settled and group.writers < _MOST
+                may_continue = group.is_durable and group.is_settled and group.writers < _MAX_WRITERS
                 if self._queue and may_continue:
                     self._queue.popleft().set()
                     return

@@ -29,8 +29,8 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.rights import current_rights, encode_rights
 from adaptry.storage.catalog.rows import JobLineRow, JobRow, JobStepRow
 
-_MOST_LINES = 5_000  # maximum lines of one job's log, so that a loop cannot fill the database
-_LONGEST_LINE = 2_000
+_MAX_LINES = 5_000  # maximum lines of one job's log, so that a loop cannot fill the database
+_MAX_LINE = 2_000
 _DAY = 24 * 60  # minutes
 
 
@@ -217,7 +217,7 @@ def append_log(tx: Transaction, id: str, step: str, texts: Iterable[str], now: d
     if row is None or row.key is None:
         return
     there = tx.exec(select(func.count()).where(col(JobLineRow.job_key) == row.key)).one()
-    lines = list(texts)[: max(0, _MOST_LINES - there)]
+    lines = list(texts)[: max(0, _MAX_LINES - there)]
     tx.add_all([JobLineRow(job_key=row.key, at=now, step=step, text=_clean(text)) for text in lines])
 
 
@@ -236,7 +236,7 @@ def log(tx: Transaction, id: str, cursor: str | None, limit: int) -> Page[LogLin
 
 
 def _clean(text: str) -> str:
-    return text.replace("\0", "\\0")[:_LONGEST_LINE]
+    return text.replace("\0", "\\0")[:_MAX_LINE]
 
 
 def _infos(tx: Transaction, rows: Iterable[JobRow]) -> tuple[JobInfo, ...]:

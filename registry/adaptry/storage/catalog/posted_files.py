@@ -18,7 +18,7 @@ from adaptry.core.access.resources import ALL_NAMES
 from adaptry.core.digest import Digest
 from adaptry.core.errors import CorruptData
 from adaptry.core.refs import AdapterName
-from adaptry.registry.inbox import MOST_FILES_OF_ONE, KeptResults, PostedFile
+from adaptry.registry.inbox import MAX_FILES_OF_ONE, KeptResults, PostedFile
 from adaptry.registry.records import Page
 from adaptry.storage.catalog import cursors
 from adaptry.storage.catalog.access import is_among
@@ -155,7 +155,7 @@ def expire_receipts(tx: Transaction, namespace: str, by: str, now: datetime) -> 
     tx.execute(sa.delete(PostedFileRow).where(is_receipt, col(PostedFileRow.posted_at) < now - _RECEIPTS))
     own = (col(PostedFileRow.namespace) == namespace, col(PostedFileRow.posted_by) == by, is_receipt)
     newest = select(PostedFileRow.id).where(*own).order_by(col(PostedFileRow.id).desc())
-    oldest_kept = tx.exec(newest.offset(MOST_FILES_OF_ONE).limit(1)).first()
+    oldest_kept = tx.exec(newest.offset(MAX_FILES_OF_ONE).limit(1)).first()
     if oldest_kept is not None:
         tx.execute(sa.delete(PostedFileRow).where(*own, col(PostedFileRow.id) <= oldest_kept))
 

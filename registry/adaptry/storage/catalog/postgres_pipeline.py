@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from adaptry.storage.catalog.prepared_changes import Changes
 
-MOST_PREPARED = 300
+MAX_PREPARED = 300
 """Statements of a connection, which the server keeps in memory until it is closed."""
 _SUCCESSES = (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK)
 DIALECT = asyncpg.dialect()  # type: ignore[no-untyped-call]

@@ -23,7 +23,7 @@ _PLAN_EACH = b"SET LOCAL plan_cache_mode TO force_custom_plan"
 """For searches: which index is best depends on the values. By default, PostgreSQL plans a statement five
 times, and from then on may use a generic plan, which reads all versions with a common term.
 """
-_MOST_KEPT = 1024  # values of a kind
+_MAX_CACHED = 1024  # values of a kind
 Sent: TypeAlias = "tuple[PostgresStatement, Sequence[Buffer | None]]"
 """A statement, and its parameters in PostgreSQL's form."""
 
@@ -61,7 +61,7 @@ class PostgresReader(Pipeline):
         if snapshot != self._kept_of:
             self._kept, self._kept_of = {}, snapshot
         kept = self._kept.setdefault(kind, {})
-        if len(kept) > _MOST_KEPT:
+        if len(kept) > _MAX_CACHED:
             kept.clear()
         return kept
 

@@ -22,10 +22,10 @@ from adaptry.storage.catalog.prepared import ErrorTranslator, PreparedReads, Que
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-_MOST_SUBJECTS = 1024  # subjects whose statements are remembered
-_MOST_STATEMENTS = 24  # per subject
-_MOST_PARAMETERS = 24  # per statement
-_LONGEST = 256  # characters or elements of a parameter
+_MAX_SUBJECTS = 1024  # subjects whose statements are remembered
+_MAX_STATEMENTS = 24  # per subject
+_MAX_PARAMETERS = 24  # per statement
+_MAX_PARAMETER_LENGTH = 256  # characters or elements of a parameter
 _SNAPSHOT = select(literal_column(SNAPSHOT, String).label("snapshot"))
 Key: TypeAlias = "tuple[Any, ...]"
 """A statement and its parameters (`key_of`). (`Any`: values of any type.)"""
@@ -163,14 +163,14 @@ class LastStatements:
 
     def note(self, subject: object, asked: Collection[Key]) -> None:
         """Remembers them if they and their parameters are few and short: subjects are chosen by callers."""
-        if len(asked) > _MOST_STATEMENTS or any(map(_is_long, asked)):
+        if len(asked) > _MAX_STATEMENTS or any(map(_is_long, asked)):
             return
-        if len(self._of) >= _MOST_SUBJECTS:
+        if len(self._of) >= _MAX_SUBJECTS:
             self._of.clear()
         self._of[subject] = tuple(asked)
 
 
 def _is_long(key: Key) -> bool:
-    return len(key) // 2 > _MOST_PARAMETERS or any(
-        isinstance(value, Sized) and len(value) > _LONGEST for value in key[1:]
+    return len(key) // 2 > _MAX_PARAMETERS or any(
+        isinstance(value, Sized) and len(value) > _MAX_PARAMETER_LENGTH for value in key[1:]
     )

@@ -35,7 +35,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.database import Reads
 from adaptry.storage.catalog.prepared import PreparedReads, run_select
 
-_KEPT = 256  # statements
+_CACHE_SIZE = 256  # statements
 _COUNT = bindparam("count", type_=Integer())
 
 Selection: TypeAlias = Select[Any]
@@ -193,7 +193,7 @@ def keys_of(tx: Reads, statement: Selection, parameters: Mapping[str, object]) -
     return keys
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _in_one_row(statement: Selection) -> Selection:
     """Collects the keys into a JSON array. A subquery with a limit keeps its order."""
     (key,) = statement.subquery().c
@@ -213,7 +213,7 @@ def _bound(
     return statement, {**(parameters or {}), **named}
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _statement(
     selection: Selection, shapes: tuple[Shape | _Joined | _Within, ...], order: Order | None
 ) -> Selection:
@@ -225,7 +225,7 @@ def _statement(
     return statement.order_by(*directed).limit(_COUNT)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _in_one_array(statement: Selection) -> Selection:
     """The same for PostgreSQL; None if there are none."""
     (key,) = statement.subquery().c

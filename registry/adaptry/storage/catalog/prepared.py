@@ -36,9 +36,9 @@ _CACHE = 1000  # KiB of the database kept by each connection; the system keeps t
 _SEARCH_CACHE = 2000  # the same for connections that search: one search may read 1.5 MB
 DRIVER = "adaptry_driver"
 """Key in the `info` of a transaction whose connection of the driver is known."""
-_MOST_KEPT = 1024  # values of one kind that a connection keeps
-_KEPT = 4  # connections kept for later; more are opened if more threads read at once
-_KEPT_FOR_SEARCHES = 2
+_MAX_CACHED = 1024  # values of one kind that a connection keeps
+_IDLE_CONNECTIONS = 4  # connections kept for later; more are opened if more threads read at once
+_IDLE_SEARCH_CONNECTIONS = 2
 _IDLE = 1.0  # seconds after which an idle connection need not keep pages
 ErrorTranslator = Callable[[BaseException], AdaptryError | None]
 Query: TypeAlias = "Select[Any] | CompoundSelect[Any] | PreparedStatement[Any]"
@@ -71,7 +71,7 @@ class _Reader:
     def kept(self, kind: str) -> dict[Any, Any]:
         """(`Any`: keys and values of any kind.)"""
         kept = self._kept.setdefault(kind, {})
-        if len(kept) > _MOST_KEPT:
+        if len(kept) > _MAX_CACHED:
             kept.clear()
         return kept
 
@@ -242,7 +242,7 @@ class PreparedReaders:
         reader.last_used = time.monotonic()
         with self._lock:
             idle = self._idle_for_searches if is_search else self._idle
-            if len(idle) < (_KEPT_FOR_SEARCHES if is_search else _KEPT):
+            if len(idle) < (_IDLE_SEARCH_CONNECTIONS if is_search else _IDLE_CONNECTIONS):
                 idle.append(reader)
                 return
         reader.connection.close()

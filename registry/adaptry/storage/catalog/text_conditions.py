@@ -47,12 +47,12 @@ from adaptry.storage.catalog.search_condition import (
 from adaptry.storage.catalog.value_conditions import ALL
 from adaptry.storage.catalog.version_lists import VersionList
 
-_MOST_TERMS = 20
+_MAX_TERMS = 20
 _TERM = select(col(TermRow.id)).where(
     col(TermRow.field) == bindparam("field"), col(TermRow.text) == bindparam("text")
 )
 _TERMS = select(col(TermRow.id))
-_FIRST_TERMS = _TERMS.limit(_MOST_TERMS + 1)
+_FIRST_TERMS = _TERMS.limit(_MAX_TERMS + 1)
 # Joined, so that the first versions are found without collecting all terms.
 _LISTED_WITH_TERMS = (
     select(col(PostingRow.version_id))
@@ -116,7 +116,7 @@ def _with_terms(tx: Reads, field: str, text: str, is_prefix: bool, scope: ReadSc
         return with_any_term([key for one in texts for key in _keys_of_term(tx, field, one)])
     begins = predicate(_begins, values=[field, *_range(text)])
     keys = [row.id for row in select_where(tx, _FIRST_TERMS, [begins])]
-    if len(keys) <= _MOST_TERMS:
+    if len(keys) <= _MAX_TERMS:
         return with_any_term(keys)
     within: Sequence[int] = ()
     if field == "name" and "/" in text:  # all in one namespace, which has a list in the order of keys

@@ -16,7 +16,7 @@ from adaptry.storage.catalog.rows import AdapterRow, MetricRow, MetricSummaryRow
 from adaptry.storage.catalog.search_condition import SearchCondition, any_of, has_row
 from adaptry.storage.catalog.version_lists import VersionList
 
-_LARGEST, _LARGEST_LONG = 2**31 - 1, 2**62
+_MAX_INTEGER, _MAX_BIGINT = 2**31 - 1, 2**62
 _COMPARE: dict[Operator, Callable[[Any, Any], Any]] = {  # columns in, SQL out: typed by SQLAlchemy as Any
     "=": operator.eq,
     "!=": operator.ne,
@@ -34,7 +34,7 @@ _NUMBERS: dict[str, Any] = {  # columns of several types
     "downloads": col(VersionRow.downloads),
     "findings": col(VersionRow.findings),
 }
-_LONG = frozenset({"size", "parameters"})
+_BIGINT_FIELDS = frozenset({"size", "parameters"})
 """The 64-bit number columns."""
 _FLOATS = frozenset({"alpha"})
 _PICKS = {
@@ -265,7 +265,7 @@ def _whole(term: NumberTerm) -> int | None:
     PostgreSQL uses an index only for numbers of the column's own kind.
     """
     value, operator = term.value, term.operator
-    largest = _LARGEST_LONG if term.field in _LONG else _LARGEST
+    largest = _MAX_BIGINT if term.field in _BIGINT_FIELDS else _MAX_INTEGER
     if operator in ("=", "!=") and not (value.is_integer() and abs(value) <= largest):
         return None
     rounded = math.ceil(value) if operator in ("<", ">=") else math.floor(value)

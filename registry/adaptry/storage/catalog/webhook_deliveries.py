@@ -29,7 +29,7 @@ from adaptry.storage.catalog.rows import WebhookDeliveryRow
 from adaptry.storage.catalog.webhooks import WebhookRecord
 
 _Row = WebhookDeliveryRow
-_AT_ONCE = 100  # rows that are looked at together
+_BATCH = 100  # rows that are looked at together
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def claim(tx: Transaction, webhook: int, now: datetime, bounds: ClaimBounds) -> 
     if record is None or record.info.disabled_at is not None:
         return None
     query = select(_Row).where(_Row.webhook_id == webhook, _Row.state == "pending", col(_Row.due_at) <= now)
-    first = query.order_by(col(_Row.due_at), col(_Row.id)).limit(_AT_ONCE)
+    first = query.order_by(col(_Row.due_at), col(_Row.id)).limit(_BATCH)
     while rows := tx.exec(first).all():  # skipped rows are no longer pending
         for row in rows:
             if row.attempts >= bounds.most_tries or row.created_at < bounds.oldest:

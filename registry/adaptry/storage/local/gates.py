@@ -39,7 +39,7 @@ from adaptry.storage.local.gate_facts import CatalogFacts, Move, base_of, docume
 
 Result = TypeVar("Result")
 _KNOWN = "adaptry_known_decisions"  # in the `info` of a transaction of `write_decided`
-_TRIES = 8
+_MAX_ATTEMPTS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ def _decided(
 ) -> Result:
     known: dict[Digest, PromotionDecision | AdaptryError] = {}
     keys = metrics.MetricKeys()
-    for _ in range(_TRIES):
+    for _ in range(_MAX_ATTEMPTS):
         try:
             with begin() as tx:
                 tx.info[_KNOWN] = known

@@ -20,9 +20,9 @@ from adaptry.storage.catalog.files import UploadSessionRecord
 from adaptry.storage.local.context import RegistryContext
 from adaptry.storage.local.digest_cache import IncrementalDigests
 
-_MOST = 8
+_MAX_RUNNING = 8
 """How many uploads are inspected on arrival at once, with a thread and a descriptor each."""
-_places = BoundedSemaphore(_MOST)
+_places = BoundedSemaphore(_MAX_RUNNING)
 
 
 class InspectionOnArrival:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from adaptry.adapters.inspection.files import WeightsFile, inspect_together
-from adaptry.adapters.inspection.inspector import PATIENCE, InspectorBusy
+from adaptry.adapters.inspection.inspector import TIMEOUT, InspectorBusy
 from adaptry.adapters.inspection.result import WeightsInspection
 from adaptry.core.digest import Digest
 from adaptry.core.errors import copies_of
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import PushResult
 
 Result = TypeVar("Result")
-_BATCH_PATIENCE = 0.2  # seconds that a batch waits for an inspecting process
+_BATCH_TIMEOUT = 0.2  # seconds that a batch waits for an inspecting process
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def finish_push(context: RegistryContext, tenant: str, steps: PushSteps) -> Push
     """Carries out one push. Raises its error."""
     push = BatchedPush(context, tenant, steps)
     push.advance(None)
-    (outcome,) = _finish([push], PATIENCE)
+    (outcome,) = _finish([push], TIMEOUT)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -115,7 +115,7 @@ def finish_together(pushes: Sequence[BatchedPush]) -> list[PushResult | Exceptio
     with pushes[0].context.catalog.read_together():
         for push in pushes:
             push.advance(None)
-    return _finish(pushes, _BATCH_PATIENCE)
+    return _finish(pushes, _BATCH_TIMEOUT)
 
 
 def _finish(pushes: Sequence[BatchedPush], patience: float) -> list[PushResult | Exception]:

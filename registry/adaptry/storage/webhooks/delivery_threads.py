@@ -15,14 +15,14 @@ from collections.abc import Callable
 from adaptry.core.errors import AdaptryError
 
 LOG = logging.getLogger("adaptry.webhooks")
-AT_ONCE = 64
-_SLOW_SECONDS = 1.0
+CONCURRENCY = 64
+_SLOW_DELIVERY_SECONDS = 1.0
 
 
 class DeliveryThreads:
     """`deliver_next` sends a webhook's next message, and returns whether one was due."""
 
-    def __init__(self, deliver_next: Callable[[int], bool], at_once: int = AT_ONCE) -> None:
+    def __init__(self, deliver_next: Callable[[int], bool], at_once: int = CONCURRENCY) -> None:
         self._deliver_next = deliver_next
         self._at_once = at_once
         self._lock = threading.Lock()
@@ -99,7 +99,7 @@ class DeliveryThreads:
             began = time.monotonic()
             if not self._deliver_next(webhook):
                 return False
-            is_slow = time.monotonic() - began > _SLOW_SECONDS
+            is_slow = time.monotonic() - began > _SLOW_DELIVERY_SECONDS
             with self._lock:
                 (self._slow.add if is_slow else self._slow.discard)(webhook)
                 if is_slow:

@@ -22,8 +22,8 @@ from adaptry.core.http import check_url, is_cut_in_head, plain_reason, pool_fact
 from adaptry.core.lazy_dataclass import dataclass
 
 _LIMITS = strictjson.JsonLimits(size=8 << 20, depth=16, nodes=500_000)
-_LONGEST = 600
-_PATIENCE = 120.0  # seconds
+_MAX_MESSAGE = 600
+_TIMEOUT = 120.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,13 @@ class EngineResponse:
         configured = error.get("message") if isinstance(error, dict) else error
         for key in ("error_message", "message", "detail"):
             configured = configured or self.json.get(key)
-        return " ".join(str(configured or self.text).split())[:_LONGEST] or f"status {self.status}"
+        return " ".join(str(configured or self.text).split())[:_MAX_MESSAGE] or f"status {self.status}"
 
 
 class EngineTimeout(Unavailable):
     """The engine accepted a request but did not answer it within `seconds`. It may still carry it out."""
 
-    def __init__(self, message: str, *, seconds: float = _PATIENCE) -> None:
+    def __init__(self, message: str, *, seconds: float = _TIMEOUT) -> None:
         super().__init__(message)
         self.seconds = seconds
 
@@ -81,7 +81,7 @@ class EngineClient:
         url: str,
         key: str | None = None,
         ca_bundle: str | None = None,
-        patience: float = _PATIENCE,
+        patience: float = _TIMEOUT,
     ) -> None:
         """`patience`: how many seconds the engine has to answer a `POST`. Raises `Invalid` if `url` is
         malformed."""

@@ -37,7 +37,7 @@ from adaptry.storage.catalog.rows import AuditCheckpointRow, AuditEntryRow, Audi
 from adaptry.storage.catalog.version_info import Columns, table_of
 
 LEASE = timedelta(seconds=3)
-_AT_ONCE = 200  # entries of one transaction, which others wait for
+_BATCH = 200  # entries of one transaction, which others wait for
 _STATE = 1
 _ALTERED = "the audit log was altered, so nothing more is sealed; run `adaptry audit verify`"
 _SHORTENED = (
@@ -48,7 +48,7 @@ _SHORTENED = (
 _ENTRIES, _STATES = table_of(AuditEntryRow), table_of(AuditStateRow)
 _CHECKPOINTS = table_of(AuditCheckpointRow)
 _STATE_ROW = select_columns(_STATES).where(_STATES.c.id == _STATE)
-_UNSEALED = select_columns(_ENTRIES).where(_ENTRIES.c.seq.is_(None)).order_by(_ENTRIES.c.id).limit(_AT_ONCE)
+_UNSEALED = select_columns(_ENTRIES).where(_ENTRIES.c.seq.is_(None)).order_by(_ENTRIES.c.id).limit(_BATCH)
 _FIRST_UNSEALED = select_columns(_ENTRIES.c.id).where(_ENTRIES.c.seq.is_(None)).limit(1)
 _SIGNED = select_columns(func.max(_CHECKPOINTS.c.size).label("size"))
 _SIGNED_AT = select_columns(_CHECKPOINTS.c.size).where(_CHECKPOINTS.c.size == bindparam("signed"))
