@@ -20,11 +20,11 @@ _NETWORK = 64  # bits of an IPv6 address; a subscriber has all addresses that sh
 
 
 class AddressLimit:
-    """A burst of at most `most`; the allowance refills evenly in a minute. For use on the event loop."""
+    """A burst of at most `maximum`; the allowance refills evenly in a minute. For use on the event loop."""
 
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.most = most
-        self._interval, self._burst = 60.0 / most, 60.0
+    def __init__(self, maximum: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.maximum = maximum
+        self._interval, self._burst = 60.0 / maximum, 60.0
         self._clock = clock
         self._idle_at: OrderedDict[str, float] = OrderedDict()
 

@@ -16,7 +16,7 @@ _CACHE_SIZE = 2048
 Answer = TypeVar("Answer")
 
 
-class _Kept(NamedTuple, Generic[Answer]):
+class _CachedAnswer(NamedTuple, Generic[Answer]):
     """`identity` is referenced, so that no other object gets its address in memory."""
 
     identity: Identity
@@ -24,13 +24,13 @@ class _Kept(NamedTuple, Generic[Answer]):
 
 
 class AnswerCache(Generic[Answer]):
-    """Caches at most `most` responses. For use on the event loop only."""
+    """Caches at most `maximum` responses. For use on the event loop only."""
 
-    def __init__(self, commits: CommitWatch, most: int = _CACHE_SIZE) -> None:
+    def __init__(self, commits: CommitWatch, maximum: int = _CACHE_SIZE) -> None:
         self._commits = commits
-        self._most = most
+        self._most = maximum
         self._commit: Commit | None = None
-        self._kept: dict[tuple[str, int], _Kept[Answer]] = {}
+        self._kept: dict[tuple[str, int], _CachedAnswer[Answer]] = {}
         commits.on_change(self.revalidate_at)
 
     def is_absent(self, path: str, identity: Identity) -> bool:
@@ -66,7 +66,7 @@ class AnswerCache(Generic[Answer]):
         return kept.answer if kept else None
 
     def peek_at(self, path: str, identity: Identity, commit: Commit | None) -> Answer | None:
-        """Like `peek`, as of the commit that `CommitWatch.presumed` returned."""
+        """Like `peek`, as of the commit that `CommitWatch.last_known` returned."""
         if commit is None:
             return None
         self.revalidate_at(commit)
@@ -84,4 +84,4 @@ class AnswerCache(Generic[Answer]):
             self.revalidate_at(commit)
         if len(self._kept) >= self._most:
             self._kept.clear()
-        self._kept[path, id(identity)] = _Kept(identity, answer)
+        self._kept[path, id(identity)] = _CachedAnswer(identity, answer)

@@ -205,21 +205,21 @@ _PLAIN = "__adaptry_plain__"
 Endpoint = TypeVar("Endpoint", bound=Callable[..., object])
 
 
-def answered_quickly(
+def with_quick_answer(
     answer: QuickAnswer,
     is_plain: Callable[[Request], bool] = lambda request: True,
-    at_once: ImmediateAnswer | None = None,
+    immediate: ImmediateAnswer | None = None,
 ) -> Callable[[Endpoint], Endpoint]:
     """For frequently called routes: `quick_routes` calls `answer` without FastAPI, which takes longer to
     parse the request than `answer` takes to run. `is_plain`: whether `answer` understands the parameters of a
-    request; if not, FastAPI parses and answers it. If there is an `at_once`, `immediate_answers` tries it
+    request; if not, FastAPI parses and answers it. If there is an `immediate`, `immediate_answers` tries it
     first.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _QUICK, answer)
         setattr(endpoint, _PLAIN, is_plain)
-        setattr(endpoint, _IMMEDIATE, at_once)
+        setattr(endpoint, _IMMEDIATE, immediate)
         return endpoint
 
     return mark
@@ -242,14 +242,14 @@ class GuardedRoute(APIRoute):
         """Whether its quick answer understands the request's parameters."""
         return bool(getattr(self.endpoint, _PLAIN)(request))
 
-    async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
+    async def run_quick_answer(self, request: Request, answer: QuickAnswer) -> Response:
         """Calls `answer` after the same checks as for any other request of this route."""
         identity = await admit(request) if self._asks_who else ANONYMOUS
         self._require_known_parameters(request)
         use_route_threads(app_state_of(request).route_threads, request.scope)
         return await answer(request, identity)
 
-    def answer_at_once(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
+    def answer_from_memory(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
         """The answer from memory for this caller (`identity` is None if unknown). If the result is None, or
         any error is raised, the answer must be made in the usual way.
         """

@@ -43,10 +43,10 @@ class CommitWatch:
 
     @property
     def is_immediate(self) -> bool:
-        """Whether `presumed` is always the last commit."""
+        """Whether `last_known` is always the last commit."""
         return self._remote is None
 
-    def presumed(self) -> Commit | None:
+    def last_known(self) -> Commit | None:
         """The last commit that is known without waiting; None if unknown. On PostgreSQL, there may be later
         ones: use data read as of this commit only if `ask` then reports the same commit.
         """
@@ -54,7 +54,7 @@ class CommitWatch:
 
     def ask(self, then: OnCommit) -> None:
         """Calls `then` later with the last commit at a moment after this call. Only for PostgreSQL: on
-        SQLite, `presumed` returns it.
+        SQLite, `last_known` returns it.
         """
         assert self._remote is not None
         self._remote.ask(then)

@@ -53,7 +53,7 @@ the globs.
 
 
 @dataclass(frozen=True, slots=True)
-class _Offer:
+class _NewEvents:
     """What a listener gets of new events that directly follow number `after`."""
 
     after: int
@@ -69,9 +69,9 @@ class _Listener:
     identity: Identity
     about: NameFilter
     limit: int
-    woken: asyncio.Future[_Offer | None]
+    woken: asyncio.Future[_NewEvents | None]
 
-    def wake(self, offer: _Offer | None = None) -> bool:
+    def wake(self, offer: _NewEvents | None = None) -> bool:
         """Wakes the listener; returns whether it was still waiting."""
         if self.woken.done():
             return False
@@ -86,7 +86,7 @@ class _Selection:
 
     def __init__(self, after: int, new_events: Sequence[StoredEvent], epoch: str | None) -> None:
         self._after, self._new_events, self._epoch = after, new_events, epoch
-        self._offers: dict[tuple[int, tuple[str, ...], int], _Offer | None] = {}
+        self._offers: dict[tuple[int, tuple[str, ...], int], _NewEvents | None] = {}
 
     def wake_if_concerned(self, listener: _Listener) -> bool:
         """Wakes the listener if new events concern it; returns whether it did."""
@@ -98,13 +98,13 @@ class _Selection:
         offer = self._offers[key]
         return offer is not None and listener.wake(offer)
 
-    def _offer_for(self, listener: _Listener) -> _Offer | None:
+    def _offer_for(self, listener: _Listener) -> _NewEvents | None:
         identity, about = listener.identity, listener.about
         concerning = [one for one in self._new_events if about.matches(one.event)]
         if not any(one.is_visible_to(identity) for one in concerning):
             return None
         batch = events.select_batch(self._new_events, identity, about, self._after, listener.limit)
-        return _Offer(self._after, batch.model_copy(update={"epoch": self._epoch}))
+        return _NewEvents(self._after, batch.model_copy(update={"epoch": self._epoch}))
 
 
 class EventTexts:
@@ -208,7 +208,7 @@ class EventBroadcaster:
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading
 
-    def _keeps(self, after: int) -> bool:
+    def _has_cached(self, after: int) -> bool:
         return self._kept_after is not None and self._kept_after <= after <= self._kept_to
 
     def _kept_since(self, after: int) -> Sequence[StoredEvent]:
@@ -220,7 +220,7 @@ class EventBroadcaster:
     ) -> EventBatch:
         # A call that does not wait must return everything committed before it, including events not yet read
         # here.
-        if after is not None and wait and self._keeps(after):
+        if after is not None and wait and self._has_cached(after):
             return self._of_epoch(events.select_batch(self._kept_since(after), identity, about, after, limit))
         key = id(identity), after, limit, about.globs  # the read holds the identity, so its `id` is unique
         planned = self._planned_reads.get(key)

@@ -48,7 +48,7 @@ class ImmediateProtocol(DirectFiles):
             self._fingerprint = fingerprint(data)
             if self._fingerprint and not answers.is_confirmed:
                 self._whole = data
-            if self._fingerprint and self._is_free() and (found := answers.again(self._fingerprint)):
+            if self._fingerprint and self._is_free() and (found := answers.find_repeated(self._fingerprint)):
                 self._unset_keepalive_if_required()
                 if self._answer(answers, found):
                     self._whole = b""
@@ -112,7 +112,7 @@ class ImmediateProtocol(DirectFiles):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._is_answered = self._answer_at_once()
+        self._is_answered = self._answer_immediately()
         if not self._is_answered:
             self._unset_keepalive_if_required()  # set by the answer to an earlier request in these bytes
             super().on_headers_complete()
@@ -122,7 +122,7 @@ class ImmediateProtocol(DirectFiles):
         if not self._is_answered:
             super().on_message_complete()
 
-    def _answer_at_once(self) -> bool:
+    def _answer_immediately(self) -> bool:
         answers = cast(ImmediateAnswers | None, self.app_state.get(IMMEDIATE))
         method, url = self.parser.get_method(), self.url
         if answers is None or self._is_usual_only or method not in (b"GET", b"HEAD"):

@@ -82,21 +82,21 @@ def _python() -> DoctorResult:
 
 def _registry(settings: AdaptrySettings) -> Iterator[DoctorResult]:
     if settings.registry and is_server(settings.registry):
-        yield _tried("server", lambda: _server(settings))
+        yield _run_check("server", lambda: _server(settings))
         return
     folder = resolve_folder(settings.registry) if settings.registry else data_folder()
     if settings.catalog is None and catalog_of(folder) is None:
         yield _sqlite()
-    yield _tried("folder", lambda: _folder(folder))
-    yield _space(folder)
+    yield _run_check("folder", lambda: _folder(folder))
+    yield _disk_space(folder)
     yield from _bucket(folder, settings.blobs)
-    yield _tried("registry", lambda: _embedded(folder, settings.catalog))
+    yield _run_check("registry", lambda: _embedded(folder, settings.catalog))
     yield from _decisions(folder, settings.catalog)
     if is_registry(folder):
-        yield _tried("damage", lambda: _damage(folder, settings.catalog))
+        yield _run_check("damage", lambda: _damage(folder, settings.catalog))
 
 
-def _tried(what: str, look: Callable[[], DoctorResult]) -> DoctorResult:
+def _run_check(what: str, look: Callable[[], DoctorResult]) -> DoctorResult:
     try:
         return look()
     except AdaptryError as error:
@@ -148,7 +148,7 @@ def _folder(folder: Path) -> DoctorResult:
     return DoctorResult("folder", "ok", found)
 
 
-def _space(folder: Path) -> DoctorResult:
+def _disk_space(folder: Path) -> DoctorResult:
     place = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(place).free
     if free < _MIN_FREE:

@@ -74,7 +74,7 @@ def resident_text(resident: ResidentInfo, is_current: bool = True, problem: str 
 def served_text(residents: tuple[ResidentInfo, ...]) -> str:
     """A line for each worker that has a version, for `adaptry show`."""
     lines = [
-        f"{one.worker} as {one.served_as}, {_doubt(one)}{one.condition} since {format_when(one.since)}"
+        f"{one.worker} as {one.served_as}, {_stale_reason(one)}{one.condition} since {format_when(one.since)}"
         for one in residents
         if one.may_be_served
     ]
@@ -82,7 +82,7 @@ def served_text(residents: tuple[ResidentInfo, ...]) -> str:
     return "\n".join([*lines[:_SHOWN], *more])
 
 
-def _doubt(one: ResidentInfo) -> str:
+def _stale_reason(one: ResidentInfo) -> str:
     """Why the version may no longer be served as last reported."""
     if one.is_lost:
         return "unknown now, last "

@@ -65,10 +65,10 @@ class Mortal(EngineClient):
         self.is_doomed = False
         self._chance = chance
 
-    def _request(self, method: str, path: str, body: bytes | None, patience: float) -> EngineResponse:
+    def _request(self, method: str, path: str, body: bytes | None, timeout: float) -> EngineResponse:
         if self.is_doomed and self._chance.random() < 0.5:
             raise Died
-        reply = super()._request(method, path, body, patience)
+        reply = super()._request(method, path, body, timeout)
         if self.is_doomed:
             raise Died
         return reply

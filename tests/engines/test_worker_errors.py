@@ -162,7 +162,7 @@ def test_once_gives_up_if_the_state_never_settles(scene: Scene) -> None:
     scene.stand(scene.registry.versions.get(Ref.parse(PROD)))
 
     with pytest.raises(CheckFailed, match="does not have all desired adapters after 0 s"):
-        loop.converge(worker, threading.Event(), patience=0.0)
+        loop.converge(worker, threading.Event(), timeout=0.0)
 
     assert any("--restart" in line for line in scene.story)
 

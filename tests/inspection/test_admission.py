@@ -49,10 +49,10 @@ class Counting(Inspector):
         tensors: Mapping[str, TensorInfo],
         source: WeightsSource,
         tenant: str = "",
-        patience: float = TIMEOUT,
+        timeout: float = TIMEOUT,
     ) -> WeightsInspection:
         self.files += 1
-        return super().inspect(tensors, source, tenant, patience)
+        return super().inspect(tensors, source, tenant, timeout)
 
 
 @pytest.fixture(autouse=True)

@@ -50,9 +50,9 @@ class Scene:
     def clock(self) -> datetime:
         return self.now
 
-    def new_sender(self, *, is_allowed: bool = True, at_once: int = 64) -> WebhookSender:
+    def new_sender(self, *, is_allowed: bool = True, concurrency: int = 64) -> WebhookSender:
         connector = webhook_connector((HERE,) if is_allowed else (), None)
-        return WebhookSender(self.registry.catalog, connector, self.clock, at_once)
+        return WebhookSender(self.registry.catalog, connector, self.clock, concurrency)
 
     def add(self, url: str, **options: object) -> CreatedSecret:
         # `Any` kind of field, checked by the request itself.
@@ -200,7 +200,7 @@ def test_a_receiver_that_hangs_delays_no_other(scene: Scene) -> None:
 
 
 def test_webhooks_take_turns_after_each_message_if_there_are_more_than_threads(scene: Scene) -> None:
-    sender = scene.new_sender(at_once=1)
+    sender = scene.new_sender(concurrency=1)
     with receiving(is_open=False) as first, receiving(is_open=False) as second:
         scene.add(first.url)
         scene.add(second.url)

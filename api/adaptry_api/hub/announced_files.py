@@ -32,7 +32,7 @@ Key = tuple[str, ...]
 Value = TypeVar("Value")
 
 
-class _Recent(Generic[Value]):
+class _LruMap(Generic[Value]):
     """The values of the most recently used keys, each with the time when it was set."""
 
     def __init__(self) -> None:
@@ -65,8 +65,8 @@ class Announcements:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._announced = _Recent[AnnouncedUpload]()
-        self._refused = _Recent[tuple[float, ...]]()
+        self._announced = _LruMap[AnnouncedUpload]()
+        self._refused = _LruMap[tuple[float, ...]]()
 
     def add(self, key: Key, paths: Collection[str], now: float, *, is_full: bool = False) -> AnnouncedUpload:
         """The upload with these paths added; `is_full`: they come from a full batch, so another batch may

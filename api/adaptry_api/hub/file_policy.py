@@ -64,7 +64,7 @@ class UploadFilter:
 
     def keeps(self, file: AnnouncedFile) -> bool:
         """Adds a file. Raises `HttpProblem` (422) for a path that leads out of the upload's folder."""
-        if _leads_out(file.path):
+        if _escapes_folder(file.path):
             stored_path(file.path)
         self._files.append(file)
         if file.path in _SILENT or (self._ignored and is_ignored(file.path, self._ignored)):
@@ -156,7 +156,7 @@ def shorten_names(paths: Sequence[str]) -> str:
     return f"{shown} and {len(paths) - _MAX_NAMES} more" if len(paths) > _MAX_NAMES else shown
 
 
-def _leads_out(path: str) -> bool:
+def _escapes_folder(path: str) -> bool:
     """Whether a path could be written outside of the folder it is downloaded to, on Windows too."""
     return path.startswith(("/", "\\")) or ".." in re.split(r"[\\/]", path) or _DRIVE.match(path) is not None
 

@@ -73,11 +73,11 @@ class HubRoute(GuardedRoute):
 
         return answered
 
-    async def answer_quickly(self, request: Request, answer: QuickAnswer) -> Response:
-        return await _answered(request, super().answer_quickly(request, answer))
+    async def run_quick_answer(self, request: Request, answer: QuickAnswer) -> Response:
+        return await _answered(request, super().run_quick_answer(request, answer))
 
-    def answer_at_once(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
-        answer = super().answer_at_once(request, identity)
+    def answer_from_memory(self, request: Request, identity: Identity | None) -> AnswerInMemory | None:
+        answer = super().answer_from_memory(request, identity)
         if answer is not None:
             _with_id(request, answer.response)
         return answer

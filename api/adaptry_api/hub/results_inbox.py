@@ -191,11 +191,11 @@ def _refusal(path: str, size: int) -> str | None:
     name = path.rpartition("/")[2]
     if name == _CARD:
         return None
-    most = MAX_SAMPLES if lm_eval.samples_of(name) else MAX_RESULTS if lm_eval.results_time(name) else 0
-    if not most:
+    maximum = MAX_SAMPLES if lm_eval.samples_of(name) else MAX_RESULTS if lm_eval.results_time(name) else 0
+    if not maximum:
         return "only results_….json and samples_….jsonl of lm-eval are accepted"
-    if size > most:
-        return f"it is larger than {most >> 20} MiB; add it with `adaptry evidence add REF FILE`"
+    if size > maximum:
+        return f"it is larger than {maximum >> 20} MiB; add it with `adaptry evidence add REF FILE`"
     return None
 
 

@@ -93,9 +93,9 @@ class SnapshotCache:
         self.by_commit.revalidate_at(commit)
         return commit
 
-    def revalidate_at_once(self) -> bool:
+    def try_revalidate(self) -> bool:
         """Like `revalidate`, without waiting; False if that is not possible."""
-        commit = self.commits.presumed()
+        commit = self.commits.last_known()
         if commit is None:
             return False
         self.by_revision.revalidate_at(commit)
@@ -176,7 +176,7 @@ class SnapshotLookup:
 
     def cached_now(self, revision: str) -> Snapshot | None:
         """The cached snapshot, without waiting for anything; None if it must be looked up."""
-        if self.cache is None or not self.cache.revalidate_at_once():
+        if self.cache is None or not self.cache.try_revalidate():
             return None
         return self.cache.peek(self._key(revision), self.identity)
 

@@ -73,7 +73,7 @@ class UploadSpools:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         present = list(folder.iterdir())
         if len(present) >= MAX_OPEN_SPOOLS:
-            needless = _needless(present, time.time() - ABANDONED_SECONDS)
+            needless = _removable(present, time.time() - ABANDONED_SECONDS)
             while len(present) >= MAX_OPEN_SPOOLS:
                 if not needless:
                     raise Busy(
@@ -176,7 +176,7 @@ def _write_all(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
             left[0] = left[0][written:]
 
 
-def _needless(present: Iterable[Path], before: float) -> list[Path]:
+def _removable(present: Iterable[Path], before: float) -> list[Path]:
     """The spools that may be removed: the finished ones, then those unused since `before`, oldest first."""
     found: list[tuple[bool, float, Path]] = []
     for path in present:

@@ -57,7 +57,7 @@ async def begin_device_sign_in(request: Request) -> Response:
         if wait := state.device_limit.seconds_to_wait(peer.host if peer else None):
             raise OAuthError(
                 "temporarily_unavailable",
-                f"your IP address started {state.device_limit.most} sign-ins within a minute, the maximum;"
+                f"your IP address started {state.device_limit.maximum} sign-ins within a minute, the maximum;"
                 f" try again in {math.ceil(wait)} s",
             )
         client = _client_id(required(await read_parameters(request), "client_id"))

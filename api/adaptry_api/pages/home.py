@@ -67,7 +67,7 @@ def show_home(
     """Versions that match a query, all of them by default."""
     status = 200
     try:
-        page = _home(registry, q.strip(), sort, cursor)
+        page = _build_page(registry, q.strip(), sort, cursor)
     except Invalid as error:
         page, status = HomePage(q=q, sort=sort, versions=Page(items=()), problem=error.message), 400
     if format == "csv":
@@ -84,7 +84,7 @@ def show_home(
     return render(request, "home.html", page, names, status)
 
 
-def _home(registry: Registry, q: str, sort: str, cursor: str | None) -> HomePage:
+def _build_page(registry: Registry, q: str, sort: str, cursor: str | None) -> HomePage:
     examined = registry.versions.search(q, None, _EXAMINED)
     shown: Page[VersionInfo]
     if sort == "newest" and cursor is None and len(examined.items) <= _PAGE_SIZE:

@@ -26,9 +26,9 @@ from adaptry.storage.local.versions import LocalVersions
 from adaptry_api.auth_policy import (
     Caller,
     CallersRegistry,
-    answered_quickly,
     app_state_of,
     guarded_router,
+    with_quick_answer,
 )
 from adaptry_api.bodies import read_bytes, read_json
 from adaptry_api.downloads import FOREVER
@@ -93,7 +93,7 @@ async def _quick_push(request: Request, identity: Identity) -> Response:
 @ROUTES.post(
     "/with-files", response_model=PushResult, responses={201: {"model": PushResult}}, openapi_extra=_PARTS
 )
-@answered_quickly(_quick_push)
+@with_quick_answer(_quick_push)
 async def push_version_with_files(
     request: Request, name: Name, identity: Caller, key: Key = None
 ) -> Response:

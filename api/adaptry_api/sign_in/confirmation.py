@@ -16,7 +16,7 @@ from adaptry.core.errors import AdaptryError, Unauthenticated
 from adaptry.storage import sign_ins
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.catalog.sign_ins import ExternalUser
-from adaptry_api.sign_in.provider import OpenIdProvider, Unconfirmed
+from adaptry_api.sign_in.provider import ConfirmationUnavailable, OpenIdProvider
 
 LOG = logging.getLogger("adaptry.api")
 _CONCURRENCY = 4
@@ -61,7 +61,7 @@ def _confirm(catalog: Catalog, provider: OpenIdProvider, user: ExternalUser) -> 
         LOG.info("sign-ins of %s ended: %s", user.subject, error.message)
         sign_ins.end(catalog, user)
         return "ended"
-    except Unconfirmed as error:  # concerns this user only, so continue with the others
+    except ConfirmationUnavailable as error:  # concerns this user only, so continue with the others
         LOG.warning("cannot confirm %s: %s", user.subject, error.message)
         if error.refresh_token is not None:
             sign_ins.store_refresh_token(catalog, user, error.refresh_token)

@@ -83,7 +83,7 @@ class PatternMatcher:
         found = self._numbers(key, name, at_most=1)
         return self._indexes[key].patterns[found[0]] if found else None
 
-    def disputed(self, key: str, name: str) -> tuple[str, ...]:
+    def conflicting_patterns(self, key: str, name: str) -> tuple[str, ...]:
         """Patterns of `key` that match `name` and have different values: two, or none if all agree.
 
         Raises `InvalidConfig`, `Unavailable`.
@@ -181,7 +181,7 @@ class PatternMatcher:
         left = []
         began = time.thread_time()
         for query in queries:
-            test = re2_test(query.rule, query.pattern) if _spent(began) < _HERE else None
+            test = re2_test(query.rule, query.pattern) if _cpu_seconds_since(began) < _HERE else None
             if test is None:
                 left.append(query)
                 continue
@@ -189,12 +189,12 @@ class PatternMatcher:
             for name in names:
                 if test(name):
                     matched.add(name)
-                if _spent(began) > _HERE:
+                if _cpu_seconds_since(began) > _HERE:
                     left.append(query)
                     break
             else:
                 self._matched[query] |= matched
-        self._left -= _spent(began)
+        self._left -= _cpu_seconds_since(began)
         return left
 
     def _by_child(self, queries: list[PatternQuery], names: list[str]) -> None:
@@ -292,7 +292,7 @@ def _message(query: PatternQuery, reason: str) -> str:
     return f"adapter_config.json: {query.pattern[:80]!a} {reason}"
 
 
-def _spent(began: float) -> float:
+def _cpu_seconds_since(began: float) -> float:
     return time.thread_time() - began
 
 

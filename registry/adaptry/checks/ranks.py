@@ -166,13 +166,15 @@ def _scales(config: AdapterConfig, spec: Spec) -> Iterator[Finding]:
     yield from _modules_scaled_to_zero(spec, "lora_alpha")
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.pattern_values(key)
-        disputed = {
+        conflicting_patterns = {
             module.path: found
             for module in spec.modules
-            if patterns and (found := config.patterns.disputed(key, module.name))
+            if patterns and (found := config.patterns.conflicting_patterns(key, module.name))
         }
-        for path, found in list(disputed.items())[:1]:
+        for path, found in list(conflicting_patterns.items())[:1]:
             values = sorted(str(patterns[pattern]) for pattern in found)
             yield build_finding(
-                "pattern_conflict", f"{key} gives {path} the values {' and '.join(values)}", list(disputed)
+                "pattern_conflict",
+                f"{key} gives {path} the values {' and '.join(values)}",
+                list(conflicting_patterns),
             )

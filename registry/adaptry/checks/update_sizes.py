@@ -44,9 +44,9 @@ def size_findings(spec: Spec, tensors: Mapping[str, TensorStatistics]) -> Iterat
     large = [path for path, size in sizes.items() if _MAX_RATIO < size <= _OVERFLOWING]
     for code, paths in (("updates_overflow", overflowing), ("updates_large", large)):
         if paths:
-            most = max(sizes[path] for path in paths)
+            maximum = max(sizes[path] for path in paths)
             listed = shorten_names(fold_layer_numbers(paths))
-            yield build_finding(code, f"{listed}: elements of about {most:.1g}", paths)
+            yield build_finding(code, f"{listed}: elements of about {maximum:.1g}", paths)
 
 
 def may_be_negligible(

@@ -86,14 +86,14 @@ def short_repr(value: object, *parts: str | None) -> str:
     return f"<{shorten(f'{type(value).__name__} {inside}'.rstrip(), _MAX_LINE)}>"
 
 
-def table_text(rows: Sequence[Sequence[str]], most: int = 10) -> str:
-    """Rows as aligned lines, without empty columns. If there are more than `most`, only the first ones, and
-    how many are left out.
+def table_text(rows: Sequence[Sequence[str]], maximum: int = 10) -> str:
+    """Rows as aligned lines, without empty columns. If there are more than `maximum`, only the first rows,
+    and how many are left out.
     """
-    columns = [[shorten(cell, 60) for cell in column] for column in zip(*rows[:most], strict=True)]
+    columns = [[shorten(cell, 60) for cell in column] for column in zip(*rows[:maximum], strict=True)]
     aligned = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns if any(column)]
     lines = ["  " + "  ".join(row).rstrip() for row in zip(*aligned, strict=True)]
-    return "\n".join([*lines, *([f"  … and {len(rows) - most:,} more"] if len(rows) > most else [])])
+    return "\n".join([*lines, *([f"  … and {len(rows) - maximum:,} more"] if len(rows) > maximum else [])])
 
 
 def html_table(
@@ -101,15 +101,16 @@ def html_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     notes: Iterable[str] = (),
-    most: int = 50,
+    maximum: int = 50,
 ) -> str:
     """A table for a notebook; columns that are empty in every row are left out."""
     shown = [number for number in range(len(columns)) if any(row[number] for row in rows)]
     head = "".join(f"<th>{html_text(columns[number])}</th>" for number in shown)
     body = "".join(
-        f"<tr>{''.join(f'<td>{html_text(row[number])}</td>' for number in shown)}</tr>" for row in rows[:most]
+        f"<tr>{''.join(f'<td>{html_text(row[number])}</td>' for number in shown)}</tr>"
+        for row in rows[:maximum]
     )
-    left = [f"… and {len(rows) - most:,} more"] if len(rows) > most else []
+    left = [f"… and {len(rows) - maximum:,} more"] if len(rows) > maximum else []
     return f"<div>{html_title(title)}{_table(head, body)}{html_notes([*left, *notes])}</div>"
 
 

@@ -114,7 +114,7 @@ class _Server:
         *pipes, status = descriptors
         pid = os.fork()
         if pid == 0:
-            _become_step(json.loads(text), pipes)
+            _run_step(json.loads(text), pipes)
         for descriptor in pipes:
             os.close(descriptor)
         handle = os.pidfd_open(pid)
@@ -131,7 +131,7 @@ class _Server:
         os.close(status)
 
 
-def _become_step(variables: dict[str, str], pipes: Sequence[int]) -> NoReturn:
+def _run_step(variables: dict[str, str], pipes: Sequence[int]) -> NoReturn:
     """Runs the step in this copy, which shares nothing with the server but its memory."""
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -236,8 +236,8 @@ class _RunnerLoop:
         """
         with self._steps.catalog.read() as tx:
             slots = sum(each.concurrency for each in runners.every(tx))
-            most = _QUEUED_PER_STEP * max(slots, self._settings.concurrency)
-            found = next_of_each_namespace(jobs.unfinished(tx, most), most)
+            maximum = _QUEUED_PER_STEP * max(slots, self._settings.concurrency)
+            found = next_of_each_namespace(jobs.unfinished(tx, maximum), maximum)
         open_jobs = {(job.id, job.attempts): job for job in found}
         self._enqueued &= open_jobs.keys()
         for name in islice((name for name in open_jobs if name not in self._enqueued), _BATCH):

@@ -33,7 +33,7 @@ _REPEATED = lazy_pattern(r"-{2,}|\.{2,}")
 
 
 @dataclass(frozen=True, slots=True)
-class RunPlace:
+class RunPosition:
     """A place in a training run: `run` is the run's path, empty if it is the searched folder itself. `steps`
     are the numbers in the names, outermost first; without any, it is the run's end.
     """
@@ -51,7 +51,7 @@ class RunPlace:
         return not self.steps, self.steps
 
 
-def locate_in_run(parts: Sequence[str], file: str | None = None) -> RunPlace:
+def locate_in_run(parts: Sequence[str], file: str | None = None) -> RunPosition:
     """The run and steps of the adapter in the folder with these path `parts`, relative to the searched one,
     or in one `file` there.
     """
@@ -73,7 +73,7 @@ def locate_in_run(parts: Sequence[str], file: str | None = None) -> RunPlace:
         steps += [int(numbered[2])] if numbered else []
     elif run and _END.fullmatch(run[-1]) and run[-1] == parts[-1]:
         run.pop()
-    return RunPlace(tuple(run), tuple(steps))
+    return RunPosition(tuple(run), tuple(steps))
 
 
 def _is_commit_folder(parts: Sequence[str], position: int) -> bool:

@@ -207,15 +207,15 @@ def affected_adapters(news: EventBatch) -> tuple[AdapterName, ...]:
 
 
 def _retry_forever(look: Callable[[], Answer], pause: Callable[[float], object]) -> Iterator[Answer]:
-    patience = _PAUSES[0]
+    timeout = _PAUSES[0]
     while True:
         try:
             answer = look()
         except Unavailable:
-            pause(patience)
-            patience = min(2 * patience, _PAUSES[1])
+            pause(timeout)
+            timeout = min(2 * timeout, _PAUSES[1])
             continue
-        patience = _PAUSES[0]
+        timeout = _PAUSES[0]
         yield answer
 
 

@@ -33,7 +33,7 @@ from adaptry.storage.local.admission import ResolvedBase
 from adaptry.storage.local.push_steps import InspectFiles
 from adaptry.storage.local.revision_derivation import RevisionDerivation
 
-_SLOTS = ProcessSlots(running=1, waiting=8, patience=300.0)  # it may need 200 MB
+_SLOTS = ProcessSlots(running=1, waiting=8, timeout=300.0)  # it may need 200 MB
 _READ_TIMEOUT = 600.0
 """Seconds after which a process is considered hung and is ended, since others wait for it."""
 

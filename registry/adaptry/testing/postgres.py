@@ -142,8 +142,8 @@ def postgres_server(
         options += "".join(f" -c {setting}" for setting in settings)
 
         def control(*words: str) -> None:
-            patience = ["-w", "-t", str(_TIMEOUT)]
-            _run([found / "pg_ctl", "-D", data, *patience, "-l", home / "log", "-o", options, *words], user)
+            timeout = ["-w", "-t", str(_TIMEOUT)]
+            _run([found / "pg_ctl", "-D", data, *timeout, "-l", home / "log", "-o", options, *words], user)
 
         control("start")
         try:

@@ -58,18 +58,18 @@ def _create(visit: Visit, fields: Fields) -> None:
 
 
 def _create_token(visit: Visit, fields: Fields) -> ActionResult:
-    return create_token(visit, {**fields, "principal": _own(visit, fields)})
+    return create_token(visit, {**fields, "principal": _own_account(visit, fields)})
 
 
 def _disable(visit: Visit, fields: Fields) -> None:
-    visit.registry.principals.set_disabled(_own(visit, fields), True)
+    visit.registry.principals.set_disabled(_own_account(visit, fields), True)
 
 
 def _enable(visit: Visit, fields: Fields) -> None:
-    visit.registry.principals.set_disabled(_own(visit, fields), False)
+    visit.registry.principals.set_disabled(_own_account(visit, fields), False)
 
 
-def _own(visit: Visit, fields: Fields) -> str:
+def _own_account(visit: Visit, fields: Fields) -> str:
     """The account in the form, which is one of this namespace. Raises `Invalid`."""
     name = text_of(fields, "account")
     if not name.startswith(f"{visit.place.namespace}/"):

@@ -62,7 +62,7 @@ class WeightsFile:
 
 
 def inspect_together(
-    inspector: Inspector, files: Sequence[WeightsFile], tenant: str = "", patience: float = TIMEOUT
+    inspector: Inspector, files: Sequence[WeightsFile], tenant: str = "", timeout: float = TIMEOUT
 ) -> list[WeightsInspection]:
     """Inspects several small files in one request to the inspection process, which takes a fraction of the
     time of one request per file. Raises the errors of `Inspector.inspect` if any of the files causes one.
@@ -78,7 +78,7 @@ def inspect_together(
             first = next((info.start for info in file.header.tensors.values()), 0)
             yield from _after_header(file.content, file.path, first)
 
-    found = iter(inspector.inspect(tensors, chunks, tenant, patience).tensors.values())
+    found = iter(inspector.inspect(tensors, chunks, tenant, timeout).tensors.values())
     return [WeightsInspection(dict(zip(file.header.tensors, found, strict=False))) for file in files]
 
 

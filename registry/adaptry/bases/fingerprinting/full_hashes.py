@@ -179,7 +179,7 @@ class _HashRun:
             while taken := self._take(ahead):
                 for _ in range(0, min(_CHUNK, taken.left), PIECE):
                     self._hash_piece(taken)
-                self._give_back(taken)
+                self._return_range(taken)
         except BaseException:
             self._stop()
             raise
@@ -211,7 +211,7 @@ class _HashRun:
                 self._changed.wait()
             return None
 
-    def _give_back(self, taken: ShardRange) -> None:
+    def _return_range(self, taken: ShardRange) -> None:
         with self._changed:
             self._busy.remove(taken)
             self._left = [each for each in self._left if each.left]

@@ -58,7 +58,7 @@ def match_quantised(
     if len(kept) < _MIN_SAMPLES or not has_matrix or not all(_are_equal(*pair) for pair in kept):
         return None
     matches = {
-        name: found for name, pair in pairs.items() if (found := _goes_together(a, b, *pair)) is not None
+        name: found for name, pair in pairs.items() if (found := _may_be_equal(a, b, *pair)) is not None
     }
     method = " and ".join(
         dict.fromkeys(str(base.facts.get("quantization") or "unknown") for base in (a, b) if is_packed(base))
@@ -92,7 +92,7 @@ def _are_equal(mine: SampledWeight, other: SampledWeight) -> bool:
     return bool(find_cast(mine.tensor.dtype, mine.sketch.samples, other.tensor.dtype, other.sketch.samples))
 
 
-def _goes_together(a: BaseRecord, b: BaseRecord, mine: SampledWeight, other: SampledWeight) -> bool | None:
+def _may_be_equal(a: BaseRecord, b: BaseRecord, mine: SampledWeight, other: SampledWeight) -> bool | None:
     """Whether two weights, at least one packed, may have the same values; None if the samples cannot show
     it.
     """

@@ -38,7 +38,7 @@ def elected_rows(
 
 
 def _least(prune: PruneFunction) -> float:
-    return prune.least if isinstance(prune, MagnitudeThreshold) else 0.0
+    return prune.minimum if isinstance(prune, MagnitudeThreshold) else 0.0
 
 
 def _elected_at_random(updates: Sequence[DenseRows], prunes: Sequence[RandomMask], fuse: Election) -> Tensor:

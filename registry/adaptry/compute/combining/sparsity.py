@@ -38,10 +38,10 @@ def keep_all(block: Tensor) -> Tensor:
 class MagnitudeThreshold:
     """A pruning that keeps elements of at least a magnitude."""
 
-    least: float
+    minimum: float
 
     def __call__(self, block: Tensor) -> Tensor:
-        return _at_least(block, self.least)
+        return _at_least(block, self.minimum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,12 @@ def keep_band(rows: DenseRows, density: float, gamma: float) -> PruneFunction:
     if kept == 0:
         return torch.zeros_like
     above = min(int(gamma * count), count - kept)
-    least = magnitude([rows.blocks], above + kept)
-    most = magnitude([rows.blocks], above + 1)
+    minimum = magnitude([rows.blocks], above + kept)
+    maximum = magnitude([rows.blocks], above + 1)
 
     def prune(block: Tensor) -> Tensor:
-        stays = _at_least(block, least)
-        return stays.sub_(hardshrink(stays, most))
+        stays = _at_least(block, minimum)
+        return stays.sub_(hardshrink(stays, maximum))
 
     return prune
 
@@ -196,11 +196,11 @@ def _bins(block: Tensor) -> Tensor:
     return block.abs().view(torch.int32).flatten() >> _COARSE
 
 
-def _at_least(block: Tensor, least: float) -> Tensor:
-    """The block with only elements of magnitude `least` or more (`hardshrink` keeps those above its
+def _at_least(block: Tensor, minimum: float) -> Tensor:
+    """The block with only elements of magnitude `minimum` or more (`hardshrink` keeps those above its
     bound).
     """
-    if least == 0:
+    if minimum == 0:
         return block
-    bound = torch.nextafter(torch.tensor(least), torch.tensor(0.0))
+    bound = torch.nextafter(torch.tensor(minimum), torch.tensor(0.0))
     return hardshrink(block, float(bound))

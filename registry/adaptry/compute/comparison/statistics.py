@@ -101,8 +101,8 @@ def _singular_values(update: Update, rank: int, kept: int) -> tuple[Tensor, bool
         return decompose(update, rank=0).values.flatten().sort(descending=True).values, True
     if min(update.shape) <= FULL_SIDE:
         return torch.linalg.svdvals(update.double())[:rank], True
-    most = rank if rank <= 4 * kept else kept
-    return decompose_dense(update, most).values[:most], most == rank
+    maximum = rank if rank <= 4 * kept else kept
+    return decompose_dense(update, maximum).values[:maximum], maximum == rank
 
 
 def _length(update: Update) -> float:

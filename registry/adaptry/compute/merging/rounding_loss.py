@@ -110,11 +110,11 @@ def _updated_by_loras(updates: Iterable[LoraDelta]) -> int:
     """Elements in rows and columns for which the factors have numbers: a LoRA of a part of a fused weight has
     zeros for the rest.
     """
-    most = 0
+    maximum = 0
     for update in updates:
         term = read_term(update)
-        most = max(most, _nonzero(term.up, axis=1) * _nonzero(term.down, axis=0))
-    return most
+        maximum = max(maximum, _nonzero(term.up, axis=1) * _nonzero(term.down, axis=0))
+    return maximum
 
 
 def _nonzero(factor: StoredMatrix, axis: int) -> int:

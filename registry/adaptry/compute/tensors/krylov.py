@@ -54,16 +54,16 @@ def leading_triplets(matrix: Tensor, rank: int, guess: Tensor | None = None) -> 
     decomposes completely.
     """
     columns = rank + _OVERSAMPLING
-    most = min(matrix.shape) // 3
-    if columns * 2 > most:
+    maximum = min(matrix.shape) // 3
+    if columns * 2 > maximum:
         return None
     with _passes(matrix) as passes:
         block, is_converged = _first_block(matrix.shape[1], rank, guess), False
         if matrix.dtype == torch.float32 and _is_squared_by_float32(matrix):
-            few = min(most, _STEPS_IN_FLOAT32 * columns)
+            few = min(maximum, _STEPS_IN_FLOAT32 * columns)
             block, is_converged = _iterate(passes, torch.float32, block, rank, few)
         if not is_converged:
-            block, is_converged = _iterate(passes, torch.float64, block, rank, most)
+            block, is_converged = _iterate(passes, torch.float64, block, rank, maximum)
         if not is_converged:
             return None
         image, energy = passes.project(block[:, :rank])
@@ -163,9 +163,11 @@ def _passes(matrix: Tensor) -> Iterator[_Passes]:
             yield _Passes(matrix, pool)
 
 
-def _iterate(passes: _Passes, dtype: torch.dtype, block: Tensor, rank: int, most: int) -> tuple[Tensor, bool]:
+def _iterate(
+    passes: _Passes, dtype: torch.dtype, block: Tensor, rank: int, maximum: int
+) -> tuple[Tensor, bool]:
     """Orthonormal columns [in, k], computed from k orthonormal ones; the first `rank` span the right singular
-    vectors. Also returns whether these are known to keep enough energy. The basis grows to at most `most`
+    vectors. Also returns whether these are known to keep enough energy. The basis grows to at most `maximum`
     columns.
     """
     columns = block.shape[1]
@@ -182,7 +184,7 @@ def _iterate(passes: _Passes, dtype: torch.dtype, block: Tensor, rank: int, most
         is_converged = _missed(values, residuals, rank) <= TOLERANCE * kept
         if not is_converged and len(images) == _MIN_STEPS:  # if the rank is low, nothing may be left
             is_converged = passes.energy() - kept <= TOLERANCE * kept
-        if is_converged or basis.shape[1] + columns > most:
+        if is_converged or basis.shape[1] + columns > maximum:
             return basis @ vectors[:, :columns], is_converged
         basis = torch.cat([basis, block], dim=1)
 

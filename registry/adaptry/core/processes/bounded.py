@@ -172,12 +172,12 @@ def start_bounded(
 
 def _exchange(process: subprocess.Popen[bytes], request: bytes, limits: ProcessLimits) -> bytes:
     """Sends the request and reads the answer. The child has ended on return or `ProcessFailed`."""
-    patience = wall_clock_limit(limits)
+    timeout = wall_clock_limit(limits)
     with process:
         try:
-            return process.communicate(request, patience)[0]
+            return process.communicate(request, timeout)[0]
         except subprocess.TimeoutExpired:
-            raise ProcessFailed(f"the process did not answer within {patience:.0f} s") from None
+            raise ProcessFailed(f"the process did not answer within {timeout:.0f} s") from None
         finally:
             process.kill()
 

@@ -57,11 +57,11 @@ def _limit(seconds: float, memory: int) -> None:
     timer.
     """
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 2, most))
+    _, maximum = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time() + seconds) + 2, maximum))
     try:
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (memory, most))
+        _, maximum = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (memory, maximum))
     except (OSError, ValueError):
         pass  # the system does not offer it (macOS)
 

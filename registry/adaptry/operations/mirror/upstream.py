@@ -75,7 +75,7 @@ class UpstreamMirror:
 
     def fetch(self, ref: Ref) -> AdaptryError | None:
         """Copies the version that `ref` means upstream. Returns why that failed, for callers that miss it."""
-        known = self._fresh(ref)
+        known = self._cached_answer(ref)
         if known is not None:
             return known[1]
         if self._is_ours(ref.name):
@@ -87,7 +87,7 @@ class UpstreamMirror:
                 f"{ref.name} is being fetched from the upstream registry; try again in a moment"
             )
         try:
-            known = self._fresh(ref)
+            known = self._cached_answer(ref)
             return known[1] if known is not None else self._note(ref, self._attempt(ref))
         finally:
             lock.release()
@@ -194,7 +194,7 @@ class UpstreamMirror:
         except NotFound:
             return None
 
-    def _fresh(self, ref: Ref) -> tuple[float, AdaptryError | None] | None:
+    def _cached_answer(self, ref: Ref) -> tuple[float, AdaptryError | None] | None:
         known = self._answers.get(str(ref))
         return known if known and known[0] > self._clock() else None
 

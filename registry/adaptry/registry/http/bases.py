@@ -31,7 +31,7 @@ class HttpBases(Bases):
     def put(self, record: BaseRecord, names: tuple[str, ...] = ()) -> BaseInfo:
         body = {"record": record.model_dump(mode="json"), "names": list(names)}
         path = api_path("bases")
-        return self.server.request_value(_BASE, "POST", path, body=body, again=True, patience=VERIFY_SECONDS)
+        return self.server.request_value(_BASE, "POST", path, body=body, again=True, timeout=VERIFY_SECONDS)
 
     def get(self, key: str) -> BaseInfo:
         if len(key) > MAX_KEY:  # the server refuses it, or closes the connection if it is very long
@@ -51,7 +51,7 @@ class HttpBases(Bases):
     def store(self, id: Digest, files: tuple[FileEntry, ...]) -> BaseInfo:
         body = {"files": [entry.model_dump(mode="json") for entry in files]}
         path = owner_path(id, "files")
-        return self.server.request_value(_BASE, "PUT", path, body=body, again=True, patience=VERIFY_SECONDS)
+        return self.server.request_value(_BASE, "PUT", path, body=body, again=True, timeout=VERIFY_SECONDS)
 
     def edit(self, id: Digest, edit: BaseEdit) -> BaseInfo:
         body = edit.model_dump(mode="json", exclude_none=True)

@@ -63,17 +63,19 @@ class Cron:
         return None
 
 
-def _values(word: str, name: str, least: int, most: int) -> frozenset[int]:
+def _values(word: str, name: str, minimum: int, maximum: int) -> frozenset[int]:
     found: set[int] = set()
     for part in word.split(","):
         match = _PART.fullmatch(part)
         if match is None:
             raise Invalid(f"not a schedule: {part[:40]!a} is not a {name} ({GRAMMAR})")
-        first, last = (match[2] or least, match[3] or match[2] or most)
+        first, last = (match[2] or minimum, match[3] or match[2] or maximum)
         if match[4] and match[2] and not match[3]:
-            last = most  # 5/15 starts at 5
+            last = maximum  # 5/15 starts at 5
         step = int(match[4] or 1)
-        if not least <= int(first) <= int(last) <= most or step < 1:
-            raise Invalid(f"not a schedule: {part[:40]!a} is not a {name} from {least} to {most} ({GRAMMAR})")
+        if not minimum <= int(first) <= int(last) <= maximum or step < 1:
+            raise Invalid(
+                f"not a schedule: {part[:40]!a} is not a {name} from {minimum} to {maximum} ({GRAMMAR})"
+            )
         found.update(range(int(first), int(last) + 1, step))
     return frozenset(found)

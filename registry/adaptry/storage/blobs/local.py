@@ -226,7 +226,7 @@ class LocalBlobs(BlobStore):
         is_new_fan = not path.parent.exists()
         path.parent.mkdir(mode=0o700, exist_ok=True)
         reach("blobs.before_rename")
-        with _freed_later(path):
+        with _free_in_background(path):
             staged.replace(path)
         reach("blobs.after_rename")
         _fsync_folder(path.parent)
@@ -321,7 +321,7 @@ def _copy_id(path: Path) -> str:
 
 
 @contextmanager
-def _freed_later(path: Path) -> Iterator[None]:
+def _free_in_background(path: Path) -> Iterator[None]:
     """If the block replaces a large file at `path`, a thread frees the old one: for 200 MB, that takes the
     system 14 ms of processor time.
     """

@@ -101,10 +101,10 @@ def entries(
 
 
 @lru_cache(maxsize=128)
-def _entries(scope: ReadScope, listing: Listing, most: int, *, is_first: bool) -> Any:
-    """The statement, of at most `most` spans. (`Any`: one selection or several.)"""
+def _entries(scope: ReadScope, listing: Listing, maximum: int, *, is_first: bool) -> Any:
+    """The statement, of at most `maximum` spans. (`Any`: one selection or several.)"""
     spans = list(_spans(scope, listing))
-    if len(spans) > most:
+    if len(spans) > maximum:
         spans = list(_all_visible(scope, listing))
     parts = [part for span in spans for part in ([span] if is_first else _after(listing, span))]
     return _first(listing, [_part(listing, part) for part in parts])

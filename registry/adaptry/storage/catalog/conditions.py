@@ -81,14 +81,14 @@ def _is_searchable() -> ColumnElement[bool]:
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def _terms_of_namespaces(namespaces: tuple[str, ...]) -> Selection:
-    is_public = and_(_is("visibility"), col(TermRow.text) == "public")
-    of_namespace = and_(_is("namespace"), col(TermRow.text).in_(namespaces))
+    is_public = and_(_is_field("visibility"), col(TermRow.text) == "public")
+    of_namespace = and_(_is_field("namespace"), col(TermRow.text).in_(namespaces))
     return select(col(TermRow.id)).where(or_(is_public, of_namespace))
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def _terms_of_names(names: tuple[str, ...]) -> Selection:
-    named = and_(_is("name"), or_(*(is_among(col(TermRow.text), one) for one in names)))
+    named = and_(_is_field("name"), or_(*(is_among(col(TermRow.text), one) for one in names)))
     return select(col(TermRow.id)).where(named).limit(_MAX_NAMES + 1)
 
 
@@ -163,5 +163,5 @@ def _of_term(tx: Reads, scope: ReadScope, term: Term) -> SearchCondition:
             return SearchCondition(TRUE)  # tested version by version, after all others
 
 
-def _is(field: str) -> ColumnElement[bool]:
+def _is_field(field: str) -> ColumnElement[bool]:
     return col(TermRow.field) == field

@@ -68,7 +68,7 @@ class Catalog:
         self.notifier = CommitNotifier(self._database.listen)
         # Closes a catalog that is garbage collected.
         self._release = weakref.finalize(self, self._database.hold())
-        weakref.finalize(self, _let_go, self._database, self.notifier)
+        weakref.finalize(self, _dispose, self._database, self.notifier)
         with self._database.open_context(), self._errors_translated():
             migrate(self._database)
 
@@ -329,7 +329,7 @@ def _write_pending(session: Transaction) -> None:
     recorder.write_pending(session)
 
 
-def _let_go(database: DatabaseDialect, notifier: CommitNotifier) -> None:
+def _dispose(database: DatabaseDialect, notifier: CommitNotifier) -> None:
     notifier.stop()
     database.dispose()
 

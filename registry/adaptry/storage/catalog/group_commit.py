@@ -91,11 +91,11 @@ class _Group:
 
 
 class GroupCommit:
-    """The writers of a database, each of which waits up to `patience` seconds for its turn."""
+    """The writers of a database, each of which waits up to `timeout` seconds for its turn."""
 
-    def __init__(self, connection: GroupConnection, patience: float) -> None:
+    def __init__(self, connection: GroupConnection, timeout: float) -> None:
         self._connection = connection  # belongs to the writer that has the turn
-        self._patience = patience
+        self._timeout = timeout
         self._lock = threading.Lock()  # guards the next three
         self._is_taken = self._is_closed = False
         self._queue: deque[threading.Event] = deque()
@@ -166,13 +166,13 @@ class GroupCommit:
             turn = threading.Event()
             self._queue.append(turn)
         try:
-            turn.wait(self._patience)
+            turn.wait(self._timeout)
         except BaseException as error:  # Ctrl-C
             if not self._leave_queue(turn):
                 if self._group:
                     self._pass_on(self._group, error)
                 else:
-                    self._give_turn()
+                    self._wake_next()
             raise
         if self._leave_queue(turn):
             raise busy_error()
@@ -185,7 +185,7 @@ class GroupCommit:
             self._queue.remove(turn)
             return True
 
-    def _give_turn(self) -> None:
+    def _wake_next(self) -> None:
         with self._lock:
             if self._queue:
                 self._queue.popleft().set()
@@ -201,7 +201,7 @@ class GroupCommit:
         try:
             yield
         finally:
-            self._give_turn()
+            self._wake_next()
 
     def run_if_idle(self, action: Callable[[], object]) -> None:
         """Calls `action` in a turn, unless a writer has one."""
@@ -212,7 +212,7 @@ class GroupCommit:
         try:
             action()
         finally:
-            self._give_turn()
+            self._wake_next()
 
     def close(self) -> None:
         """Closes the connection; it is no longer kept for the next group."""
@@ -225,7 +225,7 @@ class GroupCommit:
         try:
             self._connection.begin(is_durable=is_durable)
         except BaseException:
-            self._give_turn()
+            self._wake_next()
             raise
         self._group = group = _Group(is_durable)
         return group
@@ -256,7 +256,7 @@ class GroupCommit:
             if not is_ended:  # the transaction may still be open in it
                 self._connection.close()
             group.is_over.set()
-            self._give_turn()
+            self._wake_next()
 
     def _outcome(
         self, group: _Group, change: Callable[[Session], Result], is_single: bool

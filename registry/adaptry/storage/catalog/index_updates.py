@@ -107,9 +107,9 @@ def _continue(tx: Transaction, adapter: int) -> bool:
         held = terms.count_of_fields(tx, _among(rows), terms.ADAPTER_FIELDS)
         excess = held.keys() - wanted
         missing = {term for term in wanted if held.get(term, 0) < len(rows)}
-        most = max(1, MAX_ROWS // max(1, len(excess) + len(missing)))
-        if most < len(rows):
-            rows, is_last = rows[:most], False
+        maximum = max(1, MAX_ROWS // max(1, len(excess) + len(missing)))
+        if maximum < len(rows):
+            rows, is_last = rows[:maximum], False
         terms.remove_from_all(tx, _among(rows), excess)
         terms.add_to_all(tx, _among(rows), missing)
         row.below = rows[-1][0]

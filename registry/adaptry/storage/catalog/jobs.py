@@ -110,9 +110,9 @@ def page(
     return Page[JobInfo](items=_infos(tx, rows[:limit]), next=following)
 
 
-def unfinished(tx: Transaction, most: int | None = None) -> tuple[UnfinishedJob, ...]:
-    """Every unfinished job by rank, then by time of submission; or at least the first `most` of them of each
-    namespace with each requirements. (`Any`: `select` knows the types of four columns at most.)
+def unfinished(tx: Transaction, maximum: int | None = None) -> tuple[UnfinishedJob, ...]:
+    """Every unfinished job by rank, then by time of submission, or at least the first `maximum` of them of
+    each namespace with each requirements. (`Any`: `select` knows the types of four columns at most.)
     """
     is_open = col(JobRow.state).in_(OPEN)
     row = JobRow
@@ -126,12 +126,12 @@ def unfinished(tx: Transaction, most: int | None = None) -> tuple[UnfinishedJob,
         row.needs,
     ]
     query = sa.select(*columns).where(is_open)
-    if most is not None:
+    if maximum is not None:
         # Those of one priority have their order; SQL does not compute ranks.
         group = (col(row.namespace), col(row.needs), col(row.priority))
         place = func.row_number().over(partition_by=group, order_by=col(row.key)).label("place")
         places = sa.select(col(row.key), place).where(is_open).subquery()
-        query = query.join(places, places.c.key == row.key).where(places.c.place <= most)
+        query = query.join(places, places.c.key == row.key).where(places.c.place <= maximum)
     found = [
         (rank_of(priority, submitted_at), key, id, attempts, namespace, needs)
         for priority, submitted_at, key, id, attempts, namespace, needs in tx.execute(query)
@@ -190,10 +190,10 @@ def reopen(tx: Transaction, id: str) -> None:
     tx.flush()
 
 
-def due_for_removal(tx: Transaction, before: datetime, most: int) -> tuple[str, ...]:
+def due_for_removal(tx: Transaction, before: datetime, maximum: int) -> tuple[str, ...]:
     """Jobs that ended before that time, oldest first."""
     query = select(JobRow.id).where(col(JobRow.state).not_in(OPEN), col(JobRow.finished_at) < before)
-    return tuple(tx.exec(query.order_by(col(JobRow.finished_at)).limit(most)).all())
+    return tuple(tx.exec(query.order_by(col(JobRow.finished_at)).limit(maximum)).all())
 
 
 def delete(tx: Transaction, ids: Iterable[str]) -> None:

@@ -101,7 +101,7 @@ class PostgresReaders:
         finally:
             try:
                 if reads.reader is not None:
-                    self._give_back(reads.reader)
+                    self._release(reads.reader)
             finally:
                 places.release()
 
@@ -137,18 +137,18 @@ class PostgresReaders:
         require_thread()
         return PostgresReader(self._connect(), self._names)
 
-    def _give_back(self, reader: PostgresReader) -> None:
+    def _release(self, reader: PostgresReader) -> None:
         try:
             reader.end_transaction()
         except BaseException:  # the end of the transaction cannot be sent now
             reader.close()
             raise
         # A read on an event loop may have used any connection, and keeps it.
-        idle, most = (
+        idle, maximum = (
             (self._idle_on_loop, _MAX_LOOP_CONNECTIONS) if is_on_loop() else (self._idle, _MAX_CONNECTIONS)
         )
         with self._lock:
-            is_kept = reader.is_usable and reader.prepared < MAX_PREPARED and len(idle) < most
+            is_kept = reader.is_usable and reader.prepared < MAX_PREPARED and len(idle) < maximum
             if is_kept and not self._is_closed:
                 idle.append(reader)
                 return

@@ -181,7 +181,7 @@ class PreparedReaders:
                 connection.rollback()
             raise
         finally:
-            self._give_back(reader, is_search=is_search)
+            self._release(reader, is_search=is_search)
 
     def schema(self) -> str | None:
         """The number of the database's schema, as `migrate` counts them; None if it is not in WAL mode."""
@@ -193,7 +193,7 @@ class PreparedReaders:
                 found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             return str(found[0]) if found and mode == "wal" else None
         finally:
-            self._give_back(reader)
+            self._release(reader)
 
     def last_commit(self) -> int | None:
         return self.watch.last_commit()
@@ -236,9 +236,9 @@ class PreparedReaders:
                 idle[:] = [reader for reader in idle if reader not in unused]
             for reader in unused:
                 reader.shrink()
-                self._give_back(reader, is_search=idle is self._idle_for_searches)
+                self._release(reader, is_search=idle is self._idle_for_searches)
 
-    def _give_back(self, reader: _Reader, *, is_search: bool = False) -> None:
+    def _release(self, reader: _Reader, *, is_search: bool = False) -> None:
         reader.last_used = time.monotonic()
         with self._lock:
             idle = self._idle_for_searches if is_search else self._idle

@@ -48,6 +48,6 @@ def create(path: str | None, busy_timeout: float) -> Engine:
     return engine
 
 
-def over(driver: WriterConnection) -> Engine:
+def engine_over(driver: WriterConnection) -> Engine:
     """An engine whose only connection is `driver`, and which ends none of its transactions."""
     return create_engine("sqlite://", creator=lambda: driver, poolclass=StaticPool)

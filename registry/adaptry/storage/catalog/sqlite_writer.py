@@ -51,7 +51,7 @@ class SqliteGroupConnection:
         from adaptry.storage.catalog import sqlite_engine  # imports SQLAlchemy; few commands need it
 
         if self._engine is None:
-            self._engine = sqlite_engine.over(self.driver)
+            self._engine = sqlite_engine.engine_over(self.driver)
         if self._seen is None:
             self._seen = self._engine.connect()
             self._seen.begin()

@@ -160,10 +160,10 @@ def rebuild(tx: Transaction) -> None:
         _add(tx, subject, size, versions)
 
 
-def largest(tx: Transaction, most: int) -> list[tuple[QuotaSubject, int, int]]:
+def largest(tx: Transaction, maximum: int) -> list[tuple[QuotaSubject, int, int]]:
     """Whoever stores most bytes, with their bytes and versions."""
     write_pending(tx)
-    query = sa.select(tables.stored_use).order_by(tables.stored_use.c.bytes.desc()).limit(most)
+    query = sa.select(tables.stored_use).order_by(tables.stored_use.c.bytes.desc()).limit(maximum)
     return [(QuotaSubject(row.scope, row.name), row.bytes, row.versions) for row in run_select(tx, query, {})]
 
 

@@ -90,7 +90,7 @@ class LocalInbox(Inbox):
         if to.version is None or (results is not None and results.reason is not None):
             row.reason = results.reason if results and results.reason else to.reason
             return self._keep(row, data)
-        return self._attach_at_once(row, data, parsed, results, to)
+        return self._attach_in_transaction(row, data, parsed, results, to)
 
     def posted(self, namespace: str) -> tuple[PostedFile, ...]:
         namespace, identity = parse_namespace(namespace), self.context.identity
@@ -154,7 +154,7 @@ class LocalInbox(Inbox):
             posted_files.delete(tx, row)
             self._record(tx, "results.discard", row, {})
 
-    def _attach_at_once(
+    def _attach_in_transaction(
         self,
         row: PostedFileRow,
         data: bytes,

@@ -35,7 +35,7 @@ class InspectionOnArrival:
         """Keeps the inspection until the upload `id` is finished. This class inspects nothing."""
 
 
-class _Running(InspectionOnArrival):
+class _RunningInspection(InspectionOnArrival):
     def __init__(
         self, growing: GrowingFileInspection, weights: StreamingWeightsDigest, staged: StagedBlob
     ) -> None:
@@ -78,7 +78,7 @@ def inspection_on_arrival(
     thread = ThreadPoolExecutor(1, "inspection")
     growing = GrowingFileInspection(context.inspector, thread, descriptor, tenant)
     try:
-        yield _Running(growing, weights, staged)
+        yield _RunningInspection(growing, weights, staged)
     finally:
         if staged.offset < session.size:
             growing.cancel()

@@ -72,7 +72,7 @@ def _send(
     try:
         answer = connector.request("POST", claimed.webhook.info.url, body=body, headers=headers)
         status = answer.status
-        error = _complaint(status)
+        error = _failure_reason(status)
     except AdaptryError as refused:
         error = refused.public_message  # the full message may name addresses in the server's network
     milliseconds = round(1000 * (time.monotonic() - began))
@@ -83,7 +83,7 @@ def _send(
     return DeliveryOutcome(False, now, milliseconds, status, error, retry_at)
 
 
-def _complaint(status: int) -> str | None:
+def _failure_reason(status: int) -> str | None:
     """The reason why a response status is a failure; None if the receiver accepted the message."""
     if 200 <= status < 300:
         return None

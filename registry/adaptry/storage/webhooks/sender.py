@@ -61,12 +61,12 @@ class WebhookSender:
         catalog: Catalog,
         connector: GuardedConnector,
         clock: Callable[[], datetime] = utc_now,
-        at_once: int = CONCURRENCY,
+        concurrency: int = CONCURRENCY,
     ) -> None:
         self._catalog = catalog
         self._connector = connector
         self._clock = clock
-        self._threads = DeliveryThreads(self._deliver_next, at_once)
+        self._threads = DeliveryThreads(self._deliver_next, concurrency)
         self._is_stopping = threading.Event()
         self._has_webhooks = True
         self._pruned_at = -_PRUNE_EVERY

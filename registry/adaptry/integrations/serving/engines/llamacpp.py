@@ -152,9 +152,9 @@ class LlamaCpp(Engine):
         ]
         require_success(self.client.post("/lora-adapters", body), "set its adapters' scales")
 
-    def _server_adapters(self, patience: float = 10.0) -> list[Mapping[str, Any]]:
+    def _server_adapters(self, timeout: float = 10.0) -> list[Mapping[str, Any]]:
         """(`Any`: JSON.)"""
-        response = self.client.get("/lora-adapters", patience)
+        response = self.client.get("/lora-adapters", timeout)
         require_answer(response, "list its adapters")
         try:
             found = strictjson.loads(response.text.encode(), _LIMITS, "the engine's answer")

@@ -24,11 +24,11 @@ def run_forever(reconciler: Reconciler, stop: Event, every: float = _INTERVAL) -
             stop.wait(_RETRY_DELAY)
 
 
-def converge(reconciler: Reconciler, stop: Event, patience: float = _TIMEOUT) -> None:
+def converge(reconciler: Reconciler, stop: Event, timeout: float = _TIMEOUT) -> None:
     """Reconciles until actual equals desired, or `stop`. Raises the error if the engine or the registry does
-    not answer, and `CheckFailed` if a desired version failed or the engine has not converged after `patience`
+    not answer, and `CheckFailed` if a desired version failed or the engine has not converged after `timeout`
     seconds."""
-    until = time.monotonic() + patience
+    until = time.monotonic() + timeout
     while not stop.is_set():
         is_settled = reconciler.reconcile(0.0)
         if reconciler.connection_error:
@@ -38,6 +38,6 @@ def converge(reconciler: Reconciler, stop: Event, patience: float = _TIMEOUT) ->
             return
         if time.monotonic() > until:
             raise CheckFailed(
-                f"the engine does not have all desired adapters after {patience:.0f} s; the reasons are above"
+                f"the engine does not have all desired adapters after {timeout:.0f} s; the reasons are above"
             )
         stop.wait(_RETRY_DELAY)

@@ -43,7 +43,7 @@ class UnansweredLoads:
             yield
             return
         client = self._engine.client
-        shorter = max(_SHARE * client.patience, _SLOWEST_ANSWER_FACTOR * client.slowest_answer)
+        shorter = max(_SHARE * client.timeout, _SLOWEST_ANSWER_FACTOR * client.slowest_answer)
         with client.at_most(shorter if self._is_last_unanswered else math.inf):
             yield
         self._is_last_unanswered = False

@@ -60,10 +60,10 @@ class Backoff:
     def record_failure(self, key: ServedVersion, reason: str) -> None:
         self._record(key, reason, _FIRST_DELAY)
 
-    def record_unanswered(self, key: ServedVersion, reason: str, waited: float, patience: float) -> None:
+    def record_unanswered(self, key: ServedVersion, reason: str, waited: float, timeout: float) -> None:
         """Records that the engine has not answered after `waited` seconds. The attempt has failed if the
-        version is not loaded `patience` seconds after it began."""
-        self._record(key, reason, max(_FIRST_DELAY, waited, patience), max(0.0, patience - waited))
+        version is not loaded `timeout` seconds after it began."""
+        self._record(key, reason, max(_FIRST_DELAY, waited, timeout), max(0.0, timeout - waited))
 
     def record_crash(self, key: ServedVersion, reason: str) -> None:
         """Records that the engine ended, or stopped answering, while it loaded or tested the version."""

@@ -77,12 +77,12 @@ def chain(found: Iterable[S3Object]) -> tuple[StagedSegment, ...]:
     return tuple(row)
 
 
-def parts(row: Sequence[StagedSegment], least: int = MIN_PART) -> Iterator[tuple[StagedSegment, ...]]:
+def parts(row: Sequence[StagedSegment], minimum: int = MIN_PART) -> Iterator[tuple[StagedSegment, ...]]:
     """The segments in groups of at least the minimum part size, except the last."""
     group: list[StagedSegment] = []
     for segment in row:
         group.append(segment)
-        if sum(one.size for one in group) >= least:
+        if sum(one.size for one in group) >= minimum:
             yield tuple(group)
             group = []
     if group:

@@ -69,11 +69,11 @@ def problems(catalog: Catalog, key: int, shared: AuditContext) -> Iterator[Integ
         yield from guard_problems(name, partial(_numbering, tx, row, history, shared))
         yield from guard_problems(name, partial(_names_in_events, name, history))
         if row.deleted_at is not None:
-            yield from guard_problems(name, partial(_buried, tx, row, history, shared))
+            yield from guard_problems(name, partial(_tombstone_problems, tx, row, history, shared))
             return
         if row.moved_to is not None:
             yield IntegrityProblem(name, "it is marked as renamed, but still exists")
-        yield from guard_problems(name, partial(_itself, tx, row, history))
+        yield from guard_problems(name, partial(_adapter_problems, tx, row, history))
         yield from guard_problems(name, partial(versions.problems, tx, row, history))
         yield from guard_problems(name, partial(commits.problems, tx, row, history))
         yield from guard_problems(name, partial(_aliases, tx, row, history))
@@ -92,7 +92,9 @@ def _version_count(tx: Transaction, row: AdapterRow) -> Iterator[IntegrityProble
         yield IntegrityProblem(problem.where, problem.reason, "derived", f"version-count:{row.id}")
 
 
-def _itself(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
+def _adapter_problems(
+    tx: Transaction, row: AdapterRow, history: AdapterHistory
+) -> Iterator[IntegrityProblem]:
     name = row.name
     if not history.events or history.events[0].kind != "adapter.created":
         yield IntegrityProblem(name, "the event of its creation is missing")
@@ -172,7 +174,7 @@ def _names_in_events(name: str, history: AdapterHistory) -> Iterator[IntegrityPr
             )
 
 
-def _buried(
+def _tombstone_problems(
     tx: Transaction, row: AdapterRow, history: AdapterHistory, shared: AuditContext
 ) -> Iterator[IntegrityProblem]:
     """Problems of a tombstone: of a deleted adapter, or of the old name of a renamed one."""
@@ -211,11 +213,11 @@ def _buried(
         yield from compare_values(row.name, "its creation time", row.created_at, created, "its event")
     if row.moved_to is not None and (not left or left[-1][1] != row.moved_to):
         yield IntegrityProblem(row.name, "its new name differs from the one in the event of the renaming")
-    elif row.moved_to is None and left and not deleted and _stays(tx, left[-1]):
+    elif row.moved_to is None and left and not deleted and _still_exists(tx, left[-1]):
         yield IntegrityProblem(row.name, "the adapter that it was renamed to is missing")
 
 
-def _stays(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
+def _still_exists(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
     """Whether the renamed adapter was not deleted since; deletion drops its former names."""
     seq, key, _, _ = renaming
     ended = select(EventRow.seq).where(

@@ -100,10 +100,10 @@ class Sequencer:
         self._holder = holder or secrets.token_hex(8)
         self._seen = _SealedEnd(0, None)
 
-    def run(self, now: datetime, *, waits_for_lease: bool = True, most: int | None = None) -> int:
+    def run(self, now: datetime, *, waits_for_lease: bool = True, maximum: int | None = None) -> int:
         """Seals pending entries, and signs. Returns how many entries were sealed: none while another process
-        holds the lease. With `waits_for_lease` False, seals once and takes no lease; it may stop after `most`
-        entries.
+        holds the lease. With `waits_for_lease` False, seals once and takes no lease, and may stop after
+        `maximum` entries.
 
         Raises `Conflict` if the log was signed with another key, `CorruptData` if entries were altered that
         the next number depends on, or sealed entries are gone since the last time, `Unavailable`.
@@ -114,7 +114,7 @@ class Sequencer:
             with self._catalog.read_prepared() as tx:
                 state = log_state(tx)
                 self._require_continued(tx, seen, state.size)
-            is_done = not state.unsealed or (most is not None and sealed >= most)
+            is_done = not state.unsealed or (maximum is not None and sealed >= maximum)
             if is_done and state.signed >= state.size:
                 return sealed
             if not is_done:

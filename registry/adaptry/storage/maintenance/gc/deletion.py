@@ -81,7 +81,7 @@ def _delete_some(
     catalog: Catalog, blobs: BlobStore, decided: SweepPlan, after: str, deleted: set[Digest]
 ) -> str | None:
     """Deletes the next due bytes after that digest; returns the last digest, or None at the end."""
-    patience = _ticks() + _MAX_BATCH_SECONDS
+    timeout = _ticks() + _MAX_BATCH_SECONDS
     with catalog.write() as tx:
         some = pending_deletes.due_for_delete(tx, decided.before, after, _DELETE_BATCH)
         if not some:
@@ -91,7 +91,7 @@ def _delete_some(
     done: list[Digest] = []
     try:
         for digest in going:
-            if _ticks() > patience:  # the machine slept, and other processes may consider this one dead
+            if _ticks() > timeout:  # the machine slept, and other processes may consider this one dead
                 break
             blobs.delete(digest)
             done.append(digest)
