@@ -17,7 +17,9 @@ Answer = TypeVar("Answer")
 
 
 class _CachedAnswer(NamedTuple, Generic[Answer]):
-    """`identity` is referenced, so that no other object gets its address in memory."""
+    """A cached answer. It keeps a reference to `identity`, so that no other object can get the same address
+    in memory.
+    """
 
     identity: Identity
     answer: Answer
@@ -34,13 +36,13 @@ class AnswerCache(Generic[Answer]):
         commits.on_change(self.revalidate_at)
 
     def is_absent(self, path: str, identity: Identity) -> bool:
-        """Whether nothing is cached for this request as of any commit, and a read reports the last
-        commit itself.
+        """Whether nothing is cached for this request at any commit, and a read itself reports the last
+        commit.
         """
         return self._commits.reads_report_commit and (path, id(identity)) not in self._kept
 
     async def get(self, path: str, identity: Identity) -> Answer | None:
-        """The answer that this identity got from this address, if nothing has been committed since."""
+        """Returns the cached answer for this identity and address, if nothing has been committed since."""
         if self.is_absent(path, identity):
             return None
         await self.revalidate()
@@ -61,7 +63,7 @@ class AnswerCache(Generic[Answer]):
             self._commit = commit
 
     def peek(self, path: str, identity: Identity) -> Answer | None:
-        """The answer that this identity got from this address, as of the last `revalidate`."""
+        """Returns the cached answer for this identity and address, as of the last `revalidate`."""
         kept = self._kept.get((path, id(identity)))
         return kept.answer if kept else None
 

@@ -93,7 +93,7 @@ def create_app(settings: ServerSettings) -> FastAPI:
 def _add_middleware(
     app: FastAPI, state: AppState, settings: ServerSettings, origins: tuple[str, ...]
 ) -> None:
-    """The last one that is added sees a request first."""
+    """Adds the middleware. The one that is added last sees a request first."""
     counts: RequestMetrics = app.state.counts
     is_usual = not (settings.hosts or origins or tracing.is_enabled())  # no other middleware has to act
     app.state.immediate_answers = None

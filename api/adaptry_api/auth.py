@@ -68,7 +68,7 @@ class TokenAuthenticator:
         return None if self._ends_soon(key) else self._cached_identity(key)
 
     def take_uses(self) -> dict[int, datetime]:
-        """When each token was last used, by token id, since the previous call."""
+        """For each token that was used since the previous call, the time of its last use, by token id."""
         used, self._used = self._used, {}
         return dict(used)  # a request under way may still write to the other
 
@@ -91,7 +91,9 @@ class TokenAuthenticator:
         return 0 < believed[0] - time.monotonic() < _RENEWED_SECONDS
 
     def _pending_lookup(self, key: bytes, secret: str) -> asyncio.Future[Identity]:
-        """The one look-up of this token that is under way: a thousand listeners with one token share it."""
+        """The look-up of this token that is under way. All requests with the token share it, even a thousand
+        listeners.
+        """
         asking = self._asking.get(key)
         if asking is None:
             asking = self._asking[key] = asyncio.ensure_future(self._ask(key, secret))

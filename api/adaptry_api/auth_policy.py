@@ -59,7 +59,7 @@ async def identify(request: Request) -> Identity:
 
 
 async def admit(request: Request, find: Callable[[Request], Awaitable[Identity]] = identify) -> Identity:
-    """The identity, whose request is counted. Raises `Unauthenticated`, `TooManyRequests`."""
+    """The identity of the caller, after counting its request. Raises `Unauthenticated`, `TooManyRequests`."""
     identity = await find(request)
     namespace = unquote(request.path_params.get("namespace", ""))  # the Hub's path, as sent
     app_state_of(request).request_limits.admit(identity, namespace or None)
@@ -113,7 +113,9 @@ async def visitor(request: Request) -> Identity:
 
 
 async def visitor_now(request: Request) -> Identity:
-    """The same, looked up again, for responses that stay open. Raises `Unauthenticated`."""
+    """Like `visitor`, but looks the identity up again, for responses that stay open. Raises
+    `Unauthenticated`.
+    """
     state, shown = app_state_of(request), request.headers.get("authorization")
     if shown is None and has_session_cookie(request):
         known = await to_thread.run_sync(session_identity, state, request)
@@ -239,7 +241,7 @@ class GuardedRoute(APIRoute):
         return getattr(self.endpoint, _QUICK, None)
 
     def is_plain(self, request: Request) -> bool:
-        """Whether its quick answer understands the request's parameters."""
+        """Whether the route's quick answer understands the request's parameters."""
         return bool(getattr(self.endpoint, _PLAIN)(request))
 
     async def run_quick_answer(self, request: Request, answer: QuickAnswer) -> Response:

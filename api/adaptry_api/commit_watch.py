@@ -197,7 +197,7 @@ class _RemoteWatch:
         self._timer = self._loop.call_later(_TIMEOUT, self._look_at_oldest)
 
     def _lose(self) -> None:
-        """Closes the connection; the requests that wait for it are answered without it."""
+        """Closes the connection. Requests that wait for a commit from it are answered without one."""
         asked, self._asked = self._asked, deque()
         for waiting in asked:
             _settle(waiting, None)

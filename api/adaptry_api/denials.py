@@ -66,7 +66,7 @@ class DenialRecorder:
         self._suppressed: Counter[tuple[str, str]] = Counter()
 
     def note(self, scope: Scope, status: int) -> None:
-        """Queues a request that has ended, if it was denied. Reads without a token are not recorded."""
+        """Queues a finished request if it was denied. Reads without a token are not recorded."""
         state: Mapping[str, Any] = scope.get("state", {})
         is_denied = status in _DENIED or state.get(_IS_DENIED, False)
         if not is_denied and not (status == 404 and state.get(_IS_HIDDEN)):
@@ -89,7 +89,7 @@ class DenialRecorder:
             self._waiting.append(entry_values(identity, action, target, now, request, reason=reason))
 
     def take(self) -> list[dict[str, Any]]:
-        """The entries to store now. (`Any`: columns of a row.)"""
+        """Returns the entries to store now. (`Any`: columns of a row.)"""
         with self._lock:
             self._end_window(self._clock())
             taken, self._waiting = self._waiting, []

@@ -41,7 +41,7 @@ class DirectFiles(DirectBodies):
             cycle.send = functools.partial(self._send, self.cycle, self.cycle.send)
 
     async def _send(self, cycle: RequestResponseCycle, send: Any, message: Message) -> None:
-        """`send` is uvicorn's method, whose type allows only its own messages."""
+        """Sends a message. `send` is uvicorn's method, whose type allows only uvicorn's messages."""
         if message["type"] != ZERO_COPY_SEND:
             await send(message)
             return

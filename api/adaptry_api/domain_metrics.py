@@ -36,7 +36,7 @@ class DomainMetrics:
         self._text = ""
 
     def render(self) -> str:
-        """All metrics, in Prometheus' text format. Raises `Unavailable`."""
+        """Returns all metrics in Prometheus' text format. Raises `Unavailable`."""
         with self._lock:
             if self._clock() >= self._until:
                 with self._catalog.read() as tx:

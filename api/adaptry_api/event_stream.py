@@ -54,7 +54,7 @@ the globs.
 
 @dataclass(frozen=True, slots=True)
 class _NewEvents:
-    """What a listener gets of new events that directly follow number `after`."""
+    """The part of the new events that a listener gets; the events directly follow number `after`."""
 
     after: int
     batch: EventBatch
@@ -115,8 +115,8 @@ class EventTexts:
         self._batches: dict[int, tuple[EventBatch, bytes]] = {}  # by `id`
 
     def of(self, batch: EventBatch) -> bytes:
-        """The events, and a line that moves a listener past events that it may not see, and keeps the
-        connection alive.
+        """The text of the events, with a line that moves the listener past events that it may not see and
+        keeps the connection alive.
         """
         kept = self._batches.get(id(batch))
         if kept is not None:
@@ -161,7 +161,9 @@ class EventBroadcaster:
     async def next_events(
         self, identify: Identify, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> EventBatch:
-        """New events, or an empty batch after `wait` seconds; returns at once if the server will stop."""
+        """Returns new events, or an empty batch after `wait` seconds; returns immediately if the server is
+        stopping.
+        """
         if self._epoch is None:
             self._epoch = (await to_thread.run_sync(lambda: self._catalog.epoch)).id
         if self._reading is None:
@@ -231,8 +233,8 @@ class EventBroadcaster:
         return await asyncio.shield(planned)
 
     async def _read_for_all(self, key: _ReadKey, identity: Identity, about: NameFilter) -> EventBatch:
-        """One read for all listeners that ask for the same before it begins: those of a fleet that connect
-        again after a restart.
+        """Makes one read for all listeners that request the same events before it begins, such as a fleet
+        that reconnects after a restart.
         """
         _, after, limit, _ = key
 

@@ -11,7 +11,9 @@ _MAX_FAULTS = 50
 
 
 def require_few_faults(error: ValidationError) -> None:
-    """Raises `Invalid` if listing the faults would cost more than reading the document did."""
+    """Raises `Invalid` if there are so many faults that listing them would cost more than reading the
+    document did.
+    """
     if error.error_count() > _MAX_FAULTS:
         raise Invalid(
             f"the request has {error.error_count():,} unknown or malformed values; see its description"

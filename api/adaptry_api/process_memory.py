@@ -30,8 +30,8 @@ def use_one_heap() -> None:
 
 
 class FreedMemory:
-    """Returns freed memory to the system. By itself, glibc does this only at the end of a heap: after the
-    admission of an adapter of 89,088 tensors, it held 76 MB. `free_more` is called first.
+    """Returns freed memory to the system. glibc itself does this only at the end of a heap: after the
+    admission of an adapter with 89,088 tensors, it kept 76 MB. `free_more` is called first.
     """
 
     def __init__(self, free_more: Callable[[], object] = lambda: None) -> None:

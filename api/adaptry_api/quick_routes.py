@@ -54,7 +54,9 @@ class QuickRoutes:
         await response(scope, receive, send)
 
     def find(self, request: Request) -> tuple[QuickRoute, Scope] | None:
-        """The route that answers a request quickly, and the values that its path adds to the scope."""
+        """The route with a quick answer that matches a request, and the values that the path adds to the
+        scope.
+        """
         scope = request.scope
         path: str = scope["path"]
         for quick in self._routes.get((scope["method"], path.startswith(_PREFIX)), ()):

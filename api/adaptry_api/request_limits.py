@@ -61,7 +61,7 @@ class RequestLimits:
         return bool(self._limits)
 
     def set_limits(self, limits: Mapping[QuotaSubject, QuotaLimits]) -> None:
-        """What is set, as the catalog has it; may be called by any thread."""
+        """Replaces the limits with those in the catalog; may be called by any thread."""
         self._limits = {subject: one.requests for subject, one in limits.items() if one.requests is not None}
 
     def admit(self, identity: Identity, namespace: str | None) -> None:
@@ -82,7 +82,7 @@ class RequestLimits:
             self._count(place, limit)
 
     def take_charges(self) -> list[RequestCharge]:
-        """What other processes should know by now. It stays due until `note_shared`."""
+        """Returns the charges that other processes should know by now. They stay due until `note_shared`."""
         now, charges = self._clock(), []
         for subject in list(islice(self._due, MAX_BATCH)):
             count = self._counts[subject]

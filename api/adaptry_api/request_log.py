@@ -64,7 +64,7 @@ class RequestRecord(NamedTuple):
 
 
 def log_request(record: RequestRecord) -> None:
-    """One line, of level info; of level warning where the server failed."""
+    """Logs a request as one line: at level warning if the server failed, otherwise at level info."""
     level = logging.WARNING if record.status >= 500 else logging.INFO
     if LOG.isEnabledFor(level):
         # Not `LOG.log`, which looks for its caller: that takes longer than the rest.
@@ -162,7 +162,7 @@ class _BackgroundHandler(logging.Handler):
 
 
 class _Line:
-    """A request, as a text that is made when it is written."""
+    """A request whose text is formatted only when it is written."""
 
     def __init__(self, record: RequestRecord) -> None:
         self.record = record

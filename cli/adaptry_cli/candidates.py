@@ -120,7 +120,7 @@ def engines(ctx: click.Context, typed: str) -> list[str]:
 
 
 def query_terms(ctx: click.Context, typed: str) -> list[str]:
-    """Fields of a query, also behind a `-` or a parenthesis; engines behind `fits:`."""
+    """Fields of a query, even after a `-` or a parenthesis, and engines after `fits:`."""
     from adaptry.core.query_terms import DATE_FIELDS, DIGEST_FIELDS, HAS_FIELDS, NUMBER_FIELDS, TEXT_FIELDS
 
     body = typed.lstrip("-(")
@@ -145,7 +145,7 @@ def _beginning(typed: str, words: Iterable[str]) -> list[str]:
 
 
 def _ask(ctx: click.Context, fetch: Callable[[Registry], list[str]]) -> list[str]:
-    """The registry's answer; empty if it is too late, or if there is no registry."""
+    """The registry's answer; empty if the registry takes too long, or if there is none."""
     from adaptry.core.settings import is_server
     from adaptry.storage.connect import connect
     from adaptry_cli.connection import settings_for

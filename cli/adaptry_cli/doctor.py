@@ -206,7 +206,7 @@ def _decisions(folder: Path, catalog: str | None) -> Iterator[DoctorResult]:
 
 
 def _damage(folder: Path, catalog: str | None) -> DoctorResult:
-    """What `adaptry verify` found before; nothing is read again."""
+    """Reports the damage that `adaptry verify` found earlier; nothing is read again."""
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:
         known = registry.known_damage()
     if not known.files:
@@ -219,7 +219,9 @@ def _damage(folder: Path, catalog: str | None) -> DoctorResult:
 
 
 def _embedded(folder: Path, catalog: str | None) -> DoctorResult:
-    """Opening it checks the database's own settings (synchronous commits, …) and brings it up to date."""
+    """Opens the embedded registry, which checks the settings of its database (synchronous commits, …) and
+    updates its schema.
+    """
     if not is_registry(folder):
         return DoctorResult("registry", "ok", f"none in {folder} yet; the first push creates it")
     with contextlib.closing(open_local(folder, catalog=catalog)) as registry:

@@ -22,7 +22,7 @@ _UP_AND_CLEAR = "\x1b[{lines}A\x1b[J"
 
 
 def job_row(job: JobInfo) -> tuple[str, ...]:
-    """A job in the order of `JOB_COLUMNS`."""
+    """A job's cells, in the order of `JOB_COLUMNS`."""
     return (
         job.id,
         job.kind,
@@ -114,5 +114,5 @@ def _table(jobs: Sequence[JobInfo]) -> Iterator[str]:
 
 
 def seconds_between(seconds: float) -> Callable[[], None]:
-    """A pause between two looks."""
+    """The number of seconds between two requests."""
     return lambda: time.sleep(seconds)

@@ -115,7 +115,9 @@ def source_registry(where: str, token_file: Path | None) -> Registry:
 def _round(
     there: Registry, here: Registry, choice: MirrorSelection, as_json: bool, *, forgiving: bool
 ) -> bool:
-    """Whether something was refused. With `forgiving`, a registry that did not answer is only a message."""
+    """Copies one round; returns whether anything was refused. With `forgiving`, only prints a message if a
+    registry does not answer.
+    """
     try:
         require_distinct(there.events, here.events)
         with progress() as bars:

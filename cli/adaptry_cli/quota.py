@@ -149,7 +149,9 @@ def _print(found: Iterable[QuotaInfo]) -> None:
 
 
 def _used(quota: QuotaInfo, used: str, limit: str) -> str:
-    """`3 of 10`; only the limit for a quota of all names, since use is counted for each name."""
+    """Use and limit, such as `3 of 10`. For a quota of all names, only the limit, since use is counted for
+    each name.
+    """
     return limit if quota.name == EVERY else f"{used} of {limit}"
 
 

@@ -107,7 +107,7 @@ def _print_status(found: RecallStatus) -> None:
 
 
 def _workers(lines: Iterable[WorkerRecallStatus]) -> set[tuple[str, str]]:
-    """The workers of some lines, each once: it may have had the version under several names."""
+    """The distinct workers of some lines: a worker may have had the version under several names."""
     return {(one.owner, one.worker) for one in lines}
 
 

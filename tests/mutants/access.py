@@ -179,7 +179,8 @@ FAULTS = (
     ),
     AccessFault(
         "searches find what may be read", CATALOG + "conditions.py",
-        'is_public = and_(_is_field("visibility"), col(TermRow.text) == "public")', 'is_public = _is_field("visibility")',
+        'is_public = and_(_is_field("visibility"), col(TermRow.text) == "public")',
+        'is_public = _is_field("visibility")',
         GUARD + "test_another_tenants_private_adapter_is_absent_for_every_request",
     ),
     AccessFault(

@@ -79,7 +79,7 @@ class Announcements:
         return upload
 
     def is_repeated(self, key: Key, paths: Collection[str], now: float) -> bool:
-        """Whether the same refusal was sent too often before.
+        """Whether the same refusal has been sent too often already.
 
         This ends the upload that `add` recorded.
         """

@@ -78,7 +78,7 @@ def read_card(readme: bytes) -> Card:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """A text, or several in a list."""
+    """The texts of a field that contains a text or a list of texts."""
     several = value if isinstance(value, list) else [value]
     return tuple(text for text in several if isinstance(text, str) and text)
 

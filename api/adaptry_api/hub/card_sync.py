@@ -28,8 +28,9 @@ _MAX_TEXT = 4096
 def sync_card(
     registry: Registry, name: AdapterName, before: Manifest, committed: CommitResult, caches: HubCaches
 ) -> list[str]:
-    """Applies the card. Idempotent, so that a commit may be sent again. Returns warnings: callers who may
-    push, and not add evidence, as CI jobs, get no metrics. The commit is made, so that is no error.
+    """Applies the card. Idempotent, since a commit may be sent again. Returns warnings: for a caller who may
+    push but not add evidence, such as a CI job, the card's metrics are left out. That is not an error, since
+    the commit has been made.
     """
     after = registry.commits.tree(name, committed.commit.digest)
     old, new = _card(registry.files, name, before, caches), _card(registry.files, name, after, caches)

@@ -53,8 +53,8 @@ TreeChange = TreeFile | DeletedFile | DeletedFolder
 
 @dataclass(frozen=True, slots=True)
 class _ParsedCommit:
-    """The result of a commit's lines. `held` has the bytes, by digest, of the small files that may declare a
-    base: for each path the last one.
+    """The contents of a commit's lines. `held` has the bytes, by digest, of the small files that may declare
+    a base: for each path the last one.
     """
 
     header: CommitHeader
@@ -126,8 +126,8 @@ def commit_title(message: str, otherwise: str) -> str:
 def _done_before(
     registry: Registry, name: AdapterName, head: CommitInfo, taken: _ParsedCommit
 ) -> tuple[CommitResult, Manifest] | None:
-    """The head, if the same steps on its parent give it: the commit was sent again. Clients repeat only
-    uploads by themselves; a second delete reports that the file is missing.
+    """Returns the branch's head if the same steps on its parent lead to it, which means that the commit was
+    sent again. Clients repeat only uploads by themselves; a repeated delete reports that the file is missing.
     """
     if head.parent is None or not any(isinstance(step, TreeFile) for step in taken.steps):
         return None
@@ -182,7 +182,7 @@ def require_branch(commits: Commits, name: AdapterName, revision: str) -> str:
 
 
 def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation]) -> _ParsedCommit:
-    """The operations, with every small file stored."""
+    """Stores every small file, and returns the operations."""
     header: CommitHeader | None = None
     held: dict[str, tuple[Digest, bytes]] = {}
     steps: list[TreeChange] = []

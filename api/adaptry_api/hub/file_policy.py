@@ -99,7 +99,7 @@ def excluded_files(
     *,
     with_folders: bool,
 ) -> Mapping[str, str | None]:
-    """The same as `UploadFilter.excluded`, for all files of an announcement. Raises the errors of
+    """Like `UploadFilter.excluded`, for all files of an announcement. Raises the errors of
     `UploadFilter`.
     """
     chosen = UploadFilter(present, ignored, with_folders=with_folders)

@@ -47,7 +47,9 @@ _UNKNOWN_FILTERS = ("apps", "num_parameters")
 
 @dataclass(frozen=True, slots=True)
 class ListingFilter:
-    """The filter of a listing: names that contain all of `words`, tags that include all of `filters`."""
+    """The filter of a listing: the name must contain all of `words`, and the tags must include all of
+    `filters`.
+    """
 
     words: tuple[str, ...]
     filters: tuple[str, ...]

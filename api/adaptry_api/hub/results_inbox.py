@@ -107,7 +107,7 @@ def preupload(registry: CallersRegistry, namespace: Namespace, body: PreuploadRe
 async def commit(
     request: Request, namespace: Namespace, registry: CallersRegistry, create_pr: Annotated[str, Query()] = ""
 ) -> Response:
-    """Posts the files. Warnings list those that are kept apart, with the reason."""
+    """Posts the files. Warnings list the files that are kept in the inbox, with the reason."""
     size = content_length(request, MAX_BODY)
 
     def take(pieces: Iterator[bytes]) -> list[PostedFile]:

@@ -59,7 +59,7 @@ class SnapshotCache:
 
     @classmethod
     def of(cls, state: AppState) -> SnapshotCache | None:
-        """None for a mirror, since its reads may query the mirrored registry."""
+        """The server's cache; None for a mirror, since its reads may query the mirrored registry."""
         if not state.quick_reads.is_available:
             return None
         by_revision = AnswerCache[Snapshot](state.commits, MAX_SNAPSHOTS)
@@ -79,7 +79,7 @@ class SnapshotCache:
             return read()
 
     async def get(self, key: str, identity: Identity) -> Snapshot | None:
-        """The cached snapshot, if the catalog has not changed since."""
+        """Returns the cached snapshot if the catalog has not changed since it was read."""
         if self.by_revision.is_absent(key, identity) and self.by_commit.is_absent(key, identity):
             return None
         await self.revalidate()
@@ -253,7 +253,7 @@ def _key(id: str, revision: str) -> str:
 
 
 def file_of(path: str, snapshot: Snapshot) -> tuple[Snapshot, RepositoryFile, tuple[str, ...]]:
-    """The same as `SnapshotLookup.file`, of a snapshot."""
+    """Like `SnapshotLookup.file`, for a given snapshot."""
     snapshot.require_available()
     try:
         file = snapshot.file(path)

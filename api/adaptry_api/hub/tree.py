@@ -63,7 +63,7 @@ async def tree(
     limit: Annotated[int, Query(ge=1, le=_PAGE)] = _PAGE,
     cursor: Cursor = 0,
 ) -> Response:
-    """A page of a folder, with the next one in `Link`."""
+    """A page of a folder's entries; the `Link` header has the next page."""
 
     def make(snapshot: Snapshot) -> Response:
         found = folder_entries(snapshot, path, is_recursive=recursive, is_expanded=expand)

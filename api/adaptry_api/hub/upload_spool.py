@@ -38,7 +38,7 @@ _ALONE = ".alone"
 
 
 class UploadSpools:
-    """All spools of a server, in `folder`, which is created with the first one."""
+    """All spools of a server, in `folder`, which is created with the first spool."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -122,7 +122,7 @@ class UploadSpool:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Takes the spool's lock, waiting for its other users in any process. Raises `StorageFull`,
+        """Locks the spool, after waiting for its other users in any process. Raises `StorageFull`,
         `Unavailable`.
         """
         path = self.path / _ALONE

@@ -209,7 +209,7 @@ def _parsed(data: bytes) -> UpstreamHubInfo:
 
 
 def _checked(chunks: Iterator[bytes], file: UpstreamHubFile) -> Iterator[bytes]:
-    """The chunks; the last only after all of them were verified."""
+    """Yields the chunks; the last one only after all of them have been verified."""
     if file.lfs:
         hasher, wanted = hashlib.sha256(), file.lfs.sha256
     else:

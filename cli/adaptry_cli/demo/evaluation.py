@@ -61,7 +61,9 @@ def evaluate(
 
 
 def _scores(model: Model, tokenizer: Tokenizer, task: DemoTask, examples: Sequence[Example]) -> list[float]:
-    """Right (1) or wrong (0) of each example, or the loss of each answer's token."""
+    """For each example, 1 if the answer is right and 0 if it is wrong; or the loss of each token of the
+    answers.
+    """
     batch = encode(tokenizer, examples)
     if not task.choices:
         return [float(loss) for loss in batch.losses(model)]

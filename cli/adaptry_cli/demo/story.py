@@ -70,7 +70,7 @@ class _Stage:
 
 @dataclass(frozen=True, slots=True)
 class _Adapters:
-    """The three that were trained."""
+    """The three trained adapters."""
 
     first: DemoAdapter
     second: DemoAdapter
@@ -78,7 +78,7 @@ class _Adapters:
 
 
 def _set_up(folder: Path) -> _Stage:
-    """A fresh registry and fresh outputs; only the model is kept from an earlier run."""
+    """Creates a fresh registry and fresh outputs; only the model is kept from an earlier run."""
     folder.mkdir(parents=True, exist_ok=True)
     for old in ("registry", "server", "package-1", "package-2", "summary", "stranger", "merged", "pulled"):
         shutil.rmtree(folder / old, ignore_errors=True)

@@ -140,7 +140,7 @@ def open_content(content: Content, left_out: Mapping[str, str] | None = None) ->
 
 
 def open_known(content: Content) -> Adapter:
-    """The same as `open_content`, for programs that open many adapters. Versions of an adapter usually differ
+    """Like `open_content`, for programs that open many adapters. Versions of an adapter usually differ
     only in the values of their weights. So data derived from a small config and header is cached and shared
     by adapters with the same ones.
     """

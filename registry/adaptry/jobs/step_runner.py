@@ -158,7 +158,7 @@ class StepRunner:
         return outcome or dict(GONE)
 
     def _run_traced(self, request: StepRequest) -> StepResult | _Failure | None:
-        """The same as `_run_process`, in a tracing span that contains the process's own spans."""
+        """Like `_run_process`, in a tracing span that contains the process's own spans."""
         attributes = {"adaptry.job.kind": request.kind, "adaptry.job.step": request.step.partition("-")[0]}
         with tracing.span("job step", attributes, seconds=tracing.STEP_SECONDS) as span:
             span.detail({"adaptry.job": request.job, "adaptry.job.attempt": request.attempt})

@@ -131,7 +131,7 @@ def scan_folder(root: Path) -> FolderScan:
 
 
 def open_scanned(scanned: ScannedAdapter) -> Adapter:
-    """Opens the adapter of a row. Raises what `open_dir` raises."""
+    """Opens the adapter of a row. Raises the errors of `open_dir`."""
     return _open_place(_place_of(scanned.path))
 
 
@@ -144,7 +144,7 @@ def _open_place(place: AdapterLocation) -> Adapter:
 
 
 def _content(place: AdapterLocation) -> FolderContent:
-    """The files of the adapter. Raises what `list_folder` raises."""
+    """The files of the adapter. Raises the errors of `list_folder`."""
     if place.file is None:
         return FolderContent(place.folder, list(list_folder(place.folder).kept))
     require_own_file(place.path)

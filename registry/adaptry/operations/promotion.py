@@ -74,7 +74,7 @@ class RollbackTarget:
 def find_rollback(
     registry: Registry, name: AdapterName, alias: str, maximum: int | None = None
 ) -> RollbackTarget:
-    """Where `rollback` would move an alias now. Raises what `rollback` raises.
+    """Finds the version to which `rollback` would move an alias now. Raises the errors of `rollback`.
 
     With `maximum`, reads at most that many events of the adapter and of its versions, and raises `NotFound`
     if the last move is not among them.

@@ -34,8 +34,8 @@ _REPEATED = lazy_pattern(r"-{2,}|\.{2,}")
 
 @dataclass(frozen=True, slots=True)
 class RunPosition:
-    """A place in a training run: `run` is the run's path, empty if it is the searched folder itself. `steps`
-    are the numbers in the names, outermost first; without any, it is the run's end.
+    """The position of an adapter in a training run: `run` is the run's path, empty if it is the searched
+    folder itself. `steps` are the numbers in the names, outermost first; without any, it is the run's end.
     """
 
     run: tuple[str, ...]

@@ -286,15 +286,15 @@ class Workers(ABC):
     @abstractmethod
     def declare_gone(self, name: str, request: WorkerGoneRequest, owner: str | None = None) -> WorkerInfo:
         """Declares that a worker's engine is gone (found as by `get`); its versions stay on record. Its next
-        report ends the declaration. For its owner and administrators. Raises as `get`, `PermissionDenied`,
-        and `Conflict` while its last report is valid.
+        report ends the declaration. For its owner and administrators. Raises the errors of `get`,
+        `PermissionDenied`, and `Conflict` while its last report is valid.
         """
 
     @abstractmethod
     def forget(self, name: str, owner: str | None = None) -> None:
-        """Deletes the record of a worker (found as by `get`). For its owner and administrators. Raises as
-        `get`, `PermissionDenied`, and `Conflict` if the worker may serve something and was not declared gone,
-        or had a withdrawn version and did not drop it: that recall needs the record.
+        """Deletes the record of a worker (found as by `get`). For its owner and administrators. Raises the
+        errors of `get`, `PermissionDenied`, and `Conflict` if the worker may serve something and was not
+        declared gone, or had a withdrawn version and did not drop it: that recall needs the record.
         """
 
     @abstractmethod

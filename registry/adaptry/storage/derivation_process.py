@@ -83,7 +83,7 @@ class DerivationProcess:
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """What a process is to derive, and on whose behalf."""
+    """The request to a process: what to derive, and for which caller."""
 
     place: DerivationProcess
     identity: Identity
@@ -93,7 +93,7 @@ class _Order:
     sent: MemoryContent | None
 
     def result(self) -> tuple[Admission, ResolvedBase] | AdaptryError:
-        """What the process answers."""
+        """The answer of the process."""
         place = self.place
         registry = open_local(
             place.folder,

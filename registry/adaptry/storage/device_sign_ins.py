@@ -30,7 +30,7 @@ Waiting = Literal["authorization_pending", "slow_down", "access_denied", "expire
 
 
 class DeviceCodes(NamedTuple):
-    """The code that a program waits with, and the one that its user types."""
+    """The code that the waiting program holds, and the code that its user types."""
 
     device_code: str
     user_code: str

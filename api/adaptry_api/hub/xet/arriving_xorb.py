@@ -89,7 +89,7 @@ class ArrivingXorb:
             self.decline()
 
     def _has_turn(self) -> bool:
-        """Whether the bytes are taken."""
+        """Whether the other thread takes the bytes."""
         with self._changed:
             self._changed.wait_for(lambda: self._is_declined or self._taken_to is not None, TURN_SECONDS)
             if self._taken_to is None:

@@ -26,7 +26,7 @@ require:
 
 
 class PoliciesPage(BaseModel):
-    """The policies in force in the place, and the newest versions of the one that the address names."""
+    """The policies in force for the subject, and the newest versions of the policy that the address names."""
 
     scope: str
     policies: tuple[PolicyInfo, ...]
@@ -35,7 +35,7 @@ class PoliciesPage(BaseModel):
 
     @property
     def draft(self) -> str:
-        """The text that an editor begins with: of the first policy that is the place's own."""
+        """The initial text of the editor: the first policy that belongs to the subject itself."""
         return next((one.text for one in self.policies if one.scope == self.scope and one.text), "")
 
 

@@ -150,7 +150,7 @@ class Section:
 
 
 def add_sections(router: APIRouter, sections: Iterable[Section]) -> None:
-    """Adds the routes of each."""
+    """Adds the routes of each section."""
     for section in sections:
         _add(router, section)
 

@@ -42,8 +42,9 @@ def sync_once(
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> MirrorResult:
     """Syncs once; only the adapters `only`, if given. Raises `Unavailable` if either registry does not
-    answer, and as `plan_mirror`; `CheckFailed` if every mirrored adapter would be deleted, because a token
-    that has lost its rights looks the same as an empty source."""
+    answer, and the errors of `plan_mirror`; `CheckFailed` if every mirrored adapter would be deleted, because
+    a token that has lost its rights looks the same as an empty source.
+    """
     return apply_plan(
         source, destination, plan_mirror(source, destination, selection, only), selection, progress, retry
     )
@@ -59,7 +60,9 @@ def sync_continuously(
     wait: float = _LONG_POLL_SECONDS,
 ) -> Iterator[MirrorResult]:
     """Syncs everything, then the changed adapters whenever the source has new events. Yields each result, at
-    least once every `wait` seconds. Raises as `sync_once`; a new call then starts with a full sync again."""
+    least once every `wait` seconds. Raises the errors of `sync_once`; a new call then starts with a full sync
+    again.
+    """
     begin = source.events.read()
     seen, epoch = begin.seq, begin.epoch
     yield sync_once(source, destination, selection, progress=progress, retry=retry)

@@ -42,7 +42,7 @@ def upload_unhashed(
     that the registry now has: none if the largest file is too small or too large, and only those of the other
     files if the registry requires a digest first.
 
-    Raises as `upload`, and what `progress` raises.
+    Raises the errors of `upload`, and what `progress` raises.
     """
     sizes = content.sizes
     largest = max(sizes, key=sizes.__getitem__)

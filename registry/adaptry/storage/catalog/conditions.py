@@ -50,7 +50,7 @@ _MAX_SINGLE_TERMS = 4  # terms that are looked up one by one for each version
 
 
 def search_conditions(tx: Reads, scope: ReadScope, query: Query) -> list[SearchCondition]:
-    """All conditions; versions meet each of them."""
+    """All conditions of a search. A version must meet each of them."""
     found = [_of_node(tx, scope, part) for part in query.parts]
     states = [] if query.names_states else [SearchCondition(predicate(_is_searchable))]
     return [*found, *states, *scope_conditions(tx, scope)]

@@ -27,7 +27,7 @@ def encode(place: str | int, about: str) -> str:
 
 
 def decode(cursor: str, about: str) -> str:
-    """The position, printable text. Raises `Invalid` for a text that is not a cursor of this listing."""
+    """The position, as printable text. Raises `Invalid` for a text that is not a cursor of this listing."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, ValueError):
@@ -40,7 +40,7 @@ def decode(cursor: str, about: str) -> str:
 
 
 def decode_number(cursor: str | None, about: str, largest: int = INTEGER) -> int | None:
-    """The same as `decode`, for a position that is a number from 0 to `largest`, as `encode` writes it; None
+    """Like `decode`, for a position that is a number from 0 to `largest`, as `encode` writes it; None
     without a cursor.
 
     `largest` is the maximum value of the column that it is compared with.
@@ -60,7 +60,7 @@ def check_limit(limit: int) -> int:
 
 
 def foreign() -> Invalid:
-    """The error of a cursor that is malformed, or of another listing."""
+    """The error for a cursor that is malformed or belongs to another listing."""
     return Invalid("that cursor does not belong to this listing; begin again without one")
 
 

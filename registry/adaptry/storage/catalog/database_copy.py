@@ -46,7 +46,9 @@ def copy(source: Transaction, target: Transaction) -> Mapping[str, int]:
 
 
 def retire(source: Transaction, where: str) -> None:
-    """After the commit, no process can write to the moved catalog, even if it has it open."""
+    """Marks the catalog as moved. After the commit, no process can write to it, even one that already has it
+    open.
+    """
     names = [table.name for table in Row.metadata.sorted_tables]
     sqlite.forbid_changes(source.connection(), names, _moved_to(where))
 

@@ -106,13 +106,13 @@ class UploadSessionRecord:
 
 
 def sizes(tx: Reads, owner: AdapterName | Digest, digests: Iterable[Digest]) -> dict[Digest, int]:
-    """The files among these that the owner has, with their sizes."""
+    """Those of the files that the owner has, with their sizes."""
     found = {digest: _file(tx, owner, digest) for digest in digests}
     return {digest: row.size for digest, row in found.items() if row is not None}
 
 
 def of_size(tx: Reads, owner: AdapterName, size: int) -> list[Digest]:
-    """Some of the adapter's files of that size."""
+    """A few of the adapter's files that have this size."""
     return [Digest(row.digest) for row in run_select(tx, _of_size, {"owner": str(owner), "size": size})]
 
 
@@ -147,7 +147,7 @@ def add_owned(tx: Transaction, owner: AdapterName | Digest, digest: Digest, size
 
 
 def is_owned(tx: Transaction, digest: Digest) -> bool:
-    """Whether any owner has these bytes."""
+    """Whether the bytes have any owner."""
     return (
         tx.exec(sm.select(orm.FileRow.owner).where(orm.FileRow.digest == digest.hex).limit(1)).first()
         is not None
@@ -293,7 +293,7 @@ def _idle() -> Selection:
 
 
 def idle_sessions(tx: Reads, before: datetime) -> list[str]:
-    """The ids of sessions unused since that time."""
+    """The ids of the sessions that were not used since that time."""
     return [row.id for row in run_select(tx, _idle, {"before": before})]
 
 

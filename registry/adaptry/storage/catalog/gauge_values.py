@@ -87,8 +87,8 @@ def _moved_aliases(tx: Transaction, maximum: int) -> list[MovedAlias]:
 
 
 def _loaded(tx: Transaction, maximum: int) -> list[tuple[str, int]]:
-    """How many workers serve each version: those whose last report is valid and whose engine answers. Ten
-    thousand workers have as many rows, however many versions are stored.
+    """The number of workers that serve each version. Only workers whose last report is valid and whose engine
+    answers count. Ten thousand workers have as many rows, however many versions are stored.
     """
     workers = func.count(func.distinct(ResidentRow.worker_id))
     query = (

@@ -62,7 +62,7 @@ def find(tx: Reads, adapter: AdapterRecord, name: str) -> GitRef | None:
 
 
 def list_refs(tx: Transaction, adapter: AdapterRecord) -> tuple[GitRef, ...]:
-    """In name order."""
+    """The branches and tags of an adapter, in name order."""
     query = (
         sm.select(orm.GitRefRow, orm.CommitRow.digest)
         .join(orm.CommitRow)

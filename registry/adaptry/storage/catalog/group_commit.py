@@ -34,7 +34,7 @@ class GroupConnection(Protocol):
 
     @property
     def driver(self) -> Driver:
-        """Runs prepared statements; the same during a transaction."""
+        """Runs prepared statements. It is the same object during a transaction."""
         ...
 
     def sqlalchemy_connection(self) -> Connection:
@@ -231,7 +231,9 @@ class GroupCommit:
         return group
 
     def _pass_on(self, group: _Group, error: BaseException | None) -> None:
-        """Ends the turn of one or more writers: the next one continues, or all changes are committed."""
+        """Ends the turn of one or more writers: either the next writer continues, or all changes are
+        committed.
+        """
         group.has_changes |= error is None
         if not group.is_lost:
             with self._lock:

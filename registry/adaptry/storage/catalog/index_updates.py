@@ -68,7 +68,7 @@ def is_outdated(tx: Transaction, adapter: int) -> bool:
 
 
 def outdated_adapters(tx: Reads) -> Sequence[OutdatedAdapter]:
-    """All such adapters; there are hardly ever any. Cached until the next commit."""
+    """All adapters with outdated terms, of which there are hardly ever any. Cached until the next commit."""
     kept = tx.kept("index updates") if isinstance(tx, PreparedReads) else {}
     found: Sequence[OutdatedAdapter] | None = kept.get("all")
     if found is None:
@@ -130,7 +130,9 @@ def next_versions(adapter: int, below: int) -> Selection:
 
 
 def _among(rows: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
-    """The keys are listed: PostgreSQL could estimate that a range of numbers is most of the table."""
+    """Selects versions by a list of keys: for a range of numbers, PostgreSQL could estimate that it is most
+    of the table.
+    """
     return sm.col(orm.VersionRow.id).in_([key for _, key in rows])
 
 

@@ -45,8 +45,9 @@ class UnfinishedJob(NamedTuple):
 
 
 def rank_of(priority: int, submitted_at: datetime) -> int:
-    """The order of open jobs: the smallest first. A day of waiting counts as much as one number of priority,
-    so that no stream of urgent jobs makes another wait forever. In minutes, below 2³¹.
+    """The rank of an open job, in minutes, below 2³¹; the job with the smallest rank runs first. A day of
+    waiting counts as much as one step of priority, so that no stream of urgent jobs makes another job wait
+    forever.
     """
     return int(submitted_at.timestamp()) // 60 + priority * _DAY
 
@@ -77,7 +78,7 @@ def find(tx: Transaction, id: str) -> JobInfo | None:
 
 
 def row_of(tx: Transaction, id: str) -> JobRow | None:
-    """The row; for this package."""
+    """The row of a job; only for this package."""
     return tx.exec(select(JobRow).where(JobRow.id == id)).first()
 
 
@@ -87,7 +88,7 @@ def submitter(tx: Transaction, id: str) -> Identity:
 
 
 def submitter_of(tx: Transaction, row: JobRow) -> Identity:
-    """The same, of a row; for this package."""
+    """Like `submitter`, for a row; only for this package."""
     return current_rights(tx, row.by, row.rights)
 
 
@@ -148,7 +149,9 @@ def has_unfinished(tx: Transaction) -> bool:
 
 @lru_cache(maxsize=256)
 def _needs(text: str) -> JobNeeds:
-    """Nearly all jobs have the same requirements, and runners read those of all open jobs again and again."""
+    """Parses a job's requirements. Cached, since nearly all jobs have the same ones, and runners read those
+    of all open jobs repeatedly.
+    """
     return JobNeeds.model_validate_json(text)
 
 
@@ -206,7 +209,7 @@ def delete(tx: Transaction, ids: Iterable[str]) -> None:
 
 
 def unknown(tx: Transaction, ids: Iterable[str]) -> set[str]:
-    """The jobs among these that do not exist."""
+    """Those of the jobs that do not exist."""
     requested = set(ids)
     return requested - set(tx.exec(select(JobRow.id).where(col(JobRow.id).in_(requested))).all())
 

@@ -88,7 +88,9 @@ def kept_samples(tx: Transaction, results: PostedFileRow) -> Sequence[PostedFile
 
 
 def kept_use(tx: Transaction, namespace: str, by: str | None = None) -> tuple[int, int]:
-    """How many files are kept apart in a namespace, and their bytes: of all, or of one principal."""
+    """The number of files that are kept apart in a namespace, and their total size: of all principals, or of
+    one.
+    """
     query = select(func.count(), func.coalesce(func.sum(PostedFileRow.stored), 0)).where(
         PostedFileRow.namespace == namespace, _IS_KEPT
     )
@@ -99,7 +101,7 @@ def kept_use(tx: Transaction, namespace: str, by: str | None = None) -> tuple[in
 
 
 def posted_by(tx: Transaction, namespace: str, by: str, limit: int) -> tuple[PostedFile, ...]:
-    """Newest first."""
+    """The files that a principal posted, newest first."""
     query = (
         select(PostedFileRow)
         .where(PostedFileRow.namespace == namespace, PostedFileRow.posted_by == by)

@@ -163,7 +163,7 @@ def _address(url: str) -> URL:
 
 @contextmanager
 def _in_thread() -> Iterator[None]:
-    """Around reads with a session."""
+    """The context of reads with a session."""
     from adaptry.storage.catalog.loop_reads import require_thread
 
     require_thread()

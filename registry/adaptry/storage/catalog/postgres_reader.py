@@ -32,7 +32,7 @@ class PostgresReader(Pipeline):
     """A connection for read-only transactions."""
 
     def __init__(self, connection: psycopg.Connection, names: PreparedNames) -> None:
-        """`connection` commits by itself."""
+        """`connection` is in autocommit mode."""
         super().__init__(connection, names)
         self._kept: dict[str, dict[Any, Any]] = {}
         self._kept_of = ""  # the snapshot from which it was computed
@@ -66,7 +66,7 @@ class PostgresReader(Pipeline):
         return kept
 
     def end_transaction(self) -> None:
-        """Ends it, without waiting for the answer."""
+        """Ends the transaction, without waiting for the answer."""
         if not (self.is_usable and self._is_begun):
             return
         try:

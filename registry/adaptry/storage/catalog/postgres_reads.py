@@ -64,7 +64,9 @@ class PostgresReads(PreparedReads):
 
     @property
     def snapshot(self) -> str | None:
-        """As a `SnapshotProbe` reports it, if `reports_snapshot`; None if nothing has been read."""
+        """The snapshot, as a `SnapshotProbe` reports it, if `reports_snapshot`; None if nothing has been
+        read.
+        """
         return self._snapshot
 
     def select(self, statement: Query, parameters: Mapping[str, object]) -> Sequence[Any]:
@@ -98,7 +100,9 @@ class PostgresReads(PreparedReads):
         return self._translate_error(error) or error
 
     def _begun(self, sent: Sequence[Sent]) -> tuple[PostgresReader, Sequence[PGresult]]:
-        """Begins with the first statements. A connection that broke while it was idle is replaced."""
+        """Begins the transaction with its first statements. A connection that broke while it was idle is
+        replaced.
+        """
         while True:
             reader = self._open()
             try:
@@ -162,7 +166,9 @@ class LastStatements:
         self._of.pop(subject, None)
 
     def note(self, subject: object, asked: Collection[Key]) -> None:
-        """Remembers them if they and their parameters are few and short: subjects are chosen by callers."""
+        """Remembers the statements if they and their parameters are few and short, since callers choose the
+        subjects.
+        """
         if len(asked) > _MAX_STATEMENTS or any(map(_is_long, asked)):
             return
         if len(self._of) >= _MAX_SUBJECTS:

@@ -94,7 +94,7 @@ class PostgresWriter:
         self._pipeline.send(made, made.values(parameters))
 
     def count_changed(self, statement: Changes, parameters: Mapping[str, object]) -> int:
-        """The same; returns the number of changed rows."""
+        """Like `change`; returns the number of changed rows."""
         self.change(statement, parameters)
         return self._pipeline.receive().command_tuples or 0
 

@@ -60,7 +60,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class _BooleanPredicate:
-    """Several shapes, joined by `and_` or `or_`; or one, negated by `not_`."""
+    """Several shapes, joined by `and_` or `or_`, or a single shape, negated by `not_`."""
 
     join: Callable[..., ColumnElement[bool]]
     parts: tuple[Shape | _BooleanPredicate | _InSubquery, ...]
@@ -227,6 +227,6 @@ def _statement(
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def _in_one_array(statement: Selection) -> Selection:
-    """The same for PostgreSQL; None if there are none."""
+    """Like `_in_one_row`, for PostgreSQL; the result is None if there are no keys."""
     (key,) = statement.subquery().c
     return select(func.array_agg(key).label("keys"))

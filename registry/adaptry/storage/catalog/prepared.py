@@ -46,7 +46,7 @@ Query: TypeAlias = "Select[Any] | CompoundSelect[Any] | PreparedStatement[Any]"
 
 
 class _Reader:
-    """A connection that only reads, and what was kept of its reads since the last commit."""
+    """A read-only connection, and the values that were kept from its reads since the last commit."""
 
     def __init__(self, path: str, timeout: float, cache: int) -> None:
         self.connection = _connect(path, timeout)
@@ -57,14 +57,14 @@ class _Reader:
         self._kept: dict[str, dict[Any, Any]] = {}
 
     def drop_outdated(self) -> None:
-        """Drops what was kept, if any process has committed since. Call it in a transaction."""
+        """Drops the kept values if any process has committed since. Must be called in a transaction."""
         (commit,) = self.connection.execute("PRAGMA data_version").fetchone()
         if commit != self._commit:
             self._kept.clear()
         self._commit = commit
 
     def shrink(self) -> None:
-        """Frees the database's pages that it keeps."""
+        """Frees the pages of the database that the connection keeps in memory."""
         self.connection.execute("PRAGMA shrink_memory")
         self.is_small = True
 
@@ -201,7 +201,7 @@ class PreparedReaders:
     def read_with_snapshot(
         self, read: Callable[[], Result], *, is_search: bool, about: object
     ) -> tuple[Result, None]:
-        """As `Catalog.read_with_snapshot`."""
+        """See `Catalog.read_with_snapshot`."""
         return read(), None
 
     def open_probe(self) -> None:

@@ -64,8 +64,8 @@ def version_of(row: Row[Any], beside: Iterable[Row[Any]]) -> VersionInfo:
 
 @lru_cache(maxsize=_CACHE_SIZE)
 def _made(fields: tuple[str, ...], row: Row[Any], texts: tuple[tuple[str, float | None], ...]) -> VersionInfo:
-    """Kept, since searches show the same versions again and again, and making one of its row takes most of
-    their time. `fields` distinguishes rows of different statements.
+    """Makes a version from its row. Cached, since searches show the same versions repeatedly, and this takes
+    most of their time. `fields` distinguishes rows of different statements.
     """
     return VersionInfo(
         name=AdapterName.parse(row.name),

@@ -19,7 +19,7 @@ NOTES = "notes"
 
 
 def create(path: str | None, busy_timeout: float) -> Engine:
-    """For a file, or in memory."""
+    """Creates the engine for a database file, or for a database in memory."""
     # Options of create_engine. A server has more threads than a pool has connections; no thread waits.
     options: dict[str, Any] = {"poolclass": StaticPool} if path is None else {"max_overflow": -1}
     engine = create_engine(

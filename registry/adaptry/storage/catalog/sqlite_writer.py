@@ -42,7 +42,7 @@ class SqliteGroupConnection:
 
     @property
     def driver(self) -> WriterConnection:
-        """Opened if it is not open."""
+        """The driver's connection, which is opened if necessary."""
         if self._driver is None:
             self._driver = self._connect()
         return self._driver

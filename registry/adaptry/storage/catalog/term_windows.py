@@ -59,7 +59,7 @@ class TermWindows:
         return found
 
     def _width(self, versions: int) -> int:
-        """The width of a window in which so many versions are expected."""
+        """The width of a window in which `count` versions are expected."""
         return versions * _SAMPLE // max(self.hits, 1)
 
     def _window(self, tx: Reads, low: int, high: int, count: int) -> Sequence[int]:
@@ -68,7 +68,9 @@ class TermWindows:
 
 
 def term_windows(tx: Reads, terms: tuple[int, ...]) -> TermWindows | None:
-    """None if so many versions have one of the terms that all may be read."""
+    """The windows of these terms; None if so many versions have one of the terms that it is as good to read
+    all versions.
+    """
     newest = newest_key(tx)
     (row,) = run_select(
         tx,
@@ -89,7 +91,7 @@ def _is_within(low: Value, high: Value, *terms: Value) -> ColumnElement[bool]:
 
 @lru_cache(maxsize=64)
 def _sample(terms: int) -> Selection:
-    """The number of versions after the key `oldest` that have one of so many terms."""
+    """The number of versions after the key `oldest` that have one of the terms."""
     parameters: list[Value] = [bindparam(f"term_{number}") for number in range(terms)]
     sample = select(_LISTED).where(one_of_terms(*parameters), bindparam("oldest") < _LISTED)
     return select(func.count().label("hits")).select_from(sample.distinct().subquery())

@@ -55,7 +55,7 @@ def of_adapter(tx: Reads, key: int) -> list[tuple[str, str]]:
 
 
 def of_adapter_row(row: orm.AdapterRow | Columns) -> list[tuple[str, str]]:
-    """The same, of the adapter's row."""
+    """Like `of_adapter`, for the adapter's row."""
     bare, tags = row.name.partition("/")[2], decode_list(row.tags)
     return [
         ("name", row.name),
@@ -150,7 +150,7 @@ def _keys(versions: sa.ColumnElement[bool]) -> Selection:
 
 
 def known_ids(tx: Transaction, terms: Terms) -> set[int]:
-    """The keys of those of the terms that any version has or had."""
+    """The keys of the terms that any version has or had."""
     return set(_known(tx, sorted(set(terms))).values())
 
 

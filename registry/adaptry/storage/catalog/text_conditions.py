@@ -156,7 +156,7 @@ def _is_within(column: Any, *range: Value) -> ColumnElement[bool]:
 
 
 def _is_text(column: Any, *values: Value) -> ColumnElement[bool]:
-    """Whether it equals one text, or is between two. (`Any`: a column.)"""
+    """The condition that a column equals one text, or is between two. (`Any`: a column.)"""
     return column == values[0] if len(values) == 1 else _is_within(column, *values)
 
 
@@ -234,7 +234,9 @@ def _declares_or_sees(scope: ReadScope, *values: Value) -> ColumnElement[bool]:
 
 
 def _ids_of_base(tx: Reads, scope: ReadScope, text: str) -> Sequence[str]:
-    """A base's name is replaced by its id, so that versions match whatever name they were pushed with."""
+    """Versions on a base. A base's name is replaced by its id, so that versions match whatever name they were
+    pushed with.
+    """
     kept = tx.kept("bases") if isinstance(tx, PreparedReads) else {}
     ids = kept.get((scope, text))
     if ids is None:

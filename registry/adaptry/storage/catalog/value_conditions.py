@@ -66,7 +66,7 @@ def number(term: NumberTerm) -> SearchCondition:
 
 
 def number_range(term: NumberTerm) -> Predicate | None:
-    """The same as a range of the column's index; None if nothing matches."""
+    """A comparison as a range of the column's index; None if nothing matches."""
     value = term.value if term.field in _FLOATS else _whole(term)
     return None if value is None else predicate(_in_range, term.field, term.operator, values=[value])
 
@@ -189,7 +189,7 @@ def _in_evaluation_range(operator: Operator, value: Value) -> ColumnElement[bool
 
 
 def texts_of(name: EvalName) -> Sequence[str]:
-    """The values of `is_measured`."""
+    """The parameters of `is_measured`."""
     return (name.task, name.metric) if name.filter is None else (name.task, name.metric, name.filter)
 
 

@@ -27,7 +27,7 @@ _NEWEST_FIRST = Order((table_of(PostingRow).c.version_id,), is_descending=True)
 
 @dataclass(frozen=True, slots=True)
 class VersionList:
-    """The rows of a selection of one column of keys for which a predicate holds. `is_newest_first`: a list of
+    """The keys in a selection for which a predicate holds. `is_newest_first` is true for a list of
     `postings`, which are read in that order.
     """
 

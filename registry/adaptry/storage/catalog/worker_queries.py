@@ -44,7 +44,9 @@ def of_version(tx: Transaction, version: int, now: datetime) -> tuple[ResidentIn
 def summary(
     tx: Transaction, version: int, now: datetime, limit: int, served_as: str | None
 ) -> ResidentSummary:
-    """How many workers have or had a version, and some of them; under one name, if it is given."""
+    """The number of workers that have or had a version, and some of them; with a name, only those that serve
+    it under this name.
+    """
     has_it = col(ResidentRow.version_id) == version
     if served_as is not None:
         has_it &= col(ResidentRow.served_as) == served_as

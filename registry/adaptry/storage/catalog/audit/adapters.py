@@ -32,7 +32,9 @@ from adaptry.storage.catalog.rows import (
 
 @dataclass
 class AuditContext:
-    """Read once for all adapters: epochs, and renames as (event number, adapter key, old name, new name)."""
+    """Data that is read once for all adapters: epochs, and renames as (event number, adapter key, old name,
+    new name).
+    """
 
     timeline: Timeline = field(default_factory=Timeline)
     renamings: list[tuple[int, int, str, str]] = field(default_factory=list)
@@ -177,7 +179,7 @@ def _names_in_events(name: str, history: AdapterHistory) -> Iterator[IntegrityPr
 def _tombstone_problems(
     tx: Transaction, row: AdapterRow, history: AdapterHistory, shared: AuditContext
 ) -> Iterator[IntegrityProblem]:
-    """Problems of a tombstone: of a deleted adapter, or of the old name of a renamed one."""
+    """Problems of a tombstone, which stands for a deleted adapter or for the old name of a renamed one."""
     for table, what in ((VersionRow, "versions"), (CommitRow, "commits"), (GitRefRow, "branches")):
         if tx.exec(select(func.count()).select_from(table).where(table.adapter_id == row.id)).one():
             yield IntegrityProblem(row.name, f"it is deleted, but still has {what}")
@@ -218,7 +220,7 @@ def _tombstone_problems(
 
 
 def _still_exists(tx: Transaction, renaming: tuple[int, int, str, str]) -> bool:
-    """Whether the renamed adapter was not deleted since; deletion drops its former names."""
+    """Whether the renamed adapter has not been deleted since; a deletion also drops its former names."""
     seq, key, _, _ = renaming
     ended = select(EventRow.seq).where(
         EventRow.adapter_id == key, EventRow.kind == "adapter.deleted", col(EventRow.seq) > seq
@@ -261,8 +263,8 @@ def _aliases(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Itera
 def _moves(
     where: str, happened: Sequence[AuditedEvent], versions_: dict[int, str], floor: int
 ) -> Iterator[IntegrityProblem]:
-    """Each move starts at the target of the previous one, in the next generation; the first is above the
-    floor.
+    """Checks that each move starts at the target of the previous one, in the next generation, and that the
+    first generation is above the floor.
     """
     at: str | None = None
     number: str | None = None
@@ -292,8 +294,8 @@ def _moves(
 
 
 def _metrics(tx: Transaction, row: AdapterRow, history: AdapterHistory) -> Iterator[IntegrityProblem]:
-    """Every logged value must be in an event and in a row, and the search summary must follow from the
-    rows.
+    """Checks that every logged value is in an event and in a row, and that the search summary follows from
+    the rows.
     """
     numbers = dict(
         tx.exec(select(VersionRow.id, VersionRow.number).where(VersionRow.adapter_id == row.id)).all()

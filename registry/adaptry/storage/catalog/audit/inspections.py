@@ -49,7 +49,7 @@ def _of_row(row: InspectionRow) -> Iterator[IntegrityProblem]:
 
 
 def is_close(one: float | None, other: float | None) -> bool:
-    """Whether two norms are equal up to the order of additions."""
+    """Whether two norms are equal, except for errors from a different order of additions."""
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=1e-9)

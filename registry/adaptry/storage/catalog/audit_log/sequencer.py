@@ -85,7 +85,7 @@ class LogState(NamedTuple):
 
 
 class _SealedEnd(NamedTuple):
-    """How many entries are sealed, and the hash of the last."""
+    """The number of sealed entries, and the hash of the last one."""
 
     size: int
     leaf: str | None
@@ -203,8 +203,8 @@ class Sequencer:
 
 
 def _violates_constraint(error: Exception) -> bool:
-    """Whether a driver, or SQLAlchemy, raised it for a row that violates a constraint: all use the name that
-    PEP 249 gives this error.
+    """Whether a driver or SQLAlchemy raised the error because a row violates a constraint. All of them use
+    PEP 249's name for it.
     """
     return any(kind.__name__ == "IntegrityError" for kind in type(error).__mro__)
 
