@@ -20,7 +20,7 @@ from adaptry_cli.arguments import require_usage, validate_options
 from adaptry_cli.command import group
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import collect_pages, format_count, json_option, print_err, print_json, print_out
+from adaptry_cli.output import collect_pages, format_count, json_option, print_err, print_json, print_out
 from adaptry_cli.points_in_time import POINT_IN_TIME
 from adaptry_cli.renamed_option import RenamedOption
 from adaptry_cli.tables import print_table

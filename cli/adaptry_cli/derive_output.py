@@ -24,7 +24,7 @@ from adaptry_cli.arguments import (
     validate_options,
 )
 from adaptry_cli.connection import RegistryOpener, connect_to, suggest_names
-from adaptry_cli.out import format_share, print_err, print_json, print_out, progress
+from adaptry_cli.output import format_share, print_err, print_json, print_out, progress
 from adaptry_cli.warnings import warn
 
 if TYPE_CHECKING:

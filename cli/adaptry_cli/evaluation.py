@@ -17,7 +17,7 @@ from adaptry_cli.arguments import FOLDER, REF, validate_options
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
+from adaptry_cli.output import format_count, json_option, print_err, print_json, print_out, progress
 
 
 @command("eval")

@@ -13,7 +13,7 @@ from adaptry_cli.arguments import QUERY, SEARCH_ORDER
 from adaptry_cli.command import Command, command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import collect_pages, json_option, print_err
+from adaptry_cli.output import collect_pages, json_option, print_err
 from adaptry_cli.version_table import print_versions
 
 QUERY_HELP = """\b

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from adaptry.core.errors import Busy
 from adaptry.storage import device_sign_ins
 from adaptry_api.auth_policy import PUBLIC, app_state_of, guarded_router
-from adaptry_api.oauth.answers import (
+from adaptry_api.oauth.responses import (
     NO_STORE,
     OAUTH_ERRORS,
     OAuthError,

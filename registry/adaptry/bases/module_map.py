@@ -16,7 +16,7 @@ from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.fused_experts import FusedExpert, expert_tensors
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.adapters.tensor_names import is_input_embedding, is_stack_copy, layer_of
-from adaptry.adapters.transformers_loading import LoadedTensor
+from adaptry.adapters.transformers_conversion import LoadedTensor
 from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.parameter_lookup import MissingReason, ParameterNames
 from adaptry.core.lazy_dataclass import dataclass

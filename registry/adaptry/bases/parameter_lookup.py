@@ -21,7 +21,7 @@ from adaptry.adapters.tensor_names import (
     is_output_head,
     is_stack_copy,
 )
-from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
+from adaptry.adapters.transformers_conversion import LoadedTensor, is_converted_on_load, tensors_in_memory
 from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.model_classes import body_attribute
 from adaptry.bases.tied_weights import OWN_EMBEDDINGS

@@ -11,7 +11,7 @@ from typing import Any
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
 from adaptry.adapters.tensor_names import is_buffer, is_output_head, layer_of
-from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
+from adaptry.adapters.transformers_conversion import LoadedTensor, is_converted_on_load, tensors_in_memory
 from adaptry.bases.hf_folder import HfCheckpoint
 from adaptry.bases.parameter_lookup import ParameterNames
 from adaptry.checks.finding_text import format_count, verb_form

@@ -96,7 +96,7 @@ def page(
     limit: int,
 ) -> tuple[PrincipalInfo, ...]:
     """At most `limit` principals after that name, in name order: those that meet all conditions of `which`,
-    and one of `any_of` if there are any. Each of the latter is a query, which walks its own index.
+    and one of `any_of` if there are any. Each of the latter is a query, which scans its own index.
     """
     query = select(PrincipalRow).where(*which).order_by(PrincipalRow.name).limit(limit)
     if after is not None:
