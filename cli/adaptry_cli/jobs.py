@@ -337,7 +337,7 @@ class _Log:
         self._job = job
         self._line = line
         self._page: str | None = None
-        self._printed = 0  # lines of that page
+        self._printed = 0  # the number of lines of that page
 
     def print_new(self) -> None:
         while True:

@@ -33,7 +33,7 @@ Terms of a query:
   A OR B, ( )          either; adjacent terms bind more tightly: a b OR c is (a b) OR c
 
 Without a state: term, active and deprecated versions are found; state:* finds all."""
-_EXCLUDING = re.compile(r"-[^\W\d].|-[\"(]")  # an option of one letter ends after it
+_EXCLUDING = re.compile(r"-[^\W\d].|-[\"(]")  # a short option ends after its letter
 _MARK = "\0"  # a character that arguments never contain
 
 

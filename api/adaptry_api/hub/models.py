@@ -158,7 +158,7 @@ def _item(
         snapshot = repository.snapshot("main") if with_files else None
         about = snapshot.details() if snapshot else repository.details("main")
     except NotFound:
-        return None  # deleted since it was listed
+        return None  # the adapter was deleted after it was listed
     if not set(wanted.filters) <= {*about.tags, about.library, about.pipeline}:
         return None
     if wanted.pipeline not in (None, about.pipeline):

@@ -166,7 +166,7 @@ def _to_measure(found: Sequence[MeasuredVersion]) -> tuple[str, ...]:
     first, *others = found
     lacking = [one for one in others if not one.reason and (one.statistics is None or one.distance is None)]
     if first.reason:
-        lacking = [one for one in lacking if one.statistics is None]  # no distances from it
+        lacking = [one for one in lacking if one.statistics is None]  # has no distances
     elif lacking or first.statistics is None:
         lacking = [first, *lacking]
     return tuple(dict.fromkeys(one.label for one in lacking))

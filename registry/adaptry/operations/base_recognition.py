@@ -196,7 +196,9 @@ def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | N
     if written is None or not _folder_of(adapter):
         return None
     near = _folder_of(adapter)
-    if is_folder(str(given)) and any(_is_same_folder(place, Path(given)) for place in _places(written, near)):
+    if is_folder(str(given)) and any(
+        _is_same_folder(place, Path(given)) for place in _candidate_folders(written, near)
+    ):
         return None  # nothing to compare, so the folder is not read twice
     found = _checkpoints(written, near, {})
     is_one = len({record.id for record in found.values()}) == 1
@@ -214,7 +216,7 @@ def find_config_folder(adapter: Adapter) -> Path | None:
 
 def folders_of_name(adapter: Adapter, name: str) -> tuple[Path, ...]:
     """The folders that the name of a base in an adapter's config may mean, whether or not they exist."""
-    return tuple(_places(name, _folder_of(adapter)))
+    return tuple(_candidate_folders(name, _folder_of(adapter)))
 
 
 def _is_same_folder(one: Path, other: Path) -> bool:
@@ -292,7 +294,7 @@ def _checkpoints(
     were read before.
     """
     found: dict[Path, BaseRecord] = {}
-    for place in _places(written, near):
+    for place in _candidate_folders(written, near):
         try:
             if place in records or place.is_dir():
                 found[place] = _record_in(place, records)
@@ -318,7 +320,7 @@ def _record_in(folder: Path, records: dict[Path, BaseRecord]) -> BaseRecord:
     return records[folder]
 
 
-def _places(written: str, near: Iterable[Path]) -> Iterator[Path]:
+def _candidate_folders(written: str, near: Iterable[Path]) -> Iterator[Path]:
     """The folders that `written` may mean: from the working directory, or from a folder nearby."""
     try:
         named = Path(written).expanduser()

@@ -125,7 +125,7 @@ def issue(
 
 
 def new_secret(kind: str) -> str:
-    """A text in the form of a token, of that kind. Raises `Invalid`."""
+    """A new random secret in the form of a token of that kind. Raises `Invalid`."""
     if not _KIND.fullmatch(kind):
         raise Invalid(f"not a kind of token: {kind[:20]!r} (2 to 8 lower-case letters, such as pat or ci)")
     body = "".join(secrets.choice(_ALPHABET) for _ in range(32))
@@ -187,7 +187,7 @@ def _role_limit(role: str, resources: Sequence[str]) -> Limit:
 
 
 def require_able(principal: PrincipalRecord) -> None:
-    """Raises `Conflict` for a disabled principal: a new token would not work."""
+    """Raises `Conflict` if the principal is disabled, since a new token would not work."""
     if principal.info.disabled_at is not None:
         raise Conflict(
             f"{principal.info.name} is disabled; enable it first: adaptry user enable {principal.info.name}"
@@ -292,7 +292,7 @@ def record_use(catalog: Catalog, used: Mapping[int, datetime]) -> None:
 
 
 def hash_token(secret: str) -> str:
-    """The stored hash of a token, the same for both spellings."""
+    """The hash under which a token is stored; both spellings of a token have the same hash."""
     # 190 random bits need no slow hash: they cannot be guessed.
     return hashlib.sha256(_canonical(secret).encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -87,7 +87,7 @@ class EarlyJoin:
         self._taken: list[Run] = []  # the first bytes of the file, presumably
         self._streamed: IncomingXorb | None = None  # the xorb that is written as it arrives
         self._rest: Callable[[int], Iterator[bytes]] | None = (
-            None  # reads the other bytes, once they are certain
+            None  # reads the other bytes when they are certain
         )
         self._is_cancelled = False
         self._is_taking = True  # bytes of further xorbs
@@ -206,7 +206,7 @@ class EarlyJoin:
         if stored is not None and self._is_wanted():
             self._complete = stored
         elif stored is not None:
-            with suppress(AdaptryError):  # dropped by someone else
+            with suppress(AdaptryError):  # it may have been dropped already
                 self._uploads.drop(stored)
 
     def _append(self, first: Path) -> str | None:

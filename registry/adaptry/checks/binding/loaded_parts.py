@@ -266,7 +266,7 @@ def _unknown_tensors(model: LoadedModel, unlisted: Iterable[ExtraTarget]) -> Ite
 
 
 def _dropped_beside_rows(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | None:
-    """Why PEFT drops it: an embedding whose rows a LoRA trains has another wrapper."""
+    """Why PEFT drops a whole weight: an embedding whose rows a LoRA trains has another wrapper."""
     extra = placed.extra
     path, _, parameter = extra.target.rpartition(".")
     is_wrapped = f"{_TOKEN_ADAPTER}{BASE_LAYER}.{parameter}" in extra.tensor
@@ -300,8 +300,8 @@ def _dropped_rows(model: LoadedModel, placed: ExtraTarget) -> DroppedPart | None
 
 
 def _selects_rows(model: LoadedModel, placed: ExtraTarget) -> bool:
-    """Whether TRAINABLE_TOKENS trains rows of it: it does by default, and if the module is tied to the
-    embedding.
+    """Whether TRAINABLE_TOKENS trains rows of the module: it does so by default, and if the module is tied to
+    the embedding.
     """
     is_default = model.adapter.config.fields.get("target_modules") is None
     path = placed.extra.target.rpartition(".")[0]

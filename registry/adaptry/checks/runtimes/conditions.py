@@ -355,7 +355,7 @@ def _peft_version(subject: CheckSubject) -> tuple[int, ...] | None:
 
 
 def _ratio(served: float, trained: float) -> float | None:
-    """The factor by which it is too strong; None if it is right."""
+    """The factor by which the engine's scale is too large; None if the scale is right."""
     if math.isclose(served, trained, rel_tol=1e-6):
         return None
     return served / trained if trained else math.inf

@@ -51,7 +51,7 @@ class WorkerPool:
         """
         with child_slot():
             while True:
-                worker = self._kept() or _Worker()
+                worker = self._take_idle() or _Worker()
                 try:
                     answer = worker.ask(module, request, limits, arguments)
                 except _WorkerExited:
@@ -64,7 +64,7 @@ class WorkerPool:
                     self._idle.append(worker)
                 return answer
 
-    def _kept(self) -> _Worker | None:
+    def _take_idle(self) -> _Worker | None:
         with self._lock:
             if self._owner != os.getpid():  # after a fork, the workers and their answers belong to the parent
                 self._owner = os.getpid()

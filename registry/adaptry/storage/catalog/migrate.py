@@ -57,7 +57,7 @@ KNOWN = (
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = lazy_pattern(r"\d{4}")
-_FIRST = "adapters"  # a table that every schema has
+_FIRST = "adapters"  # this table is in every schema
 _OWN = "give Adaptry its own database"
 
 

@@ -229,7 +229,7 @@ class Pipeline:
                 raise error_from_result(result)
             if libpq.is_busy():
                 self._wait()
-            libpq.get_result()  # None, which ends it
+            libpq.get_result()  # None ends the results of a statement
             results.append(result)
             self._expected -= 1
             if not self._expected:

@@ -224,8 +224,8 @@ def _sparse(
     """
     if len(terms) > 1:
         windows = None if oldest_first else term_windows(tx, terms)
-        return (windows.reach(maximum), ByTerms(windows)) if windows else None
+        return (windows.nth_key(maximum), ByTerms(windows)) if windows else None
     lister = with_any_term(terms).lister
     assert isinstance(lister, VersionList)
-    reach = lister.reach(tx, maximum)
-    return reach or 0, ByKey(terms[0], oldest_first)
+    nth = lister.nth_key(tx, maximum)
+    return nth or 0, ByKey(terms[0], oldest_first)
