@@ -143,7 +143,7 @@ class RequireGrant(Generic[Granted]):
         self._kind = kind
 
     async def __call__(self, request: Request) -> GrantContext[Granted]:
-        """Raises `Unauthenticated`."""
+        """Verifies the request's grant. Raises `Unauthenticated`."""
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             shown = request.query_params.get("grant", "")

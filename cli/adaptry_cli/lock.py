@@ -69,7 +69,7 @@ def lock(
 
 
 def read_lock(file: Path) -> LockFile:
-    """Raises `NotFound`, `Invalid`, `ProtocolMismatch`."""
+    """Reads a lock file. Raises `NotFound`, `Invalid`, `ProtocolMismatch`."""
     try:
         data = file.read_bytes()
     except FileNotFoundError:

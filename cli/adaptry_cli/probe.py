@@ -112,7 +112,7 @@ def _base_model(running: EngineInfo | None) -> str:
 
 
 def _ask(kind: str) -> QueryLogprobs:
-    """Raises `Invalid` for an engine that is not supported."""
+    """The function that queries this kind of engine. Raises `Invalid` for an engine that is not supported."""
     from adaptry.integrations.engine_test.client import QUERY_BY_ENGINE
 
     if kind not in QUERY_BY_ENGINE:

@@ -158,7 +158,7 @@ def _evidence_line(version: VersionFact, one: EvidenceFact) -> str:
 
 
 def _decision(registry: Registry, what: str) -> PromotionDecision:
-    """Raises `NotFound`, `Invalid`."""
+    """The decision with a number, or in a file. Raises `NotFound`, `Invalid`."""
     if what.isdigit():
         return registry.policies.promotion(int(what)).decision
     from adaptry.core.gates.replay import parse_record

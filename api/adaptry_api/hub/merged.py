@@ -37,7 +37,9 @@ class MergedRepository(Repository):
         self.info = info
 
     def snapshot(self, revision: str) -> Snapshot:
-        """Raises `RevisionNotFound`, `CheckFailed` if the version cannot be merged, or `Withdrawn`."""
+        """The files of the merged model. Raises `RevisionNotFound`, `CheckFailed` if the version cannot be
+        merged, or `Withdrawn`.
+        """
         commit = self._commit(revision)
         number = commit.number or commit.carries
         if number is None:

@@ -34,7 +34,7 @@ class Repository(ABC):
 
     @abstractmethod
     def snapshot(self, revision: str) -> Snapshot:
-        """Raises `RevisionNotFound`."""
+        """The files at a revision. Raises `RevisionNotFound`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ RepositoryLookup = Callable[[HubReader, str], Repository | None]
 
 
 def find_repository(reader: HubReader, id: str, kinds: tuple[RepositoryLookup, ...]) -> Repository:
-    """Raises `NotFound`."""
+    """Finds the repository of that name. Raises `NotFound`."""
     for kind in kinds:
         if (repository := kind(reader, id)) is not None:
             return repository

@@ -210,7 +210,7 @@ class _XorbFinder:
         self._present: set[Digest] = set()
 
     def __call__(self, hash: str) -> StoredXorb:
-        """Raises `NotFound`."""
+        """The xorb with this hash. Raises `NotFound`."""
         piece, name = self._spool.piece_path(hash), self._writer.grant.name
         found = StoredXorb.open(piece) if piece.exists() else self._maps.open_xorb(name, hash)
         for file in found.files - self._present:

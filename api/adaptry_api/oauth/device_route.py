@@ -79,7 +79,7 @@ async def begin_device_sign_in(request: Request) -> Response:
 
 
 def _client_id(text: str) -> str:
-    """Raises `OAuthError`."""
+    """The client's id. Raises `OAuthError`."""
     if len(text) > _MAX_LENGTH or not text.isprintable():
         raise OAuthError(
             "invalid_request", f"client_id must be a name of at most {_MAX_LENGTH} printable characters"

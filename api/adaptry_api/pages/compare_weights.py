@@ -141,7 +141,7 @@ async def stream_weights(request: Request, registry: VisitorsRegistry, ref: Refs
 
 
 def read_weights(registry: Registry, identity: Identity, refs: Sequence[str]) -> WeightsPart:
-    """Raises the registry's errors for versions that the visitor may not read."""
+    """Reads the stored figures. Raises the registry's errors for versions that the visitor may not read."""
     details = registry.versions.details([Ref.parse(text.strip()) for text in refs])
     found = _measured(registry, details)
     to_measure = _to_measure(found)

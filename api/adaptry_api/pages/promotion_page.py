@@ -116,7 +116,7 @@ def show_promotion(
 
 
 def promotion_page(registry: Registry, visitor: Identity, ref: Ref, alias: str) -> PromotionPage:
-    """Raises `NotFound`."""
+    """The data of the promotion page. Raises `NotFound`."""
     version, aliases = registry.versions.get(ref), registry.aliases.list(ref.name)
     current = next((one for one in aliases if one.alias == alias), None)
     decision, obstacle = _decision(registry, version, alias)

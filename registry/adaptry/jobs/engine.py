@@ -184,7 +184,7 @@ def _job_of(workflow: str) -> str:
 
 @contextmanager
 def _database_errors() -> Iterator[None]:
-    """Raises `Unavailable` if the engine's database cannot be reached."""
+    """Translates errors of the engine's database: raises `Unavailable` if it cannot be reached."""
     try:
         yield
     except DBAPIError as error:

@@ -314,7 +314,7 @@ def _only_model(found: Mapping[Path, BaseRecord], written: str) -> tuple[Path, B
 
 
 def _record_in(folder: Path, records: dict[Path, BaseRecord]) -> BaseRecord:
-    """Raises the errors of `fingerprint_folder`."""
+    """The record of the base in a folder. Raises the errors of `fingerprint_folder`."""
     if folder not in records:
         records[folder] = fingerprint_folder(folder)
     return records[folder]

@@ -43,7 +43,7 @@ class RefPattern:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `InvalidRef`."""
+        """Parses a ref or a glob. Raises `InvalidRef`."""
         if _MAGIC.isdisjoint(text):
             ref = Ref.parse(text)
             return cls(str(ref.name), "", ref)

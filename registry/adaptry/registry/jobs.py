@@ -24,7 +24,7 @@ class Jobs(ABC):
 
     @abstractmethod
     def get(self, id: str) -> JobInfo:
-        """Raises `NotFound`."""
+        """Gets a job. Raises `NotFound`."""
 
     @abstractmethod
     def list(

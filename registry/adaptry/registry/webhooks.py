@@ -111,11 +111,11 @@ class Webhooks(ABC):
 
     @abstractmethod
     def get(self, id: int) -> WebhookInfo:
-        """Raises `NotFound`."""
+        """Gets a webhook. Raises `NotFound`."""
 
     @abstractmethod
     def set_enabled(self, id: int, is_enabled: bool) -> WebhookInfo:
-        """Raises `NotFound`."""
+        """Enables or disables a webhook. Raises `NotFound`."""
 
     @abstractmethod
     def remove(self, id: int) -> None:

@@ -66,7 +66,7 @@ def sign_in(catalog: Catalog, user: ConfirmedUser, now: datetime | None = None) 
 
 
 def _begin_session(tx: Transaction, user: ConfirmedUser, now: datetime) -> str:
-    """Raises `PermissionDenied`."""
+    """Begins a session of a confirmed user. Raises `PermissionDenied`."""
     external, principal = _admit(tx, user, now)
     sign_ins.confirm(tx, external, user.refresh_token, now)
     set_actor(tx, Identity(principal.info.name, principal=principal.key))

@@ -178,7 +178,7 @@ def _store_with_role(
 
 
 def _role_limit(role: str, resources: Sequence[str]) -> Limit:
-    """Raises `Invalid`."""
+    """A token's limit to a role on some resources. Raises `Invalid`."""
     if role not in ROLES:
         raise Invalid(f"no role {role[:40]!a} (one of: {', '.join(ROLES)})")
     if not resources:

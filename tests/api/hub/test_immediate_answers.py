@@ -47,7 +47,11 @@ def server(request: pytest.FixtureRequest, start: Callable[..., Server]) -> Serv
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """How requests were answered from memory: after parsing them, or because of equal bytes."""
     ways, answered = dict[str, str](), list[str]()
-    after_parsing, again, send = ImmediateAnswers.__call__, ImmediateAnswers.find_repeated, ImmediateAnswers.send
+    after_parsing, again, send = (
+        ImmediateAnswers.__call__,
+        ImmediateAnswers.find_repeated,
+        ImmediateAnswers.send,
+    )
 
     def noted(way: str, found: FoundAnswer | None) -> FoundAnswer | None:
         if found is not None:

@@ -47,7 +47,9 @@ class StoredXorb:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises `NotFound`, and `CorruptData` if the file was not written by `xorb_trailer`."""
+        """Opens a stored xorb. Raises `NotFound`, and `CorruptData` if the file was not written by
+        `xorb_trailer`.
+        """
         try:
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)

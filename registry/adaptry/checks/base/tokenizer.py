@@ -160,7 +160,7 @@ def _has_whole_embedding(adapter: Adapter) -> bool:
 
 
 def _template(adapter: Adapter) -> Digest | None:
-    """Raises `Invalid`."""
+    """The digest of the adapter's chat template; None if it has none. Raises `Invalid`."""
     sizes = adapter.content.sizes
     for name in chat_template.FILES:
         if name not in sizes:

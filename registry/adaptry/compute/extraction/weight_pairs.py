@@ -60,7 +60,9 @@ Facts = Mapping[str, Any]
 def pair_weights(
     base: HfCheckpoint, base_facts: Facts, tuned: HfCheckpoint, tuned_facts: Facts
 ) -> WeightPairs:
-    """Raises `Unsupported` (names in memory unknown), `CheckFailed` (not of one architecture)."""
+    """Pairs the weights of a base and its fine-tune. Raises `Unsupported` if the names in memory are unknown,
+    and `CheckFailed` if the two do not have the same architecture.
+    """
     kind = str(tuned_facts.get("model_type") or "")
     if is_converted_on_load([kind], tuned.tensors):
         raise Unsupported(

@@ -93,7 +93,7 @@ def text(value: object) -> str | None:
 
 
 def measured(**fields: object) -> EvidenceValue:
-    """Raises `Invalid` with the field that is wrong."""
+    """A measured value. Raises `Invalid` with the field that is wrong."""
     return validated(EvidenceValue, None, **fields)
 
 

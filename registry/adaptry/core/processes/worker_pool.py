@@ -105,7 +105,9 @@ class _Worker:
                 raise
 
     def ask(self, module: str, request: bytes, limits: ProcessLimits, arguments: Sequence[str]) -> bytes:
-        """Raises `ProcessFailed` and `ProcessTimeout`, after which the worker cannot be used."""
+        """Sends a request and returns the answer. Raises `ProcessFailed` and `ProcessTimeout`, after which
+        the worker cannot be used.
+        """
         document = {"module": module, "arguments": arguments, "seconds": limits.seconds}
         order = json.dumps(document | {"memory": limits.memory, "size": len(request)}).encode()
         timeout = wall_clock_limit(limits)

@@ -32,7 +32,7 @@ class VerifierKey:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `Invalid`."""
+        """Parses a verifier key. Raises `Invalid`."""
         name, _, rest = text.strip().partition("+")
         id_hex, _, encoded = rest.partition("+")
         data = _decode_base64(encoded)

@@ -22,7 +22,7 @@ class RetentionPolicy:
     best: BestMetric | None = None
 
     def __post_init__(self) -> None:
-        """Raises `Invalid`."""
+        """Checks the policy. Raises `Invalid`."""
         if self.last is not None and self.last < 1:
             raise Invalid("keep_last must be at least 1; None keeps every checkpoint")
         if self.best is not None and self.best[1] not in ("min", "max"):

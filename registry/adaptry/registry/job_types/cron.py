@@ -29,7 +29,7 @@ class Cron:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `Invalid`."""
+        """Parses a cron expression. Raises `Invalid`."""
         words = text.split()
         if len(words) != len(_FIELDS):
             raise Invalid(f"not a schedule: {text[:80]!a} ({GRAMMAR})")

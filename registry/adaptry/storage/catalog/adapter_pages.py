@@ -76,7 +76,7 @@ class AdapterPosition:
 
 
 def page(tx: Reads, scope: ReadScope, listing: Listing, cursor: str | None, limit: int) -> Page[AdapterInfo]:
-    """Raises `Invalid` for a cursor of another listing."""
+    """A page of the listing. Raises `Invalid` for a cursor of another listing."""
     if scope.namespaces is None and listing.sort == "name" and not listing.reverse:
         return page_by_name(tx, listing.namespace, cursor, limit)
     after = None if cursor is None else _decode(listing, cursor)

@@ -158,7 +158,7 @@ class GroupCommit:
         return len(self._queue)
 
     def _take_turn(self) -> None:
-        """Raises `Unavailable`."""
+        """Waits until it is this writer's turn. Raises `Unavailable`."""
         with self._lock:
             if not self._is_taken:
                 self._is_taken = True

@@ -62,7 +62,9 @@ _OWN = "give Adaptry its own database"
 
 
 def migrate(database: DatabaseDialect) -> None:
-    """Raises `ProtocolMismatch` for a newer schema, `Conflict` for another program's database."""
+    """Updates the schema of a catalog. Raises `ProtocolMismatch` for a newer schema, `Conflict` for another
+    program's database.
+    """
     if database.has_schema(KNOWN[-1]):
         return
     with database.readers.connect() as connection:

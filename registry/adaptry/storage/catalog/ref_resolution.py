@@ -31,7 +31,9 @@ class ResolvedRef:
     versions: tuple[Columns, ...]
 
     def version(self, selector: Selector) -> Columns | None:
-        """Raises `Conflict` for a digest prefix that several versions share."""
+        """The version that the selector means. Raises `Conflict` for a digest prefix that several versions
+        share.
+        """
         if len(self.versions) > 1:
             assert isinstance(selector, ByDigest)
             raise Conflict(

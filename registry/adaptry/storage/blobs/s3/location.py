@@ -41,7 +41,7 @@ class S3Location:
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises `Invalid`, with the expected form."""
+        """Parses a URL such as `s3://bucket/prefix`. Raises `Invalid`, with the expected form."""
         parts = urlsplit(url)
         prefix = parts.path.strip("/")
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
