@@ -42,8 +42,8 @@ REPORT_VALUES = 60_000
 
 
 class ParseSlots:
-    """How many documents a server checks in child processes at once: two of any kind, and one base record,
-    which can be large.
+    """The number of documents that a server checks in child processes at once: two of any kind, and one base
+    record, which can be large.
     """
 
     def __init__(self) -> None:

@@ -59,7 +59,7 @@ def etag_response(request: Request, value: BaseModel | FrozenValue, etag: str | 
 
 
 def etag_json(request: Request, body: bytes, etag: str | None = None) -> Response:
-    """The same for a value that is already JSON."""
+    """Like `etag_response`, for a value that is already JSON."""
     tag = f'"{etag}"' if etag else _tag(body)
     headers = {"ETag": tag, "Cache-Control": _CACHE_CONTROL}
     if has_current(request, tag):

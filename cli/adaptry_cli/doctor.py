@@ -162,8 +162,9 @@ def _disk_space(folder: Path) -> DoctorResult:
 
 
 def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
-    """If the registry's files are in a bucket: whether it can be used, and which features its server
-    lacks."""
+    """Checks the bucket, if the registry's files are in one: whether it can be used, and which features its
+    server lacks.
+    """
     try:
         missing = missing_blob_capabilities(folder, url)
     except AdaptryError as error:

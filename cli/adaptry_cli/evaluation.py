@@ -143,8 +143,8 @@ def eval_(
 
 
 def _place_of(registry: Registry, version: VersionInfo, base: str | None, *, is_needed: bool) -> str | None:
-    """Where lm-eval finds the base: the folder that was passed, or one on this machine that has the version's
-    base. If it is needed now, stored weights are fetched.
+    """The location where lm-eval finds the base: the folder that was passed, or one on this machine that has
+    the version's base. If it is needed now, stored weights are fetched.
     """
     from adaptry.core.errors import NotFound
     from adaptry.operations.base_registry import folders_of, open_base

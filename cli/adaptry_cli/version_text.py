@@ -177,7 +177,7 @@ def detail_text(event: Event) -> str:
 
 
 def _brief(text: str) -> str:
-    """With digests cut short."""
+    """The value with digests cut short."""
     return _DIGEST.sub(r"sha256:\1", text)
 
 

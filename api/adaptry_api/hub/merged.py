@@ -107,7 +107,7 @@ def merged_repository(reader: HubReader, id: str) -> Repository | None:
 
 
 def merged_even_empty(reader: HubReader, id: str) -> MergedRepository | None:
-    """The same for an adapter that may be empty; its merged model then has no revision."""
+    """Like `merged_repository`, for an adapter that may be empty; its merged model then has no revision."""
     if not id.lower().endswith(MERGED):
         return None
     found = adapter_even_empty(reader, id[: -len(MERGED)])

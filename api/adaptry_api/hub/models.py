@@ -58,7 +58,9 @@ class ListingFilter:
 
 @dataclass(frozen=True, slots=True)
 class ListingCursor:
-    """Where a listing continues: after the first `passed` items of the registry's page at `cursor`."""
+    """The position where a listing continues: after the first `passed` items of the registry's page at
+    `cursor`.
+    """
 
     cursor: str | None = None
     passed: int = 0

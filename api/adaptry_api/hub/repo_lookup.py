@@ -75,7 +75,7 @@ def refuse_other_case(reader: HubReader, id: str) -> Repository | None:
 
 
 def hub_reader(request: Request, identity: Identity) -> HubReader:
-    """For an authenticated caller."""
+    """The reader of repositories for an authenticated caller."""
     state = app_state_of(request)
     caches = cast(HubCaches, request.app.state.hub_caches)
     return HubReader(

@@ -162,7 +162,7 @@ class Snapshot:
 
     @property
     def is_cacheable(self) -> bool:
-        """Whether it may be used again until the catalog changes, and takes little memory."""
+        """Whether the snapshot may be used again until the catalog changes, and takes little memory."""
         return self.depends_on_catalog and len(self.files) <= MAX_CACHED_FILES
 
     def file(self, path: str) -> RepositoryFile:

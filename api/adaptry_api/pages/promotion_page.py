@@ -215,6 +215,8 @@ def _decision(
 def workers_with(
     registry: Registry, name: AdapterName, number: int, alias: str | None = None
 ) -> ResidentSummary:
-    """How many workers may serve a version, under any name or as an alias, and the first of them."""
+    """The number of workers that may serve a version, under any name or as an alias, and the first of
+    them.
+    """
     served_as = f"{name}@{alias}" if alias is not None else None
     return registry.workers.resident_summary(Ref.parse(f"{name}@{number}"), _WORKERS, served_as)

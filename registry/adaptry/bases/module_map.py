@@ -284,7 +284,9 @@ def _mark_renamed_modules(
 def _mark_renamed_vectors(
     missing: Iterable[ExtraWeight], reasons: dict[str, MissingReason], names: ParameterNames
 ) -> None:
-    """The same for biases and norms, if the base has such vectors as long in the same layer."""
+    """Like `_mark_renamed_modules`, for biases and norms, if the base has vectors of the same length in the
+    same layer.
+    """
     held = {(layer_of(tensor.name), tensor.shape) for tensor in names.tensors.values()}
     for extra in missing:
         is_vector = extra.kind in ("bias", "norm") and reasons[extra.target].kind == "absent"

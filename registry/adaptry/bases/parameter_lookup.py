@@ -170,7 +170,9 @@ class ParameterNames:
         )
 
     def _is_own_embedding(self, name: str) -> bool:
-        """Whether it is an embedding with a name that has this meaning only in models of this type."""
+        """Whether the name belongs to an embedding whose name has this meaning only in models of this
+        type.
+        """
         return name.endswith(OWN_EMBEDDINGS.get(self.model_type, ())) if self.model_type else False
 
     def _prefixed(self, parameter: str) -> Iterator[str]:

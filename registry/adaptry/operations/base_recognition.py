@@ -54,7 +54,7 @@ class RecognisedBase:
 
     @property
     def is_of_config(self) -> bool:
-        """Whether it was found in the folder that the adapter's config names."""
+        """Whether the base was found in the folder that the adapter's config names."""
         return self.folder is not None and self.written is not None
 
     def sentence(self, namespace: str) -> str | None:
@@ -189,7 +189,7 @@ def declared_base(adapter: Adapter) -> RecognisedBase:
 
 
 def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | None:
-    """For an adapter in a folder: the base in the local folder that its config names, for comparison with the
+    """The base in the local folder that the config of an adapter in a folder names, for comparison with the
     `given` base. None if there is no such folder, if it is the given one, or if the path leads to several.
     """
     written = adapter.config.base_name
@@ -206,7 +206,7 @@ def base_in_config_folder(adapter: Adapter, given: Path | str) -> BaseRecord | N
 
 
 def find_config_folder(adapter: Adapter) -> Path | None:
-    """For an adapter in a folder: the folder with the model that its config names, if it exists. Raises
+    """The folder with the model that the config of an adapter in a folder names, if it exists. Raises
     `Conflict` if there are several models.
     """
     written, near = adapter.config.base_name, _folder_of(adapter)

@@ -234,7 +234,9 @@ def _why_incomplete(folders: Iterable[Path]) -> str:
 
 
 def _named_folders(adapter: Adapter, name: str) -> tuple[Path, ...]:
-    """Where the name in a config may lead, if it is a path or a repository in the Hub's cache."""
+    """The folders to which the name in a config may lead, if it is a path or a repository in the Hub's
+    cache.
+    """
     return (*folders_of_name(adapter, name), *hub_snapshots(name))
 
 

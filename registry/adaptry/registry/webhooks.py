@@ -95,7 +95,9 @@ class WebhookDelivery(Value):
 
 
 class Webhooks(ABC):
-    """For holders of `webhook.manage` in the namespace; for other callers, a webhook does not exist."""
+    """Manages webhooks, for holders of `webhook.manage` in the namespace; for other callers, a webhook does
+    not exist.
+    """
 
     @abstractmethod
     def add(self, request: WebhookRequest) -> CreatedSecret:

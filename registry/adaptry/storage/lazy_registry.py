@@ -36,7 +36,9 @@ _LOCK_TIMEOUT = 30.0  # seconds for another process that holds the database's lo
 
 
 class LazyRegistry(Registry):
-    """For the user of the folder, who reads everything. `open_whole` opens the same registry."""
+    """The registry as the folder's user sees it, who may read everything. `open_whole` opens the same
+    registry.
+    """
 
     def __init__(
         self, catalog: Path, readers: PreparedReaders, lock: FileLock, open_whole: Callable[[], Registry]

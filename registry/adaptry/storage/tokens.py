@@ -133,7 +133,7 @@ def new_secret(kind: str) -> str:
 
 
 def to_hub_token(secret: str) -> str:
-    """The same token for clients of the Hub that check its prefix."""
+    """The same token in the form that clients of the Hub accept, which check its prefix."""
     return _HUB + _canonical(secret)
 
 

@@ -119,7 +119,7 @@ def files_beside(folder: Path) -> dict[str, Path]:
 
 
 def merge_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
-    """The same bytes in as few runs as possible."""
+    """Merges adjacent runs, so that the same bytes have as few runs as possible."""
     found: list[Run] = []
     for run in runs:
         last = found[-1] if found else None

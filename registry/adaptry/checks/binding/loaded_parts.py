@@ -92,7 +92,9 @@ def _dropped_module(model: LoadedModel, target: TargetTensor) -> DroppedPart | N
 
 
 def _other_numbers(model: LoadedModel, target: TargetTensor, own: str) -> str | None:
-    """How rank or scale of a LoRA's module differ from those that PEFT looks up by its name in the model."""
+    """The difference between the rank or scale of a LoRA's module and those that PEFT looks up by its name in
+    the model.
+    """
     if model.adapter.spec.method != "lora":
         return None
     module = target.module

@@ -338,8 +338,8 @@ def _extras(subject: CheckSubject, chosen: Callable[[ExtraWeight], bool]) -> Con
 
 
 def is_embedding_copy(extra: ExtraWeight) -> bool:
-    """Whether it is the copy of an embedding or head that PEFT saves with an update; others replace the
-    base's weight.
+    """Whether the weight is the copy of an embedding or head that PEFT saves with an update; others replace
+    the base's weight.
     """
     is_table = extra.kind == "saved_embedding" and extra.target.split(".")[-2] in _TABLES
     return is_table and ".base_layer." in extra.tensor

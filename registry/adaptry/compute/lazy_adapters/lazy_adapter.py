@@ -49,7 +49,9 @@ class ParentAdapter:
         return self.base_name or (self.base.id.brief if self.base else "no base")
 
     def recipe_entry(self) -> Json:
-        """How a recipe identifies it: its revision, else the digests of its weights and config."""
+        """The entry that identifies the parent in a recipe: its revision, or else the digests of its weights
+        and config.
+        """
         if self.revision is not None:
             return {"revision": str(self.revision)}
         adapter = self.written or self.adapter

@@ -108,7 +108,7 @@ def require_values(values: Iterable[EvidenceValue], label: str) -> tuple[Evidenc
 
 
 def downsample(curve: Sequence[EvidenceValue], maximum: int) -> list[EvidenceValue]:
-    """At most `maximum` points of a curve, evenly chosen; the last one is included."""
+    """Returns at most `maximum` points of a curve, evenly chosen; the last one is included."""
     if len(curve) <= maximum:
         return list(curve)
     chosen = (

@@ -154,7 +154,7 @@ class GroupCommit:
 
     @property
     def waiting(self) -> int:
-        """How many writers wait for their turn."""
+        """The number of writers that wait for their turn."""
         return len(self._queue)
 
     def _take_turn(self) -> None:

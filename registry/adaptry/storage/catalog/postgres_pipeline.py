@@ -98,7 +98,7 @@ class Pipeline:
         self.is_usable = True
 
     def send(self, statement: ServerStatement, values: Sequence[Buffer | None]) -> None:
-        """The same for a prepared statement."""
+        """Like `send_text`, for a prepared statement."""
         if not self._is_ready:
             self._get_ready()
         self.is_usable = False

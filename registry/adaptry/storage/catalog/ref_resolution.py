@@ -137,7 +137,7 @@ def by_digest() -> Selection:
 
 @lru_cache(maxsize=64)
 def _selection_of(kinds: tuple[type[Selector], ...]) -> CombinedSelection:
-    """The same for several refs; the column `at` is the place of each."""
+    """Like `_selection`, for several refs; the column `at` is the place of each."""
     parts = []
     for at, kind in enumerate(kinds):
         part = _selection(kind, f"_{at}").subquery(f"ref_{at}")  # SQLite allows a limit only in a subquery

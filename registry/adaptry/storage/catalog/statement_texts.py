@@ -116,7 +116,7 @@ def statement(build: Callable[[], S]) -> PreparedStatement[S]:
 
 
 def sized_statement(*stored: int) -> Callable[[Callable[[int], S]], SizedStatement[S]]:
-    """The same for a function of the number of parameters; texts are stored for these numbers."""
+    """Like `statement`, for a function of the number of parameters; texts are stored for these numbers."""
     return lambda build: SizedStatement(_name_of(build), build, stored)
 
 

@@ -105,7 +105,7 @@ def is_lost(row: WorkerRow, now: datetime) -> bool:
 
 
 def label_of(row: WorkerRow) -> str:
-    """The same as `WorkerRecord.label`; for this package."""
+    """Like `WorkerRecord.label`, for a row; only for this package."""
     return _record(row).label
 
 

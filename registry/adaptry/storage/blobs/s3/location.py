@@ -83,7 +83,9 @@ class S3Location:
 
     @property
     def encryption_headers(self) -> dict[str, str]:
-        """The same for clients that write by presigned URL: the headers that the signature covers."""
+        """The headers that request encryption, for clients that write by presigned URL; the signature covers
+        them.
+        """
         parameters = {
             "x-amz-server-side-encryption": self.sse,
             "x-amz-server-side-encryption-aws-kms-key-id": self.kms_key,
