@@ -235,7 +235,7 @@ def verify(
 
 
 def _detail(entry: AuditEntry) -> str:
-    """What changed, or why it was denied, on one line."""
+    """The change, or the reason for a denial, on one line."""
     if entry.reason is not None:
         return entry.reason
     was = ", ".join(f"{name} {value}" for name, value in (entry.before or {}).items())

@@ -137,7 +137,7 @@ class Identity:
 
     @property
     def namespaces(self) -> tuple[str, ...]:
-        """`read_resources` as text."""
+        """The resources in `read_resources`, as text."""
         return tuple(map(str, self.read_resources))
 
     @property

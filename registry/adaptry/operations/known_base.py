@@ -222,7 +222,7 @@ def _id_in(folder: Path) -> Digest | None:
 
 
 def _why_incomplete(folders: Iterable[Path]) -> str:
-    """What the first of the folders that exists lacks, in parentheses; empty if none exists."""
+    """The reason why the first existing folder is incomplete, in parentheses; empty if no folder exists."""
     for folder in filter(Path.is_dir, folders):
         try:
             fingerprint_folder(folder)

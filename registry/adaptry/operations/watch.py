@@ -102,7 +102,7 @@ class RefWatcher:
     """`next_changes` returns what changed since the previous call; the first call returns all refs."""
 
     def __init__(self, registry: Registry, patterns: Sequence[str]) -> None:
-        """Raises `InvalidRef`."""
+        """Parses the refs. Raises `InvalidRef`."""
         self._registry = registry
         self._patterns = tuple(map(RefPattern.parse, patterns))
         self._adapters = tuple(dict.fromkeys(pattern.adapters for pattern in self._patterns))

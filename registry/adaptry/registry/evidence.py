@@ -93,7 +93,7 @@ class WithdrawalResult(Value):
 
 
 class Evidence(ABC):
-    """What was measured of versions."""
+    """Measurements of versions."""
 
     @abstractmethod
     def add(self, ref: Ref, file: EvidenceFile) -> EvidenceAddition:

@@ -13,7 +13,7 @@ from adaptry.registry.records import Page
 
 
 class Jobs(ABC):
-    """Jobs by id."""
+    """Jobs and schedules: submitting, listing, cancelling and retrying jobs."""
 
     @abstractmethod
     def submit(self, order: JobOrder) -> JobInfo:

@@ -81,7 +81,7 @@ class LazyRegistry(Registry):
             return None
 
     def __getattr__(self, name: str) -> object:
-        """Any other role."""
+        """Any other role of the registry, which is then opened as a whole."""
         if name not in Registry.__annotations__:
             raise AttributeError(f"a registry has no role {name!r}")
         return _Role(self, name)

@@ -219,7 +219,7 @@ def _store(
 
 
 def check_name(name: str) -> None:
-    """Raises `Invalid`."""
+    """Checks the name of a token. Raises `Invalid`."""
     if not 1 <= len(name) <= 96 or not name.isprintable():
         raise Invalid("a token needs a name of 1 to 96 printable characters")
 

@@ -114,7 +114,7 @@ def file_beside(xorb: Path, key: str) -> Path:
 
 
 def files_beside(folder: Path) -> dict[str, Path]:
-    """These files in a folder of xorbs, by key."""
+    """The files with bytes of xorbs in a folder, by key."""
     return {path.name.removeprefix(_JOINED): path for path in folder.glob(f"{_JOINED}*")}
 
 

@@ -121,7 +121,7 @@ def _omitted_modules(plan: ExtractPlan) -> Iterator[ComputedModule]:
 
 
 def _key(each: TargetChoice, plan: ExtractPlan) -> str:
-    """Its name in the file: for a module with a LoRA, PEFT has the bias one level deeper."""
+    """The bias's name in the file: for a module with a LoRA, PEFT has the bias one level deeper."""
     weight = each.weight
     has_lora = each.kind == "bias" and any(other.weight.path == weight.path for other in plan.lora)
     return f"{PREFIX}{weight.path}.{'base_layer.' if has_lora else ''}{weight.parameter}"

@@ -64,7 +64,7 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 
 def mappings(value: object) -> Iterator[Mapping[str, Any]]:
-    """Those items of a list that are mappings. (`Any`: JSON.)"""
+    """The items of a list that are mappings. (`Any`: JSON.)"""
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
 
 

@@ -67,7 +67,7 @@ class LogCheckpoint:
         return f"{self.origin}\n{self.size}\n{_encode_base64(self.root)}\n"
 
     def sign(self, seed: bytes) -> str:
-        """The signed note."""
+        """Signs the checkpoint; returns the note."""
         key = VerifierKey(self.origin, ed25519.public_key(seed))
         signature = _encode_base64(key.id + ed25519.sign(seed, self.body.encode()))
         return f"{self.body}\n— {key.name} {signature}\n"

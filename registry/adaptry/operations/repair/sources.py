@@ -113,7 +113,7 @@ class RegistrySource(RepairSource):
 
 
 class BundleSource(RepairSource):
-    """A bundle file."""
+    """A source of intact bytes in a bundle file."""
 
     def __init__(self, path: Path, bundle: Bundle) -> None:
         super().__init__(str(path))

@@ -130,7 +130,7 @@ def _fits_of(parsed: Query) -> list[tuple[FitsTerm, bool]]:
 
 @dataclass(slots=True)
 class _Budget:
-    """What a request may still read: candidates, and verdicts until a moment."""
+    """The limits of what a request may still read: a number of candidates, and verdicts until a moment."""
 
     candidates: int
     verdicts: int = MAX_VERDICTS

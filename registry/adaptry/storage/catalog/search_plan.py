@@ -85,7 +85,7 @@ def few_versions(
 
 
 def matching(tx: Reads, keys: Sequence[int], conditions: Sequence[SearchCondition]) -> Sequence[int]:
-    """Those of the versions that meet all conditions."""
+    """The given versions that meet all conditions."""
     if not keys:
         return ()
     predicates = [one_of(tx, _V.id, keys), *(one.test for one in conditions)]

@@ -71,7 +71,7 @@ class Ordering:
     def after(
         self, positions: Iterable[SearchPosition], position: SearchPosition | None
     ) -> list[SearchPosition]:
-        """Those of the positions that come after one, in this order."""
+        """The positions that come after a given one in this order."""
         if position is None:
             return self.sorted(positions)
         ordered = self.sorted([one for one in positions if one.key != position.key] + [position])
