@@ -123,7 +123,7 @@ class EventTexts:
             return kept[1]
         end = f": at {batch.seq}\nid: {batch.seq}\n\n"
         text = ("".join(map(self._of_event, batch.items)) + end).encode()
-        if len(text) <= _MAX_BATCH_BYTES:  # a larger one is what one listener missed
+        if len(text) <= _MAX_BATCH_BYTES:  # a larger batch is what a single listener missed
             if len(self._batches) >= _BATCHES:
                 self._batches.clear()
             self._batches[id(batch)] = batch, text  # keeps the object alive, so that no other has its `id`

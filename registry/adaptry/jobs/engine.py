@@ -173,12 +173,12 @@ class WorkflowEngine:
 
 
 def _workflow_id(job: UnfinishedJob) -> str:
-    """The engine's id of this try of a job."""
+    """The engine's id for this attempt at a job."""
     return f"{job.id}.{job.attempts}"
 
 
 def _job_of(workflow: str) -> str:
-    """The job of a workflow id."""
+    """The job that a workflow id belongs to."""
     return workflow.partition(".")[0]
 
 

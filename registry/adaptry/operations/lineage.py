@@ -124,7 +124,7 @@ _Related = Callable[[VersionDetail], Iterable[Digest]]
 
 @dataclass
 class _Traversal:
-    """One walk over revisions: each is read and expanded once, and at most `remaining` of them."""
+    """One traversal of revisions: each is read and expanded once, and at most `remaining` of them."""
 
     registry: Registry
     related: _Related

@@ -79,7 +79,7 @@ class LogCheckpoint:
         origin, size, root, *_ = *body.split("\n"), "", "", ""
         decoded = _decode_base64(root)
         if not origin or not _SIZE.fullmatch(size) or decoded is None or len(decoded) != 32:
-            raise Invalid("not a checkpoint (expected a name, a number of entries and a root, a line each)")
+            raise Invalid("not a checkpoint (expected three lines: a name, a number of entries and a root)")
         return cls(origin, int(size), decoded)
 
     @classmethod

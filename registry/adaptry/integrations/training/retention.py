@@ -14,7 +14,7 @@ BestMetric = tuple[str, Literal["min", "max"]]
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Keeps the `last` newest checkpoints (None: all), and the best by `best`, for example ("eval_loss",
+    """Keeps the `last` newest checkpoints (None: all), and the best one by `best`, for example ("eval_loss",
     "min").
     """
 
