@@ -43,9 +43,8 @@ from adaptry.storage.webhooks.sender import sending_webhooks
 KEEP = timedelta(days=30)
 _PURGE_INTERVAL = 600.0
 _BATCH = 100  # jobs enqueued per round
-_QUEUED_PER_STEP = (
-    8  # jobs of one namespace that the engine receives, for each step that the runners run at once
-)
+# How many jobs of one namespace the engine holds for each step that runs at the same time.
+_QUEUED_PER_STEP = 8
 _PURGE_BATCH = 200
 _MIN_STEP_MEMORY = 64 << 20  # bytes; every step process takes more
 POLL_SQLITE = 0.2

@@ -34,9 +34,8 @@ from adaptry.storage.catalog.rights import encode_rights
 
 _LOG = logging.getLogger("adaptry.jobs")
 _DEATHS = 3  # deaths of a step's process after which the step fails
-_MAX_ATTEMPTS = (
-    9  # tries of a step that cannot reach a store: over half a minute, long enough for its restart
-)
+# How often a step that cannot reach a store is tried: for over half a minute, so the store can restart.
+_MAX_ATTEMPTS = 9
 _UPDATE_INTERVAL = 1.0  # seconds between two progress updates in the catalog
 GONE: Mapping[str, Any] = {"gone": True}
 """The result of a step whose job has ended."""
@@ -44,9 +43,7 @@ GONE: Mapping[str, Any] = {"gone": True}
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """The reason why a try failed, the number of tries allowed for that reason, and the number of seconds
-    before the second try.
-    """
+    """Why a step failed, how many tries that reason allows, and the pause in seconds before the second."""
 
     fault: JobFailure
     tries: int = 1

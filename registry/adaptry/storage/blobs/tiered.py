@@ -154,7 +154,9 @@ class TieredBlobs(BlobStore):
         return True
 
     def _kept(self, digest: Digest, coming: Iterator[bytes]) -> Iterator[bytes]:
-        """The pieces, which are cached once all were read; an unwritable cache is ignored."""
+        """Yields the pieces, and caches the blob once all pieces were read; a cache that cannot be written is
+        ignored.
+        """
         with self._cache.staging(self.new_key()) as staged:
             is_kept = True
             try:
