@@ -18,7 +18,7 @@ from adaptry.core.errors import Conflict, CorruptData, DigestMismatch, NotFound,
 from adaptry.storage.blobs.local import LocalBlobs
 from adaptry.storage.blobs.store import BlobStore, StagedBlob, UploadUrl
 
-_SPARED = 600.0
+_MIN_AGE = 600.0
 """Seconds for which a read blob stays even in a full cache, since a caller may have its path."""
 
 
@@ -192,7 +192,7 @@ class TieredBlobs(BlobStore):
         for read_at, size, digest in sorted(found):
             if total <= self.limit:
                 return
-            if now - _SPARED < read_at <= now + _SPARED:
+            if now - _MIN_AGE < read_at <= now + _MIN_AGE:
                 continue
             self._cache.delete(digest)  # including one read in the "future": the clock was ahead then
             total -= size
