@@ -17,7 +17,7 @@ from adaptry.bases.quantised.packed_weight import CODES, PackedPart, PackedWeigh
 from adaptry.core.lazy_dataclass import dataclass
 
 _SCALES = ("weight_scale_inv", "weight_scale")
-_OTHER_PARTS = (
+_BESIDE = (
     "weight_zero_point", "weight_g_idx", "weight_shape", "weight_global_scale", "weight_scale_2",
     "input_scale", "input_global_scale", "input_zero_point",
 )  # fmt: skip
@@ -113,7 +113,7 @@ def compressed_tensors(name: str, files: CheckpointTensors) -> PackedWeight | No
     codes = files.tensors[name]
     if not mark or len(codes.shape) != 2:
         return None
-    parts = files.parts(name, stem, (*_SCALES, *_OTHER_PARTS))
+    parts = files.parts(name, stem, (*_SCALES, *_BESIDE))
     if codes.dtype == "U8":
         shape = (codes.shape[0], 2 * codes.shape[1])
         return PackedWeight(f"{stem}.weight", "compressed-tensors", 4, shape, parts)
@@ -137,7 +137,7 @@ def scaled_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight | None
     codes = files.tensors[name]
     if not mark or codes.dtype not in _EIGHT_BITS:
         return None
-    parts = files.parts(name, stem, (*_SCALES, *_OTHER_PARTS))
+    parts = files.parts(name, stem, (*_SCALES, *_BESIDE))
     if not set(_SCALES) & parts.keys():
         return None
     return PackedWeight(name, _EIGHT_BITS[codes.dtype], 8, codes.shape, parts)
