@@ -107,8 +107,8 @@ class Envelope:
 
 
 def _detail(scope: Scope) -> str:
-    """The sentence about an unexpected error: a migration that a newer program has made meanwhile may have
-    taken away what this server's statements name.
+    """The sentence about an unexpected error. One possible cause is a migration by a newer program, which has
+    removed something that this server's statements name.
     """
     try:
         scope["app"].state.adaptry.catalog.schema()

@@ -34,7 +34,7 @@ class FairThreads:
         self._threads = anyio.CapacityLimiter(math.inf)
 
     async def run(self, tenant: str, work: Callable[[], Result]) -> Result:
-        """The result of `work`, run in a thread when it is the tenant's turn, or its error."""
+        """Runs `work` in a thread when it is the tenant's turn. Returns its result or raises its error."""
         await self._acquire(tenant)
         try:
             return await to_thread.run_sync(work, limiter=self._threads)

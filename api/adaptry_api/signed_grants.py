@@ -22,7 +22,7 @@ from adaptry.core.refs import AdapterName
 from adaptry.core.settings import read_secret
 
 _SECRET_BYTES = 32
-_LONGEST = 4096
+_MAX_LENGTH = 4096
 _NOT_OURS = "this upload's grant was not issued by this server; start the upload again"
 
 
@@ -61,7 +61,7 @@ class GrantSigner:
         """The grant in `text`. Raises `Unauthenticated` if it is of another kind, altered or expired."""
         serializer = self._serializer(kind)
         try:
-            document = serializer.loads(text if len(text) <= _LONGEST else "")
+            document = serializer.loads(text if len(text) <= _MAX_LENGTH else "")
             grant = kind.model_validate(document)
         except (BadData, ValueError):
             raise Unauthenticated(_NOT_OURS) from None

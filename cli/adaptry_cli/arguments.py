@@ -100,7 +100,7 @@ class SourceParam(_CompletedParam):
 
 
 class _WordParam(_CompletedParam):
-    """An argument that stays a string, with its completion."""
+    """An argument whose value stays a string, with completion."""
 
     name = "text"
 
@@ -167,7 +167,7 @@ def required_folder(text: str) -> Path:
 
 
 def base_source(text: str) -> Path | str:
-    """A base as a call names it: a folder, or a name or id in the registry. Raises `InvalidRef`."""
+    """The base that an argument names: a folder, or a name or id in the registry. Raises `InvalidRef`."""
     return Path(text).expanduser() if is_folder_path(text, of_base=True) else text
 
 
@@ -177,7 +177,7 @@ def parse_named(text: str) -> Source:
 
 
 def parse_metrics(pairs: Sequence[str]) -> dict[str, float]:
-    """`accuracy=0.91` and the like. Raises `Invalid`."""
+    """Parses metrics such as `accuracy=0.91`. Raises `Invalid`."""
     found: dict[str, float] = {}
     for pair in pairs:
         name, equals, text = pair.rpartition("=")
@@ -207,7 +207,9 @@ def require_usage(condition: bool, sentence: str) -> None:
 
 
 def parse_parameters(pairs: tuple[str, ...]) -> dict[str, object]:
-    """`density=0.3` and the like: a number, true or false, else text. Raises `Invalid`."""
+    """Parses parameters such as `density=0.3`: each value is a number, true or false, or otherwise a text.
+    Raises `Invalid`.
+    """
     found: dict[str, object] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")

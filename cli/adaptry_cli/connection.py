@@ -45,8 +45,8 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def reading_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that lists or pulls: the registry in a folder is a `LazyRegistry`.
-    (`Any`: each command has its arguments.)
+    """Like `registry_option`, for a command that lists or pulls: the registry in a folder is a
+    `LazyRegistry`. (`Any`: each command has its arguments.)
     """
 
     @_where
@@ -58,7 +58,7 @@ def reading_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def creating_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that creates a missing registry, except with `--dry-run`. (`Any`:
+    """Like `registry_option`, for a command that creates a missing registry, except with `--dry-run`. (`Any`:
     each command has its arguments.)
     """
 
@@ -89,7 +89,7 @@ def pushing_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cleanup_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that frees space: without `--dry-run`, it also works on a full
+    """Like `registry_option`, for a command that frees space: without `--dry-run`, it also works on a full
     disk. (`Any`: each command has its arguments.)
     """
 
@@ -102,7 +102,7 @@ def cleanup_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def lazy_registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """As `registry_option`, for a command that may need no registry: passes `connected`, which opens it.
+    """Like `registry_option`, for a command that may need no registry: passes `connected`, which opens it.
     (`Any`: each command has its arguments.)
     """
 

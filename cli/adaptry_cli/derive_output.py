@@ -132,8 +132,9 @@ def require_destination(target: OutputTarget) -> None:
 
 
 def write_result(lazy_adapter: LazyAdapter, target: OutputTarget, connected: RegistryOpener) -> DerivedResult:
-    """Computes the adapter and writes it to its destination. Raises what `derived_output.write_result`
-    raises."""
+    """Computes the adapter and writes it to its destination. Raises the errors of
+    `derived_output.write_result`.
+    """
     from adaptry.operations import derived_output
 
     if target.destination is None:

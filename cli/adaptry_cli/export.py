@@ -201,7 +201,7 @@ def _push(
     subject: str | None,
     as_json: bool,
 ) -> None:
-    """Repaired if a runtime is given, and pushed as an OCI artifact."""
+    """Repairs the adapter if a runtime is given, and pushes it as an OCI artifact."""
     from adaptry.compute.exporting.artifact_layout import build_artifact
     from adaptry.compute.exporting.export import prepare_export
     from adaptry.compute.exporting.oci.reference import OciReference

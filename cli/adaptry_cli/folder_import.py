@@ -20,7 +20,7 @@ from adaptry_cli.tables import print_table
 def import_from_folder(
     registry: Registry, folder: Path, namespace: str, base: str | None, dry_run: bool, as_json: bool
 ) -> int:
-    """Imports the adapters, and prints each result; returns how many failed."""
+    """Imports the adapters, and prints each result. Returns how many failed."""
     scan = scan_folder(folder)
     plan = plan_import(scan, namespace)
     results: list[VersionImport] = []

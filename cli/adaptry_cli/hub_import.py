@@ -82,7 +82,7 @@ def _print_outcome(done: ImportResult) -> None:
 
 
 def _shown(done: ImportResult) -> dict[str, object]:
-    """For programs: the repository and commit, the adapter, and the outcome."""
+    """The result as JSON for programs: the repository and commit, the adapter, and the outcome."""
     version = done.imported.pushed.version if done.imported else None
     return {
         "repository": done.candidate.ref.repository,

@@ -105,7 +105,9 @@ def _inspect_several(connected: RegistryOpener, sources: Sequence[Source], as_js
 
 
 def _spec_or_scan(connected: RegistryOpener, source: Source) -> Spec | FolderScan:
-    """An adapter's spec, or the adapters below a folder that is not one. Raises as `open_input`."""
+    """An adapter's spec, or the adapters below a folder that is not one. Raises the errors of
+    `open_input`.
+    """
     try:
         return open_input(connected, source).adapter.spec
     except (NotFound, Unsupported):

@@ -75,7 +75,7 @@ def _list_adapters(
     is_by_name = not as_json and order in (None, "name") and not reverse
 
     def page(cursor: str | None, count: int) -> Page[AdapterInfo] | ListedPage:
-        listed = registry.list_quickly(namespace, cursor, count) if is_by_name else None
+        listed = registry.try_list(namespace, cursor, count) if is_by_name else None
         if listed is not None:
             return listed
         return registry.adapters.list(namespace, cursor, count, sort=order or "name", reverse=reverse)

@@ -34,8 +34,8 @@ def ls(registry: Registry, namespace: str, limit: int, as_json: bool) -> None:
     """List a namespace's members, and the user who is accountable for it."""
     last: list[NamespaceMembers] = []
 
-    def fetch(cursor: str | None, most: int) -> Page[GrantInfo]:
-        page = registry.grants.members(namespace, cursor, most)
+    def fetch(cursor: str | None, maximum: int) -> Page[GrantInfo]:
+        page = registry.grants.members(namespace, cursor, maximum)
         last[:] = [page]
         return Page(items=page.members, next=page.next)
 

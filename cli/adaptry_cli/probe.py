@@ -100,7 +100,7 @@ def probe(
 def _running(
     url: str, declared: Runtime | None, base_model: str | None, key: str | None
 ) -> EngineInfo | None:
-    """The engine's own report; None if options declare everything."""
+    """The engine's report about itself; None if the options declare everything."""
     from adaptry.integrations.engine_probe import probe_engine
 
     return None if declared and base_model else probe_engine(url, settings_for(None).ca_bundle, key)

@@ -21,7 +21,7 @@ from adaptry_cli.tables import print_table
 _NO_LIMIT = "unlimited"
 
 
-class _Unlimited(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
+class _OrUnlimited(click.ParamType):  # type: ignore[type-arg]  # subscriptable since click 8.5
     """A parameter type that also accepts `unlimited`. (`Any`: click's own.)"""
 
     def __init__(self, limited: click.ParamType) -> None:  # type: ignore[type-arg]  # as above
@@ -75,10 +75,10 @@ def ls(registry: Registry, as_json: bool) -> None:
 
 @quota.command("set")
 @_subject_options
-@click.option("--bytes", "size", type=_Unlimited(SIZE), metavar="SIZE", help="Stored files, such as 500GB.")
-@click.option("--versions", type=_Unlimited(WholeNumber(0)), metavar="N", help="Versions of all adapters.")
-@click.option("--uploads", type=_Unlimited(WholeNumber(0)), metavar="N", help="Uploads open at once.")
-@click.option("--requests", type=_Unlimited(WholeNumber(1)), metavar="N", help="Requests per minute.")
+@click.option("--bytes", "size", type=_OrUnlimited(SIZE), metavar="SIZE", help="Stored files, such as 500GB.")
+@click.option("--versions", type=_OrUnlimited(WholeNumber(0)), metavar="N", help="Versions of all adapters.")
+@click.option("--uploads", type=_OrUnlimited(WholeNumber(0)), metavar="N", help="Uploads open at once.")
+@click.option("--requests", type=_OrUnlimited(WholeNumber(1)), metavar="N", help="Requests per minute.")
 @administered_registry
 @json_option
 def set_(
@@ -149,7 +149,9 @@ def _print(found: Iterable[QuotaInfo]) -> None:
 
 
 def _used(quota: QuotaInfo, used: str, limit: str) -> str:
-    """`3 of 10`; only the limit for a quota of all names, since use is counted for each name."""
+    """Use and limit, such as `3 of 10`. For a quota of all names, only the limit, since use is counted for
+    each name.
+    """
     return limit if quota.name == EVERY else f"{used} of {limit}"
 
 

@@ -174,7 +174,7 @@ def compare_running(
 
 
 def _detect_engine(url: str, declared: Runtime | None, key: str | None) -> EngineInfo:
-    """The running engine; declared values precede what the engine reports."""
+    """The running engine. Declared values take precedence over what the engine reports."""
     from adaptry.checks.runtimes import Runtime
     from adaptry.integrations.engine_probe import EngineInfo, probe_engine
 

@@ -40,7 +40,7 @@ def state_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def set_state(
     registry: Registry, ref: Ref, state: State, reason: str, successor: str | None, as_json: bool
 ) -> None:
-    """Changes a version's state and prints the new one. Raises what `version_state.change_state` raises."""
+    """Changes a version's state and prints the new one. Raises the errors of `version_state.change_state`."""
     changed = change_state(
         registry, ref, validate_options(StateChange, state=state, reason=reason, successor=successor)
     )

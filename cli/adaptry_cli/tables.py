@@ -83,12 +83,12 @@ def lay_out(
         if number in shown
     }
     while True:
-        widths = _shrunk({number: natural[number] for number in shown}, shortest, width)
+        widths = _shrink_widths({number: natural[number] for number in shown}, shortest, width)
         if _total(widths) <= width:
             break
         candidate = next((number for number in may_drop if number in shown), None)
         if candidate is None:
-            widths = _shrunk(widths, dict.fromkeys(shortest, _SHORTEST_LEFT), width)
+            widths = _shrink_widths(widths, dict.fromkeys(shortest, _SHORTEST_LEFT), width)
             break
         shown.remove(candidate)
         dropped.append(candidate)
@@ -173,7 +173,7 @@ def terminal_width() -> int | None:
     return None
 
 
-def _shrunk(widths: dict[int, int], shortest: Mapping[int, int], width: int) -> dict[int, int]:
+def _shrink_widths(widths: dict[int, int], shortest: Mapping[int, int], width: int) -> dict[int, int]:
     """Column widths after shrinking the widest shrinkable column repeatedly until all fit."""
     widths = dict(widths)
     while _total(widths) > width:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from adaptry.registry.interface import Registry
-from adaptry.registry.workers import MOST_PROBLEMS, WorkerGoneRequest, WorkerInfo
+from adaptry.registry.workers import MAX_PROBLEMS, WorkerGoneRequest, WorkerInfo
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
@@ -110,8 +110,8 @@ def show(registry: Registry, name: str, owner: str | None, as_json: bool) -> Non
         problem = problems.pop(one.served_as) if explains else None
         facts += [(one.served_as, resident_text(one, is_current, problem))]
     facts += [(name, f"problem: {reason}") for name, reason in problems.items()]
-    if len(found.problems) == MOST_PROBLEMS and not found.problems[-1].served_as.startswith("("):
-        facts += [("more", f"a report has at most {MOST_PROBLEMS} problems; there may be others")]
+    if len(found.problems) == MAX_PROBLEMS and not found.problems[-1].served_as.startswith("("):
+        facts += [("more", f"a report has at most {MAX_PROBLEMS} problems; there may be others")]
     print_facts(facts)
 
 

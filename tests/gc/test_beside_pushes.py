@@ -73,9 +73,9 @@ class Standing:
         """Until it stands still, or has ended."""
         os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
-    def reached(self, patience: float = 60) -> bool:
+    def reached(self, timeout: float = 60) -> bool:
         """Whether it stands or has ended, after so many seconds at most."""
-        self._watcher.join(patience)
+        self._watcher.join(timeout)
         return not self._watcher.is_alive()
 
     def answer(self) -> str:

@@ -90,7 +90,7 @@ class AdapterRepository(Repository):
         return format.weights if format and (commit.number or commit.carries) else None
 
     def _version(self, commit: CommitInfo) -> Ref | None:
-        """The version with the same weights as a commit."""
+        """The version that has the same weights as the commit."""
         number = commit.number or commit.carries
         return Ref(self.info.name, Number(number)) if number else None
 
@@ -122,12 +122,12 @@ class AdapterRepository(Repository):
 
 
 def has_commit(commits: Commits, info: AdapterInfo) -> bool:
-    """Whether any branch or tag leads to files; if not, a base of the same name is found instead."""
+    """Whether any branch or tag has files; if none has, a base of the same name is found instead."""
     return info.versions > 0 or any(found.digest != EMPTY.digest for found in commits.references(info.name))
 
 
 def adapter_repository(reader: HubReader, id: str) -> Repository | None:
-    """The adapter of that name, if it has a commit and may be read."""
+    """The adapter of that name, if it has a commit and the caller may read it."""
     found = adapter_even_empty(reader, id)
     return found if found is not None and found.has_commit else None
 

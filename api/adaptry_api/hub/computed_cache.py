@@ -15,12 +15,12 @@ Value = TypeVar("Value")
 
 
 class ComputedCache(Generic[Value]):
-    """Values by digest, of at most `most` total weight; above it, all are dropped. Safe for use by any
+    """Values by digest, of at most `maximum` total weight; above it, all are dropped. Safe for use by any
     thread.
     """
 
-    def __init__(self, most: int, weigh: Callable[[Value], int] = lambda value: 1) -> None:
-        self._most = most
+    def __init__(self, maximum: int, weigh: Callable[[Value], int] = lambda value: 1) -> None:
+        self._most = maximum
         self._weigh = weigh
         self._lock = Lock()
         self._weight = 0

@@ -48,7 +48,7 @@ class MergedRepository(Repository):
         require_usable(version)
         merged_models = self._reader.merged_models
         inputs = merged_models.inputs_of(self._reader.registry, version)
-        merged = _Merged(version, inputs, merged_models.describe(inputs))
+        merged = _MergedVersion(version, inputs, merged_models.describe(inputs))
         if _OWN_ID.fullmatch(revision) and revision not in (merged.id, commit.id):
             raise self._absent(revision)
 
@@ -85,7 +85,7 @@ class MergedRepository(Repository):
             f" {self.info.name} as the revision, such as v1"
         )
 
-    def _about(self, merged: _Merged, commit: CommitInfo) -> RepositoryDetails:
+    def _about(self, merged: _MergedVersion, commit: CommitInfo) -> RepositoryDetails:
         base = merged.inputs.base_name
         named = (f"base_model:{base}", f"base_model:finetune:{base}") if "/" in base else ()
         return RepositoryDetails(
@@ -113,7 +113,7 @@ def merged_even_empty(reader: HubReader, id: str) -> MergedRepository | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Merged:
+class _MergedVersion:
     version: VersionInfo
     inputs: ModelInputs
     model: ModelDescription

@@ -98,7 +98,8 @@ def _unwanted(
     name: AdapterName,
     branch: str,
 ) -> Mapping[str, str | None]:
-    """The same as `excluded_files`; all files, if the client would repeat a refused announcement endlessly.
+    """Like `excluded_files`, but returns all files if the client would otherwise repeat a refused
+    announcement endlessly.
 
     Raises the errors of `excluded_files`, `require_some_kept` and `require_weights_kept`, and `TooLarge` if
     the branch cannot hold the announced files.

@@ -34,7 +34,7 @@ ROUTES = hub_router()
 _FRAMES = "application/x-ndjson"
 
 
-class _Framed(GuardedRoute):
+class _FramedRoute(GuardedRoute):
     """Answers with a frame if the token that the upload was begun with was revoked or has expired since."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -52,7 +52,7 @@ class _Framed(GuardedRoute):
         return framed
 
 
-class _FramedHubRoute(HubRoute, _Framed):
+class _FramedHubRoute(HubRoute, _FramedRoute):
     """A route of the Hub with such frames."""
 
 

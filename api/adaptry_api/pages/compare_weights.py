@@ -48,11 +48,11 @@ from adaptry_api.pages.weight_figures import (
 ROUTES = page_router()
 WEIGHTS = "/-/compare/weights"
 KIND = "weight-statistics"
-MOST = 6
+MAX_VERSIONS = 6
 """Maximum number of versions that one page compares."""
 _EXAMINED_JOBS = 50
-_EVERY = 2.0
-Refs = Annotated[list[str], Query(max_length=MOST)]
+_POLL_SECONDS = 2.0
+Refs = Annotated[list[str], Query(max_length=MAX_VERSIONS)]
 
 
 class MeasuredVersion(BaseModel):
@@ -134,7 +134,7 @@ async def stream_weights(request: Request, registry: VisitorsRegistry, ref: Refs
     part = LivePart(
         "weights_part.html",
         lambda registry, identity: read_weights(registry, identity, ref),
-        _EVERY,
+        _POLL_SECONDS,
         lambda value: not cast(WeightsPart, value).is_waiting,
     )
     return stream_part(request, part)

@@ -23,16 +23,16 @@ class EventSentence:
     tone: str = "plain"
 
 
-def recent_events(events: Events, most: int) -> tuple[Event, ...]:
-    """The last remarkable events that the caller may read, newest first, among the registry's last few
+def recent_events(events: Events, maximum: int) -> tuple[Event, ...]:
+    """The last notable events that the caller may read, newest first, among the registry's last few
     hundred.
     """
     newest = events.read(None, 1).seq
     found = events.read(max(0, newest - _LOOKED_BACK), _LOOKED_BACK).items
-    return remarkable(reversed(found))[:most]
+    return notable_events(reversed(found))[:maximum]
 
 
-def remarkable(events: Iterable[Event]) -> tuple[Event, ...]:
+def notable_events(events: Iterable[Event]) -> tuple[Event, ...]:
     """The events without those that only accompany a push."""
     return tuple(event for event in events if event.kind not in _UNREMARKABLE)
 

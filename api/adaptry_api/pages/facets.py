@@ -17,7 +17,7 @@ from adaptry.core.query_terms import DATE_FIELDS, DIGEST_FIELDS, NUMBER_FIELDS, 
 from adaptry.registry.records import VersionInfo
 from adaptry.registry.versions import Versions
 from adaptry_api.auth_policy import Visitor, VisitorsRegistry, app_state_of
-from adaptry_api.pages.facet_counts import FIELDS, MOST_COUNTED, query_term
+from adaptry_api.pages.facet_counts import FIELDS, MAX_COUNTED, query_term
 from adaptry_api.pages.page_responses import render_part
 from adaptry_api.pages.page_routes import page_router
 from adaptry_api.route_threads import searches
@@ -41,7 +41,7 @@ def show_facets(
     """Facets of up to 10,000 matches."""
     part = app_state_of(request).facet_counter.count(registry.versions, visitor, q.strip())
     return render_part(
-        request, "Counts", "facets.html", part, {"address": search_address, "most": MOST_COUNTED}
+        request, "Counts", "facets.html", part, {"address": search_address, "most": MAX_COUNTED}
     )
 
 

@@ -28,7 +28,7 @@ from adaptry_api.routes.events import STREAM
 OVER = "event: over\ndata: over\n\n"
 """The message after which a page does not connect again (`hx-sse:close="over"`)."""
 SIGNED_OUT_PART = "signed_out_part.html"
-_PAUSE = 1.0
+_RETRY_DELAY = 1.0
 """Minimum number of seconds between two computations for one stream."""
 
 
@@ -72,7 +72,7 @@ async def _changes(request: Request, part: LivePart) -> AsyncIterator[str]:
             if part.is_over(value):
                 yield OVER
                 return
-            await sleep(_PAUSE)
+            await sleep(_RETRY_DELAY)
             news = await state.event_broadcaster.next_events(identify, after, 1, part.every, NameFilter(()))
         except Unauthenticated:
             yield signed_out_messages(request)

@@ -57,7 +57,7 @@ class PromotionRights(BaseModel):
 
 
 class PromotionPage(BaseModel):
-    """A move of `alias` to `version` that has not been made, and what decides it.
+    """A planned move of `alias` to `version`, and the facts that decide whether it is allowed.
 
     `current` is the alias now, None if it does not exist. `decision` is what `aliases.move` would decide for
     the visitor; None if that cannot be decided, with the reason in `obstacle`. `approvals` are those of this
@@ -85,7 +85,7 @@ class PromotionPage(BaseModel):
 
     @property
     def is_there(self) -> bool:
-        """Whether the alias is at the version already."""
+        """Whether the alias already points at the version."""
         return self.current is not None and self.current.digest == self.version.digest
 
     @property

@@ -28,8 +28,8 @@ from adaptry_api.sign_in.provider import OpenIdProvider
 
 ROUTES = page_router()
 CALLBACK = f"{PROVIDER_SIGN_IN}/callback"
-_COOKIE, _SECONDS, _LONGEST = "adaptry_sign_in", 600, 4096
-_Text = Annotated[str | None, Query(max_length=_LONGEST)]
+_COOKIE, _SECONDS, _MAX_COOKIE = "adaptry_sign_in", 600, 4096
+_Text = Annotated[str | None, Query(max_length=_MAX_COOKIE)]
 
 
 class BegunSignIn(BaseModel, frozen=True):
@@ -94,7 +94,9 @@ def _begun(request: Request) -> BegunSignIn:
     """Raises `Unauthenticated`."""
     text = request.cookies.get(_cookie_name(request), "")
     try:
-        found = BegunSignIn.model_validate(_serializer(request).loads(text if len(text) <= _LONGEST else ""))
+        found = BegunSignIn.model_validate(
+            _serializer(request).loads(text if len(text) <= _MAX_COOKIE else "")
+        )
     except (BadData, ValidationError):
         found = None
     if found is None or found.until <= time.time():

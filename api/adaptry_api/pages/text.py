@@ -84,7 +84,7 @@ def plain_text(value: object) -> str:
 
 
 def brief_text(value: object) -> str:
-    """The same, with numbers as people read them and digests cut to twelve digits."""
+    """Like `plain_text`, with numbers as people read them, and digests cut to twelve digits."""
     text = format_number(value) if isinstance(value, float) else plain_text(value)
     return _DIGEST.sub(lambda found: found[0][: len("sha256:") + 12], text)
 

@@ -17,9 +17,9 @@ from adaptry.core.errors import Invalid, PermissionDenied
 from adaptry.core.stack_ref import weight_suffix
 from adaptry.registry import protocol
 from adaptry.registry.inference import (
-    LONGEST_MODEL,
-    LONGEST_TOKEN,
     MAX_AGE,
+    MAX_MODEL,
+    MAX_TOKEN,
     InferenceDecision,
     InferenceRequest,
 )
@@ -84,12 +84,12 @@ def _model(document: object) -> str:
     if any(key != "model" and key.casefold() == "model" for key in names):
         raise Invalid("the request has two keys `model` that differ only in upper and lower case")
     model = names.get("model")
-    if not isinstance(model, str) or not 1 <= len(model) <= LONGEST_MODEL:
-        raise Invalid(f"the request names no model, or one of more than {LONGEST_MODEL} characters")
+    if not isinstance(model, str) or not 1 <= len(model) <= MAX_MODEL:
+        raise Invalid(f"the request names no model, or one of more than {MAX_MODEL} characters")
     return model
 
 
 def _token(request: Request) -> SecretStr:
     """The token of the request's sender; an invalid one if the request has no token."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return SecretStr(token.strip()[:LONGEST_TOKEN] if scheme.lower() == "bearer" else "")
+    return SecretStr(token.strip()[:MAX_TOKEN] if scheme.lower() == "bearer" else "")

@@ -11,7 +11,9 @@ from adaptry_cli.demo.tasks import DemoTask
 
 @dataclass(frozen=True, slots=True)
 class PeftComparison:
-    """How many elements of the weights differ, of how many; and the largest difference of a logit."""
+    """The number of elements of the weights that differ, the number of all elements, and the largest
+    difference of a logit.
+    """
 
     different: int
     weights: int

@@ -28,7 +28,7 @@ FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
 PLAIN_FLOATS = frozenset({"F32", "F16", "BF16"})
 """Dtypes in which weights are merged."""
 
-_LARGEST_HERE = 32 << 10  # bytes: 20 ms of processor time at worst
+_MAX_IN_PROCESS = 32 << 10  # bytes: 20 ms of processor time at worst
 _MAX_RANK = 8
 _MAX_DIM = 1 << 31
 _NAME = lazy_pattern(r"[\x21-\x7e]{1,512}")
@@ -117,7 +117,7 @@ def parse_header(
     raw: bytes, size: int, label: str, limits: HeaderLimits = ADAPTER_LIMITS
 ) -> SafetensorsHeader:
     """Like `read_header`, from the header's bytes; `size` is that of the whole file."""
-    if len(raw) <= _LARGEST_HERE:
+    if len(raw) <= _MAX_IN_PROCESS:
         return parse_in_process(raw, size, label, limits)
     from adaptry.adapters.header_process import parse_in_child
 

@@ -48,7 +48,7 @@ GRAMMAR = (
 MAX_LENGTH = 1024
 MAX_TERMS = 32
 MAX_DEPTH = 8
-_KEPT = 64  # queries
+_CACHE_SIZE = 64  # queries
 
 _TOKEN = re.compile(r'[()]|-(?=\()|-?(?:[^\s"()]|"[^"]*")+')
 _OPERATORS = ("OR", "AND", "NOT")
@@ -113,7 +113,7 @@ def parse(text: str, now: datetime | None = None) -> Query:
     return _parsed_once(text) or _parsed(text, now or datetime.now(UTC))
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _parsed_once(text: str) -> Query | None:
     """The parsed query, cached since a request parses it several times. None if it depends on the time."""
     found = _parsed(text, datetime.now(UTC))

@@ -210,7 +210,7 @@ def _store_files(context: JobContext, model: _Model, files: Sequence[OutputFile]
         stored = [pool.submit(store, file) for file in files]
         errors = [error for each in stored if (error := each.exception()) is not None]
     for error in errors:
-        if not isinstance(error, _Stopped):
+        if not isinstance(error, _OtherThreadFailed):
             raise error
     return tuple(each.result() for each in stored)
 
@@ -288,7 +288,7 @@ def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], f
     )
 
 
-class _Stopped(Exception):
+class _OtherThreadFailed(Exception):
     """Another thread failed."""
 
 
@@ -303,12 +303,12 @@ class _MergeProgress:
         self._is_stopped = False
 
     def follow(self, computed: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-        """Yields the chunks of one file unchanged. Raises `_Stopped`."""
+        """Yields the chunks of one file unchanged. Raises `_OtherThreadFailed`."""
         for data in computed:
             yield data
             with self._lock:
                 if self._is_stopped:
-                    raise _Stopped
+                    raise _OtherThreadFailed
                 self._done += len(data)
                 self._context.progress("merging", self._done, self._size)
 

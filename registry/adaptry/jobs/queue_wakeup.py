@@ -11,7 +11,7 @@ import threading
 
 _THREADS = "queue-worker-"
 """The beginning of the names of DBOS's queue threads. Other threads wait on the same event."""
-_PAUSE = 0.03
+_DELAY = 0.03
 _AGAIN = 0.25
 """Seconds between a wake-up and the check for work, and between that and another check. Often several
 wake-ups come at once, and DBOS counts a step that it has taken as running, or one that has ended as ended,
@@ -50,7 +50,7 @@ class QueueWakeup:
             with self._changed:
                 is_woken = self._changed.wait_for(lambda: is_set() or self._calls != seen, timeout)
                 if is_woken:
-                    self._changed.wait_for(is_set, _PAUSE)
+                    self._changed.wait_for(is_set, _DELAY)
                 self._seen.state = (self._calls, is_woken)
             return is_set()
 

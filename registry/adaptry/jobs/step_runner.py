@@ -34,8 +34,10 @@ from adaptry.storage.catalog.rights import encode_rights
 
 _LOG = logging.getLogger("adaptry.jobs")
 _DEATHS = 3  # deaths of a step's process after which the step fails
-_TRIES = 9  # tries of a step that cannot reach a store: over half a minute, long enough for its restart
-_EVERY = 1.0  # seconds between two progress updates in the catalog
+_MAX_ATTEMPTS = (
+    9  # tries of a step that cannot reach a store: over half a minute, long enough for its restart
+)
+_UPDATE_INTERVAL = 1.0  # seconds between two progress updates in the catalog
 GONE: Mapping[str, Any] = {"gone": True}
 """The result of a step whose job has ended."""
 
@@ -77,7 +79,7 @@ class StepRunner:
         """Runs a step unless it has a result already. Returns the result; `{"fault": …}` if the step failed,
         `GONE` if its job has ended or another attempt has begun."""
         with self.capacity.reserve(memory):
-            for tried in range(1, _TRIES + 1):
+            for tried in range(1, _MAX_ATTEMPTS + 1):
                 outcome = self._try_step(id, step)
                 if not isinstance(outcome, _Failure):
                     return outcome
@@ -156,7 +158,7 @@ class StepRunner:
         return outcome or dict(GONE)
 
     def _run_traced(self, request: StepRequest) -> StepResult | _Failure | None:
-        """The same as `_run_process`, in a tracing span that contains the process's own spans."""
+        """Like `_run_process`, in a tracing span that contains the process's own spans."""
         attributes = {"adaptry.job.kind": request.kind, "adaptry.job.step": request.step.partition("-")[0]}
         with tracing.span("job step", attributes, seconds=tracing.STEP_SECONDS) as span:
             span.detail({"adaptry.job": request.job, "adaptry.job.attempt": request.attempt})
@@ -206,7 +208,9 @@ class StepRunner:
         if outcome.code == ProtocolMismatch.code and (newer := self._newer_database()):
             self.newer_database = newer
             threading.Event().wait()  # a runner of the new version takes the step over from this one
-        return _Failure(outcome, _TRIES, 1.0) if outcome.code == Unavailable.code else _Failure(outcome)
+        return (
+            _Failure(outcome, _MAX_ATTEMPTS, 1.0) if outcome.code == Unavailable.code else _Failure(outcome)
+        )
 
     def _record_result(self, request: StepRequest, outcome: StepResult) -> dict[str, Any]:
         result = {**outcome.result}
@@ -294,7 +298,7 @@ class _ProgressLog:
                 job_steps.report(tx, request.job, request.step, request.attempt, *stage)
 
     def _flush_if_due(self) -> None:
-        if time.monotonic() - self._flushed_at >= _EVERY:
+        if time.monotonic() - self._flushed_at >= _UPDATE_INTERVAL:
             self._flushed_at = time.monotonic()
             self.flush()
 

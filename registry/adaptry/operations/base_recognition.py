@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BaseSource = BaseClaim | Path | str
 """A caller's base: a claim, a folder, or a name or id in the registry."""
 
-_LONGEST_NAME = 512
+_MAX_NAME = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ def declared_base(adapter: Adapter) -> RecognisedBase:
     resolved here.
     """
     written = adapter.config.base_name
-    is_name = written is not None and not is_folder(written) and len(written) <= _LONGEST_NAME
+    is_name = written is not None and not is_folder(written) and len(written) <= _MAX_NAME
     return RecognisedBase(BaseClaim(name=written) if is_name else None, written=written)
 
 
@@ -237,7 +237,7 @@ def unserved_reason(pushed: PushResult, base: RecognisedBase) -> str | None:
 
 def bind_versions(versions: Versions, ref: Ref, base: Digest, *, each: bool = False) -> list[VersionDetail]:
     """Binds the version `ref` to a registered base; with `each`, all versions of the adapter that declare the
-    same base and are not bound yet. Raises what `Versions.bind_base` raises.
+    same base and are not bound yet. Raises the errors of `Versions.bind_base`.
     """
     first = versions.get(ref)
     chosen = [first]
@@ -312,7 +312,7 @@ def _only_model(found: Mapping[Path, BaseRecord], written: str) -> tuple[Path, B
 
 
 def _record_in(folder: Path, records: dict[Path, BaseRecord]) -> BaseRecord:
-    """Raises what `fingerprint_folder` raises."""
+    """Raises the errors of `fingerprint_folder`."""
     if folder not in records:
         records[folder] = fingerprint_folder(folder)
     return records[folder]

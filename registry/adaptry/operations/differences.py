@@ -15,7 +15,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.registry.records import VersionInfo
 
 # Config fields that are compared as part of the spec.
-_SAID_BY_SPEC = frozenset(["peft_type", "base_model_name_or_path", "task_type", "peft_version"])
+_IN_SPEC = frozenset(["peft_type", "base_model_name_or_path", "task_type", "peft_version"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def _modules(spec: Spec) -> dict[str, str]:
 
 
 def _of_configs(before: DiffSide, after: DiffSide) -> Iterator[tuple[str, str, str]]:
-    for key in sorted((before.config.keys() | after.config.keys()) - _SAID_BY_SPEC):
+    for key in sorted((before.config.keys() | after.config.keys()) - _IN_SPEC):
         if _is_set(before.config, key) or _is_set(after.config, key):
             yield f"config {key}", _config_text(before.config, key), _config_text(after.config, key)
 

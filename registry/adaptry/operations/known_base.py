@@ -77,7 +77,7 @@ class KnownBase:
 
 
 def find_common_base(connected: RegistryOpener, sources: Sequence[ParentSource]) -> KnownBase:
-    """The base of all adapters. Raises what `find_known_base` raises, and `CheckFailed` if they differ."""
+    """The base of all adapters. Raises the errors of `find_known_base`, and `CheckFailed` if they differ."""
     found = [find_known_base(connected, source) for source in sources]
     first = found[0]
     for other in found[1:]:

@@ -78,7 +78,7 @@ def _hint_of_ref(registry: Registry, ref: Ref) -> str:
 
 
 def _names(adapters: Adapters, name: AdapterName) -> Iterable[str]:
-    """Names of the same namespace, then of any."""
+    """Names in the same namespace, then in all namespaces."""
     for namespace in (name.namespace, None):
         yield from (str(info.name) for info in adapters.list(namespace, None, _PAGE).items)
 

@@ -21,7 +21,7 @@ RecallOutcome = Literal["dropped", "unloaded", "serving", "unknown", "gone"]
 
 
 class WorkerRecallStatus(Value):
-    """The outcome for a worker and a name, since `at`, if that is known.
+    """The outcome of a recall for a worker and a name; `at` is the time since when it holds, if known.
 
     `last` is the worker's last report about the version, at `reported_at` or, if its engine is not answering,
     earlier; `gone` is set for the outcome `gone`.

@@ -54,8 +54,8 @@ _TRANSLATED = ("operation", "inputs", "modules", "whole_weights")
 
 
 def _source(registry: Registry, number: int, entry: Json) -> str:
-    """How a recipe names this input: any of its names with its digest. Raises `NotFound`, `Unsupported`, and
-    `ValueError` if the entry is not ours.
+    """The source by which a recipe names this input: any of its names, with its digest. Raises `NotFound`,
+    `Unsupported`, and `ValueError` if the entry is not ours.
     """
     if "revision" not in entry:
         raise Unsupported(

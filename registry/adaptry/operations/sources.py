@@ -134,8 +134,8 @@ def with_configured_base(parent: ParentAdapter, given: Path | str | None) -> Par
 def open_gguf(
     path: Path, base: Callable[[], BaseRecord | None], label: str | None = None
 ) -> ParentAdapter | None:
-    """The GGUF LoRA at `path`, or in that folder, in PEFT's layout, or None. Raises what
-    `open_gguf_as_peft` raises.
+    """The GGUF LoRA at `path`, or in that folder, in PEFT's layout, or None. Raises the errors of
+    `open_gguf_as_peft`.
     """
     from adaptry.compute.foreign_layouts.gguf_lora import open_gguf_as_peft
     from adaptry.compute.foreign_layouts.gguf_reader import find_gguf

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import Page, VersionInfo
 
 
-LONGEST_KEY = 512
+MAX_KEY = 512
 """Characters of a base's name or id in a request."""
 
 

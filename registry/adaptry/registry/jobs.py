@@ -60,8 +60,8 @@ class Jobs(ABC):
     @abstractmethod
     def schedule(self, name: str, cron: str, order: JobOrder) -> ScheduleInfo:
         """Submits the order whenever `cron` is due (`cron.GRAMMAR`), while there are runners. Missed times
-        are made up for by one job, within a day. Replaces a schedule with the same name. Raises what `submit`
-        raises.
+        are made up for by one job, within a day. Replaces a schedule with the same name. Raises the errors of
+        `submit`.
         """
 
     @abstractmethod

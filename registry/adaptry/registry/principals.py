@@ -75,4 +75,4 @@ class Principals(ABC):
 
     @abstractmethod
     def set_membership(self, group: str, principal: str, is_member: bool) -> GroupInfo:
-        """Raises as `delete_group`."""
+        """Raises the errors of `delete_group`."""

@@ -51,9 +51,9 @@ class Versions(ABC):
         """The same as `put`, with the bytes of all its files in the manifest's order, in one step.
 
         For adapters of at most `MAX_SENT` bytes. Files that the adapter has already are sent again. Nothing
-        is stored unless the revision is admitted. May be repeated after a lost answer. Raises as `put`, and
-        `DigestMismatch`, `TooLarge`, `QuotaExceeded`, `StorageFull`, and `NotFound` from a server that is too
-        old for it.
+        is stored unless the revision is admitted. May be repeated after a lost answer. Raises the errors of
+        `put`, and `DigestMismatch`, `TooLarge`, `QuotaExceeded`, `StorageFull`, and `NotFound` from a server
+        that is too old for it.
         """
 
     @abstractmethod

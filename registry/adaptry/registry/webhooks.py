@@ -15,7 +15,7 @@ from pydantic import Field
 from adaptry.registry.access import AccessRequest
 from adaptry.registry.records import Page, Value
 
-MOST_WEBHOOKS = 20
+MAX_WEBHOOKS = 20
 """Maximum number of webhooks of a namespace."""
 TEST_KIND = "webhook.tested"
 """The kind of a test message; no event of the registry has it."""

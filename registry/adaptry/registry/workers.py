@@ -32,9 +32,9 @@ ENDED: frozenset[Condition] = frozenset({"failed", "unloaded"})
 
 WorkerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9])?$")]
 Short = Annotated[str, Field(max_length=256)]
-MOST_RESIDENTS = 4096
+MAX_RESIDENTS = 4096
 """The maximum number of residents, and of names, in a report."""
-MOST_PROBLEMS = 256
+MAX_PROBLEMS = 256
 """The maximum number of problems in a report, most serious first; a worker with more reports as the last one
 how many names were left out."""
 Sentence = Annotated[str, Field(max_length=2048)]
@@ -128,11 +128,11 @@ class WorkerReport(Value):
     last_event: int | None = Field(
         default=None, ge=0, lt=2**63, validation_alias=AliasChoices("last_event", "seen")
     )
-    names: tuple[Short, ...] = Field(default=(), max_length=MOST_RESIDENTS)
-    residents: tuple[ResidentReport, ...] | None = Field(default=(), max_length=MOST_RESIDENTS)
+    names: tuple[Short, ...] = Field(default=(), max_length=MAX_RESIDENTS)
+    residents: tuple[ResidentReport, ...] | None = Field(default=(), max_length=MAX_RESIDENTS)
     dropped: tuple[DroppedAdapter, ...] = Field(default=(), max_length=4096)
     problems: tuple[WorkerProblem, ...] = Field(
-        default=(), max_length=MOST_PROBLEMS, validation_alias=AliasChoices("problems", "troubles")
+        default=(), max_length=MAX_PROBLEMS, validation_alias=AliasChoices("problems", "troubles")
     )
     recalled: tuple[RecallProof, ...] = Field(default=(), max_length=4096)
     max_age: int | None = Field(default=None, ge=0, le=10 * 366 * 86_400)
@@ -286,15 +286,15 @@ class Workers(ABC):
     @abstractmethod
     def declare_gone(self, name: str, request: WorkerGoneRequest, owner: str | None = None) -> WorkerInfo:
         """Declares that a worker's engine is gone (found as by `get`); its versions stay on record. Its next
-        report ends the declaration. For its owner and administrators. Raises as `get`, `PermissionDenied`,
-        and `Conflict` while its last report is valid.
+        report ends the declaration. For its owner and administrators. Raises the errors of `get`,
+        `PermissionDenied`, and `Conflict` while its last report is valid.
         """
 
     @abstractmethod
     def forget(self, name: str, owner: str | None = None) -> None:
-        """Deletes the record of a worker (found as by `get`). For its owner and administrators. Raises as
-        `get`, `PermissionDenied`, and `Conflict` if the worker may serve something and was not declared gone,
-        or had a withdrawn version and did not drop it: that recall needs the record.
+        """Deletes the record of a worker (found as by `get`). For its owner and administrators. Raises the
+        errors of `get`, `PermissionDenied`, and `Conflict` if the worker may serve something and was not
+        declared gone, or had a withdrawn version and did not drop it: that recall needs the record.
         """
 
     @abstractmethod

@@ -93,7 +93,7 @@ class _ReadCatalog(Catalog):
         self._opened: Catalog | None = None
         held = os.open(copy.parent, os.O_RDONLY | os.O_CLOEXEC)
         try_lock(held)
-        self._tidy = weakref.finalize(self, _let_go, copy.parent, held)
+        self._tidy = weakref.finalize(self, _remove_copy, copy.parent, held)
 
     def require_writable(self) -> None:
         if self._opened is None:
@@ -123,7 +123,7 @@ class _ReadOnlyVersions(LocalVersions):
         pass
 
 
-def _let_go(copy: Path, held: int) -> None:
+def _remove_copy(copy: Path, held: int) -> None:
     shutil.rmtree(copy, ignore_errors=True)
     os.close(held)
 

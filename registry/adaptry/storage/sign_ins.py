@@ -29,7 +29,7 @@ LIFETIME = timedelta(hours=12)
 CONFIRM_AFTER = timedelta(minutes=20)
 """Age at which a confirmation is renewed: three attempts before sessions stop working."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,95}")
-_KEPT = timedelta(days=1)
+_RETENTION = timedelta(days=1)
 _UNKNOWN_THERE = "the identity provider no longer confirms the user"
 _IN_NO_GROUP = "the user is in no mapped group of the identity provider"
 
@@ -71,7 +71,7 @@ def _begin_session(tx: Transaction, user: ConfirmedUser, now: datetime) -> str:
     sign_ins.confirm(tx, external, user.refresh_token, now)
     set_actor(tx, Identity(principal.info.name, principal=principal.key))
     _join_groups(tx, principal, user.groups, now)
-    kept.delete_expired(tx, principal.key, KIND, now - _KEPT)
+    kept.delete_expired(tx, principal.key, KIND, now - _RETENTION)
     label, until = f"browser-{secrets.token_hex(6)}", now + LIFETIME
     issued = tokens.issue(
         tx, principal, label, None, until, principal.info.name, kind=KIND, external=external.key

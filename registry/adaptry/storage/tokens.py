@@ -236,7 +236,7 @@ def identify(catalog: Catalog, secret: str) -> Identity:
 
 
 def identify_hash(catalog: Catalog, secret_sha256: str) -> Identity:
-    """The same as `identify`, for an earlier token stored as its `hash_token`. Raises `Unauthenticated`."""
+    """Like `identify`, for an earlier token stored as its `hash_token`. Raises `Unauthenticated`."""
     with catalog.read_prepared() as tx:
         return _valid(tx, kept.find(tx, secret_sha256))
 

@@ -33,11 +33,11 @@ from adaptry_api.hub.xet.xorb import MAX_CHUNK_BYTES, MAX_XORB_BYTES
 
 IDLE_SECONDS = 60.0
 """Seconds without another xorb or the shard after which an upload is considered abandoned."""
-_MOST = 4  # files stored early at once, with a thread each
+_MAX_RUNNING = 4  # files stored early at once, with a thread each
 _KNOWN = 64  # uploads whose xorbs are followed
 _ENDS = re.compile(rb'"data_offsets"\s*:\s*\[\s*\d+\s*,\s*(\d{1,15})\s*\]')
 _FULL = MAX_XORB_BYTES - MAX_CHUNK_BYTES
-_places = BoundedSemaphore(_MOST)
+_places = BoundedSemaphore(_MAX_RUNNING)
 
 
 class EarlyJoins:
@@ -125,7 +125,7 @@ class EarlyJoin:
                 self._changed.notify_all()
 
     def cancel(self) -> None:
-        """Drops the stored bytes, without waiting for it."""
+        """Drops the stored bytes, without waiting until they are deleted."""
         with self._changed:
             self._is_cancelled = True
             if self._streamed is not None:
@@ -158,7 +158,7 @@ class EarlyJoin:
         return None
 
     def _is_begun(self, file: JoinedFile) -> bool:
-        """Whether what was taken is the beginning of this file."""
+        """Whether the bytes taken so far are the beginning of this file."""
         taken = sum(run.length for run in self._taken)
         is_same = merge_runs(self._taken) == merge_runs(_first(taken, file.runs))
         return is_same and self._size == file.size and self._streamed is None
@@ -182,7 +182,7 @@ class EarlyJoin:
         return self._complete
 
     def _add(self, number: int, arrived: ArrivingXorb) -> None:
-        """Adds the xorb, which is complete, unless it was written as it arrived."""
+        """Adds a complete xorb, unless it was already written as it arrived."""
         with self._changed:
             if self._xorbs.get(number) is arrived:
                 self._xorbs[number] = StoredXorb.open(arrived.path)

@@ -78,7 +78,7 @@ class StoredXorb:
     def runs_of(self, start: int, end: int) -> tuple[Run, ...]:
         """The locations of the chunks from `start` up to, not including, `end`. Raises `Invalid`."""
         begin, length = self.table.span(start, end)
-        return tuple(_cut(self.runs, begin, length))
+        return tuple(_slice(self.runs, begin, length))
 
 
 _DAMAGED = "a xorb that was received is damaged; upload again"
@@ -128,7 +128,7 @@ def merge_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
     return tuple(found)
 
 
-def _cut(runs: Iterable[Run], begin: int, length: int) -> Iterator[Run]:
+def _slice(runs: Iterable[Run], begin: int, length: int) -> Iterator[Run]:
     """`length` bytes of the runs together, from `begin` on."""
     for run in runs:
         passed = min(begin, run.length)

@@ -24,7 +24,9 @@ _GLOB = re.compile(r"[*?\[]")
 
 
 class OverviewPage(BaseModel):
-    """Who the visitor is, and namespaces: those that grants name, and those of the newest versions."""
+    """The visitor's identity and a list of namespaces: those that the visitor's grants name, and those of the
+    newest versions.
+    """
 
     name: str
     role: str

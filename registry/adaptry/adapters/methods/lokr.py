@@ -65,11 +65,11 @@ def factorisation(dimension: int, factor: int) -> tuple[int, int]:
     """
     if factor > 0 and dimension % factor == 0:
         return factor, dimension // factor
-    most = dimension if factor == -1 else factor
+    maximum = dimension if factor == -1 else factor
     smaller, larger = 1, dimension
     while smaller < larger:
         following = next(number for number in range(smaller + 1, dimension + 1) if dimension % number == 0)
-        if following + dimension // following > 1 + dimension or following > most:
+        if following + dimension // following > 1 + dimension or following > maximum:
             break
         smaller, larger = following, dimension // following
     return min(smaller, larger), max(smaller, larger)

@@ -26,7 +26,7 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.progress import Progress, no_progress
 from adaptry.core.sha256_streams import pays, update_together
 
-_TURN = 8 << 20  # bytes of a range that a thread reads before it looks for another
+_CHUNK = 8 << 20  # bytes of a range that a thread reads before it looks for another
 _GROUP = 16 << 20  # bytes of small tensors that form a range
 _REPORTED = 16 << 20
 
@@ -177,9 +177,9 @@ class _HashRun:
     def _work(self, ahead: int) -> None:
         try:
             while taken := self._take(ahead):
-                for _ in range(0, min(_TURN, taken.left), PIECE):
+                for _ in range(0, min(_CHUNK, taken.left), PIECE):
                     self._hash_piece(taken)
-                self._give_back(taken)
+                self._return_range(taken)
         except BaseException:
             self._stop()
             raise
@@ -211,7 +211,7 @@ class _HashRun:
                 self._changed.wait()
             return None
 
-    def _give_back(self, taken: ShardRange) -> None:
+    def _return_range(self, taken: ShardRange) -> None:
         with self._changed:
             self._busy.remove(taken)
             self._left = [each for each in self._left if each.left]

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from adaptry.adapters.header import ReadAt, TensorInfo
 from adaptry.bases.hf_folder import HfCheckpoint
-from adaptry.bases.quantised.four_bit import MOST
+from adaptry.bases.quantised.four_bit import MAX_BLOCK
 from adaptry.bases.quantised.layouts import LAYOUTS, CheckpointTensors, has_all_codes
 from adaptry.bases.quantised.packed_weight import CODES, PackedWeight
 from adaptry.core.errors import InvalidWeights
@@ -72,8 +72,8 @@ def _reading(checkpoint: HfCheckpoint) -> Iterator[Callable[[str], bytes]]:
             shard, info = checkpoint.shard_of[name], checkpoint.tensors[name]
             if shard not in opened:
                 opened[shard] = stack.enter_context(checkpoint.open_shard(shard))
-            data = opened[shard](info.start, min(info.size, MOST))
-            if len(data) != min(info.size, MOST):
+            data = opened[shard](info.start, min(info.size, MAX_BLOCK))
+            if len(data) != min(info.size, MAX_BLOCK):
                 raise InvalidWeights(f"{shard} ended inside {name}; is the download complete?")
             return data
 

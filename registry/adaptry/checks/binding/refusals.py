@@ -146,11 +146,11 @@ def _unsupported_modules(model: LoadedModel) -> Iterator[str]:
     method = model.adapter.spec.method
     if method == "osf" or model.targets.is_free or model.targets.is_all_linear:
         return  # OSF ignores them
-    parameters, least = model.names.parameters, 1 if method == "ln_tuning" else 2
+    parameters, minimum = model.names.parameters, 1 if method == "ln_tuning" else 2
     for path in sorted(model.names.modules):
         is_head = f"{path}.bias" in parameters  # its weight is tied, and not stored
         shape = parameters.get(f"{path}.weight", None if is_head else ())
-        has_matrix = shape is None or len(shape) >= least
+        has_matrix = shape is None or len(shape) >= minimum
         has_matrix = has_matrix or any(f"{path}.{name}" in parameters for name in _MATRICES)
         is_layer = has_matrix and not _is_router(model, path)
         if not is_layer and model.reason_not_adapted(path) is None:

@@ -43,7 +43,7 @@ def karcher(inputs: CombineInputs) -> Factors:
     mean = _unit(inputs, shares, cosines)
     tolerance = inputs.number("tolerance")
     for _ in range(int(inputs.number("iterations"))):
-        step = _towards_all(inputs, mean, shares, cosines)
+        step = _mean_log_map(inputs, mean, shares, cosines)
         size = _length(step, cosines)
         if size < tolerance:
             break
@@ -66,7 +66,7 @@ def multislerp(inputs: CombineInputs) -> Factors:
     return linear_combination(inputs, places, _of_updates(mean, weights, lengths))
 
 
-def _towards_all(inputs: CombineInputs, mean: Tensor, shares: Tensor, cosines: Tensor) -> Tensor:
+def _mean_log_map(inputs: CombineInputs, mean: Tensor, shares: Tensor, cosines: Tensor) -> Tensor:
     """Σ w_i log(u_i) at the mean, as coefficients [N] of the directions u_i."""
     import torch
 

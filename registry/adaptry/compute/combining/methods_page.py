@@ -164,10 +164,10 @@ def _section(method: CombineMethod) -> Iterator[str]:
 
 
 def _bounds(method: CombineMethod) -> str:
-    fewest, most = method.inputs
+    fewest, maximum = method.inputs
     text = (
         f"Takes {fewest} inputs."
-        if fewest == most
+        if fewest == maximum
         else f"Takes {fewest} inputs or more."
         if fewest > 1
         else ""

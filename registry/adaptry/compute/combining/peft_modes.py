@@ -53,7 +53,7 @@ def _one_rank(ranks: Sequence[int]) -> int:
 
 
 _DENSITY = MethodParameter(0.5, "share of the elements that are kept (PEFT has no default)", 0.0, 1.0)
-_CHANCE = MethodParameter(
+_PROBABILITY = MethodParameter(
     0.5, "probability with which an element is kept (PEFT has no default; its 0 gives NaN)", 1e-3, 1.0
 )
 _MAJORITY = MethodParameter(
@@ -92,7 +92,7 @@ _ELECTION = {"majority_sign_method": _MAJORITY}
 
 
 def _factors(name: str, title: str, prune: str, is_electing: bool, differs: str) -> CombineMethod:
-    pruned = {} if not prune else {"density": _CHANCE if prune == "random" else _DENSITY}
+    pruned = {} if not prune else {"density": _PROBABILITY if prune == "random" else _DENSITY}
     return CombineMethod(
         PREFIX + name,
         title,

@@ -16,7 +16,7 @@ from adaptry.compute.tensors.lowrank import Factors, decompose, orthonormal_base
 from adaptry.compute.tensors.tolerances import NEGLIGIBLE
 from adaptry.core.lazy_dataclass import dataclass
 
-_AT_ONCE = 1 << 20
+_CHUNK = 1 << 20
 """Number of elements of an update that are computed at once."""
 _SEEN = 1 << 22
 """Maximum number of elements of a site that are examined. From a larger site, evenly spaced rows are sampled,
@@ -94,7 +94,7 @@ def measure_sign_conflict(updates: Sequence[Factors]) -> SignConflict:
     matrices = math.prod(first.up.shape[:-2])
     rows = max(1, min(of, _SEEN // (width * matrices)))
     seen = torch.arange(rows) * of // rows
-    step = max(1, _AT_ONCE // (width * matrices))
+    step = max(1, _CHUNK // (width * matrices))
     mass = conflicting = 0.0
     for start in range(0, rows, step):
         some = seen[start : start + step]

@@ -17,13 +17,13 @@ from adaptry.core.digest import Digest
 from adaptry.core.errors import Unavailable
 from adaptry.core.files.atomic_file import atomic_file
 
-_LARGEST = 64 << 10
+_MAX_BYTES = 64 << 10
 
 
 def load_signature(folder: Path, revision: Digest) -> Signature | None:
     try:
         with _place(folder, revision).open("rb") as file:
-            return Signature.model_validate_json(file.read(_LARGEST))
+            return Signature.model_validate_json(file.read(_MAX_BYTES))
     except (OSError, ValidationError):
         return None
 

@@ -120,14 +120,14 @@ def needs_base_weights(parent: ParentAdapter) -> bool:
 def known_rank(parent: ParentAdapter, changed: ChangedWeight) -> int | None:
     """The maximum rank of an update, if its method has one."""
     method, config = _method(parent), parent.adapter.config
-    most = min(changed.site.fan_out, changed.site.width)
+    maximum = min(changed.site.fan_out, changed.site.width)
     if method.name == "lora":
         # The part that the initialisation removed has the rank of the trained part; a DoRA scales whole rows.
         variant = lora_variant(config)
         is_whole = variant.is_dora or variant.removed is None
-        return None if is_whole else min(2 * changed.module.rank, most)
+        return None if is_whole else min(2 * changed.module.rank, maximum)
     rank = method.lora_rank(changed.module, config) if method.lora_form == "given_base" else None
-    return None if rank is None else min(rank, most)
+    return None if rank is None else min(rank, maximum)
 
 
 def own_weight(parent: ParentAdapter, changed: ChangedWeight) -> ExtraWeight | None:

@@ -12,7 +12,7 @@ from adaptry.compute.merge_verification.ulp_diff import UlpDiff
 from adaptry.compute.merge_verification.values import DeltaOrigin, ValueBlock
 from adaptry.compute.tensors.adapter_tensors import DTYPES
 
-_NEAR = 0.02  # largest distance of a fitted factor from one with a known meaning
+_MAX_DISTANCE = 0.02  # largest distance of a fitted factor from one with a known meaning
 _SUM = 8 * 2.0**-24  # relative error of another order of summation in float32
 
 NamedOrigin = tuple[str, DeltaOrigin]
@@ -116,7 +116,7 @@ def _factor_hint(factor: float, named: NamedOrigin) -> str | None:
 
 
 def _is_near(factor: float, value: float) -> bool:
-    return abs(factor - value) <= _NEAR * max(1.0, abs(value))
+    return abs(factor - value) <= _MAX_DISTANCE * max(1.0, abs(value))
 
 
 def _roundings(block: ValueBlock) -> Mapping[str, Tensor]:

@@ -53,10 +53,10 @@ class UlpDiff:
         left, right = one.view(word), two.view(word)
         at = numpy.flatnonzero(left != right)
         self.differing += len(at)
-        self.largest = max(self.largest, _furthest(left[at], right[at], self.dtype))
+        self.largest = max(self.largest, _max_ulp_difference(left[at], right[at], self.dtype))
 
 
-def _furthest(one: numpy.ndarray[Any, Any], two: numpy.ndarray[Any, Any], dtype: str) -> int:
+def _max_ulp_difference(one: numpy.ndarray[Any, Any], two: numpy.ndarray[Any, Any], dtype: str) -> int:
     """The largest difference in units; +0 and -0 are equal. (`Any`: the stubs' shape and dtype.)"""
     import numpy
 

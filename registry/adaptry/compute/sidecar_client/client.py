@@ -22,7 +22,7 @@ from adaptry.compute.sidecar_client.inputs import ComputeRequest, ModelDescripti
 from adaptry.core.errors import Unavailable
 
 STREAMS = 32
-_PATIENCE = 600.0  # seconds to wait for the next chunk; computing a large tensor as a whole takes long
+_TIMEOUT = 600.0  # seconds to wait for the next chunk; computing a large tensor as a whole takes long
 _DEATHS = 3  # consecutive crashes without any bytes received, after which the client gives up
 _PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "PYTHONPATH", "TMPDIR", "VIRTUAL_ENV")
 _PREFIXES = ("OMP_", "MKL_", "OPENBLAS_", "COVERAGE_")
@@ -101,7 +101,7 @@ class ComputeClient:
         channel, process = self._channel()
         try:
             with channel:
-                channel.settimeout(_PATIENCE)
+                channel.settimeout(_TIMEOUT)
                 frames.send(channel, "request", request.model_dump_json().encode())
                 while True:
                     kind, payload = frames.receive(channel)

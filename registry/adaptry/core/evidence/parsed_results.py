@@ -107,11 +107,13 @@ def require_values(values: Iterable[EvidenceValue], label: str) -> tuple[Evidenc
     return found
 
 
-def thin(curve: Sequence[EvidenceValue], most: int) -> list[EvidenceValue]:
-    """At most `most` points of a curve, evenly chosen; the last one is included."""
-    if len(curve) <= most:
+def downsample(curve: Sequence[EvidenceValue], maximum: int) -> list[EvidenceValue]:
+    """At most `maximum` points of a curve, evenly chosen; the last one is included."""
+    if len(curve) <= maximum:
         return list(curve)
-    chosen = {round(index * (len(curve) - 1) / (most - 1)) for index in range(most)} if most > 1 else {-1}
+    chosen = (
+        {round(index * (len(curve) - 1) / (maximum - 1)) for index in range(maximum)} if maximum > 1 else {-1}
+    )
     return [curve[index] for index in sorted(chosen)]
 
 
@@ -120,5 +122,5 @@ def curves(points: Iterable[EvidenceValue]) -> list[EvidenceValue]:
     by_metric: dict[tuple[str | None, str], list[EvidenceValue]] = {}
     for point in points:
         by_metric.setdefault((point.task, point.metric), []).append(point)
-    most = max(1, MAX_VALUES // max(1, len(by_metric)))
-    return [point for curve in by_metric.values() for point in thin(curve, most)]
+    maximum = max(1, MAX_VALUES // max(1, len(by_metric)))
+    return [point for curve in by_metric.values() for point in downsample(curve, maximum)]

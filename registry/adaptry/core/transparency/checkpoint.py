@@ -20,7 +20,7 @@ from adaptry.core.transparency import ed25519
 _ED25519 = b"\1"
 _SIGNATURE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/=]+)")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
-LONGEST = 64 << 10
+MAX_LENGTH = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class LogCheckpoint:
 
 def _split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:
     """The signed text, and the signatures by key name. Raises `Invalid`."""
-    body, gap, rest = note[:LONGEST].rpartition("\n\n")
+    body, gap, rest = note[:MAX_LENGTH].rpartition("\n\n")
     found = [_SIGNATURE.fullmatch(line) for line in rest.splitlines()]
     signatures = [(one[1], _decode_base64(one[2]) or b"") for one in found if one]
     if not gap or not signatures or len(signatures) != len(found):

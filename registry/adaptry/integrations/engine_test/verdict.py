@@ -32,7 +32,7 @@ _NOISES = 3.0
 """Multiple of the base's noise up to which values count as equal."""
 _PART = 0.15
 """Fraction of the adapter's effect up to which values count as equal: its modules are rounded too."""
-_LEAST = 0.003
+_MIN_DIFFERENCE = 0.003
 """The effect, in nats, below which the test is inconclusive."""
 
 
@@ -107,7 +107,7 @@ def _steps(answers: Sequence[PromptLogprobs]) -> Iterator[tuple[float, float]]:
 
 def _outcome(noise: float, effect: float, from_trained: float, from_base: float) -> EngineTestOutcome:
     equal = max(_NOISES * noise, _PART * effect)
-    if effect < _LEAST or effect <= equal:
+    if effect < _MIN_DIFFERENCE or effect <= equal:
         return "cannot_tell"
     if from_trained <= equal:
         return "as_trained"

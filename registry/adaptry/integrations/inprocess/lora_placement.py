@@ -38,7 +38,7 @@ _FREE_FIELDS = frozenset(
 """Fields of a config that may have any value; the others must have the default."""
 _INITIAL_VALUES = (True, False, "gaussian")
 """Values of `init_lora_weights` that do not change the base's weights."""
-_MOST_TARGETS = 16
+_MAX_TARGETS = 16
 """PEFT shortens a list of 20 target modules or more."""
 _STATE = frozenset(
     {
@@ -140,7 +140,7 @@ def _is_plain(config: Any) -> bool:
     from peft import LoraConfig
 
     targets = config.target_modules if type(config) is LoraConfig else None
-    if not isinstance(targets, list | set) or len(targets) > _MOST_TARGETS:
+    if not isinstance(targets, list | set) or len(targets) > _MAX_TARGETS:
         return False
     if not any(config.init_lora_weights is value for value in _INITIAL_VALUES[:2]) and (
         config.init_lora_weights != _INITIAL_VALUES[2]

@@ -31,7 +31,7 @@ class ImportedBase:
 
 
 def list_bases(bases: Bases, results: Iterable[VersionImport], namespace: str) -> tuple[ImportedBase, ...]:
-    """The bases of the results, by name. Raises what `Bases.get` raises, except `NotFound`."""
+    """The bases of the results, by name. Raises the errors of `Bases.get`, except `NotFound`."""
     remedies: dict[str, str] = {}
     counts: dict[tuple[str, str], int] = {}
     for result in results:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from adaptry.core.report import CheckReport
     from adaptry.registry.records import VersionInfo
 
-_MOST_UNAVAILABLE = 2
+_MAX_UNAVAILABLE = 2
 """How many adapters in a row may fail because the registry does not answer."""
 
 
@@ -87,7 +87,7 @@ def run_import(
             raise
         except AdaptryError as error:
             unavailable = unavailable + 1 if isinstance(error, Unavailable) else 0
-            if unavailable == _MOST_UNAVAILABLE:
+            if unavailable == _MAX_UNAVAILABLE:
                 raise
             yield VersionImport(planned, error=error)
         else:

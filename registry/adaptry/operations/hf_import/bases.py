@@ -46,7 +46,7 @@ _ASIDE = (
         "chat_template.json",
     ),
 )
-_MOST_ASIDE = 128 << 20
+_MAX_CACHED_BYTES = 128 << 20
 _BLOCK = 4 << 10  # smallest read: the next read is often adjacent
 _GAP = 16 << 10  # runs closer than this are one request
 
@@ -130,9 +130,9 @@ def _opened(hub: HubClient, revision: HubRepoRevision, folder: Path) -> Iterator
     for path in _ASIDE:
         if path not in revision.files:
             continue
-        if revision.files[path].size > _MOST_ASIDE:
+        if revision.files[path].size > _MAX_CACHED_BYTES:
             raise TooLarge(
-                f"{path} of {revision} is larger than {_MOST_ASIDE >> 20} MiB, the limit for this file"
+                f"{path} of {revision} is larger than {_MAX_CACHED_BYTES >> 20} MiB, the limit for this file"
             )
         (folder / path).write_bytes(files.read(path, 0, revision.files[path].size))
     if CONFIG not in revision.files:

@@ -65,7 +65,7 @@ class ImportResult:
 def plan_import(
     versions: Versions, hub: HubClient, selection: ImportSelection, namespace: str | None = None
 ) -> Iterator[ImportCandidate]:
-    """The candidates, for `namespace` or the owner's name on the hub. Raises what `HubClient` raises."""
+    """The candidates, for `namespace` or the owner's name on the hub. Raises the errors of `HubClient`."""
     for listed in _listed(hub, selection):
         ref = HubRef(listed.repository, listed.commit)
         try:

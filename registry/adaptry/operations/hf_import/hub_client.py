@@ -95,14 +95,14 @@ class HubClient:
                 )
 
     def collection(self, slug: str) -> Iterator[str]:
-        """The models of a collection. Raises what `resolve` raises."""
+        """The models of a collection. Raises the errors of `resolve`."""
         with _translate_errors(self, slug):
             for item in self.api.get_collection(slug).items:
                 if item.item_type == "model":
                     yield item.item_id
 
     def locate_file(self, revision: HubRepoRevision, path: str) -> DownloadLocation:
-        """The location of a file. Raises what `resolve` raises."""
+        """The location of a file. Raises the errors of `resolve`."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(revision.repository, path, revision=revision.commit, endpoint=self.endpoint)

@@ -41,7 +41,7 @@ _STATES: tuple[State, ...] = ("active", "deprecated", "yanked", "quarantined", "
 
 @dataclass(frozen=True, slots=True)
 class ApplyResult:
-    """The version in the destination. `is_change` is False if everything was already there."""
+    """The version in the destination. `is_change` is False if nothing had to be changed."""
 
     version: VersionInfo
     is_change: bool

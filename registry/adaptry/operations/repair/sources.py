@@ -38,7 +38,7 @@ class FileLocation:
 
 @dataclass(frozen=True, slots=True)
 class DamagedFile:
-    """A file that is damaged here: its digest, its size in bytes, and everywhere that it belongs."""
+    """A file that is damaged here: its digest, its size in bytes, and all places where it belongs."""
 
     digest: Digest
     size: int

@@ -12,14 +12,14 @@ from adaptry.registry.http.paths import idempotency_header, owner_path, sort_que
 from adaptry.registry.records import AdapterEdit, AdapterInfo, Event, Page
 
 
-class _Moved(BaseModel):
+class _RedirectResponse(BaseModel):
     to: AdapterName | None
 
 
 _ADAPTER = TypeAdapter(AdapterInfo)
 _ADAPTERS = TypeAdapter(Page[AdapterInfo])
 _EVENTS = TypeAdapter(Page[Event])
-_MOVED = TypeAdapter(_Moved)
+_MOVED = TypeAdapter(_RedirectResponse)
 
 
 @dataclass(frozen=True)

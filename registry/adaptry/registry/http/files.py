@@ -14,11 +14,11 @@ from adaptry.registry.http.connection import Connection
 from adaptry.registry.http.paths import owner_path
 
 
-class _Has(BaseModel):
+class _PresenceResponse(BaseModel):
     is_here: bool
 
 
-_HAS = TypeAdapter(_Has)
+_HAS = TypeAdapter(_PresenceResponse)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, b
 _HEX = lazy_pattern(r"[0-9a-f]{64}")
 _KEY = lazy_pattern(r"[0-9a-f]{32}")
 _ASIDE = "damaged"  # the folder for damaged copies that were moved aside
-_SLOW_TO_FREE = 8 << 20  # bytes
+_MIN_BACKGROUND_FREE = 8 << 20  # bytes
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -226,7 +226,7 @@ class LocalBlobs(BlobStore):
         is_new_fan = not path.parent.exists()
         path.parent.mkdir(mode=0o700, exist_ok=True)
         reach("blobs.before_rename")
-        with _freed_later(path):
+        with _free_in_background(path):
             staged.replace(path)
         reach("blobs.after_rename")
         _fsync_folder(path.parent)
@@ -321,7 +321,7 @@ def _copy_id(path: Path) -> str:
 
 
 @contextmanager
-def _freed_later(path: Path) -> Iterator[None]:
+def _free_in_background(path: Path) -> Iterator[None]:
     """If the block replaces a large file at `path`, a thread frees the old one: for 200 MB, that takes the
     system 14 ms of processor time.
     """
@@ -333,7 +333,7 @@ def _freed_later(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.fstat(replaced).st_size < _SLOW_TO_FREE:
+        if os.fstat(replaced).st_size < _MIN_BACKGROUND_FREE:
             os.close(replaced)
         else:
             try:

@@ -19,7 +19,7 @@ from adaptry.storage.catalog.search_positions import Ordering, SearchPosition
 from adaptry.storage.catalog.search_walks import Window
 from adaptry.storage.catalog.version_info import table_of
 
-_MOST_ADAPTERS = 200
+_MAX_ADAPTERS = 200
 _A, _V = table_of(AdapterRow), table_of(VersionRow)
 _NUMBERS = select(_V.c.id, _V.c.adapter_id, _V.c.number)
 _COUNT = bindparam("count", type_=_V.c.id.type)
@@ -52,7 +52,7 @@ class ByAdapter:
             rest = self._rest(tx, after, count)
             if rest:
                 return Window(rest, len(rest), rest[-1])
-        many = min(count, _MOST_ADAPTERS)
+        many = min(count, _MAX_ADAPTERS)
         adapters = self._adapters(tx, after, many)
         taken = _fitting(adapters, count)
         if not taken:

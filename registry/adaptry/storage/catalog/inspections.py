@@ -47,14 +47,14 @@ def _replace() -> sa.Update:
 
 
 def find(tx: Reads, files: Iterable[Digest]) -> dict[Digest, WeightsInspection]:
-    """The results of the files among these that were inspected."""
+    """The inspection results of those of the files that were inspected."""
     found = {file: _current(tx, file) for file in files}
     return {file: unpacked(row.statistics) for file, row in found.items() if row is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedInspection:
-    """A result as it is stored."""
+    """An inspection result as it is stored."""
 
     tensors: int
     nan: int

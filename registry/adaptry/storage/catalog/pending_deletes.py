@@ -103,13 +103,13 @@ def start_delete(
 
 def finish_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
     """Completes the deletion that began at that time: the bytes may be uploaded again."""
-    mine = _mine(digests, began)
+    mine = _marked_by(digests, began)
     tx.execute(sa.delete(orm.PendingDeleteRow).where(*mine))
 
 
 def cancel_delete(tx: Transaction, digests: Collection[Digest], began: datetime) -> None:
     """Undoes `start_delete`: the blobs are marked again, as before."""
-    mine = _mine(digests, began)
+    mine = _marked_by(digests, began)
     tx.execute(sa.update(orm.PendingDeleteRow).where(*mine).values(deleting_since=None))
 
 
@@ -120,7 +120,7 @@ def _now(tx: Reads) -> datetime:
     return now
 
 
-def _mine(digests: Collection[Digest], began: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+def _marked_by(digests: Collection[Digest], began: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return (
         sm.col(orm.PendingDeleteRow.digest).in_([digest.hex for digest in digests]),
         sm.col(orm.PendingDeleteRow.deleting_since) == began,

@@ -131,7 +131,7 @@ def page(
 
 
 def find(tx: Transaction, id: int) -> PromotionRecord | None:
-    """With the name that the adapter has now."""
+    """The promotion with this number, with the adapter's current name."""
     if not 0 < id <= cursors.BIG_INTEGER:
         return None
     row = tx.get(PromotionRow, id)

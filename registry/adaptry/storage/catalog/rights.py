@@ -17,7 +17,7 @@ from adaptry.storage.catalog.principals import current_grants, find
 
 
 def encode_rights(identity: Identity) -> str:
-    """Everything but the name."""
+    """Encodes all of an identity except its name."""
     limit = identity.limit
     return json.dumps(
         {

@@ -36,11 +36,11 @@ from adaptry.storage.catalog.search_positions import Ordering, SealMaker, Search
 from adaptry.storage.catalog.search_walks import Walk
 
 SELECTIVE = 2000
-MOST_TESTS = 24_000
+MAX_TESTS = 24_000
 """The number of candidates that a request tests, times the conditions of each, but no fewer than four."""
-MOST_VERDICTS = 100
+MAX_VERDICTS = 100
 """The number of versions whose files a request reads, to compute whether an engine serves them."""
-MOST_SECONDS = 2.0
+MAX_SECONDS = 2.0
 """For how long it does."""
 _WIDEST, _WIDEST_REMOTE = 2000, 8000
 """Maximum number of candidates that one statement tests. On PostgreSQL, each statement is a round trip."""
@@ -93,7 +93,7 @@ def search(
     if fits and verdicts is None:
         raise InvalidQuery("fits: cannot be used here")
     conditions = search_conditions(tx, scope, parsed)
-    budget = _Budget(MOST_TESTS // max(4, parsed.terms))
+    budget = _Budget(MAX_TESTS // max(4, parsed.terms))
     test = verdicts(fits) if fits and verdicts else None
     few = few_versions(tx, conditions, ordering, SELECTIVE)
     if few is not None:  # these were tested already
@@ -133,12 +133,12 @@ class _Budget:
     """What a request may still read: candidates, and verdicts until a moment."""
 
     candidates: int
-    verdicts: int = MOST_VERDICTS
-    until: float = field(default_factory=lambda: time.monotonic() + MOST_SECONDS)
+    verdicts: int = MAX_VERDICTS
+    until: float = field(default_factory=lambda: time.monotonic() + MAX_SECONDS)
 
     def take_verdict(self) -> bool:
         """Whether there may be one more; the first one always may."""
-        if self.verdicts == 0 or (self.verdicts < MOST_VERDICTS and time.monotonic() > self.until):
+        if self.verdicts == 0 or (self.verdicts < MAX_VERDICTS and time.monotonic() > self.until):
             return False
         self.verdicts -= 1
         return True

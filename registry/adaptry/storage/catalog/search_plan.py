@@ -70,13 +70,13 @@ _OF_ADAPTERS = select(_V.id, _V.number, _ADAPTERS.name, _ADAPTERS.updated_at).jo
 
 
 def few_versions(
-    tx: Reads, conditions: Sequence[SearchCondition], ordering: Ordering, most: int
+    tx: Reads, conditions: Sequence[SearchCondition], ordering: Ordering, maximum: int
 ) -> FewVersions | None:
-    """A condition's versions, if it has fewer than `most`."""
+    """A condition's versions, if it has fewer than `maximum`."""
     for condition in conditions:
         if condition.lister is None:
             continue
-        listed = is_in_few(tx, condition.lister, _V.id, most)
+        listed = is_in_few(tx, condition.lister, _V.id, maximum)
         if listed is not None:
             tests = [one.test for one in conditions if one is not condition or not one.is_exact]
             keys = keys_where(tx, ALL, [listed, *tests])
@@ -126,7 +126,7 @@ def walk_of(
     query: Query,
     conditions: Sequence[SearchCondition],
     ordering: Ordering,
-    most: int,
+    maximum: int,
 ) -> Walk:
     """The walk in an order."""
     order = ordering.order
@@ -137,7 +137,7 @@ def walk_of(
     if order.column in ("name", "updated"):
         return _by_adapter(scope, query, ordering)
     if order.column == "newest":
-        return _by_age(tx, conditions, ordering, most, tuple(_ranges(query, "created")))
+        return _by_age(tx, conditions, ordering, maximum, tuple(_ranges(query, "created")))
     assert order.column is not None
     return ByColumn(_COLUMNS[order.column], ordering, tuple(_ranges(query, order.column)))
 
@@ -197,7 +197,7 @@ def _by_age(
     tx: Reads,
     conditions: Sequence[SearchCondition],
     ordering: Ordering,
-    most: int,
+    maximum: int,
     created: tuple[Predicate, ...],
 ) -> Walk:
     """The sparsest list among the terms; a period, unless a list is much sparser than all versions; or all
@@ -208,22 +208,22 @@ def _by_age(
     for condition in conditions:
         if not condition.terms:
             continue
-        found = _sparse(tx, condition.terms, most, ordering.reverse)
+        found = _sparse(tx, condition.terms, maximum, ordering.reverse)
         if found is not None and (sparsest is None or found[0] < sparsest[0]):
             sparsest = found
-    if created and (sparsest is None or newest - sparsest[0] < _SPARSE * most):
+    if created and (sparsest is None or newest - sparsest[0] < _SPARSE * maximum):
         return ByCreation(ordering, created)
     return sparsest[1] if sparsest else ByKey(oldest_first=ordering.reverse)
 
 
-def _sparse(tx: Reads, terms: tuple[int, ...], most: int, oldest_first: bool) -> tuple[int, Walk] | None:
+def _sparse(tx: Reads, terms: tuple[int, ...], maximum: int, oldest_first: bool) -> tuple[int, Walk] | None:
     """A walk through the versions with one of the terms, and an estimate of the key of its version number
-    `most`; None if so many have one that all may be read.
+    `maximum`; None if so many have one that all may be read.
     """
     if len(terms) > 1:
         windows = None if oldest_first else term_windows(tx, terms)
-        return (windows.reach(most), ByTerms(windows)) if windows else None
+        return (windows.reach(maximum), ByTerms(windows)) if windows else None
     lister = with_any_term(terms).lister
     assert isinstance(lister, VersionList)
-    reach = lister.reach(tx, most)
+    reach = lister.reach(tx, maximum)
     return reach or 0, ByKey(terms[0], oldest_first)

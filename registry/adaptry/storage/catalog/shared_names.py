@@ -79,7 +79,7 @@ def adapter_of_name(tx: Transaction, name: str) -> str | None:
 
 
 def hiding(tx: Transaction, names: Collection[str]) -> list[str]:
-    """The names among these that an adapter with a commit has."""
+    """Those of the names that an adapter with a commit has."""
     query = sm.select(orm.AdapterRow.name).where(
         sm.col(orm.AdapterRow.name).in_(names), sm.col(orm.AdapterRow.deleted_at).is_(None), _has_commit()
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import Page
     from adaptry.storage.catalog.prepared import Reads
 
-_KEPT = 512
+_CACHE_SIZE = 512
 
 
 def about_newest(adapter_key: int) -> str:
@@ -62,10 +62,10 @@ def version_of(row: Row[Any], beside: Iterable[Row[Any]]) -> VersionInfo:
     return made.model_copy(update={"metrics": dict(made.metrics)})
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=_CACHE_SIZE)
 def _made(fields: tuple[str, ...], row: Row[Any], texts: tuple[tuple[str, float | None], ...]) -> VersionInfo:
-    """Kept, since searches show the same versions again and again, and making one of its row takes most of
-    their time. `fields` distinguishes rows of different statements.
+    """Makes a version from its row. Cached, since searches show the same versions repeatedly, and this takes
+    most of their time. `fields` distinguishes rows of different statements.
     """
     return VersionInfo(
         name=AdapterName.parse(row.name),

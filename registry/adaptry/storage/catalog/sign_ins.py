@@ -58,7 +58,7 @@ def insert_external(
 
 
 def set_creator(tx: Transaction, user: ExternalUser, now: datetime, by: str) -> None:
-    """An administrator links a user who has already signed in."""
+    """Records that an administrator linked a user who has already signed in."""
     values = {"created_at": now, "created_by": by}
     tx.execute(update(ExternalUserRow).where(col(ExternalUserRow.id) == user.key).values(values))
 
@@ -117,7 +117,7 @@ def claim_due(tx: Transaction, issuer: str, before: datetime, now: datetime) -> 
 
 
 def provider_groups(tx: Transaction) -> tuple[ProviderGroupInfo, ...]:
-    """All that are mapped, by claim."""
+    """All mapped groups, by claim."""
     found = tx.exec(
         select(ProviderGroupRow, GroupRow.name)
         .join(GroupRow, col(GroupRow.id) == col(ProviderGroupRow.group_id))
@@ -145,7 +145,7 @@ def map_group(tx: Transaction, claim: str, group: GroupRecord, now: datetime, by
 
 
 def unmap_group(tx: Transaction, claim: str) -> bool:
-    """Whether it was mapped."""
+    """Removes the mapping of a group; returns whether there was one."""
     row = tx.get(ProviderGroupRow, claim)
     if row is None:
         return False

@@ -85,12 +85,12 @@ def _aliases_and_metrics_of_one() -> CombinedSelection:
 
 
 def info(tx: Reads, columns: Columns) -> VersionInfo:
-    """The version of these columns."""
+    """The version in a row of these columns."""
     return version_of(columns, run_select(tx, _aliases_and_metrics_of_one, {"key": columns.id}))
 
 
 def infos(tx: Reads, found: Sequence[Columns]) -> tuple[VersionInfo, ...]:
-    """The versions of these columns, in their order, in one statement."""
+    """The versions in rows of these columns, in the same order, with one statement."""
     if not found:
         return ()
     related = aliases_and_metrics(tx, [columns.id for columns in found])

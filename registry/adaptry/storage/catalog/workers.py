@@ -61,7 +61,9 @@ def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> Wor
 
 
 def is_unchanged(tx: Transaction, worker: WorkerRecord, report: WorkerReport) -> bool:
-    """Whether its engine answers as before, with the same problems; its adapters are compared elsewhere."""
+    """Whether a report shows the same state of the engine and the same problems as before; the adapters are
+    compared elsewhere.
+    """
     row = tx.get_one(WorkerRow, worker.key)
     is_answering = report.residents is not None
     return row.gone_at is None and row.is_answering == is_answering and row.problems == _problems_text(report)
@@ -74,12 +76,12 @@ def declare_gone(tx: Transaction, worker: WorkerRecord, at: datetime, by: str, r
 
 
 def is_gone(tx: Transaction, worker: WorkerRecord) -> bool:
-    """Whether it was declared gone and has not reported since."""
+    """Whether the worker was declared gone and has not reported since."""
     return tx.get_one(WorkerRow, worker.key).gone_at is not None
 
 
 def is_silent(tx: Transaction, worker: WorkerRecord, now: datetime) -> bool:
-    """Whether its last report has expired, or its engine does not answer."""
+    """Whether the worker's last report has expired, or its engine does not answer."""
     row = tx.get_one(WorkerRow, worker.key)
     return is_lost(row, now) or not row.is_answering
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import Page
 
 _BATCH = 50
-_MOST_NAMES = 16
+_MAX_NAMES = 16
 
 
 @dataclass(frozen=True)
@@ -281,8 +281,8 @@ def _check_names(names: tuple[str, ...]) -> None:
     """Raises `Invalid` for names that are not allowed. A name that looks like an id would hide the base with
     that id.
     """
-    if len(names) > _MOST_NAMES:
-        raise Invalid(f"a base can get at most {_MOST_NAMES} names at once")
+    if len(names) > _MAX_NAMES:
+        raise Invalid(f"a base can get at most {_MAX_NAMES} names at once")
     for name in names:
         parse_base_name(name)
         if len(name) >= 12 and set(name) <= set("0123456789abcdef"):

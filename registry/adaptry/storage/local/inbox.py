@@ -19,10 +19,10 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.core.refs import AdapterName, ByDigest, Number, Ref, parse_namespace
 from adaptry.registry.evidence import EvidenceAddition
 from adaptry.registry.inbox import (
-    MOST_BYTES,
-    MOST_BYTES_OF_ONE,
-    MOST_FILES,
-    MOST_FILES_OF_ONE,
+    MAX_BYTES,
+    MAX_BYTES_OF_ONE,
+    MAX_FILES_OF_ONE,
+    MAX_KEPT_FILES,
     Inbox,
     KeptResults,
     PostedFile,
@@ -90,14 +90,14 @@ class LocalInbox(Inbox):
         if to.version is None or (results is not None and results.reason is not None):
             row.reason = results.reason if results and results.reason else to.reason
             return self._keep(row, data)
-        return self._attach_at_once(row, data, parsed, results, to)
+        return self._attach_in_transaction(row, data, parsed, results, to)
 
     def posted(self, namespace: str) -> tuple[PostedFile, ...]:
         namespace, identity = parse_namespace(namespace), self.context.identity
         if identity.is_anonymous:
             return ()
         with self.context.catalog.read() as tx:
-            found = posted_files.posted_by(tx, namespace, identity.name, 2 * MOST_FILES_OF_ONE)
+            found = posted_files.posted_by(tx, namespace, identity.name, 2 * MAX_FILES_OF_ONE)
         return tuple(one for one in found if self._is_within_limit("read", namespace, one.adapter))
 
     def list(self, namespace: str, cursor: str | None = None, limit: int = 50) -> Page[KeptResults]:
@@ -154,7 +154,7 @@ class LocalInbox(Inbox):
             posted_files.delete(tx, row)
             self._record(tx, "results.discard", row, {})
 
-    def _attach_at_once(
+    def _attach_in_transaction(
         self,
         row: PostedFileRow,
         data: bytes,
@@ -365,7 +365,7 @@ def _with_samples(
 
 def _require_room(tx: Transaction, namespace: str, by: str) -> None:
     """Raises `QuotaExceeded` if too much would be kept apart, including this file."""
-    for of, files, size in ((by, MOST_FILES_OF_ONE, MOST_BYTES_OF_ONE), (None, MOST_FILES, MOST_BYTES)):
+    for of, files, size in ((by, MAX_FILES_OF_ONE, MAX_BYTES_OF_ONE), (None, MAX_KEPT_FILES, MAX_BYTES)):
         count, stored = posted_files.kept_use(tx, namespace, of)
         if count > files or stored > size:
             owner = f" from {by}" if of else ""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from adaptry.registry.records import MetricInfo
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
-_MOST_AT_ONCE = 64
+_MAX_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class LocalMetrics(Metrics):
 
 def check_metrics(values: Mapping[str, float]) -> None:
     """Raises `Invalid` for a bad name or a value that is not finite."""
-    if not 1 <= len(values) <= _MOST_AT_ONCE:
-        raise Invalid(f"log 1 to {_MOST_AT_ONCE} metrics at once, not {len(values)}")
+    if not 1 <= len(values) <= _MAX_BATCH:
+        raise Invalid(f"log 1 to {_MAX_BATCH} metrics at once, not {len(values)}")
     for name, value in values.items():
         if not _NAME.fullmatch(name):
             raise Invalid(

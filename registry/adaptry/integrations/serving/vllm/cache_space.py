@@ -18,7 +18,7 @@ from adaptry.integrations.serving.vllm.resolver_config import ResolverConfig
 
 log = logging.getLogger("vllm.adaptry")
 
-_LONGEST_WAIT = 30.0  # seconds
+_MAX_WAIT = 30.0  # seconds
 
 
 class CacheSpace:
@@ -52,7 +52,7 @@ class CacheSpace:
         """The result of `prepare`, which calls `free` if the cache is full. In that case, waits until an idle
         adapter has been unloaded, and tries again. Raises `StorageFull` if all adapters are in use by
         requests or kept by the configuration, or after half a minute."""
-        until = self._config.clock() + _LONGEST_WAIT
+        until = self._config.clock() + _MAX_WAIT
         while True:
             try:
                 return await prepare()

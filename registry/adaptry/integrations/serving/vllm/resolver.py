@@ -51,7 +51,7 @@ log = logging.getLogger("vllm.adaptry")
 
 _MAX_WAIT = 5.0
 """Seconds without an event after which all names are refreshed."""
-_LONGEST_NAME = 256  # the limit of reports
+_MAX_NAME = 256  # the limit of reports
 _REFUSAL_SECONDS = 10.0  # the maximum duration of a request that should be refused
 
 
@@ -159,7 +159,7 @@ class AdapterResolver:
         is cached for a few seconds.
         """
         target = parse_model_name(name)
-        if target is None or len(name) > _LONGEST_NAME:
+        if target is None or len(name) > _MAX_NAME:
             return None
         if name == PLUGIN_PROBE:
             raise Conflict(f"{PLUGIN_ANSWER}{self._worker_name(vllm)}")

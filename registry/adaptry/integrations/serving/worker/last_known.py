@@ -25,7 +25,7 @@ from adaptry.core.files.locks import FileLock
 from adaptry.core.refs import ByDigest, Number, Ref
 from adaptry.registry.records import VersionInfo
 
-_MOST = 4096
+_MAX_REFS = 4096
 _SAVE_EVERY = timedelta(minutes=1)
 """How old a confirmation on the disk may become. Served names are confirmed every few seconds, which is too
 often for the disk."""
@@ -189,9 +189,9 @@ class LastKnownTargets:
 
     def _shrink(self) -> None:
         known = self._state.meanings
-        if len(known) > _MOST:
+        if len(known) > _MAX_REFS:
             oldest_first = sorted(known, key=lambda ref: self._confirmed_at(known[ref]))
-            for ref in oldest_first[: len(known) - _MOST]:
+            for ref in oldest_first[: len(known) - _MAX_REFS]:
                 del known[ref]
 
     def _read(self) -> KnownTargets:

@@ -16,8 +16,8 @@ from adaptry.storage.local.idempotency import KEPT
 from adaptry.storage.maintenance.gc.batches import batches
 from adaptry.storage.maintenance.gc.sweep_plan import SweepPlan, SweepResult
 
-_DELETED_AT_ONCE = 64
-_HASTE = 30.0
+_DELETE_BATCH = 64
+_MAX_BATCH_SECONDS = 30.0
 """Seconds for deleting claimed blobs: a quarter of the time after which other processes consider this one
 dead."""
 
@@ -81,9 +81,9 @@ def _delete_some(
     catalog: Catalog, blobs: BlobStore, decided: SweepPlan, after: str, deleted: set[Digest]
 ) -> str | None:
     """Deletes the next due bytes after that digest; returns the last digest, or None at the end."""
-    patience = _ticks() + _HASTE
+    timeout = _ticks() + _MAX_BATCH_SECONDS
     with catalog.write() as tx:
-        some = pending_deletes.due_for_delete(tx, decided.before, after, _DELETED_AT_ONCE)
+        some = pending_deletes.due_for_delete(tx, decided.before, after, _DELETE_BATCH)
         if not some:
             return None
         going, began = pending_deletes.start_delete(tx, some, decided.held)
@@ -91,7 +91,7 @@ def _delete_some(
     done: list[Digest] = []
     try:
         for digest in going:
-            if _ticks() > patience:  # the machine slept, and other processes may consider this one dead
+            if _ticks() > timeout:  # the machine slept, and other processes may consider this one dead
                 break
             blobs.delete(digest)
             done.append(digest)
