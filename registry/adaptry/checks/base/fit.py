@@ -33,7 +33,7 @@ _CODES: Mapping[WhyMissing, str] = {
 }
 
 
-_PACKED = frozenset(["I8", "U8", "I32", "F8_E4M3", "F8_E5M2"])
+_PACKED = frozenset(["I8", "U8", "I32", "U32", "F8_E4M3", "F8_E5M2"])
 
 
 def check_fit(adapter: Adapter, base: BaseRecord, placement: ModuleMap) -> Iterator[Finding]:
