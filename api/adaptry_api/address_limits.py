@@ -33,7 +33,7 @@ class AddressLimit:
         now, network = self._clock(), _network_of(address)
         idle_at = max(self._idle_at.get(network, now), now)
         wait = idle_at + self._interval - now - self._burst
-        if wait > 1e-6:  # what sums of intervals may differ by
+        if wait > 1e-6:  # the rounding error that sums of intervals may have
             return wait
         self._idle_at[network] = idle_at + self._interval
         if len(self._idle_at) > _MAX_ENTRIES:

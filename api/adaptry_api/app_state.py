@@ -156,7 +156,7 @@ class AppState:
 
     def _set_up_caches(self, settings: ServerSettings) -> None:
         """Sets up the caches of results that are computed from the catalog."""
-        # A mirror may query the mirrored registry first, so its reads are never quick.
+        # A mirror may query the mirrored registry first, so its reads are never short.
         is_quick = self.catalog.has_prepared and settings.mirror_of is None
         is_local = self.catalog.is_local
         self.quick_reads = QuickReads("reads", is_available=is_quick, is_local=is_local, together=16)

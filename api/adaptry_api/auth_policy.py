@@ -143,7 +143,7 @@ class RequireGrant(Generic[Granted]):
         self._kind = kind
 
     async def __call__(self, request: Request) -> GrantContext[Granted]:
-        """Raises `Unauthenticated`."""
+        """Verifies the request's grant. Raises `Unauthenticated`."""
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             shown = request.query_params.get("grant", "")
@@ -212,10 +212,10 @@ def with_quick_answer(
     is_plain: Callable[[Request], bool] = lambda request: True,
     immediate: ImmediateAnswer | None = None,
 ) -> Callable[[Endpoint], Endpoint]:
-    """For frequently called routes: `quick_routes` calls `answer` without FastAPI, which takes longer to
-    parse the request than `answer` takes to run. `is_plain`: whether `answer` understands the parameters of a
-    request; if not, FastAPI parses and answers it. If there is an `immediate`, `immediate_answers` tries it
-    first.
+    """Gives a frequently called route a quick answer: `quick_routes` calls `answer` without FastAPI, which
+    takes longer to parse the request than `answer` takes to run. `is_plain`: whether `answer` understands the
+    parameters of a request; if not, FastAPI parses and answers it. If there is an `immediate`,
+    `immediate_answers` tries it first.
     """
 
     def mark(endpoint: Endpoint) -> Endpoint:

@@ -42,8 +42,8 @@ REPORT_VALUES = 60_000
 
 
 class ParseSlots:
-    """How many documents a server checks in child processes at once: two of any kind, and one base record,
-    which can be large.
+    """The number of documents that a server checks in child processes at once: two of any kind, and one base
+    record, which can be large.
     """
 
     def __init__(self) -> None:
@@ -91,11 +91,11 @@ class StrictRequest(Request):
         """
         data = await self.body()
         try:
-            return await read_json(data, self._limits, self._parse_slots, self._made)
+            return await read_json(data, self._limits, self._parse_slots, self._validated)
         except AdaptryError as error:
             raise WrappedError(error) from None
 
-    def _made(self, document: Any) -> Any:
+    def _validated(self, document: Any) -> Any:
         if self._kind is None:
             return document
         try:

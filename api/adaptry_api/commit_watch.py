@@ -171,7 +171,7 @@ class _RemoteWatch:
             self._lose()
             return
         if self._timer is None:
-            self._timer = self._loop.call_later(_TIMEOUT, self._look_at_oldest)
+            self._timer = self._loop.call_later(_TIMEOUT, self._check_oldest)
 
     def _receive(self) -> None:
         try:
@@ -186,7 +186,7 @@ class _RemoteWatch:
             self.note(commit := f"{self.process} {snapshot}")
             _settle(self._asked.popleft(), commit)
 
-    def _look_at_oldest(self) -> None:
+    def _check_oldest(self) -> None:
         self._timer = None
         if not self._asked or self._loop is None:
             return
@@ -194,7 +194,7 @@ class _RemoteWatch:
             self._lose()
             return
         self._oldest = self._asked[0]
-        self._timer = self._loop.call_later(_TIMEOUT, self._look_at_oldest)
+        self._timer = self._loop.call_later(_TIMEOUT, self._check_oldest)
 
     def _lose(self) -> None:
         """Closes the connection. Requests that wait for a commit from it are answered without one."""

@@ -115,7 +115,7 @@ def _detail(scope: Scope) -> str:
     except ProtocolMismatch as error:
         LOG.error("a newer Adaptry upgraded the database while this server was running: restart this server")
         return f"{error.message}, and restart this server: the database was upgraded while it was running"
-    except Exception:  # the database is away, too; the log has the first error
+    except Exception:  # the database is unreachable, too; the log has the first error
         LOG.debug("the schema cannot be read", exc_info=True)
     return errors.INTERNAL
 

@@ -123,7 +123,7 @@ class EventTexts:
             return kept[1]
         end = f": at {batch.seq}\nid: {batch.seq}\n\n"
         text = ("".join(map(self._of_event, batch.items)) + end).encode()
-        if len(text) <= _MAX_BATCH_BYTES:  # a larger one is what one listener missed
+        if len(text) <= _MAX_BATCH_BYTES:  # a larger batch is what a single listener missed
             if len(self._batches) >= _BATCHES:
                 self._batches.clear()
             self._batches[id(batch)] = batch, text  # keeps the object alive, so that no other has its `id`
@@ -175,7 +175,7 @@ class EventBroadcaster:
             waiting = _Listener(identity, about, limit, loop.create_future())
             self._waiting.add(waiting)  # before reading, so that no event is missed in between
             try:
-                news = await self._look(identity, after, limit, wait, about)
+                news = await self._read_cached(identity, after, limit, wait, about)
                 is_early = after is not None and not after <= news.seq < after + events.SPAN
                 left = until - loop.time()
                 if news.items and await identify() != identity:
@@ -217,7 +217,7 @@ class EventBroadcaster:
         first = bisect_right(self._kept, after, key=lambda stored: stored.event.seq)
         return self._kept[first : first + events.SPAN]
 
-    async def _look(
+    async def _read_cached(
         self, identity: Identity, after: int | None, limit: int, wait: float, about: NameFilter
     ) -> EventBatch:
         # A call that does not wait must return everything committed before it, including events not yet read

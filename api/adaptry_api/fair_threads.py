@@ -63,7 +63,7 @@ class FairThreads:
             if turn.cancelled():
                 self._forget(tenant, turn)
             else:
-                self._release(tenant)  # it got the thread in the same moment
+                self._release(tenant)  # it got the thread at the same moment
             raise
 
     def _release(self, tenant: str) -> None:
@@ -76,7 +76,7 @@ class FairThreads:
             turn = turns.popleft()
             if turns:
                 self._waiting[following] = turns  # behind all others
-            if not turn.done():  # or cancelled, in the same moment
+            if not turn.done():  # or it was cancelled at the same moment
                 self._take(following)
                 turn.set_result(None)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 
 def header_text(text: str, maximum: int) -> str:
-    """At most `maximum` characters of `text`; characters that a header cannot hold become question marks."""
+    """Cuts `text` to at most `maximum` characters; characters that a header cannot contain become question
+    marks.
+    """
     line = " ".join(text.replace("→", "->").split())[:maximum]
     return "".join(char if char.isascii() and char.isprintable() else "?" for char in line)

@@ -45,7 +45,9 @@ async def _registry(request: Request, response: Response, identity: Caller, key:
 def registry_once(
     request: Request, headers: MutableHeaders, identity: Identity, key: str | None, body: bytes
 ) -> Registry:
-    """The same for a request with this body; a repeated call is marked in the response's `headers`."""
+    """Like `_registry`, for a request with this body; a repeated call is marked in the response's
+    `headers`.
+    """
     if key is None:
         return app_state_of(request).registry(identity)
 

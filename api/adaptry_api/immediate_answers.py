@@ -131,7 +131,7 @@ class ImmediateAnswers:
                 authorization = value.decode("latin-1")
         if self._state.request_limits.is_limiting:
             return None
-        self._look()
+        self._drop_outdated()
         authenticator, request_id = self._state.authenticator, self._ids.next()
         identity = authenticator.identify_from_cache(authorization)
         key = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()} {condition}"
@@ -157,7 +157,7 @@ class ImmediateAnswers:
         if request is None or self._state.request_limits.is_limiting:
             return None
         identity = self._state.authenticator.identify_key(request.token)
-        self._look()
+        self._drop_outdated()
         kept = self._answers.peek_at(request.key, identity, self._commit) if identity else None
         return self._found(request.method, kept, self._ids.next(), began) if kept else None
 
@@ -180,7 +180,7 @@ class ImmediateAnswers:
         """The cache is empty now."""
         self._commit, self._kept_bytes = None, 0
 
-    def _look(self) -> None:
+    def _drop_outdated(self) -> None:
         commit = self.commits.last_known()
         if commit != self._commit:
             self._commit, self._kept_bytes = commit, 0

@@ -161,7 +161,7 @@ class ImmediateProtocol(DirectFiles):
             pieces += (name, b": ", value, b"\r\n")
         pieces += (answer.head, b"\r\n", answer.body)
         if self.cycle is not None:
-            self.cycle.transport.write(b"")  # the answer before, if it is still held back (`ResponseWriter`)
+            self.cycle.transport.write(b"")  # the previous answer, if still held back (`ResponseWriter`)
         self.transport.write(b"".join(pieces))
         self.on_response_complete()
 

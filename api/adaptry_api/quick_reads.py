@@ -17,7 +17,7 @@ from adaptry_api.batches import BatchThreads
 Answer = TypeVar("Answer")
 
 _THREADS = 2  # two, so that one slow read does not delay all others
-_REMOTE_THREADS = 6  # most of the time, they wait
+_REMOTE_THREADS = 6  # these threads wait most of the time
 _ON_LOOP = 6  # reads at once, each with a connection (`PostgresReaders`)
 
 

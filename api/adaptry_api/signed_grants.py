@@ -65,7 +65,7 @@ class GrantSigner:
             grant = kind.model_validate(document)
         except (BadData, ValueError):
             raise Unauthenticated(_NOT_OURS) from None
-        if str(serializer.dumps(document)) != text:  # base64 has bits to spare in its last digit
+        if str(serializer.dumps(document)) != text:  # the last digit of base64 has unused bits
             raise Unauthenticated(_NOT_OURS)
         if grant.until <= now:
             raise Unauthenticated("this upload's grant has expired; start the upload again")

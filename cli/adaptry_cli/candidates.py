@@ -74,7 +74,7 @@ def _named_adapter(ctx: click.Context) -> str:
 
 
 def aliases_of(ctx: click.Context, name: str) -> list[str]:
-    """An adapter's aliases."""
+    """The aliases of an adapter."""
 
     def fetch(registry: Registry) -> list[str]:
         from adaptry.core.refs import AdapterName

@@ -10,7 +10,7 @@ from adaptry.adapters.methods import METHODS
 from adaptry.adapters.methods.method import Method
 from adaptry.bases.quantised.name_hints import parse_quantisation_hint
 from adaptry.core.errors import CheckFailed, Unsupported
-from adaptry_cli.out import format_count, format_size
+from adaptry_cli.output import format_count, format_size
 
 _AS_LORA = {
     "itself": "it is one",

@@ -27,7 +27,7 @@ from adaptry_cli.derive_output import (
     with_recipe_output,
 )
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     format_count,
     format_number,
     format_size,

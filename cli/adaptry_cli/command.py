@@ -30,7 +30,7 @@ class Command(click.Command):
         except (KeyboardInterrupt, click.Abort):
             from adaptry_cli.exit_codes import INTERRUPTED
             from adaptry_cli.interruption import interruption_text
-            from adaptry_cli.out import print_err
+            from adaptry_cli.output import print_err
 
             print_err(interruption_text(command_path(ctx), ctx.params))
             ctx.exit(INTERRUPTED)

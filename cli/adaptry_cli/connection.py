@@ -22,7 +22,7 @@ from adaptry.core.settings import AdaptrySettings, data_folder, is_server
 from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import require_usage
 from adaptry_cli.gc_pause import paused_garbage_collection
-from adaptry_cli.out import print_err
+from adaptry_cli.output import print_err
 
 if TYPE_CHECKING:
     from adaptry.adapters.inspection.process import InspectionProcess
@@ -130,9 +130,9 @@ def suggest_names(opened: RegistryOpener, arguments: Mapping[str, object]) -> It
     try:
         yield
     except NotFound as error:
-        from adaptry.operations.near_names import near_name
+        from adaptry.operations.name_suggestions import suggestion_for
 
-        if not (hint := near_name(opened, arguments, error.message)):
+        if not (hint := suggestion_for(opened, arguments, error.message)):
             raise
         raise type(error)(error.message + hint) from error
 

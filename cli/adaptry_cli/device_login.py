@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from adaptry.core.errors import Unauthenticated, Unavailable
 from adaptry_cli.oauth_client import error_of, post
-from adaptry_cli.out import print_err
+from adaptry_cli.output import print_err
 
 _GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 _CLIENT = "adaptry"

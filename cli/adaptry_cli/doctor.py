@@ -32,7 +32,7 @@ from adaptry.storage.maintenance.case_conflicts import find_case_conflicts
 from adaptry_cli.command import command
 from adaptry_cli.connection import settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import format_count, format_size, json_option, print_json
+from adaptry_cli.output import format_count, format_size, json_option, print_json
 from adaptry_cli.tables import print_facts
 
 _MIN_FREE = 1 << 30  # bytes free under which a push of any size may fail
@@ -162,8 +162,9 @@ def _disk_space(folder: Path) -> DoctorResult:
 
 
 def _bucket(folder: Path, url: str | None) -> Iterator[DoctorResult]:
-    """If the registry's files are in a bucket: whether it can be used, and which features its server
-    lacks."""
+    """Checks the bucket, if the registry's files are in one: whether it can be used, and which features its
+    server lacks.
+    """
     try:
         missing = missing_blob_capabilities(folder, url)
     except AdaptryError as error:

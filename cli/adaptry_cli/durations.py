@@ -27,7 +27,7 @@ DURATION = _Duration()
 
 
 def parse_duration(text: str) -> timedelta:
-    """Raises `Invalid`."""
+    """Parses a duration such as `24h`. Raises `Invalid`."""
     match = re.fullmatch(r"(\d{1,9})([smhd]?)", text)
     seconds = int(match[1]) * _UNITS[match[2] or "s"] if match else 0
     if not match or (seconds and not match[2]) or seconds > _MAX_SECONDS:

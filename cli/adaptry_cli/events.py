@@ -14,7 +14,7 @@ from adaptry.registry.records import Event
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import json_option, print_json_line, print_out
+from adaptry_cli.output import json_option, print_json_line, print_out
 from adaptry_cli.times import format_exact
 from adaptry_cli.version_text import detail_text
 

@@ -15,7 +15,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, settings_for
 from adaptry_cli.derive_output import OutputTarget, open_named_parent, output_options
 from adaptry_cli.number_options import DecimalNumber, WholeNumber
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     format_count,
     format_share,
     json_option,

@@ -13,7 +13,7 @@ from adaptry.core.errors import AdaptryError
 from adaptry.core.refs import folder_argument
 from adaptry.operations.folder_scan import GGUF, FolderScan, ScannedAdapter, scan_folder
 from adaptry_cli.capabilities import method_title
-from adaptry_cli.out import format_count, format_size, print_err, print_json
+from adaptry_cli.output import format_count, format_size, print_err, print_json
 from adaptry_cli.tables import print_table
 
 _COLUMNS = ("adapter", "format", "method", "rank", "targets", "parameters", "size", "base", "notes")

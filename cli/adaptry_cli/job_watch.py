@@ -10,7 +10,7 @@ import click
 
 from adaptry.registry.interface import Registry
 from adaptry.registry.job_types.records import JobInfo
-from adaptry_cli.out import format_size, print_err, print_json_line, print_out
+from adaptry_cli.output import format_size, print_err, print_json_line, print_out
 from adaptry_cli.tables import lay_out, table_lines, terminal_width
 from adaptry_cli.times import format_when
 

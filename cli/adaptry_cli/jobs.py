@@ -26,7 +26,7 @@ from adaptry_cli.exit_codes import NO
 from adaptry_cli.job_watch import JOB_COLUMNS, JOB_CUT, JOB_DROP, job_row, progress_text, seconds_between
 from adaptry_cli.job_watch import watch as watch_jobs
 from adaptry_cli.number_options import DecimalNumber, WholeNumber, limit_option
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     collect_pages,
     format_size,
     json_option,
@@ -337,7 +337,7 @@ class _Log:
         self._job = job
         self._line = line
         self._page: str | None = None
-        self._printed = 0  # lines of that page
+        self._printed = 0  # the number of lines of that page
 
     def print_new(self) -> None:
         while True:

@@ -12,7 +12,7 @@ from adaptry_cli.arguments import ADAPTER_OR_NAMESPACE
 from adaptry_cli.command import command
 from adaptry_cli.connection import reading_registry_option
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import collect_pages, json_option, print_err, print_json
+from adaptry_cli.output import collect_pages, json_option, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 

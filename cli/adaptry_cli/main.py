@@ -317,7 +317,7 @@ _UNUSABLE_PATHS = frozenset([errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, er
 
 def _print_error(sentence: str) -> None:
     """Prints the error; words that no name or path can be as long as are cut."""
-    from adaptry_cli.out import print_err
+    from adaptry_cli.output import print_err
 
     if len(sentence) > _MAX_WORD:
         sentence = " ".join(

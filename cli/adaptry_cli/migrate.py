@@ -14,7 +14,7 @@ from adaptry_cli.arguments import require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
+from adaptry_cli.output import format_count, json_option, print_err, print_json, print_out, progress
 
 _SQLITE = "sqlite:"
 

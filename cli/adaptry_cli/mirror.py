@@ -21,7 +21,7 @@ from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to, creating_registry_option, settings_for
 from adaptry_cli.durations import DURATION
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import format_count, json_option, print_err, print_json, print_out, progress
+from adaptry_cli.output import format_count, json_option, print_err, print_json, print_out, progress
 
 _RETRY_DELAY = 5.0
 """Seconds before a registry that did not answer is tried again."""

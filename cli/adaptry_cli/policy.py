@@ -14,7 +14,7 @@ from adaptry_cli.arguments import ALIAS, REF
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, print_done, print_err, print_json, print_lines
+from adaptry_cli.output import json_option, print_done, print_err, print_json, print_lines
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
 from adaptry_cli.warnings import warn

@@ -17,7 +17,7 @@ from adaptry_cli.arguments import BASE, RUNTIME, SOURCE, Source, engine_key_opti
 from adaptry_cli.command import command
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option, settings_for
 from adaptry_cli.exit_codes import NO
-from adaptry_cli.out import json_option, print_err, print_json, print_out, progress
+from adaptry_cli.output import json_option, print_err, print_json, print_out, progress
 
 if TYPE_CHECKING:
     from adaptry.checks.runtimes import Runtime
@@ -112,7 +112,7 @@ def _base_model(running: EngineInfo | None) -> str:
 
 
 def _ask(kind: str) -> QueryLogprobs:
-    """Raises `Invalid` for an engine that is not supported."""
+    """The function that queries this kind of engine. Raises `Invalid` for an engine that is not supported."""
     from adaptry.integrations.engine_test.client import QUERY_BY_ENGINE
 
     if kind not in QUERY_BY_ENGINE:

@@ -13,7 +13,7 @@ from adaptry.registry.interface import Registry
 from adaptry_cli.arguments import FOLDER, REF, require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import reading_registry_option
-from adaptry_cli.out import json_option, print_answer, print_err, print_json, print_out, progress
+from adaptry_cli.output import json_option, print_answer, print_err, print_json, print_out, progress
 
 
 @command()

@@ -14,7 +14,7 @@ from adaptry_cli.administration import administered_registry
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import format_size, json_option, print_done, print_json
+from adaptry_cli.output import format_size, json_option, print_done, print_json
 from adaptry_cli.sizes import SIZE
 from adaptry_cli.tables import print_table
 
@@ -119,7 +119,9 @@ def rm(registry: Registry, name: str, is_principal: bool, as_json: bool) -> None
     subject = _subject(name, is_principal)
     registry.quotas.remove(subject)
     print_done(
-        {"scope": subject.scope, "name": subject.name}, f"removed the limits of {_words(subject)}", as_json
+        {"scope": subject.scope, "name": subject.name},
+        f"removed the limits of {_subject_text(subject)}",
+        as_json,
     )
 
 
@@ -127,7 +129,7 @@ def _subject(name: str, is_principal: bool) -> QuotaSubject:
     return QuotaSubject("principal" if is_principal else "namespace", name)
 
 
-def _words(subject: QuotaSubject) -> str:
+def _subject_text(subject: QuotaSubject) -> str:
     return f"every {subject.scope}" if subject.name == EVERY else str(subject)
 
 
@@ -136,7 +138,7 @@ def _print(found: Iterable[QuotaInfo]) -> None:
         ("for", "bytes", "versions", "uploads", "requests/min"),
         (
             (
-                _words(QuotaSubject(one.scope, one.name)),
+                _subject_text(QuotaSubject(one.scope, one.name)),
                 _used(one, format_size(one.used_bytes + one.reserved_bytes), _size(one.bytes)),
                 _used(one, str(one.used_versions), _count(one.versions)),
                 _used(one, str(one.open_uploads), _count(one.uploads)),

@@ -16,7 +16,7 @@ from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.number_options import DecimalNumber
-from adaptry_cli.out import format_count, json_option, print_err, print_json
+from adaptry_cli.output import format_count, json_option, print_err, print_json
 from adaptry_cli.tables import print_table
 from adaptry_cli.times import exact_times_option, format_when
 from adaptry_cli.worker_text import format_silence

@@ -16,7 +16,7 @@ from adaptry_cli.arguments import require_usage
 from adaptry_cli.command import command
 from adaptry_cli.connection import connect_to, settings_for
 from adaptry_cli.number_options import WholeNumber
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     format_count,
     format_size,
     json_option,

@@ -26,7 +26,7 @@ from adaptry_cli.command import group
 from adaptry_cli.connection import RegistryOpener, lazy_registry_option, settings_for
 from adaptry_cli.exit_codes import NO
 from adaptry_cli.number_options import WholeNumber, limit_option
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     collect_pages,
     format_count,
     format_size,

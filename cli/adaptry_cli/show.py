@@ -18,7 +18,7 @@ from adaptry_cli.arguments import REF
 from adaptry_cli.base_names import with_base_names
 from adaptry_cli.command import command
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     json_option,
     print_err,
     print_json,

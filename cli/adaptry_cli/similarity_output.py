@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from adaptry.core.display import format_decimal
-from adaptry_cli.out import format_count, print_err
+from adaptry_cli.output import format_count, print_err
 from adaptry_cli.tables import print_table
 
 if TYPE_CHECKING:

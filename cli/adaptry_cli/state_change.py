@@ -17,7 +17,7 @@ from adaptry.registry.interface import Registry
 from adaptry.registry.records import StateChange
 from adaptry_cli.arguments import REF, validate_options
 from adaptry_cli.connection import registry_option
-from adaptry_cli.out import json_option, print_answer, print_err
+from adaptry_cli.output import json_option, print_answer, print_err
 
 _NEWEST_EVENTS = 200  # of the adapter's events, searched for the alias's last move
 

@@ -17,7 +17,7 @@ import click
 from rich.cells import cell_len, set_cell_size
 
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry_cli.out import escape_controls, print_err
+from adaptry_cli.output import escape_controls, print_err
 from adaptry_cli.styles import STYLES, paint
 
 _GAP = 2

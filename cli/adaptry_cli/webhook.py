@@ -20,7 +20,7 @@ from adaptry_cli.administration import administered_registry
 from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.number_options import DecimalNumber, WholeNumber
-from adaptry_cli.out import (
+from adaptry_cli.output import (
     collect_pages,
     format_count,
     json_option,

@@ -10,7 +10,7 @@ from adaptry_cli.arguments import validate_options
 from adaptry_cli.command import group
 from adaptry_cli.connection import registry_option
 from adaptry_cli.number_options import limit_option
-from adaptry_cli.out import collect_pages, json_option, print_done, print_err, print_json
+from adaptry_cli.output import collect_pages, json_option, print_done, print_err, print_json
 from adaptry_cli.tables import print_facts, print_table
 from adaptry_cli.times import exact_times_option, format_when
 from adaptry_cli.worker_text import (

@@ -30,8 +30,8 @@ from adaptry.storage.catalog.rows import WebhookDeliveryRow
 from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.webhooks.delivery import LEASE, webhook_connector
+from adaptry.storage.webhooks.retry_schedule import EXPIRY, MAX_ATTEMPTS, PAUSES, next_try
 from adaptry.storage.webhooks.sender import KEEP, WebhookSender
-from adaptry.storage.webhooks.tries import EXPIRY, MAX_ATTEMPTS, PAUSES, next_try
 from adaptry.testing.receivers import receiving
 
 TONE = AdapterName.parse("acme/tone")

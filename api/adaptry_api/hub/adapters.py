@@ -95,7 +95,7 @@ class AdapterRepository(Repository):
         return Ref(self.info.name, Number(number)) if number else None
 
     def details(self, revision: str) -> RepositoryDetails:
-        """The same as the snapshot's, without reading the list of files. Raises `RevisionNotFound`."""
+        """The details that the snapshot has, without reading the list of files. Raises `RevisionNotFound`."""
         commit = self._reader.registry.commits.get(self.info.name, revision)
         return self._about(commit, self._files(commit), self._carried(commit))
 

@@ -49,7 +49,7 @@ class InlineFile(_Value):
 
     @property
     def data(self) -> bytes:
-        """Raises `Invalid`."""
+        """The decoded bytes. Raises `Invalid`."""
         if self.encoding == "utf-8":
             return self.content.encode()
         try:

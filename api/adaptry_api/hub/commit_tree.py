@@ -71,7 +71,7 @@ def apply_commit(
     Raises the errors of `commits.put`, `HttpProblem` (412) if the branch's head is not the commit's parent,
     `FileMissing`, `Invalid`.
     """
-    taken = _taken(registry, name, operations)
+    taken = _store_small_files(registry, name, operations)
     header = taken.header
     note = CommitNote(
         title=commit_title(header.summary, "Upload"),
@@ -181,7 +181,9 @@ def require_branch(commits: Commits, name: AdapterName, revision: str) -> str:
     raise missing_branch(name, branch, is_tag="tag" in kinds)
 
 
-def _taken(registry: Registry, name: AdapterName, operations: Iterable[Operation]) -> _ParsedCommit:
+def _store_small_files(
+    registry: Registry, name: AdapterName, operations: Iterable[Operation]
+) -> _ParsedCommit:
     """Stores every small file, and returns the operations."""
     header: CommitHeader | None = None
     held: dict[str, tuple[Digest, bytes]] = {}

@@ -30,7 +30,7 @@ def commits(
     expand: Annotated[list[str], Query(max_length=16)] = [],  # noqa: B006  never changed
     brackets: Annotated[list[str], Query(alias="expand[]", max_length=16)] = [],  # noqa: B006
 ) -> Response:
-    """Newest first."""
+    """Lists the commits of a repository, newest first."""
     page = registry.commits.list(name, revision, cursor, limit)
     is_formatted = "formatted" in (*expand, *brackets)
     found = [

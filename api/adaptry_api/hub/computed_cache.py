@@ -49,8 +49,8 @@ class ComputedCache(Generic[Value]):
 
 
 class HubCaches:
-    """For small files: their git ids, and the contents of model cards. For revisions: their files. For
-    uploads under way: the announced files.
+    """Caches the git ids of small files, the contents of model cards, the files of revisions, and the
+    announced files of current uploads.
 
     A digest alone gives access to nothing: a caller looks values up only by digests that the registry
     returned for this request.

@@ -63,7 +63,7 @@ def tree_ids(blobs: Mapping[str, str]) -> dict[str, str]:
         lines = [(name, f"100644 {name}", id) for name, id in files.items()]
         for name, below in inside.items():
             whole = f"{folder}/{name}" if folder else name
-            lines.append((f"{name}/", f"40000 {name}", visit(whole, below)))  # git sorts folders as if so
+            lines.append((f"{name}/", f"40000 {name}", visit(whole, below)))  # in git's order
         data = b"".join(line.encode() + b"\0" + bytes.fromhex(id) for _, line, id in sorted(lines))
         found[folder] = _object_id(b"tree", data)
         return found[folder]

@@ -37,7 +37,9 @@ class MergedRepository(Repository):
         self.info = info
 
     def snapshot(self, revision: str) -> Snapshot:
-        """Raises `RevisionNotFound`, `CheckFailed` if the version cannot be merged, or `Withdrawn`."""
+        """The files of the merged model. Raises `RevisionNotFound`, `CheckFailed` if the version cannot be
+        merged, or `Withdrawn`.
+        """
         commit = self._commit(revision)
         number = commit.number or commit.carries
         if number is None:
@@ -105,7 +107,7 @@ def merged_repository(reader: HubReader, id: str) -> Repository | None:
 
 
 def merged_even_empty(reader: HubReader, id: str) -> MergedRepository | None:
-    """The same for an adapter that may be empty; its merged model then has no revision."""
+    """Like `merged_repository`, for an adapter that may be empty; its merged model then has no revision."""
     if not id.lower().endswith(MERGED):
         return None
     found = adapter_even_empty(reader, id[: -len(MERGED)])

@@ -58,7 +58,9 @@ class ListingFilter:
 
 @dataclass(frozen=True, slots=True)
 class ListingCursor:
-    """Where a listing continues: after the first `passed` items of the registry's page at `cursor`."""
+    """The position where a listing continues: after the first `passed` items of the registry's page at
+    `cursor`.
+    """
 
     cursor: str | None = None
     passed: int = 0
@@ -158,7 +160,7 @@ def _item(
         snapshot = repository.snapshot("main") if with_files else None
         about = snapshot.details() if snapshot else repository.details("main")
     except NotFound:
-        return None  # deleted since it was listed
+        return None  # the adapter was deleted after it was listed
     if not set(wanted.filters) <= {*about.tags, about.library, about.pipeline}:
         return None
     if wanted.pipeline not in (None, about.pipeline):

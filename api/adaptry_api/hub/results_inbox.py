@@ -70,7 +70,7 @@ def is_inbox(name: str) -> bool:
 def info(registry: CallersRegistry, namespace: Namespace) -> Response:
     found = _snapshot(registry, namespace)
     body = repo_info_json(found.repository, found.details(), found)
-    return JSONResponse(body | {"_id": found.commit[:24]})  # the same for every namespace in which nothing is
+    return JSONResponse(body | {"_id": found.commit[:24]})  # the same for every namespace without results
 
 
 def tree(registry: CallersRegistry, namespace: Namespace, path: Path, recursive: bool = False) -> Response:

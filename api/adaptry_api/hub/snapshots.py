@@ -162,11 +162,11 @@ class Snapshot:
 
     @property
     def is_cacheable(self) -> bool:
-        """Whether it may be used again until the catalog changes, and takes little memory."""
+        """Whether the snapshot may be used again until the catalog changes, and takes little memory."""
         return self.depends_on_catalog and len(self.files) <= MAX_CACHED_FILES
 
     def file(self, path: str) -> RepositoryFile:
-        """Raises `FileMissing`."""
+        """The file at that path. Raises `FileMissing`."""
         if (found := self.files.find(path)) is not None:
             return found
         raise FileMissing(f"{self.repository} has no file {path[:200]!a} at {self.commit[:12]}")

@@ -72,8 +72,8 @@ async def put_shard(request: Request, upload: XetUploadId, writer: XetWriter) ->
 
 @FRAMED_ROUTES.post(f"{UPLOAD_PATH}/v2/shards")
 async def put_shard_with_progress(request: Request, upload: XetUploadId, writer: XetWriter) -> Response:
-    """The same as `put_shard`, with a progress frame for each file; an error is a frame too, the only form
-    that clients show to users.
+    """Like `put_shard`, with a progress frame for each file. An error is a frame too, the only form that
+    clients show to users.
     """
     try:
         files = await _read_shard(request, upload, writer)
@@ -210,7 +210,7 @@ class _XorbFinder:
         self._present: set[Digest] = set()
 
     def __call__(self, hash: str) -> StoredXorb:
-        """Raises `NotFound`."""
+        """The xorb with this hash. Raises `NotFound`."""
         piece, name = self._spool.piece_path(hash), self._writer.grant.name
         found = StoredXorb.open(piece) if piece.exists() else self._maps.open_xorb(name, hash)
         for file in found.files - self._present:

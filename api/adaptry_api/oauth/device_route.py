@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from adaptry.core.errors import Busy
 from adaptry.storage import device_sign_ins
 from adaptry_api.auth_policy import PUBLIC, app_state_of, guarded_router
-from adaptry_api.oauth.answers import (
+from adaptry_api.oauth.responses import (
     NO_STORE,
     OAUTH_ERRORS,
     OAuthError,
@@ -79,7 +79,7 @@ async def begin_device_sign_in(request: Request) -> Response:
 
 
 def _client_id(text: str) -> str:
-    """Raises `OAuthError`."""
+    """The client's id. Raises `OAuthError`."""
     if len(text) > _MAX_LENGTH or not text.isprintable():
         raise OAuthError(
             "invalid_request", f"client_id must be a name of at most {_MAX_LENGTH} printable characters"

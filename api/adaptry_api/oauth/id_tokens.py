@@ -41,7 +41,9 @@ class UnverifiedToken:
 
 
 def read_unverified(text: str) -> UnverifiedToken:
-    """Raises `Invalid` unless it is a signed token with one of the accepted algorithms."""
+    """Reads a token without verifying it. Raises `Invalid` unless it is a signed token with one of the
+    accepted algorithms.
+    """
     parts = text.split(".")
     if len(text) > MAX_LENGTH or len(parts) != 3:
         raise Invalid("not an ID token: a signed JWT in its compact form is needed")

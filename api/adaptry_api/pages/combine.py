@@ -128,7 +128,7 @@ def _show(request: Request, form: CombineForm, page: CombinePage, status: int) -
 
 
 def _combination(registry: Registry, form: CombineForm, preview: str) -> CombinePage:
-    """Raises the registry's errors for a job that the visitor may not see."""
+    """The data of the page. Raises the registry's errors for a job that the visitor may not see."""
     try:
         details = [registry.versions.detail(Ref.parse(text)) for text in form.refs]
     except AdaptryError as error:

@@ -34,7 +34,7 @@ class CombineForm:
 
     @classmethod
     def of(cls, query: QueryParams) -> CombineForm:
-        """Raises `Invalid` if there are more adapters than a page allows."""
+        """Reads the form. Raises `Invalid` if there are more adapters than a page allows."""
         rows = [(ref.strip()[:256], weight) for ref, weight in _rows(query) if ref.strip()]
         if len(rows) > MAX_INPUTS:
             raise Invalid(
@@ -56,7 +56,7 @@ class CombineForm:
 
     @property
     def choice(self) -> MethodDescription:
-        """Raises `Invalid`."""
+        """The chosen method. Raises `Invalid`."""
         for one in combine_methods():
             if one.name == self.method:
                 return one

@@ -66,7 +66,7 @@ class ComparePage(BaseModel):
     without_config: tuple[str, ...] = ()
 
     def verdicts_of(self, place: int) -> list[tuple[int, str, str]]:
-        """How many metrics of the version at this position have each verdict, with the verdict's words and
+        """The verdicts on the version at this position: for each, the number of metrics, its words and its
         tone.
         """
         found = Counter(row.cells[place].verdict for row in self.metrics)

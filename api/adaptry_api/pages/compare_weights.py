@@ -141,7 +141,7 @@ async def stream_weights(request: Request, registry: VisitorsRegistry, ref: Refs
 
 
 def read_weights(registry: Registry, identity: Identity, refs: Sequence[str]) -> WeightsPart:
-    """Raises the registry's errors for versions that the visitor may not read."""
+    """Reads the stored figures. Raises the registry's errors for versions that the visitor may not read."""
     details = registry.versions.details([Ref.parse(text.strip()) for text in refs])
     found = _measured(registry, details)
     to_measure = _to_measure(found)
@@ -166,7 +166,7 @@ def _to_measure(found: Sequence[MeasuredVersion]) -> tuple[str, ...]:
     first, *others = found
     lacking = [one for one in others if not one.reason and (one.statistics is None or one.distance is None)]
     if first.reason:
-        lacking = [one for one in lacking if one.statistics is None]  # no distances from it
+        lacking = [one for one in lacking if one.statistics is None]  # has no distances
     elif lacking or first.statistics is None:
         lacking = [first, *lacking]
     return tuple(dict.fromkeys(one.label for one in lacking))

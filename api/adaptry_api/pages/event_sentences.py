@@ -15,7 +15,7 @@ _UNREMARKABLE = frozenset({"adapter.created", "metrics.logged", "evidence.added"
 
 @dataclass(frozen=True, slots=True)
 class EventSentence:
-    """What happened: a verb, what it was about, more about it, and the tone that a page shows it in."""
+    """An event in words: a verb, its object, details, and the tone that a page shows it in."""
 
     verb: str
     about: str = ""

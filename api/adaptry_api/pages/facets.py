@@ -55,7 +55,7 @@ def complete_query(
 
 
 def completions(versions: Versions, q: str) -> list[str]:
-    """At most twelve queries that begin with `q`; none while a quoted text is typed."""
+    """Returns at most twelve queries that begin with `q`; none while a quoted text is typed."""
     head, _, typed = q.rpartition(" ")
     if not typed or q.count('"') % 2:
         return []

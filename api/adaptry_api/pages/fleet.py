@@ -44,7 +44,7 @@ class FleetPage(BaseModel):
 
     @property
     def open_recalls(self) -> tuple[RecallProgress, ...]:
-        """Those that wait for a worker."""
+        """The recalls that wait for a worker."""
         return tuple(one for one in self.recalls if not one.is_complete)
 
 

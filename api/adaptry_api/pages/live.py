@@ -65,7 +65,7 @@ async def _changes(request: Request, part: LivePart) -> AsyncIterator[str]:
         try:
             identity = await identify()
             value, now, message = await run_in_own_threads(
-                "reads", partial(_look, part, state.registry(identity), identity, shown)
+                "reads", partial(_current, part, state.registry(identity), identity, shown)
             )
             shown = now
             yield message
@@ -82,7 +82,9 @@ async def _changes(request: Request, part: LivePart) -> AsyncIterator[str]:
         after = news.seq
 
 
-def _look(part: LivePart, registry: Registry, identity: Identity, shown: str) -> tuple[BaseModel, str, str]:
+def _current(
+    part: LivePart, registry: Registry, identity: Identity, shown: str
+) -> tuple[BaseModel, str, str]:
     """The value, its JSON, and the message to send if `shown` was sent before. In a thread: a part may be
     large.
     """

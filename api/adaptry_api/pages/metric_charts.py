@@ -91,7 +91,9 @@ class StepTable:
 
 
 def step_table(evidence: Iterable[EvidenceInfo]) -> StepTable:
-    """If a metric has several values at one step, the newest counts; `evidence` has the newest first."""
+    """The table of the values by step. If a metric has several values at one step, the newest counts;
+    `evidence` has the newest first.
+    """
     values: dict[int, dict[str, float]] = defaultdict(dict)
     for one in evidence:
         if one.step is not None and one.withdrawn is None:

@@ -32,7 +32,7 @@ async def unserved_response(request: Request, status: int) -> Response:
     try:
         namespace = parse_namespace(path.removeprefix("/"))
     except InvalidRef:
-        with suppress(AdaptryError):  # who is not signed in gets the page without navigation
+        with suppress(AdaptryError):  # visitors who are not signed in get the page without navigation
             await visitor(request)
         return render_error(request, status, f"there is no page {header_text(path, _MAX_LENGTH)}")
     return RedirectResponse(f"/?q={quote(f'namespace:{namespace}')}", 303)

@@ -50,7 +50,7 @@ class PromotionForm:
 
 
 async def read_promotion_form(request: Request) -> PromotionForm:
-    """Raises `Unsupported`, `Invalid`, `TooLarge`."""
+    """Reads the form in the request's body. Raises `Unsupported`, `Invalid`, `TooLarge`."""
     fields = await read_form(request, _MAX_BODY)
     number = _whole(fields, "number")
     if number is None or not 0 < number < 2**31:

@@ -116,7 +116,7 @@ def show_promotion(
 
 
 def promotion_page(registry: Registry, visitor: Identity, ref: Ref, alias: str) -> PromotionPage:
-    """Raises `NotFound`."""
+    """The data of the promotion page. Raises `NotFound`."""
     version, aliases = registry.versions.get(ref), registry.aliases.list(ref.name)
     current = next((one for one in aliases if one.alias == alias), None)
     decision, obstacle = _decision(registry, version, alias)
@@ -215,6 +215,8 @@ def _decision(
 def workers_with(
     registry: Registry, name: AdapterName, number: int, alias: str | None = None
 ) -> ResidentSummary:
-    """How many workers may serve a version, under any name or as an alias, and the first of them."""
+    """The number of workers that may serve a version, under any name or as an alias, and the first of
+    them.
+    """
     served_as = f"{name}@{alias}" if alias is not None else None
     return registry.workers.resident_summary(Ref.parse(f"{name}@{number}"), _WORKERS, served_as)

@@ -91,7 +91,7 @@ async def finish_provider_sign_in(
 
 
 def _begun(request: Request) -> BegunSignIn:
-    """Raises `Unauthenticated`."""
+    """The sign-in that this browser began. Raises `Unauthenticated`."""
     text = request.cookies.get(_cookie_name(request), "")
     try:
         found = BegunSignIn.model_validate(
@@ -109,7 +109,7 @@ def _serializer(request: Request) -> URLSafeSerializer:
 
 
 def _provider(request: Request) -> OpenIdProvider:
-    """Raises `NotFound` on a server without an identity provider."""
+    """The identity provider. Raises `NotFound` on a server without one."""
     provider = app_state_of(request).openid_provider
     if provider is None:
         raise NotFound("this server has no identity provider; sign in with a token")

@@ -79,7 +79,9 @@ async def authorize_request(
 
 
 def _model(document: object) -> str:
-    """Raises `Invalid`, for example if an engine that ignores case could use a different model."""
+    """The model that a request names. Raises `Invalid`, for example if an engine that ignores case could use
+    a different model.
+    """
     names = document if isinstance(document, dict) else {}
     if any(key != "model" and key.casefold() == "model" for key in names):
         raise Invalid("the request has two keys `model` that differ only in upper and lower case")

@@ -133,7 +133,7 @@ async def _push_with_files(
 
 
 def _push_request(document: object) -> PushRequest:
-    """Raises `Invalid`."""
+    """The push in a request's body. Raises `Invalid`."""
     try:
         return PushRequest.model_validate(document)
     except ValidationError as error:

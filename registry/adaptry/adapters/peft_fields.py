@@ -53,8 +53,8 @@ def declared_types(method: str) -> Mapping[str, frozenset[str]]:
 
 
 def expected_type(method: str, field: str, value: object) -> str | None:
-    """What PEFT expects for `field` in words, such as "a whole number"; None if `value` is that, or if the
-    method has no such field.
+    """The type that PEFT expects for `field`, in words such as "a whole number"; None if `value` has this
+    type, or if the method has no such field.
     """
     kinds = declared_types(method).get(field)
     if kinds is None or any(_has_kind(kind, value) for kind in kinds):

@@ -58,7 +58,7 @@ def mask_characters(text: str, dots: tuple[int, ...]) -> str:
 
 
 def dotted_suffixes(name: str) -> Iterator[str]:
-    """`a.b.c`, `b.c`, `c`."""
+    """The dotted suffixes of a name: `a.b.c`, `b.c`, `c`."""
     yield name
     place = name.find(".")
     while place >= 0:

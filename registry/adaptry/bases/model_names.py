@@ -14,7 +14,7 @@ from typing import Any
 
 from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.key_layout import SPELLINGS
-from adaptry.adapters.transformers_loading import tensors_in_memory
+from adaptry.adapters.transformers_conversion import tensors_in_memory
 from adaptry.bases.model_classes import body_attribute, converts_adapters, has_head
 from adaptry.bases.tied_weights import HEADS, LANGUAGE_MODEL, tied_weights
 from adaptry.core.lazy_dataclass import dataclass

@@ -16,7 +16,7 @@ from adaptry.adapters.base_record import TensorShape
 from adaptry.adapters.fused_experts import FusedExpert, expert_tensors
 from adaptry.adapters.spec import ExtraWeight, ModuleSpec, Spec
 from adaptry.adapters.tensor_names import is_input_embedding, is_stack_copy, layer_of
-from adaptry.adapters.transformers_loading import LoadedTensor
+from adaptry.adapters.transformers_conversion import LoadedTensor
 from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.parameter_lookup import MissingReason, ParameterNames
 from adaptry.core.lazy_dataclass import dataclass
@@ -284,7 +284,9 @@ def _mark_renamed_modules(
 def _mark_renamed_vectors(
     missing: Iterable[ExtraWeight], reasons: dict[str, MissingReason], names: ParameterNames
 ) -> None:
-    """The same for biases and norms, if the base has such vectors as long in the same layer."""
+    """Like `_mark_renamed_modules`, for biases and norms, if the base has vectors of the same length in the
+    same layer.
+    """
     held = {(layer_of(tensor.name), tensor.shape) for tensor in names.tensors.values()}
     for extra in missing:
         is_vector = extra.kind in ("bias", "norm") and reasons[extra.target].kind == "absent"

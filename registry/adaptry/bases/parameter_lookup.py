@@ -21,7 +21,7 @@ from adaptry.adapters.tensor_names import (
     is_output_head,
     is_stack_copy,
 )
-from adaptry.adapters.transformers_loading import LoadedTensor, is_converted_on_load, tensors_in_memory
+from adaptry.adapters.transformers_conversion import LoadedTensor, is_converted_on_load, tensors_in_memory
 from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.model_classes import body_attribute
 from adaptry.bases.tied_weights import OWN_EMBEDDINGS
@@ -170,7 +170,9 @@ class ParameterNames:
         )
 
     def _is_own_embedding(self, name: str) -> bool:
-        """Whether it is an embedding with a name that has this meaning only in models of this type."""
+        """Whether the name belongs to an embedding whose name has this meaning only in models of this
+        type.
+        """
         return name.endswith(OWN_EMBEDDINGS.get(self.model_type, ())) if self.model_type else False
 
     def _prefixed(self, parameter: str) -> Iterator[str]:

@@ -123,7 +123,7 @@ def _peft_version(spec: Spec) -> tuple[int, int]:
 
 
 def _is_of_known_peft(spec: Spec) -> bool:
-    """Whether it was written by a version of PEFT whose methods are all known here."""
+    """Whether a version of PEFT whose methods are all known here wrote the adapter."""
     return (0, 0) < _peft_version(spec) <= _NEWEST_PEFT
 
 

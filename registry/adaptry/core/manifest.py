@@ -43,7 +43,7 @@ _ENTRY = 140
 
 
 def check_tree(paths: Collection[str]) -> None:
-    """Raises `TooLarge` if these are too many paths for one branch, or too long together."""
+    """Raises `TooLarge` if there are too many paths for one branch, or if they are too long in total."""
     if len(paths) > MAX_TREE:
         raise TooLarge(
             f"{len(paths):,} files; a branch has at most {MAX_TREE:,}. Delete unneeded checkpoints in a "
@@ -199,7 +199,7 @@ class Manifest(FrozenValue):
 
     @property
     def size(self) -> int:
-        """The size of all files together, in bytes."""
+        """The total size of all files in bytes."""
         return sum(entry.size for entry in self.files)
 
     def file(self, path: str) -> FileEntry | None:

@@ -94,7 +94,7 @@ class Query:
 
     @property
     def names_states(self) -> bool:
-        """Whether it finds versions by their state, so that none is left out by default."""
+        """Whether the query has a term on the state, so that no state is left out by default."""
         return any(
             isinstance(term, TextTerm) and term.field == "state" and not is_negated
             for term, is_negated in _terms(And(self.parts))
@@ -242,7 +242,9 @@ def _terms(node: Node, is_negated: bool = False) -> Iterator[tuple[Term, bool]]:
 
 
 def _check_fits(parts: tuple[Node, ...]) -> None:
-    """Verdicts are computed version by version, after everything else has narrowed the search."""
+    """Checks the `fits:` terms. Their verdicts are computed version by version, after everything else has
+    narrowed the search.
+    """
     for part in parts:
         plain = part.part if isinstance(part, Not) else part
         if not isinstance(plain, FitsTerm) and any(isinstance(term, FitsTerm) for term, _ in _terms(part)):

@@ -15,7 +15,7 @@ _MAX_LICENCES = 8
 
 
 def stated_licences(readme: bytes) -> tuple[str, ...]:
-    """The licences, as they are written. None where the field is malformed; names are never guessed.
+    """The licences, as they are written; none if the field is malformed, since names are never guessed.
 
     Only the field itself is parsed: other keys of the mapping begin at the start of a line.
     """

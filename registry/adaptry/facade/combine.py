@@ -230,7 +230,8 @@ def stack(
         registry: An open registry, a server's URL, or a folder. None: the configured one, if one is needed.
         progress: False shows no bars.
 
-    Raises: The errors of `combine`.
+    Raises:
+        The errors of `combine`.
     """
     target = None if to is None else parse_destination(to, metrics, alias, force_reason, replace)
     fields = {

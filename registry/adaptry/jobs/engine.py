@@ -173,18 +173,18 @@ class WorkflowEngine:
 
 
 def _workflow_id(job: UnfinishedJob) -> str:
-    """The engine's id of this try of a job."""
+    """The engine's id for this attempt at a job."""
     return f"{job.id}.{job.attempts}"
 
 
 def _job_of(workflow: str) -> str:
-    """The job of a workflow id."""
+    """The job that a workflow id belongs to."""
     return workflow.partition(".")[0]
 
 
 @contextmanager
 def _database_errors() -> Iterator[None]:
-    """Raises `Unavailable` if the engine's database cannot be reached."""
+    """Translates errors of the engine's database: raises `Unavailable` if it cannot be reached."""
     try:
         yield
     except DBAPIError as error:

@@ -289,7 +289,7 @@ def _stored(blobs: BlobStore, files: tuple[FileEntry, ...], weights: set[str], f
 
 
 class _OtherThreadFailed(Exception):
-    """Another thread failed."""
+    """Raised in a thread if another thread of the merge failed."""
 
 
 class _MergeProgress:

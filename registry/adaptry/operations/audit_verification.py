@@ -282,7 +282,7 @@ def _notes_in(path: Path) -> list[str]:
 
 
 def _parse(line: str) -> dict[str, object]:
-    """Raises `Invalid`."""
+    """Parses a line of an exported log. Raises `Invalid`."""
     try:
         fields = json.loads(line)
     except ValueError:

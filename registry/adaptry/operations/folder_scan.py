@@ -228,7 +228,7 @@ def _product(shape: tuple[int, ...]) -> int:
 
 
 def _sketch(content: Content, weights: str) -> bytes:
-    """A digest of the file's size and of some of its bytes; of a small file, of all."""
+    """A digest of the file's size and of some of its bytes, or of all bytes of a small file."""
     size = content.sizes[weights]
     hasher = hashlib.sha256(str(size).encode())
     if size <= _SAMPLES * _SAMPLE:
@@ -249,7 +249,9 @@ def _comparable(value: Any) -> object:
 
 
 def _mark_duplicates(found: list[_SampledAdapter]) -> Iterator[ScannedAdapter]:
-    """The rows, with the first adapter that has the same weights. Only files with equal samples are read."""
+    """Adds to each row the first adapter that has the same weights. Only files with equal samples are
+    read.
+    """
     sketches: dict[bytes, int] = {}
     for opened in found:
         sketches[opened.sketch] = sketches.get(opened.sketch, 0) + 1

@@ -222,7 +222,7 @@ def _id_in(folder: Path) -> Digest | None:
 
 
 def _why_incomplete(folders: Iterable[Path]) -> str:
-    """What the first of the folders that exists lacks, in parentheses; empty if none exists."""
+    """The reason why the first existing folder is incomplete, in parentheses; empty if no folder exists."""
     for folder in filter(Path.is_dir, folders):
         try:
             fingerprint_folder(folder)
@@ -234,7 +234,9 @@ def _why_incomplete(folders: Iterable[Path]) -> str:
 
 
 def _named_folders(adapter: Adapter, name: str) -> tuple[Path, ...]:
-    """Where the name in a config may lead, if it is a path or a repository in the Hub's cache."""
+    """The folders to which the name in a config may lead, if it is a path or a repository in the Hub's
+    cache.
+    """
     return (*folders_of_name(adapter, name), *hub_snapshots(name))
 
 

@@ -114,7 +114,7 @@ def descendant_tree(registry: Registry, ref: Ref | str, maximum: int = MAX_NODES
 
 def _tree(registry: Registry, ref: Ref | str, maximum: int, related: _Related) -> LineageNode:
     detail = registry.versions.detail(Ref.parse(ref) if isinstance(ref, str) else ref)
-    root = _Walk(registry, related, maximum, {detail.version.digest: detail}).node(detail.version.digest)
+    root = _Traversal(registry, related, maximum, {detail.version.digest: detail}).node(detail.version.digest)
     own = detail.version.label
     return root.model_copy(update={"refs": tuple(sorted(root.refs, key=lambda ref: ref != own))})
 
@@ -123,8 +123,8 @@ _Related = Callable[[VersionDetail], Iterable[Digest]]
 
 
 @dataclass
-class _Walk:
-    """One walk over revisions: each is read and expanded once, and at most `remaining` of them."""
+class _Traversal:
+    """One traversal of revisions: each is read and expanded once, and at most `remaining` of them."""
 
     registry: Registry
     related: _Related

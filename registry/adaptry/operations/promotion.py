@@ -56,7 +56,9 @@ def promote(
     to = registry.versions.get(ref)
     found = current_alias(registry.aliases, ref.name, alias)
     if expect is not None and expect != (found.number if found else 0):
-        raise Conflict(f"{ref.name}@{alias} {_place(found)}, not {_expected(expect)}; look again and retry")
+        raise Conflict(
+            f"{ref.name}@{alias} {_current_state(found)}, not {_expected(expect)}; look again and retry"
+        )
     if found and found.digest == to.digest:
         return AliasMoveResult(found, found.number)
     moved = registry.aliases.move(ref.name, alias, to.digest, found.generation if found else None, request)
@@ -166,7 +168,7 @@ def _moves(adapters: Adapters, name: AdapterName, alias: str, maximum: int | Non
     return (one for one in history if one.kind == ALIAS_MOVED and one.detail.get("alias") == alias)
 
 
-def _place(found: AliasInfo | None) -> str:
+def _current_state(found: AliasInfo | None) -> str:
     return f"is at version {found.number}" if found else "does not exist"
 
 

@@ -85,7 +85,7 @@ def recall_progress(registry: Registry, version: VersionInfo, limit: int) -> Rec
 
 
 def recall_status(registry: Registry, ref: Ref) -> RecallStatus:
-    """Raises `NotFound`."""
+    """The status of a version's recall on every worker. Raises `NotFound`."""
     version = registry.versions.get(ref)
     lines = tuple(map(_line, registry.workers.residents(ref)))
     is_recalled = version.state in WITHDRAWN

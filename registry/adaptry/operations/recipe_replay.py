@@ -89,7 +89,9 @@ class _Names:
 
 
 def _override(module: Json, named: _Names) -> dict[str, Any]:
-    """Raises `TypeError` or `ValueError` if the module is not ours."""
+    """A module's entry in the recipe, with inputs named by their sources. Raises `TypeError` or `ValueError`
+    if the module is not one of ours.
+    """
     found = dict(module)
     if weights := found.get("weights"):
         found["weights"] = {str(named.source(entry)): weight for entry, weight in weights}

@@ -121,10 +121,10 @@ def open_parent(
 
 
 def with_configured_base(parent: ParentAdapter, given: Path | str | None) -> ParentAdapter:
-    """If a caller gives a base and the adapter's own base is unknown: `parent` with the base that the path in
-    its config leads to. Models of one family have equal shapes, so only a comparison shows that the given
-    base is a different one. A path in the config of a version belongs to the machine that pushed it, and is
-    not looked up here.
+    """Returns `parent` with the base that the path in its config leads to, if a caller gives a base and the
+    adapter's own base is unknown. Models of one family have equal shapes, so only a comparison shows that the
+    given base is a different one. A path in the config of a version belongs to the machine that pushed it,
+    and is not looked up here.
     """
     if given is None or parent.base is not None or parent.revision is not None:
         return parent

@@ -43,7 +43,7 @@ class RefPattern:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `InvalidRef`."""
+        """Parses a ref or a glob. Raises `InvalidRef`."""
         if _MAGIC.isdisjoint(text):
             ref = Ref.parse(text)
             return cls(str(ref.name), "", ref)
@@ -102,7 +102,7 @@ class RefWatcher:
     """`next_changes` returns what changed since the previous call; the first call returns all refs."""
 
     def __init__(self, registry: Registry, patterns: Sequence[str]) -> None:
-        """Raises `InvalidRef`."""
+        """Parses the refs. Raises `InvalidRef`."""
         self._registry = registry
         self._patterns = tuple(map(RefPattern.parse, patterns))
         self._adapters = tuple(dict.fromkeys(pattern.adapters for pattern in self._patterns))

@@ -51,7 +51,7 @@ class Bases(ABC):
 
     @abstractmethod
     def list(self, cursor: str | None = None, limit: int = 50) -> Page[BaseInfo]:
-        """Newest first."""
+        """Bases that the caller may see, newest first."""
 
     @abstractmethod
     def of_architecture(self, architecture: Digest) -> tuple[BaseInfo, ...]:

@@ -66,8 +66,8 @@ class Commits(ABC):
 
     @abstractmethod
     def create_branch(self, name: AdapterName, branch: str, at: str = MAIN) -> BranchInfo:
-        """Raises `Conflict` if the name is taken, `InvalidRef`, `PermissionDenied`, and the errors of
-        `get`.
+        """Creates a branch at a revision. Raises `Conflict` if the name is taken, `InvalidRef`,
+        `PermissionDenied`, and the errors of `get`.
         """
 
     @abstractmethod
@@ -82,7 +82,7 @@ class Commits(ABC):
 
     @abstractmethod
     def delete_tag(self, name: AdapterName, tag: str) -> None:
-        """Raises `RevisionNotFound`, `PermissionDenied`."""
+        """Deletes a tag. Raises `RevisionNotFound`, `PermissionDenied`."""
 
     @abstractmethod
     def squash(self, name: AdapterName, branch: str, note: CommitNote) -> CommitInfo:

@@ -93,5 +93,5 @@ class NameFilter:
 
 
 def _needs_engine(glob: str) -> bool:
-    """Whether it is more than a name, or a prefix followed by `*`."""
+    """Whether the glob is more than a name, or a prefix followed by `*`."""
     return any(character in glob.removesuffix("*") for character in "*?[")

@@ -104,7 +104,7 @@ class Inbox(ABC):
 
     @abstractmethod
     def get(self, id: int) -> KeptResults:
-        """Raises `NotFound`."""
+        """Gets results that were kept apart. Raises `NotFound`."""
 
     @abstractmethod
     def read(self, id: int) -> bytes:

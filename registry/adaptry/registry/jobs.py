@@ -13,7 +13,7 @@ from adaptry.registry.records import Page
 
 
 class Jobs(ABC):
-    """Jobs by id."""
+    """Jobs and schedules: submitting, listing, cancelling and retrying jobs."""
 
     @abstractmethod
     def submit(self, order: JobOrder) -> JobInfo:
@@ -24,7 +24,7 @@ class Jobs(ABC):
 
     @abstractmethod
     def get(self, id: str) -> JobInfo:
-        """Raises `NotFound`."""
+        """Gets a job. Raises `NotFound`."""
 
     @abstractmethod
     def list(

@@ -105,8 +105,8 @@ class Rollouts(ABC):
 
     @abstractmethod
     def start(self, name: AdapterName, alias: str, to: Digest, plan: RolloutPlan) -> RolloutInfo:
-        """Raises `Conflict` if a rollout is running, or if the alias already points, or must not point, at
-        the version; `NotFound`, `PermissionDenied`.
+        """Starts a rollout of an alias to a version. Raises `Conflict` if a rollout is running, or if the
+        alias already points, or must not point, at the version; `NotFound`, `PermissionDenied`.
         """
 
     @abstractmethod

@@ -215,9 +215,9 @@ class ResidentInfo(Value):
 
 
 class ResidentSummary(Value):
-    """How many workers have or had a version: all of them, those that `may_serve` it, and those that are
-    `closed`, because they proved that they dropped it or were declared gone. A worker counts once for each
-    name under which it has the version.
+    """The numbers of workers that have or had a version: all of them, those that `may_serve` it, and those
+    that are `closed`, because they proved that they dropped it or were declared gone. A worker counts once
+    for each name under which it has the version.
 
     `first` are some of them, by name: those that may serve it before others, those that are closed last.
     """
@@ -303,6 +303,7 @@ class Workers(ABC):
 
     @abstractmethod
     def resident_summary(self, ref: Ref, limit: int = 20, served_as: str | None = None) -> ResidentSummary:
-        """How many workers have or had the version (under one name, if it is given), and at most `limit` of
-        them; for a version that thousands of workers have. Raises `NotFound`, `Invalid` for a bad limit.
+        """The number of workers that have or had the version (under one name, if it is given), and at most
+        `limit` of them; for a version that thousands of workers have. Raises `NotFound`, `Invalid` for a bad
+        limit.
         """

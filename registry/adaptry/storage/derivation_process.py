@@ -56,8 +56,8 @@ class DerivationProcess:
         options: PushOptions,
         sent: MemoryContent | None,
     ) -> tuple[Admission, ResolvedBase]:
-        """The same as `RevisionDerivation.derive`, or `derive_sent`, with their errors, and `Unavailable` if
-        the process fails.
+        """Does what `RevisionDerivation.derive`, or `derive_sent`, does, in the other process. Raises their
+        errors, and `Unavailable` if the process fails.
         """
         order = pickle.dumps(_Order(self, identity, name, declared, options, sent))
         with _SLOTS.acquire("adapters of many tensors"):

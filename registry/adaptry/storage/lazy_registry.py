@@ -36,7 +36,9 @@ _LOCK_TIMEOUT = 30.0  # seconds for another process that holds the database's lo
 
 
 class LazyRegistry(Registry):
-    """For the user of the folder, who reads everything. `open_whole` opens the same registry."""
+    """The registry as the folder's user sees it, who may read everything. `open_whole` opens the same
+    registry.
+    """
 
     def __init__(
         self, catalog: Path, readers: PreparedReaders, lock: FileLock, open_whole: Callable[[], Registry]
@@ -79,7 +81,7 @@ class LazyRegistry(Registry):
             return None
 
     def __getattr__(self, name: str) -> object:
-        """Any other role."""
+        """Any other role of the registry, which is then opened as a whole."""
         if name not in Registry.__annotations__:
             raise AttributeError(f"a registry has no role {name!r}")
         return _Role(self, name)

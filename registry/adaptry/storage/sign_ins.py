@@ -66,7 +66,7 @@ def sign_in(catalog: Catalog, user: ConfirmedUser, now: datetime | None = None) 
 
 
 def _begin_session(tx: Transaction, user: ConfirmedUser, now: datetime) -> str:
-    """Raises `PermissionDenied`."""
+    """Begins a session of a confirmed user. Raises `PermissionDenied`."""
     external, principal = _admit(tx, user, now)
     sign_ins.confirm(tx, external, user.refresh_token, now)
     set_actor(tx, Identity(principal.info.name, principal=principal.key))
@@ -109,8 +109,8 @@ def claim_due(catalog: Catalog, issuer: str, now: datetime | None = None) -> Ext
 
 
 def confirm(catalog: Catalog, external: ExternalUser, user: ConfirmedUser) -> bool:
-    """The provider confirmed the user: extends the sessions, and updates the groups. Sign-ins of a user who
-    has left all mapped groups end; returns whether they go on.
+    """Extends the sessions of a user whom the provider has confirmed, and updates their groups. Sign-ins of a
+    user who has left all mapped groups end; returns whether they continue.
     """
     now = datetime.now(UTC)
     with catalog.write() as tx:
@@ -132,8 +132,8 @@ def store_refresh_token(catalog: Catalog, external: ExternalUser, refresh_token:
 
 
 def end(catalog: Catalog, external: ExternalUser) -> None:
-    """The provider refused to confirm the user: ends all sessions, revokes the tokens created in them, and
-    removes the user from the groups that its claims gave.
+    """Ends all sessions of a user whom the provider refused to confirm, revokes the tokens created in them,
+    and removes the user from the groups that the provider's claims gave.
     """
     now = datetime.now(UTC)
     with catalog.write() as tx:

@@ -94,7 +94,7 @@ class PostgresServer:
 
     @contextmanager
     def temporary_database(self) -> Iterator[str]:
-        """The same until the block ends: each takes 12 MB, and a suite uses hundreds."""
+        """A database that exists until the block ends: each takes 12 MB, and a suite uses hundreds."""
         name = self.create_migrated()
         yield self.url(name)
         self.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")

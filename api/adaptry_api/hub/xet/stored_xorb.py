@@ -47,7 +47,9 @@ class StoredXorb:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Raises `NotFound`, and `CorruptData` if the file was not written by `xorb_trailer`."""
+        """Opens a stored xorb. Raises `NotFound`, and `CorruptData` if the file was not written by
+        `xorb_trailer`.
+        """
         try:
             with path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -112,12 +114,12 @@ def file_beside(xorb: Path, key: str) -> Path:
 
 
 def files_beside(folder: Path) -> dict[str, Path]:
-    """These files in a folder of xorbs, by key."""
+    """The files with bytes of xorbs in a folder, by key."""
     return {path.name.removeprefix(_JOINED): path for path in folder.glob(f"{_JOINED}*")}
 
 
 def merge_runs(runs: Iterable[Run]) -> tuple[Run, ...]:
-    """The same bytes in as few runs as possible."""
+    """Merges adjacent runs, so that the same bytes have as few runs as possible."""
     found: list[Run] = []
     for run in runs:
         last = found[-1] if found else None

@@ -176,7 +176,7 @@ def _visit(request: Request, registry: VisitorsRegistry, identity: Visitor) -> V
 
 
 def _call(action: Action, visit: Visit, fields: Fields) -> ActionResult | str | None:
-    """Raises `Invalid` in place of pydantic's error."""
+    """Calls the action with the form's fields. Raises `Invalid` in place of pydantic's error."""
     try:
         return action(visit, fields)
     except ValidationError as error:

@@ -90,7 +90,7 @@ def _table(value: BaseModel) -> tuple[Sequence[str], Iterable[Sequence[object]]]
 
 
 def token_names(visit: Visit) -> Mapping[str, object]:
-    """What templates with tokens need: the roles, the time now, and the token of this session."""
+    """The names that templates with tokens need: the roles, the time now, and the token of this session."""
     return {"roles": tuple(ROLES), "now": datetime.now(UTC), "own_token": visit.identity.token}
 
 

@@ -117,7 +117,7 @@ class Inspector:
     def _ask(
         self, tensors: Mapping[str, TensorInfo], source: WeightsSource, expected: int = 0
     ) -> list[TensorStatistics]:
-        while child := self._kept():
+        while child := self._take_idle():
             try:
                 return self._measured(child, tensors, source, expected)
             except _ChildExited:
@@ -136,7 +136,7 @@ class Inspector:
             self._idle.append(child)
         return answers
 
-    def _kept(self) -> _Child | None:
+    def _take_idle(self) -> _Child | None:
         with self._lock:
             if self._owner != os.getpid():  # after a fork, the children belong to the parent
                 self._owner = os.getpid()

@@ -68,7 +68,7 @@ def _formula(parts: ModuleArrays, shape: tuple[int, int]) -> RowFormula | None:
     """
     if (parts.shape("B")[0], parts.shape("A")[1]) != shape or parts.shape("w_norm") != shape[1:]:
         return None
-    is_column = parts.module.rank == 1  # torch then reads B like a row
+    is_column = parts.module.rank == 1  # torch then treats B as a row
     if shape[1] % _LANES or (is_column and shape[0] % _LANES):
         return None
 

@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 
 
 def _module_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
-    left = _left(shapes, config)
+    left = _left_size(shapes, config)
     right = _right(shapes, config)
     kind = right.kind
     return ModuleSize(left.rank * right.rank, left.fan_in * right.fan_in, left.fan_out * right.fan_out, kind)
 
 
-def _left(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
+def _left_size(shapes: Shapes, config: AdapterConfig) -> ModuleSize:
     if "w1" in shapes:
         fan_out, fan_in = shapes["w1"]
         return ModuleSize(min(fan_out, fan_in), fan_in, fan_out)
@@ -88,7 +88,7 @@ def _mismatch(module: ModuleSpec, shapes: Shapes, config: AdapterConfig, weight:
         factorisation(fan_in, factor),
         factorisation(weight.fan_out, factor),
     )
-    left = _left(shapes, config)
+    left = _left_size(shapes, config)
     if (left.fan_out, left.fan_in) != (left_out, left_in):
         return (
             f"has a first factor of {left.fan_out}×{left.fan_in}, but according to decompose_factor"

@@ -41,7 +41,7 @@ def tokens_of(document: Any) -> tuple[Tokens, Tokens]:
 
 
 def block_digests(tokens: Mapping[int, str], size: int) -> list[str]:
-    """For each block of ids below `size`, a digest of its ids and tokens."""
+    """A digest of the ids and tokens of each block of ids below `size`."""
     digests = []
     for start in range(0, size, BLOCK):
         block = [

@@ -66,7 +66,7 @@ def _sides(written: object) -> tuple[int, int] | None:
 def _nested(
     document: Mapping[str, object], parts: Mapping[str, PackedPart], blocks: int
 ) -> tuple[int, float] | None:
-    """How many scales share a scale, and the offset that is added to each."""
+    """The number of scales that share a scale, and the offset that is added to each."""
     size, offset = document.get("nested_blocksize"), document.get("nested_offset")
     scales = parts.get("nested_absmax")
     if not isinstance(size, int) or size <= 0 or not isinstance(offset, int | float) or scales is None:

@@ -144,8 +144,8 @@ def _other_experts(adapter: Adapter, placed: TargetTensor) -> str | None:
 
 
 def misfit(placed: TargetTensor, shape: tuple[int, ...]) -> str | None:
-    """How a module's factors differ from the weight that they change, as the end of a sentence; None if they
-    fit.
+    """The difference between a module's factors and the weight that they change, as the end of a sentence;
+    None if they fit.
     """
     module = placed.module
     if placed.expert is not None:  # placed by its shape

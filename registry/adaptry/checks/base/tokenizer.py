@@ -152,7 +152,7 @@ def _rows(base: BaseRecord) -> int | None:
 
 
 def _has_whole_embedding(adapter: Adapter) -> bool:
-    """Whether it has a complete embedding, which may have more rows than the base's."""
+    """Whether the adapter has a complete embedding, which may have more rows than the base's."""
     return any(
         extra.kind != "token_rows" and extra.target.split(".")[-2] in INPUT_EMBEDDINGS
         for extra in adapter.spec.extras
@@ -160,7 +160,7 @@ def _has_whole_embedding(adapter: Adapter) -> bool:
 
 
 def _template(adapter: Adapter) -> Digest | None:
-    """Raises `Invalid`."""
+    """The digest of the adapter's chat template; None if it has none. Raises `Invalid`."""
     sizes = adapter.content.sizes
     for name in chat_template.FILES:
         if name not in sizes:

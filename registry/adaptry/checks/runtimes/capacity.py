@@ -36,7 +36,7 @@ class AdapterSize(BaseModel):
 
 
 class ServerPlan(BaseModel):
-    """How to start a server. `slot_bytes` is the size of one slot, `total_bytes` that of all. If the engine
+    """The plan of a server. `slot_bytes` is the size of one slot, `total_bytes` that of all. If the engine
     reserves no slots, they are the size of the largest adapter and the sum of all. `targets` are the modules'
     last names.
     """

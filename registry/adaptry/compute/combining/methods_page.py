@@ -156,7 +156,7 @@ def _section(method: CombineMethod) -> Iterator[str]:
         yield "| parameter | default | values | description |"
         yield "|---|---|---|---|"
         for name, parameter in method.parameters.items():
-            default, accepted = _word(parameter.default), _taken(parameter)
+            default, accepted = _code(parameter.default), _accepted_values(parameter)
             yield f"| `{name}` | {default} | {accepted} | {_cell(parameter.description)} |"
     if method.differences:
         yield ""
@@ -175,7 +175,7 @@ def _bounds(method: CombineMethod) -> str:
     return f"{text} It ignores weights.".strip() if not method.uses_weights else text
 
 
-def _taken(parameter: MethodParameter) -> str:
+def _accepted_values(parameter: MethodParameter) -> str:
     if parameter.choices:
         return ", ".join(f"`{choice}`" for choice in parameter.choices)
     if isinstance(parameter.default, bool):
@@ -190,5 +190,5 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-def _word(value: object) -> str:
+def _code(value: object) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"

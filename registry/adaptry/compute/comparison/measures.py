@@ -87,8 +87,9 @@ def subspace_overlaps(one: Subspaces, other: Subspaces) -> tuple[float, float] |
 
 
 def measure_sign_conflict(updates: Sequence[Factors]) -> SignConflict:
-    """How much the updates [..., out, in] of a site have opposite signs at the same elements, weighted by
-    magnitude. Elements are computed a few rows at a time, and summed in float64."""
+    """Measures how much the updates [..., out, in] of a site have opposite signs at the same elements,
+    weighted by magnitude. Elements are computed a few rows at a time, and summed in float64.
+    """
     first = updates[0]
     of, width = first.up.shape[-2], first.down.shape[-1]
     matrices = math.prod(first.up.shape[:-2])

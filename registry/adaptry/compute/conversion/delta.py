@@ -108,12 +108,12 @@ def open_method_deltas(
 
 
 def is_factored(parent: ParentAdapter) -> bool:
-    """Whether its updates are exactly factors for every base."""
+    """Whether the adapter's updates are exactly factors on every base."""
     return _method(parent).factors is not None and not needs_base_weights(parent)
 
 
 def needs_base_weights(parent: ParentAdapter) -> bool:
-    """Whether its updates depend on the values of the base's weights."""
+    """Whether the adapter's updates depend on the values of the base's weights."""
     return _method(parent).needs_base_for(parent.adapter.config)
 
 

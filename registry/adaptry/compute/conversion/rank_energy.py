@@ -77,7 +77,7 @@ def smallest_allowed_rank(
 
 
 def as_json(points: Sequence[RankPoint]) -> list[Mapping[str, object]]:
-    """For `--json`: rows with the names of the fields."""
+    """Rows with the names of the fields, for `--json`."""
     return [
         {
             "rank": each.rank,

@@ -29,7 +29,9 @@ def list_targets(parent: ParentAdapter, runtime: Runtime, options: ExportOptions
 
 
 def _match_other_modules(names: set[str], subject: CheckSubject, runtime: Runtime) -> bool:
-    """Whether the model has further modules with these last names: PEFT would initialise them."""
+    """Whether other modules of the model also have these last names: PEFT would adapt and initialise them
+    too.
+    """
     if subject.base is None:
         return uneven_layers(subject, runtime) is not None
     placed = bind(subject.adapter, subject.base).intended.placed

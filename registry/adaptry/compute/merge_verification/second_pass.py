@@ -126,8 +126,10 @@ def _roundings(block: ValueBlock) -> Mapping[str, Tensor]:
     if len(block.deltas) > 1:
         others["each adapter was merged and rounded in turn"] = _in_turn(block, stored).to(found)
     if block.deltas and stored != found:
-        others[f"the base was {_word(found)} before the merge"] = _in_turn(block, found)
-        others[f"it was merged in {_word(stored)} and cast afterwards"] = _in_turn(block, stored).to(found)
+        others[f"the base was {_dtype_name(found)} before the merge"] = _in_turn(block, found)
+        others[f"it was merged in {_dtype_name(stored)} and cast afterwards"] = _in_turn(block, stored).to(
+            found
+        )
     return others
 
 
@@ -138,7 +140,7 @@ def _in_turn(block: ValueBlock, dtype: torch.dtype) -> Tensor:
     return weight
 
 
-def _word(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 

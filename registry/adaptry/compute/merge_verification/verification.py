@@ -106,7 +106,7 @@ def _verdict(
 
 
 class _SharedTensors:
-    """The tensors, shared by threads; each thread has its own kernels."""
+    """The tensors to verify, which threads share; each thread has its own kernels."""
 
     def __init__(self, base: Shards, found: Shards, kernels: KernelChoice, progress: Progress) -> None:
         self._base = base

@@ -131,7 +131,7 @@ def _require(
     resize_vocab: bool,
     other_base: bool,
 ) -> BoundInput:
-    """The input. Raises an error unless it can be merged into `checkpoint`."""
+    """Returns the input; raises an error unless it can be merged into `checkpoint`."""
     require_complete(entry.label, bound)
     rows = new_rows(entry.label, bound.module_map, checkpoint, resize_vocab)
     require_places(entry.label, bound, checkpoint)

@@ -35,8 +35,8 @@ _KINDS = ("linear", "conv1d", "embedding", "conv")
 
 @dataclass(frozen=True, slots=True)
 class MethodChoice:
-    """How inputs are combined: a name of `COMBINE_METHODS`, its parameters, and the seed for random
-    numbers.
+    """The method by which inputs are combined: a name of `COMBINE_METHODS`, its parameters, and the seed for
+    random numbers.
     """
 
     method: str

@@ -31,8 +31,8 @@ _SPARSE = ("shira", "supertuning", "adamss", "waveft")
 
 @dataclass(frozen=True, slots=True)
 class ChangedElements:
-    """How many `elements` the adapted weights have, how many of them `changed`, and the names of the weights
-    that `lost` most of their update.
+    """The number of `elements` of the adapted weights, the number of those that `changed`, and the names of
+    the weights that `lost` most of their update.
     """
 
     elements: int = 0

@@ -182,7 +182,7 @@ def _iterate(
         residuals = (upper @ vectors[-columns:, :rank]).norm(dim=0)
         kept = float(values[:rank].sum())
         is_converged = _missed(values, residuals, rank) <= TOLERANCE * kept
-        if not is_converged and len(images) == _MIN_STEPS:  # if the rank is low, nothing may be left
+        if not is_converged and len(images) == _MIN_STEPS:  # if the rank is low, there may be nothing left
             is_converged = passes.energy() - kept <= TOLERANCE * kept
         if is_converged or basis.shape[1] + columns > maximum:
             return basis @ vectors[:, :columns], is_converged

@@ -64,7 +64,7 @@ def mapping(value: object) -> Mapping[str, Any]:
 
 
 def mappings(value: object) -> Iterator[Mapping[str, Any]]:
-    """Those items of a list that are mappings. (`Any`: JSON.)"""
+    """The items of a list that are mappings. (`Any`: JSON.)"""
     return (item for item in value if isinstance(item, dict)) if isinstance(value, list) else iter(())
 
 
@@ -93,7 +93,7 @@ def text(value: object) -> str | None:
 
 
 def measured(**fields: object) -> EvidenceValue:
-    """Raises `Invalid` with the field that is wrong."""
+    """A measured value. Raises `Invalid` with the field that is wrong."""
     return validated(EvidenceValue, None, **fields)
 
 
@@ -108,7 +108,7 @@ def require_values(values: Iterable[EvidenceValue], label: str) -> tuple[Evidenc
 
 
 def downsample(curve: Sequence[EvidenceValue], maximum: int) -> list[EvidenceValue]:
-    """At most `maximum` points of a curve, evenly chosen; the last one is included."""
+    """Returns at most `maximum` points of a curve, evenly chosen; the last one is included."""
     if len(curve) <= maximum:
         return list(curve)
     chosen = (

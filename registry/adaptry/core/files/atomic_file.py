@@ -32,7 +32,7 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
     """
     target = target.absolute()
     try:
-        _tidy(target)
+        _remove_stale_files(target)
         place, descriptor = _begun(target)
         try:
             with os.fdopen(descriptor, "w+b") as file:
@@ -52,7 +52,7 @@ def atomic_file(target: Path) -> Iterator[BinaryIO]:
         raise write_error(error, target) from error
 
 
-def _tidy(target: Path) -> None:
+def _remove_stale_files(target: Path) -> None:
     """Removes unfinished files of writers of `target` that were killed. Does nothing on Windows."""
     if os.name == "nt":
         return

@@ -222,7 +222,9 @@ def _comparable(call: Call, facts: GateFacts) -> _FactValue:
 
 
 def _differences(one: EvidenceFact, two: EvidenceFact, vs: str, knows_settings: bool) -> list[str]:
-    """How the measurements differ. Raises `_UnknownFact` if that is unknown."""
+    """The differences between the ways in which the two were measured. Raises `_UnknownFact` if they are
+    unknown.
+    """
     settings = (one.settings, two.settings)
     if one.task_hash and two.task_hash:
         tasks = ("task hash", one.task_hash, two.task_hash)

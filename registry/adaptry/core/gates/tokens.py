@@ -41,7 +41,7 @@ class Token:
 
 
 def tokens_of(source: str) -> list[Token]:
-    """Raises `Invalid` with the column of what cannot be read."""
+    """Splits a condition into tokens. Raises `Invalid` with the column of the text that cannot be read."""
     found: list[Token] = []
     position, end = 0, len(source.rstrip())
     while position < end:

@@ -55,7 +55,7 @@ def _integer(digits: str) -> int:
 
 
 def answer(data: bytes, size: str, depth: str, nodes: str, what: str) -> bytes:
-    """Why the document is refused; empty if it is not."""
+    """The reason why the document is refused; empty if it is valid."""
     try:
         strictjson.loads(data, strictjson.JsonLimits(int(size), int(depth), int(nodes)), what)
     except Invalid as error:

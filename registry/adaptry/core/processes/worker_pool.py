@@ -51,7 +51,7 @@ class WorkerPool:
         """
         with child_slot():
             while True:
-                worker = self._kept() or _Worker()
+                worker = self._take_idle() or _Worker()
                 try:
                     answer = worker.ask(module, request, limits, arguments)
                 except _WorkerExited:
@@ -64,7 +64,7 @@ class WorkerPool:
                     self._idle.append(worker)
                 return answer
 
-    def _kept(self) -> _Worker | None:
+    def _take_idle(self) -> _Worker | None:
         with self._lock:
             if self._owner != os.getpid():  # after a fork, the workers and their answers belong to the parent
                 self._owner = os.getpid()
@@ -105,7 +105,9 @@ class _Worker:
                 raise
 
     def ask(self, module: str, request: bytes, limits: ProcessLimits, arguments: Sequence[str]) -> bytes:
-        """Raises `ProcessFailed` and `ProcessTimeout`, after which the worker cannot be used."""
+        """Sends a request and returns the answer. Raises `ProcessFailed` and `ProcessTimeout`, after which
+        the worker cannot be used.
+        """
         document = {"module": module, "arguments": arguments, "seconds": limits.seconds}
         order = json.dumps(document | {"memory": limits.memory, "size": len(request)}).encode()
         timeout = wall_clock_limit(limits)

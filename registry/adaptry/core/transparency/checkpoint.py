@@ -32,7 +32,7 @@ class VerifierKey:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `Invalid`."""
+        """Parses a verifier key. Raises `Invalid`."""
         name, _, rest = text.strip().partition("+")
         id_hex, _, encoded = rest.partition("+")
         data = _decode_base64(encoded)
@@ -67,7 +67,7 @@ class LogCheckpoint:
         return f"{self.origin}\n{self.size}\n{_encode_base64(self.root)}\n"
 
     def sign(self, seed: bytes) -> str:
-        """The signed note."""
+        """Signs the checkpoint; returns the note."""
         key = VerifierKey(self.origin, ed25519.public_key(seed))
         signature = _encode_base64(key.id + ed25519.sign(seed, self.body.encode()))
         return f"{self.body}\n— {key.name} {signature}\n"
@@ -79,7 +79,7 @@ class LogCheckpoint:
         origin, size, root, *_ = *body.split("\n"), "", "", ""
         decoded = _decode_base64(root)
         if not origin or not _SIZE.fullmatch(size) or decoded is None or len(decoded) != 32:
-            raise Invalid("not a checkpoint (expected a name, a number of entries and a root, a line each)")
+            raise Invalid("not a checkpoint (expected three lines: a name, a number of entries and a root)")
         return cls(origin, int(size), decoded)
 
     @classmethod

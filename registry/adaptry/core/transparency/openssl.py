@@ -107,7 +107,7 @@ def find_ed25519() -> OpensslEd25519 | None:
 
 
 def _is_right(found: OpensslEd25519) -> bool:
-    """Whether it reproduces the first example signature in RFC 8032 (section 7.1)."""
+    """Whether the library reproduces the first example signature in RFC 8032 (section 7.1)."""
     seed = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
     public = bytes.fromhex("d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a")
     signature = found.sign(seed, b"")

@@ -97,9 +97,7 @@ def compute_verdict(answers: Sequence[PromptLogprobs]) -> EngineTestResult:
 
 
 def _steps(answers: Sequence[PromptLogprobs]) -> Iterator[tuple[float, float]]:
-    """For each token that the engine returned: how far training moved its logprob, and how far the engine's
-    answers moved it.
-    """
+    """The change of each returned token's logprob by training, and the change in the engine's answers."""
     for each in answers:
         for token, odds in each.engine.items():
             yield each.trained[token] - each.base[token], odds - each.base[token]

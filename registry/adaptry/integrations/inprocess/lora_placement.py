@@ -134,8 +134,8 @@ def _is_plain_name(name: str) -> bool:
 
 
 def _is_plain(config: Any) -> bool:
-    """Whether it describes a LoRA without any variant, including variants of later versions of PEFT. (`Any`:
-    PEFT's configs.)
+    """Whether the config describes a LoRA without any variant, including variants of later versions of PEFT.
+    (`Any`: PEFT's configs.)
     """
     from peft import LoraConfig
 
@@ -223,7 +223,7 @@ def _modules_outside_adapters(model: Module) -> Iterator[tuple[str, Module]]:
 
 
 def _is_plain_layer(layer: Any) -> bool:
-    """Whether it is PEFT's unmerged layer around a linear one, with all weights present."""
+    """Whether the module is PEFT's unmerged layer around a linear one, with all weights present."""
     import torch
     from peft.tuners.lora.layer import Linear
 

@@ -15,7 +15,7 @@ from adaptry.registry.workers import WorkerInfo
 
 
 class PolicyBackend(ABC):
-    """Deploys the versions of one policy."""
+    """A backend that deploys the versions of one policy."""
 
     @abstractmethod
     def model_name(self, version: VersionInfo) -> str:

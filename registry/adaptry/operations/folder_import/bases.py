@@ -58,7 +58,7 @@ def _is_registered(bases: Bases, name: str) -> bool:
 
 
 def _describe(base: RecognisedBase, namespace: str) -> tuple[str, str]:
-    """What to call it, and how to register it."""
+    """The label of a base in messages, and the command that registers it."""
     if base.info is not None:
         return (base.info.names[0] if base.info.names else base.info.id.brief), ""
     if base.folder is not None:

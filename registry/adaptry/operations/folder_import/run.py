@@ -173,7 +173,7 @@ class _Importer:
 
 
 def _warnings(report: CheckReport) -> Iterator[str]:
-    """Findings as sentences. That the base is unknown is not among them: `list_bases` lists bases once."""
+    """The findings as sentences, except that the base is unknown: `list_bases` lists each base once."""
     for finding in report.findings:
         if finding.severity != "notes" and finding.code != "base_unknown":
             yield f"{finding.severity}: {finding.reason} [{finding.code}]"

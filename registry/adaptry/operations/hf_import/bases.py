@@ -85,10 +85,10 @@ class _Window:
         self.size = files.file_info(path).size
 
     def read(self, offset: int, length: int) -> bytes:
-        found = self._kept(offset, length)
+        found = self._cached(offset, length)
         if found is None:
             self.keep(offset, self._files.read(self._path, offset, max(length, _BLOCK)))
-            found = self._kept(offset, length)
+            found = self._cached(offset, length)
         assert found is not None
         return found
 
@@ -100,7 +100,7 @@ class _Window:
         self._starts.insert(at, start)
         self._pieces.insert(at, piece)
 
-    def _kept(self, offset: int, length: int) -> bytes | None:
+    def _cached(self, offset: int, length: int) -> bytes | None:
         end = min(offset + length, self.size)
         at = bisect_right(self._starts, offset) - 1
         if at < 0 or end > self._starts[at] + len(self._pieces[at]):

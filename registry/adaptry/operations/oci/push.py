@@ -192,11 +192,11 @@ class OciRepository:
         kind = _ANSWERS.get(answer.status, Unavailable if answer.status >= 500 else Invalid)
         return kind(
             f"{self.reference.host} answered {method} for {self.reference.repository} with {answer.status}:"
-            f" {_words(answer)}"
+            f" {_error_text(answer)}"
         )
 
 
-def _words(answer: urllib3.BaseHTTPResponse) -> str:
+def _error_text(answer: urllib3.BaseHTTPResponse) -> str:
     """The registry's error message."""
     try:
         errors = json.loads(answer.data)["errors"]

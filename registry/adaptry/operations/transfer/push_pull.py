@@ -97,9 +97,9 @@ def push(
 
 
 def _with_confirmed_base(registry: Registry, pushed: PushResult, found: RecognisedBase) -> PushResult:
-    """Without the finding that the config has another name for the base: `bases/llama` is a folder here, and
-    that folder has the base. The registry has only the name, so the version is bound to the base, unless the
-    caller may not do so.
+    """Leaves out the finding that the config has another name for the base, if that name, such as
+    `bases/llama`, is a folder here that has the base. The registry has only the name, so the version is bound
+    to the base, unless the caller may not do so.
     """
     version = pushed.version
     try:

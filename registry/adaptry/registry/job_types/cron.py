@@ -29,7 +29,7 @@ class Cron:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises `Invalid`."""
+        """Parses a cron expression. Raises `Invalid`."""
         words = text.split()
         if len(words) != len(_FIELDS):
             raise Invalid(f"not a schedule: {text[:80]!a} ({GRAMMAR})")
@@ -38,7 +38,7 @@ class Cron:
         return cls(" ".join(words), tuple(fields))
 
     def matches(self, moment: datetime) -> bool:
-        """Whether it is due in this minute."""
+        """Whether the expression is due in this minute."""
         moment = moment.astimezone(UTC)
         minute, hour, day, month, weekday = self.fields
         if not (moment.minute in minute and moment.hour in hour and moment.month in month):
@@ -49,7 +49,7 @@ class Cron:
 
     @property
     def is_ever_due(self) -> bool:
-        """Whether it can ever be due; 30 February, for example, cannot."""
+        """Whether the expression can ever be due; 30 February, for example, cannot."""
         _, _, day, month, _ = self.fields
         return self.text.split()[4] != "*" or min(day) <= max(_MAX_DAYS_OF_MONTH[each] for each in month)
 

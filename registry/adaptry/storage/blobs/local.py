@@ -237,7 +237,7 @@ class LocalBlobs(BlobStore):
         return self._blobs / digest.hex[:2] / digest.hex
 
     def _name(self, digest: Digest) -> str:
-        """The same as a string, without the cost of making a `Path`."""
+        """The path of a blob as a string, without the cost of making a `Path`."""
         return f"{self._prefix}{digest.hex[:2]}{os.sep}{digest.hex}"
 
     def _staging_path(self, key: str) -> Path:

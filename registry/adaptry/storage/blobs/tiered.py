@@ -146,7 +146,7 @@ class TieredBlobs(BlobStore):
         return self._cache if self._is_cached(digest) else self.store
 
     def _is_cached(self, digest: Digest) -> bool:
-        """Whether it is cached; marks it as just read."""
+        """Whether the blob is cached; also marks it as just read."""
         try:
             os.utime(self._cache.path_of(digest))
         except (NotFound, OSError):

@@ -76,7 +76,7 @@ class AdapterPosition:
 
 
 def page(tx: Reads, scope: ReadScope, listing: Listing, cursor: str | None, limit: int) -> Page[AdapterInfo]:
-    """Raises `Invalid` for a cursor of another listing."""
+    """A page of the listing. Raises `Invalid` for a cursor of another listing."""
     if scope.namespaces is None and listing.sort == "name" and not listing.reverse:
         return page_by_name(tx, listing.namespace, cursor, limit)
     after = None if cursor is None else _decode(listing, cursor)
@@ -129,7 +129,7 @@ def _spans(scope: ReadScope, listing: Listing) -> Iterator[ColumnElement[bool]]:
 
 
 def _spans_of_names(scope: ReadScope, namespace: str | None) -> Iterator[ColumnElement[bool]]:
-    """The same, as ranges of names, which may overlap the public adapters."""
+    """The spans of names that grants list, as ranges that may overlap the public adapters."""
     within = [] if namespace is None else [_of_namespace(namespace)]
     if scope.namespaces is None or namespace in scope.namespaces:
         yield and_(EXISTS, *within)

@@ -80,7 +80,7 @@ def _is_beginning_of_id(key: str) -> bool:
 
 
 def visible_among(tx: Transaction, scope: ReadScope, ids: Collection[Digest]) -> frozenset[Digest]:
-    """Those of the ids that belong to readable bases."""
+    """Those of the given ids that belong to readable bases."""
     query = sm.select(orm.BaseRow.id).where(sm.col(orm.BaseRow.id).in_([id.hex for id in ids]))
     if (seen := scope.base_condition()) is not None:
         query = query.where(seen)

@@ -51,7 +51,7 @@ class CommitRecord:
 
     @property
     def info(self) -> commit_info.CommitInfo:
-        """Its public information."""
+        """The commit's public information."""
         row = self.columns
         return commit_info.CommitInfo(
             digest=self.digest,

@@ -158,7 +158,7 @@ class Catalog:
 
     @contextmanager
     def write_nondurable(self) -> Iterator[Transaction]:
-        """The same as `write`, without waiting for the disk: a power failure may undo the whole transaction,
+        """Like `write`, without waiting for the disk: a power failure may undo the whole transaction,
         but no earlier one.
         """
         with self._transaction(is_durable=False) as session:

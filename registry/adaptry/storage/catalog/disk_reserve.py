@@ -47,7 +47,7 @@ def restore_reserve(folder: Path) -> None:
 
 
 def _allocate(path: Path, size: int) -> None:
-    """Raises `OSError`, and leaves no file."""
+    """Writes the reserve file. Raises `OSError`, and then leaves no file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if hasattr(os, "posix_fallocate"):

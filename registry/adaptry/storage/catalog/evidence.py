@@ -81,7 +81,7 @@ def page(
     cursor: str | None,
     limit: int,
 ) -> Page[EvidenceInfo]:
-    """Newest first, without values that were added again with their samples."""
+    """A page of evidence, newest first, without values that were added again with their samples."""
     about = f"evidence {version.key} {task!r} {metric!r}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
     query = _query().where(MetricRow.version_id == version.key, ~_has_newer_with_samples())

@@ -154,11 +154,11 @@ class GroupCommit:
 
     @property
     def waiting(self) -> int:
-        """How many writers wait for their turn."""
+        """The number of writers that wait for their turn."""
         return len(self._queue)
 
     def _take_turn(self) -> None:
-        """Raises `Unavailable`."""
+        """Waits until it is this writer's turn. Raises `Unavailable`."""
         with self._lock:
             if not self._is_taken:
                 self._is_taken = True

@@ -95,8 +95,8 @@ def delete(tx: Transaction, file: Digest) -> None:
 
 
 def summaries(tx: Reads, of_versions: Sequence[Collection[Digest]]) -> list[records.InspectionSummary | None]:
-    """For the weights files of each version: their combined result; None if one of them was not inspected.
-    One statement for all.
+    """The combined result of the weights files of each version; None if one of them was not inspected. Runs
+    one statement for all.
     """
     files = sorted({file.hex for files in of_versions for file in files})
     parameters = {f"file_{at}": file for at, file in enumerate(files)}

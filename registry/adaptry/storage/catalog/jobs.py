@@ -209,7 +209,7 @@ def delete(tx: Transaction, ids: Iterable[str]) -> None:
 
 
 def unknown(tx: Transaction, ids: Iterable[str]) -> set[str]:
-    """Those of the jobs that do not exist."""
+    """Those of the given jobs that do not exist."""
     requested = set(ids)
     return requested - set(tx.exec(select(JobRow.id).where(col(JobRow.id).in_(requested))).all())
 

@@ -58,12 +58,14 @@ KNOWN = (
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = lazy_pattern(r"\d{4}")
-_FIRST = "adapters"  # a table that every schema has
+_FIRST = "adapters"  # this table is in every schema
 _OWN = "give Adaptry its own database"
 
 
 def migrate(database: DatabaseDialect) -> None:
-    """Raises `ProtocolMismatch` for a newer schema, `Conflict` for another program's database."""
+    """Updates the schema of a catalog. Raises `ProtocolMismatch` for a newer schema, `Conflict` for another
+    program's database.
+    """
     if database.has_schema(KNOWN[-1]):
         return
     with database.readers.connect() as connection:

@@ -98,7 +98,7 @@ class Pipeline:
         self.is_usable = True
 
     def send(self, statement: ServerStatement, values: Sequence[Buffer | None]) -> None:
-        """The same for a prepared statement."""
+        """Like `send_text`, for a prepared statement."""
         if not self._is_ready:
             self._get_ready()
         self.is_usable = False
@@ -229,7 +229,7 @@ class Pipeline:
                 raise error_from_result(result)
             if libpq.is_busy():
                 self._wait()
-            libpq.get_result()  # None, which ends it
+            libpq.get_result()  # None ends the results of a statement
             results.append(result)
             self._expected -= 1
             if not self._expected:

@@ -39,7 +39,7 @@ class SnapshotProbe:
         return self._socket
 
     def ask(self) -> None:
-        """Sends the query."""
+        """Sends the query for the snapshot."""
         try:
             self._libpq.send_query_params(_QUERY, None)
             self._libpq.pipeline_sync()

@@ -112,7 +112,7 @@ class PostgresReaders:
     def read_with_snapshot(
         self, read: Callable[[], Result], *, is_search: bool, about: object
     ) -> tuple[Result, str | None]:
-        """Like `Catalog.read_with_snapshot`."""
+        """See `Catalog.read_with_snapshot`."""
         with self.read_together(is_search=is_search, reports_snapshot=True, about=about) as reads:
             return read(), reads.snapshot
 

@@ -70,7 +70,7 @@ class PostgresWriter:
 
     @property
     def is_reusable(self) -> bool:
-        """Whether it can be used for the next transaction."""
+        """Whether the connection can be used for the next transaction."""
         return self._pipeline.is_usable and not self._had_error and self._pipeline.prepared < MAX_PREPARED
 
     def begin(self, statement: ServerStatement, *, is_durable: bool) -> None:

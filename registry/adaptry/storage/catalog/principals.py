@@ -95,8 +95,8 @@ def page(
     after: str | None,
     limit: int,
 ) -> tuple[PrincipalInfo, ...]:
-    """At most `limit` principals after that name, in name order: those that meet all conditions of `which`,
-    and one of `any_of` if there are any. Each of the latter is a query, which walks its own index.
+    """A page of at most `limit` principals after that name, in name order: those that meet all conditions of
+    `which`, and one of `any_of` if there are any. Each of the latter is a query, which scans its own index.
     """
     query = select(PrincipalRow).where(*which).order_by(PrincipalRow.name).limit(limit)
     if after is not None:
@@ -205,8 +205,8 @@ def set_membership(tx: Transaction, group: GroupRecord, principal: PrincipalReco
 def groups(
     tx: Transaction, of: PrincipalRecord | None, after: str | None, limit: int, member_limit: int
 ) -> tuple[GroupInfo, ...]:
-    """At most `limit` groups after the name `after`, in name order, each with its first members: all groups,
-    or those of a principal.
+    """A page of at most `limit` groups after the name `after`, in name order, each with its first members:
+    all groups, or those of a principal.
     """
     query = select(GroupRow).order_by(GroupRow.name).limit(limit)
     if of is not None:

@@ -116,7 +116,7 @@ def record(
 def page(
     tx: Transaction, adapter: AdapterRecord, alias: str | None, cursor: str | None, limit: int
 ) -> Page[PromotionInfo]:
-    """Newest first."""
+    """A page of promotions, newest first."""
     about = f"promotions {adapter.key} {alias!r}"
     before = cursors.decode_number(cursor, about, cursors.BIG_INTEGER)
     query = select(PromotionRow).where(PromotionRow.adapter_id == adapter.key)

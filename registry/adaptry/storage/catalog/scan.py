@@ -17,7 +17,7 @@ _BATCH = 200
 
 
 def is_empty(catalog: Catalog) -> bool:
-    """Whether it has no rows except its first epoch's, as a new catalog."""
+    """Whether the catalog has no rows except its first epoch's, as a new catalog."""
     some = (table for table in Row.metadata.tables.values() if table.name != EpochRow.__tablename__)
     tables = sorted(some, key=lambda table: table.name != EventRow.__tablename__)
     with catalog.read() as tx:

@@ -1,7 +1,7 @@
 """Search: the versions that meet a query's conditions, in an order, page by page.
 
 The cost must not grow with the number of versions. If fewer than `SELECTIVE` versions can meet a condition,
-these are listed from its index, and all conditions are tested on each. Otherwise a walk through an index of
+these are listed from its index, and all conditions are tested on each. Otherwise a scan of an index of
 the order gives candidates, window by window, until a page is full. Without an order, that is the sparsest
 list among the terms; versions that have one of several terms, such as the namespaces of a reader, are in
 several lists, which are followed together (`term_windows`).
@@ -29,11 +29,11 @@ from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.conditions import search_conditions
 from adaptry.storage.catalog.cursor_seal import CursorSeal
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.index_scans import IndexScan
 from adaptry.storage.catalog.predicates import is_postgres
 from adaptry.storage.catalog.search_condition import SearchCondition
-from adaptry.storage.catalog.search_plan import few_versions, matching, walk_of
+from adaptry.storage.catalog.search_plan import few_versions, matching, scan_of
 from adaptry.storage.catalog.search_positions import Ordering, SealMaker, SearchPosition
-from adaptry.storage.catalog.search_walks import Walk
 
 SELECTIVE = 2000
 MAX_TESTS = 24_000
@@ -99,8 +99,8 @@ def search(
     if few is not None:  # these were tested already
         shown, next = _page(tx, few, (), after, request.limit, budget, test)
     else:
-        walk = walk_of(tx, scope, parsed, conditions, ordering, SELECTIVE)
-        shown, next = _page(tx, walk, conditions, after, request.limit, budget, test)
+        scan = scan_of(tx, scope, parsed, conditions, ordering, SELECTIVE)
+        shown, next = _page(tx, scan, conditions, after, request.limit, budget, test)
     moment = (began or now) if parsed.is_relative else None
     return FoundVersions(
         [position.key for position in shown],
@@ -130,7 +130,7 @@ def _fits_of(parsed: Query) -> list[tuple[FitsTerm, bool]]:
 
 @dataclass(slots=True)
 class _Budget:
-    """What a request may still read: candidates, and verdicts until a moment."""
+    """The limits of what a request may still read: a number of candidates, and verdicts until a moment."""
 
     candidates: int
     verdicts: int = MAX_VERDICTS
@@ -146,7 +146,7 @@ class _Budget:
 
 def _page(
     tx: Reads,
-    walk: Walk,
+    scan: IndexScan,
     conditions: Sequence[SearchCondition],
     after: SearchPosition | None,
     limit: int,
@@ -158,7 +158,7 @@ def _page(
     width = limit + 1
     widest = _WIDEST_REMOTE if is_postgres(tx) else _WIDEST
     while True:
-        window = walk.window(tx, after, width)
+        window = scan.window(tx, after, width)
         keys = [position.key for position in window.positions]
         matches = set(matching(tx, keys, conditions) if conditions else keys)
         for position in window.positions:

@@ -57,13 +57,15 @@ def newest_page(tx: Reads, adapter_key: int, cursor: str | None, limit: int) -> 
 def version_of(row: Row[Any], beside: Iterable[Row[Any]]) -> VersionInfo:
     """The version of the columns `version_info.SHOWN`, with the aliases and metrics beside it."""
     texts = tuple((str(pair.text), pair.value) for pair in beside)
-    made = _made(row._fields, row, texts)
+    made = _build(row._fields, row, texts)
     # A caller may change its dictionary of metrics.
     return made.model_copy(update={"metrics": dict(made.metrics)})
 
 
 @lru_cache(maxsize=_CACHE_SIZE)
-def _made(fields: tuple[str, ...], row: Row[Any], texts: tuple[tuple[str, float | None], ...]) -> VersionInfo:
+def _build(
+    fields: tuple[str, ...], row: Row[Any], texts: tuple[tuple[str, float | None], ...]
+) -> VersionInfo:
     """Makes a version from its row. Cached, since searches show the same versions repeatedly, and this takes
     most of their time. `fields` distinguishes rows of different statements.
     """

@@ -158,7 +158,7 @@ def external_users(tx: Transaction, cursor: str | None, limit: int) -> Page[Exte
     """A page of the external users, by the names that they have here. Raises `Invalid` for a bad cursor."""
     query = _users().order_by(PrincipalRow.name, col(ExternalUserRow.id)).limit(limit + 1)
     if cursor is not None:
-        name, key = _place(cursor)
+        name, key = _parse_cursor(cursor)
         is_later = (col(PrincipalRow.name) == name) & (col(ExternalUserRow.id) > key)
         query = query.where((col(PrincipalRow.name) > name) | is_later)
     found = list(tx.exec(query))
@@ -192,7 +192,7 @@ def _user(row: ExternalUserRow, name: str) -> ExternalUserInfo:
     )
 
 
-def _place(cursor: str) -> tuple[str, int]:
+def _parse_cursor(cursor: str) -> tuple[str, int]:
     key, colon, name = cursors.decode(cursor, _USERS).partition(":")
     if not (colon and key.isascii() and key.isdigit() and int(key) <= cursors.INTEGER):
         raise cursors.foreign()

@@ -112,8 +112,8 @@ def add_version(tx: Transaction, namespace: str, by: str) -> None:
 
 @contextmanager
 def recounted(tx: Transaction, adapter: int, *owners: str) -> Iterator[None]:
-    """Around a change of an adapter as a whole: what it and the owners of these names use is counted before
-    and after.
+    """Surrounds a change of an adapter as a whole: counts before and after it what the adapter and the owners
+    of these names use.
     """
     before = _use_of(tx, adapter, owners)
     yield

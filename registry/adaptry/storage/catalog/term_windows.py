@@ -40,7 +40,7 @@ class TermWindows:
     newest: int
     hits: int
 
-    def reach(self, count: int) -> int:
+    def nth_key(self, count: int) -> int:
         """An estimate of the key of the `count`-th newest version."""
         return self.newest - count * _SAMPLE // max(self.hits, 1)
 

@@ -113,7 +113,7 @@ def page(
     *,
     reverse: bool = False,
 ) -> tuple[TokenInfo, ...]:
-    """At most `limit` tokens after the one with that number, oldest first."""
+    """A page of at most `limit` tokens after the one with that number, oldest first."""
     key = _TOKENS.c.id
     later = [] if after is None else [key < after if reverse else key > after]
     query = _EVERY.where(*which, *later).order_by(None).order_by(key.desc() if reverse else key)

@@ -126,8 +126,8 @@ def columns_of(tx: Reads, keys: Sequence[int]) -> tuple[Columns, ...]:
 
 
 def values_of_keys(keys: Sequence[int]) -> tuple[int, dict[str, object]]:
-    """How many parameters a statement by several keys has, and their values: the last key is repeated up to
-    the size of a statement that is built already.
+    """The number of parameters of a statement by several keys, and their values: the last key is repeated up
+    to the size of a statement that is built already.
     """
     size = next((size for size in _SIZES if size >= len(keys)), len(keys))
     return size, {f"key_{at}": keys[min(at, len(keys) - 1)] for at in range(size)}

@@ -40,7 +40,7 @@ class VersionList:
         keys = keys_where(tx, _first(self.selection, maximum), [self.where])
         return keys if len(keys) < maximum else None
 
-    def reach(self, tx: Reads, count: int) -> int | None:
+    def nth_key(self, tx: Reads, count: int) -> int | None:
         """The `count`-th key, the newest first if the list is ordered; None if there are fewer."""
         selection = _nth(self.selection, count)
         if self.is_newest_first:
@@ -89,7 +89,7 @@ def is_in_few(tx: Reads, listed: KeyList, column: ColumnElement[int], maximum: i
     """
     match listed:
         case VersionList(selection, where) if not is_postgres(tx):
-            return in_subquery(column, selection, where) if listed.reach(tx, maximum) is None else None
+            return in_subquery(column, selection, where) if listed.nth_key(tx, maximum) is None else None
         case OneOfLists(lists):
             found = (is_in_few(tx, one, column, maximum) for one in lists)
             return next((one for one in found if one is not None), None)

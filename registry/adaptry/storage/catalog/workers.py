@@ -46,7 +46,7 @@ def put(tx: Transaction, report: WorkerReport, owner: str, now: datetime) -> Wor
         name=report.worker, owner=owner, engine=report.engine, lease=0, first_at=now, reported_at=now
     )
     row.engine, row.url = report.engine, report.url
-    if report.residents is not None or row.id is None:  # an engine that does not answer was last seen so
+    if report.residents is not None or row.id is None:  # if the engine does not answer, its last data stay
         row.version, row.base = report.version, report.base
         row.base_id = report.base_id.hex if report.base_id else None
     row.slots, row.lease, row.reported_at = report.slots, report.lease, now
@@ -105,7 +105,7 @@ def is_lost(row: WorkerRow, now: datetime) -> bool:
 
 
 def label_of(row: WorkerRow) -> str:
-    """The same as `WorkerRecord.label`; for this package."""
+    """Like `WorkerRecord.label`, for a row; only for this package."""
     return _record(row).label
 
 

@@ -147,8 +147,8 @@ class CommitAdmission:
         move: _CommitPlan,
         derived: tuple[Admission, ResolvedBase] | None,
     ) -> CommitResult:
-        """Raises `StaleState` if the data read before have changed, `Conflict` if the request depends on
-        them.
+        """Carries out the commit in a transaction. Raises `StaleState` if the data read before have changed,
+        and `Conflict` if the request depends on them.
         """
         reach("revisions.before_rows")
         with self.context.write() as tx:

@@ -111,7 +111,7 @@ class LocalInbox(Inbox):
 
     def get(self, id: int) -> KeptResults:
         with self.context.catalog.read() as tx:
-            return posted_files.kept_results(tx, self._kept(tx, id))
+            return posted_files.kept_results(tx, self._kept_results(tx, id))
 
     def read(self, id: int) -> bytes:
         with self.context.catalog.read() as tx:
@@ -123,7 +123,7 @@ class LocalInbox(Inbox):
 
     def attach(self, id: int, ref: Ref) -> EvidenceAddition:
         with self.context.catalog.read() as tx:
-            row = self._kept(tx, id)
+            row = self._kept_results(tx, id)
             version = to_record(self.context.resolve(tx, ref))
             self.context.require("evidence.add", ref.name)
             if row.revision and not self._is_stated(tx, ref.name, row.revision, version):
@@ -145,7 +145,7 @@ class LocalInbox(Inbox):
 
     def discard(self, id: int) -> None:
         with self.context.write() as tx:
-            row = self._kept(tx, id)
+            row = self._kept_results(tx, id)
             if not self._is_within_limit("evidence.add", row.namespace, row.adapter):
                 raise PermissionDenied(
                     f"this token may not discard results {id}: its limits do not allow evidence.add in"
@@ -283,7 +283,7 @@ class LocalInbox(Inbox):
             self._commit_version(tx, name, revision) == version.number
         )
 
-    def _kept(self, tx: Transaction, id: int) -> PostedFileRow:
+    def _kept_results(self, tx: Transaction, id: int) -> PostedFileRow:
         row = posted_files.find(tx, id)
         if row is None or row.reason is None or row.task is not None or not self._sees(row):
             raise _no_results(id)

@@ -24,7 +24,7 @@ from adaptry.storage.local.search_values import refuse_unknown_values
 
 @dataclass(frozen=True, slots=True)
 class _FoundKeys:
-    """The search results, in the transaction that shows them."""
+    """The keys of the versions that a search found, and the transaction in which they are shown."""
 
     tx: Reads
     scope: ReadScope

@@ -18,7 +18,7 @@ from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record, set_
 from adaptry.storage.catalog.database import Catalog, Transaction
 from adaptry.storage.catalog.webhook_deliveries import ClaimBounds, ClaimedDelivery, DeliveryOutcome
 from adaptry.storage.webhooks.messages import body_of, headers_of
-from adaptry.storage.webhooks.tries import EXPIRY, GONE, MAX_ATTEMPTS, next_try
+from adaptry.storage.webhooks.retry_schedule import EXPIRY, GONE, MAX_ATTEMPTS, next_try
 
 _SECONDS = 5.0  # per attempt, from the name look-up to the end of the response
 _ANSWER_BYTES = 64 << 10

@@ -33,7 +33,7 @@ class DeliveryThreads:
         self._is_stopping = False
 
     def start(self, webhook: int, *, is_failing: bool) -> None:
-        """Serves the webhook as soon as there is a thread for it; nothing if it is being served."""
+        """Serves the webhook as soon as a thread is free; does nothing if it is being served already."""
         with self._lock:
             if webhook not in self._busy:
                 self._waiting.setdefault(webhook, is_failing)
@@ -56,7 +56,9 @@ class DeliveryThreads:
             return list(self._busy.values())
 
     def _start_waiting(self) -> None:
-        """Starts those that may start, the one that has waited longest first. The lock is held."""
+        """Starts the waiting webhooks that may start, the one that has waited longest first. The caller holds
+        the lock.
+        """
         for webhook, is_failing in list(self._waiting.items()):
             if self._is_stopping or len(self._busy) >= self._concurrency:
                 return
@@ -94,7 +96,7 @@ class DeliveryThreads:
                 self._start_waiting()
 
     def _deliver(self, webhook: int) -> bool:
-        """Whether the webhook may have more messages due."""
+        """Sends the webhook's next message; returns whether more messages may be due."""
         while not self._is_stopping:
             began = time.monotonic()
             if not self._deliver_next(webhook):
@@ -109,7 +111,7 @@ class DeliveryThreads:
         return True
 
     def _is_needed_by_others(self, webhook: int) -> bool:
-        """Whether one that waits could start in this one's place."""
+        """Whether a waiting webhook could start in place of this one."""
         return any(
             webhook in self._hindering or self._has_room(other, is_failing)
             for other, is_failing in self._waiting.items()

@@ -37,7 +37,7 @@ class FailsOnRetry(RetryPolicy):
 
 
 class BaseNamesContract(ContractFixtures):
-    """One name, one thing."""
+    """Tests that a name belongs to only one base or adapter."""
 
     @pytest.fixture
     def tiny(self, tmp_path: Path) -> BaseRecord:

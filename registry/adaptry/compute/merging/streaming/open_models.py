@@ -16,7 +16,7 @@ _Key = tuple[Digest, Digest, str, str]
 
 
 class ModelPool:
-    """Safe for many threads: one of them opens a model while the others wait."""
+    """A pool of open models, safe for many threads: one thread opens a model while the others wait."""
 
     def __init__(self, make: Callable[[ModelInputs], VirtualCheckpoint]) -> None:
         self._make = make

@@ -65,8 +65,10 @@ class OperatorCommands:
             time.sleep(_POLL_INTERVAL)
 
     def prepared_path(self, folder: Path, name: str) -> Path:
-        """Where the converted file of an adapter's folder is, in the cache entry: both are evicted together.
-        Another command has another file, and so does another program under the same command."""
+        """The path of the converted file of an adapter's folder, inside the cache entry, so that both are
+        evicted together. Another command has another file, and so does another program under the same
+        command.
+        """
         words = (*self.prepare, *_program_stamps(self.prepare))
         made_by = hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
         return folder.parent / f"{Path(name).stem}-{made_by}{Path(name).suffix}"

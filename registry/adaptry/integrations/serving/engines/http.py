@@ -104,7 +104,7 @@ class EngineClient:
 
     @contextlib.contextmanager
     def at_most(self, seconds: float) -> Iterator[None]:
-        """In the block, the engine has at most `seconds` to answer a `POST`."""
+        """Limits the time that the engine has to answer a `POST` in the block to `seconds`."""
         self._limit = seconds
         try:
             yield

@@ -67,7 +67,9 @@ class Vllm(Engine):
         return self.client.post("/v1/completions", body)
 
     def names_in_use(self) -> frozenset[str]:
-        """The names are read from a gauge whose value is the time it was set: the newest series counts."""
+        """The names with running requests, read from a gauge whose value is the time at which it was set; the
+        newest series counts.
+        """
         series = [(float(when), labels) for labels, when in _INFO.findall(self._metrics())]
         newest = max(series, default=(0.0, ""))[1]
         names = [name for listed in _NAMES.findall(newest) for name in listed.split(",")]

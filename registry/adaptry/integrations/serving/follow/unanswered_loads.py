@@ -24,7 +24,7 @@ from adaptry.registry.records import VersionInfo
 from adaptry.registry.workers import Withdrawal
 
 _SHARE = 1 / 6  # of the engine's time to answer
-_SLOWEST_ANSWER_FACTOR = 2.0  # times its slowest answer
+_SLOWEST_ANSWER_FACTOR = 2.0  # as a multiple of the engine's slowest answer
 
 
 class UnansweredLoads:

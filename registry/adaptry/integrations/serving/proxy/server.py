@@ -82,7 +82,7 @@ class ReverseProxy(BackgroundServer):
 
 
 class _ProxyRequest(ClientConnection):
-    """One client's connection."""
+    """The requests of one client's connection."""
 
     front: ClassVar[ReverseProxy]
     answered_by: str | None = None

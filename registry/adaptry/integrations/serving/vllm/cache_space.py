@@ -46,7 +46,7 @@ class CacheSpace:
             log.info("%s is unloaded to make room in the cache", name)
             self._drain(vllm, name)
 
-    async def awaiting(
+    async def prepare_with_space(
         self, vllm: InProcessVllm, prepare: Callable[[], Awaitable[ResolvedAdapter]]
     ) -> ResolvedAdapter:
         """The result of `prepare`, which calls `free` if the cache is full. In that case, waits until an idle

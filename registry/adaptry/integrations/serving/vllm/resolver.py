@@ -190,7 +190,9 @@ class AdapterResolver:
         self._listener.subscribe([*(ref.name for ref in target.refs), *self._watched_adapters()])
         try:
             prepare = functools.partial(self._prepare_cold, vllm, name, target)
-            return await (prepare() if name in self._own_requests else self._space.awaiting(vllm, prepare))
+            return await (
+                prepare() if name in self._own_requests else self._space.prepare_with_space(vllm, prepare)
+            )
         except AdaptryError as error:
             self._refuse(name, error)
             raise

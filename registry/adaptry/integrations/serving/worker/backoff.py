@@ -32,9 +32,10 @@ _MAX_ERROR_RATE = 0.05
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """The reason, the number of attempts, and the time of the next retry, both on the clock of `Backoff` and
-    for people. `is_unanswered`: the engine may still load the version; it has not failed before
-    `counts_from`, on the same clock."""
+    """The reason, the number of attempts, and the time of the next retry, on the clock of `Backoff` and as a
+    time for people. `is_unanswered`: the engine may still load the version; it has not failed before
+    `counts_from`, on the same clock.
+    """
 
     reason: str
     attempts: int

@@ -67,7 +67,9 @@ class BundleIndex(Value, extra="forbid"):
 
     @classmethod
     def parse(cls, data: bytes) -> BundleIndex:
-        """Raises `InvalidBundle`, and `ProtocolMismatch` for the format of a newer Adaptry."""
+        """Parses the index. Raises `InvalidBundle`, and `ProtocolMismatch` for the format of a newer
+        Adaptry.
+        """
         try:
             document = strictjson.loads(data, LIMITS, "the bundle's index")
             form = document.get("bundle") if isinstance(document, dict) else None

@@ -52,6 +52,6 @@ def acquire_lease(objects: S3Objects, name: str) -> Lease | None:
 
 
 def is_leased(objects: S3Objects, name: str) -> bool:
-    """Whether it was renewed recently, by the server's clock."""
+    """Whether the lease was renewed recently, by the server's clock."""
     age = objects.age(name)
     return age is not None and age < LAPSES

@@ -67,7 +67,9 @@ _SET_STATE = (
 
 
 class LogState(NamedTuple):
-    """How far a log is sealed and signed, whether entries are unsealed, and which process seals."""
+    """The state of a log: how far it is sealed and signed, whether entries are unsealed, and which process
+    seals.
+    """
 
     size: int
     signed: int

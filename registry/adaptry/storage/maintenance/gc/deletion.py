@@ -25,7 +25,9 @@ dead."""
 def sweep(
     catalog: Catalog, blobs: BlobStore, decided: SweepPlan, progress: Progress = no_progress
 ) -> SweepResult:
-    """Executes a plan: marks, rows, then bytes. Files needed since the scan stay."""
+    """Executes a plan: first marks, then rows, then bytes. Files that have been needed since the scan
+    stay.
+    """
     sizes = {one.digest: one.size for one in decided.delete_orphans} | {
         file.digest: file.size for file in decided.release_files
     }

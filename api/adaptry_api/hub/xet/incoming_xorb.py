@@ -25,7 +25,7 @@ _QUEUE_LENGTH = 4  # pieces of about 1 MiB
 Part = bytes | memoryview
 
 
-class ArrivingXorb:
+class IncomingXorb:
     """One xorb, shared by the thread that receives it (`split`), and the one that may take its first bytes
     (`accept`, then `pieces`). `path` is the xorb's own file, `body_size` the size of the request's body.
     """

@@ -17,7 +17,7 @@ _JITTER = 0.85, 1.05
 
 
 def next_try(attempt: int, created_at: datetime, now: datetime, random: float) -> datetime | None:
-    """When to try again after attempt number `attempt` (from 1) failed; None if it was the last.
+    """The time of the next attempt after attempt number `attempt` (from 1) failed; None if it was the last.
 
     `random` is from 0 to 1. All attempts are within a day of `created_at`.
     """

@@ -19,7 +19,7 @@ _PAGE = 200
 _BASES = ("base", "key")  # arguments that name a base
 
 
-def near_name(opened: Callable[[], Registry], arguments: Mapping[str, object], message: str) -> str:
+def suggestion_for(opened: Callable[[], Registry], arguments: Mapping[str, object], message: str) -> str:
     """The suggestion to append to an error's `message`; empty if the registry has no similar name or cannot
     be read. `arguments` are those of the command or function that raised the error. Arguments that the
     message does not name, such as the new name of a push, were not looked up and are ignored.

@@ -1,4 +1,4 @@
-"""A walk through versions in the order of their adapters: by name, or by the last change."""
+"""An index scan of versions in the order of their adapters: by name, or by the last change."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.access import ReadScope
 from adaptry.storage.catalog.adapter_pages import AdapterPosition, Listing, entries
 from adaptry.storage.catalog.database import Reads
+from adaptry.storage.catalog.index_scans import Window
 from adaptry.storage.catalog.predicates import one_of, select_where
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, VersionRow
 from adaptry.storage.catalog.search_positions import Ordering, SearchPosition
-from adaptry.storage.catalog.search_walks import Window
 from adaptry.storage.catalog.version_info import table_of
 
 _MAX_ADAPTERS = 200
