@@ -41,6 +41,13 @@ def refused_by_quantised_layers(
         yield f"{METHODS[method].title} changes nothing on {what}", paths
     if method in refused.methods:
         yield f"PEFT raises an error for {METHODS[method].title} on {what}", paths
+    is_16_bit = not {"BF16", "F16"}.isdisjoint(tensor.dtype for tensor in base.tensors.values())
+    if method in refused.in_float32 and is_16_bit:
+        yield (
+            f"PEFT's layer of {METHODS[method].title} returns float32 on {what}, so a model in 16 bits raises"
+            " an error unless it is called under torch.autocast",
+            paths,
+        )
     if method == "miss" and not refused.has_bat and adapter.config.fields.get("init_weights") == "bat":
         yield f"PEFT raises an error for MiSS with init_weights='bat' on {what}", paths
     if method != "lora" or method in refused.methods:

@@ -16,12 +16,14 @@ _NONE: frozenset[str] = frozenset()
 class QuantisedRefusals:
     """`methods` raise an error and `idle` ones change nothing. LoRAs whose `init_lora_weights` begins with
     one of `starts` raise an error, as do DoRA without `has_dora` and MiSS's `bat` without `has_bat`.
-    `condition` ends a sentence.
+    `in_float32` ones return float32, which the next layer of a 16-bit model refuses. `condition` ends a
+    sentence.
     """
 
     methods: frozenset[str]
     starts: tuple[str, ...]
     idle: frozenset[str] = _NONE
+    in_float32: frozenset[str] = _NONE
     has_dora: bool = True
     has_bat: bool = True
     condition: str = ""
@@ -31,6 +33,8 @@ _READ_VALUES = frozenset(["adamss", "delora", "frod", "glora", "osf", "psoft", "
 """These compute with the values of the weight when PEFT loads them."""
 _FOUR_BIT = frozenset(["deft", "hra", "loha", "lokr", "peanut", "supertuning"])
 """These read the shape of a weight, which bitsandbytes' 4-bit codes do not have."""
+_IN_FLOAT32 = frozenset(["ia3", "pvera", "randlora", "road"])
+"""Their layers for bitsandbytes do not cast the result to the dtype of the input."""
 _LINEAR_ONLY = frozenset([
     "adamss", "beft", "c3a", "deft", "delora", "fourierft", "frod", "glora", "gralora", "hira", "hra", "ia3",
     "lily", "loha", "lokr", "peanut", "poly", "psoft", "pvera", "randlora", "road", "supertuning", "tinylora",
@@ -50,16 +54,29 @@ _BITSANDBYTES = ("mica", "orthogonal", "pissa")
 _DECOMPOSED = ("mica", "olora", "pissa")
 _GPTQ = QuantisedRefusals(_LINEAR_ONLY, _DECOMPOSED, frozenset(["osf"]), has_dora=False, has_bat=False)
 _REFUSALS = {
-    "bitsandbytes 4": QuantisedRefusals(_READ_VALUES | _FOUR_BIT, _BITSANDBYTES, frozenset(["unilora"])),
+    "bitsandbytes 4": QuantisedRefusals(
+        _READ_VALUES | _FOUR_BIT, _BITSANDBYTES, frozenset(["unilora"]), _IN_FLOAT32
+    ),
     "bitsandbytes 8": QuantisedRefusals(
-        _READ_VALUES | {"supertuning"}, _BITSANDBYTES, frozenset(["unilora"])
+        _READ_VALUES | {"supertuning"},
+        _BITSANDBYTES,
+        frozenset(["unilora"]),
+        _IN_FLOAT32 | {"adalora", "shira"},
     ),
     "gptq 8": _GPTQ,
     "gptq 4": QuantisedRefusals(
-        _LINEAR_ONLY | {"shira"}, (*_DECOMPOSED, "lora_ga", "orthogonal"), _GPTQ.idle, False, False
+        _LINEAR_ONLY | {"shira"},
+        (*_DECOMPOSED, "lora_ga", "orthogonal"),
+        _GPTQ.idle,
+        has_dora=False,
+        has_bat=False,
     ),
     "awq 4": QuantisedRefusals(
-        _LINEAR_ONLY | {"adalora", "shira"}, (*_DECOMPOSED, "lora_ga", "orthogonal"), _GPTQ.idle, False, False
+        _LINEAR_ONLY | {"adalora", "shira"},
+        (*_DECOMPOSED, "lora_ga", "orthogonal"),
+        _GPTQ.idle,
+        has_dora=False,
+        has_bat=False,
     ),
     "compressed-tensors 4": QuantisedRefusals(
         _WITHOUT_WEIGHT | _SHARED, (), frozenset(["osf"]), condition=_UNPACKED
