@@ -78,9 +78,10 @@ _OLD_KINDS = {
 
 
 def statements_back_to_0034() -> Iterator[str]:
-    """Takes away what schema 0036 (updates of the search index) added, and gives columns, a table and kinds
-    of events the names that they had before schema 0035.
+    """Takes away what schemas 0036 and 0037 (updates and removals afterwards) added, and gives columns, a
+    table and kinds of events the names that they had before schema 0035.
     """
+    yield "DROP INDEX ix_adapters_removal"
     yield "DROP TABLE index_updates"
     yield "DROP INDEX ix_approvals_version"
     for table, old, new in _RENAMED:

@@ -16,7 +16,7 @@ from adaptry.bases.fingerprinting.packed_sketch import may_share_a_source, round
 from adaptry.core.lazy_dataclass import dataclass
 
 _MIN_SAMPLES = 3
-_QUANTISED_DTYPES = frozenset(["I8", "U8", "I32", "F8_E4M3", "F8_E5M2"])
+_QUANTISED_DTYPES = frozenset(["I8", "U8", "I32", "U32", "F8_E4M3", "F8_E5M2"])
 _FLOATS = frozenset(["F32", "F16", "BF16", "F64"])
 
 

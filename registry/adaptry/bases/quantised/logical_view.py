@@ -18,7 +18,8 @@ from adaptry.bases.quantised.packed_weight import CODES, PackedWeight
 from adaptry.core.errors import InvalidWeights
 from adaptry.core.lazy_dataclass import dataclass
 
-_MARKS = (".SCB", ".qweight", ".weight_packed", ".weight", "_blocks")
+_MARKS = (".SCB", ".qweight", ".weight_packed", ".weight", ".W_q", "_blocks", "_proj", "_qdata")
+"""Endings of names that a rule may recognise. (Fused experts end in `_proj`.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,9 @@ def open_logical_view(checkpoint: HfCheckpoint) -> LogicalView:
     """
     packed: dict[str, PackedWeight] = {}
     with _reading(checkpoint) as read:
-        files = CheckpointTensors(checkpoint.tensors, checkpoint.shard_of, checkpoint.config, read)
+        files = CheckpointTensors(
+            checkpoint.tensors, checkpoint.shard_of, checkpoint.config, read, _metadata(checkpoint)
+        )
         for name in checkpoint.tensors:
             if name.endswith(_MARKS) or ".quant_state." in name:
                 found = next(filter(None, (rule(name, files) for rule in LAYOUTS)), None)
@@ -60,6 +63,10 @@ def open_logical_view(checkpoint: HfCheckpoint) -> LogicalView:
         tensors[name] = TensorInfo(dtype, weight.shape, codes.start, codes.end)
     shard_of = {**checkpoint.shard_of, **{name: weight.codes.shard for name, weight in packed.items()}}
     return LogicalView(replace(checkpoint, tensors=tensors, shard_of=shard_of), packed)
+
+
+def _metadata(checkpoint: HfCheckpoint) -> Callable[[str, str], str | None]:
+    return lambda shard, name: checkpoint.shards[shard].metadata.get(name)
 
 
 @contextlib.contextmanager

@@ -55,7 +55,9 @@ def count_on() -> sa.Update:
 @statement
 def key_of_name() -> Selection:
     """Selects the row of an adapter by name, including deleted and renamed adapters."""
-    return sa.select(tables.adapters.c.id).where(tables.adapters.c.name == sa.bindparam("of_name"))
+    return sa.select(tables.adapters.c.id, tables.adapters.c.version_count).where(
+        tables.adapters.c.name == sa.bindparam("of_name")
+    )
 
 
 @statement

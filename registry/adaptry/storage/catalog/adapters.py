@@ -109,6 +109,8 @@ def create(tx: Transaction, name: AdapterName, edit: AdapterEdit, at: datetime) 
     deleted = run_select(tx, adapter_statements.key_of_name, {"of_name": str(name)})
     if not deleted:
         return AdapterRecord(insert_new(tx, "adapters", {"name": str(name), **values}), name, visibility)
+    if deleted[0].version_count:
+        _finish_removal(tx, deleted[0].id)
     change(tx, adapter_statements.create_again, {"of_name": str(name), **values})
     return AdapterRecord(deleted[0].id, name, visibility)
 
@@ -147,6 +149,9 @@ def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: dateti
     old, number, old_terms = row.name, row.next_number, terms.of_adapter_row(row)
     buried = _row(tx, to)
     if buried:
+        if buried.version_count:
+            _finish_removal(tx, buried.id)
+            tx.refresh(buried)
         row.next_number = max(number, buried.next_number)
         tx.execute(
             sa.update(orm.EventRow)
@@ -199,25 +204,37 @@ def _rename(tx: Transaction, adapter: AdapterRecord, to: AdapterName, at: dateti
 
 
 def mark_deleted(tx: Transaction, adapter: AdapterRecord, at: datetime) -> None:
-    """Deletes an adapter's versions, aliases, policies and files; keeps a tombstone and the events."""
+    """Deletes an adapter's aliases, branches, policies and files; keeps a tombstone and the events. Its
+    versions can no longer be found; if they are many, their rows are removed later (`removals`).
+    """
+    from adaptry.storage.catalog import removals  # not used by pushes
+
     row = _require(tx, adapter)
     tx.execute(
         sa.update(orm.AliasRow).where(sm.col(orm.AliasRow.adapter_id) == adapter.key).values(version_id=None)
     )
     with stored_use.recounted(tx, adapter.key, row.name):
-        tx.execute(sa.delete(orm.VersionRow).where(sm.col(orm.VersionRow.adapter_id) == adapter.key))
+        row.deleted_at = row.updated_at = at
         tx.execute(sa.delete(orm.FileRow).where(sm.col(orm.FileRow.owner) == row.name))
-    for table in (orm.PolicyRow, orm.ApprovalRow, orm.PromotionRow, orm.IndexUpdateRow):
+    for table in (
+        orm.GitRefRow,
+        orm.PolicyRow,
+        orm.ApprovalRow,
+        orm.PromotionRow,
+        orm.RolloutRow,
+        orm.IndexUpdateRow,
+    ):
         tx.execute(sa.delete(table).where(sm.col(table.adapter_id) == adapter.key))
+    versions = sm.select(orm.VersionRow.id).where(orm.VersionRow.adapter_id == adapter.key)
+    tx.execute(sa.delete(orm.ResidentRow).where(sm.col(orm.ResidentRow.version_id).in_(versions)))
     _clear_former_names(tx, adapter.key)
-    row.deleted_at = row.updated_at = at
-    row.version_count = 0
     row.visibility, row.folded = "private", None
     tx.execute(
         sa.update(orm.AliasRow).where(sm.col(orm.AliasRow.adapter_id) == adapter.key).values(folded=None)
     )
     tx.flush()
     case_conflicts.release_adapter_name(tx, row.name)
+    removals.begin_removal(tx, adapter.key)
 
 
 def find_renamed(tx: Transaction, name: AdapterName) -> AdapterRecord | None:
@@ -299,6 +316,13 @@ def infos(tx: Reads, keys: Sequence[int]) -> tuple[records.AdapterInfo, ...]:
 
 def _row(tx: Transaction, name: AdapterName) -> orm.AdapterRow | None:
     return tx.exec(sm.select(orm.AdapterRow).where(orm.AdapterRow.name == str(name))).first()
+
+
+def _finish_removal(tx: Transaction, key: int | None) -> None:
+    from adaptry.storage.catalog import removals  # only for names whose adapter has just been deleted
+
+    assert key is not None
+    removals.finish_removal(tx, key)
 
 
 def _clear_former_names(tx: Transaction, key: int | None) -> None:

@@ -285,12 +285,11 @@ def _adapters_on(tx: Transaction, scope: ReadScope, ids: Sequence[str]) -> dict[
     """The number of visible adapters with a version on each base."""
     query = sm.select(
         orm.VersionRow.base_id, sa.func.count(sa.distinct(sm.col(orm.VersionRow.adapter_id)))
-    ).where(sm.col(orm.VersionRow.base_id).in_(ids))
+    ).join(orm.AdapterRow, sm.col(orm.AdapterRow.id) == sm.col(orm.VersionRow.adapter_id))
+    query = query.where(sm.col(orm.VersionRow.base_id).in_(ids), sm.col(orm.AdapterRow.deleted_at).is_(None))
     seen = scope.adapter_condition()
     if seen is not None:
-        query = query.join(
-            orm.AdapterRow, sm.col(orm.AdapterRow.id) == sm.col(orm.VersionRow.adapter_id)
-        ).where(seen)
+        query = query.where(seen)
     return dict(tx.exec(query.group_by(sm.col(orm.VersionRow.base_id))).all())
 
 

@@ -276,12 +276,6 @@ def page(
     )
 
 
-def delete_all(tx: Transaction, adapter: AdapterRecord) -> None:
-    """Removes all commits, branches and tags of an adapter."""
-    tx.execute(sa.delete(tables.marks).where(tables.marks.c.adapter_id == adapter.key))
-    tx.execute(sa.delete(tables.commits).where(tables.commits.c.adapter_id == adapter.key))
-
-
 def _first(rows: Sequence[Columns]) -> CommitRecord | None:
     return _record(rows[0]) if rows else None
 

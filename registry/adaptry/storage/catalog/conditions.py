@@ -29,8 +29,8 @@ from adaptry.core.query_terms import (
 from adaptry.storage.catalog import finding_conditions, text_conditions, value_conditions
 from adaptry.storage.catalog.access import ReadScope, is_among
 from adaptry.storage.catalog.database import Reads
-from adaptry.storage.catalog.index_updates import outdated_adapters
-from adaptry.storage.catalog.predicates import TRUE, Selection, predicate
+from adaptry.storage.catalog.index_updates import outdated_adapters, removed_adapters
+from adaptry.storage.catalog.predicates import TRUE, Selection, negated, one_of, predicate
 from adaptry.storage.catalog.prepared import run_select
 from adaptry.storage.catalog.rows import AdapterRow, PostingRow, TermRow, VersionRow
 from adaptry.storage.catalog.search_condition import (
@@ -41,8 +41,10 @@ from adaptry.storage.catalog.search_condition import (
     none_of,
     with_any_term,
 )
+from adaptry.storage.catalog.version_info import table_of
 from adaptry.storage.catalog.version_lists import VersionList
 
+_ADAPTER = table_of(VersionRow).c.adapter_id
 _MAX_NAMES = 200
 _CACHE_SIZE = 64  # statements of readers
 _OF_SCOPE = frozenset({"visibility", "namespace", "name"})
@@ -53,7 +55,7 @@ def search_conditions(tx: Reads, scope: ReadScope, query: Query) -> list[SearchC
     """All conditions of a search. A version must meet each of them."""
     found = [_of_node(tx, scope, part) for part in query.parts]
     states = [] if query.names_states else [SearchCondition(predicate(_is_searchable))]
-    return [*found, *states, *scope_conditions(tx, scope)]
+    return [*found, *states, *_not_removed(tx), *scope_conditions(tx, scope)]
 
 
 def scope_conditions(tx: Reads, scope: ReadScope) -> list[SearchCondition]:
@@ -73,6 +75,12 @@ def scope_conditions(tx: Reads, scope: ReadScope) -> list[SearchCondition]:
     if len(keys) <= _MAX_SINGLE_TERMS and not outdated:
         return [condition]
     return [replace(condition, test=predicate(_of_adapter, scope), is_exact=False)]
+
+
+def _not_removed(tx: Reads) -> list[SearchCondition]:
+    """The condition that a version's adapter is not being removed; none if no adapter is."""
+    removed = removed_adapters(tx)
+    return [SearchCondition(negated(one_of(tx, _ADAPTER, removed)))] if removed else []
 
 
 def _is_searchable() -> ColumnElement[bool]:

@@ -193,7 +193,7 @@ def owned_copies(
             select(column, AdapterRow.name, func.min(MetricRow.id))
             .join(VersionRow, col(VersionRow.id) == col(MetricRow.version_id))
             .join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id))
-            .where(col(column).in_({digest.hex for digest in wanted}))
+            .where(col(column).in_({digest.hex for digest in wanted}), col(AdapterRow.deleted_at).is_(None))
             .group_by(col(column), AdapterRow.name)
         )
         for hex, name, id in tx.exec(query):
@@ -256,6 +256,7 @@ def _query() -> Select[MetricRow, VersionRow, str]:
         select(MetricRow, VersionRow, AdapterRow.name)
         .join(VersionRow, col(VersionRow.id) == col(MetricRow.version_id))
         .join(AdapterRow, col(AdapterRow.id) == col(VersionRow.adapter_id))
+        .where(col(AdapterRow.deleted_at).is_(None))
     )
 
 

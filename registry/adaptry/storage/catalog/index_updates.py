@@ -1,10 +1,10 @@
-"""Changes of the search index that continue after the transaction of an edit.
+"""Changes of adapters with many versions that continue after the transaction of an edit or a deletion.
 
 Each version has the search terms of its adapter (`terms`). With thousands of versions, an edit of the adapter
 changes hundreds of thousands of rows, and other writers would wait. So its transaction only records that the
 adapter is outdated. Short transactions change the terms of its versions afterwards (`complete`). Until then,
 searches test these versions by their adapter's own row (`outdated_adapters`), so what they find is always up
-to date.
+to date. The versions of deleted adapters are removed in the same way (`removals`).
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from typing import Any
 
 from adaptry.core.lazy_dataclass import dataclass
-from adaptry.storage.catalog import terms
+from adaptry.storage.catalog import removals, terms
 from adaptry.storage.catalog.database import Catalog, Reads, Transaction
 from adaptry.storage.catalog.dialect import HAS_INDEX_UPDATES
 from adaptry.storage.catalog.lazy_modules import orm, sa, sm, tables
@@ -69,29 +70,45 @@ def is_outdated(tx: Transaction, adapter: int) -> bool:
 
 def outdated_adapters(tx: Reads) -> Sequence[OutdatedAdapter]:
     """All adapters with outdated terms, of which there are hardly ever any. Cached until the next commit."""
+    return _unfinished(tx)[0]
+
+
+def removed_adapters(tx: Reads) -> Sequence[int]:
+    """The keys of the deleted adapters that still have versions. Cached in the same way."""
+    return _unfinished(tx)[1]
+
+
+def _unfinished(tx: Reads) -> tuple[Sequence[OutdatedAdapter], Sequence[int]]:
     kept = tx.kept("index updates") if isinstance(tx, PreparedReads) else {}
-    found: Sequence[OutdatedAdapter] | None = kept.get("all")
+    found: tuple[Sequence[OutdatedAdapter], Sequence[int]] | None = kept.get("all")
     if found is None:
-        found = kept["all"] = tuple(
+        rows = run_select(tx, _unfinished_rows(), {})
+        outdated = tuple(
             OutdatedAdapter(row.adapter_id, frozenset(terms.of_adapter_row(row)), _decode(row.new_terms))
-            for row in run_select(tx, _outdated(), {})
+            for row in rows
+            if row.new_terms is not None
         )
+        found = kept["all"] = outdated, tuple(row.adapter_id for row in rows if row.new_terms is None)
     return found
 
 
 def complete(catalog: Catalog, may_continue: Callable[[], bool] = lambda: True) -> None:
-    """Completes all updates, while `may_continue`. After each transaction it waits for as long as that took,
-    so that writers of other processes have their turn. Raises `Unavailable`, `StorageFull`.
+    """Completes all updates and removals, while `may_continue`. After each transaction it waits for as long
+    as that took, so that writers of other processes have their turn. Raises `Unavailable`, `StorageFull`.
     """
     with catalog.read_prepared() as reads:
-        keys = [row.adapter_id for row in run_select(reads, _outdated(), {})]
-    for key in keys:
+        outdated, removed = _unfinished(reads)
+    steps = [
+        *((_continue, one.key) for one in outdated),
+        *((removals.continue_removal, key) for key in removed),
+    ]
+    for step, key in steps:
         is_complete = False
         while not is_complete and may_continue():
             began = time.monotonic()
             # If a power failure undoes it, its progress is undone with it.
             with catalog.write_nondurable() as tx:
-                is_complete = _continue(tx, key)
+                is_complete = step(tx, key)
             time.sleep(time.monotonic() - began)
 
 
@@ -137,13 +154,17 @@ def _among(rows: Sequence[tuple[int, int]]) -> sa.ColumnElement[bool]:
 
 
 @cache
-def _outdated() -> Selection:
-    described = (
+def _unfinished_rows() -> Any:
+    """Both kinds in one statement, since every search asks. (`Any`: a union, typed by its columns.)"""
+    described = [
         tables.adapters.c[name] for name in ("name", "namespace", "description", "tags", "visibility")
+    ]
+    updates = tables.index_updates.c
+    outdated = sa.select(updates.adapter_id, updates.new_terms, *described).join(
+        tables.adapters, tables.adapters.c.id == updates.adapter_id
     )
-    return sa.select(tables.index_updates.c.adapter_id, tables.index_updates.c.new_terms, *described).join(
-        tables.adapters, tables.adapters.c.id == tables.index_updates.c.adapter_id
-    )
+    removed = sa.select(tables.adapters.c.id, sa.null(), *described).where(orm.HAS_REMOVAL)
+    return sa.union_all(outdated, removed)
 
 
 def _decode(text: str) -> frozenset[tuple[str, str]]:

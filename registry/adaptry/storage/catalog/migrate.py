@@ -54,6 +54,7 @@ KNOWN = (
     "0034",
     "0035",
     "0036",
+    "0037",
 )
 """Every schema, oldest first. Listed here so that an up-to-date database opens without Alembic."""
 _NUMBER = lazy_pattern(r"\d{4}")

@@ -46,7 +46,11 @@ def files_not_owned(catalog: Catalog, digest: Digest, manifest: Manifest) -> Ite
     if not wanted:
         return
     with catalog.read() as tx:
-        holders = select(AdapterRow.name).join(CommitRow).where(CommitRow.digest == digest.hex)
+        holders = (
+            select(AdapterRow.name)
+            .join(CommitRow)
+            .where(CommitRow.digest == digest.hex, col(AdapterRow.deleted_at).is_(None))
+        )
         for name in tx.exec(holders.distinct()):
             query = select(FileRow.digest).where(FileRow.owner == name, col(FileRow.digest).in_(wanted))
             have = set(tx.exec(query))

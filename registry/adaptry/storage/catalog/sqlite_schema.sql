@@ -760,3 +760,4 @@ CREATE TABLE index_updates (
 	CONSTRAINT fk_index_updates_adapter_id FOREIGN KEY(adapter_id) REFERENCES adapters (id)
 );
 CREATE INDEX ix_approvals_version ON approvals (version_id);
+CREATE INDEX ix_adapters_removal ON adapters (id) WHERE deleted_at IS NOT NULL AND version_count > 0;

@@ -50,6 +50,7 @@ def _of_weights() -> Selection:
         .where(
             tables.versions.c.weights == sa.bindparam("weights"),
             tables.adapters.c.namespace == sa.bindparam("namespace"),
+            tables.adapters.c.deleted_at.is_(None),
         )
         .limit(1)
     )

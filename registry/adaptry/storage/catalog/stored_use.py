@@ -136,6 +136,7 @@ def computed(tx: Transaction) -> Use:
         tx.exec(
             sm.select(orm.AdapterRow.namespace, orm.VersionRow.created_by, sa.func.count())
             .join(orm.AdapterRow, sm.col(orm.AdapterRow.id) == sm.col(orm.VersionRow.adapter_id))
+            .where(sm.col(orm.AdapterRow.deleted_at).is_(None))
             .group_by(orm.AdapterRow.namespace, orm.VersionRow.created_by)
         ).all(),
     )
@@ -201,7 +202,7 @@ def _use_of(tx: Transaction, adapter: int, owners: tuple[str, ...]) -> Use:
     versions = (
         sm.select(orm.AdapterRow.namespace, orm.VersionRow.created_by, sa.func.count())
         .join(orm.AdapterRow, sm.col(orm.AdapterRow.id) == sm.col(orm.VersionRow.adapter_id))
-        .where(orm.VersionRow.adapter_id == adapter)
+        .where(orm.VersionRow.adapter_id == adapter, sm.col(orm.AdapterRow.deleted_at).is_(None))
     )
     return _sum(
         tx.exec(files.group_by(orm.FileRow.owner, sm.col(orm.FileRow.stored_by))).all(),

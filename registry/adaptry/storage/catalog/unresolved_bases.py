@@ -40,6 +40,7 @@ def pending_for_base(
             orm.VersionRow.base_status == "declared",
             sa.or_(sm.col(orm.VersionRow.base_id) == id.hex, by_name),
             sm.col(orm.VersionRow.id) > after,
+            sm.col(orm.AdapterRow.deleted_at).is_(None),
         )
         .order_by(sm.col(orm.VersionRow.id))
         .limit(limit)

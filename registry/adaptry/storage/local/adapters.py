@@ -13,7 +13,6 @@ from adaptry.storage.catalog import (
     adapter_pages,
     adapters,
     aliases,
-    commits,
     cursors,
     events,
 )
@@ -140,7 +139,6 @@ class LocalAdapters(Adapters):
                     f" (adaptry revoke {name}@VERSION --reason TEXT), or declare workers whose engine has"
                     " stopped: adaptry workers declare-gone NAME --reason TEXT"
                 )
-            commits.delete_all(tx, adapter)
             adapters.mark_deleted(tx, adapter, now)
             events.record(tx, "adapter.deleted", at=now, by=self.context.identity.name, adapter=adapter)
 

@@ -95,9 +95,19 @@ def read_history(tx: Transaction, key: int, name: str, timeline: Timeline) -> Ad
     return AdapterHistory(life, every, timeline, by_number)
 
 
-def pushes_of(tx: Transaction, key: int) -> list[tuple[int, int]]:
-    """The event number and version number of every version ever pushed under a key."""
-    query = select(EventRow.seq, EventRow.number).where(
-        EventRow.adapter_id == key, EventRow.kind == "version.pushed"
+def numbers_before_renaming(tx: Transaction, key: int, name: str, seq: int) -> Iterator[int]:
+    """The version numbers that an adapter had used when it lost `name`, by the event `seq`. The adapter whose
+    name it took then, if there was one, has the same key, but its events have another name.
+    """
+    kinds = ("version.pushed", "adapter.renamed")
+    query = select(EventRow).where(
+        EventRow.adapter_id == key, col(EventRow.seq) < seq, col(EventRow.kind).in_(kinds)
     )
-    return [(seq or 0, number or 0) for seq, number in tx.exec(query)]
+    names = {name}
+    for row in tx.exec(query.order_by(col(EventRow.seq).desc())):
+        if row.name not in names:
+            continue
+        if row.kind == "version.pushed":
+            yield row.number or 0
+        else:
+            names.add(decode_map(row.detail)["was"])

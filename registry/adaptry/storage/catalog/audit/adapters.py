@@ -11,7 +11,12 @@ from sqlmodel import col, func, select
 
 from adaptry.core.lazy_dataclass import dataclass
 from adaptry.storage.catalog.audit import commits, evidence, promotions, rollouts, search_index, versions
-from adaptry.storage.catalog.audit.adapter_events import AdapterHistory, AuditedEvent, pushes_of, read_history
+from adaptry.storage.catalog.audit.adapter_events import (
+    AdapterHistory,
+    AuditedEvent,
+    numbers_before_renaming,
+    read_history,
+)
 from adaptry.storage.catalog.audit.epochs import Timeline, timeline
 from adaptry.storage.catalog.audit.problem import IntegrityProblem, compare_values, guard_problems
 from adaptry.storage.catalog.database import Catalog, Transaction
@@ -143,10 +148,8 @@ def _numbering(
         return
     left = [one for one in shared.renamings if one[2] == row.name]
     if len(left) == 1 and row.moved_to == left[0][1] and not history.every:
-        before = left[0][0]
-        after = 1 + max(
-            (number for seq, number in pushes_of(tx, left[0][1]) if seq < before and number), default=0
-        )
+        seq, key, name, _ = left[0]
+        after = 1 + max(numbers_before_renaming(tx, key, name, seq), default=0)
         yield from compare_values(
             row.name,
             "its next version number",
@@ -180,8 +183,12 @@ def _tombstone_problems(
     tx: Transaction, row: AdapterRow, history: AdapterHistory, shared: AuditContext
 ) -> Iterator[IntegrityProblem]:
     """Problems of a tombstone, which stands for a deleted adapter or for the old name of a renamed one."""
+    being_removed = (VersionRow, CommitRow) if row.version_count else ()  # they are counted: `_version_count`
     for table, what in ((VersionRow, "versions"), (CommitRow, "commits"), (GitRefRow, "branches")):
-        if tx.exec(select(func.count()).select_from(table).where(table.adapter_id == row.id)).one():
+        if (
+            table not in being_removed
+            and tx.exec(select(func.count()).select_from(table).where(table.adapter_id == row.id)).one()
+        ):
             yield IntegrityProblem(row.name, f"it is deleted, but still has {what}")
     pointing = select(AliasRow.alias).where(
         AliasRow.adapter_id == row.id, col(AliasRow.version_id).is_not(None)

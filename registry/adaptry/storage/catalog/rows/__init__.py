@@ -5,7 +5,7 @@ here needs a migration; a test compares the two. All tables are imported here, s
 always complete.
 """
 
-from adaptry.storage.catalog.rows.adapters import EXISTS, AdapterRow, AliasRow, NamespaceRow
+from adaptry.storage.catalog.rows.adapters import EXISTS, HAS_REMOVAL, AdapterRow, AliasRow, NamespaceRow
 from adaptry.storage.catalog.rows.audit_log import (
     AuditCheckpointRow,
     AuditEntryRow,
@@ -45,6 +45,7 @@ from adaptry.storage.catalog.rows.workers import LOADED, ResidentRow, RolloutRow
 
 __all__ = [
     "EXISTS",
+    "HAS_REMOVAL",
     "LOADED",
     "WITHDRAWN",
     "AccountableRow",

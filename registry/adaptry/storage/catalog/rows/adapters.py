@@ -11,6 +11,8 @@ from adaptry.storage.catalog.rows.row import Moment, Row, rows_where
 
 EXISTS = text("deleted_at IS NULL")
 """Written out, since a database uses a partial index only if a statement has the same text."""
+HAS_REMOVAL = text("deleted_at IS NOT NULL AND version_count > 0")
+"""The condition of a deleted adapter that still has versions (`catalog.removals`); written out as above."""
 
 
 class NamespaceRow(Row, table=True):
@@ -26,13 +28,15 @@ class AdapterRow(Row, table=True):
     """An adapter, or the tombstone of a deleted one: its numbering continues if the name is used again.
 
     `moved_to` is the key of the adapter that had this name before it was renamed. `folded`: see
-    `catalog.case_conflicts`; a tombstone has none. `version_count`: its versions, in any state.
+    `catalog.case_conflicts`; a tombstone has none. `version_count`: its versions, in any
+    state; those of a tombstone are being removed.
     """
 
     __tablename__ = "adapters"
     __table_args__ = (
         Index("ix_adapters_folded", "folded", unique=True),
         Index("ix_adapters_visible", "visibility", "name", **rows_where(EXISTS)),
+        Index("ix_adapters_removal", "id", **rows_where(HAS_REMOVAL)),
     )
     id: int | None = Field(default=None, primary_key=True)
     name: str = Field(unique=True)
