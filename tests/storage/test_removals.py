@@ -42,8 +42,8 @@ def registry(
     registry = with_versions(url, tmp_path, COUNT)
     push(registry, open_dir(tiny_lora(tmp_path / "voice", seed=0)), str(VOICE))
     registry.metrics.log(Ref.parse("acme/tone@2"), {"accuracy": 0.5})
-    monkeypatch.setattr(removals, "MAX_VERSIONS", 1)
-    monkeypatch.setattr(removals, "MAX_COMMITS", 2)
+    monkeypatch.setattr(removals, "MOST_VERSIONS", 1)
+    monkeypatch.setattr(removals, "MOST_COMMITS", 2)
     registry.catalog.completes_index_updates = False
     yield registry
     registry.close()

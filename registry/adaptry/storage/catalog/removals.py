@@ -13,9 +13,9 @@ from adaptry.storage.catalog.database import Transaction
 from adaptry.storage.catalog.dialect import HAS_INDEX_UPDATES
 from adaptry.storage.catalog.lazy_modules import sa, tables
 
-MAX_VERSIONS = 50
+MOST_VERSIONS = 50
 """Maximum number of versions that one transaction removes. Most have about thirty rows."""
-MAX_COMMITS = 1000
+MOST_COMMITS = 1000
 """Maximum number of commits that one transaction removes."""
 
 
@@ -39,12 +39,12 @@ def continue_removal(tx: Transaction, adapter: int) -> bool:
     if tx.execute(is_deleted).first() is None:
         return True  # its name is in use again, so another process has removed the rest
     # Commits first: only versions are counted, so the removal is over when the last version is removed.
-    if _remove(tx, tables.commits, adapter, MAX_COMMITS) > MAX_COMMITS:
+    if _remove(tx, tables.commits, adapter, MOST_COMMITS) > MOST_COMMITS:
         return False
-    found = _remove(tx, tables.versions, adapter, MAX_VERSIONS)
-    left = adapters.c.version_count - MAX_VERSIONS if found > MAX_VERSIONS else 0
+    found = _remove(tx, tables.versions, adapter, MOST_VERSIONS)
+    left = adapters.c.version_count - MOST_VERSIONS if found > MOST_VERSIONS else 0
     tx.execute(adapters.update().where(adapters.c.id == adapter).values(version_count=left))
-    return found <= MAX_VERSIONS
+    return found <= MOST_VERSIONS
 
 
 def finish_removal(tx: Transaction, adapter: int) -> None:
