@@ -71,7 +71,7 @@ _MIRROR = Identity.with_role("mirror", "admin", ("*",))
 """The identity that stores files fetched from the mirrored registry."""
 LOG = logging.getLogger("adaptry.api")
 _READERS = 16
-_AWAITED = 64
+_MAX_REMOTE_READS = 64
 _KEPT_SEARCHES = 64  # of about 30 kB each
 _PUSHES = 16  # maximum pushes in one transaction
 _IDENTITIES = 256
@@ -191,7 +191,7 @@ class AppState:
         self.route_threads = RouteThreads.of_process()
         self.downloads = anyio.CapacityLimiter(_READERS)
         self.download_counts = DownloadCounts()
-        self.remote_reads = anyio.CapacityLimiter(_AWAITED)  # bytes in a bucket or another registry
+        self.remote_reads = anyio.CapacityLimiter(_MAX_REMOTE_READS)  # bytes in a bucket or another registry
         self.whole_bytes = settings.whole_bytes
         self.part_bytes = settings.part_bytes
         self.presigns_downloads = settings.presign_downloads

@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 _M_ARENA_MAX = -8  # mallopt(3), in glibc
-_HEAPS = 1
+_MAX_ARENAS = 1
 _MIN_GROWTH = 8 << 20
-_FREED = 2 << 20
+_MIN_FREED = 2 << 20
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _MISSING = (AttributeError, OSError, TypeError)  # without glibc, or without /proc
 
@@ -26,7 +26,7 @@ def use_one_heap() -> None:
     is used.
     """
     with suppress(*_MISSING):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _HEAPS)
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, _MAX_ARENAS)
 
 
 class FreedMemory:
@@ -41,8 +41,8 @@ class FreedMemory:
 
     def return_to_system(self) -> None:
         """Returns memory if the process has grown by `_MIN_GROWTH` bytes since the last time, or if at least
-        `_FREED` bytes were freed; otherwise it does nothing, since returning memory takes milliseconds. Does
-        nothing without glibc.
+        `_MIN_FREED` bytes were freed; otherwise it does nothing, since returning memory takes milliseconds.
+        Does nothing without glibc.
         """
         self._free_more()
         with suppress(*_MISSING):
@@ -51,7 +51,7 @@ class FreedMemory:
             if (
                 self._least is not None
                 and size - self._least < _MIN_GROWTH
-                and free - self._returned < _FREED
+                and free - self._returned < _MIN_FREED
             ):
                 self._least = min(self._least, size)
                 return

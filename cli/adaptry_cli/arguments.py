@@ -27,7 +27,7 @@ Source = Ref | Path
 """An adapter in a registry, or in a folder."""
 
 
-_TAKES = {
+_REQUIREMENTS = {
     "description": "a description (--description) may have at most 4096 characters",
     "tags": (
         "a tag (--tag) must have 1 to 64 characters, without spaces and commas; an adapter may have at"
@@ -197,7 +197,7 @@ def validate_options(model: type[Model], **fields: object) -> Model:
     """Validates an option's text. Raises `Invalid` with the option and its accepted values."""
     from adaptry.core.validation import validated  # not needed by every command
 
-    return validated(model, _TAKES, **fields)
+    return validated(model, _REQUIREMENTS, **fields)
 
 
 def require_usage(condition: bool, sentence: str) -> None:

@@ -37,7 +37,9 @@ def audit() -> None:
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds options that choose entries, and passes `wanted`. (`Any`: each command has its arguments.)"""
+    """Adds the options that select entries, and passes their values as `wanted`. (`Any`: each command has its
+    own arguments.)
+    """
 
     @click.option("--actor", metavar="NAME", help="Only entries with this actor.")
     @click.option(

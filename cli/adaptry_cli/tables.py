@@ -21,7 +21,7 @@ from adaptry_cli.output import escape_controls, print_err
 from adaptry_cli.styles import STYLES, paint
 
 _GAP = 2
-_SHORTEST = 12  # characters that a text which is cut keeps before columns are left out
+_MIN_WIDTH = 12  # characters that a text which is cut keeps before columns are left out
 _SHORTEST_LEFT = 6  # and after that
 _ELLIPSIS = "…"
 _NUMBER = re.compile(r"[-+]?[\d.]")
@@ -189,7 +189,7 @@ def _shortest(cell: str) -> int:
     first, comma, _ = cell.partition(", ")
     length = cell_len(first) + (2 if comma else 0)
     has_number = any(_NUMBER.match(word) for word in first.split())
-    return length if has_number else min(length, _SHORTEST)
+    return length if has_number else min(length, _MIN_WIDTH)
 
 
 def _total(widths: Mapping[int, int]) -> int:

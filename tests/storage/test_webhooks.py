@@ -31,7 +31,7 @@ from adaptry.storage.connect import open_local
 from adaptry.storage.local import LocalRegistry
 from adaptry.storage.webhooks.delivery import LEASE, webhook_connector
 from adaptry.storage.webhooks.retry_schedule import EXPIRY, MAX_ATTEMPTS, PAUSES, next_try
-from adaptry.storage.webhooks.sender import KEEP, WebhookSender
+from adaptry.storage.webhooks.sender import DELIVERY_RETENTION, WebhookSender
 from adaptry.testing.receivers import receiving
 
 TONE = AdapterName.parse("acme/tone")
@@ -332,11 +332,11 @@ def test_old_messages_are_deleted(scene: Scene) -> None:
         made = scene.add(receiver.url)
         scene.happen()
         scene.send()
-        scene.now += KEEP - timedelta(hours=1)
+        scene.now += DELIVERY_RETENTION - timedelta(hours=1)
         scene.happen(AdapterName.parse("acme/voice"))
         scene.send()
     with scene.registry.catalog.write() as tx:
-        assert webhook_deliveries.prune(tx, scene.now + timedelta(hours=2) - KEEP, 100) == 1
+        assert webhook_deliveries.prune(tx, scene.now + timedelta(hours=2) - DELIVERY_RETENTION, 100) == 1
     assert [one.kind for one in scene.log(made)] == ["adapter.created"]
 
 

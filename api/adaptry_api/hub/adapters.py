@@ -33,7 +33,7 @@ _LIBRARIES = {
     "torchtune": "torchtune",
 }
 _PAGE = 200
-_FURTHEST = 1000
+_MAX_COMMITS = 1000
 """Maximum number of commits searched for the one that changed a file."""
 
 
@@ -196,7 +196,7 @@ def last_commits(commits: Commits, name: AdapterName, revision: str) -> dict[str
 def _steps(commits: Commits, name: AdapterName, revision: str) -> Iterator[CommitInfo | None]:
     """Commits, newest first, then None for the empty tree before the first."""
     cursor: str | None = None
-    for _ in range(_FURTHEST // _PAGE):
+    for _ in range(_MAX_COMMITS // _PAGE):
         page = commits.list(name, revision, cursor, _PAGE)
         yield from page.items
         cursor = page.next

@@ -45,7 +45,7 @@ MAX_FILES = 64
 """Results files in a commit. Each is parsed in a child process."""
 _MAX_REASONS = 4
 _CARD = "README.md"
-_NEVER = datetime(2026, 1, 1, tzinfo=UTC)
+_EMPTY_SINCE = datetime(2026, 1, 1, tzinfo=UTC)
 ROUTES = hub_router()
 
 
@@ -169,7 +169,7 @@ def _snapshot(registry: Registry, namespace: str) -> Snapshot:
     def read(path: str, start: int) -> Iterator[bytes]:
         yield registry.inbox.read(posted[path].id)[start:]
 
-    times = [file.at for file in posted.values()] or [_NEVER]
+    times = [file.at for file in posted.values()] or [_EMPTY_SINCE]
     return Snapshot(
         f"{namespace}/{INBOXES[1]}",
         hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),

@@ -34,7 +34,7 @@ MAX_SPOOL_BYTES = MAX_REVISION
 _BATCH = 1 << 20
 _MAX_PIECES = 1024  # the maximum for one writev call
 _FINISHED = "finished"
-_ALONE = ".alone"
+_LOCK_FILE = ".alone"
 
 
 class UploadSpools:
@@ -125,7 +125,7 @@ class UploadSpool:
         """Locks the spool, after waiting for its other users in any process. Raises `StorageFull`,
         `Unavailable`.
         """
-        path = self.path / _ALONE
+        path = self.path / _LOCK_FILE
         with _explained(self.path.parent):
             lock = locked(path, lambda: os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         try:

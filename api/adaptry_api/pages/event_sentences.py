@@ -9,7 +9,7 @@ from adaptry.registry.events import Events
 from adaptry.registry.records import Event
 
 _LOOKED_BACK = 200
-_UNREMARKABLE = frozenset({"adapter.created", "metrics.logged", "evidence.added", "commit.created"})
+_ROUTINE = frozenset({"adapter.created", "metrics.logged", "evidence.added", "commit.created"})
 """Kinds of events that only accompany a push."""
 
 
@@ -34,7 +34,7 @@ def recent_events(events: Events, maximum: int) -> tuple[Event, ...]:
 
 def notable_events(events: Iterable[Event]) -> tuple[Event, ...]:
     """The events without those that only accompany a push."""
-    return tuple(event for event in events if event.kind not in _UNREMARKABLE)
+    return tuple(event for event in events if event.kind not in _ROUTINE)
 
 
 def sentence_of(event: Event) -> EventSentence:

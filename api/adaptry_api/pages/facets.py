@@ -25,7 +25,7 @@ from adaptry_api.route_threads import searches
 ROUTES = page_router()
 FACETS = "/-/facets"
 COMPLETE = "/-/complete"
-_EXAMINED = 100
+_MAX_VERSIONS = 100
 """Number of versions whose values are offered."""
 _OFFERED = 12
 
@@ -102,7 +102,7 @@ def _values(versions: Versions, head: str, field: str) -> Iterator[str]:
 def _matches(versions: Versions, head: str) -> tuple[VersionInfo, ...]:
     """Versions that match all terms but the last; none while those terms do not parse."""
     try:
-        return versions.search(head, None, _EXAMINED).items
+        return versions.search(head, None, _MAX_VERSIONS).items
     except InvalidQuery:
         return ()
 

@@ -31,8 +31,8 @@ from adaptry_api.route_threads import searches
 
 ROUTES = page_router()
 _PAGE_SIZE = 25
-_EXAMINED = 200
-_BESIDE = 8
+_MAX_VERSIONS = 200
+_SIDE_PANEL_ITEMS = 8
 _SORTS = ("newest", "name", "size", "rank")
 
 
@@ -85,7 +85,7 @@ def show_home(
 
 
 def _build_page(registry: Registry, q: str, sort: str, cursor: str | None) -> HomePage:
-    examined = registry.versions.search(q, None, _EXAMINED)
+    examined = registry.versions.search(q, None, _MAX_VERSIONS)
     shown: Page[VersionInfo]
     if sort == "newest" and cursor is None and len(examined.items) <= _PAGE_SIZE:
         shown = examined
@@ -99,8 +99,10 @@ def _build_page(registry: Registry, q: str, sort: str, cursor: str | None) -> Ho
         examined=len(examined.items),
         is_all=examined.next is None,
         facets=facets_of(q, examined.items),
-        live=registry.versions.search(f"alias:{PRODUCTION}", None, _BESIDE).items if is_first else (),
-        recent=recent_events(registry.events, _BESIDE) if is_first else (),
+        live=registry.versions.search(f"alias:{PRODUCTION}", None, _SIDE_PANEL_ITEMS).items
+        if is_first
+        else (),
+        recent=recent_events(registry.events, _SIDE_PANEL_ITEMS) if is_first else (),
     )
 
 

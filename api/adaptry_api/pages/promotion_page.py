@@ -42,9 +42,9 @@ from adaptry_api.pages.page_routes import page_router
 ROUTES = page_router()
 PROMOTE = f"{VERSION_ADDRESS}/promote"
 _NEEDED = re.compile(r"approvals\(\s*(?:group\s*=\s*)?[\"']([^\"']+)[\"']\s*\)\s*(>=|>|==)\s*(\d{1,4})")
-_EXAMINED = 200
+_MAX_EVENTS = 200
 _WORKERS = 12
-NOWHERE = ResidentSummary()
+NO_WORKERS = ResidentSummary()
 """The summary of a version that no worker has, or if there is no version."""
 
 
@@ -74,9 +74,9 @@ class PromotionPage(BaseModel):
     decision: PromotionDecision | None = None
     obstacle: str | None = None
     approvals: tuple[ApprovalInfo, ...] = ()
-    serving: ResidentSummary = NOWHERE
-    switching: ResidentSummary = NOWHERE
-    loaded: ResidentSummary = NOWHERE
+    serving: ResidentSummary = NO_WORKERS
+    switching: ResidentSummary = NO_WORKERS
+    loaded: ResidentSummary = NO_WORKERS
     rollout: RolloutInfo | None = None
     may: PromotionRights
     warning: str | None = None
@@ -132,8 +132,8 @@ def promotion_page(registry: Registry, visitor: Identity, ref: Ref, alias: str) 
             for one in registry.policies.approvals(ref.name, alias)
             if one.digest == version.digest and not one.is_void and one.withdrawn_at is None
         ),
-        serving=workers_with(registry, ref.name, current.number) if current else NOWHERE,
-        switching=workers_with(registry, ref.name, current.number, alias) if current else NOWHERE,
+        serving=workers_with(registry, ref.name, current.number) if current else NO_WORKERS,
+        switching=workers_with(registry, ref.name, current.number, alias) if current else NO_WORKERS,
         loaded=workers_with(registry, ref.name, version.number),
         rollout=next(
             (
@@ -178,7 +178,7 @@ def moves_since(
     """The moves and removals of an alias after `generation` (None: all), newest first, among the newest
     events of its adapter.
     """
-    events = registry.adapters.history(name, None, _EXAMINED).items
+    events = registry.adapters.history(name, None, _MAX_EVENTS).items
     return tuple(
         event
         for event in events

@@ -29,7 +29,7 @@ from adaptry_api.header_text import header_text
 from adaptry_api.route_threads import reads, run_in_own_threads
 
 ROUTES = guarded_router(protocol.PREFIX, "inference")
-_REUSE = {"Cache-Control": f"private, max-age={MAX_AGE}"}
+_CACHE_HEADERS = {"Cache-Control": f"private, max-age={MAX_AGE}"}
 _LIMITS = strictjson.JsonLimits(size=protocol.JSON_LIMIT, depth=64, nodes=200_000)
 """Of a request to an engine: tools are nested schemas, and prompts may be lists of tokens."""
 _DENIED = "no such model, or you may not use it"
@@ -48,7 +48,7 @@ def authorize_inference(
     The response may be cached for as long as `Cache-Control` says, at most five seconds.
     """
     decision = registry.grants.authorize(body)
-    response.headers.update(_REUSE)
+    response.headers.update(_CACHE_HEADERS)
     return decision
 
 
@@ -75,7 +75,7 @@ async def authorize_request(
         raise PermissionDenied(_DENIED)
     parts = "+".join(f"{part.name}@{part.digest}{weight_suffix(part.weight)}" for part in decision.parts)
     names = {"Adaptry-Principal": header_text(decision.principal, 193), "Adaptry-Model": parts}
-    return Response(headers={**_REUSE, **names})
+    return Response(headers={**_CACHE_HEADERS, **names})
 
 
 def _model(document: object) -> str:

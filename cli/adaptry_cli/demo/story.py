@@ -25,9 +25,8 @@ from adaptry_cli.demo.tasks import DemoTask
 from adaptry_cli.demo.training import PACKAGE_FIRST, PACKAGE_SECOND, SUMMARY, DemoAdapter, LoraTraining, train
 
 _BASE = "./smollm2"
-_ACCURACY_TOLERANCE = (
-    0.05  # tolerated loss of accuracy on 64 examples: bfloat16 rounding changes a few answers
-)
+# Tolerated loss of accuracy on 64 examples: bfloat16 rounding changes a few answers.
+_ACCURACY_TOLERANCE = 0.05
 
 
 @command()

@@ -15,7 +15,7 @@ from adaptry.core.errors import Invalid
 
 _MAX_LENGTH = 160
 _FIRST_FIELDS = ("operation", "method", "inputs")
-_USUAL = {"seed": 0, "dtype": "F32"}
+_DEFAULTS = {"seed": 0, "dtype": "F32"}
 """Fields and values that a summary leaves out."""
 
 
@@ -49,7 +49,7 @@ def _weights(recipe: Mapping[str, Any]) -> str:
 def _words(recipe: Mapping[str, Any]) -> Iterator[str]:
     for key, value in recipe.items():
         name = key.replace("_", " ")
-        if key in _FIRST_FIELDS or value is None or value is False or _USUAL.get(key) == value:
+        if key in _FIRST_FIELDS or value is None or value is False or _DEFAULTS.get(key) == value:
             continue
         if value is True:
             yield name

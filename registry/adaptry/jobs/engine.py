@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
 FILE = "jobs.sqlite"
 # Additional jobs of one queue that a runner oversees, beyond two per concurrent step, so that a slot never
 # waits for its next step.
-_SPARE = 6
+_SPARE_CONNECTIONS = 6
 _FAILED_STATES = ["ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 _FINISHED = ["SUCCESS", *_FAILED_STATES]
 _BATCH = 500
@@ -91,7 +91,7 @@ class WorkflowEngine:
 
     def launch(self) -> None:
         """Starts the engine: from now on it assigns work to this process. Raises `Unavailable`."""
-        many = 2 * self._concurrency + _SPARE
+        many = 2 * self._concurrency + _SPARE_CONNECTIONS
         with _database_errors():
             DBOS.launch()
             for event in getattr(self._engine, "background_thread_stop_events", ()):

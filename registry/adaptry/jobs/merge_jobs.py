@@ -52,7 +52,7 @@ _ONE_PIECE_LIMIT = 4 << 30
 additional piece adds 0.2 seconds.
 """
 _ALL_FILES = "piece-all"
-_AROUND = 1 << 30  # bytes that a process with torch in it takes before it computes anything
+_PROCESS_OVERHEAD = 1 << 30  # bytes that a process with torch in it takes before it computes anything
 _COPIES = 4  # float32 copies of a tensor that is made as a whole, at most
 
 
@@ -72,7 +72,7 @@ def start(task: MergeTask, context: JobContext) -> StepResult:
                 for number, file in enumerate(model.plan.files, 1)
             )
         else:
-            pieces = (ShardStep(name=_ALL_FILES, size=model.plan.size, memory=_AROUND),)
+            pieces = (ShardStep(name=_ALL_FILES, size=model.plan.size, memory=_PROCESS_OVERHEAD),)
         count = model.plan.adapted_count
         context.log(
             f"{format_count(count, 'weight')} {verb_form(count, 'changes', 'change')};"
@@ -342,4 +342,4 @@ def _pinned(context: JobContext, text: str) -> Ref:
 def _memory(file: OutputFile) -> int:
     """The peak memory of computing a file: row blocks, except for tensors that are computed whole."""
     whole = max((piece.numel for piece in file.tensors if piece.is_whole), default=0)
-    return _AROUND + whole * _COPIES * DTYPE_BITS["F32"] // 8
+    return _PROCESS_OVERHEAD + whole * _COPIES * DTYPE_BITS["F32"] // 8

@@ -40,12 +40,11 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.connect import catalog_of, open_local
 from adaptry.storage.webhooks.sender import sending_webhooks
 
-KEEP = timedelta(days=30)
+JOB_RETENTION = timedelta(days=30)
 _PURGE_INTERVAL = 600.0
 _BATCH = 100  # jobs enqueued per round
-_QUEUED_PER_STEP = (
-    8  # jobs of one namespace that the engine receives, for each step that the runners run at once
-)
+# How many jobs of one namespace the engine holds for each step that runs at the same time.
+_QUEUED_PER_STEP = 8
 _PURGE_BATCH = 200
 _MIN_STEP_MEMORY = 64 << 20  # bytes; every step process takes more
 POLL_SQLITE = 0.2
@@ -75,7 +74,7 @@ class RunnerSettings:
     lease: float = 30.0
     poll: float | None = None
     once: bool = False
-    keep: timedelta = KEEP
+    keep: timedelta = JOB_RETENTION
     remotes: Mapping[str, str] = field(default_factory=dict)
     connector: GuardedConnector | None = None
 

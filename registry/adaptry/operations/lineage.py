@@ -21,7 +21,7 @@ from adaptry.registry.versions import Versions
 
 MAX_NODES = 200
 """Maximum number of revisions in a tree; a truncated tree is marked."""
-KEPT = "kept_energy"
+KEPT_ENERGY = "kept_energy"
 """The metric for the share of the updates' energy that a derivation kept."""
 _PAGE = 200
 _SHOWN = 12
@@ -144,7 +144,7 @@ class _Traversal:
             refs=tuple(version.label for version in _in_order(versions)),
             recipe_summary=summarise_recipe(recipe),
             kept_energy=next(
-                (version.metrics[KEPT] for version in versions if KEPT in version.metrics), None
+                (version.metrics[KEPT_ENERGY] for version in versions if KEPT_ENERGY in version.metrics), None
             ),
             unregistered_inputs=unregistered_inputs(recipe),
         )

@@ -100,7 +100,7 @@ class Inbox(ABC):
 
     @abstractmethod
     def list(self, namespace: str, cursor: str | None = None, limit: int = 50) -> Page[KeptResults]:
-        """The results that were kept apart, newest first."""
+        """The results that await a review in the inbox, newest first."""
 
     @abstractmethod
     def get(self, id: int) -> KeptResults:

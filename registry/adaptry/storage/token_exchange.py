@@ -31,7 +31,7 @@ _RETENTION = timedelta(days=1)
 
 
 def find_issuer(catalog: Catalog, url: str) -> IssuerInfo | None:
-    """The trusted issuer whose tokens have this claim `iss`."""
+    """The trusted issuer whose URL is the `iss` claim of its tokens; None if there is no such issuer."""
     with catalog.read() as tx:
         found = publishers.find_issuer(tx, url=url)
         return found.info if found else None

@@ -22,8 +22,10 @@ from adaptry_api.hub.xet.hashes import chunk_hash
 from adaptry_api.hub.xet.xorb import MAX_XORB_CHUNKS
 
 _RUN = struct.Struct("<32sQQ")  # a file, begin, length
-_BESIDE = bytes(16)  # instead of the first half of a digest; the other half is the key of a file beside it
-_OWN = bytes(16)  # the key of the xorb's own file
+_JOINED_FILE = bytes(
+    16
+)  # instead of the first half of a digest; the other half is the key of a file beside it
+_OWN_FILE = bytes(16)  # the key of the xorb's own file
 _COUNTS = struct.Struct("<II")  # chunks, runs
 _JOINED = "joined-"
 _ENTRY = 40  # bytes of a chunk in the table
@@ -144,15 +146,15 @@ def _file_key(source: Path | Digest) -> bytes:
     if isinstance(source, Digest):
         return bytes.fromhex(source.hex)
     is_beside = source.name.startswith(_JOINED)
-    return _BESIDE + (bytes.fromhex(source.name.removeprefix(_JOINED)) if is_beside else _OWN)
+    return _JOINED_FILE + (bytes.fromhex(source.name.removeprefix(_JOINED)) if is_beside else _OWN_FILE)
 
 
 def _parse_run(xorb: Path, data: bytes) -> Run:
     file, begin, length = _RUN.unpack(data)
-    if not file.startswith(_BESIDE):
+    if not file.startswith(_JOINED_FILE):
         return Run(Digest(file.hex()), begin, length)
-    key = file.removeprefix(_BESIDE)
-    return Run(xorb if key == _OWN else file_beside(xorb, key.hex()), begin, length)
+    key = file.removeprefix(_JOINED_FILE)
+    return Run(xorb if key == _OWN_FILE else file_beside(xorb, key.hex()), begin, length)
 
 
 def _exists(run: Run) -> bool:

@@ -19,7 +19,7 @@ from adaptry_api.pages.settings.subject import SETTINGS, SettingsSubject
 from adaptry_api.route_threads import searches
 
 ROUTES = page_router()
-_EXAMINED = 200
+_MAX_VERSIONS = 200
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -60,5 +60,5 @@ def show_overview(
 
 def _namespaces(registry: Registry, identity: Identity) -> Iterable[str]:
     granted = {one.namespaces for one in identity.read_resources if not _GLOB.search(one.namespaces)}
-    used = {one.name.namespace for one in registry.versions.search("", None, _EXAMINED).items}
+    used = {one.name.namespace for one in registry.versions.search("", None, _MAX_VERSIONS).items}
     return sorted(name for name in granted | used if has_settings(identity, name))

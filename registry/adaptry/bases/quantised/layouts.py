@@ -59,7 +59,7 @@ class CheckpointTensors:
         return PackedPart(name, self.shard_of[name], self.tensors[name])
 
     def is_transposed(self, stem: str) -> bool:
-        """Whether the weight belongs to a Conv1D, which bitsandbytes packs transposed."""
+        """Whether it is a Conv1D, which quantisers pack transposed."""
         return is_named_conv1d(stem, str(self.config.get("model_type")))
 
 

@@ -8,7 +8,7 @@ from adaptry.compute.combining import COMBINE_METHODS
 from adaptry.compute.combining.method import CombineMethod, MethodParameter
 from adaptry.compute.combining.peft_modes import PREFIX
 
-_ABOVE = """\
+_INTRODUCTION = """\
 # Combining adapters
 
 `adaptry combine` makes one adapter out of several of the same base. They may have different ranks and
@@ -124,7 +124,7 @@ def render_page() -> str:
     """The page `docs/combining.md`."""
     own = [each for name, each in COMBINE_METHODS.items() if not name.startswith(PREFIX)]
     of_peft = [each for name, each in COMBINE_METHODS.items() if name.startswith(PREFIX)]
-    lines = [_ABOVE, "## The methods", "", *_overview(own)]
+    lines = [_INTRODUCTION, "## The methods", "", *_overview(own)]
     for method in own:
         lines += ["", *_section(method)]
     lines += ["", "## PEFT's", "", *_overview(of_peft)]

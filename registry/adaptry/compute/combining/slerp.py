@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
 _BOTH = (0, 1)
-_STRAIGHT = 1e-8
+_PARALLEL = 1e-8
 """sin² of the angle below which updates count as parallel, where sin(tθ)/sin θ is practically t."""
 
 
@@ -55,7 +55,7 @@ def _arc(first: Tensor, between: Tensor, second: Tensor, share: float) -> tuple[
 
     lengths = (first * second).clamp(min=0).sqrt()
     cosine = torch.where(lengths > 0, between / torch.where(lengths > 0, lengths, 1), 0).clamp(-1, 1)
-    straight = 1 - cosine.square() <= _STRAIGHT
+    straight = 1 - cosine.square() <= _PARALLEL
     angle = torch.acos(torch.where(straight, 0, cosine))
     near = torch.where(straight, 1 - share, torch.sin((1 - share) * angle) / torch.sin(angle))
     far = torch.where(straight, share, torch.sin(share * angle) / torch.sin(angle))

@@ -18,7 +18,7 @@ from adaptry.core.lazy_dataclass import dataclass
 
 _CHUNK = 1 << 20
 """Number of elements of an update that are computed at once."""
-_SEEN = 1 << 22
+_MAX_ELEMENTS = 1 << 22
 """Maximum number of elements of a site that are examined. From a larger site, evenly spaced rows are sampled,
 and the report marks the figure as an estimate.
 """
@@ -93,7 +93,7 @@ def measure_sign_conflict(updates: Sequence[Factors]) -> SignConflict:
     first = updates[0]
     of, width = first.up.shape[-2], first.down.shape[-1]
     matrices = math.prod(first.up.shape[:-2])
-    rows = max(1, min(of, _SEEN // (width * matrices)))
+    rows = max(1, min(of, _MAX_ELEMENTS // (width * matrices)))
     seen = torch.arange(rows) * of // rows
     step = max(1, _CHUNK // (width * matrices))
     mass = conflicting = 0.0

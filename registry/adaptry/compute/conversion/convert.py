@@ -42,7 +42,7 @@ from adaptry.core.manifest import BaseClaim
 if TYPE_CHECKING:
     from adaptry.compute.tensors.lowrank import Factors
 
-_ALONE = (
+_WITHOUT_BASE = (
     "without a base, every module is assumed to be a Linear: if one is a convolution, pass the base with"
     " --base"
 )
@@ -149,7 +149,7 @@ def _compute(
         maker.compute,
         LoraOptions(options.dtype or "F32", 0 if options.uniform else None),
         whole,
-        [*notes, *([_ALONE] if _may_be_kernels(changes) else [])],
+        [*notes, *([_WITHOUT_BASE] if _may_be_kernels(changes) else [])],
     )
     fields: Json = {}
     if base is not None:

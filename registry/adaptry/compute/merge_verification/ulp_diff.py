@@ -9,7 +9,7 @@ from adaptry.core.lazy_dataclass import dataclass
 if TYPE_CHECKING:
     import numpy
 
-FAR = (1 << 31) - 1
+MAX_DISTANCE = (1 << 31) - 1
 """The difference between a number and NaN, which is also the largest count."""
 
 # For each merged dtype: numpy's integer type, the bits without the sign, and those of infinity.
@@ -68,5 +68,5 @@ def _max_ulp_difference(one: numpy.ndarray[Any, Any], two: numpy.ndarray[Any, An
         places.append(numpy.where(bits < 0, -magnitude, magnitude))
         nans.append(magnitude > infinity)
     apart = numpy.abs(places[0] - places[1])
-    apart = numpy.where(nans[0] & nans[1], 0, numpy.where(nans[0] | nans[1], FAR, apart))
-    return min(FAR, int(apart.max()))
+    apart = numpy.where(nans[0] & nans[1], 0, numpy.where(nans[0] | nans[1], MAX_DISTANCE, apart))
+    return min(MAX_DISTANCE, int(apart.max()))

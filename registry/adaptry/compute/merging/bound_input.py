@@ -24,7 +24,7 @@ from adaptry.compute.merging.weighted_adapter import WeightedAdapter
 from adaptry.core.errors import CheckFailed
 from adaptry.core.lazy_dataclass import dataclass
 
-_TOLD = frozenset(
+_NOTED_CODES = frozenset(
     [
         "keys_unknown",
         "layers_uncovered",
@@ -142,5 +142,5 @@ def _require(
     report = check(bound.adapter, bound.base, bound.adapter.config.base_name, bound=bound)
     if report.is_blocked:
         raise CheckFailed(f"{entry.label}: {report.sentence()}")
-    notes = (f"{entry.label}: {found.reason}" for found in report.findings if found.code in _TOLD)
+    notes = (f"{entry.label}: {found.reason}" for found in report.findings if found.code in _NOTED_CODES)
     return BoundInput(entry, bound, rows, (*notes, *of_variant, *of_base, *of_classes))

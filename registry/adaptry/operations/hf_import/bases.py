@@ -36,7 +36,7 @@ from adaptry.operations.hf_import.hub_names import HubRef
 from adaptry.registry.base_info import BaseInfo
 from adaptry.registry.bases import Bases
 
-_ASIDE = (
+_SMALL_FILES = (
     *(CONFIG, INDEX, "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model"),
     *(
         "vocab.json",
@@ -127,7 +127,7 @@ def _opened(hub: HubClient, revision: HubRepoRevision, folder: Path) -> Iterator
             " --local-dir DIR) and register the folder"
         )
     files = HubFileReader(hub, revision)
-    for path in _ASIDE:
+    for path in _SMALL_FILES:
         if path not in revision.files:
             continue
         if revision.files[path].size > _MAX_CACHED_BYTES:

@@ -19,7 +19,7 @@ from adaptry.operations.hf_import.hub_names import HubRef
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-_WHO = 401
+_UNAUTHORIZED = 401
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def _translate_errors(hub: HubClient, what: str) -> Iterator[None]:
         whose = "this token (HF_TOKEN) may not read it" if hub.token else "it needs a token (HF_TOKEN)"
         raise NotFound(f"{what} does not exist at {hub.endpoint}, or {whose}") from error
     except errors.HfHubHTTPError as error:
-        if error.response.status_code == _WHO:
+        if error.response.status_code == _UNAUTHORIZED:
             raise Unauthenticated(f"{hub.endpoint} does not accept this token (HF_TOKEN)") from error
         raise Unavailable(f"{hub.endpoint} did not answer a request for {what}: {error}") from error
     except _of_the_network() as error:

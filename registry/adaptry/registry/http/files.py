@@ -18,7 +18,7 @@ class _PresenceResponse(BaseModel):
     is_here: bool
 
 
-_HAS = TypeAdapter(_PresenceResponse)
+_PRESENCE = TypeAdapter(_PresenceResponse)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class HttpFiles(Files):
     server: Connection
 
     def has(self, owner: Owner, digest: Digest) -> bool:
-        return self.server.request_value(_HAS, "GET", owner_path(owner, "blobs", str(digest))).is_here
+        return self.server.request_value(_PRESENCE, "GET", owner_path(owner, "blobs", str(digest))).is_here
 
     def read(self, name: AdapterName, revision: Digest, path: str, start: int = 0) -> Iterator[bytes]:
         parts = ("revisions", str(revision), "files", *path.split("/"))

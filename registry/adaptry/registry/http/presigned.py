@@ -22,7 +22,7 @@ _CONCURRENCY = 3
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 30.0
 """Seconds of silence after which, at the second time, the bucket is given up in favour of the server."""
-_AGAIN = urllib3.Retry(
+_RETRIES = urllib3.Retry(
     total=3,
     connect=0,  # an unreachable bucket is detected quickly
     read=1,
@@ -83,7 +83,7 @@ class DirectUploader:
                 part.address,
                 body=cast(bytes, data),  # any buffer will do
                 headers=part.headers,
-                retries=_AGAIN,
+                retries=_RETRIES,
                 timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_ANSWER_SECONDS),
                 redirect=False,
             )

@@ -27,7 +27,7 @@ from adaptry.storage.blobs.store import CHUNK, BlobStore, Hashers, StagedBlob, b
 
 _HEX = lazy_pattern(r"[0-9a-f]{64}")
 _KEY = lazy_pattern(r"[0-9a-f]{32}")
-_ASIDE = "damaged"  # the folder for damaged copies that were moved aside
+_DAMAGED_FOLDER = "damaged"  # the folder for damaged copies that were moved aside
 _MIN_BACKGROUND_FREE = 8 << 20  # bytes
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -135,7 +135,7 @@ class LocalBlobs(BlobStore):
             return None
 
     def _move_aside(self, digest: Digest, seen: str) -> bool:
-        path, folder = self._path(digest), self.folder / _ASIDE
+        path, folder = self._path(digest), self.folder / _DAMAGED_FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
         aside = folder / f"{digest.hex}.{self.new_key()}"
         with _writing_to(self.folder):

@@ -26,7 +26,7 @@ _COUNT = bindparam("count", type_=_V.c.id.type)
 _OF_ADAPTER = (
     select(_V.c.id, _V.c.number).join(_A, _A.c.id == _V.c.adapter_id).where(_A.c.name == bindparam("name"))
 )
-_LATER = {
+_NEXT_VERSIONS = {
     False: _OF_ADAPTER.where(_V.c.number < bindparam("number")).order_by(_V.c.number.desc()).limit(_COUNT),
     True: _OF_ADAPTER.where(_V.c.number > bindparam("number")).order_by(_V.c.number).limit(_COUNT),
 }
@@ -92,7 +92,7 @@ class ByAdapter:
     def _rest(self, tx: Reads, after: SearchPosition, count: int) -> list[SearchPosition]:
         """Further versions of the adapter at a position."""
         parameters = {"name": after.name, "number": after.number, "count": count}
-        rows = run_select(tx, _LATER[self.ordering.reverse], parameters)
+        rows = run_select(tx, _NEXT_VERSIONS[self.ordering.reverse], parameters)
         return [SearchPosition(row.id, after.value, after.name, row.number) for row in rows]
 
     def _versions(self, tx: Reads, adapters: Sequence[Any]) -> list[SearchPosition]:

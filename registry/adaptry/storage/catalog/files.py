@@ -293,7 +293,7 @@ def _idle() -> Selection:
 
 
 def idle_sessions(tx: Reads, before: datetime) -> list[str]:
-    """The ids of the sessions that were not used since that time."""
+    """The ids of the sessions that have not been used since `before`."""
     return [row.id for row in run_select(tx, _idle, {"before": before})]
 
 

@@ -28,7 +28,7 @@ def _now_query() -> Selection:
     return sa.select(sa.func.current_timestamp(type_=orm.Moment()).label("now"))
 
 
-LAPSES = timedelta(seconds=120)
+DELETE_TIMEOUT = timedelta(seconds=120)
 """Time after which a deletion counts as abandoned: by its own clock, a process stops long before."""
 
 
@@ -62,7 +62,7 @@ def unmark_for_delete(tx: Transaction, digest: Digest) -> None:
 def is_deleting(tx: Reads, digest: Digest) -> bool:
     """Whether a sweep is currently deleting these bytes."""
     return any(
-        row.deleting_since is not None and row.deleting_since > _now(tx) - LAPSES
+        row.deleting_since is not None and row.deleting_since > _now(tx) - DELETE_TIMEOUT
         for row in run_select(tx, _mark, {"digest": digest.hex})
     )
 
@@ -80,7 +80,7 @@ def due_for_delete(tx: Transaction, before: datetime, after: str, limit: int) ->
     query = sm.select(orm.PendingDeleteRow).where(
         orm.PendingDeleteRow.since <= before, orm.PendingDeleteRow.digest > after
     )
-    has_lapsed = sm.col(orm.PendingDeleteRow.deleting_since) <= _now(tx) - LAPSES
+    has_lapsed = sm.col(orm.PendingDeleteRow.deleting_since) <= _now(tx) - DELETE_TIMEOUT
     is_free = sm.col(orm.PendingDeleteRow.deleting_since).is_(None) | has_lapsed
     rows = tx.exec(query.where(is_free).order_by(orm.PendingDeleteRow.digest).limit(limit))
     return [Digest(row.digest) for row in rows]

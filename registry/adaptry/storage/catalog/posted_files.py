@@ -146,7 +146,9 @@ def page(
 
 
 def delete(tx: Transaction, results: PostedFileRow) -> None:
-    """Deletes results, and all samples that are kept apart with them: those that newer ones replace too."""
+    """Deletes results and all samples in the inbox that belong to them, also those that newer samples
+    replace.
+    """
     tx.execute(sa.delete(PostedFileRow).where(col(PostedFileRow.id) == results.id))
     tx.execute(sa.delete(PostedFileRow).where(*_kept_samples_of(results)))
 

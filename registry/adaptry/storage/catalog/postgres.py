@@ -49,12 +49,10 @@ _LOCK = int.from_bytes(b"adaptry", "big")
 _READERS = 12  # connections of one process for readers with a session; more readers wait
 _CHANNEL = "adaptry_events"
 _NOTIFY = f"NOTIFY {_CHANNEL}".encode()  # delivered when the transaction commits, or never
-_POLL_INTERVAL = (
-    1.0  # seconds between polls for events without a notification, as behind a pooler without LISTEN
-)
-_WRITER_IDLE_SECONDS = (
-    60  # seconds without a statement after which a writer counts as dead and loses its lock
-)
+# Seconds between polls for events without a notification, as behind a pooler without LISTEN.
+_POLL_INTERVAL = 1.0
+# Seconds without a statement after which a writer counts as dead and loses its lock.
+_WRITER_IDLE_SECONDS = 60
 _NOT_ANSWERING = (
     "the registry's database is not answering; try again in a moment (the server's log has the details)"
 )

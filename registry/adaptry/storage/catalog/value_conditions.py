@@ -37,7 +37,7 @@ _NUMBERS: dict[str, Any] = {  # columns of several types
 _BIGINT_FIELDS = frozenset({"size", "parameters"})
 """The 64-bit number columns."""
 _FLOATS = frozenset({"alpha"})
-_PICKS = {
+_COLUMNS_BY_PICK = {
     "newest": col(MetricSummaryRow.newest),
     "max": col(MetricSummaryRow.highest),
     "min": col(MetricSummaryRow.lowest),
@@ -138,7 +138,7 @@ def metric(term: MetricTerm) -> SearchCondition:
 
 
 def _of_metric_value(pick: str, operator: Operator, name: Value, value: Value) -> ColumnElement[bool]:
-    return and_(col(MetricSummaryRow.metric) == name, compared(operator, _PICKS[pick], value))
+    return and_(col(MetricSummaryRow.metric) == name, compared(operator, _COLUMNS_BY_PICK[pick], value))
 
 
 def _has_metric_value(pick: str, operator: Operator, name: Value, value: Value) -> ColumnElement[bool]:

@@ -11,7 +11,7 @@ PAUSES = (5.0, 300.0, 1800.0, 7200.0, 18000.0, 25200.0, 28800.0)
 """Seconds between one try and the next: 22.6 hours together."""
 MAX_ATTEMPTS = len(PAUSES) + 1
 EXPIRY = timedelta(hours=24)
-GONE = 410
+HTTP_GONE = 410
 """The status with which a receiver refuses further messages."""
 _JITTER = 0.85, 1.05
 

@@ -23,7 +23,7 @@ from adaptry.storage.webhooks.delivery_threads import CONCURRENCY, DeliveryThrea
 
 LOG = logging.getLogger("adaptry.webhooks")
 
-KEEP = timedelta(days=30)
+DELIVERY_RETENTION = timedelta(days=30)
 """How long messages stay in the log."""
 _POLL = 5.0  # seconds, at most, until a message that is due again is sent
 _RETRY_DELAY = 0.25
@@ -131,7 +131,7 @@ class WebhookSender:
         if time.monotonic() - self._pruned_at < _PRUNE_EVERY:
             return
         self._pruned_at = time.monotonic()
-        before = self._clock() - KEEP
+        before = self._clock() - DELIVERY_RETENTION
         while True:
             with self._catalog.write() as tx:
                 if webhook_deliveries.prune(tx, before, _PRUNED) < _PRUNED:

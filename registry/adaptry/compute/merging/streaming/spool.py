@@ -22,7 +22,7 @@ from adaptry.compute.merging.value_tally import ValueTally
 from adaptry.core.files.durable import write_error
 
 _CACHE_SIZE = 2  # per checkpoint; a tensor that is being read is kept until its readers are done
-_MAKING = threading.Semaphore(2)  # computing a tensor needs a few times its size in memory
+_COMPUTING = threading.Semaphore(2)  # computing a tensor needs a few times its size in memory
 
 
 class TensorSpool:
@@ -55,7 +55,7 @@ class TensorSpool:
                 self._made.popitem(last=False)
         with made.lock:
             if made.is_empty:
-                with _MAKING:
+                with _COMPUTING:
                     made.fill(tensor, self._base, self._folder, self._on_made)
         return made
 

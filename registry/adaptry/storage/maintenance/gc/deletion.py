@@ -12,7 +12,7 @@ from adaptry.storage.blobs import BlobStore
 from adaptry.storage.catalog import garbage, idempotency, pending_deletes
 from adaptry.storage.catalog.audit_log.recorder import AuditTarget, record
 from adaptry.storage.catalog.database import Catalog
-from adaptry.storage.local.idempotency import KEPT
+from adaptry.storage.local.idempotency import RETENTION
 from adaptry.storage.maintenance.gc.batches import batches
 from adaptry.storage.maintenance.gc.sweep_plan import SweepPlan, SweepResult
 
@@ -51,7 +51,7 @@ def sweep(
         with catalog.write() as tx:
             dropped += garbage.delete_revisions(tx, digests)
     with catalog.write() as tx:
-        idempotency.delete_older(tx, decided.now - KEPT)
+        idempotency.delete_older(tx, decided.now - RETENTION)
     reach("gc.after_rows")
     deleted = _delete_bytes(catalog, blobs, decided, progress)
     waiting = {one.digest: one.size for one in decided.mark_orphans if one.digest not in deleted}

@@ -22,7 +22,7 @@ from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.maintenance.integrity import base_ids, job_tasks, rederivation, reinspection
 
 CHANGED = "its bytes have changed since they were stored"
-GONE = "its bytes are lost"
+LOST = "its bytes are lost"
 _REMEDY = "push it again or restore it from a copy with `adaptry repair --from`"
 
 
@@ -107,7 +107,7 @@ def _check_file(blobs: BlobStore, digest: Digest, size: int, read_bytes: bool) -
             return _FileCheck(digest, None, copy)
         is_sound = blobs.is_sound(digest)
     except NotFound:
-        return _FileCheck(digest, GONE, None)
+        return _FileCheck(digest, LOST, None)
     return _FileCheck(digest, None if is_sound else CHANGED, copy)
 
 
