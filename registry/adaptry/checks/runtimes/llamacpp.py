@@ -165,6 +165,14 @@ LLAMACPP = RuntimeRules(
             "conversion/__init__.py · TEXT_MODEL_MAP",
         ),
         RuntimeRule(
+            "base_quantised",
+            "needs",
+            "a base that bitsandbytes or AWQ quantised: the converter ends with an error",
+            llamacpp_classes.quantised_beyond,
+            repairs.WRITE_GGUF,
+            "conversion/base.py · dequant_model",
+        ),
+        RuntimeRule(
             "rearranged",
             "refuses",
             "`kv_b_proj` of DeepSeek-V2, DeepSeek-V3 and GLM-4.7-Flash, and `in_proj` of Falcon-H1",
