@@ -7,6 +7,7 @@ as GGUF, the engine answers with it as PEFT does.
 from __future__ import annotations
 
 import copy
+import shutil
 import subprocess
 import sys
 import warnings
@@ -30,6 +31,7 @@ from adaptry.checks.runtimes.llamacpp_classes import KNOWN_CLASSES
 from adaptry.compute.exporting import gguf_file
 from adaptry.compute.exporting.export import export
 from adaptry.compute.lazy_adapters.lazy_adapter import ParentAdapter
+from adaptry.testing.quantised_samples import quantised_copy
 
 from ..exporting.llamacpp import CONVERTER, log_probabilities
 from .cases import ALL, PROMPTS, SIZES, Base, odds, saved
@@ -158,6 +160,29 @@ def test_llamacpp_treats_adapters_of_a_family_as_the_verdict_says(name: str, tmp
         export(ParentAdapter(open_dir(each), "it"), out, base.setting, runtime=LLAMACPP)
         answer = log_probabilities(file, out / gguf_file.NAME, FIRST)
         assert torch.allclose(answer, wanted[case][0], atol=NEAR), case
+
+
+@pytest.mark.parametrize("method", ["nf4", "int8"])
+def test_an_adapter_of_a_quantised_base_is_exported_though_the_converter_does_not_know_the_base(
+    method: str, tmp_path: Path
+) -> None:
+    base = make_base(Family("Llama", {}, {}), tmp_path / "base")
+    adapter = trained(base, of_modules(*ALL), tmp_path / "adapter")
+    packed = Base(base.model, quantised_copy(base.folder, tmp_path / "packed", method))
+    shutil.copy(base.folder / "tokenizer.json", packed.folder)
+    found = check_runtime(open_dir(adapter), LLAMACPP, packed.setting.record)
+    assert [finding.code for finding in found.findings] == ["base_quantised"]
+    script = [sys.executable, CONVERTER or "", adapter, "--base", packed.folder]
+    script += ["--outfile", tmp_path / "theirs.gguf"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert "Quant method is not yet supported: 'bitsandbytes'" in done.stderr
+
+    export(ParentAdapter(open_dir(adapter), "it"), tmp_path / "ours", packed.setting, runtime=LLAMACPP)
+
+    file = converted_base(base.folder, tmp_path / "base.gguf")
+    assert file is not None
+    answer = log_probabilities(file, tmp_path / "ours" / gguf_file.NAME, FIRST)
+    assert torch.allclose(answer, by_peft(base, adapter)[0], atol=NEAR)
 
 
 def test_the_classes_that_the_converter_knows_are_listed() -> None:

@@ -1,7 +1,7 @@
-"""The language models that llama.cpp's converter knows, by their classes in transformers.
+"""The bases that llama.cpp's converter knows, by their classes in transformers and by how they are quantised.
 
-From its own table (`conversion/__init__.py · TEXT_MODEL_MAP`), without multimodal models, whose class it
-takes from another part of the config; a test compares them.
+The classes are from its own table (`conversion/__init__.py · TEXT_MODEL_MAP`), without multimodal models,
+whose class it takes from another part of the config; a test compares them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from adaptry.checks.runtimes.rule import CheckSubject, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 from adaptry.checks.runtimes.vllm_names import architecture
 
+_UNKNOWN_METHODS = ("bitsandbytes", "awq")
 _LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel")
 _NAMES = """
     AfmoeForCausalLM ApertusForCausalLM ArceeForCausalLM ArcticForCausalLM BaiChuanForCausalLM
@@ -57,3 +58,9 @@ def class_unknown(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | N
     if not name.endswith(_LANGUAGE_MODELS) or name in KNOWN_CLASSES:
         return None
     return ConditionMatch(f"its converter does not know {name}")
+
+
+def quantised_beyond(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """A base quantised by a method that the converter does not know. Needs the base."""
+    found = str(subject.base.facts.get("quantization")) if subject.base else ""
+    return ConditionMatch(f"its base is quantised ({found})") if found.startswith(_UNKNOWN_METHODS) else None

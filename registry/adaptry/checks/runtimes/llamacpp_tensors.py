@@ -14,7 +14,8 @@ from adaptry.adapters.base_record import BaseRecord
 from adaptry.adapters.tensor_names import is_input_embedding
 from adaptry.checks.finding_text import fold_layer_numbers, format_count, shorten_names
 from adaptry.checks.runtimes.conditions import last_name
-from adaptry.checks.runtimes.rule import CheckSubject, ConditionMatch
+from adaptry.checks.runtimes.llamacpp_names import is_in_tower
+from adaptry.checks.runtimes.rule import CheckSubject, Condition, ConditionMatch
 from adaptry.checks.runtimes.runtime import Runtime
 
 _EXPERT = re.compile(r"(?P<layer>.+\.experts)\.(?P<number>\d+)\.(?P<name>[^.]+)")
@@ -84,6 +85,24 @@ def experts_of_several_ranks(subject: CheckSubject, runtime: Runtime) -> Conditi
     if not uneven:
         return None
     return ConditionMatch(f"{shorten_names(fold_layer_numbers(uneven))} has several ranks", tuple(uneven))
+
+
+def towers(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+    """Modules of a multimodal base outside its language model, by their names."""
+    paths = tuple(module.path for module in subject.spec.modules if is_in_tower(module.path))
+    return (
+        ConditionMatch(f"it leaves out {shorten_names(fold_layer_numbers(paths))}", paths) if paths else None
+    )
+
+
+def except_towers(condition: Condition) -> Condition:
+    """The condition, unless it concerns only modules that the converter leaves out."""
+
+    def found(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
+        match = condition(subject, runtime)
+        return None if match is None or all(map(is_in_tower, match.modules)) else match
+
+    return found
 
 
 def tied_embedding(subject: CheckSubject, runtime: Runtime) -> ConditionMatch | None:
