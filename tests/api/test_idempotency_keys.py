@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from adaptry.adapters.adapter import Adapter, open_dir
 from adaptry.core.digest import Digest
@@ -22,9 +23,11 @@ from adaptry.registry.audit_log import AuditFilter
 from adaptry.registry.protocol import join_parts
 from adaptry.registry.records import AdapterEdit
 from adaptry.storage.blobs.memory import MemoryBlobs
+from adaptry.storage.catalog import idempotency
 from adaptry.storage.catalog.database import Catalog
 from adaptry.storage.local import LocalRegistry, RegistryContext
 from adaptry.storage.local.idempotency import IdempotencyKey
+from adaptry.storage.maintenance.gc import collect_garbage
 from adaptry.testing.samples import tiny_lora
 from adaptry_api.testing import RawResponse, Server, assert_problem
 
@@ -202,3 +205,32 @@ def test_a_key_is_forgotten_after_a_day(tmp_path: Path) -> None:
     now[0] += timedelta(hours=2)
     with pytest.raises(Conflict, match="taken"):
         asking.adapters.create(TONE, AdapterEdit())
+
+
+def test_a_creation_deletes_only_some_of_many_old_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other writers wait for it. A key whose old answer is still there can be used again."""
+    monkeypatch.setattr(idempotency, "MOST_DELETED", 2)
+    now = [datetime(2026, 1, 1, tzinfo=UTC)]
+    registry = LocalRegistry(RegistryContext(Catalog("sqlite://"), MemoryBlobs(), clock=lambda: now[0]))
+
+    def create(key: int, name: str) -> None:
+        asking = registry.on_behalf_of(registry.identity, IdempotencyKey(f"k{key}", Digest.of(b"request")))
+        asking.adapters.create(AdapterName.parse(name), AdapterEdit())
+
+    def answers() -> int:
+        with registry.catalog.read() as tx:
+            return int(tx.execute(text("SELECT count(*) FROM answers")).scalar_one())
+
+    for number in range(7):
+        create(number, f"acme/old-{number}")
+        now[0] += timedelta(minutes=1)
+    now[0] += timedelta(days=2)
+    create(6, "acme/new-6")
+    assert answers() == 5  # two are deleted, and the old answer of this key is replaced
+    create(6, "acme/new-6")
+    create(7, "acme/new-7")
+    assert answers() == 4
+    collect_garbage(registry)
+    assert answers() == 2

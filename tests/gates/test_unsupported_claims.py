@@ -230,3 +230,52 @@ def test_an_expression_of_any_depth_ends_with_an_answer(condition: str) -> None:
         check_conditions([condition])
     except Invalid as error:
         assert "condition" in error.message
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'metric("a") / metric("b") > 0.9',
+        '!(metric("a") / metric("b") < 0.9)',
+        'metric("a") / -(metric("b") * 2.0) < 0.9',
+        '0.5 < (metric("b") / metric("a")) / metric("b")',
+        '1.0 / (1.0 / (metric("a") / metric("b"))) > 0.9',
+        'metric("a") / double(approvals("none") - approvals("none")) > 0.9',
+        'approvals("none") / approvals("none") > 0 || approvals("none") % 0 == 0 || metric("a") > 0.9',
+        'metric("b") == 1.0 ? true : metric("a") / metric("b") > 0.9',
+    ],
+)
+def test_a_condition_that_divides_by_zero_is_unknown(condition: str) -> None:
+    """To CEL, the quotient is infinite, and so larger than any threshold."""
+    found, reason = outcome(condition, with_metrics(a=0.5, b=0.0))
+    assert found == "unknown", condition
+    assert "it divides by " in reason or "cannot be computed" in reason
+
+
+def test_the_divisor_that_is_zero_is_named() -> None:
+    _, reason = outcome('metric("a") / (metric("b") * 2.0) > 0.9', with_metrics(a=0.5, b=0.0))
+    assert reason.endswith("it divides by (metric(…) * 2.0), which is 0")
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        ('metric("b") == 0.0 || metric("a") / metric("b") > 0.9', "met"),
+        ('metric("b") != 0.0 && metric("a") / metric("b") > 0.9', "not_met"),
+        ('metric("b") == 0.0 ? metric("a") > 0.4 : metric("a") / metric("b") > 0.9', "met"),
+        ('metric("a") / (metric("b") + 1.0) > 0.4', "met"),
+        ('metric("b") / metric("a") > 0.4', "not_met"),
+    ],
+)
+def test_a_condition_whose_result_does_not_depend_on_a_division_by_zero_is_computed(
+    condition: str, expected: str
+) -> None:
+    assert outcome(condition, with_metrics(a=0.5, b=0.0))[0] == expected
+
+
+def with_metrics(**values: float) -> GateFacts:
+    """Logged metrics, and a group without approvals."""
+    logged = (
+        EvidenceFact(id=place, metric=name, value=value) for place, (name, value) in enumerate(values.items())
+    )
+    return facts(tuple(logged), approvals=(ApprovalFact(group="none"),))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from adaptry.core.errors import PermissionDenied
+from adaptry.core.errors import Invalid, PermissionDenied
 from adaptry.core.manifest import Manifest
 from adaptry.core.refs import AdapterName, Number, Ref
 from adaptry.registry.adapters import Adapters
@@ -23,14 +23,16 @@ from adaptry_api.hub.snapshots import card_of
 
 _MAX_TAGS = 64
 _MAX_TEXT = 4096
+_MAX_METRICS_BATCH = 64
+_MAX_NAMES = 5  # in a warning, which is a header
 
 
 def sync_card(
     registry: Registry, name: AdapterName, before: Manifest, committed: CommitResult, caches: HubCaches
 ) -> list[str]:
-    """Applies the card. Idempotent, since a commit may be sent again. Returns warnings: for a caller who may
-    push but not add evidence, such as a CI job, the card's metrics are left out. That is not an error, since
-    the commit has been made.
+    """Applies the card. Idempotent, since a commit may be sent again. Returns warnings: the card's metrics
+    are left out for a caller who may push but not add evidence, such as a CI job, and for a version that
+    would have too many. That is not an error, since the commit has been made.
     """
     after = registry.commits.tree(name, committed.commit.digest)
     old, new = _card(registry.files, name, before, caches), _card(registry.files, name, after, caches)
@@ -43,12 +45,14 @@ def sync_card(
     if number and metrics:
         version = Ref(name, Number(number))
         have = registry.versions.get(version).metrics
-        fresh = {metric: value for metric, value in metrics.items() if have.get(metric) != value}
-        try:
-            if fresh:
-                registry.metrics.log(version, fresh)
-        except PermissionDenied as error:
-            return [f"metrics of the README were not logged ({', '.join(fresh)}): {error.message}"]
+        fresh = [(metric, value) for metric, value in metrics.items() if have.get(metric) != value]
+        for at in range(0, len(fresh), _MAX_METRICS_BATCH):
+            try:
+                registry.metrics.log(version, dict(fresh[at : at + _MAX_METRICS_BATCH]))
+            except (PermissionDenied, Invalid) as error:
+                left = [metric for metric, _ in fresh[at:]]
+                names = ", ".join(left[:_MAX_NAMES]) + (", …" if len(left) > _MAX_NAMES else "")
+                return [f"metrics of the README were not logged ({names}): {error.message}"]
     return []
 
 

@@ -18,7 +18,7 @@ class Metrics(ABC):
     @abstractmethod
     def log(self, ref: Ref, metrics: Mapping[str, float]) -> None:
         """Appends values; nothing is overwritten. Raises `NotFound`, `PermissionDenied`, `Invalid` (not
-        finite, bad name).
+        finite, bad name, more than 1,024 metrics or 10,000 values of the version).
         """
 
     @abstractmethod

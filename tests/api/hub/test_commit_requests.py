@@ -99,6 +99,27 @@ def test_metrics_of_a_later_card_are_logged_for_the_existing_version(
     assert server.registry().versions.get(Ref(NAME, Number(1))).metrics == {"accuracy": 0.8}
 
 
+def test_all_metrics_of_a_card_with_hundreds_are_logged_until_the_version_has_the_maximum(
+    server: Server, files: dict[str, bytes]
+) -> None:
+    """Cards of embedding models have hundreds of results."""
+
+    def card(count: int) -> bytes:
+        results = ", ".join(f"{{type: task-{at}, value: {at}}}" for at in range(count))
+        return CARD.replace(
+            b"license", f"model-index:\n- results:\n  - metrics: [{results}]\nlicense".encode(), 1
+        )
+
+    put(server, {**files, README: card(150)})
+    assert len(server.registry().versions.get(Ref(NAME, Number(1))).metrics) == 150
+    answer = send(server, lines({README: card(1200)}))
+    assert answer.status == 200, answer.json
+    warning = answer.headers["X-HF-Warning"]
+    assert re.search(r"not logged \(task-\d+(, task-\d+){4}, .*\): .* at most 1,024 metrics", warning), (
+        warning
+    )
+
+
 def test_a_commit_by_a_caller_who_may_only_push_leaves_out_the_cards_metrics_with_a_warning(
     server: Server, files: dict[str, bytes]
 ) -> None:

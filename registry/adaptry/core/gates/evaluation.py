@@ -13,6 +13,7 @@ from typing import Literal
 
 from adaptry.core.display import format_count
 from adaptry.core.gates import statistics
+from adaptry.core.gates.division import zero_divisor
 from adaptry.core.gates.expression import Call, PolicyCondition
 from adaptry.core.gates.facts import EvidenceFact, Fact, GateFacts, VersionFact, split_metric
 from adaptry.core.gates.functions import Scalar
@@ -20,6 +21,8 @@ from adaptry.core.gates.syntax import nesting_problem
 from adaptry.core.gates.tokens import tokens_of
 from adaptry.core.lazy_dataclass import dataclass
 
+_ERRORS = (TypeError, ZeroDivisionError, OverflowError, RuntimeError, KeyError, IndexError)
+"""What CEL raises for an expression that it cannot compute."""
 ConditionOutcome = Literal["met", "not_met", "unknown"]
 
 
@@ -56,6 +59,8 @@ def _evaluate(condition: PolicyCondition, facts: GateFacts) -> ConditionResult:
     computed = compute(condition, values)
     if isinstance(computed, str):
         return _result(condition, "unknown", [*reasons, computed])
+    if (divisor := zero_divisor(condition, values, _value_of)) is not None:
+        return _result(condition, "unknown", [*reasons, f"it divides by {divisor}, which is 0"])
     return _result(condition, "met" if computed else "not_met", reasons)
 
 
@@ -67,21 +72,33 @@ def _result(condition: PolicyCondition, outcome: ConditionOutcome, reasons: Sequ
 
 def compute(condition: PolicyCondition, values: Mapping[str, Scalar]) -> bool | str:
     """The value of the expression, or the reason why it has none."""
-    import cel
-
-    context = cel.Context()
-    for name, value in values.items():
-        context.add_variable(name, value)
     try:
-        found = cel.compile(condition.expression).execute(context)
+        found = _run(condition.expression, values)
     except ValueError as error:
         return (
             nesting_problem(tokens_of(condition.expression))
             or f"not an expression of CEL: {_first_line(error)}"
         )
-    except (TypeError, ZeroDivisionError, OverflowError, RuntimeError, KeyError, IndexError) as error:
+    except _ERRORS as error:
         return f"cannot be computed: {_first_line(error)}"
     return found if isinstance(found, bool) else f"gives {found!r}, but a condition must give true or false"
+
+
+def _run(expression: str, values: Mapping[str, Scalar]) -> object:
+    import cel
+
+    context = cel.Context()
+    for name, value in values.items():
+        context.add_variable(name, value)
+    return cel.compile(expression).execute(context)
+
+
+def _value_of(expression: str, values: Mapping[str, Scalar]) -> object:
+    """The value of a part of a condition; None if it cannot be computed."""
+    try:
+        return _run(expression, values)
+    except (ValueError, *_ERRORS):
+        return None
 
 
 def _first_line(error: Exception) -> str:

@@ -97,6 +97,12 @@ def newest(tx: Transaction, version: VersionRecord) -> dict[str, float]:
     return {row.metric: row.newest for row in run_select(tx, _newest, {"key": version.key})}
 
 
+def count_logged(tx: Transaction, version: VersionRecord) -> int:
+    """How many values were logged for a version."""
+    query = sm.select(sa.func.count()).select_from(orm.MetricRow)
+    return tx.exec(query.where(orm.MetricRow.version_id == version.key, is_logged())).one()
+
+
 def history(tx: Transaction, version: VersionRecord) -> tuple[records.MetricInfo, ...]:
     """Every logged value, oldest first."""
     query = sm.select(orm.MetricRow).where(orm.MetricRow.version_id == version.key, is_logged())

@@ -15,7 +15,7 @@ from adaptry.registry.metrics import Metrics
 from adaptry.storage.catalog import events
 from adaptry.storage.catalog.adapters import AdapterRecord
 from adaptry.storage.catalog.database import Transaction
-from adaptry.storage.catalog.metrics import append, history
+from adaptry.storage.catalog.metrics import append, count_logged, history, newest
 from adaptry.storage.catalog.versions import VersionRecord, to_record
 from adaptry.storage.local.context import RegistryContext
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,63}")
 _MAX_BATCH = 64
+MAX_METRICS = 1024
+"""Maximum number of metrics that a version may have: each of its listings shows the newest value of all."""
+MAX_VALUES = 10_000
+"""Maximum number of values that may be logged for a version: `list` returns all of them."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class LocalMetrics(Metrics):
     def _log(
         self, tx: Transaction, adapter: AdapterRecord, stored: VersionRecord, metrics: Mapping[str, float]
     ) -> None:
+        _require_room(tx, adapter, stored, metrics)
         now, by = self.context.clock(), self.context.identity.name
         append(tx, stored, metrics, now, by)
         events.record(
@@ -51,6 +56,18 @@ class LocalMetrics(Metrics):
     def list(self, ref: Ref) -> tuple[MetricInfo, ...]:
         with self.context.catalog.read() as tx:
             return history(tx, to_record(self.context.resolve(tx, ref)))
+
+
+def _require_room(
+    tx: Transaction, adapter: AdapterRecord, version: VersionRecord, metrics: Mapping[str, float]
+) -> None:
+    """Raises `Invalid` if the version would have too many metrics or values."""
+    where = f"{adapter.name}@{version.number}"
+    instead = f"store them in a results file: adaptry evidence add {where} FILE"
+    if len(newest(tx, version).keys() | metrics.keys()) > MAX_METRICS:
+        raise Invalid(f"{where} may have at most {MAX_METRICS:,} metrics; {instead}")
+    if (logged := count_logged(tx, version)) + len(metrics) > MAX_VALUES:
+        raise Invalid(f"{where} has {logged:,} logged values, and may have at most {MAX_VALUES:,}; {instead}")
 
 
 def check_metrics(values: Mapping[str, float]) -> None:

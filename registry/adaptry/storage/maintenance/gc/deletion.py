@@ -50,8 +50,10 @@ def sweep(
     for digests in batches(decided.revisions):
         with catalog.write() as tx:
             dropped += garbage.delete_revisions(tx, digests)
-    with catalog.write() as tx:
-        idempotency.delete_older(tx, decided.now - RETENTION)
+    is_over = False
+    while not is_over:
+        with catalog.write() as tx:
+            is_over = idempotency.delete_older(tx, decided.now - RETENTION)
     reach("gc.after_rows")
     deleted = _delete_bytes(catalog, blobs, decided, progress)
     waiting = {one.digest: one.size for one in decided.mark_orphans if one.digest not in deleted}
