@@ -26,6 +26,7 @@ from adaptry.bases.conv1d import LinearClasses
 from adaptry.bases.model_classes import body_attribute
 from adaptry.bases.tied_weights import OWN_EMBEDDINGS
 from adaptry.core.lazy_dataclass import dataclass
+from adaptry.core.lazy_pattern import lazy_pattern
 
 _OLD_ENDS = (
     (".weight", ".gamma"),
@@ -33,6 +34,9 @@ _OLD_ENDS = (
     (".parametrizations.weight.original0", ".weight_g"),
     (".parametrizations.weight.original1", ".weight_v"),
 )
+
+_WRAPPER = lazy_pattern(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and checkpointing add to names."""
 
 # Names that mean an output head only in these models.
 _HEADS_BY_MODEL = {
@@ -212,6 +216,8 @@ def is_head_of_type(path: str, model_type: str) -> bool:
 def _spellings(parameter: str) -> Iterator[str]:
     """`parameter`, then the other spellings that tools have used."""
     yield parameter
+    if "wrapped_module." in parameter or "_orig_mod." in parameter:
+        yield _WRAPPER.sub("", parameter)
     for memory, disk in SPELLINGS:
         if parameter.startswith(memory):
             yield disk + parameter.removeprefix(memory)

@@ -102,7 +102,9 @@ def bitsandbytes_eight_bit(name: str, files: CheckpointTensors) -> PackedWeight 
 
 
 def gptq_or_awq(name: str, files: CheckpointTensors) -> PackedWeight | None:
-    """`qweight` in I32 with `scales` [groups, out]: GPTQ packs along the inputs, AWQ along the outputs."""
+    """`qweight` in I32 with `scales` [groups, out]: GPTQ packs along the inputs, AWQ along the outputs. GPTQ
+    packs a Conv1D as if it were linear.
+    """
     stem, mark, _ = name.rpartition(".qweight")
     codes, scales = files.tensors[name], files.tensors.get(f"{stem}.scales")
     if not mark or scales is None or len(codes.shape) != 2 or len(scales.shape) != 2 or 0 in codes.shape:
@@ -120,7 +122,8 @@ def gptq_or_awq(name: str, files: CheckpointTensors) -> PackedWeight | None:
         inputs = 32 * rows // bits
     else:
         return None
-    return PackedWeight(f"{stem}.weight", "gptq", bits, (out, inputs), parts)
+    shape = (inputs, out) if files.is_transposed(stem) else (out, inputs)
+    return PackedWeight(f"{stem}.weight", "gptq", bits, shape, parts)
 
 
 def compressed_tensors(name: str, files: CheckpointTensors) -> PackedWeight | None:

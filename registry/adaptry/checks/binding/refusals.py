@@ -83,10 +83,10 @@ def refusals(model: LoadedModel, module_map: ModuleMap, uncovered: Iterable[str]
         yield from _ranks_of_no_module(model)
     if model.adapter.spec.method == "tinylora":
         yield from _shared_vectors(model)
-    if model.adapter.spec.method == "shadow":
-        from adaptry.checks.binding.shadow_shapes import unlike_base_layers  # few adapters need it
+    if model.adapter.spec.method in ("shadow", "vblora"):
+        from adaptry.checks.binding.refused_tensors import refused_tensors  # few adapters need it
 
-        yield from unlike_base_layers(model)
+        yield from refused_tensors(model)
     if model.adapter.config.flag("lora_bias") and any(map(is_embedding, _adapted(model))):
         yield "lora_bias is set, which PEFT does not support for embeddings"
     reason = refused_module(model.adapter.spec.method, model.model_type, _selected_matrices(model))
